@@ -1,0 +1,62 @@
+# Two commands: `make repro` runs the pipeline, `make test` the tests. Each sets up .venv first where needed.
+
+UV := 0.13.8
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; \
+	done)
+BIN := .venv/bin
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: repro flow test test-long check format lock clean help
+
+help:                      ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
+
+repro: $(BIN)/.ready       ## the pipeline of params.yaml: look for new data, then whatever is out of date
+	$(BIN)/dvc repro --force --single-item locate
+	$(BIN)/dvc repro
+
+flow: $(BIN)/.ready        ## the same through Prefect
+	$(BIN)/python -m flows.pipeline
+
+test: $(BIN)/.ready-dev check  ## lint, types, layers and all tests but the long ones
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(BIN)/.ready-dev   ## what takes longer: many kills, full-size archives
+	$(BIN)/python -m pytest -m long
+
+check: $(BIN)/.ready-dev   ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(BIN)/.ready-dev  ## mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(BIN)/.ready        ## newer versions of what pyproject.toml asks for
+	$(BIN)/uv pip compile --upgrade pyproject.toml --universal --python-version 3.11 --no-header --no-annotate \
+		--no-emit-index-url -o requirements.lock
+	$(BIN)/uv pip compile --upgrade pyproject.toml --extra dev -c requirements.lock --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url -o requirements-dev.lock
+
+clean:                     ## forget the environment; data and results stay
+	rm -rf .venv
+
+$(BIN)/.ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "histopipe needs Python 3.11, 3.12 or 3.13: install one and run again" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "uv==$(UV)" || true
+	$(call install,-r requirements.lock)
+	$(call install,--no-deps --no-build-isolation -e .)
+	touch $@
+
+$(BIN)/.ready-dev: $(BIN)/.ready requirements-dev.lock
+	$(call install,-r requirements-dev.lock)
+	touch $@
+
+# uv installs in seconds what takes pip minutes; where it can't be had, pip does the same
+install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)

@@ -1,0 +1,1 @@
+"""Prefect flows: chain tasks, decide nothing else."""

@@ -1,0 +1,101 @@
+"""The main flow: from raw archives to compared models.
+
+Run it with `python -m flows.pipeline --datasets idc --architectures cancernet`; with `PREFECT_API_URL` set it reports
+to that server, otherwise to a temporary one.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from prefect import allow_failure, flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from histopipe.errors import HistopipeError, ParamsError
+from histopipe.params import Params, read_params
+from histopipe.paths import Workspace
+from tasks.data import fetch, ingest, locate, split
+from tasks.evaluation import compare, evaluate
+from tasks.reproduction import BadInput
+from tasks.training import train
+
+
+@flow(name="histopipe")
+def pipeline(datasets: list[str] | None = None, architectures: list[str] | None = None) -> None:
+    """From raw archives to compared models. Unchanged stages are skipped by DVC.
+
+    Args:
+        datasets: which of `params.yaml`'s data sets; all by default.
+        architectures: which of its architectures; all by default.
+    """
+    params = read_params(Workspace.around().params)
+    for dataset in chosen(datasets, params.datasets, "data set"):
+        cases = prepare(dataset)
+        names = chosen(architectures, params.architectures, "architecture")
+        runs = [train.submit(dataset, name, wait_for=[cases]) for name in names]
+        scores = [evaluate.submit(dataset, name, wait_for=[run]) for name, run in zip(names, runs, strict=True)]
+        finished = [future.wait() or future for future in scores]
+        succeeded = [future for future in finished if future.state.is_completed()]
+        if succeeded:
+            compare(dataset, wait_for=[allow_failure(future) for future in finished])
+        for future in [*runs, *scores]:
+            future.result()  # what failed makes the flow fail, after the others were compared
+
+
+def prepare(dataset: str) -> object:
+    """From the source to the split, one after the other."""
+    source = locate(dataset)
+    archive = fetch(dataset, wait_for=[source])
+    store = ingest(dataset, wait_for=[archive])
+    return split(dataset, wait_for=[store])
+
+
+def chosen(wanted: list[str] | None, known: tuple[str, ...], what: str) -> list[str]:
+    """The names asked for, all where none are.
+
+    Raises:
+        ParamsError: a name that `params.yaml` doesn't list.
+    """
+    for name in wanted or []:
+        if name not in known:
+            raise ParamsError(f"params.yaml lists no {what} {name!r}; it lists {', '.join(known)}")
+    return list(wanted or known)
+
+
+def parallel_trainings(params: Params) -> int:
+    """How many trainings may run side by side: `train.parallel`, or one per GPU, or one."""
+    if params.train.parallel != "auto":
+        return params.train.parallel
+    return max(1, _gpus())
+
+
+def _gpus() -> int:
+    """GPUs of this machine, asked of the driver: TensorFlow would take their memory by looking."""
+    import shutil
+    import subprocess
+
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    answer = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
+
+
+@click.command()
+@click.option("--datasets", "-d", multiple=True, help="Repeat for several; all of params.yaml by default.")
+@click.option("--architectures", "-a", multiple=True, help="Repeat for several; all of params.yaml by default.")
+def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
+    """Run the pipeline as a Prefect flow."""
+    try:
+        params = read_params(Workspace.around().params)
+        chosen(list(datasets), params.datasets, "data set")
+        chosen(list(architectures), params.architectures, "architecture")
+        runner = ThreadPoolTaskRunner(max_workers=parallel_trainings(params))
+        pipeline.with_options(task_runner=runner)(list(datasets) or None, list(architectures) or None)
+    except (HistopipeError, BadInput) as problem:
+        click.echo(f"histopipe: {problem}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m histopipe`."""
+
+from histopipe.cli import main
+
+main()

@@ -1,0 +1,193 @@
+"""The `histopipe` command: one line per stage - parse, call, say what came out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from histopipe import __version__
+from histopipe.errors import BusyError, HistopipeError
+
+if TYPE_CHECKING:
+    from histopipe.params import Params
+    from histopipe.paths import Workspace
+
+
+class Commands(click.Group):
+    """Turns errors that a user can mend into one line and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except HistopipeError as problem:
+            _say(problem)
+            context.exit(2)
+        except BusyError as problem:
+            _say(problem)
+            context.exit(75)
+        except OSError as problem:
+            if problem.errno is None:
+                raise
+            _say(f"{problem.filename or 'the disk'}: {problem.strerror}: free or mend it and run again")
+            context.exit(2)
+
+
+def _say(problem: object) -> None:
+    click.echo(f"histopipe: {problem}", err=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """From an archive of pathology patches to compared, served models.
+
+    The stages are run by `dvc repro`, which knows what is out of date; each can also be run by hand.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # device chatter, before TensorFlow reads it
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+
+
+@contextmanager
+def _stage(name: str, dataset: str, architecture: str | None = None) -> Iterator[tuple[Params, Workspace]]:
+    """Parameters and workspace of one stage, which runs locked and watched."""
+    from histopipe.params import read_params
+    from histopipe.paths import Workspace, stage_name
+    from histopipe.stages import running
+
+    workspace = Workspace.around()
+    with running(stage_name(name, dataset, architecture), workspace):
+        params = read_params(workspace.params)
+        params.dataset(dataset)
+        if architecture:
+            params.recipe(architecture)
+        yield params, workspace
+
+
+def _dataset(command: Callable[..., None]) -> Callable[..., None]:
+    return click.argument("dataset")(command)
+
+
+def _architecture(command: Callable[..., None]) -> Callable[..., None]:
+    return click.argument("architecture")(command)
+
+
+@main.command()
+@_dataset
+@click.option("--cases", default=60, show_default=True, help="Slides to draw.")
+@click.option("--patches", default=6000, show_default=True, help="Patches over all cases together.")
+@click.option("--seed", default=42, show_default=True)
+@click.option("--nested-copy/--no-nested-copy", default=True, help="Repeat some cases in a folder, as Kaggle does.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The zip to write.")
+def synth(dataset: str, cases: int, patches: int, seed: int, nested_copy: bool, out: Path) -> None:
+    """Draw synthetic slides in a data set's layout, as one zip."""
+    from histopipe.sources.synthetic import require_drawable
+    from histopipe.synthetic import SyntheticSlides, write_archive
+
+    require_drawable(dataset)
+    counts = write_archive(out, SyntheticSlides(cases=cases, patches=patches, nested_copy=nested_copy, seed=seed))
+    click.echo(f"{out}: " + ", ".join(f"{value:,} {name}" for name, value in counts.items()))
+
+
+@main.command()
+@_dataset
+def locate(dataset: str) -> None:
+    """Find the source and write its fingerprint."""
+    with _stage("locate", dataset) as (params, workspace):
+        from histopipe.sources import locate
+
+        record = locate(dataset, params, workspace)
+        click.echo(f"{dataset}: {record.kind}, {record.resolved}")
+
+
+@main.command()
+@_dataset
+def fetch(dataset: str) -> None:
+    """Bring the archive into data/raw, whole."""
+    with _stage("fetch", dataset) as (params, workspace):
+        from histopipe.sources import fetch
+
+        click.echo(f"{dataset}: {fetch(dataset, params, workspace)}")
+
+
+@main.command()
+@_dataset
+def ingest(dataset: str) -> None:
+    """Pack the archive's patches into the store."""
+    with _stage("ingest", dataset) as (params, workspace):
+        from histopipe.ingest import ingest
+
+        report = ingest(dataset, params, workspace)
+        click.echo(
+            f"{dataset}: {report['patches']:,} patches of {report['cases']} cases, {report['positive']:,} positive, "
+            f"{report['undersized']} undersized, {report['second_copies']} second copies, {report['bad']} unusable"
+        )
+
+
+@main.command()
+@_dataset
+@click.option("--diff", metavar="REV", help="Only show which cases moved since a git revision.")
+def split(dataset: str, diff: str | None) -> None:
+    """Divide the cases into train, validation and test."""
+    from histopipe.paths import Workspace
+
+    if diff:
+        from histopipe.splitting.difference import moved_cases
+
+        click.echo(moved_cases(dataset, diff, Workspace.around()))
+        return
+    with _stage("split", dataset) as (params, workspace):
+        from histopipe.splitting import split
+
+        click.echo(split(dataset, params, workspace).to_string())
+
+
+@main.command()
+@_dataset
+@_architecture
+def train(dataset: str, architecture: str) -> None:
+    """Train one architecture, or go on where a killed training stopped."""
+    with _stage("train", dataset, architecture) as (params, workspace):
+        from histopipe.training import train
+
+        record = train(dataset, architecture, params, workspace)
+        click.echo(f"{dataset} {architecture}: {record['epochs']} epochs, MLflow run {record['run_id']}")
+
+
+@main.command()
+@_dataset
+@_architecture
+def evaluate(dataset: str, architecture: str) -> None:
+    """Grade a model on the test split, at the threshold that validation chose."""
+    with _stage("evaluate", dataset, architecture) as (params, workspace):
+        from histopipe.evaluation import evaluate
+
+        metrics = evaluate(dataset, architecture, params, workspace)
+        auc = metrics["test"]["roc_auc"]
+        click.echo(f"{dataset} {architecture}: ROC AUC {_with_interval(auc)} by {metrics['cases']} cases")
+
+
+def _with_interval(metric: dict[str, float | None]) -> str:
+    shown = {name: "n/a" if value is None else f"{value:.3f}" for name, value in metric.items()}
+    return f"{shown['value']} [{shown['low']}, {shown['high']}]"
+
+
+@main.command()
+@_dataset
+def compare(dataset: str) -> None:
+    """Rank the evaluated architectures."""
+    with _stage("compare", dataset) as (params, workspace):
+        from histopipe.comparison import compare
+
+        compare(dataset, params, workspace)
+        click.echo((workspace.report(dataset) / "comparison.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

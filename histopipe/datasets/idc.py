@@ -1,0 +1,44 @@
+"""Kaggle's breast-histopathology archive: 50-px patches of whole mounts, with or without invasive ductal carcinoma.
+
+Cruz-Roa et al. 2014 (doi:10.1117/12.2043872), Janowczyk & Madabhushi 2016 (PMID 27563488).
+Members are called `CASE/LABEL/CASE_idx5_xX_yY_classLABEL.png`; the archive holds a second copy of all of them
+under `IDC_regular_ps50_idx5/`. The 279 case ids are not proven to be 279 patients.
+"""
+
+from __future__ import annotations
+
+import re
+
+from histopipe.datasets.layout import Dataset, MemberRejected, PatchName, PublishedCounts
+
+_NAME = re.compile(r"(?P<case>[A-Za-z0-9-]+)_idx\d+_x(?P<x>\d+)_y(?P<y>\d+)_class(?P<label>[01])\.png")
+
+
+def read_name(name: str) -> PatchName | None:
+    """Read case, coordinates and label from a member's name.
+
+    Raises:
+        MemberRejected: a PNG with another name, or whose folder contradicts its name.
+    """
+    *folders, last = name.split("/")
+    if not last.lower().endswith(".png"):
+        return None
+    match = _NAME.fullmatch(last)
+    if match is None:
+        raise MemberRejected("name is not a patch's")
+    if folders and folders[-1] in ("0", "1") and folders[-1] != match["label"]:
+        raise MemberRejected("label contradicts folder")
+    if len(folders) > 1 and folders[-1] in ("0", "1") and folders[-2] != match["case"]:
+        raise MemberRejected("case contradicts folder")
+    return PatchName(match["case"], int(match["label"]), int(match["x"]), int(match["y"]))
+
+
+IDC = Dataset(
+    name="idc",
+    title="Invasive ductal carcinoma, 50-px patches",
+    classes=("benign", "IDC"),
+    patch_size=(50, 50),
+    read_name=read_name,
+    published=PublishedCounts(patches=277_524, cases=279, positive=78_786),
+    kaggle="paultimothymooney/breast-histopathology-images",
+)

@@ -1,0 +1,56 @@
+"""What the pipeline needs to know of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PatchName:
+    """What a member's name tells of its patch. `x` and `y` are pixels in the slide, None where unknown."""
+
+    case_id: str
+    label: int
+    x: int | None = None
+    y: int | None = None
+
+
+class MemberRejected(Exception):
+    """A member that can't be used; its first argument says why, in a few words that reports count by."""
+
+
+@dataclass(frozen=True)
+class PublishedCounts:
+    """Size of the complete data set, as published."""
+
+    patches: int
+    cases: int
+    positive: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's names, classes and patch size.
+
+    Attributes:
+        classes: the negative class, then the positive one; sensitivity is the recall of the second.
+        patch_size: height and width in pixels at which the store keeps patches.
+        read_name: what a member's name says; None for a member that is no patch and isn't meant to be one.
+            Raises MemberRejected for one that can't be used.
+        published: counts of the complete set, where they are known.
+        kaggle: the data set's handle on Kaggle.
+        resized: whether other sizes are resized to `patch_size`; otherwise smaller patches are padded by
+            repeating their edge and larger ones are set aside.
+        listed: names that ought to be in the archive, where a manifest says so.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, str]
+    patch_size: tuple[int, int]
+    read_name: Callable[[str], PatchName | None]
+    published: PublishedCounts | None = None
+    kaggle: str | None = None
+    resized: bool = False
+    listed: frozenset[str] | None = None

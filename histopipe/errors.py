@@ -1,0 +1,44 @@
+"""Errors that a user can mend: one clear line each, naming the file or key and the remedy."""
+
+
+class HistopipeError(Exception):
+    """Bad input or a missing condition; the command prints its message and exits with code 2.
+
+    Bad input stays bad however often it is tried, so nothing that raises this is retried.
+    """
+
+
+class ParamsError(HistopipeError):
+    """`params.yaml` says something that can't be meant."""
+
+
+class SourceError(HistopipeError):
+    """The raw archive can't be found, reached or copied."""
+
+
+class ArchiveError(HistopipeError):
+    """An archive can't be read as one, or holds too little that can be used."""
+
+
+class StoreError(HistopipeError):
+    """The packed patch store is missing or doesn't fit its index."""
+
+
+class SplitError(HistopipeError):
+    """Cases can't be divided as asked, or a split file contradicts the data."""
+
+
+class ArchitectureError(HistopipeError):
+    """No such architecture, or it can't be built with the values of its recipe."""
+
+
+class TrainingError(HistopipeError):
+    """A training that can't start or can't go on."""
+
+
+class EvaluationError(HistopipeError):
+    """Predictions can't be graded."""
+
+
+class BusyError(Exception):
+    """Another process is running the same stage; worth trying again later."""

@@ -1,0 +1,123 @@
+"""Which members of an archive are patches, and why the others are not; decided by name, before any is read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from histopipe.archives import Member, check_member
+from histopipe.datasets import Dataset, MemberRejected, PatchName
+
+NOT_A_PATCH = "not a patch file"
+SECOND_COPY = "second copy"
+HARMLESS = frozenset({NOT_A_PATCH, SECOND_COPY})  # reasons that say nothing against the archive
+
+
+@dataclass
+class SetAside:
+    """Members that are not used, by reason."""
+
+    files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, reason: str, file: str) -> None:
+        self.files[reason].append(file)
+
+    @property
+    def bad(self) -> int:
+        """How many of them ought to have been usable."""
+        return sum(len(files) for reason, files in self.files.items() if reason not in HARMLESS)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A member that by its name is a patch."""
+
+    member: Member
+    name: PatchName
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to read from an archive, in the archive's order."""
+
+    patches: list[Planned]
+    set_aside: SetAside
+
+
+def plan_ingest(members: Sequence[Member], dataset: Dataset) -> Plan:
+    """Sort an archive's members into patches and those set aside."""
+    set_aside = SetAside()
+    candidates = list(_named(members, dataset, set_aside))
+    if dataset.listed is None:
+        candidates = _without_copies(candidates, set_aside)
+        candidates = _without_contradictions(candidates, set_aside)
+    else:
+        _note_missing(dataset.listed, members, set_aside)
+    return Plan(candidates, set_aside)
+
+
+def _named(members: Iterable[Member], dataset: Dataset, set_aside: SetAside) -> Iterable[Planned]:
+    seen: set[str] = set()
+    for member in members:
+        try:
+            check_member(member)
+            name = dataset.read_name(member.name)
+            if name is not None and member.name in seen:
+                raise MemberRejected("name stands twice in the archive")
+        except MemberRejected as reason:
+            set_aside.add(str(reason), member.name)
+            continue
+        seen.add(member.name)
+        if name is None:
+            set_aside.add(NOT_A_PATCH, member.name)
+        else:
+            yield Planned(member, name)
+
+
+def _without_copies(candidates: list[Planned], set_aside: SetAside) -> list[Planned]:
+    """Keep one of several members with the same last name: the one least deep in folders.
+
+    Kaggle's archive holds every patch a second time under `IDC_regular_ps50_idx5/`.
+    """
+    kept: dict[str, Planned] = {}
+    for planned in sorted(candidates, key=lambda planned: planned.member.name.count("/")):
+        first = kept.setdefault(_last_name(planned), planned)
+        if first is not planned:
+            set_aside.add(_why_copy(first.member, planned.member), planned.member.name)
+    chosen = {planned.member.offset for planned in kept.values()}
+    return [planned for planned in candidates if planned.member.offset in chosen]
+
+
+def _last_name(planned: Planned) -> str:
+    return planned.member.name.rsplit("/", 1)[-1]
+
+
+def _why_copy(first: Member, second: Member) -> str:
+    same = first.crc == second.crc and first.size == second.size
+    return SECOND_COPY if same or first.crc is None else "second copy with other content"
+
+
+def _without_contradictions(candidates: list[Planned], set_aside: SetAside) -> list[Planned]:
+    """Leave out places of a slide that carry both labels: nothing tells which one is right."""
+    labels: dict[tuple[str, int | None, int | None], set[int]] = defaultdict(set)
+    for planned in candidates:
+        labels[_place(planned)].add(planned.name.label)
+    kept = []
+    for planned in candidates:
+        if planned.name.x is not None and len(labels[_place(planned)]) > 1:
+            set_aside.add("both labels for one place", planned.member.name)
+        else:
+            kept.append(planned)
+    return kept
+
+
+def _place(planned: Planned) -> tuple[str, int | None, int | None]:
+    return planned.name.case_id, planned.name.x, planned.name.y
+
+
+def _note_missing(listed: frozenset[str], members: Sequence[Member], set_aside: SetAside) -> None:
+    present = {member.name for member in members}
+    present |= {name.split("/", 1)[1] for name in present if "/" in name}
+    for file in sorted(listed - present):
+        set_aside.add("listed in the manifest but not in the archive", file)

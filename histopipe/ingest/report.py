@@ -1,0 +1,47 @@
+"""What ingest found: counts, and everything it set aside with the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from histopipe.datasets import Dataset
+from histopipe.ingest.plan import HARMLESS, SECOND_COPY, SetAside
+
+MAX_LISTED_COPIES = 20  # Kaggle's archive holds 277,524 second copies: those are counted by folder
+
+
+def build_report(dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, members: int) -> dict[str, Any]:
+    """Counts for `report.json`."""
+    height, width = dataset.patch_size
+    report = {
+        "dataset": dataset.name,
+        "members": members,
+        "patches": len(index),
+        "cases": int(index["case_id"].nunique()),
+        "positive": int(index["label"].sum()),
+        "classes": list(dataset.classes),
+        "patch_size": [height, width],
+        "undersized": int(((index["width"] < width) | (index["height"] < height)).sum()),
+        "second_copies": len(set_aside.files.get(SECOND_COPY, [])),
+        "same_pixels_in_two_cases": _shared_pixels(index),
+        "bad": set_aside.bad,
+        "set_aside": {reason: _listed(reason, files) for reason, files in sorted(set_aside.files.items())},
+    }
+    if dataset.published:
+        report["published"] = vars(dataset.published)
+    return report
+
+
+def _shared_pixels(index: pd.DataFrame) -> int:
+    """Patches whose very pixels also occur in another case: a hint at a slide filed twice."""
+    return int((index.groupby("digest")["case_id"].transform("nunique") > 1).sum())
+
+
+def _listed(reason: str, files: list[str]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"count": len(files), "bad": reason not in HARMLESS}
+    if reason != SECOND_COPY or len(files) <= MAX_LISTED_COPIES:
+        return entry | {"files": files}
+    folders = pd.Series([file.rsplit("/", 2)[0] for file in files]).value_counts(sort=False)
+    return entry | {"folders": {str(folder): int(count) for folder, count in folders.items()}}

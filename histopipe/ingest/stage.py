@@ -1,0 +1,133 @@
+"""The ingest stage: one pass over the archive."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from histopipe.archives import Archive, open_archive
+from histopipe.datasets import Dataset, MemberRejected, get_dataset, list_datasets
+from histopipe.datasets.manifest import manifest_dataset
+from histopipe.errors import ArchiveError
+from histopipe.files import read_json, replaced_folder, require_disk, write_json
+from histopipe.images import decode_patch
+from histopipe.ingest.packing import pack
+from histopipe.ingest.plan import Plan, plan_ingest
+from histopipe.ingest.report import build_report
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.sources import archive_in
+from histopipe.store import INDEX_FILE, REPORT_FILE
+
+MAX_INFERRED_SIDE = 256  # pixels; larger images of an own data set are shrunk unless `patch_size` says otherwise
+SIZE_SAMPLE = 64
+
+
+def ingest(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+    """Pack a data set's archive into its store.
+
+    Returns:
+        The report that is also written to `report.json`.
+
+    Raises:
+        ArchiveError: the archive can't be read, holds no patches, or too many of its members are unusable.
+        HistopipeError: the disk is too full.
+    """
+    archive_path = archive_in(workspace.raw(dataset))
+    archive = open_archive(archive_path)
+    try:
+        described = describe(dataset, params, workspace, archive)
+        plan = plan_ingest(archive.members, described)
+        _require_patches(plan, archive, archive_path)
+        return _pack(archive, plan, described, params, workspace, archive_path)
+    finally:
+        archive.close()
+
+
+def describe(dataset: str, params: Params, workspace: Workspace, archive: Archive) -> Dataset:
+    """The data set's names, classes and patch size: built in, or from the user's manifest."""
+    size = params.dataset(dataset).patch_size
+    manifest = workspace.raw(dataset) / "manifest.csv"
+    if manifest.exists() or dataset not in list_datasets():
+        described = manifest_dataset(dataset, manifest, size or (1, 1))
+        return described if size else replace(described, patch_size=_usual_size(archive, described))
+    return replace(get_dataset(dataset), patch_size=size) if size else get_dataset(dataset)
+
+
+def _usual_size(archive: Archive, dataset: Dataset) -> tuple[int, int]:
+    """Median height and width of the first patches of a data set that doesn't declare its size."""
+    first = [planned.member for planned in plan_ingest(archive.members, dataset).patches[:SIZE_SAMPLE]]
+    sizes = []
+    for payload in archive.payloads(first):
+        try:
+            sizes.append(decode_patch(payload()).shape[:2])
+        except MemberRejected:
+            continue
+    if not sizes:
+        return 1, 1  # nothing can be read, which packing will say better
+    height, width = np.minimum(np.median(sizes, axis=0), MAX_INFERRED_SIDE).astype(int)
+    return int(height), int(width)
+
+
+def _pack(
+    archive: Archive, plan: Plan, dataset: Dataset, params: Params, workspace: Workspace, path: Path
+) -> dict[str, Any]:
+    folder = workspace.store(dataset.name)
+    planned = len(plan.patches)
+    require_disk(folder, int(1.05 * planned * np.prod(dataset.patch_size) * 3), f"the store of {planned:,} patches")
+    with replaced_folder(folder) as beside:
+        index = pack(archive, plan, dataset, beside)
+        index.to_parquet(beside / INDEX_FILE, index=False)
+        report = build_report(dataset, index, plan.set_aside, len(archive.members))
+        _require_quality(report, planned, params, path)
+        _require_complete(dataset, params, workspace, index, path)
+        write_json(beside / REPORT_FILE, report)
+    return report
+
+
+def _require_patches(plan: Plan, archive: Archive, path: Path) -> None:
+    if not archive.members:
+        raise ArchiveError(f"{path} holds no files: get the archive again")
+    if not plan.patches:
+        reasons = ", ".join(f"{len(files)} x {reason}" for reason, files in plan.set_aside.files.items())
+        raise ArchiveError(f"{path} holds no patches ({reasons}): is it the right archive for this data set?")
+
+
+def _require_quality(report: dict[str, Any], planned: int, params: Params, path: Path) -> None:
+    # of everything that was meant to be a patch; other files and second copies don't count
+    meant = report["patches"] + report["bad"]
+    if report["bad"] > params.ingest.max_bad * meant or report["patches"] == 0:
+        reasons = {reason: entry for reason, entry in report["set_aside"].items() if entry["bad"]}
+        listed = ", ".join(f"{entry['count']} x {reason}" for reason, entry in reasons.items())
+        example = next(iter(reasons.values()))["files"][0]
+        raise ArchiveError(
+            f"{path}: {report['bad']} of {meant} members are unusable ({listed}; for example {example!r}), more than "
+            f"ingest.max_bad = {params.ingest.max_bad:g} allows: get the archive again or raise the limit"
+        )
+
+
+def _require_complete(
+    dataset: Dataset, params: Params, workspace: Workspace, index: pd.DataFrame, path: Path
+) -> None:
+    """Compare with the published counts where the source says that it is the whole set."""
+    source = params.dataset(dataset.name)
+    claims = source.complete or source.source == "kaggle"
+    if not claims or dataset.published is None:
+        return
+    found = (len(index), index["case_id"].nunique(), int(index["label"].sum()))
+    published = dataset.published
+    if found != (published.patches, published.cases, published.positive):
+        raise ArchiveError(
+            f"{path} is not the complete set: {found[0]:,} patches, {found[1]} cases, {found[2]:,} positive, but "
+            f"{published.patches:,}, {published.cases}, {published.positive:,} were published: get the archive again"
+        )
+
+
+def read_report(workspace: Workspace, dataset: str) -> dict[str, Any]:
+    """The report of the last ingest."""
+    content: dict[str, Any] = read_json(workspace.store(dataset) / REPORT_FILE)
+    return content

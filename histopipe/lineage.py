@@ -1,0 +1,58 @@
+"""Which code and data made a result: the git commit, and DVC's hashes from `dvc.lock`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from histopipe.paths import Workspace, stage_name
+
+FLOW_RUN_VARIABLE = "HISTOPIPE_FLOW_RUN_ID"  # set by tasks for the stages they start
+
+
+def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
+    """Tags that lead from a run back to its code, data, split and flow; what isn't known is left out."""
+    tags = {
+        "git_commit": git_commit(workspace.root),
+        "git_dirty": git_dirty(workspace.root),
+        "dvc_raw": output_hash(workspace, stage_name("fetch", dataset), f"data/raw/{dataset}"),
+        "dvc_store": output_hash(workspace, stage_name("ingest", dataset), f"data/store/{dataset}"),
+        "dvc_split": output_hash(workspace, stage_name("split", dataset), f"data/splits/{dataset}.csv"),
+        "prefect_flow_run": os.environ.get(FLOW_RUN_VARIABLE),
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def git_commit(root: Path) -> str | None:
+    """The checked-out commit, or None outside a git repository."""
+    return _git(root, "rev-parse", "HEAD")
+
+
+def git_dirty(root: Path) -> str | None:
+    """`true` if tracked files differ from the commit, else `false`; None outside a git repository."""
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return None if changes is None else str(bool(changes)).lower()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def output_hash(workspace: Workspace, stage: str, path: str) -> str | None:
+    """The hash under which `dvc.lock` records an output of a stage; None if it doesn't."""
+    try:
+        lock: Any = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))
+        outputs = lock["stages"][stage]["outs"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    return next((out.get("md5") for out in outputs if out.get("path") == path), None)

@@ -1,0 +1,267 @@
+"""`params.yaml` as frozen, typed objects; a misspelt key is an error that names its nearest valid neighbour."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from histopipe.errors import ParamsError
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+CaseId = Annotated[str, BeforeValidator(str)]  # YAML reads 8863 as a number; a case id is a name
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class Section(BaseModel):
+    """A block of `params.yaml`: no unknown keys, no change after reading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetParams(Section):
+    """Where a data set comes from and what to leave out."""
+
+    source: str = "synthetic"
+    exclude_cases: tuple[CaseId, ...] = ()
+    manifest: str | None = None
+    patch_size: tuple[Count, Count] | None = None
+    checksum: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    complete: bool = False
+
+
+class SyntheticParams(Section):
+    """How many synthetic slides to draw where a source is `synthetic`."""
+
+    cases: Count = 60
+    patches: Count = 6000
+    nested_copy: bool = True
+
+
+class IngestParams(Section):
+    """How much of an archive may be unusable before the stage fails."""
+
+    max_bad: Fraction = 0.01
+
+
+class SplitParams(Section):
+    """How cases are divided; the three shares sum to 1."""
+
+    scheme: Literal["grouped", "canonical", "kfold", "random"] = "grouped"
+    train: Share = 0.70
+    validation: Share = 0.15
+    test: Share = 0.15
+    folds: Annotated[int, Field(ge=3)] = 5
+    unlisted: Literal["train", "drop"] = "train"
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> SplitParams:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must sum to 1, not {total:g}")
+        return self
+
+
+class QuickParams(Section):
+    """Caps that make the out-of-the-box run short; each may be left out."""
+
+    max_epochs: Count | None = None
+    max_patches: Count | None = None
+    max_image_size: Count | None = None
+    weights: Literal["random"] | None = None
+
+
+class TrainParams(Section):
+    """How trainings run, whatever the recipe."""
+
+    deterministic: bool = False
+    parallel: Literal["auto"] | Count = "auto"
+
+
+class EvaluateParams(Section):
+    """How models are graded."""
+
+    threshold: Literal["youden", "f1"] = "youden"
+    resamples: Annotated[int, Field(ge=100)] = 2000
+
+
+class OptimizerParams(Section):
+    """Keras optimizer and its first learning rate; further keys go to the optimizer's constructor."""
+
+    name: Literal["adagrad", "sgd", "adam", "adamw"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    options: dict[str, float | bool] = {}
+
+
+class ScheduleParams(Section):
+    """How the learning rate falls: `inverse_time` is rate / (1 + decay * step), as in Keras before 2.3."""
+
+    name: Literal["constant", "inverse_time"] = "constant"
+    decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class AugmentationParams(Section):
+    """Ranges of the random affine warp; each patch draws its own."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share, each axis by itself
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the side, each axis by itself
+    shear: Annotated[float, Field(ge=0, lt=1)] = 0.0  # tangent of the shear angle
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    fill: Literal["nearest", "constant", "reflect", "wrap"] = "nearest"
+
+
+class RecipeParams(Section):
+    """An architecture with everything that trains it."""
+
+    architecture: Name | None = None  # default: the recipe's own name
+    model: dict[str, int | float | str | bool] = {}
+    optimizer: OptimizerParams
+    schedule: ScheduleParams = ScheduleParams()
+    augmentation: AugmentationParams = AugmentationParams()
+    epochs: Count
+    batch_size: Count = 32
+    class_weights: Literal["balanced", "none"] = "none"
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    architectures: Annotated[tuple[Name, ...], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    synthetic: SyntheticParams = SyntheticParams()
+    ingest: IngestParams = IngestParams()
+    split: SplitParams = SplitParams()
+    quick: QuickParams | None = None
+    train: TrainParams = TrainParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    recipes: dict[Name, RecipeParams]
+    sources: dict[Name, DatasetParams]  # the data sets' own blocks: `idc: {…}` stands at the file's top level
+
+    def dataset(self, name: str) -> DatasetParams:
+        """The block of one data set.
+
+        Raises:
+            ParamsError: there is none.
+        """
+        if name not in self.sources:
+            raise ParamsError(_unknown("data set", name, self.sources))
+        return self.sources[name]
+
+    def recipe(self, name: str) -> RecipeParams:
+        """The recipe called `name`.
+
+        Raises:
+            ParamsError: there is none.
+        """
+        if name not in self.recipes:
+            raise ParamsError(_unknown("architecture", name, self.recipes))
+        return self.recipes[name]
+
+
+def read_params(path: Path) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        ParamsError: the file is missing, isn't YAML, or has an unknown key or an impossible value.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing: run from a histopipe checkout") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise ParamsError(f"{path} is not valid YAML: {_one_line(problem)}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path} holds no keys: restore it from git")
+    return parse_params(content, str(path.name))
+
+
+def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params:
+    """Check the content of `params.yaml`; `origin` names it in messages.
+
+    Raises:
+        ParamsError: an unknown key or an impossible value.
+    """
+    sections = {key: value for key, value in content.items() if key in Params.model_fields and key != "sources"}
+    blocks = {key: value for key, value in content.items() if key not in sections}
+    listed = content.get("datasets") or []
+    for key, value in blocks.items():
+        if not _is_dataset_block(key, value, listed):
+            raise ParamsError(f"{origin}: {_unknown('key', key, [*_section_names(), *_known_datasets()])}")
+    try:
+        params = Params(**sections, sources=blocks)
+    except ValidationError as problems:
+        raise ParamsError(f"{origin}: {_first_problem(problems)}") from None
+    _check_names(params, origin)
+    return params
+
+
+def _section_names() -> list[str]:
+    return [name for name in Params.model_fields if name != "sources"]
+
+
+def _known_datasets() -> list[str]:
+    from histopipe.datasets import list_datasets
+
+    return list_datasets()
+
+
+def _is_dataset_block(key: str, value: Any, listed: list[str]) -> bool:
+    named = key in listed or key in _known_datasets()
+    return named or (isinstance(value, dict) and "manifest" in value)
+
+
+def _check_names(params: Params, origin: str) -> None:
+    for name in params.datasets:
+        if name not in params.sources:
+            raise ParamsError(f"{origin}: {_unknown('data set', name, params.sources)}")
+        if name not in _known_datasets() and params.sources[name].manifest is None:
+            raise ParamsError(f"{origin}: {name}.manifest is missing: a data set of your own needs `manifest: FILE.csv`")
+    for name in params.architectures:
+        if name not in params.recipes:
+            raise ParamsError(f"{origin}: {_unknown('architecture', name, params.recipes)}; add it under `recipes`")
+
+
+def _unknown(what: str, name: object, valid: Any) -> str:
+    known = sorted(valid)
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+    return f"unknown {what} {str(name)!r}; {hint}"
+
+
+def _first_problem(problems: ValidationError) -> str:
+    problem = problems.errors()[0]
+    path = [str(step) for step in problem["loc"] if step != "sources"]
+    if problem["type"] == "extra_forbidden":
+        return _unknown("key", ".".join(path), _neighbours(problem["loc"]))
+    value = f" (got {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
+    return f"{'.'.join(path)}: {problem['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _neighbours(location: tuple[int | str, ...]) -> list[str]:
+    """Valid keys beside the unknown one at `location`, written with their whole path."""
+    section: type[BaseModel] = Params
+    for step in location[:-1]:
+        field = section.model_fields.get(str(step))  # None for a name of the user's own, as in `recipes.NAME`
+        section = (_innermost(field.annotation) if field else None) or section
+    shown = [str(step) for step in location[:-1] if step != "sources"]
+    return [".".join([*shown, name]) for name in section.model_fields]
+
+
+def _innermost(annotation: Any) -> type[BaseModel] | None:
+    """The model class that an annotation such as `dict[str, RecipeParams]` or `QuickParams | None` is about."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_innermost(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((model for model in found if model), None)
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())

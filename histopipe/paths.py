@@ -1,0 +1,102 @@
+"""Where every stage reads and writes, relative to one project root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from histopipe.errors import ParamsError
+
+PARAMS_FILE = "params.yaml"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one checkout; nothing is created until a stage writes."""
+
+    root: Path
+
+    @classmethod
+    def around(cls, folder: Path | None = None) -> Workspace:
+        """Find the checkout that `folder` (default: the current one) lies in.
+
+        Raises:
+            ParamsError: no `params.yaml` in the folder or above it.
+        """
+        start = (folder or Path.cwd()).absolute()
+        for candidate in (start, *start.parents):
+            if (candidate / PARAMS_FILE).is_file():
+                return cls(candidate)
+        raise ParamsError(f"no {PARAMS_FILE} in {start} or above: change to a histopipe checkout and run again")
+
+    @property
+    def home(self) -> Path:
+        """The checkout itself, also from inside one of DVC's temporary experiment folders.
+
+        Databases and relative sources belong to the checkout: what an experiment logs must outlive its folder.
+        """
+        parts = self.root.parts
+        for place in range(len(parts) - 3):
+            if parts[place : place + 3] == (".dvc", "tmp", "exps"):
+                return Path(*parts[:place])
+        return self.root
+
+    @property
+    def params(self) -> Path:
+        return self.root / PARAMS_FILE
+
+    def source(self, dataset: str) -> Path:
+        """What `locate` found: the source's fingerprint."""
+        return self.root / "data" / "source" / f"{dataset}.json"
+
+    def raw(self, dataset: str) -> Path:
+        """The archive as it came."""
+        return self.root / "data" / "raw" / dataset
+
+    def downloads(self, dataset: str) -> Path:
+        """Unfinished downloads; DVC deletes outputs before a stage runs, so they lie outside `raw`."""
+        return self.root / ".downloads" / dataset
+
+    def store(self, dataset: str) -> Path:
+        """The packed patches and their index."""
+        return self.root / "data" / "store" / dataset
+
+    def split(self, dataset: str) -> Path:
+        """Which case belongs to which split."""
+        return self.root / "data" / "splits" / f"{dataset}.csv"
+
+    def split_record(self, dataset: str) -> Path:
+        """How the split was made; remembers every case ever assigned."""
+        return self.root / "data" / "splits" / f"{dataset}.json"
+
+    def split_plot(self, dataset: str) -> Path:
+        return self.root / "data" / "splits" / f"{dataset}.png"
+
+    def model(self, dataset: str, architecture: str) -> Path:
+        return self.root / "models" / dataset / architecture
+
+    def checkpoint(self, dataset: str, architecture: str) -> Path:
+        """What a killed training resumes from."""
+        return self.root / ".checkpoints" / dataset / architecture
+
+    def evaluation(self, dataset: str, architecture: str) -> Path:
+        return self.root / "evaluations" / dataset / architecture
+
+    def report(self, dataset: str) -> Path:
+        return self.root / "reports" / dataset
+
+    def failure(self, stage: str) -> Path:
+        """Why a stage failed, for the task that ran it."""
+        return self.root / ".failures" / f"{stage}.json"
+
+    def lock(self, name: str) -> Path:
+        return self.root / ".locks" / f"{name}.lock"
+
+    @property
+    def dvc_lock(self) -> Path:
+        return self.root / "dvc.lock"
+
+
+def stage_name(stage: str, dataset: str, architecture: str | None = None) -> str:
+    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`."""
+    return f"{stage}@{dataset}" + (f"-{architecture}" if architecture else "")

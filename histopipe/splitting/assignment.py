@@ -1,0 +1,115 @@
+"""How cases are divided. Membership follows from the cases and the seed alone, on every machine.
+
+No library's random stream is involved: a case's place in the order is a SHA-256 digest of the seed and its id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import pandas as pd
+
+from histopipe.errors import SplitError
+
+SHARE_BINS = 3  # cases are dealt out bin by bin of their positive share, so that every split gets its part of each
+
+
+def seeded_rank(name: str, seed: int) -> int:
+    """A number that orders names at random, but always in the same way for one seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")
+
+
+def assign_cases(
+    cases: pd.DataFrame, fractions: Mapping[str, float], seed: int, known: Mapping[str, str] | None = None
+) -> pd.Series:
+    """Share cases out so that patches, positives and cases all come close to `fractions`.
+
+    Cases are taken in turn, in a seeded order within bins of positive share and size; each goes where the squared
+    shortfall of patches, positive patches and cases shrinks most.
+
+    Args:
+        cases: one row per case, indexed by case id, columns `patches` and `positives` (counts).
+        fractions: the share of each group; they sum to 1.
+        seed: picks one of many equally good divisions.
+        known: groups that cases already have and keep.
+
+    Returns:
+        Group name per case id, in the order of `cases`.
+    """
+    measures = _measures(cases)
+    assigned = {str(case): group for case, group in (known or {}).items() if case in cases.index}
+    filled = {group: [0.0, 0.0, 0.0] for group in fractions}
+    for case, group in assigned.items():
+        _fill(filled[group], measures[case])
+    for case in _dealing_order(cases, seed):
+        if case not in assigned:
+            assigned[case] = _neediest(filled, measures[case], fractions)
+            _fill(filled[assigned[case]], measures[case])
+    return pd.Series([assigned[str(case)] for case in cases.index], index=cases.index, dtype=object, name="split")
+
+
+def _measures(cases: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    """Each case's share of all patches, all positive patches and all cases."""
+    patches, positives = max(1, int(cases["patches"].sum())), max(1, int(cases["positives"].sum()))
+    rows = zip(cases.index, cases["patches"], cases["positives"], strict=True)
+    return {str(case): (int(n) / patches, int(p) / positives, 1 / len(cases)) for case, n, p in rows}
+
+
+def _fill(group: list[float], measure: tuple[float, float, float]) -> None:
+    for place, value in enumerate(measure):
+        group[place] += value
+
+
+def _dealing_order(cases: pd.DataFrame, seed: int) -> list[str]:
+    """Large cases before small ones, by powers of two, so that late ones even out the shares."""
+    keys = {}
+    for case, patches, positives in zip(cases.index, cases["patches"], cases["positives"], strict=True):
+        share_bin = min(SHARE_BINS - 1, int(SHARE_BINS * int(positives) / max(1, int(patches))))
+        keys[str(case)] = (-int(patches).bit_length(), share_bin, seeded_rank(str(case), seed))
+    return sorted(keys, key=lambda case: keys[case])
+
+
+def _neediest(
+    filled: Mapping[str, list[float]], measure: tuple[float, float, float], fractions: Mapping[str, float]
+) -> str:
+    """The group whose shortfall, relative to its share, falls most by taking a case of that measure."""
+
+    def gain(group: str) -> float:
+        share = fractions[group]
+        shortfalls = ((share - has, share - has - adds) for has, adds in zip(filled[group], measure, strict=True))
+        return sum(before**2 - after**2 for before, after in shortfalls) / share
+
+    return max(fractions, key=lambda group: (round(gain(group), 12), seeded_rank(group, 0)))
+
+
+def assign_folds(cases: pd.DataFrame, folds: int, seed: int, known: Mapping[str, int] | None = None) -> pd.Series:
+    """Share cases out over `folds` equal parts; returns the fold number, from 0, per case id.
+
+    Raises:
+        SplitError: fewer cases than folds.
+    """
+    if len(cases) < folds:
+        raise SplitError(f"{len(cases)} cases can't fill {folds} folds: lower split.folds or add cases")
+    names = {str(fold): 1 / folds for fold in range(folds)}
+    before = {case: str(fold) for case, fold in (known or {}).items()}
+    return assign_cases(cases, names, seed, before).astype(int).rename("fold")
+
+
+def assign_patches(files: pd.Series, fractions: Mapping[str, float], seed: int) -> pd.Series:
+    """Share single patches out at random: the tutorials' way, which leaks cases between splits."""
+    order = sorted(files, key=lambda file: seeded_rank(file, seed))
+    groups: dict[str, str] = {}
+    start = 0
+    for group, end in _ends(fractions, len(order)):
+        groups.update(dict.fromkeys(order[start:end], group))
+        start = end
+    return files.map(groups).rename("split")
+
+
+def _ends(fractions: Mapping[str, float], count: int) -> list[tuple[str, int]]:
+    ends, total = [], 0.0
+    for group, share in fractions.items():
+        total += share
+        ends.append((group, round(total * count)))
+    return ends

@@ -1,0 +1,64 @@
+"""Reading a split: which patch belongs to which split. Disjointness is asserted on every reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from histopipe.errors import SplitError
+
+SPLITS = ("train", "validation", "test")
+
+
+def read_membership(path: Path) -> pd.DataFrame:
+    """Read a split file: columns `case_id,split[,fold]`, or `file,case_id,split` for an image-level split.
+
+    Raises:
+        SplitError: the file is missing or damaged, or a case stands in two splits though files aren't listed.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"file": str, "case_id": str, "split": str}, keep_default_na=False)
+    except FileNotFoundError:
+        raise SplitError(f"{path} is missing: run `dvc repro split@{path.stem}`") from None
+    except (ValueError, UnicodeDecodeError) as problem:
+        raise SplitError(f"{path} is not a readable table ({problem}): run `dvc checkout {path}`") from None
+    if not {"case_id", "split"} <= set(table.columns) or not set(table["split"]) <= set(SPLITS):
+        raise SplitError(f"{path} is not a split file (case_id,split): run `dvc repro --force split@{path.stem}`")
+    assert_disjoint(table, path)
+    return table
+
+
+def assert_disjoint(table: pd.DataFrame, path: Path) -> None:
+    """Check that no case (no file, in an image-level split) belongs to two splits.
+
+    Raises:
+        SplitError: one does; it is named.
+    """
+    unit = "file" if "file" in table else "case_id"
+    splits = table.groupby(unit)["split"].nunique()
+    if (splits > 1).any():
+        raise SplitError(f"{path}: {unit} {splits.index[splits > 1][0]} stands in two splits: restore the file")
+    if table[unit].duplicated().any():
+        raise SplitError(f"{path}: {unit} {table[unit][table[unit].duplicated()].iloc[0]} is listed twice")
+
+
+def is_leaky(table: pd.DataFrame) -> bool:
+    """Whether patches of one case stand in several splits, so that scores measure memory."""
+    return bool((table.groupby("case_id")["split"].nunique() > 1).any())
+
+
+def split_of_patches(path: Path, index: pd.DataFrame) -> pd.Series:
+    """The split of every patch of `index`; missing for a patch that takes no part.
+
+    Raises:
+        SplitError: as `read_membership`; or the file names a case or patch that the index doesn't have.
+    """
+    table = read_membership(path)
+    unit = "file" if "file" in table else "case_id"
+    unknown = set(table[unit]) - set(index[unit])
+    if unknown:
+        raise SplitError(
+            f"{path} names {unit} {min(unknown)}, which the store doesn't have: run `dvc repro split@{path.stem}`"
+        )
+    return index[unit].map(table.set_index(unit)["split"]).rename("split")

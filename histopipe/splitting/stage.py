@@ -1,0 +1,139 @@
+"""The split stage: membership is data, and known cases keep theirs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from histopipe.errors import SplitError
+from histopipe.files import read_json, write_json, write_text
+from histopipe.params import Params, SplitParams
+from histopipe.paths import Workspace
+from histopipe.splitting.assignment import assign_cases, assign_folds, assign_patches
+from histopipe.splitting.canonical import assign_canonical
+from histopipe.splitting.membership import SPLITS, assert_disjoint, is_leaky
+from histopipe.splitting.summary import plot_summary, summarise
+from histopipe.store import read_index
+
+LOG = logging.getLogger(__name__)
+MIN_CASES = 3
+
+
+def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
+    """Divide a data set's cases and write the membership, its record, a summary and a plot.
+
+    Returns:
+        The summary table: one row per split.
+
+    Raises:
+        SplitError: the cases can't be divided as asked, or a split would lack a class.
+    """
+    index = _taking_part(dataset, params, read_index(workspace.store(dataset)))
+    settings = _settings(params)
+    known = _known_cases(workspace, dataset, settings)
+    membership = _divide(dataset, params.split, params.seed, index, known)
+    path = workspace.split(dataset)
+    assert_disjoint(membership, path)
+    summary = summarise(membership, index)
+    _require_classes(summary, dataset)
+    if is_leaky(membership):
+        LOG.warning("%s: split.scheme random shares cases between splits; every run it feeds is tagged leaky", dataset)
+    _write(workspace, dataset, membership, settings, known, summary)
+    return summary
+
+
+def _taking_part(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
+    excluded = set(params.dataset(dataset).exclude_cases)
+    absent = excluded - set(index["case_id"])
+    if absent:
+        # a misspelt id would silently leave a case in that the user wants out
+        raise SplitError(f"{dataset}.exclude_cases names {min(absent)}, which is not in the data: correct params.yaml")
+    kept = index[~index["case_id"].isin(excluded)]
+    if kept["case_id"].nunique() < MIN_CASES:
+        raise SplitError(
+            f"{dataset}: {kept['case_id'].nunique()} cases can't be divided into train, validation and test: "
+            f"add cases (at least {MIN_CASES}, with both classes in each split)"
+        )
+    return kept
+
+
+def _settings(params: Params) -> dict[str, Any]:
+    """What a known case's membership depends on; where it changes, cases are dealt out anew."""
+    return {"seed": params.seed, **params.split.model_dump()}
+
+
+def _known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Groups of cases assigned before under the same settings, also of cases that have gone since."""
+    record = workspace.split_record(dataset)
+    if not record.exists():
+        return {}
+    before = read_json(record)
+    return dict(before["cases"]) if before.get("settings") == settings else {}
+
+
+def _divide(
+    dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, known: dict[str, str]
+) -> pd.DataFrame:
+    fractions = {"train": scheme.train, "validation": scheme.validation, "test": scheme.test}
+    cases = case_counts(index)
+    if scheme.scheme == "random":
+        splits = assign_patches(index["file"], fractions, seed)
+        return index[["file", "case_id"]].assign(split=splits).reset_index(drop=True)
+    if scheme.scheme == "canonical":
+        return assign_canonical(dataset, cases, scheme.unlisted).rename_axis("case_id").reset_index()
+    if scheme.scheme == "kfold":
+        folds = assign_folds(cases, scheme.folds, seed, {case: int(group) for case, group in known.items()})
+        return _fold_table(folds)
+    return assign_cases(cases, fractions, seed, known).rename_axis("case_id").reset_index()
+
+
+def _fold_table(folds: pd.Series) -> pd.DataFrame:
+    """The main run tests on fold 0, validates on fold 1 and trains on the rest."""
+    table = folds.rename_axis("case_id").reset_index()
+    table.insert(1, "split", table["fold"].map({0: "test", 1: "validation"}).fillna("train"))
+    return table
+
+
+def case_counts(index: pd.DataFrame) -> pd.DataFrame:
+    """Patches and positive patches per case id, sorted by id."""
+    grouped = index.groupby("case_id", sort=True)["label"]
+    return pd.DataFrame({"patches": grouped.size(), "positives": grouped.sum()})
+
+
+def _require_classes(summary: pd.DataFrame, dataset: str) -> None:
+    for name in SPLITS:
+        row = summary.loc[name]
+        if row["positive"] == 0 or row["positive"] == row["patches"]:
+            missing = "no patches" if row["patches"] == 0 else "a class missing"
+            raise SplitError(
+                f"{dataset}: {name} would have {missing} ({row['cases']:.0f} cases, {row['patches']:.0f} patches, "
+                f"{row['positive']:.0f} positive): add cases of both classes, or change split or seed"
+            )
+
+
+def _write(
+    workspace: Workspace,
+    dataset: str,
+    membership: pd.DataFrame,
+    settings: dict[str, Any],
+    known: dict[str, str],
+    summary: pd.DataFrame,
+) -> None:
+    """The record goes first: it alone decides what the next run keeps, so a kill in between loses nothing."""
+    groups = {} if "file" in membership else _groups(membership)
+    record = {
+        "settings": settings,
+        "leaky": is_leaky(membership),
+        "cases": dict(sorted((known | groups).items())),
+        "summary": summary.reset_index().to_dict("records"),
+    }
+    write_json(workspace.split_record(dataset), record)
+    plot_summary(summary, dataset, workspace.split_plot(dataset))
+    write_text(workspace.split(dataset), membership.to_csv(index=False, lineterminator="\n"))
+
+
+def _groups(membership: pd.DataFrame) -> dict[str, str]:
+    column = "fold" if "fold" in membership else "split"
+    return dict(zip(membership["case_id"], membership[column].astype(str), strict=True))

@@ -1,0 +1,110 @@
+"""What surrounds every stage: one process at a time, an end when its parent ends, and a reason when it fails."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from histopipe.errors import BusyError, HistopipeError
+from histopipe.files import read_json, write_json
+from histopipe.paths import Workspace
+
+LOCK_SECONDS = 20.0  # long enough for the orphan of a killed parent to notice and end
+WATCH_SECONDS = 0.5
+PARENT_VARIABLE = "HISTOPIPE_PARENT"  # process id of a flow whose end should end its stages
+EXIT_BAD_INPUT = 2
+EXIT_BUSY = 75  # EX_TEMPFAIL: the same command may work later
+EXIT_ORPHANED = 137
+
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh"})
+
+
+@contextmanager
+def running(stage: str, workspace: Workspace) -> Iterator[None]:
+    """Run a stage's work inside this: locked, watched, and with its failure left on record.
+
+    Raises:
+        BusyError: another process has been running the same stage for longer than a dying one takes to end.
+    """
+    watch_parents()
+    try:
+        with _exclusive(stage, workspace):
+            workspace.failure(stage).unlink(missing_ok=True)
+            yield
+    except BaseException as problem:
+        _record_failure(stage, workspace, problem)
+        raise
+
+
+@contextmanager
+def _exclusive(stage: str, workspace: Workspace) -> Iterator[None]:
+    path = workspace.lock(stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise BusyError(f"{stage} is running in another process: wait for it to end, then run again") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def watch_parents() -> None:
+    """End this process within a second of losing the `dvc` that started it, or the flow behind that.
+
+    A killed `dvc` leaves its child running; a second `dvc` would then start a rival on the same output. Commands
+    typed by a person are left alone: those may well outlive their terminal.
+    """
+    parents = _parents_to_watch()
+    if parents:
+        threading.Thread(target=_end_without, args=(parents,), name="watch-parents", daemon=True).start()
+
+
+def _parents_to_watch() -> list[psutil.Process]:
+    parents = []
+    with suppress(psutil.Error, ValueError):
+        if PARENT_VARIABLE in os.environ:
+            parents.append(psutil.Process(int(os.environ[PARENT_VARIABLE])))
+    if "DVC_STAGE" in os.environ:
+        # DVC starts a shell, which may or may not give way to the command itself
+        lineage = psutil.Process().parents()
+        nearest = next((parent for parent in lineage if parent.name() not in _SHELLS), None)
+        parents += [parent for parent in (*lineage[:1], nearest) if parent is not None and parent.pid > 1]
+    return parents
+
+
+def _end_without(parents: list[psutil.Process]) -> None:
+    pause = threading.Event()
+    while all(_alive(parent) for parent in parents):
+        pause.wait(WATCH_SECONDS)
+    os._exit(EXIT_ORPHANED)  # at once: whoever comes next resumes from the last finished epoch
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _record_failure(stage: str, workspace: Workspace, problem: BaseException) -> None:
+    """DVC answers 255 whatever went wrong, so the reason is left where a task can read it."""
+    kinds = ((HistopipeError, "bad_input"), (BusyError, "busy"), (KeyboardInterrupt, "interrupted"))
+    kind = next((name for error, name in kinds if isinstance(problem, error)), "error")
+    reason = {"stage": stage, "kind": kind, "error": type(problem).__name__, "message": str(problem)}
+    with suppress(OSError):  # on a full disk the stage's own error matters more
+        write_json(workspace.failure(stage), reason)
+
+
+def read_failure(stage: str, workspace: Workspace) -> dict[str, Any] | None:
+    """Why the stage's last run failed; None if it left no reason."""
+    path = workspace.failure(stage)
+    return dict(read_json(path)) if path.exists() else None

@@ -1,0 +1,156 @@
+"""MLflow: one run per trained model, opened by `train` and continued by `evaluate`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from histopipe.lineage import lineage_tags
+from histopipe.paths import Workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SYSTEM_METRICS_SECONDS = 2  # MLflow's own 10 s would miss a short training altogether
+
+
+def experiment_name(dataset: str) -> str:
+    """The experiment that holds every run on a data set."""
+    return f"histopipe-{dataset}"
+
+
+def tracking_uri(workspace: Workspace) -> str:
+    """`MLFLOW_TRACKING_URI`, else a database file in the checkout."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.home / 'mlflow.db'}"
+
+
+def prepare(workspace: Workspace, dataset: str) -> str:
+    """Point MLflow at the tracking store and see that the experiment exists; returns the experiment's id."""
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri(workspace))
+    lock = workspace.lock("mlflow")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    # processes that start together race on migrating the database and on creating the experiment
+    with FileLock(lock):
+        name = experiment_name(dataset)
+        experiment = mlflow.get_experiment_by_name(name)
+        identifier = experiment.experiment_id if experiment else mlflow.create_experiment(name, _artifacts(workspace))
+    mlflow.set_experiment(experiment_id=identifier)
+    return str(identifier)
+
+
+def _artifacts(workspace: Workspace) -> str | None:
+    """Beside the embedded database; a server decides for itself."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return None
+    return (workspace.home / "mlartifacts").as_uri()
+
+
+@contextmanager
+def training_run(
+    workspace: Workspace, dataset: str, architecture: str, run_id: str | None, tags: Mapping[str, str]
+) -> Iterator[str]:
+    """Open a run for a training, or go on with the one a killed training left; yields its id."""
+    import mlflow
+
+    prepare(workspace, dataset)
+    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+    mlflow.set_system_metrics_samples_before_logging(1)
+    known = run_id if run_id and _exists(run_id) else None
+    name = None if known else architecture
+    with mlflow.start_run(run_id=known, run_name=name, log_system_metrics=True) as run:
+        mlflow.set_tags({**_identity(dataset, architecture), **lineage_tags(workspace, dataset), **tags})
+        yield run.info.run_id
+
+
+@contextmanager
+def continued_run(workspace: Workspace, dataset: str, architecture: str, run_id: str) -> Iterator[str]:
+    """Go on with the run that trained a model; yields its id.
+
+    Where that run isn't in this tracking store (the model came from another machine's cache), a new one tagged
+    `restored_from` takes its place; evaluated again, the same one is continued.
+    """
+    import mlflow
+
+    experiment = prepare(workspace, dataset)
+    known = run_id if _exists(run_id) else _restored(experiment, run_id)
+    with mlflow.start_run(run_id=known, run_name=None if known else architecture) as run:
+        if not known:
+            mlflow.set_tags({**_identity(dataset, architecture), "restored_from": run_id})
+            mlflow.set_tags(lineage_tags(workspace, dataset))
+        yield run.info.run_id
+
+
+def _identity(dataset: str, architecture: str) -> dict[str, str]:
+    return {"dataset": dataset, "architecture": architecture}
+
+
+def _exists(run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(_client().get_run(run_id).info.lifecycle_stage) == "active"
+    except MlflowException as problem:
+        if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def _restored(experiment: str, run_id: str) -> str | None:
+    found = _client().search_runs([experiment], f"tags.restored_from = '{run_id}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _client() -> MlflowClient:
+    from mlflow import MlflowClient
+
+    return MlflowClient()
+
+
+def log_epochs(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
+    """Log the epochs that the run doesn't have yet: a kill can come between a checkpoint and its logging."""
+    import mlflow
+
+    logged = {metric.step for metric in _client().get_metric_history(run_id, "train/loss")}
+    for row in history:
+        epoch = int(row["epoch"])
+        if epoch not in logged:
+            mlflow.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=epoch)
+
+
+def log_params(params: Mapping[str, Any]) -> None:
+    """Log nested parameters under dotted names."""
+    import mlflow
+
+    mlflow.log_params(flattened(params))
+
+
+def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`; None is left out."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat.update(flattened(value, f"{prefix}{key}."))
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def log_dataset_inputs(sources: Mapping[str, tuple[str, str]]) -> None:
+    """Log which data a run used.
+
+    Args:
+        sources: path and digest of each input, by its role (`training`, `split`).
+    """
+    import mlflow
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.sources import LocalArtifactDatasetSource
+
+    for role, (path, digest) in sources.items():
+        source = LocalArtifactDatasetSource(path)
+        mlflow.log_input(MetaDataset(source, name=path, digest=digest[:36]), context=role)

@@ -1,0 +1,81 @@
+"""What a killed training resumes from: weights, optimizer, seed generators, history and run id, in one file.
+
+One file, replaced whole after each epoch, so that its parts always belong together. Plain arrays, no pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from histopipe.files import file_digest, replaced_file
+from histopipe.paths import Workspace
+
+if TYPE_CHECKING:
+    import keras
+
+CHECKPOINT_FILE = "checkpoint.npz"
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        key: digest of parameters, inputs and code; progress under another key is worthless.
+        run_id: the MLflow run that records it.
+        history: one row of metrics per finished epoch.
+    """
+
+    key: str
+    run_id: str | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def training_key(recipe: str, workspace: Workspace, dataset: str, architecture_module: str) -> str:
+    """Digest of everything that decides a training's result: parameters, data, split and code."""
+    package = Path(__file__).parents[1]
+    code = [package / name for name in ("augmentation.py", "loading.py", "store.py", "architectures/blocks.py")]
+    code += [package / "architectures" / f"{architecture_module}.py", *sorted((package / "training").glob("*.py"))]
+    inputs = [workspace.store(dataset) / "index.parquet", workspace.split(dataset)]
+    digests = [recipe, *(file_digest(path) for path in (*code, *inputs))]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def save_checkpoint(folder: Path, progress: Progress, variables: Sequence[keras.Variable]) -> None:
+    """Write the training's whole state, in place of the last one."""
+    from keras import ops
+
+    arrays = {f"variable_{number:05d}": ops.convert_to_numpy(value) for number, value in enumerate(variables)}
+    text = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
+    with replaced_file(folder / CHECKPOINT_FILE) as beside, beside.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, progress=text, **arrays)
+
+
+def load_progress(folder: Path, key: str) -> Progress:
+    """The progress kept under `key`; a fresh one where there is none."""
+    try:
+        with np.load(folder / CHECKPOINT_FILE, allow_pickle=False) as arrays:
+            progress = Progress(**json.loads(arrays["progress"].tobytes()))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return Progress(key)
+    return progress if progress.key == key else Progress(key)
+
+
+def restore_variables(folder: Path, variables: Iterable[keras.Variable]) -> None:
+    """Put the checkpoint's values into a freshly built training."""
+    with np.load(folder / CHECKPOINT_FILE, allow_pickle=False) as arrays:
+        for number, variable in enumerate(variables):
+            variable.assign(arrays[f"variable_{number:05d}"])
+
+
+def all_variables(model: Any) -> list[Any]:
+    """Weights, random states of every layer, and the optimizer's slots: all that the next epoch depends on."""
+    return [*model.variables, *model.optimizer.variables]

@@ -1,0 +1,145 @@
+"""The epoch loop: train, validate, checkpoint, log."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from histopipe.architectures import build
+from histopipe.architectures.blocks import patch_input
+from histopipe.augmentation import RandomAffine
+from histopipe.errors import TrainingError
+from histopipe.loading import PatchBatches, balanced_weights, epoch_order
+from histopipe.params import RecipeParams
+from histopipe.prediction import predict
+from histopipe.store import PatchStore, Rows
+from histopipe.training.checkpoint import Progress, all_variables, restore_variables, save_checkpoint
+from histopipe.training.recipe import build_optimizer
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: what on, what with, and where its checkpoint lies.
+
+    Attributes:
+        name: the recipe's name, as in `params.yaml`.
+        train_rows, validation_rows: positions in the store's index.
+        capped: whether the `quick` caps make it less than its recipe.
+        leaky: whether its split shares cases, so that its scores measure memory.
+    """
+
+    dataset: str
+    name: str
+    recipe: RecipeParams
+    store: PatchStore
+    train_rows: Rows
+    validation_rows: Rows
+    seed: int
+    checkpoints: Path
+    capped: bool
+    leaky: bool
+
+    @property
+    def architecture(self) -> str:
+        """The architecture that the recipe trains."""
+        return self.recipe.architecture or self.name
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset} {self.name}"
+
+
+def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Progress], None]) -> keras.Model:
+    """Train from where `progress` stands to the recipe's last epoch.
+
+    Args:
+        training: what to train.
+        progress: is brought up to date after each epoch and saved.
+        after_epoch: called when an epoch is safely saved.
+
+    Returns:
+        The trained network, without the augmentation.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+    """
+    network, trainer = build_training(training)
+    if progress.history:
+        restore_variables(training.checkpoints, all_variables(trainer))
+    for epoch in range(len(progress.history), training.recipe.epochs):
+        progress.history.append(_one_epoch(training, trainer, network, epoch))
+        save_checkpoint(training.checkpoints, progress, all_variables(trainer))
+        after_epoch(progress)
+    return network
+
+
+def build_training(training: Training) -> tuple[keras.Model, keras.Model]:
+    """The network, and the compiled model that augments its input; both share their weights."""
+    import keras
+
+    network = build(training.architecture, **training.recipe.model)
+    inputs = patch_input()
+    trainer = keras.Model(inputs, network(RandomAffine(training.recipe.augmentation, seed=training.seed)(inputs)))
+    # XLA was eight times slower than the default for separable convolutions on the CPU
+    trainer.compile(
+        optimizer=build_optimizer(training.recipe), loss="binary_crossentropy", weighted_metrics=[], jit_compile=False
+    )
+    trainer.optimizer.build(trainer.trainable_variables)
+    return network, trainer
+
+
+def _one_epoch(training: Training, trainer: keras.Model, network: keras.Model, epoch: int) -> dict[str, float]:
+    """Train and validate once; returns the epoch's row of the history, epochs counted from 1."""
+    began = time.perf_counter()
+    labels = training.store.index["label"].to_numpy()[training.train_rows]
+    weights = balanced_weights(labels) if training.recipe.class_weights == "balanced" else (1.0, 1.0)
+    order = epoch_order(training.train_rows, training.seed, epoch)
+    batches = PatchBatches(training.store, order, training.recipe.batch_size, weights)
+    name = f"{training.title} epoch {epoch + 1}/{training.recipe.epochs}"
+    logs = trainer.fit(batches, shuffle=False, verbose=0, callbacks=[_progress_bar(len(batches), name)]).history
+    seconds = time.perf_counter() - began
+    loss = float(logs["loss"][-1])
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{training.title}: the loss became {loss} in epoch {epoch + 1}: lower the recipe's learning rate and run again"
+        )
+    row = {"epoch": epoch + 1, "train/loss": loss, **_validate(training, network)}
+    print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in row.items() if "/" in key), flush=True)
+    return row | {
+        "learning_rate": float(trainer.optimizer.learning_rate),
+        "seconds": round(seconds, 3),
+        "patches_per_second": round(len(order) / seconds, 1),
+    }
+
+
+def _validate(training: Training, network: keras.Model) -> dict[str, float]:
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    labels = training.store.index["label"].to_numpy()[training.validation_rows]
+    probabilities = predict(network, training.store, training.validation_rows)
+    if not np.isfinite(probabilities).all():
+        raise TrainingError(f"{training.title}: predictions are no longer numbers: lower the recipe's learning rate")
+    return {
+        "validation/loss": float(log_loss(labels, probabilities, labels=[0, 1])),
+        "validation/roc_auc": float(roc_auc_score(labels, probabilities)),
+        "validation/accuracy": float(((probabilities >= 0.5) == labels).mean()),
+    }
+
+
+def _progress_bar(batches: int, name: str) -> Any:
+    import keras
+
+    bar = tqdm(total=batches, desc=name, unit="batch", leave=False, mininterval=0.5)
+    return keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: bar.update(1), on_train_end=lambda logs: bar.close()
+    )

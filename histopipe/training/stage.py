@@ -1,0 +1,181 @@
+"""The train stage: sees the training and validation splits only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from histopipe import tracking
+from histopipe.errors import TrainingError
+from histopipe.files import file_digest, replaced_folder, write_json
+from histopipe.lineage import lineage_tags
+from histopipe.loading import cap_rows
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.splitting import read_membership, split_of_patches
+from histopipe.splitting.membership import is_leaky
+from histopipe.store import INDEX_FILE, PatchStore, Rows
+from histopipe.training.checkpoint import Progress, load_progress, training_key
+from histopipe.training.recipe import effective_recipe, is_capped, recipe_digest
+
+MODEL_FILE = "model.keras"
+
+if TYPE_CHECKING:
+    import keras
+
+    from histopipe.training.loop import Training
+
+
+def train(dataset: str, architecture: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+    """Train one architecture, from where a killed training left off.
+
+    Writes `model.keras`, `history.csv`, `history.png` and `run.json`.
+
+    Returns:
+        The content of `run.json`.
+
+    Raises:
+        TrainingError: nothing to train on, or the loss is no longer a number.
+    """
+    from histopipe.training.loop import run_epochs
+
+    seed_everything(params)
+    training = plan_training(dataset, architecture, params, workspace)
+    key = training_key(recipe_digest(params, architecture), workspace, dataset, training.architecture)
+    progress = load_progress(training.checkpoints, key)
+    tags = _tags(training, params)
+    with tracking.training_run(workspace, dataset, architecture, progress.run_id, tags) as run_id:
+        progress.run_id = run_id
+        _announce(training, progress)
+        _log_start(training, params, workspace)
+        network = run_epochs(training, progress, lambda now: tracking.log_epochs(run_id, now.history))
+        tracking.log_epochs(run_id, progress.history)
+        record = _record(training, params, workspace, progress, network)
+        _write(training, workspace, progress, network, record)
+        _log_end(training, workspace, progress, record)
+    return record
+
+
+def seed_everything(params: Params) -> None:
+    """Seed Python, NumPy and Keras; with `train.deterministic`, also forbid kernels that vary from run to run."""
+    import keras
+
+    keras.utils.set_random_seed(params.seed)
+    if params.train.deterministic and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def plan_training(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Training:
+    """Gather what a training works on; the test split stays out of sight."""
+    from histopipe.training.loop import Training
+
+    store = PatchStore.open(workspace.store(dataset))
+    splits = split_of_patches(workspace.split(dataset), store.index)
+    limit = params.quick.max_patches if params.quick else None
+    return Training(
+        dataset=dataset,
+        name=architecture,
+        recipe=effective_recipe(params, architecture),
+        store=store,
+        train_rows=_rows(splits, store.index, "train", limit, params.seed),
+        validation_rows=_rows(splits, store.index, "validation", limit, params.seed),
+        seed=params.seed,
+        checkpoints=workspace.checkpoint(dataset, architecture),
+        capped=is_capped(params, architecture, int((splits == "train").sum())),
+        leaky=is_leaky(read_membership(workspace.split(dataset))),
+    )
+
+
+def _rows(splits: pd.Series, index: pd.DataFrame, split: str, limit: int | None, seed: int) -> Rows:
+    rows = cap_rows(np.flatnonzero((splits == split).to_numpy()), limit, seed)
+    if index["label"].iloc[rows].nunique() < 2:
+        raise TrainingError(f"the {split} split has no patches of both classes: change split or quick.max_patches")
+    return rows
+
+
+def _tags(training: Training, params: Params) -> dict[str, str]:
+    tags = {"split_scheme": params.split.scheme, "source": params.dataset(training.dataset).source}
+    flags = {"quick": training.capped, "leaky": training.leaky}
+    return tags | {name: "true" for name, holds in flags.items() if holds}
+
+
+def _announce(training: Training, progress: Progress) -> None:
+    done, epochs = len(progress.history), training.recipe.epochs
+    start = f"resuming after epoch {done} of {epochs}" if done else f"{epochs} epochs"
+    counts = f"{len(training.train_rows):,} training and {len(training.validation_rows):,} validation patches"
+    print(f"{training.title}: {start}, {counts}", flush=True)
+
+
+def _log_start(training: Training, params: Params, workspace: Workspace) -> None:
+    tracking.log_params(
+        {
+            **training.recipe.model_dump(exclude={"architecture"}),
+            "seed": params.seed,
+            "deterministic": params.train.deterministic,
+            "train_patches": len(training.train_rows),
+            "validation_patches": len(training.validation_rows),
+        }
+    )
+    known = lineage_tags(workspace, training.dataset)
+    store, split = workspace.store(training.dataset), workspace.split(training.dataset)
+    inputs = {
+        "training": (store, known.get("dvc_store") or file_digest(store / INDEX_FILE)),
+        "split": (split, known.get("dvc_split") or file_digest(split)),
+    }
+    tracking.log_dataset_inputs(
+        {role: (path.relative_to(workspace.root).as_posix(), digest) for role, (path, digest) in inputs.items()}
+    )
+
+
+def _record(
+    training: Training, params: Params, workspace: Workspace, progress: Progress, network: keras.Model
+) -> dict[str, Any]:
+    """What later stages need to know of the training."""
+    scores = [row["validation/roc_auc"] for row in progress.history]
+    return {
+        "run_id": progress.run_id,
+        "experiment": tracking.experiment_name(training.dataset),
+        "dataset": training.dataset,
+        "architecture": training.name,
+        "parameters": network.count_params(),
+        "recipe_digest": recipe_digest(params, training.name),
+        "split_digest": file_digest(workspace.split(training.dataset)),
+        "split_scheme": params.split.scheme,
+        "quick": params.quick.model_dump(exclude_none=True) if params.quick and training.capped else None,
+        "leaky": training.leaky,
+        "epochs": len(progress.history),
+        "best_epoch": int(np.argmax(scores)) + 1,
+        "train_cases": _cases(training.store, training.train_rows),
+        "validation_cases": _cases(training.store, training.validation_rows),
+    }
+
+
+def _cases(store: PatchStore, rows: Rows) -> list[str]:
+    return sorted(store.index["case_id"].iloc[rows].unique())
+
+
+def _write(
+    training: Training, workspace: Workspace, progress: Progress, network: keras.Model, record: dict[str, Any]
+) -> None:
+    from histopipe.training.figures import plot_history
+
+    history = pd.DataFrame(progress.history)
+    with replaced_folder(workspace.model(training.dataset, training.name)) as folder:
+        network.save(folder / MODEL_FILE)
+        history.to_csv(folder / "history.csv", index=False)
+        plot_history(history, training.title, folder / "history.png")
+        write_json(folder / "run.json", record)
+
+
+def _log_end(training: Training, workspace: Workspace, progress: Progress, record: dict[str, Any]) -> None:
+    import mlflow
+
+    folder = workspace.model(training.dataset, training.name)
+    for name in ("history.csv", "history.png"):
+        mlflow.log_artifact(str(folder / name), "plots")
+    seconds = sum(row["seconds"] for row in progress.history)
+    mlflow.log_metrics({"train/seconds": seconds, "parameters": record["parameters"]})

@@ -1,0 +1,50 @@
+"""From the source to the split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from histopipe.files import read_json
+from histopipe.paths import Workspace, stage_name
+from histopipe.store import REPORT_FILE
+from tasks.artifacts import publish_image, publish_table
+from tasks.reproduction import reproduce, worth_retrying
+
+
+@task(name="locate", retries=2, retry_delay_seconds=10, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+def locate(dataset: str) -> Path:
+    """Look at the source again: whether it changed is what the rest depends on."""
+    reproduce(stage_name("locate", dataset), force=True)
+    return Workspace.around().source(dataset)
+
+
+@task(name="fetch", retries=2, retry_delay_seconds=30, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+def fetch(dataset: str) -> Path:
+    """Bring the archive here; returns its folder."""
+    reproduce(stage_name("fetch", dataset))
+    return Workspace.around().raw(dataset)
+
+
+@task(name="ingest", retries=1, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+def ingest(dataset: str) -> Path:
+    """Pack the archive; returns the store's folder."""
+    reproduce(stage_name("ingest", dataset))
+    store = Workspace.around().store(dataset)
+    report = read_json(store / REPORT_FILE)
+    counts = ("patches", "cases", "positive", "undersized", "second_copies", "bad")
+    publish_table([{name: report[name] for name in counts}], f"What ingest found in {dataset}", "ingest", dataset)
+    return store
+
+
+@task(name="split", retries=1, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+def split(dataset: str) -> Path:
+    """Divide the cases; returns the split file."""
+    reproduce(stage_name("split", dataset))
+    workspace = Workspace.around()
+    summary = read_json(workspace.split_record(dataset))["summary"]
+    publish_table(summary, f"How the cases of {dataset} are divided", "split", dataset)
+    publish_image(workspace.split_plot(dataset), f"How the cases of {dataset} are divided", "split-plot", dataset)
+    return workspace.split(dataset)

@@ -1,0 +1,44 @@
+"""Grading one model, and comparing all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from histopipe.files import read_json
+from histopipe.paths import Workspace, stage_name
+from tasks.artifacts import publish_image, publish_markdown, publish_table
+from tasks.reproduction import reproduce, worth_retrying
+
+
+@task(
+    name="evaluate",
+    task_run_name="evaluate-{dataset}-{architecture}",
+    retries=1,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
+def evaluate(dataset: str, architecture: str) -> Path:
+    """Grade one model on the test split; returns the evaluation's folder."""
+    reproduce(stage_name("evaluate", dataset, architecture))
+    folder = Workspace.around().evaluation(dataset, architecture)
+    metrics = read_json(folder / "metrics.json")["test"]
+    rows = [{"metric": name, **values} for name, values in metrics.items()]
+    title = f"{architecture} on the test cases of {dataset}"
+    publish_table(rows, title, "metrics", dataset, architecture)
+    for figure in sorted((folder / "figures").glob("*.png")):
+        publish_image(figure, f"{title}: {figure.stem}", figure.stem, dataset, architecture)
+    return folder
+
+
+@task(name="compare", task_run_name="compare-{dataset}", retries=1, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+def compare(dataset: str) -> Path:
+    """Rank the evaluated architectures; returns the report's folder."""
+    reproduce(stage_name("compare", dataset))
+    folder = Workspace.around().report(dataset)
+    text = (folder / "comparison.md").read_text(encoding="utf-8")
+    publish_markdown(text, f"Architectures on {dataset}", "comparison", dataset)
+    publish_image(folder / "comparison.png", f"Architectures on {dataset}", "comparison-plot", dataset)
+    return folder

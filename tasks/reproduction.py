@@ -1,0 +1,128 @@
+"""Run one DVC stage as a child process: stream its log, wait while it is busy, say why it failed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
+from prefect.runtime import flow_run
+
+from histopipe.lineage import FLOW_RUN_VARIABLE
+from histopipe.paths import Workspace
+from histopipe.stages import PARENT_VARIABLE, read_failure
+
+BUSY_PAUSE = 5.0  # seconds between looks at a stage that another process is running
+BUSY_LIMIT = 24 * 3600.0  # the longest training one would wait for
+TAIL_LINES = 20
+
+_BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
+
+
+class StageFailed(RuntimeError):
+    """A stage failed for a reason that may pass."""
+
+
+class BadInput(StageFailed):
+    """A stage refused its input; trying again changes nothing."""
+
+
+class Busy(StageFailed):
+    """Another process is running the stage."""
+
+
+def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
+    """Prefect's retry condition: bad input stays bad."""
+    return not isinstance(state.result(raise_on_failure=False), BadInput)
+
+
+def reproduce(stage: str, force: bool = False, on_line: Callable[[str], None] | None = None) -> None:
+    """Bring one stage up to date, as `dvc repro --single-item` does.
+
+    Args:
+        stage: its name in `dvc.yaml`, such as `train@idc-cancernet`.
+        force: run it even if nothing changed.
+        on_line: is shown every line of the stage's log.
+
+    Raises:
+        BadInput: the stage refused its input.
+        StageFailed: it failed otherwise, or stayed busy for too long.
+    """
+    deadline = time.monotonic() + BUSY_LIMIT
+    while True:
+        try:
+            return _run_once(stage, force, on_line)
+        except Busy:
+            if time.monotonic() > deadline:
+                raise
+            _logger().info("%s is running in another process; waiting for it", stage)
+            time.sleep(BUSY_PAUSE)
+
+
+def _run_once(stage: str, force: bool, on_line: Callable[[str], None] | None) -> None:
+    workspace = Workspace.around()
+    workspace.failure(stage).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    with subprocess.Popen(
+        [*command, "--force"] if force else command,
+        cwd=workspace.root,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as child:
+        assert child.stdout is not None  # noqa: S101 - PIPE was asked for
+        for line in _lines(child.stdout):
+            tail.append(line)
+            _logger().info(line)
+            if on_line:
+                on_line(line)
+    if child.returncode != 0:
+        raise _failure(stage, workspace, list(tail))
+
+
+def _environment() -> dict[str, str]:
+    """The stage finds its command beside this interpreter, ends when this process does, and tags its run."""
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONUNBUFFERED": "1",
+        PARENT_VARIABLE: str(os.getpid()),
+    }
+    identifier = flow_run.get_id()
+    return environment | ({FLOW_RUN_VARIABLE: identifier} if identifier else {})
+
+
+def _lines(stream: IO[str]) -> Iterator[str]:
+    """Whole lines of a log; of a progress bar, which redraws itself behind carriage returns, the last state."""
+    for line in stream:
+        shown = line.rstrip("\n").split("\r")[-1].rstrip()
+        if shown:
+            yield shown
+
+
+def _failure(stage: str, workspace: Workspace, tail: list[str]) -> StageFailed:
+    reason = read_failure(stage, workspace)
+    if reason is None:
+        busy = any(_BUSY.search(line) for line in tail)
+        return Busy(f"{stage} is busy") if busy else StageFailed(f"{stage} failed: {' | '.join(tail[-3:])}")
+    kinds = {"bad_input": BadInput, "busy": Busy}
+    return kinds.get(reason["kind"], StageFailed)(f"{stage}: {reason['message'] or reason['error']}")
+
+
+def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger("histopipe")

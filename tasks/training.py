@@ -1,0 +1,30 @@
+"""Training one architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from histopipe.paths import Workspace, stage_name
+from tasks.artifacts import epoch_progress, publish_image
+from tasks.reproduction import reproduce, worth_retrying
+
+
+@task(
+    name="train",
+    task_run_name="train-{dataset}-{architecture}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+    tags=["gpu"],
+)
+def train(dataset: str, architecture: str) -> Path:
+    """Train one architecture; a retry goes on from the last finished epoch. Returns the model's folder."""
+    show = epoch_progress(f"Epochs of {architecture} on {dataset}", "epochs", dataset, architecture)
+    reproduce(stage_name("train", dataset, architecture), on_line=show)
+    folder = Workspace.around().model(dataset, architecture)
+    publish_image(folder / "history.png", f"History of {architecture} on {dataset}", "history", dataset, architecture)
+    return folder
