@@ -6,12 +6,13 @@ No library's random stream is involved: a case's place in the order is a SHA-256
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from histopipe.errors import SplitError
 
+CASES = 2  # place of the share of cases among the three measures
 SHARE_BINS = 3  # cases are dealt out bin by bin of their positive share, so that every split gets its part of each
 
 
@@ -26,7 +27,7 @@ def assign_cases(
     """Share cases out so that patches, positives and cases all come close to `fractions`.
 
     Cases are taken in turn, in a seeded order within bins of positive share and size; each goes where the squared
-    shortfall of patches, positive patches and cases shrinks most.
+    shortfall of patches, positive patches and cases shrinks most; the last ones go to groups that are still empty.
 
     Args:
         cases: one row per case, indexed by case id, columns `patches` and `positives` (counts).
@@ -42,10 +43,12 @@ def assign_cases(
     filled = {group: [0.0, 0.0, 0.0] for group in fractions}
     for case, group in assigned.items():
         _fill(filled[group], measures[case])
-    for case in _dealing_order(cases, seed):
-        if case not in assigned:
-            assigned[case] = _neediest(filled, measures[case], fractions)
-            _fill(filled[assigned[case]], measures[case])
+    waiting = [case for case in _dealing_order(cases, seed) if case not in assigned]
+    for number, case in enumerate(waiting):
+        empty = [group for group in fractions if filled[group][CASES] == 0]
+        open_groups = empty if len(waiting) - number <= len(empty) else list(fractions)
+        assigned[case] = _neediest(open_groups, filled, measures[case], fractions)
+        _fill(filled[assigned[case]], measures[case])
     return pd.Series([assigned[str(case)] for case in cases.index], index=cases.index, dtype=object, name="split")
 
 
@@ -71,16 +74,19 @@ def _dealing_order(cases: pd.DataFrame, seed: int) -> list[str]:
 
 
 def _neediest(
-    filled: Mapping[str, list[float]], measure: tuple[float, float, float], fractions: Mapping[str, float]
+    groups: Sequence[str],
+    filled: Mapping[str, list[float]],
+    measure: tuple[float, float, float],
+    fractions: Mapping[str, float],
 ) -> str:
-    """The group whose shortfall, relative to its share, falls most by taking a case of that measure."""
+    """The one of `groups` whose shortfall, relative to its share, falls most by taking a case of that measure."""
 
     def gain(group: str) -> float:
         share = fractions[group]
         shortfalls = ((share - has, share - has - adds) for has, adds in zip(filled[group], measure, strict=True))
         return sum(before**2 - after**2 for before, after in shortfalls) / share
 
-    return max(fractions, key=lambda group: (round(gain(group), 12), seeded_rank(group, 0)))
+    return max(groups, key=lambda group: (round(gain(group), 12), seeded_rank(group, 0)))
 
 
 def assign_folds(cases: pd.DataFrame, folds: int, seed: int, known: Mapping[str, int] | None = None) -> pd.Series:

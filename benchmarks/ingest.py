@@ -1,0 +1,113 @@
+"""From archive to every patch decoded once: histopipe's ingest against the tutorials' way.
+
+The tutorials' way: unzip everything, copy every file into training, validation and testing folders by class, then one
+unaugmented pass of Keras' directory generator. Ours: `ingest`, which decodes every patch into the packed store.
+
+    python -m benchmarks.ingest            # full-size synthetic archive, about 8 minutes the first time
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import click
+
+from benchmarks.measuring import alternate, medians, report, run_side
+
+PUBLISHED_PATCHES = 277_524
+PUBLISHED_CASES = 279
+ROOT = Path(__file__).parents[1]
+
+
+def full_size_archive(folder: Path, patches: int) -> Path:
+    """A synthetic archive of the published size; drawn once and kept."""
+    from histopipe.synthetic import SyntheticSlides, write_archive
+
+    archive = folder / f"idc-{patches}.zip"
+    if not archive.exists():
+        cases = max(3, round(PUBLISHED_CASES * patches / PUBLISHED_PATCHES))
+        write_archive(archive, SyntheticSlides(cases=cases, patches=patches, nested_copy=False))
+    return archive
+
+
+def ours(archive: Path, folder: Path) -> dict[str, float]:
+    """Seconds that the ingest stage's work takes."""
+    from histopipe.ingest import ingest
+    from histopipe.params import read_params
+    from histopipe.paths import Workspace
+
+    workspace = Workspace(folder)
+    raw = workspace.raw("idc")
+    raw.mkdir(parents=True)
+    (raw / archive.name).symlink_to(archive)
+    params = read_params(ROOT / "params.yaml")
+    began = time.perf_counter()
+    found = ingest("idc", params, workspace)
+    return {"seconds": time.perf_counter() - began, "patches": found["patches"]}
+
+
+def tutorial(archive: Path, folder: Path) -> dict[str, float]:
+    """Seconds for unzipping, copying and one pass of the generator."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    began = time.perf_counter()
+    with zipfile.ZipFile(archive) as content:
+        content.extractall(folder / "original")
+    unzipped = time.perf_counter()
+    _copy_into_splits(folder / "original", folder / "dataset")
+    copied = time.perf_counter()
+    patches = 0
+    for split in ("training", "validation", "testing"):
+        batches = ImageDataGenerator(rescale=1 / 255.0).flow_from_directory(
+            folder / "dataset" / split, class_mode="categorical", target_size=(48, 48), shuffle=False, batch_size=32
+        )
+        patches += sum(len(batches[number][0]) for number in range(len(batches)))
+    ended = time.perf_counter()
+    return {
+        "seconds": ended - began,
+        "unzip": unzipped - began,
+        "copy": copied - unzipped,
+        "pass": ended - copied,
+        "patches": patches,
+    }
+
+
+def _copy_into_splits(source: Path, target: Path) -> None:
+    """80 % of the images train, a tenth of those validate, 20 % test: by image, as the tutorial does."""
+    splits = ("training",) * 7 + ("validation",) + ("testing",) * 2
+    for number, path in enumerate(sorted(source.rglob("*.png"))):
+        folder = target / splits[number % 10] / path.stem[-1]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, folder / path.name)
+
+
+@click.command()
+@click.option("--patches", default=PUBLISHED_PATCHES, show_default=True, help="Size of the archive.")
+@click.option("--rounds", default=3, show_default=True, help="How often each side runs.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-benchmarks")
+@click.option("--side", type=click.Choice(["ours", "tutorial"]), hidden=True)
+def main(patches: int, rounds: int, folder: Path, side: str | None) -> None:
+    """Compare the two ways; the last line is JSON and holds `ratio`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = full_size_archive(folder, patches)
+    if side:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            measured = {"ours": ours, "tutorial": tutorial}[side](archive, Path(scratch))
+        print(json.dumps(measured))
+        return
+    options = ("--patches", str(patches), "--folder", str(folder))
+    sides = {
+        name: (lambda name=name: run_side("benchmarks.ingest", *options, "--side", name)) for name in ("ours", "tutorial")
+    }
+    found = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
+    ratio = round(found["tutorial"]["seconds"] / found["ours"]["seconds"], 2)
+    report("ingest", ratio=ratio, patches=patches, rounds=rounds, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Measure two ways of one job side by side: alternating, each in a process of its own, in one run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+
+SAMPLE_SECONDS = 0.1
+
+
+def alternate(sides: Mapping[str, Callable[[], dict[str, float]]], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Measure each side `rounds` times in turn, so that a change in the machine's mood hits all of them."""
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name, measure in sides.items():
+            measured[name].append(measure())
+            print(f"round {number + 1}/{rounds} {name}: {measured[name][-1]}", file=sys.stderr, flush=True)
+    return measured
+
+
+def medians(measurements: list[dict[str, float]]) -> dict[str, float]:
+    """Median of every quantity over the rounds."""
+    return {name: round(statistics.median(one[name] for one in measurements), 3) for name in measurements[0]}
+
+
+def run_side(*command: str) -> dict[str, float]:
+    """Run `python -m …` as a child; its last line is JSON. Adds `peak_gib`: memory of the child and all its children."""
+    with subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True) as child:
+        with ThreadPoolExecutor(1) as pool:
+            peak = pool.submit(_peak_memory, child)
+            output, _ = child.communicate()
+        if child.returncode != 0:
+            raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
+    result: dict[str, float] = json.loads(output.strip().splitlines()[-1])
+    return result | {"peak_gib": round(peak.result() / 2**30, 3)}
+
+
+def _peak_memory(child: subprocess.Popen[str]) -> int:
+    """Largest sum, over the child's life, of what its processes hold for themselves (shared pages once)."""
+    peak = 0
+    while child.poll() is None:
+        peak = max(peak, _memory(child.pid))
+        time.sleep(SAMPLE_SECONDS)
+    return peak
+
+
+def _memory(pid: int) -> int:
+    try:
+        parent = psutil.Process(pid)
+        return sum(process.memory_info().rss for process in (parent, *parent.children(recursive=True)))
+    except psutil.Error:
+        return 0
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {"cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30), "python": platform.python_version()}
+
+
+def report(benchmark: str, **content: Any) -> None:
+    """Print the closing JSON line."""
+    print(json.dumps({"benchmark": benchmark, **content, "machine": machine()}))

@@ -1,0 +1,96 @@
+"""What tests share: the real data where it is at hand, workspaces of their own, archives built to order."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers and flows of the surroundings stay out of the tests."""
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_STAGE", "DVC_ROOT", "HISTOPIPE_PARENT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def real() -> Callable[[str], Path]:
+    """Path of a real file by name; skips where the data isn't at hand."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"needs the real data: {name} in a folder shared/data beside the checkout")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """The content of the checkout's params.yaml, to be changed by a test."""
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+@pytest.fixture
+def params(content: dict[str, Any]) -> Any:
+    from histopipe.params import parse_params
+
+    return parse_params(content)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Any:
+    from histopipe.paths import Workspace
+
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    return Workspace(tmp_path)
+
+
+def png(height: int = 50, width: int = 50, seed: int = 0, mode: str = "RGB") -> bytes:
+    """An encoded image of random pixels."""
+    import io
+
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def patch_name(case: object, x: int, y: int, label: int, folder: object | None = None) -> str:
+    """A member's name in Kaggle's layout."""
+    return f"{case}/{label if folder is None else folder}/{case}_idx5_x{x}_y{y}_class{label}.png"
+
+
+def idc_members(cases: int = 6, patches: int = 20) -> dict[str, bytes]:
+    """A small, faultless archive's content: every case has both classes."""
+    return {
+        patch_name(10000 + case, 50 * number + 1, 51, number % 2): png(seed=case * 1000 + number)
+        for case in range(cases)
+        for number in range(patches)
+    }
+
+
+def write_zip(path: Path, members: Mapping[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path

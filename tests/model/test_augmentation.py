@@ -1,0 +1,86 @@
+"""The fused warp does what its ranges say, and nothing outside training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from histopipe.augmentation import RandomAffine
+from histopipe.params import AugmentationParams
+
+
+def patches(count: int = 64) -> np.ndarray:
+    """Smooth random pictures, so that interpolation hardly matters."""
+    noise = np.random.default_rng(0).normal(size=(count, 50, 50, 3))
+    smooth = ndimage.gaussian_filter(noise, (0, 4, 4, 0))
+    return (128 + 100 * smooth / np.abs(smooth).max()).astype(np.uint8)
+
+
+def warp(batch: np.ndarray, seed: int = 1, **ranges: Any) -> np.ndarray:
+    layer = RandomAffine(AugmentationParams(**ranges), seed)
+    return np.asarray(keras.ops.convert_to_numpy(layer(batch, training=True)))
+
+
+def test_nothing_happens_outside_training() -> None:
+    layer = RandomAffine(AugmentationParams(rotation=90, shift=0.3), 1)
+    assert (keras.ops.convert_to_numpy(layer(patches(), training=False)) == patches()).all()
+
+
+def test_no_ranges_leave_patches_as_they_are() -> None:
+    assert (warp(patches()) == patches()).all()
+
+
+def test_horizontal_flips_hit_about_half() -> None:
+    batch = patches(400)
+    warped = warp(batch, horizontal_flip=True)
+    flipped = (warped == batch[:, :, ::-1]).all(axis=(1, 2, 3))
+    same = (warped == batch).all(axis=(1, 2, 3))
+    assert (flipped ^ same).all()
+    assert 0.4 < flipped.mean() < 0.6
+
+
+def test_vertical_flips_turn_rows() -> None:
+    batch = patches(40)
+    warped = warp(batch, vertical_flip=True)
+    assert ((warped == batch[:, ::-1]).all(axis=(1, 2, 3)) | (warped == batch).all(axis=(1, 2, 3))).all()
+
+
+def test_a_rotation_is_one_about_the_centre_within_its_range() -> None:
+    batch = patches(8)
+    warped = warp(batch, rotation=30).astype(float)
+    for before, after in zip(batch, warped, strict=True):
+        errors = [
+            np.abs(ndimage.rotate(before.astype(float), angle, reshape=False, order=1, mode="nearest") - after)[10:40, 10:40].mean()
+            for angle in np.arange(-30, 31)
+        ]
+        assert min(errors) < 2.0
+
+
+def test_shifts_stay_in_range_and_repeat_the_edge() -> None:
+    ramp = np.broadcast_to(np.arange(50, dtype=np.uint8)[None, None, :, None] * 4, (200, 50, 50, 3))
+    warped = warp(ramp, shift=0.1)
+    moved = (warped[:, 25, 25, 0].astype(float) - 100) / 4
+    assert np.abs(moved).max() <= 5.1
+    assert np.abs(moved).max() > 4
+    assert warped.max() == 196  # the edge's own value, nothing blank
+
+
+def test_every_call_differs_and_the_seed_repeats_them() -> None:
+    layers = [RandomAffine(AugmentationParams(rotation=20), seed) for seed in (1, 1, 2)]
+    calls = [[keras.ops.convert_to_numpy(layer(patches(4), training=True)) for _ in range(2)] for layer in layers]
+    assert (calls[0][0] != calls[0][1]).any()
+    assert (calls[0][0] == calls[1][0]).all()
+    assert (calls[0][1] == calls[1][1]).all()
+    assert (calls[0][0] != calls[2][0]).any()
+
+
+@pytest.mark.parametrize("ranges", [{"zoom": 0.3}, {"shear": 0.3}])
+def test_zoom_and_shear_keep_the_centre(ranges: dict[str, float]) -> None:
+    batch = patches(16)[:, :49, :49]  # an odd side has a centre pixel
+    warped = warp(batch, **ranges)
+    assert np.abs(warped[:, 24, 24].astype(int) - batch[:, 24, 24]).max() <= 1
+    assert (warped != batch).any()

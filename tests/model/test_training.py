@@ -1,0 +1,178 @@
+"""Training: repeatable, resumable in the same run, and honest about what it saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from histopipe import tracking
+from histopipe.errors import TrainingError
+from histopipe.files import read_json
+from histopipe.ingest import ingest
+from histopipe.loading import PatchBatches, balanced_weights, cap_rows, epoch_order
+from histopipe.params import parse_params
+from histopipe.paths import Workspace
+from histopipe.splitting import read_membership, split
+from histopipe.store import PatchStore
+from histopipe.training import recipe_digest, train
+from histopipe.training import loop as training_loop
+from tests.conftest import idc_members, write_zip
+
+
+@pytest.fixture
+def ready(workspace: Workspace, content: dict[str, Any]) -> Workspace:
+    """A small data set, ingested and split."""
+    write_zip(workspace.raw("idc") / "archive.zip", idc_members(cases=12, patches=12))
+    ingest("idc", parse_params(content), workspace)
+    split("idc", parse_params(content), workspace)
+    return workspace
+
+
+@pytest.fixture
+def small(content: dict[str, Any]) -> Any:
+    content["train"]["deterministic"] = True
+    content["quick"] = {"max_epochs": 4}
+    content["recipes"]["cancernet"]["model"]["image_size"] = 16
+    return content
+
+
+def history(workspace: Workspace) -> pd.DataFrame:
+    return pd.read_csv(workspace.model("idc", "cancernet") / "history.csv").drop(columns=["seconds", "patches_per_second"])
+
+
+def test_a_killed_training_resumes_in_its_run_and_ends_as_if_nothing_had_happened(
+    ready: Workspace, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = parse_params(small)
+    undisturbed = train("idc", "cancernet", params, ready)
+    expected, weights = history(ready), (ready.model("idc", "cancernet") / "model.keras").read_bytes()
+    (ready.checkpoint("idc", "cancernet") / "checkpoint.npz").unlink()
+
+    real_epoch, ran = training_loop._one_epoch, []
+
+    def dies_in_the_third(*arguments: Any) -> dict[str, float]:
+        ran.append(arguments[-1])
+        if arguments[-1] == 2:
+            raise KeyboardInterrupt
+        return real_epoch(*arguments)
+
+    monkeypatch.setattr(training_loop, "_one_epoch", dies_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        train("idc", "cancernet", params, ready)
+    monkeypatch.setattr(training_loop, "_one_epoch", lambda *a: (ran.append(a[-1]), real_epoch(*a))[1])
+    resumed = train("idc", "cancernet", params, ready)
+
+    assert ran == [0, 1, 2, 2, 3]
+    pd.testing.assert_frame_equal(history(ready), expected, check_exact=True)
+    assert len(weights) == (ready.model("idc", "cancernet") / "model.keras").stat().st_size
+    runs = finished_runs(ready)
+    assert set(runs) == {undisturbed["run_id"], resumed["run_id"]}
+    steps = tracking._client().get_metric_history(resumed["run_id"], "train/loss")
+    assert [metric.step for metric in steps] == [1, 2, 3, 4]
+
+
+def finished_runs(workspace: Workspace) -> list[str]:
+    experiment = tracking.prepare(workspace, "idc")
+    return [run.info.run_id for run in tracking._client().search_runs([experiment]) if run.info.status == "FINISHED"]
+
+
+def test_a_change_of_recipe_starts_afresh(ready: Workspace, small: dict[str, Any]) -> None:
+    first = train("idc", "cancernet", parse_params(small), ready)
+    small["recipes"]["cancernet"]["batch_size"] = 16
+    second = train("idc", "cancernet", parse_params(small), ready)
+    assert first["run_id"] != second["run_id"]
+    assert first["recipe_digest"] != second["recipe_digest"]
+
+
+def test_the_run_says_what_it_was_made_from(ready: Workspace, content: dict[str, Any]) -> None:
+    content["quick"] = {"max_epochs": 1, "max_patches": 60}
+    content["recipes"]["cancernet"]["model"]["image_size"] = 16
+    record = train("idc", "cancernet", parse_params(content), ready)
+    assert record == read_json(ready.model("idc", "cancernet") / "run.json")
+    run = tracking._client().get_run(record["run_id"])
+    assert run.info.run_name == "cancernet"
+    assert run.data.tags["quick"] == "true"
+    assert "leaky" not in run.data.tags
+    assert run.data.params["optimizer.learning_rate"] == "0.01"
+    assert run.data.params["train_patches"] == "60"
+    assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"data/store/idc", "data/splits/idc.csv"}
+    assert {"train/loss", "validation/roc_auc", "learning_rate"} <= set(run.data.metrics)
+    plots = {artifact.path for artifact in tracking._client().list_artifacts(record["run_id"], "plots")}
+    assert plots == {"plots/history.csv", "plots/history.png"}
+
+
+def test_training_never_sees_a_test_case(ready: Workspace, content: dict[str, Any]) -> None:
+    content["quick"] = {"max_epochs": 1}
+    content["recipes"]["cancernet"]["model"]["image_size"] = 16
+    record = train("idc", "cancernet", parse_params(content), ready)
+    table = read_membership(ready.split("idc"))
+    tested = set(table.loc[table["split"] == "test", "case_id"])
+    assert tested
+    assert not tested & {*record["train_cases"], *record["validation_cases"]}
+
+
+def test_a_leaky_split_tags_the_run(ready: Workspace, content: dict[str, Any]) -> None:
+    content["split"]["scheme"] = "random"
+    content["quick"] = {"max_epochs": 1}
+    content["recipes"]["cancernet"]["model"]["image_size"] = 16
+    split("idc", parse_params(content), ready)
+    record = train("idc", "cancernet", parse_params(content), ready)
+    assert record["leaky"]
+    assert tracking._client().get_run(record["run_id"]).data.tags["leaky"] == "true"
+
+
+def test_a_diverging_training_stops_with_one_line_and_a_failed_run(ready: Workspace, content: dict[str, Any]) -> None:
+    content["recipes"]["cancernet"]["optimizer"] = {"name": "sgd", "learning_rate": 1e30}
+    content["recipes"]["cancernet"]["model"]["image_size"] = 16
+    with pytest.raises(TrainingError, match="lower the recipe's learning rate") as caught:
+        train("idc", "cancernet", parse_params(content), ready)
+    assert "\n" not in str(caught.value)
+    experiment = tracking.prepare(ready, "idc")
+    assert [run.info.status for run in tracking._client().search_runs([experiment])] == ["FAILED"]
+    assert not ready.model("idc", "cancernet").exists()
+
+
+def test_the_quick_caps_touch_the_digest_and_not_the_recipe(content: dict[str, Any]) -> None:
+    capped = parse_params(content)
+    content["quick"] = None
+    full = parse_params(content)
+    assert recipe_digest(capped, "cancernet") != recipe_digest(full, "cancernet")
+    assert capped.recipe("cancernet") == full.recipe("cancernet")
+
+
+def test_the_learning_rate_falls_as_the_tutorial_has_it(content: dict[str, Any]) -> None:
+    from histopipe.training.recipe import build_optimizer
+
+    optimizer = build_optimizer(parse_params(content).recipe("cancernet"))
+    optimizer.build([])
+    for step in (0, 1, 1000):
+        optimizer.iterations.assign(step)
+        assert float(optimizer.learning_rate) == pytest.approx(1e-2 / (1 + 1e-2 / 40 * step), rel=1e-6)
+
+
+def test_epochs_differ_and_repeat_by_seed() -> None:
+    rows = np.arange(1000)
+    assert (epoch_order(rows, 1, 0) != epoch_order(rows, 1, 1)).any()
+    assert (epoch_order(rows, 1, 3) == epoch_order(rows, 1, 3)).all()
+    assert (np.sort(epoch_order(rows, 1, 3)) == rows).all()
+    assert cap_rows(rows, 10, 1).tolist() == sorted(cap_rows(rows, 10, 1).tolist())
+    assert len(cap_rows(rows, None, 1)) == 1000
+
+
+def test_class_weights_are_the_largest_count_over_each() -> None:
+    assert balanced_weights(np.array([0, 0, 0, 1])) == (1.0, 3.0)
+
+
+def test_batches_carry_patches_labels_and_weights_in_order(ready: Workspace) -> None:
+    store = PatchStore.open(ready.store("idc"))
+    rows = np.arange(10)[::-1].copy()
+    batches = PatchBatches(store, rows, 4, class_weights=(1.0, 2.5))
+    assert len(batches) == 3
+    patches, labels, weights = (np.concatenate(parts) for parts in zip(*(batches[i] for i in range(3)), strict=True))
+    assert (patches == store.gather(rows)).all()
+    assert (labels[:, 0] == store.index["label"].to_numpy()[rows]).all()
+    assert (weights == np.where(labels[:, 0] > 0, 2.5, 1.0)).all()

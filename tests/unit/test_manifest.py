@@ -1,0 +1,84 @@
+"""Data sets of the user's own: a table and a folder or archive, no code."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from histopipe.datasets.manifest import read_manifest
+from histopipe.errors import ArchiveError, HistopipeError, SourceError
+from histopipe.images import decode_patch
+from histopipe.ingest import ingest
+from histopipe.params import parse_params
+from histopipe.paths import Workspace
+from histopipe.store import PatchStore
+from tests.conftest import png, write_zip
+
+
+@pytest.fixture
+def own(content: dict[str, Any]) -> Any:
+    content |= {"datasets": ["mine"], "mine": {"source": "mine.zip", "manifest": "mine.csv"}}
+    return content
+
+
+def write_raw(workspace: Workspace, table: str, members: dict[str, bytes]) -> None:
+    write_zip(workspace.raw("mine") / "mine.zip", members)
+    (workspace.raw("mine") / "manifest.csv").write_text(table)
+
+
+def test_labels_cases_and_places_come_from_the_table(workspace: Workspace, own: dict[str, Any]) -> None:
+    names = [f"scans/{number}.png" for number in range(4)]
+    table = "file,case_id,label,x,y\n" + "".join(f"{name},P{i // 2},{i % 2},{i * 10},7\n" for i, name in enumerate(names))
+    write_raw(workspace, table, {name: png(64, 80, seed=i) for i, name in enumerate(names)})
+    report = ingest("mine", parse_params(own), workspace)
+    index = PatchStore.open(workspace.store("mine")).index
+    assert report["patch_size"] == [64, 80]
+    assert index["case_id"].tolist() == ["P0", "P0", "P1", "P1"]
+    assert index["label"].tolist() == [0, 1, 0, 1]
+    assert index["x"].tolist() == [0, 10, 20, 30]
+
+
+def test_images_of_other_sizes_are_resized_to_the_declared_one(workspace: Workspace, own: dict[str, Any]) -> None:
+    own["mine"]["patch_size"] = [32, 48]
+    write_raw(workspace, "file,case_id,label\na.png,1,0\nb.png,2,1\n", {"a.png": png(64, 96), "b.png": png(20, 20)})
+    ingest("mine", parse_params(own), workspace)
+    store = PatchStore.open(workspace.store("mine"))
+    assert store.patch_size == (32, 48)
+    means = decode_patch(png(64, 96)).reshape(32, 2, 48, 2, 3).mean(axis=(1, 3))
+    assert np.abs(store.gather(np.array([0]))[0] - means).max() <= 1  # rounded once along each axis
+    assert store.index["width"].tolist() == [96, 20]
+    assert store.index["x"].isna().all()
+
+
+def test_one_wrapping_folder_is_seen_through(workspace: Workspace, own: dict[str, Any]) -> None:
+    write_raw(workspace, "file,case_id,label\na.png,1,0\nb.png,2,1\n", {"top/a.png": png(), "top/b.png": png()})
+    assert ingest("mine", parse_params(own), workspace)["patches"] == 2
+
+
+def test_a_listed_file_that_is_missing_counts_as_bad(workspace: Workspace, own: dict[str, Any]) -> None:
+    write_raw(workspace, "file,case_id,label\na.png,1,0\nb.png,2,1\n", {"a.png": png(), "notes.txt": b"x"})
+    with pytest.raises(ArchiveError, match=r"1 x listed in the manifest but not in the archive; for example 'b\.png'"):
+        ingest("mine", parse_params(own), workspace)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,label\na.png,1\n", "no column case_id"),
+        ("file,case_id,label\n", "lists no files"),
+        ("file,case_id,label\na.png,1,2\n", "line 2: label is not 0 or 1"),
+        ("file,case_id,label\na.png,1,1\na.png,1,0\n", "line 3: file is listed twice"),
+        ("file,case_id,label\na.png,,1\n", "line 2: case_id is empty"),
+        ("file,case_id,label,x,y\na.png,1,1,left,0\n", "column x holds"),
+        ('file,case_id,label\n"a.png,1,1\n', "not a readable CSV"),
+        ("", "not a readable CSV"),
+    ],
+)
+def test_a_faulty_table_is_refused_by_line(tmp_path: Path, table: str, message: str) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(table)
+    with pytest.raises(SourceError, match=message) as caught:
+        read_manifest(path)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, HistopipeError)

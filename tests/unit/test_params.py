@@ -1,0 +1,92 @@
+"""params.yaml: every key is checked, and a slip is answered with what was probably meant."""
+
+from typing import Any
+
+import pytest
+
+from histopipe.errors import ParamsError
+from histopipe.params import parse_params, read_params
+from tests.conftest import ROOT
+
+
+def change(content: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    *parents, last = path.split(".")
+    section = content
+    for name in parents:
+        section = section[name]
+    section[last] = value
+    return content
+
+
+def test_the_shipped_file_is_valid() -> None:
+    params = read_params(ROOT / "params.yaml")
+    assert params.datasets == ("idc",)
+    assert params.quick is not None
+    assert params.quick.max_epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("spilt", "split"),
+        ("split.shceme", "split.scheme"),
+        ("quick.max_epoch", "quick.max_epochs"),
+        ("idc.sorce", "idc.source"),
+        ("recipes.cancernet.epoch", "recipes.cancernet.epochs"),
+        ("recipes.cancernet.optimizer.learning_rat", "recipes.cancernet.optimizer.learning_rate"),
+    ],
+)
+def test_a_misspelt_key_names_its_nearest_neighbour(content: dict[str, Any], path: str, nearest: str) -> None:
+    with pytest.raises(ParamsError, match=rf"unknown key '{path}'; did you mean '{nearest}'\?"):
+        parse_params(change(content, path, 1))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("seed", -1, "seed"),
+        ("seed", "many", "seed"),
+        ("split.train", 0.9, "must sum to 1, not 1.2"),
+        ("split.scheme", "grouped_by", "split.scheme"),
+        ("recipes.cancernet.batch_size", 0, "recipes.cancernet.batch_size"),
+        ("datasets", [], "datasets"),
+        ("architectures", ["cancernett"], "did you mean 'cancernet'"),
+        ("datasets", ["icd"], "did you mean 'idc'"),
+        ("recipes", 5, "recipes"),
+        ("ingest.max_bad", 2, "ingest.max_bad"),
+        ("quick", [], "quick"),
+    ],
+)
+def test_an_impossible_value_is_named(content: dict[str, Any], path: str, value: object, message: str) -> None:
+    with pytest.raises(ParamsError, match=message) as caught:
+        parse_params(change(content, path, value))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_own_data_set_needs_a_manifest(content: dict[str, Any]) -> None:
+    content |= {"datasets": ["mine"], "mine": {"source": "images"}}
+    with pytest.raises(ParamsError, match="mine.manifest is missing"):
+        parse_params(content)
+    content["mine"]["manifest"] = "mine.csv"
+    assert parse_params(content).dataset("mine").manifest == "mine.csv"
+
+
+def test_case_ids_may_be_written_as_numbers(content: dict[str, Any]) -> None:
+    assert parse_params(change(content, "idc.exclude_cases", [8863])).dataset("idc").exclude_cases == ("8863",)
+
+
+def test_quick_may_be_null(content: dict[str, Any]) -> None:
+    assert parse_params(change(content, "quick", None)).quick is None
+
+
+def test_parameters_cannot_be_changed_after_reading(params: Any) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 1
+
+
+@pytest.mark.parametrize("text", ["{", "- a\n- b", "", "a: [", "\x00"])
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Any, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        read_params(path)
