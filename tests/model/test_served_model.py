@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,13 +55,14 @@ def patches() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def network() -> keras.Model:
+def network(patches: np.ndarray) -> keras.Model:
+    """An untrained network whose last layer is stretched until it tells the patches apart."""
     keras.utils.set_random_seed(1)
     network = build("cancernet", image_size=24)
-    kernel, _ = network.get_layer(OUTPUT_LAYER).get_weights()
-    network.get_layer(OUTPUT_LAYER).set_weights(
-        [kernel * 1e5, np.array([0.2])]
-    )  # untrained, all would be near .5
+    output = network.get_layer(OUTPUT_LAYER)
+    logits = keras.Model(network.inputs, output.output).predict(patches, verbose=0)
+    kernel, _ = output.get_weights()
+    output.set_weights([kernel / logits.std(), -logits.mean(axis=0) / logits.std()])
     return network
 
 
@@ -68,7 +71,7 @@ def expected(network: keras.Model, patches: np.ndarray) -> np.ndarray:
     """The network's own probabilities with the calibration applied to them."""
     raw = network.predict(patches, verbose=0)[:, 0].astype(np.float64)
     probabilities = expit(logit(raw) / TEMPERATURE + OFFSET)
-    assert np.ptp(probabilities) > 0.01, "the patches must differ for the test to mean something"
+    assert np.ptp(probabilities) > 0.2, "the patches must differ for the test to mean something"
     return probabilities
 
 
@@ -225,16 +228,11 @@ def test_the_logged_model_says_what_it_is(served: Any) -> None:
 
 def test_the_model_file_needs_nothing_of_this_project(uri: str) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(uri))
-    script = (
-        "import sys, keras; sys.modules['histopipe'] = None\n"
-        f"print(keras.saving.load_model({str(next(folder.rglob('model.keras')))!r}, safe_mode=True).name)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env=quiet(), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "cancernet"
-    requirements = (folder / "requirements.txt").read_text()
-    assert f"keras=={keras.__version__}" in requirements
+    with zipfile.ZipFile(next(folder.rglob("model.keras"))) as file:
+        modules = set(re.findall(r'"module": "(\w+)', file.read("config.json").decode()))
+    assert modules == {"keras"}
+    assert "histopipe" not in (folder / "classifier.py").read_text().split('"""', 2)[2]
+    assert f"keras=={keras.__version__}" in (folder / "requirements.txt").read_text()
 
 
 def quiet() -> dict[str, str]:

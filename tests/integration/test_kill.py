@@ -1,0 +1,97 @@
+"""Only `dvc` is killed: its trainer must go too, and the same command carries on at the epoch it had reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from tests.integration.conftest import Checkout
+
+Make = Callable[..., Checkout]
+LONGER = {"max_epochs": 6, "max_patches": 320, "max_image_size": 24}
+
+
+def epochs_done(project: Checkout) -> int:
+    path = project.root / ".checkpoints/idc/cancernet/checkpoint.npz"
+    if not path.exists():
+        return 0
+    with np.load(path, allow_pickle=False) as arrays:
+        return len(json.loads(arrays["progress"].tobytes())["history"])
+
+
+def trainers(project: Checkout) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "train" in process.cmdline() and Path(process.cwd()) == project.root and "histopipe" in str(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [process for process in found if "sh" not in Path(process.cmdline()[0]).name]
+
+
+def history(project: Checkout) -> pd.DataFrame:
+    table = pd.read_csv(project.root / "models/idc/cancernet/history.csv")
+    return table.drop(columns=["seconds", "patches_per_second"])
+
+
+def start_training(project: Checkout, log: Path) -> psutil.Popen:
+    with log.open("w") as stream:
+        command = [sys.executable, "-m", "dvc", "repro", "train"]
+        return psutil.Popen(command, cwd=project.root, env=project.environment, stdout=stream, stderr=stream)
+
+
+def kill_after(project: Checkout, epochs: int) -> None:
+    """Start `dvc repro` and kill that process alone when so many epochs are saved."""
+    log = project.root / "killed.log"
+    dvc = start_training(project, log)
+    deadline = time.monotonic() + 240
+    while epochs_done(project) < epochs:
+        assert dvc.poll() is None, log.read_text()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(dvc.pid, signal.SIGKILL)
+    dvc.wait()
+
+
+def check_resumed(project: Checkout, epochs: int) -> None:
+    """Run the same command at once: one live trainer, which carries on."""
+    log = project.root / "resumed.log"
+    dvc, began, counts = start_training(project, log), time.monotonic(), []
+    while dvc.poll() is None:
+        if time.monotonic() - began > 3:  # seconds that the killed one's trainer has to end
+            counts.append(len(trainers(project)))
+        time.sleep(0.1)
+    assert dvc.wait() == 0, log.read_text()[-3000:]
+    assert max(counts) == 1
+    done = re.search(r"resuming after epoch (\d+) of 6", log.read_text())
+    assert done is not None
+    assert int(done[1]) >= epochs
+
+
+@pytest.mark.parametrize("epochs", [2])
+def test_the_same_command_carries_on(checkout: Make, epochs: int) -> None:
+    project = checkout(train={"deterministic": True}, quick=LONGER)
+    project.dvc("repro", "train")
+    expected = history(project)
+    fresh = checkout(train={"deterministic": True}, quick=LONGER)
+    kill_after(fresh, epochs)
+    check_resumed(fresh, epochs)
+    pd.testing.assert_frame_equal(history(fresh), expected, check_exact=True)
+    mlflow.set_tracking_uri(f"sqlite:///{fresh.root}/mlflow.db")
+    (run,) = mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list")
+    assert run.info.status == "FINISHED"
+    steps = [metric.step for metric in mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss")]
+    assert steps == [1, 2, 3, 4, 5, 6]

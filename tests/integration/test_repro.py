@@ -1,0 +1,106 @@
+"""`dvc repro` from nothing, on the embedded defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from histopipe.store import PatchStore
+from tests.integration.conftest import Checkout
+
+Make = Callable[..., Checkout]
+
+
+def stages_run(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def finished_runs(checkout: Checkout) -> list[Any]:
+    mlflow.set_tracking_uri(f"sqlite:///{checkout.root}/mlflow.db")
+    found = mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list")
+    return [run for run in found if run.info.status == "FINISHED"]
+
+
+def test_from_nothing_to_a_compared_and_logged_model(checkout: Make) -> None:
+    project = checkout()
+    first = project.dvc("repro")
+    assert stages_run(first.stdout) == [
+        "locate@idc", "fetch@idc", "ingest@idc", "split@idc", "train@idc-cancernet", "evaluate@idc-cancernet", "compare@idc",
+    ]  # fmt: skip
+    check_outputs(project)
+    check_run(project)
+    check_dvc_views(project)
+    again = project.dvc("repro")
+    assert stages_run(again.stdout) == []
+    located = project.dvc("repro", "--force", "--single-item", "locate")
+    assert stages_run(located.stdout) == ["locate@idc"]
+    assert stages_run(project.dvc("repro").stdout) == []
+    check_staleness(project)
+
+
+def check_outputs(project: Checkout) -> None:
+    metrics = json.loads((project.root / "evaluations/idc/cancernet/metrics.json").read_text())
+    assert {"roc_auc", "sensitivity", "specificity", "balanced_accuracy", "brier"} <= set(metrics["test"])
+    for values in metrics["test"].values():
+        assert values["low"] <= values["value"] <= values["high"]
+    predictions = pd.read_parquet(project.root / "evaluations/idc/cancernet/predictions.parquet")
+    assert list(predictions.columns) == ["file", "case_id", "split", "label", "probability", "decision"]
+    tested = predictions[predictions["split"] == "test"]
+    assert metrics["patches"] == len(tested)
+    assert metrics["cases"] == tested["case_id"].nunique()
+    assert (predictions["decision"] == (predictions["probability"] >= metrics["threshold"])).all()
+    assert "cancernet" in (project.root / "reports/idc/comparison.md").read_text()
+
+
+def check_run(project: Checkout) -> None:
+    (run,) = finished_runs(project)
+    record = json.loads((project.root / "models/idc/cancernet/run.json").read_text())
+    assert run.info.run_id == record["run_id"]
+    assert {"test/roc_auc", "validation/roc_auc", "train/loss", "learning_rate"} <= set(run.data.metrics)
+    assert any(name.startswith("system/") for name in run.data.metrics)
+    assert {"git_commit", "dvc_store", "dvc_split"} <= set(run.data.tags)
+    store = PatchStore.open(project.root / "data/store/idc")
+    predictions = pd.read_parquet(project.root / "evaluations/idc/cancernet/predictions.parquet")
+    rows = np.flatnonzero(store.index["file"].isin(predictions["file"][:20]))
+    expected = predictions.set_index("file")["probability"][store.index["file"].iloc[rows]]
+    served = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(store.gather(rows))
+    np.testing.assert_allclose(served["probability"], expected, atol=1e-5)
+
+
+def check_dvc_views(project: Checkout) -> None:
+    shown = json.loads(project.dvc("metrics", "show", "--json").stdout)
+    assert "evaluations/idc/cancernet/metrics.json" in str(shown)
+    project.dvc("plots", "show", "--out", "plots")
+    page = (project.root / "plots/index.html").read_text()
+    for name in ("roc.csv", "precision_recall.csv", "confusion.csv", "history.csv"):
+        assert name in page
+
+
+def check_staleness(project: Checkout) -> None:
+    project.change(evaluate={"threshold": "f1"})
+    assert stages_run(project.dvc("repro").stdout) == ["evaluate@idc-cancernet", "compare@idc"]
+    assert len(finished_runs(project)) == 1  # the evaluation went on in the training's run
+    project.change(train={"parallel": 2})
+    assert stages_run(project.dvc("repro").stdout) == []
+
+
+def test_a_second_clone_gets_results_from_the_cache(checkout: Make) -> None:
+    """What one checkout pushed, another one takes without training."""
+    project, other = checkout(), checkout()
+    remote = str(project.root.parent / "remote")
+    for each in (project, other):
+        each.dvc("remote", "add", "--local", "--default", "store", remote)
+    project.dvc("repro")
+    project.dvc("push", "--run-cache")
+    other.dvc("pull", "--run-cache", "--allow-missing", check=False)
+    done = other.dvc("repro", "--pull")
+    assert "epoch 1/" not in done.stdout + done.stderr
+    first, second = (
+        json.loads((each.root / "models/idc/cancernet/run.json").read_text()) for each in (project, other)
+    )
+    assert first == second

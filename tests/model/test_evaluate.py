@@ -1,0 +1,273 @@
+"""The evaluate stage on a small store: what it writes, what it logs, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from histopipe.architectures import build
+from histopipe.architectures.blocks import OUTPUT_LAYER
+from histopipe.errors import EvaluationError, HistopipeError
+from histopipe.evaluation.metrics import METRICS
+from histopipe.evaluation.stage import evaluate, require_gradable
+from histopipe.files import file_digest, read_json, write_json
+from histopipe.params import Params, parse_params
+from histopipe.paths import Workspace
+from histopipe.store import INDEX_FILE, REPORT_FILE, shard_name
+from histopipe.tracking import tracking_uri
+
+CASES, PATCHES = 24, 12
+FILES = {
+    "calibration.csv",
+    "classification_report.txt",
+    "confusion.csv",
+    "figures",
+    "metrics.json",
+    "operating_point.json",
+    "precision_recall.csv",
+    "predictions.parquet",
+    "roc.csv",
+}
+FIGURES = {"roc.png", "precision_recall.png", "confusion.png", "calibration.png"}
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    recipe = {"optimizer": {"name": "adam", "learning_rate": 0.001}, "epochs": 1}
+    return parse_params(
+        {
+            "datasets": ["idc"],
+            "architectures": ["cancernet"],
+            "idc": {},
+            "evaluate": {"resamples": 200},
+            "recipes": {"cancernet": recipe},
+        }
+    )
+
+
+def make_workspace(root: Path) -> Workspace:
+    """Store, split and an untrained network whose logit falls with brightness; positives are darker."""
+    workspace = Workspace(root)
+    random = np.random.default_rng(0)
+    case = np.repeat(np.arange(CASES), PATCHES)
+    label = random.integers(0, 2, len(case))
+    level = 150 - 30 * label + random.normal(0, 25, len(case))
+    patches = np.clip(level[:, None, None, None] + random.normal(0, 10, (len(case), 50, 50, 3)), 0, 255)
+    write_store(workspace.store("idc"), patches.astype(np.uint8), case, label)
+    splits = ["train", "validation", "test"]
+    table = pd.DataFrame({"case_id": [f"{number:03}" for number in range(CASES)]})
+    table["split"] = [splits[number % 3] for number in range(CASES)]
+    workspace.split("idc").parent.mkdir(parents=True)
+    table.to_csv(workspace.split("idc"), index=False)
+    write_model(workspace, brightness_network(patches.astype(np.uint8)))
+    return workspace
+
+
+def write_store(folder: Path, patches: np.ndarray, case: np.ndarray, label: np.ndarray) -> None:
+    folder.mkdir(parents=True)
+    np.save(folder / shard_name(0), patches)
+    index = pd.DataFrame({"file": [f"{number}.png" for number in range(len(case))]})
+    index["case_id"] = [f"{number:03}" for number in case]
+    index["label"], index["shard"], index["row"] = label, 0, np.arange(len(case))
+    index.to_parquet(folder / INDEX_FILE, index=False)
+    write_json(folder / REPORT_FILE, {"classes": ["benign", "IDC"]})
+
+
+def brightness_network(patches: np.ndarray) -> keras.Model:
+    keras.utils.set_random_seed(3)
+    network = build("cancernet", image_size=16)
+    output = network.get_layer(OUTPUT_LAYER)
+    logits = keras.Model(network.inputs, output.output).predict(patches, verbose=0)
+    sign = -np.sign(np.corrcoef(logits[:, 0], patches.mean(axis=(1, 2, 3)))[0, 1])
+    stretch = 3 * sign / logits.std()
+    kernel, _ = output.get_weights()
+    output.set_weights([kernel * stretch, -logits.mean(axis=0) * stretch + 1])
+    return network
+
+
+def write_model(workspace: Workspace, network: keras.Model) -> None:
+    folder = workspace.model("idc", "cancernet")
+    folder.mkdir(parents=True, exist_ok=True)
+    network.save(folder / "model.keras")
+    record = {"run_id": "0" * 32, "recipe_digest": "abc", "quick": None, "leaky": False}
+    write_json(folder / "run.json", record | {"split_digest": file_digest(workspace.split("idc"))})
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return make_workspace(tmp_path_factory.mktemp("evaluated"))
+
+
+@pytest.fixture(scope="module")
+def results(workspace: Workspace, params: Params) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return evaluate("idc", "cancernet", params, workspace)
+
+
+@pytest.fixture
+def folder(workspace: Workspace, results: dict[str, Any]) -> Path:
+    return workspace.evaluation("idc", "cancernet")
+
+
+def test_everything_that_is_promised_is_written(folder: Path, results: dict[str, Any]) -> None:
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in (folder / "figures").iterdir()} == FIGURES
+    assert json.loads((folder / "metrics.json").read_text()) == results
+    assert not list(folder.parent.glob("*.part"))
+
+
+def test_metrics_hold_a_value_and_an_interval_each(results: dict[str, Any]) -> None:
+    assert set(results["test"]) == set(METRICS)
+    for found in results["test"].values():
+        assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+    assert (results["cases"], results["patches"]) == (CASES // 3, CASES // 3 * PATCHES)
+    assert results["test"]["roc_auc"]["value"] > 0.6, "darker patches are positive, and the network sees it"
+
+
+def test_predictions_name_patch_case_and_split(folder: Path, results: dict[str, Any]) -> None:
+    table = pd.read_parquet(folder / "predictions.parquet")
+    assert list(table.columns) == ["file", "case_id", "split", "label", "probability", "decision"]
+    assert table["probability"].dtype == np.float64
+    assert set(table["split"]) == {"validation", "test"}
+    assert not set(table["case_id"][table["split"] == "test"]) & set(
+        table["case_id"][table["split"] == "validation"]
+    )
+    assert (table["decision"] == (table["probability"] >= results["threshold"])).all()
+
+
+def test_the_curves_end_where_curves_end(folder: Path) -> None:
+    roc = pd.read_csv(folder / "roc.csv")
+    assert list(roc.columns) == ["fpr", "tpr", "threshold"]
+    assert roc[["fpr", "tpr"]].iloc[[0, -1]].to_numpy().tolist() == [[0, 0], [1, 1]]
+    assert pd.read_csv(folder / "precision_recall.csv")["recall"].iloc[-1] == 1
+    assert pd.read_csv(folder / "calibration.csv")["patches"].sum() == CASES // 3 * PATCHES
+    assert set(pd.read_csv(folder / "confusion.csv")["actual"]) == {"benign", "IDC"}
+    report = (folder / "classification_report.txt").read_text().splitlines()
+    assert [line.split()[0] for line in report[2:4]] == ["benign", "IDC"]
+
+
+def test_the_run_holds_metrics_pictures_and_the_served_model(
+    workspace: Workspace, folder: Path, results: dict[str, Any]
+) -> None:
+    mlflow.set_tracking_uri(tracking_uri(workspace))
+    run = mlflow.get_run(results["run_id"])
+    assert run.data.tags["restored_from"] == "0" * 32, "the run that trained isn't in this tracking store"
+    assert run.data.metrics["test/roc_auc"] == results["test"]["roc_auc"]["value"]
+    assert run.data.metrics["test/roc_auc_low"] == results["test"]["roc_auc"]["low"]
+    assert run.data.metrics["validation/threshold"] == results["threshold"]
+    assert float(run.data.tags["threshold"]) == results["threshold"]
+    plots = mlflow.MlflowClient().list_artifacts(results["run_id"], "plots")
+    assert {Path(plot.path).name for plot in plots} == FIGURES
+    assert mlflow.get_logged_model(run.data.tags["served_model"]).source_run_id == results["run_id"]
+
+
+def test_the_served_model_says_what_the_predictions_say(
+    workspace: Workspace, folder: Path, results: dict[str, Any]
+) -> None:
+    mlflow.set_tracking_uri(tracking_uri(workspace))
+    served = mlflow.pyfunc.load_model(f"runs:/{results['run_id']}/model")
+    table = pd.read_parquet(folder / "predictions.parquet")
+    patches = np.load(workspace.store("idc") / shard_name(0))
+    answer = served.predict(patches[[int(name.removesuffix(".png")) for name in table["file"]]])
+    assert answer["probability"].to_numpy() == pytest.approx(table["probability"].to_numpy(), abs=1e-5)
+    assert answer["decision"].tolist() == table["decision"].tolist()
+
+
+def test_again_gives_the_same_files_and_points_to_the_newest_model(
+    workspace: Workspace, params: Params, folder: Path, results: dict[str, Any]
+) -> None:
+    mlflow.set_tracking_uri(tracking_uri(workspace))
+    before = {path.name: file_digest(path) for path in folder.rglob("*.*") if path.is_file()}
+    model = mlflow.get_run(results["run_id"]).data.tags["served_model"]
+    evaluate("idc", "cancernet", params, workspace)
+    assert {path.name: file_digest(path) for path in folder.rglob("*.*") if path.is_file()} == before
+    newest = mlflow.get_run(results["run_id"]).data.tags["served_model"]
+    assert newest != model
+    assert mlflow.pyfunc.load_model(f"runs:/{results['run_id']}/model").metadata.model_id == newest
+
+
+def broken(root: Path, params: Params, spoil: Any) -> tuple[Workspace, str]:
+    """The message with which an evaluation of a spoilt workspace ends."""
+    workspace = make_workspace(root)
+    spoil(workspace)
+    with pytest.raises(HistopipeError) as problem:
+        evaluate("idc", "cancernet", params, workspace)
+    assert not workspace.evaluation("idc", "cancernet").exists()
+    assert "\n" not in str(problem.value)
+    return workspace, str(problem.value)
+
+
+def spoil_weights(workspace: Workspace) -> None:
+    network = keras.saving.load_model(workspace.model("idc", "cancernet") / "model.keras")
+    kernel, bias = network.get_layer(OUTPUT_LAYER).get_weights()
+    network.get_layer(OUTPUT_LAYER).set_weights([kernel * np.nan, bias])
+    write_model(workspace, network)
+
+
+def damage_model(workspace: Workspace) -> None:
+    path = workspace.model("idc", "cancernet") / "model.keras"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def change_split(workspace: Workspace) -> None:
+    path = workspace.split("idc")
+    path.write_text(path.read_text().replace("002,test", "002,train"))
+
+
+def name_unknown_case(workspace: Workspace) -> None:
+    with workspace.split("idc").open("a") as table:
+        table.write("999,test\n")
+    record = read_json(workspace.model("idc", "cancernet") / "run.json")
+    digest = {"split_digest": file_digest(workspace.split("idc"))}
+    write_json(workspace.model("idc", "cancernet") / "run.json", record | digest)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_weights, "predictions are no numbers (first: "),
+        (damage_model, "model.keras can't be loaded ("),
+        (
+            lambda workspace: (workspace.model("idc", "cancernet") / "model.keras").unlink(),
+            "model.keras is missing",
+        ),
+        (change_split, "was trained on another split than"),
+        (name_unknown_case, "names case_id 999, which the store doesn't have"),
+    ],
+)
+def test_what_cannot_be_graded_is_refused_in_one_line(
+    tmp_path: Path, params: Params, spoil: Any, message: str
+) -> None:
+    _, found = broken(tmp_path, params, spoil)
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": [1, 1, 1, 1]}, "the validation split has only patches of label 1"),
+        ({"label": [1, 0, 0, 0]}, "the test split has only patches of label 0"),
+        ({"split": ["validation"] * 4}, "the test split has no patches"),
+        ({"case_id": ["1", None, "2", "2"]}, "1 patches have no case (first: b.png)"),
+        ({"case_id": ["1", "1", " ", "2"]}, "1 patches have no case (first: c.png)"),
+    ],
+)
+def test_splits_need_both_classes_and_patches_need_cases(changes: dict[str, Any], message: str) -> None:
+    table = {
+        "file": ["a.png", "b.png", "c.png", "d.png"],
+        "case_id": ["1", "1", "2", "2"],
+        "split": ["validation", "validation", "test", "test"],
+        "label": [0, 1, 0, 1],
+    }
+    require_gradable(pd.DataFrame(table), Path("idc.csv"))
+    with pytest.raises(EvaluationError) as problem:
+        require_gradable(pd.DataFrame(table | changes), Path("idc.csv"))
+    assert message in str(problem.value)

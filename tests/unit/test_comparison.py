@@ -1,0 +1,124 @@
+"""The comparison of a data set's architectures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from histopipe.comparison import compare
+from histopipe.errors import EvaluationError
+from histopipe.evaluation.metrics import METRICS
+from histopipe.files import file_digest, write_json
+from histopipe.params import Params, parse_params
+from histopipe.paths import Workspace
+from histopipe.training.recipe import recipe_digest
+
+RECIPE = {"architecture": "cancernet", "optimizer": {"name": "adam", "learning_rate": 0.001}, "epochs": 2}
+MEASURED = {"value": 0.7, "low": 0.6, "high": 0.8}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace(tmp_path)
+    workspace.split("idc").parent.mkdir(parents=True)
+    workspace.split("idc").write_text("case_id,split\n1,train\n2,validation\n3,test\n")
+    return workspace
+
+
+def params(*architectures: str, **changes: Any) -> Params:
+    recipes = dict.fromkeys(architectures, RECIPE | changes)
+    return parse_params(
+        {"datasets": ["idc"], "architectures": list(architectures), "idc": {}, "recipes": recipes}
+    )
+
+
+def write_evaluation(workspace: Workspace, name: str, roc_auc: float, made_with: Params, **more: Any) -> None:
+    test = dict.fromkeys(METRICS, MEASURED)
+    test["roc_auc"] = {"value": roc_auc, "low": roc_auc - 0.1, "high": roc_auc + 0.05}
+    content = {
+        "test": test,
+        "validation": dict.fromkeys(METRICS, 0.75),
+        "threshold": 0.4,
+        "positive_class": "IDC",
+        "cases": 42,
+        "patches": 41_000,
+        "split_digest": file_digest(workspace.split("idc")),
+        "recipe_digest": recipe_digest(made_with, name),
+        "quick": None,
+        "leaky": False,
+    }
+    folder = workspace.evaluation("idc", name)
+    folder.mkdir(parents=True)
+    write_json(folder / "metrics.json", content | more)
+
+
+def test_the_best_area_under_the_curve_comes_first(workspace: Workspace) -> None:
+    two = params("first", "second")
+    write_evaluation(workspace, "first", 0.80, two)
+    write_evaluation(workspace, "second", 0.90, two)
+    content = compare("idc", two, workspace)
+    assert [(row["rank"], row["architecture"]) for row in content["ranking"]] == [(1, "second"), (2, "first")]
+    assert content == json.loads((workspace.report("idc") / "comparison.json").read_text())
+    table = (workspace.report("idc") / "comparison.md").read_text()
+    assert "| 1 | second | 0.900 [0.800, 0.950] |" in table
+    assert "Positive class: IDC" in table
+    with Image.open(workspace.report("idc") / "comparison.png") as picture:
+        assert picture.width > 800
+
+
+def test_one_architecture_is_enough(workspace: Workspace) -> None:
+    write_evaluation(workspace, "only", 0.8, params("only"))
+    assert len(compare("idc", params("only"), workspace)["ranking"]) == 1
+
+
+def test_what_has_not_been_evaluated_is_listed_with_the_remedy(workspace: Workspace) -> None:
+    two = params("first", "second")
+    write_evaluation(workspace, "first", 0.8, two)
+    content = compare("idc", two, workspace)
+    reason = "run `dvc repro evaluate@idc-second`"
+    assert content["unranked"] == [{"architecture": "second", "state": "not trained", "reason": reason}]
+    assert "Not ranked: second: not trained" in (workspace.report("idc") / "comparison.md").read_text()
+
+
+def test_folders_of_architectures_that_are_not_listed_do_not_count(workspace: Workspace) -> None:
+    write_evaluation(workspace, "listed", 0.8, params("listed"))
+    write_evaluation(workspace, "left_over", 0.99, params("left_over"))
+    content = compare("idc", params("listed"), workspace)
+    assert [row["architecture"] for row in content["ranking"]] == ["listed"]
+    assert content["unranked"] == []
+
+
+def test_an_evaluation_on_another_split_is_out_of_date(workspace: Workspace) -> None:
+    two = params("first", "second")
+    write_evaluation(workspace, "first", 0.8, two, split_digest="0" * 64)
+    write_evaluation(workspace, "second", 0.7, two)
+    assert "the split changed since" in compare("idc", two, workspace)["unranked"][0]["reason"]
+
+
+def test_an_evaluation_of_another_recipe_is_out_of_date(workspace: Workspace) -> None:
+    write_evaluation(workspace, "first", 0.8, params("first", epochs=9))
+    with pytest.raises(EvaluationError, match="first: out of date, the recipe changed since: run `dvc repro"):
+        compare("idc", params("first"), workspace)
+
+
+def test_without_any_evaluation_the_error_says_what_to_run(workspace: Workspace) -> None:
+    with pytest.raises(EvaluationError, match=r"run `dvc repro evaluate@idc-first`") as problem:
+        compare("idc", params("first", "second"), workspace)
+    assert "\n" not in str(problem.value)
+    assert not workspace.report("idc").exists()
+
+
+def test_caps_and_leaks_are_footnoted_and_undefined_values_named(workspace: Workspace) -> None:
+    undefined = {"value": None, "low": None, "high": None}
+    test = dict.fromkeys(METRICS, MEASURED) | {"f1": undefined}
+    write_evaluation(workspace, "first", 0.8, params("first"), quick={"max_epochs": 3}, leaky=True, test=test)
+    compare("idc", params("first"), workspace)
+    table = (workspace.report("idc") / "comparison.md").read_text()
+    assert "first\\*!" in table
+    assert "Trained under the caps of `quick` (max_epochs 3)" in table
+    assert "into training and test: these numbers measure memory" in table
+    assert "| undefined |" in table

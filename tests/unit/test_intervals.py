@@ -1,0 +1,109 @@
+"""Intervals from resampling whole cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from histopipe.evaluation.intervals import draw_cases, grade, informative_cases, interval, measured
+from histopipe.evaluation.metrics import METRICS, Predictions, measure
+
+
+def slides(cases: int, seed: int, patches: int = 30) -> Predictions:
+    """Patches of cases that differ: in their share of positives, and in how dark a scanner made them."""
+    random = np.random.default_rng(seed)
+    case = np.repeat(np.arange(cases), patches)
+    labels = random.random(cases * patches) < random.beta(0.8, 2, cases)[case]
+    logits = (
+        0.9 * (2 * labels - 1) + random.normal(size=cases * patches) + 0.6 * random.normal(size=cases)[case]
+    )
+    probabilities = 1 / (1 + np.exp(-logits))
+    return Predictions(labels.astype(int), probabilities, (probabilities > 0.5).astype(int), case, cases)
+
+
+def test_the_same_seed_draws_the_same_cases_for_ever() -> None:
+    drawn = draw_cases(cases=5, resamples=3, seed=42)
+    assert drawn.tolist() == [[2, 0, 3, 0, 0], [0, 2, 2, 0, 1], [0, 1, 1, 2, 1]]
+    assert not np.array_equal(drawn, draw_cases(5, 3, seed=43))
+
+
+def test_every_resample_draws_as_many_cases_as_there_are() -> None:
+    drawn = draw_cases(cases=49, resamples=2000, seed=1)
+    assert (drawn.sum(axis=1) == 49).all()
+    assert drawn.mean(axis=0) == pytest.approx(np.ones(49), abs=0.15)  # each case once on average
+
+
+def test_an_interval_holds_its_value_and_lies_between_0_and_1() -> None:
+    for name, found in grade(slides(cases=20, seed=3), resamples=200, seed=42).items():
+        assert 0 <= found["low"] < found["value"] < found["high"] <= 1, name
+
+
+def test_more_cases_give_narrower_intervals() -> None:
+    few, many = (grade(slides(cases, seed=4), 300, 42) for cases in (20, 200))
+    for name in METRICS:
+        assert width(many[name]) < 0.7 * width(few[name]), name
+
+
+def width(found: dict[str, float]) -> float:
+    return found["high"] - found["low"]
+
+
+def test_more_patches_of_the_same_cases_do_not_feign_certainty() -> None:
+    once = slides(cases=20, seed=4)
+    again = Predictions(*(np.tile(values, 10) for values in list(vars(once).values())[:4]), case_count=20)
+    for name in METRICS:
+        assert width(grade(again, 200, 42)[name]) == pytest.approx(
+            width(grade(once, 200, 42)[name]), rel=0.02
+        ), name
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    truth = measure(slides(cases=5000, seed=99))
+    covered = dict.fromkeys(("roc_auc", "sensitivity", "specificity"), 0)
+    for seed in range(120):
+        found = grade(slides(cases=49, seed=seed, patches=12), 200, seed)
+        for name in covered:
+            covered[name] += found[name]["low"] <= truth[name] <= found[name]["high"]
+    assert all(count >= 0.88 * 120 for count in covered.values()), covered  # .95 less three standard errors
+
+
+def test_one_case_says_nothing_of_the_spread() -> None:
+    found = grade(Predictions.of([1, 0, 1], [0.9, 0.8, 0.3], [1, 1, 0], ["A"] * 3), 100, 42)
+    assert found["sensitivity"] == {"value": 0.5, "low": 0.0, "high": 1.0}
+
+
+def test_a_class_in_one_case_only_says_nothing_of_what_compares_the_classes() -> None:
+    predictions = Predictions.of([1, 1, 0, 0], [0.9, 0.2, 0.4, 0.1], [1, 0, 0, 0], ["A", "A", "B", "C"])
+    assert informative_cases(predictions)["roc_auc"] == 1
+    found = grade(predictions, 200, 42)
+    assert (found["roc_auc"]["low"], found["roc_auc"]["high"]) == (0.0, 1.0)
+
+
+def test_a_perfect_model_is_as_certain_as_its_cases_allow() -> None:
+    labels = np.tile([0, 1], 20)
+    cases = np.repeat(np.arange(10), 4)
+    found = grade(Predictions.of(labels, labels * 0.8 + 0.1, labels, cases), 100, 42)
+    assert found["roc_auc"] == {
+        "value": 1.0,
+        "low": pytest.approx(0.025**0.1),
+        "high": 1.0,
+    }  # .69 for ten cases
+    low, high = interval(0.0, np.zeros(5), cases=10, patches=40)
+    assert (low, high) == (0.0, pytest.approx(1 - 0.025**0.1))
+
+
+def test_an_undefined_metric_has_no_value_and_no_interval() -> None:
+    found = grade(Predictions.of([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], [0] * 4, ["A", "A", "B", "B"]), 100, 42)
+    assert found["precision"] == {"value": None, "low": None, "high": None}
+    assert found["sensitivity"]["value"] == 0.0
+
+
+def test_resamples_without_one_class_are_left_out() -> None:
+    resampled = np.array([0.7, np.nan, 0.75, 0.8, np.nan, 0.72])
+    defined = resampled[~np.isnan(resampled)]
+    assert measured(0.75, resampled, 6, 50) == measured(0.75, defined, 6, 50)
+
+
+def test_too_few_usable_resamples_say_nothing() -> None:
+    found = measured(0.75, np.array([np.nan, 0.7, np.nan]), cases=4, patches=50)
+    assert found == {"value": 0.75, "low": 0.0, "high": 1.0}

@@ -1,0 +1,61 @@
+"""The threshold that validation chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, recall_score
+
+from histopipe.evaluation.thresholds import choose_threshold, decide
+
+
+def test_youden_by_hand() -> None:
+    # Calling .9 .8 .6 .5 positive finds 3 of 3 positives and 1 of 3 negatives: J = 2/3. Stopping at .8 gives
+    # J = 2/3 too (2 of 3, none wrong): of equals the lower threshold is taken, halfway between .5 and .4.
+    labels, probabilities = np.array([1, 1, 0, 1, 0, 0]), np.array([0.9, 0.8, 0.6, 0.5, 0.4, 0.1])
+    assert choose_threshold("youden", labels, probabilities) == pytest.approx(0.45)
+
+
+def test_f1_by_hand() -> None:
+    # Four positives. Calling the first two: 2 x 2 / (2 + 4) = .67; the first six: 2 x 3 / (6 + 4) = .6;
+    # all nine: 2 x 4 / (9 + 4) = .62. Two it is, halfway between .8 and .6.
+    labels = np.array([1, 1, 0, 0, 0, 1, 0, 0, 1])
+    probabilities = np.array([0.9, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1])
+    assert choose_threshold("f1", labels, probabilities) == pytest.approx(0.7)
+
+
+def test_equal_probabilities_are_called_together() -> None:
+    labels, probabilities = np.array([1, 0, 1, 0]), np.array([0.7, 0.7, 0.7, 0.2])
+    threshold = choose_threshold("youden", labels, probabilities)
+    assert decide(probabilities, threshold).tolist() == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("rule", ["youden", "f1"])
+def test_no_other_threshold_does_better(rule: str) -> None:
+    random = np.random.default_rng(6)
+    labels = random.integers(0, 2, 300)
+    probabilities = np.clip(0.3 * labels + random.random(300), 0, 1).round(2)
+
+    def quality(threshold: float) -> float:
+        decisions = decide(probabilities, threshold)
+        if rule == "f1":
+            return f1_score(labels, decisions)
+        return recall_score(labels, decisions) + recall_score(labels, decisions, pos_label=0) - 1
+
+    chosen = choose_threshold(rule, labels, probabilities)
+    assert quality(chosen) == pytest.approx(max(quality(value) for value in np.unique(probabilities)))
+
+
+def test_rounding_to_single_precision_moves_no_patch_across() -> None:
+    random = np.random.default_rng(7)
+    labels, probabilities = random.integers(0, 2, 500), random.random(500)
+    threshold = choose_threshold("youden", labels, probabilities)
+    assert np.array_equal(
+        decide(probabilities, threshold), decide(probabilities.astype(np.float32), threshold)
+    )
+
+
+def test_where_calling_everything_is_best_everything_is_called() -> None:
+    labels, probabilities = np.array([0, 1]), np.array([0.6, 0.3])  # an upside-down model
+    threshold = choose_threshold("youden", labels, probabilities)
+    assert 0 < threshold <= 0.3
