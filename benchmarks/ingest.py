@@ -64,7 +64,11 @@ def tutorial(archive: Path, folder: Path) -> dict[str, float]:
     patches = 0
     for split in ("training", "validation", "testing"):
         batches = ImageDataGenerator(rescale=1 / 255.0).flow_from_directory(
-            folder / "dataset" / split, class_mode="categorical", target_size=(48, 48), shuffle=False, batch_size=32
+            folder / "dataset" / split,
+            class_mode="categorical",
+            target_size=(48, 48),
+            shuffle=False,
+            batch_size=32,
         )
         patches += sum(len(batches[number][0]) for number in range(len(batches)))
     ended = time.perf_counter()
@@ -102,7 +106,8 @@ def main(patches: int, rounds: int, folder: Path, side: str | None) -> None:
         return
     options = ("--patches", str(patches), "--folder", str(folder))
     sides = {
-        name: (lambda name=name: run_side("benchmarks.ingest", *options, "--side", name)) for name in ("ours", "tutorial")
+        name: (lambda name=name: run_side("benchmarks.ingest", *options, "--side", name))
+        for name in ("ours", "tutorial")
     }
     found = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
     ratio = round(found["tutorial"]["seconds"] / found["ours"]["seconds"], 2)

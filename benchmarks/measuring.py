@@ -33,7 +33,7 @@ def medians(measurements: list[dict[str, float]]) -> dict[str, float]:
 
 
 def run_side(*command: str) -> dict[str, float]:
-    """Run `python -m …` as a child; its last line is JSON. Adds `peak_gib`: memory of the child and all its children."""
+    """Run `python -m …` as a child; its last line is JSON. `peak_gib` is added: all its processes' memory."""
     with subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True) as child:
         with ThreadPoolExecutor(1) as pool:
             peak = pool.submit(_peak_memory, child)
@@ -63,7 +63,11 @@ def _memory(pid: int) -> int:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    return {"cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30), "python": platform.python_version()}
+    return {
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+    }
 
 
 def report(benchmark: str, **content: Any) -> None:

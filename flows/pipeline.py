@@ -6,10 +6,14 @@ to that server, otherwise to a temporary one.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+from typing import Any
 
 import click
 from prefect import allow_failure, flow
+from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from histopipe.errors import HistopipeError, ParamsError
@@ -17,7 +21,7 @@ from histopipe.params import Params, read_params
 from histopipe.paths import Workspace
 from tasks.data import fetch, ingest, locate, split
 from tasks.evaluation import compare, evaluate
-from tasks.reproduction import BadInput
+from tasks.reproduction import BadInput, StageFailed
 from tasks.training import train
 
 
@@ -30,25 +34,27 @@ def pipeline(datasets: list[str] | None = None, architectures: list[str] | None 
         architectures: which of its architectures; all by default.
     """
     params = read_params(Workspace.around().params)
+    names = chosen(architectures, params.architectures, "architecture")
     for dataset in chosen(datasets, params.datasets, "data set"):
         cases = prepare(dataset)
-        names = chosen(architectures, params.architectures, "architecture")
-        runs = [train.submit(dataset, name, wait_for=[cases]) for name in names]
-        scores = [evaluate.submit(dataset, name, wait_for=[run]) for name, run in zip(names, runs, strict=True)]
-        finished = [future.wait() or future for future in scores]
-        succeeded = [future for future in finished if future.state.is_completed()]
-        if succeeded:
-            compare(dataset, wait_for=[allow_failure(future) for future in finished])
-        for future in [*runs, *scores]:
+        runs = [train.submit(dataset, name, wait_for=cases) for name in names]  # type: ignore[call-overload]
+        scores = [
+            evaluate.submit(dataset, name, wait_for=[run])  # type: ignore[call-overload]
+            for name, run in zip(names, runs, strict=True)
+        ]
+        wait(scores)
+        if any(score.state.is_completed() for score in scores):
+            compare(dataset, wait_for=[allow_failure(score) for score in scores])
+        for future in (*runs, *scores):
             future.result()  # what failed makes the flow fail, after the others were compared
 
 
-def prepare(dataset: str) -> object:
-    """From the source to the split, one after the other."""
+def prepare(dataset: str) -> list[object]:
+    """From the source to the split, one after the other; returns what trainings wait for."""
     source = locate(dataset)
     archive = fetch(dataset, wait_for=[source])
     store = ingest(dataset, wait_for=[archive])
-    return split(dataset, wait_for=[store])
+    return [split(dataset, wait_for=[store])]
 
 
 def chosen(wanted: list[str] | None, known: tuple[str, ...], what: str) -> list[str]:
@@ -72,9 +78,6 @@ def parallel_trainings(params: Params) -> int:
 
 def _gpus() -> int:
     """GPUs of this machine, asked of the driver: TensorFlow would take their memory by looking."""
-    import shutil
-    import subprocess
-
     if shutil.which("nvidia-smi") is None:
         return 0
     answer = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
@@ -90,11 +93,11 @@ def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
         params = read_params(Workspace.around().params)
         chosen(list(datasets), params.datasets, "data set")
         chosen(list(architectures), params.architectures, "architecture")
-        runner = ThreadPoolTaskRunner(max_workers=parallel_trainings(params))
+        runner: Any = ThreadPoolTaskRunner(max_workers=parallel_trainings(params))
         pipeline.with_options(task_runner=runner)(list(datasets) or None, list(architectures) or None)
-    except (HistopipeError, BadInput) as problem:
+    except (HistopipeError, StageFailed) as problem:
         click.echo(f"histopipe: {problem}", err=True)
-        sys.exit(2)
+        sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)
 
 
 if __name__ == "__main__":

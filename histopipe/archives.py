@@ -7,7 +7,6 @@ compared, and names are only names.
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import tarfile
 import threading
@@ -51,13 +50,18 @@ class Member:
 class Archive(Protocol):
     """An open archive. Its members' payloads may be read on several threads at once."""
 
-    members: Sequence[Member]
+    @property
+    def members(self) -> Sequence[Member]:
+        """Its files, in the archive's order."""
+        ...
 
     def payloads(self, members: Sequence[Member]) -> Iterator[Payload]:
         """One payload for each of `members`, which stand in the archive's order."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give the file back."""
+        ...
 
 
 def open_archive(path: Path) -> Archive:
@@ -107,6 +111,7 @@ class ZipArchive:
         self.members = [_zip_member(entry) for entry in self._zip.infolist() if not entry.is_dir()]
 
     def payloads(self, members: Sequence[Member]) -> Iterator[Payload]:
+        """One payload for each member, in any order."""
         return (partial(self.read, member) for member in members)
 
     def read(self, member: Member) -> bytes:
@@ -134,6 +139,7 @@ class ZipArchive:
         return _checked(content, member)
 
     def close(self) -> None:
+        """Give the file back."""
         self._zip.close()
         self._file.close()
 
@@ -178,10 +184,11 @@ class TarArchive:
                 self.members = [_tar_member(entry) for entry in archive if entry.isreg()]
         except (tarfile.TarError, OSError, EOFError, zlib.error) as problem:
             raise ArchiveError(f"{path} is a truncated or damaged tar ({problem}): download it again") from None
-        if self._plain and self.members and _end(self.members[-1]) > os.stat(path)[stat.ST_SIZE]:
+        if self._plain and self.members and _end(self.members[-1]) > path.stat().st_size:
             raise ArchiveError(f"{path} is a truncated tar: download it again")
 
     def payloads(self, members: Sequence[Member]) -> Iterator[Payload]:
+        """One payload for each member; of a compressed tar, read when its turn comes."""
         if self._plain:
             return (partial(os.pread, self._file.fileno(), member.size, member.offset) for member in members)
         return self._streamed(members)
@@ -195,6 +202,7 @@ class TarArchive:
                     yield partial(_given, stream.read() if stream else b"")
 
     def close(self) -> None:
+        """Give the file back."""
         self._file.close()
 
 

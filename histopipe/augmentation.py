@@ -31,6 +31,7 @@ class RandomAffine(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, patches: Any, training: bool = False) -> Any:
+        """Warp a batch; outside training, leave it alone."""
         if not training:
             return patches
         warped = ops.image.affine_transform(
@@ -42,6 +43,7 @@ class RandomAffine(keras.layers.Layer):
         return ops.cast(ops.clip(ops.round(warped), 0, 255), "uint8")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shapes stay as they are."""
         return input_shape
 
     def _transforms(self, patches: Any) -> Any:

@@ -24,6 +24,7 @@ class Commands(click.Group):
     """Turns errors that a user can mend into one line and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
+        """Run the command; bad input ends with exit code 2, a busy stage with 75."""
         try:
             return super().invoke(context)
         except HistopipeError as problem:
@@ -50,7 +51,9 @@ def main() -> None:
 
     The stages are run by `dvc repro`, which knows what is out of date; each can also be run by hand.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # device chatter, before TensorFlow reads it
+    # read on import: TensorFlow's complaints about absent GPUs, MLflow's about its database's first tables
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
 
 
@@ -166,7 +169,7 @@ def train(dataset: str, architecture: str) -> None:
 def evaluate(dataset: str, architecture: str) -> None:
     """Grade a model on the test split, at the threshold that validation chose."""
     with _stage("evaluate", dataset, architecture) as (params, workspace):
-        from histopipe.evaluation import evaluate
+        from histopipe.evaluation.stage import evaluate
 
         metrics = evaluate(dataset, architecture, params, workspace)
         auc = metrics["test"]["roc_auc"]

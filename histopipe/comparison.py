@@ -47,9 +47,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         found = read_evaluation(dataset, architecture, params, workspace)
         (unranked if "state" in found else rows).append(found)
     if not rows:
-        raise EvaluationError(
-            f"no architecture is evaluated on {dataset}: " + "; ".join(map(_reason, unranked))
-        )
+        raise EvaluationError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(_reason, unranked)))
     rows.sort(key=lambda row: -(row["test"]["roc_auc"]["value"] or 0.0))  # a stable sort: ties stay as listed
     content = {
         "dataset": dataset,
@@ -81,9 +79,7 @@ def read_evaluation(dataset: str, architecture: str, params: Params, workspace: 
     }
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:
-        reason = (
-            f"the {' and the '.join(changed)} changed since: run `dvc repro {_stage(dataset, architecture)}`"
-        )
+        reason = f"the {' and the '.join(changed)} changed since: run `dvc repro {_stage(dataset, architecture)}`"
         return _unranked(architecture, "out of date", reason)
     return {"architecture": architecture, **metrics}
 
@@ -106,10 +102,7 @@ def as_markdown(content: dict[str, Any]) -> str:
     rule = ["--:", ":--", *[":--"] * len(COLUMNS), "--:", "--:", "--:", "--:"]
     lines = [header, rule, *map(_cells, content["ranking"])]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return (
-        "\n\n".join([f"# {content['dataset']}: comparison on the test split", table, _footnotes(content)])
-        + "\n"
-    )
+    return "\n\n".join([f"# {content['dataset']}: comparison on the test split", table, _footnotes(content)]) + "\n"
 
 
 def _cells(row: Row) -> list[str]:
@@ -133,18 +126,16 @@ def marks(row: Row) -> str:
 def _footnotes(content: dict[str, Any]) -> str:
     ranking = content["ranking"]
     notes = [
-        f"Positive class: {content['positive_class']}; sensitivity is its recall. In brackets: 95 % intervals "
-        "from resampling whole cases. Threshold and calibration come from validation. The order is that of "
-        "ROC AUC on test; where intervals overlap it may be chance."
+        f"Positive class: {content['positive_class']}; sensitivity is its recall. "
+        "In brackets: 95 % intervals from resampling whole cases. Threshold and calibration come from "
+        "validation. The order is that of ROC AUC on test; where intervals overlap it may be chance."
     ]
     capped = [row for row in ranking if row.get("quick")]
     if capped:
         caps = ", ".join(f"{name} {value}" for name, value in capped[0]["quick"].items() if value is not None)
         notes.append(f"\\* Trained under the caps of `quick` ({caps}): not what the full recipe reaches.")
     if any(row.get("leaky") for row in ranking):
-        notes.append(
-            "! The split puts patches of one case into training and test: these numbers measure memory."
-        )
+        notes.append("! The split puts patches of one case into training and test: these numbers measure memory.")
     notes += [f"Not ranked: {_reason(entry)}." for entry in content["unranked"]]
     return "\n\n".join(notes)
 
@@ -158,6 +149,9 @@ def draw_comparison(content: dict[str, Any]) -> Figure:
     for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
         _draw_panel(axes, ranking, metric)
         axes.set_title(title, fontsize=10.5, loc="left")
+    legend = {"* trained under the caps of `quick`": "quick", "! cases straddle the splits": "leaky"}
+    if notes := [note for note, mark in legend.items() if any(row.get(mark) for row in ranking)]:
+        figure.supxlabel("    ".join(notes), fontsize=8.5, x=0.01, ha="left")
     first = ranking[0]
     figure.suptitle(
         f"{content['dataset']}, test split: {first['cases']:,} cases, {first['patches']:,} patches; "
@@ -173,9 +167,7 @@ def _draw_panel(axes: Axes, ranking: Sequence[Row], metric: str) -> None:
     for place, row in enumerate(ranking):
         measured = row["test"][metric]
         if measured["value"] is not None:
-            axes.plot(
-                [measured["low"], measured["high"]], [place, place], color=CURVE, linewidth=2.5, alpha=0.55
-            )
+            axes.plot([measured["low"], measured["high"]], [place, place], color=CURVE, linewidth=2.5, alpha=0.55)
             axes.plot(measured["value"], place, marker="o", markersize=7, color=CURVE)
             axes.annotate(
                 f"{measured['value']:.3f}",
@@ -185,10 +177,9 @@ def _draw_panel(axes: Axes, ranking: Sequence[Row], metric: str) -> None:
                 ha="center",
                 fontsize=8.5,
             )
-    axes.set_yticks(
-        range(len(ranking)), [row["architecture"] + marks(row).replace("\\", "") for row in ranking]
-    )
+    axes.set_yticks(range(len(ranking)), [row["architecture"] + marks(row).replace("\\", "") for row in ranking])
     axes.set_ylim(len(ranking) - 0.5, -0.65)
+    axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="x", color="#EEEEEE", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

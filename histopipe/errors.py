@@ -4,7 +4,7 @@
 class HistopipeError(Exception):
     """Bad input or a missing condition; the command prints its message and exits with code 2.
 
-    Bad input stays bad however often it is tried, so nothing that raises this is retried.
+    Bad input stays bad however often it is tried, so what raises this is not retried (`UnreachableError` is).
     """
 
 
@@ -14,6 +14,18 @@ class ParamsError(HistopipeError):
 
 class SourceError(HistopipeError):
     """The raw archive can't be found, reached or copied."""
+
+
+class UnreachableError(SourceError):
+    """A source that may be there but can't be asked now; unlike bad input, worth trying again later.
+
+    Attributes:
+        what: what happened, without the remedy.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}: {remedy}")
+        self.what = what
 
 
 class ArchiveError(HistopipeError):

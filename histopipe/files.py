@@ -21,7 +21,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -38,7 +38,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         yield beside
         if path.exists():
             shutil.rmtree(path)
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -84,7 +84,7 @@ def require_disk(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise HistopipeError(
-            f"{what} needs {as_size(needed)} in {folder}, but only {as_size(free)} are free there: make room and run again"
+            f"{what} needs {as_size(needed)} in {folder}, but only {as_size(free)} are free there: make room"
         )
 
 

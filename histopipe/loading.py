@@ -1,8 +1,8 @@
-"""Batches from the store, the same for every Keras backend; an epoch's order depends on the seed and its number."""
+"""Batches from the store, the same for every Keras backend."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import keras
 import numpy as np
@@ -29,28 +29,8 @@ class PatchBatches(keras.utils.PyDataset):
         self._weights = np.where(self._labels > 0, class_weights[1], class_weights[0]).astype(np.float32)
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
+        return math.ceil(len(self._rows) / self._batch_size)
 
     def __getitem__(self, number: int) -> tuple[Patches, NDArray[np.float32], NDArray[np.float32]]:
         part = slice(number * self._batch_size, (number + 1) * self._batch_size)
         return self._store.gather(self._rows[part]), self._labels[part, None], self._weights[part]
-
-
-def epoch_order(rows: Rows, seed: int, epoch: int) -> Rows:
-    """Shuffle `rows` for one epoch (from 0): other epochs differ, the same epoch and seed never do."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    return generator.permutation(rows)
-
-
-def cap_rows(rows: Rows, limit: int | None, seed: int) -> Rows:
-    """At most `limit` of `rows`, drawn at random by `seed`, in their old order."""
-    if limit is None or len(rows) <= limit:
-        return rows
-    return np.sort(epoch_order(rows, seed, 0)[:limit])
-
-
-def balanced_weights(labels: NDArray[Any]) -> tuple[float, float]:
-    """Weights of the negative and the positive class: the larger class's count over each class's own."""
-    positive = int(labels.sum())
-    counts = (len(labels) - positive, positive)
-    return max(counts) / counts[0], max(counts) / counts[1]

@@ -223,7 +223,9 @@ def _check_names(params: Params, origin: str) -> None:
         if name not in params.sources:
             raise ParamsError(f"{origin}: {_unknown('data set', name, params.sources)}")
         if name not in _known_datasets() and params.sources[name].manifest is None:
-            raise ParamsError(f"{origin}: {name}.manifest is missing: a data set of your own needs `manifest: FILE.csv`")
+            raise ParamsError(
+                f"{origin}: {name}.manifest is missing: a data set of your own needs `manifest: FILE.csv`"
+            )
     for name in params.architectures:
         if name not in params.recipes:
             raise ParamsError(f"{origin}: {_unknown('architecture', name, params.recipes)}; add it under `recipes`")

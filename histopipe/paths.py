@@ -43,6 +43,7 @@ class Workspace:
 
     @property
     def params(self) -> Path:
+        """The parameters of every stage."""
         return self.root / PARAMS_FILE
 
     def source(self, dataset: str) -> Path:
@@ -70,9 +71,11 @@ class Workspace:
         return self.root / "data" / "splits" / f"{dataset}.json"
 
     def split_plot(self, dataset: str) -> Path:
+        """The split as a picture."""
         return self.root / "data" / "splits" / f"{dataset}.png"
 
     def model(self, dataset: str, architecture: str) -> Path:
+        """A trained network and the record of its training."""
         return self.root / "models" / dataset / architecture
 
     def checkpoint(self, dataset: str, architecture: str) -> Path:
@@ -80,9 +83,11 @@ class Workspace:
         return self.root / ".checkpoints" / dataset / architecture
 
     def evaluation(self, dataset: str, architecture: str) -> Path:
+        """What grading a network gave."""
         return self.root / "evaluations" / dataset / architecture
 
     def report(self, dataset: str) -> Path:
+        """The comparison of a data set's architectures."""
         return self.root / "reports" / dataset
 
     def failure(self, stage: str) -> Path:
@@ -90,10 +95,12 @@ class Workspace:
         return self.root / ".failures" / f"{stage}.json"
 
     def lock(self, name: str) -> Path:
+        """A file that processes lock to take turns."""
         return self.root / ".locks" / f"{name}.lock"
 
     @property
     def dvc_lock(self) -> Path:
+        """DVC's record of what was made from what."""
         return self.root / "dvc.lock"
 
 

@@ -1,22 +1,48 @@
-"""Probabilities for patches of a store."""
+"""Running a network over patches of a store."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from histopipe.loading import PatchBatches
 from histopipe.store import PatchStore, Rows
 
 if TYPE_CHECKING:
     import keras
 
-BATCH_SIZE = 256  # large enough to keep two cores busy; does not change the result beyond rounding
+BATCH_SIZE = 256  # large enough to keep a few cores busy; does not change the result beyond rounding
 
 
-def predict(network: keras.Model, store: PatchStore, rows: Rows) -> NDArray[np.float64]:
-    """Probability of the positive class for each of `rows`, (patches,), in that order."""
-    batches = PatchBatches(store, rows, BATCH_SIZE)
-    return network.predict(batches, verbose=0)[:, 0].astype(np.float64)
+def logit_network(network: keras.Model) -> keras.Model:
+    """The part of a network that ends before its sigmoid; shares its weights.
+
+    Raises:
+        ValueError: the network has no layer of that name.
+    """
+    import keras
+
+    from histopipe.architectures.blocks import OUTPUT_LAYER
+
+    return keras.Model(network.input, network.get_layer(OUTPUT_LAYER).output)
+
+
+def predict_logits(logits: keras.Model, store: PatchStore, rows: Rows, title: str | None = None) -> NDArray[np.float64]:
+    """Log odds of the positive class at `rows` of the store, (rows,).
+
+    Logits rather than probabilities, since those of a sure network are rounded to 0 or 1 and can't be calibrated.
+
+    Args:
+        logits: what `logit_network` gives.
+        title: of the progress bar; none is shown without it.
+    """
+    values = np.empty(len(rows), np.float64)
+    with tqdm(total=len(rows), desc=title, unit="patch", unit_scale=True, file=sys.stderr, disable=not title) as bar:
+        for start in range(0, len(rows), BATCH_SIZE):
+            part = slice(start, start + BATCH_SIZE)
+            values[part] = np.asarray(logits.predict_on_batch(store.gather(rows[part])))[:, 0]
+            bar.update(len(rows[part]))
+    return values

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from histopipe.errors import BusyError, HistopipeError
+from histopipe.errors import BusyError, HistopipeError, UnreachableError
 from histopipe.files import read_json, write_json
 from histopipe.paths import Workspace
 
@@ -97,7 +97,12 @@ def _alive(process: psutil.Process) -> bool:
 
 def _record_failure(stage: str, workspace: Workspace, problem: BaseException) -> None:
     """DVC answers 255 whatever went wrong, so the reason is left where a task can read it."""
-    kinds = ((HistopipeError, "bad_input"), (BusyError, "busy"), (KeyboardInterrupt, "interrupted"))
+    kinds = (
+        (UnreachableError, "unreachable"),
+        (HistopipeError, "bad_input"),
+        (BusyError, "busy"),
+        (KeyboardInterrupt, "interrupted"),
+    )
     kind = next((name for error, name in kinds if isinstance(problem, error)), "error")
     reason = {"stage": stage, "kind": kind, "error": type(problem).__name__, "message": str(problem)}
     with suppress(OSError):  # on a full disk the stage's own error matters more

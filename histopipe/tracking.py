@@ -25,7 +25,11 @@ def experiment_name(dataset: str) -> str:
 
 def tracking_uri(workspace: Workspace) -> str:
     """`MLFLOW_TRACKING_URI`, else a database file in the checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.home / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _embedded(workspace)
+
+
+def _embedded(workspace: Workspace) -> str:
+    return f"sqlite:///{workspace.home / 'mlflow.db'}"
 
 
 def prepare(workspace: Workspace, dataset: str) -> str:
@@ -46,7 +50,7 @@ def prepare(workspace: Workspace, dataset: str) -> str:
 
 def _artifacts(workspace: Workspace) -> str | None:
     """Beside the embedded database; a server decides for itself."""
-    if os.environ.get("MLFLOW_TRACKING_URI"):
+    if tracking_uri(workspace) != _embedded(workspace):
         return None
     return (workspace.home / "mlartifacts").as_uri()
 
@@ -148,9 +152,10 @@ def log_dataset_inputs(sources: Mapping[str, tuple[str, str]]) -> None:
         sources: path and digest of each input, by its role (`training`, `split`).
     """
     import mlflow
+    from mlflow.data import sources as known_sources
     from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.data.sources import LocalArtifactDatasetSource
 
     for role, (path, digest) in sources.items():
-        source = LocalArtifactDatasetSource(path)
-        mlflow.log_input(MetaDataset(source, name=path, digest=digest[:36]), context=role)
+        source = known_sources.LocalArtifactDatasetSource(path)  # type: ignore[attr-defined]  # made at run time
+        used = MetaDataset(source, name=path, digest=digest[:36])  # type: ignore[abstract]
+        mlflow.log_input(used, context=role)

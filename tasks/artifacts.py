@@ -6,7 +6,8 @@ import base64
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect.artifacts import (
     create_image_artifact,
@@ -42,7 +43,8 @@ def publish_image(path: Path, description: str, *key: str) -> None:
 
 def epoch_progress(description: str, *key: str) -> Callable[[str], None]:
     """A reader of a training's log that keeps a progress bar in the UI."""
-    artifact = create_progress_artifact(progress=0.0, key=artifact_key(*key), description=description)
+    created = create_progress_artifact(progress=0.0, key=artifact_key(*key), description=description)
+    artifact = cast(UUID, created)  # a coroutine only where the caller is one
 
     def read(line: str) -> None:
         match = _EPOCH.search(line)

@@ -33,7 +33,13 @@ def evaluate(dataset: str, architecture: str) -> Path:
     return folder
 
 
-@task(name="compare", task_run_name="compare-{dataset}", retries=1, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+@task(
+    name="compare",
+    task_run_name="compare-{dataset}",
+    retries=1,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
 def compare(dataset: str) -> Path:
     """Rank the evaluated architectures; returns the report's folder."""
     reproduce(stage_name("compare", dataset))

@@ -83,7 +83,7 @@ def _run_once(stage: str, force: bool, on_line: Callable[[str], None] | None) ->
         text=True,
         errors="replace",
     ) as child:
-        assert child.stdout is not None  # noqa: S101 - PIPE was asked for
+        assert child.stdout is not None
         for line in _lines(child.stdout):
             tail.append(line)
             _logger().info(line)

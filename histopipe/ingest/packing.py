@@ -109,7 +109,7 @@ _COLUMNS = ["file", "case_id", "label", "x", "y", "width", "height", "digest"]
 def _row(planned: Planned, patch: Patch) -> tuple[object, ...]:
     name = planned.name
     height, width = patch.shape[:2]
-    digest = hashlib.sha256(np.ascontiguousarray(patch)).hexdigest()[:32]
+    digest = hashlib.sha256(np.ascontiguousarray(patch).data).hexdigest()[:32]
     return planned.member.name, name.case_id, name.label, name.x, name.y, width, height, digest
 
 

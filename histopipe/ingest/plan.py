@@ -21,6 +21,7 @@ class SetAside:
     files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, reason: str, file: str) -> None:
+        """Note one member."""
         self.files[reason].append(file)
 
     @property

@@ -20,7 +20,7 @@ from histopipe.ingest.plan import Plan, plan_ingest
 from histopipe.ingest.report import build_report
 from histopipe.params import Params
 from histopipe.paths import Workspace
-from histopipe.sources import archive_in
+from histopipe.sources.archive_file import archive_in
 from histopipe.store import INDEX_FILE, REPORT_FILE
 
 MAX_INFERRED_SIDE = 256  # pixels; larger images of an own data set are shrunk unless `patch_size` says otherwise
@@ -110,9 +110,7 @@ def _require_quality(report: dict[str, Any], planned: int, params: Params, path:
         )
 
 
-def _require_complete(
-    dataset: Dataset, params: Params, workspace: Workspace, index: pd.DataFrame, path: Path
-) -> None:
+def _require_complete(dataset: Dataset, params: Params, workspace: Workspace, index: pd.DataFrame, path: Path) -> None:
     """Compare with the published counts where the source says that it is the whole set."""
     source = params.dataset(dataset.name)
     claims = source.complete or source.source == "kaggle"

@@ -73,9 +73,7 @@ def _known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) -
     return dict(before["cases"]) if before.get("settings") == settings else {}
 
 
-def _divide(
-    dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, known: dict[str, str]
-) -> pd.DataFrame:
+def _divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, known: dict[str, str]) -> pd.DataFrame:
     fractions = {"train": scheme.train, "validation": scheme.validation, "test": scheme.test}
     cases = case_counts(index)
     if scheme.scheme == "random":

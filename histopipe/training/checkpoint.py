@@ -42,8 +42,21 @@ class Progress:
 def training_key(recipe: str, workspace: Workspace, dataset: str, architecture_module: str) -> str:
     """Digest of everything that decides a training's result: parameters, data, split and code."""
     package = Path(__file__).parents[1]
-    code = [package / name for name in ("augmentation.py", "loading.py", "store.py", "architectures/blocks.py")]
-    code += [package / "architectures" / f"{architecture_module}.py", *sorted((package / "training").glob("*.py"))]
+    code = [
+        package / name
+        for name in (
+            "augmentation.py",
+            "loading.py",
+            "prediction.py",
+            "sampling.py",
+            "store.py",
+            "architectures/blocks.py",
+        )
+    ]
+    code += [
+        package / "architectures" / f"{architecture_module}.py",
+        *sorted((package / "training").glob("*.py")),
+    ]
     inputs = [workspace.store(dataset) / "index.parquet", workspace.split(dataset)]
     digests = [recipe, *(file_digest(path) for path in (*code, *inputs))]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

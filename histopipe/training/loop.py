@@ -16,10 +16,12 @@ from histopipe.architectures import build
 from histopipe.architectures.blocks import patch_input
 from histopipe.augmentation import RandomAffine
 from histopipe.errors import TrainingError
-from histopipe.loading import PatchBatches, balanced_weights, epoch_order
+from histopipe.loading import PatchBatches
 from histopipe.params import RecipeParams
-from histopipe.prediction import predict
+from histopipe.prediction import logit_network, predict_logits
+from histopipe.sampling import balanced_weights, epoch_order
 from histopipe.store import PatchStore, Rows
+from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_norm
 from histopipe.training.checkpoint import Progress, all_variables, restore_variables, save_checkpoint
 from histopipe.training.recipe import build_optimizer
 
@@ -56,6 +58,7 @@ class Training:
 
     @property
     def title(self) -> str:
+        """How people are told of it."""
         return f"{self.dataset} {self.name}"
 
 
@@ -74,10 +77,11 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
         TrainingError: the loss is no longer a number.
     """
     network, trainer = build_training(training)
+    logits = logit_network(network)
     if progress.history:
         restore_variables(training.checkpoints, all_variables(trainer))
     for epoch in range(len(progress.history), training.recipe.epochs):
-        progress.history.append(_one_epoch(training, trainer, network, epoch))
+        progress.history.append(_one_epoch(training, trainer, logits, epoch))
         save_checkpoint(training.checkpoints, progress, all_variables(trainer))
         after_epoch(progress)
     return network
@@ -92,13 +96,16 @@ def build_training(training: Training) -> tuple[keras.Model, keras.Model]:
     trainer = keras.Model(inputs, network(RandomAffine(training.recipe.augmentation, seed=training.seed)(inputs)))
     # XLA was eight times slower than the default for separable convolutions on the CPU
     trainer.compile(
-        optimizer=build_optimizer(training.recipe), loss="binary_crossentropy", weighted_metrics=[], jit_compile=False
+        optimizer=build_optimizer(training.recipe),
+        loss="binary_crossentropy",
+        weighted_metrics=[],
+        jit_compile=False,
     )
     trainer.optimizer.build(trainer.trainable_variables)
     return network, trainer
 
 
-def _one_epoch(training: Training, trainer: keras.Model, network: keras.Model, epoch: int) -> dict[str, float]:
+def _one_epoch(training: Training, trainer: keras.Model, logits: keras.Model, epoch: int) -> dict[str, float]:
     """Train and validate once; returns the epoch's row of the history, epochs counted from 1."""
     began = time.perf_counter()
     labels = training.store.index["label"].to_numpy()[training.train_rows]
@@ -111,9 +118,11 @@ def _one_epoch(training: Training, trainer: keras.Model, network: keras.Model, e
     loss = float(logs["loss"][-1])
     if not math.isfinite(loss):
         raise TrainingError(
-            f"{training.title}: the loss became {loss} in epoch {epoch + 1}: lower the recipe's learning rate and run again"
+            f"{training.title}: the loss became {loss} in epoch {epoch + 1}: lower the recipe's learning rate"
         )
-    row = {"epoch": epoch + 1, "train/loss": loss, **_validate(training, network)}
+    if int(trainer.optimizer.iterations) < SETTLED_STEPS:
+        refresh_batch_norm(logits, training.store, order[:SAMPLE])
+    row = {"epoch": epoch + 1, "train/loss": loss, **_validate(training, logits)}
     print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in row.items() if "/" in key), flush=True)
     return row | {
         "learning_rate": float(trainer.optimizer.learning_rate),
@@ -122,17 +131,18 @@ def _one_epoch(training: Training, trainer: keras.Model, network: keras.Model, e
     }
 
 
-def _validate(training: Training, network: keras.Model) -> dict[str, float]:
+def _validate(training: Training, logits: keras.Model) -> dict[str, float]:
+    from scipy.special import expit
     from sklearn.metrics import log_loss, roc_auc_score
 
     labels = training.store.index["label"].to_numpy()[training.validation_rows]
-    probabilities = predict(network, training.store, training.validation_rows)
-    if not np.isfinite(probabilities).all():
+    values = predict_logits(logits, training.store, training.validation_rows)
+    if not np.isfinite(values).all():
         raise TrainingError(f"{training.title}: predictions are no longer numbers: lower the recipe's learning rate")
     return {
-        "validation/loss": float(log_loss(labels, probabilities, labels=[0, 1])),
-        "validation/roc_auc": float(roc_auc_score(labels, probabilities)),
-        "validation/accuracy": float(((probabilities >= 0.5) == labels).mean()),
+        "validation/loss": float(log_loss(labels, expit(values), labels=[0, 1])),
+        "validation/roc_auc": float(roc_auc_score(labels, values)),
+        "validation/accuracy": float(((values >= 0) == labels).mean()),
     }
 
 

@@ -11,9 +11,9 @@ from histopipe import tracking
 from histopipe.errors import TrainingError
 from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags
-from histopipe.loading import cap_rows
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.sampling import cap_rows
 from histopipe.splitting import read_membership, split_of_patches
 from histopipe.splitting.membership import is_leaky
 from histopipe.store import INDEX_FILE, PatchStore, Rows

@@ -54,7 +54,9 @@ class Checkout:
         """Run a command to its end."""
         done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
-            pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+            pytest.fail(
+                f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+            )
         return done
 
     def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -82,7 +84,10 @@ def checkout(tmp_path: Path) -> Callable[..., Checkout]:
 def copy_project(target: Path) -> None:
     """Copy what git tracks or would track, and commit it."""
     listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, check=True
+        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in listed.stdout.splitlines():
         if name != "dvc.lock" and (ROOT / name).is_file():

@@ -87,9 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         partial = (start, end) != (0, total)
-        self.start(
-            206 if partial else 200, end - start, f"bytes {start}-{end - 1}/{total}" if partial else None
-        )
+        self.start(206 if partial else 200, end - start, f"bytes {start}-{end - 1}/{total}" if partial else None)
         self.send_body(self.site.content[start:end])
 
     def do_POST(self) -> None:
@@ -367,9 +365,7 @@ def test_a_server_reached_before_leaves_the_record(
     url = site.url
     if trouble == "closed":
         url = f"http://127.0.0.1:{closed_port()}/patches.zip"
-        shown = json.dumps(
-            {"kind": "web", "source": url, "resolved": url, "name": "p", "size": 1, "fingerprint": {}}
-        )
+        shown = json.dumps({"kind": "web", "source": url, "resolved": url, "name": "p", "size": 1, "fingerprint": {}})
         workspace.source("idc").parent.mkdir(parents=True)
         workspace.source("idc").write_text(shown)
     else:

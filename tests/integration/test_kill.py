@@ -35,7 +35,11 @@ def trainers(project: Checkout) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if "train" in process.cmdline() and Path(process.cwd()) == project.root and "histopipe" in str(process.cmdline()):
+            if (
+                "train" in process.cmdline()
+                and Path(process.cwd()) == project.root
+                and "histopipe" in str(process.cmdline())
+            ):
                 found.append(process)
         except psutil.Error:
             continue

@@ -30,7 +30,8 @@ def test_from_nothing_to_a_compared_and_logged_model(checkout: Make) -> None:
     project = checkout()
     first = project.dvc("repro")
     assert stages_run(first.stdout) == [
-        "locate@idc", "fetch@idc", "ingest@idc", "split@idc", "train@idc-cancernet", "evaluate@idc-cancernet", "compare@idc",
+        "locate@idc", "fetch@idc", "ingest@idc", "split@idc",
+        "train@idc-cancernet", "evaluate@idc-cancernet", "compare@idc",
     ]  # fmt: skip
     check_outputs(project)
     check_run(project)
@@ -100,7 +101,5 @@ def test_a_second_clone_gets_results_from_the_cache(checkout: Make) -> None:
     other.dvc("pull", "--run-cache", "--allow-missing", check=False)
     done = other.dvc("repro", "--pull")
     assert "epoch 1/" not in done.stdout + done.stderr
-    first, second = (
-        json.loads((each.root / "models/idc/cancernet/run.json").read_text()) for each in (project, other)
-    )
+    first, second = (json.loads((each.root / "models/idc/cancernet/run.json").read_text()) for each in (project, other))
     assert first == second

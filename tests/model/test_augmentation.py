@@ -54,7 +54,9 @@ def test_a_rotation_is_one_about_the_centre_within_its_range() -> None:
     warped = warp(batch, rotation=30).astype(float)
     for before, after in zip(batch, warped, strict=True):
         errors = [
-            np.abs(ndimage.rotate(before.astype(float), angle, reshape=False, order=1, mode="nearest") - after)[10:40, 10:40].mean()
+            np.abs(ndimage.rotate(before.astype(float), angle, reshape=False, order=1, mode="nearest") - after)[
+                10:40, 10:40
+            ].mean()
             for angle in np.arange(-30, 31)
         ]
         assert min(errors) < 2.0

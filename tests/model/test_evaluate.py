@@ -137,9 +137,7 @@ def test_predictions_name_patch_case_and_split(folder: Path, results: dict[str, 
     assert list(table.columns) == ["file", "case_id", "split", "label", "probability", "decision"]
     assert table["probability"].dtype == np.float64
     assert set(table["split"]) == {"validation", "test"}
-    assert not set(table["case_id"][table["split"] == "test"]) & set(
-        table["case_id"][table["split"] == "validation"]
-    )
+    assert not set(table["case_id"][table["split"] == "test"]) & set(table["case_id"][table["split"] == "validation"])
     assert (table["decision"] == (table["probability"] >= results["threshold"])).all()
 
 
@@ -243,9 +241,7 @@ def name_unknown_case(workspace: Workspace) -> None:
         (name_unknown_case, "names case_id 999, which the store doesn't have"),
     ],
 )
-def test_what_cannot_be_graded_is_refused_in_one_line(
-    tmp_path: Path, params: Params, spoil: Any, message: str
-) -> None:
+def test_what_cannot_be_graded_is_refused_in_one_line(tmp_path: Path, params: Params, spoil: Any, message: str) -> None:
     _, found = broken(tmp_path, params, spoil)
     assert message in found
 

@@ -113,9 +113,7 @@ def check(answer: pd.DataFrame, expected: np.ndarray) -> None:
     assert answer["decision"].tolist() == (expected >= POINT["threshold"]).astype(int).tolist()
 
 
-def test_the_calibration_is_inside_the_network(
-    network: keras.Model, patches: np.ndarray, expected: np.ndarray
-) -> None:
+def test_the_calibration_is_inside_the_network(network: keras.Model, patches: np.ndarray, expected: np.ndarray) -> None:
     assert calibrated(network, TEMPERATURE, OFFSET).predict(patches, verbose=0)[:, 0] == pytest.approx(
         expected, abs=1e-5
     )
@@ -177,11 +175,7 @@ def test_padding_and_resizing_are_those_of_ingest(shape: tuple[int, int]) -> Non
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
 def test_every_colour_mode_is_decoded_as_ingest_does(mode: str) -> None:
     grey = np.random.default_rng(3).integers(0, 256, (20, 20), dtype=np.uint8)
-    picture = (
-        Image.fromarray(grey.astype(np.uint16) * 257)
-        if mode == "I;16"
-        else Image.fromarray(grey).convert(mode)
-    )
+    picture = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     assert np.array_equal(load_classifier().decode(stream.getvalue()), images.decode_patch(stream.getvalue()))
@@ -286,9 +280,7 @@ def ask(address: str, content: dict[str, Any]) -> Any:
         return json.load(answer)["predictions"]
 
 
-def test_the_server_takes_pixels_and_encoded_images(
-    server: str, patches: np.ndarray, expected: np.ndarray
-) -> None:
+def test_the_server_takes_pixels_and_encoded_images(server: str, patches: np.ndarray, expected: np.ndarray) -> None:
     records = [{"image": as_base64(patch)} for patch in patches]
     for content in (
         {"inputs": patches.tolist()},

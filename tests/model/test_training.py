@@ -5,21 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 
 from histopipe import tracking
+from histopipe.architectures import build
 from histopipe.errors import TrainingError
 from histopipe.files import read_json
 from histopipe.ingest import ingest
-from histopipe.loading import PatchBatches, balanced_weights, cap_rows, epoch_order
+from histopipe.loading import PatchBatches
 from histopipe.params import parse_params
 from histopipe.paths import Workspace
+from histopipe.sampling import balanced_weights, cap_rows, epoch_order
 from histopipe.splitting import read_membership, split
 from histopipe.store import PatchStore
-from histopipe.training import recipe_digest, train
 from histopipe.training import loop as training_loop
+from histopipe.training import recipe_digest, train
+from histopipe.training.batch_norm import refresh_batch_norm
 from tests.conftest import idc_members, write_zip
 
 
@@ -41,7 +45,9 @@ def small(content: dict[str, Any]) -> Any:
 
 
 def history(workspace: Workspace) -> pd.DataFrame:
-    return pd.read_csv(workspace.model("idc", "cancernet") / "history.csv").drop(columns=["seconds", "patches_per_second"])
+    return pd.read_csv(workspace.model("idc", "cancernet") / "history.csv").drop(
+        columns=["seconds", "patches_per_second"]
+    )
 
 
 def test_a_killed_training_resumes_in_its_run_and_ends_as_if_nothing_had_happened(
@@ -49,7 +55,7 @@ def test_a_killed_training_resumes_in_its_run_and_ends_as_if_nothing_had_happene
 ) -> None:
     params = parse_params(small)
     undisturbed = train("idc", "cancernet", params, ready)
-    expected, weights = history(ready), (ready.model("idc", "cancernet") / "model.keras").read_bytes()
+    expected, weights = history(ready), trained_weights(ready)
     (ready.checkpoint("idc", "cancernet") / "checkpoint.npz").unlink()
 
     real_epoch, ran = training_loop._one_epoch, []
@@ -68,16 +74,36 @@ def test_a_killed_training_resumes_in_its_run_and_ends_as_if_nothing_had_happene
 
     assert ran == [0, 1, 2, 2, 3]
     pd.testing.assert_frame_equal(history(ready), expected, check_exact=True)
-    assert len(weights) == (ready.model("idc", "cancernet") / "model.keras").stat().st_size
+    for before, after in zip(weights, trained_weights(ready), strict=True):
+        np.testing.assert_array_equal(before, after)
     runs = finished_runs(ready)
     assert set(runs) == {undisturbed["run_id"], resumed["run_id"]}
     steps = tracking._client().get_metric_history(resumed["run_id"], "train/loss")
     assert [metric.step for metric in steps] == [1, 2, 3, 4]
 
 
+def trained_weights(workspace: Workspace) -> list[np.ndarray]:
+    loaded = keras.saving.load_model(workspace.model("idc", "cancernet") / "model.keras")
+    return list(loaded.get_weights())
+
+
 def finished_runs(workspace: Workspace) -> list[str]:
     experiment = tracking.prepare(workspace, "idc")
     return [run.info.run_id for run in tracking._client().search_runs([experiment]) if run.info.status == "FINISHED"]
+
+
+def test_fresh_batch_norm_statistics_are_those_of_the_patches(ready: Workspace) -> None:
+    """Moving averages would still be near their start after a few steps; weights and momentum stay as they are."""
+    store, network = PatchStore.open(ready.store("idc")), build("cancernet")
+    norm = next(layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization))
+    weights = [variable.numpy() for variable in network.trainable_variables]
+    refresh_batch_norm(network, store, np.arange(144))
+    before_norm = keras.Model(network.inputs, norm.input).predict(store.gather(np.arange(144)), verbose=0)
+    np.testing.assert_allclose(norm.moving_mean, before_norm.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(norm.moving_variance, before_norm.var(axis=(0, 1, 2)), rtol=0.05, atol=1e-5)
+    assert norm.momentum == 0.99
+    for before, after in zip(weights, network.trainable_variables, strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 def test_a_change_of_recipe_starts_afresh(ready: Workspace, small: dict[str, Any]) -> None:
@@ -99,10 +125,14 @@ def test_the_run_says_what_it_was_made_from(ready: Workspace, content: dict[str,
     assert "leaky" not in run.data.tags
     assert run.data.params["optimizer.learning_rate"] == "0.01"
     assert run.data.params["train_patches"] == "60"
-    assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"data/store/idc", "data/splits/idc.csv"}
+    assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {
+        "data/store/idc",
+        "data/splits/idc.csv",
+    }
     assert {"train/loss", "validation/roc_auc", "learning_rate"} <= set(run.data.metrics)
     plots = {artifact.path for artifact in tracking._client().list_artifacts(record["run_id"], "plots")}
     assert plots == {"plots/history.csv", "plots/history.png"}
+    assert (ready.root / "mlartifacts" / record["run_id"] / "artifacts" / "plots" / "history.png").exists()
 
 
 def test_training_never_sees_a_test_case(ready: Workspace, content: dict[str, Any]) -> None:

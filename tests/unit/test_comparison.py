@@ -31,9 +31,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def params(*architectures: str, **changes: Any) -> Params:
     recipes = dict.fromkeys(architectures, RECIPE | changes)
-    return parse_params(
-        {"datasets": ["idc"], "architectures": list(architectures), "idc": {}, "recipes": recipes}
-    )
+    return parse_params({"datasets": ["idc"], "architectures": list(architectures), "idc": {}, "recipes": recipes})
 
 
 def write_evaluation(workspace: Workspace, name: str, roc_auc: float, made_with: Params, **more: Any) -> None:

@@ -7,7 +7,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,12 @@ def bomb_png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_pixels_and_index_are_those_of_the_archive(workspace: Workspace, params: Params) -> None:
@@ -179,7 +183,7 @@ def test_what_is_not_an_archive_is_refused(workspace: Workspace, params: Params,
 
 @pytest.mark.parametrize("members", [{}, {"README.md": b"x"}, {"a/b.png": png()}])
 def test_an_archive_without_patches_is_refused(workspace: Workspace, params: Params, members: dict[str, bytes]) -> None:
-    with pytest.raises(ArchiveError, match="holds no (files|patches)"):
+    with pytest.raises(ArchiveError, match=r"holds no (files|patches)"):
         pack(workspace, params, members)
 
 
@@ -222,7 +226,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
 ) -> None:
     write_zip(workspace.raw("idc") / "archive.zip", idc_members())
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with pytest.raises(HistopipeError, match="needs 945.0 kB .* only 1.0 kB are free"):
+    with pytest.raises(HistopipeError, match=r"needs 945\.0 kB .* only 1\.0 kB are free"):
         ingest("idc", params, workspace)
     assert not workspace.store("idc").exists()
 
@@ -235,9 +239,7 @@ def test_a_set_that_claims_to_be_complete_must_have_the_published_counts(
         pack(workspace, parse_params(content), idc_members())
 
 
-@pytest.mark.parametrize(
-    ("mode", "channels"), [("L", 1), ("RGBA", 4), ("P", 1), ("LA", 2), ("1", 1), ("I;16", 1)]
-)
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGBA", 4), ("P", 1), ("LA", 2), ("1", 1), ("I;16", 1)])
 def test_other_colour_modes_become_rgb(mode: str, channels: int) -> None:
     grey = np.full((50, 50), 100, np.uint8)
     image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)

@@ -14,9 +14,7 @@ def slides(cases: int, seed: int, patches: int = 30) -> Predictions:
     random = np.random.default_rng(seed)
     case = np.repeat(np.arange(cases), patches)
     labels = random.random(cases * patches) < random.beta(0.8, 2, cases)[case]
-    logits = (
-        0.9 * (2 * labels - 1) + random.normal(size=cases * patches) + 0.6 * random.normal(size=cases)[case]
-    )
+    logits = 0.9 * (2 * labels - 1) + random.normal(size=cases * patches) + 0.6 * random.normal(size=cases)[case]
     probabilities = 1 / (1 + np.exp(-logits))
     return Predictions(labels.astype(int), probabilities, (probabilities > 0.5).astype(int), case, cases)
 
@@ -52,9 +50,7 @@ def test_more_patches_of_the_same_cases_do_not_feign_certainty() -> None:
     once = slides(cases=20, seed=4)
     again = Predictions(*(np.tile(values, 10) for values in list(vars(once).values())[:4]), case_count=20)
     for name in METRICS:
-        assert width(grade(again, 200, 42)[name]) == pytest.approx(
-            width(grade(once, 200, 42)[name]), rel=0.02
-        ), name
+        assert width(grade(again, 200, 42)[name]) == pytest.approx(width(grade(once, 200, 42)[name]), rel=0.02), name
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:

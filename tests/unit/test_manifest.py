@@ -29,7 +29,9 @@ def write_raw(workspace: Workspace, table: str, members: dict[str, bytes]) -> No
 
 def test_labels_cases_and_places_come_from_the_table(workspace: Workspace, own: dict[str, Any]) -> None:
     names = [f"scans/{number}.png" for number in range(4)]
-    table = "file,case_id,label,x,y\n" + "".join(f"{name},P{i // 2},{i % 2},{i * 10},7\n" for i, name in enumerate(names))
+    table = "file,case_id,label,x,y\n" + "".join(
+        f"{name},P{i // 2},{i % 2},{i * 10},7\n" for i, name in enumerate(names)
+    )
     write_raw(workspace, table, {name: png(64, 80, seed=i) for i, name in enumerate(names)})
     report = ingest("mine", parse_params(own), workspace)
     index = PatchStore.open(workspace.store("mine")).index

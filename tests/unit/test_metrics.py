@@ -104,9 +104,7 @@ def by_scikit_learn(predictions: Predictions, weights: np.ndarray) -> dict[str, 
     return {
         "roc_auc": sklearn_metrics.roc_auc_score(labels, scores, sample_weight=weights),
         "average_precision": sklearn_metrics.average_precision_score(labels, scores, sample_weight=weights),
-        "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(
-            labels, decisions, sample_weight=weights
-        ),
+        "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(labels, decisions, sample_weight=weights),
         "f1": sklearn_metrics.f1_score(labels, decisions, sample_weight=weights),
         "sensitivity": recall(labels, decisions, sample_weight=weights, pos_label=1),
         "specificity": recall(labels, decisions, sample_weight=weights, pos_label=0),
@@ -126,9 +124,7 @@ def calibration_error_by_loop(labels: np.ndarray, scores: np.ndarray, weights: n
     return gaps / weights.sum()
 
 
-def test_resamples_worked_off_in_pieces_give_the_same(
-    drawn: Predictions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resamples_worked_off_in_pieces_give_the_same(drawn: Predictions, monkeypatch: pytest.MonkeyPatch) -> None:
     multiplicities = np.random.default_rng(1).integers(0, 3, (50, 9)).astype(float)
     whole = measure_resamples(drawn, multiplicities)
     monkeypatch.setattr(metrics, "CHUNK_ELEMENTS", 1000)  # two resamples at a time

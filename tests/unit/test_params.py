@@ -65,7 +65,7 @@ def test_an_impossible_value_is_named(content: dict[str, Any], path: str, value:
 
 def test_an_own_data_set_needs_a_manifest(content: dict[str, Any]) -> None:
     content |= {"datasets": ["mine"], "mine": {"source": "images"}}
-    with pytest.raises(ParamsError, match="mine.manifest is missing"):
+    with pytest.raises(ParamsError, match=r"mine\.manifest is missing"):
         parse_params(content)
     content["mine"]["manifest"] = "mine.csv"
     assert parse_params(content).dataset("mine").manifest == "mine.csv"

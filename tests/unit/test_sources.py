@@ -286,9 +286,7 @@ def test_a_changed_folder_is_noticed(workspace: Workspace, change: str) -> None:
     assert locate("idc", params, workspace) != before
 
 
-def test_links_that_lead_outside_are_left_out_and_said(
-    workspace: Workspace, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_links_that_lead_outside_are_left_out_and_said(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
     folder = folder_at(workspace.root / "loose")
     (workspace.root / "secret").write_text("not yours")
     (folder / "8863" / "leak.png").symlink_to(workspace.root / "secret")
@@ -325,9 +323,7 @@ def test_a_folder_that_holds_only_an_archive_names_it(workspace: Workspace) -> N
 # Drawn slides
 
 
-def test_synthetic_settings_and_code_decide_the_record(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_synthetic_settings_and_code_decide_the_record(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("histopipe.synthetic")
     params = params_with("synthetic")
     record = locate("idc", params, workspace)
@@ -338,9 +334,7 @@ def test_synthetic_settings_and_code_decide_the_record(
     assert record != locate("idc", params, workspace)
 
 
-def test_synthetic_slides_are_drawn_into_the_raw_folder(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_synthetic_slides_are_drawn_into_the_raw_folder(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic = pytest.importorskip("histopipe.synthetic")
     asked = []
 
@@ -386,9 +380,7 @@ def test_a_missing_manifest_names_the_key(workspace: Workspace) -> None:
     assert_one_line(caught, str(workspace.root / "patches.csv"), "mine.manifest")
 
 
-@pytest.mark.parametrize(
-    ("source", "complaint"), [("synthetic", "are drawn for idc only"), ("kaggle", "no Kaggle")]
-)
+@pytest.mark.parametrize(("source", "complaint"), [("synthetic", "are drawn for idc only"), ("kaggle", "no Kaggle")])
 def test_a_manifest_needs_a_source_of_its_own(workspace: Workspace, source: str, complaint: str) -> None:
     (workspace.root / "patches.csv").write_text("file,case_id,label\n")
     with pytest.raises(SourceError) as caught:
@@ -443,9 +435,7 @@ def test_credentials_are_never_shown(url: str, shown: str) -> None:
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason=f"the real IDC sample is not at {SAMPLE}")
-def test_the_real_sample_is_located_and_fetched(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_real_sample_is_located_and_fetched(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     params = params_with(str(SAMPLE))
     record = locate("idc", params, workspace)
     assert record.size == 59_455_371

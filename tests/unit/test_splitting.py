@@ -56,7 +56,12 @@ def with_split(content: dict[str, Any], **changes: Any) -> Any:
 
 def test_membership_is_pinned_so_that_every_machine_and_version_agrees() -> None:
     found = assign_cases(small_cases(), FRACTIONS, seed=42)
-    assert found[found != "train"].to_dict() == {"c00": "test", "c01": "validation", "c02": "test", "c08": "validation"}
+    assert found[found != "train"].to_dict() == {
+        "c00": "test",
+        "c01": "validation",
+        "c02": "test",
+        "c08": "validation",
+    }
 
 
 @given(st.integers(20, 300), st.integers(0, 2**31 - 1))
@@ -140,7 +145,12 @@ def test_kfold_covers_every_case_once(workspace: Workspace, content: dict[str, A
     split("idc", with_split(content, scheme="kfold", folds=4), workspace)
     table = read_membership(workspace.split("idc"))
     assert sorted(table["fold"].value_counts()) == [5, 5, 5, 5]
-    assert table.groupby("fold")["split"].unique().str[0].to_dict() == {0: "test", 1: "validation", 2: "train", 3: "train"}
+    assert table.groupby("fold")["split"].unique().str[0].to_dict() == {
+        0: "test",
+        1: "validation",
+        2: "train",
+        3: "train",
+    }
     with pytest.raises(SplitError, match="20 cases can't fill 21 folds"):
         split("idc", with_split(content, scheme="kfold", folds=21), workspace)
 

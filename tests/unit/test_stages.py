@@ -45,7 +45,12 @@ def test_bad_input_is_left_on_record_and_success_clears_it(workspace: Workspace)
     with pytest.raises(SplitError), running("split@idc", workspace):
         raise SplitError("too few cases")
     reason = read_failure("split@idc", workspace)
-    assert reason == {"stage": "split@idc", "kind": "bad_input", "error": "SplitError", "message": "too few cases"}
+    assert reason == {
+        "stage": "split@idc",
+        "kind": "bad_input",
+        "error": "SplitError",
+        "message": "too few cases",
+    }
     with running("split@idc", workspace):
         pass
     assert read_failure("split@idc", workspace) is None
@@ -66,7 +71,10 @@ def test_a_second_process_is_refused_and_the_first_goes_on(
     first = subprocess.Popen([sys.executable, "-c", SLEEPER, str(workspace.root)])
     try:
         wait_for((workspace.root / "started").exists)
-        with pytest.raises(BusyError, match="train@idc-x is running in another process"), running("train@idc-x", workspace):
+        with (
+            pytest.raises(BusyError, match="train@idc-x is running in another process"),
+            running("train@idc-x", workspace),
+        ):
             pass
         assert first.poll() is None
     finally:
@@ -89,7 +97,9 @@ def test_a_stage_ends_within_seconds_of_its_parent(tmp_path: Path, through_shell
         env=os.environ | {"DVC_STAGE": "train@idc-x"},
     )
     wait_for((tmp_path / "started").exists)
-    stage = next(child for child in psutil.Process(parent.pid).children(True) if "stage.py" in str(child.cmdline()[1:2]))
+    stage = next(
+        child for child in psutil.Process(parent.pid).children(True) if "stage.py" in str(child.cmdline()[1:2])
+    )
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     stage.wait(timeout=5)

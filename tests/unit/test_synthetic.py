@@ -191,9 +191,7 @@ def test_labels_of_unseen_cases_can_be_learnt_from_simple_features_but_not_perfe
 
 
 def test_neighbouring_patches_fit_together(default: Archive) -> None:
-    by_place = {
-        (name["case"], int(name["x"]), int(name["y"])): patch.astype(int) for name, patch in default.patches
-    }
+    by_place = {(name["case"], int(name["x"]), int(name["y"])): patch.astype(int) for name, patch in default.patches}
     across, apart = [], []
     for (case, x, y), patch in by_place.items():
         right = by_place.get((case, x + 50, y))

@@ -50,9 +50,7 @@ def test_rounding_to_single_precision_moves_no_patch_across() -> None:
     random = np.random.default_rng(7)
     labels, probabilities = random.integers(0, 2, 500), random.random(500)
     threshold = choose_threshold("youden", labels, probabilities)
-    assert np.array_equal(
-        decide(probabilities, threshold), decide(probabilities.astype(np.float32), threshold)
-    )
+    assert np.array_equal(decide(probabilities, threshold), decide(probabilities.astype(np.float32), threshold))
 
 
 def test_where_calling_everything_is_best_everything_is_called() -> None:

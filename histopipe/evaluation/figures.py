@@ -1,0 +1,201 @@
+"""The pictures of one evaluation, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.metrics import Predictions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CURVE = "#4477AA"  # of Paul Tol's schemes, told apart by colour-blind readers and in grey print
+MARK = "#EE6677"
+REFERENCE = "#888888"
+DPI = 120
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the figures show.
+
+    Attributes:
+        dataset, architecture: what was graded.
+        classes: the negative class, then the positive one.
+        predictions: of the test split, at the locked threshold.
+        metrics: value and interval of each metric.
+        threshold: at or above which a patch is called positive.
+    """
+
+    dataset: str
+    architecture: str
+    classes: tuple[str, str]
+    predictions: Predictions
+    metrics: Mapping[str, Measured]
+    threshold: float
+
+
+def draw_figures(evaluation: Evaluation, tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
+    """Draw every figure into `folder` from the tables `roc`, `precision_recall` and `calibration`.
+
+    Returns:
+        The files written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawings: dict[str, Callable[[], Figure]] = {
+        "roc": lambda: draw_roc(evaluation, tables["roc"]),
+        "precision_recall": lambda: draw_precision_recall(evaluation, tables["precision_recall"]),
+        "confusion": lambda: draw_confusion(evaluation),
+        "calibration": lambda: draw_calibration(evaluation, tables["calibration"]),
+    }
+    return [save_figure(draw(), folder / f"{name}.png") for name, draw in drawings.items()]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure outside pyplot, whose list of open figures would keep it alive."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG that names no software version, so that equal figures are equal files."""
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    return path
+
+
+def draw_roc(evaluation: Evaluation, curve: pd.DataFrame) -> Figure:
+    """ROC curve with the operating point."""
+    figure = new_figure(5.4, 5.6)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle=":", label="chance")
+    axes.plot(curve["fpr"], curve["tpr"], color=CURVE, linewidth=2, label=_named("AUC", evaluation, "roc_auc"))
+    specificity, sensitivity = (evaluation.metrics[name]["value"] or 0.0 for name in ("specificity", "sensitivity"))
+    _mark_operating_point(axes, 1 - specificity, sensitivity, evaluation)
+    axes.set_xlabel(f"1 - specificity ({evaluation.classes[0]} called {evaluation.classes[1]})")
+    axes.set_ylabel(f"sensitivity ({evaluation.classes[1]} found)")
+    _finish_unit_square(axes, "lower right")
+    _title(axes, evaluation, "ROC curve")
+    return figure
+
+
+def draw_precision_recall(evaluation: Evaluation, curve: pd.DataFrame) -> Figure:
+    """Precision-recall curve with the operating point."""
+    figure = new_figure(5.4, 5.6)
+    axes = figure.add_subplot()
+    prevalence = float(evaluation.predictions.labels.mean())
+    axes.axhline(prevalence, color=REFERENCE, linewidth=1, linestyle=":", label=f"chance ({prevalence:.2f} positive)")
+    label = _named("average precision", evaluation, "average_precision")
+    axes.plot(curve["recall"], curve["precision"], color=CURVE, linewidth=2, drawstyle="steps-pre", label=label)
+    precision, sensitivity = (evaluation.metrics[name]["value"] for name in ("precision", "sensitivity"))
+    if precision is not None and sensitivity is not None:
+        _mark_operating_point(axes, sensitivity, precision, evaluation)
+    axes.set_xlabel(f"recall = sensitivity ({evaluation.classes[1]} found)")
+    axes.set_ylabel(f"precision ({evaluation.classes[1]} among those called so)")
+    _finish_unit_square(axes, "lower left")
+    _title(axes, evaluation, "Precision and recall")
+    return figure
+
+
+def draw_confusion(evaluation: Evaluation) -> Figure:
+    """Confusion matrix: patches, and their share of the actual class."""
+    figure = new_figure(5.4, 5.2)
+    axes = figure.add_subplot()
+    counts = np.zeros((2, 2), np.int64)
+    np.add.at(counts, (evaluation.predictions.labels, evaluation.predictions.decisions), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (actual, predicted), share in np.ndenumerate(shares):
+        axes.text(
+            predicted,
+            actual,
+            f"{counts[actual, predicted]:,}\n{share:.1%}",
+            ha="center",
+            va="center",
+            fontsize=15,
+            color="white" if share > 0.55 else "black",
+        )
+    axes.set_xticks([0, 1], evaluation.classes)
+    axes.set_yticks([0, 1], evaluation.classes, rotation=90, va="center")
+    axes.tick_params(length=0)
+    axes.set_xlabel(f"called (threshold {evaluation.threshold:.3f})\n" + _rates(evaluation))
+    axes.set_ylabel("actual")
+    _title(axes, evaluation, "Confusion matrix")
+    return figure
+
+
+def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame) -> Figure:
+    """Reliability diagram above the distribution of the probabilities."""
+    figure = new_figure(5.4, 6.4)
+    axes, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
+    axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle=":", label="perfectly calibrated")
+    label = _named("calibration error", evaluation, "calibration_error")
+    axes.plot(
+        bins["predicted"],
+        bins["observed"],
+        color=CURVE,
+        linewidth=2,
+        marker="o",
+        markersize=5,
+        label=label,
+    )
+    axes.set_ylabel(f"share of {evaluation.classes[1]} among them")
+    _finish_unit_square(axes, "upper left")
+    axes.set_aspect("auto")  # as wide as the panel below, whose axis it shares
+    below.bar(bins["low"], bins["patches"], bins["high"] - bins["low"], align="edge", color=CURVE, edgecolor="white")
+    below.axvline(evaluation.threshold, color=MARK, linewidth=1.5, label=f"threshold {evaluation.threshold:.3f}")
+    below.set_ylabel("patches")
+    below.set_xlabel(f"calibrated probability of {evaluation.classes[1]}")
+    below.spines[["top", "right"]].set_visible(False)
+    below.legend(frameon=False, fontsize=9)
+    _title(axes, evaluation, "Calibration")
+    return figure
+
+
+def with_interval(measured: Measured) -> str:
+    """A value and its interval, as `0.912 [0.880, 0.941]`."""
+    if measured["value"] is None:
+        return "undefined"
+    return f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}]"
+
+
+def _named(name: str, evaluation: Evaluation, metric: str) -> str:
+    return f"{name} {with_interval(evaluation.metrics[metric])}"
+
+
+def _rates(evaluation: Evaluation) -> str:
+    return "\n".join(_named(name, evaluation, name) for name in ("sensitivity", "specificity"))
+
+
+def _mark_operating_point(axes: Axes, x: float, y: float, evaluation: Evaluation) -> None:
+    label = f"threshold {evaluation.threshold:.3f}, from validation"
+    axes.plot([x], [y], marker="o", markersize=9, color=MARK, markeredgecolor="white", linestyle="none", label=label)
+
+
+def _finish_unit_square(axes: Axes, legend: Literal["lower right", "lower left", "upper left"]) -> None:
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#EEEEEE", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(loc=legend, frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
+
+
+def _title(axes: Axes, evaluation: Evaluation, what: str) -> None:
+    cases, patches = evaluation.predictions.case_count, len(evaluation.predictions.labels)
+    axes.set_title(
+        f"{what}: {evaluation.architecture} on {evaluation.dataset}\n"
+        f"test split, {cases:,} cases, {patches:,} patches; 95 % intervals by case",
+        fontsize=10.5,
+        loc="left",
+    )

@@ -1,0 +1,60 @@
+"""Running a trained network over the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from histopipe.errors import EvaluationError
+from histopipe.evaluation.metrics import Numbers
+from histopipe.prediction import logit_network, predict_logits
+from histopipe.store import PatchStore, Rows
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load_network(path: Path) -> keras.Model:
+    """Load a trained network; nothing in the file is run (Keras' `safe_mode`).
+
+    Raises:
+        EvaluationError: the file is missing, damaged, or not a network with the output this project gives its
+            own.
+    """
+    import keras
+
+    from histopipe.architectures.blocks import OUTPUT_LAYER
+
+    stage = f"train@{path.parent.parent.name}-{path.parent.name}"
+    if not path.is_file():
+        raise EvaluationError(f"{path} is missing: run `dvc repro {stage}`")
+    try:
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
+        network.get_layer(OUTPUT_LAYER)
+    except Exception as problem:  # a damaged or foreign file fails in as many ways as there are bytes
+        reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
+        raise EvaluationError(f"{path} can't be loaded ({reason}): run `dvc checkout {path}` or train again") from None
+    return network
+
+
+def finite_logits(network: keras.Model, store: PatchStore, rows: Rows, title: str) -> Numbers:
+    """Log odds of the positive class at `rows` of the store, (rows,).
+
+    Raises:
+        EvaluationError: one of them isn't a number.
+    """
+    logits = predict_logits(logit_network(network), store, rows, title)
+    _require_numbers(logits, store, rows, title)
+    return logits
+
+
+def _require_numbers(logits: Numbers, store: PatchStore, rows: Rows, title: str) -> None:
+    odd = np.flatnonzero(~np.isfinite(logits))
+    if len(odd):
+        first = store.index["file"].iloc[int(rows[odd[0]])]
+        raise EvaluationError(
+            f"{title}: {len(odd):,} of {len(rows):,} predictions are no numbers (first: {first}): "
+            "the training diverged; lower its learning rate and train again"
+        )

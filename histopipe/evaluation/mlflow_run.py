@@ -1,0 +1,71 @@
+"""What an evaluation adds to the MLflow run that training opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histopipe.evaluation.intervals import Measured
+from histopipe.serving.packaging import log_served_model
+
+if TYPE_CHECKING:
+    import keras
+
+SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluation done again logs another
+
+
+def log_evaluation(
+    folder: Path,
+    network: keras.Model,
+    operating_point: dict[str, Any],
+    results: Mapping[str, Any],
+    example: NDArray[np.uint8],
+) -> None:
+    """Log pictures, tables, the served model and the metrics into the active run.
+
+    Threshold and calibration are tags, not params: MLflow refuses to change a param, and an evaluation may be
+    repeated with another rule.
+
+    Args:
+        folder: where the evaluation's files lie.
+        network: as trained.
+        operating_point: content of `operating_point.json`.
+        results: content of `metrics.json`.
+        example: one patch, uint8 (height, width, 3).
+    """
+    import mlflow
+
+    for picture in sorted((folder / "figures").glob("*.png")):
+        mlflow.log_artifact(str(picture), "plots")
+    for name in ("classification_report.txt", "predictions.parquet", "operating_point.json"):
+        mlflow.log_artifact(str(folder / name))
+    tags = {
+        name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
+    }
+    model = log_served_model(network, operating_point, example, tags)
+    mlflow.log_metrics(run_metrics(results), model_id=model.model_id)
+    mlflow.set_tags({**tags, SERVED_MODEL_TAG: model.model_id})
+
+
+def run_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+    """`metrics.json` under MLflow's flat names; what isn't defined is left out.
+
+    Validation goes by `final_validation/`, since `validation/roc_auc` is the history that training logged.
+    """
+    flat: dict[str, float | None] = {
+        "validation/threshold": results["threshold"],
+        "validation/temperature": results["temperature"],
+        "validation/offset": results["offset"],
+        "test/cases": results["cases"],
+        "test/patches": results["patches"],
+    }
+    tested: Mapping[str, Measured] = results["test"]
+    for name, measured in tested.items():
+        flat |= {f"test/{name}": measured["value"]}
+        flat |= {f"test/{name}_{end}": measured[end] for end in ("low", "high")}
+    flat |= {f"final_validation/{name}": value for name, value in results["validation"].items()}
+    return {name: float(value) for name, value in flat.items() if value is not None}

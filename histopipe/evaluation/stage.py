@@ -1,0 +1,213 @@
+"""The evaluate stage: threshold and calibration from validation, then one look at test."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from histopipe.errors import EvaluationError
+from histopipe.evaluation.calibration import Calibration, fit_calibration
+from histopipe.evaluation.intervals import grade
+from histopipe.evaluation.metrics import Predictions, measure
+from histopipe.evaluation.thresholds import choose_threshold, decide
+from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
+from histopipe.params import Params
+from histopipe.paths import Workspace, stage_name
+from histopipe.store import REPORT_FILE, Patches, PatchStore
+
+if TYPE_CHECKING:
+    import keras
+
+GRADED_SPLITS = ("validation", "test")
+
+
+def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+    """Grade one trained network and log it, ready to serve, into its MLflow run.
+
+    Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, the
+    curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't defined, such as precision
+    where nothing is called positive, is null.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        EvaluationError: the network is missing, can't be loaded or was trained on another split; predictions
+            aren't numbers; a patch has no case; a split has one class only.
+    """
+    from histopipe.evaluation.logits import load_network
+    from histopipe.evaluation.mlflow_run import log_evaluation
+    from histopipe.tracking import continued_run
+
+    record = read_run(dataset, architecture, workspace)
+    network = load_network(workspace.model(dataset, architecture) / "model.keras")
+    store = PatchStore.open(workspace.store(dataset))
+    logits = predict_splits(network, store, workspace.split(dataset), f"{dataset} {architecture}")
+    point = operating_point(logits, dataset, params, store)
+    table = graded_table(logits, point)
+    results = grade_table(table, point, record, params)
+    with replaced_folder(workspace.evaluation(dataset, architecture)) as folder:
+        write_outputs(folder, table, point, results, architecture)
+        with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
+            log_evaluation(folder, network, point, results, _example(store, table))
+            write_json(folder / "metrics.json", results | {"run_id": run_id})
+    return results | {"run_id": run_id}
+
+
+def read_run(dataset: str, architecture: str, workspace: Workspace) -> dict[str, Any]:
+    """What `train` left behind, if it was made with the split that lies here now.
+
+    Raises:
+        EvaluationError: the split has changed since, so test cases may have been trained on.
+    """
+    path = workspace.model(dataset, architecture) / "run.json"
+    record: dict[str, Any] = read_json(path)
+    if record["split_digest"] != file_digest(workspace.split(dataset)):
+        raise EvaluationError(
+            f"{path.parent} was trained on another split than {workspace.split(dataset)} now holds: "
+            f"run `dvc repro {stage_name('train', dataset, architecture)}`"
+        )
+    return record
+
+
+def predict_splits(network: keras.Model, store: PatchStore, split: Path, title: str) -> pd.DataFrame:
+    """Predict validation and test.
+
+    Returns:
+        Columns `file,case_id,split,label,logit,row` (place in the store's index), in the store's order.
+
+    Raises:
+        EvaluationError: a patch has no case, a split has one class only, or predictions aren't numbers.
+    """
+    from histopipe.evaluation.logits import finite_logits
+    from histopipe.splitting import split_of_patches
+
+    table = store.index[["file", "case_id", "label"]].copy()
+    table.insert(2, "split", split_of_patches(split, store.index))
+    table["row"] = np.arange(len(table))
+    table = table[table["split"].isin(GRADED_SPLITS)].reset_index(drop=True)
+    require_gradable(table, split)
+    table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"evaluate {title}"))
+    return table
+
+
+def require_gradable(table: pd.DataFrame, origin: Path) -> None:
+    """Check that every patch has a case and each split both classes; `origin` is the split's file.
+
+    Raises:
+        EvaluationError: something is lacking.
+    """
+    nameless = table["case_id"].isna() | (table["case_id"].astype(str).str.strip() == "")
+    if nameless.any():
+        file = table["file"][nameless].iloc[0]
+        raise EvaluationError(f"{int(nameless.sum()):,} patches have no case (first: {file}): run ingest again")
+    for split in GRADED_SPLITS:
+        labels = set(table.loc[table["split"] == split, "label"])
+        if labels != {0, 1}:
+            found = f"only patches of label {labels.pop()}" if labels else "no patches"
+            raise EvaluationError(
+                f"{origin}: the {split} split has {found}: give it cases of both classes "
+                f"(`split.{split}` or `split.scheme` in params.yaml)"
+            )
+
+
+def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: PatchStore) -> dict[str, Any]:
+    """Calibration and threshold, from validation alone, with what else a served model must know."""
+    validation = logits[logits["split"] == "validation"]
+    labels, values = validation["label"].to_numpy(), validation["logit"].to_numpy()
+    calibration = fit_calibration(values, labels)
+    rule = params.evaluate.threshold
+    threshold = choose_threshold(rule, labels, calibration.apply(values))
+    classes = read_json(store.folder / REPORT_FILE)["classes"]
+    return {
+        **calibration._asdict(),
+        "threshold": threshold,
+        "rule": rule,
+        "positive_class": classes[1],
+        "negative_class": classes[0],
+        "data_set": dataset,
+        "patch_size": list(store.patch_size),
+        "resized": _is_resized(dataset, params),
+    }
+
+
+def _is_resized(dataset: str, params: Params) -> bool:
+    """Whether ingest resizes images of other sizes to the stored one; otherwise it pads smaller ones."""
+    from histopipe.datasets import get_dataset, list_datasets
+
+    own = dataset not in list_datasets() or params.dataset(dataset).manifest is not None
+    return own or get_dataset(dataset).resized
+
+
+def graded_table(logits: pd.DataFrame, point: dict[str, Any]) -> pd.DataFrame:
+    """Calibrated probability and decision of each patch."""
+    calibration = Calibration(point["temperature"], point["offset"])
+    probability = calibration.apply(logits["logit"].to_numpy())
+    table = logits.drop(columns="logit")
+    table.insert(4, "probability", probability)
+    table.insert(5, "decision", decide(probability, point["threshold"]))
+    return table
+
+
+def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
+    """The patches of one split, as the metrics take them."""
+    part = table[table["split"] == split]
+    return Predictions.of(part["label"], part["probability"], part["decision"], part["case_id"])
+
+
+def grade_table(table: pd.DataFrame, point: dict[str, Any], record: dict[str, Any], params: Params) -> dict[str, Any]:
+    """Content of `metrics.json`, but for the id of the run that will hold it."""
+    test, validation = predictions_of(table, "test"), predictions_of(table, "validation")
+    return {
+        "test": grade(test, params.evaluate.resamples, params.seed),
+        "validation": {name: _defined(value) for name, value in measure(validation).items()},
+        "threshold": point["threshold"],
+        "temperature": point["temperature"],
+        "offset": point["offset"],
+        "rule": point["rule"],
+        "positive_class": point["positive_class"],
+        "cases": test.case_count,
+        "patches": len(test.labels),
+        "validation_cases": validation.case_count,
+        "validation_patches": len(validation.labels),
+        **{name: record.get(name) for name in ("split_digest", "recipe_digest", "quick", "leaky")},
+    }
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def write_outputs(
+    folder: Path, table: pd.DataFrame, point: dict[str, Any], results: dict[str, Any], architecture: str
+) -> None:
+    """Write everything but `metrics.json` into `folder`."""
+    from histopipe.evaluation import curves
+    from histopipe.evaluation.figures import Evaluation, draw_figures
+
+    classes = (point["negative_class"], point["positive_class"])
+    test = predictions_of(table, "test")
+    tables = {
+        "roc": curves.roc_table(test),
+        "precision_recall": curves.precision_recall_table(test),
+        "confusion": curves.confusion_table(test, classes),
+        "calibration": curves.calibration_table(test),
+    }
+    for name, content in tables.items():
+        content.to_csv(folder / f"{name}.csv", index=False)
+    table.drop(columns="row").to_parquet(folder / "predictions.parquet", index=False)
+    write_json(folder / "operating_point.json", point)
+    write_text(folder / "classification_report.txt", curves.report_text(test, classes))
+    shown = Evaluation(point["data_set"], architecture, classes, test, results["test"], point["threshold"])
+    draw_figures(shown, tables, folder / "figures")
+
+
+def _example(store: PatchStore, table: pd.DataFrame) -> Patches:
+    """The first validation patch: the served model's input example must not come from test."""
+    row = table.loc[table["split"] == "validation", "row"].iloc[0]
+    example: Patches = store.gather(np.array([row]))[0]
+    return example

@@ -1,0 +1,30 @@
+"""Which patches an epoch takes, in which order and with which weights; needs no Keras."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histopipe.store import Rows
+
+
+def epoch_order(rows: Rows, seed: int, epoch: int) -> Rows:
+    """Shuffle `rows` for one epoch (from 0): other epochs differ, the same epoch and seed never do."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.permutation(rows)
+
+
+def cap_rows(rows: Rows, limit: int | None, seed: int) -> Rows:
+    """At most `limit` of `rows`, drawn at random by `seed`, in their old order."""
+    if limit is None or len(rows) <= limit:
+        return rows
+    return np.sort(epoch_order(rows, seed, 0)[:limit])
+
+
+def balanced_weights(labels: NDArray[Any]) -> tuple[float, float]:
+    """Weights of the negative and the positive class: the larger class's count over each class's own."""
+    positive = int(labels.sum())
+    counts = (len(labels) - positive, positive)
+    return max(counts) / counts[0], max(counts) / counts[1]

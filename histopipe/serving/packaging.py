@@ -1,0 +1,106 @@
+"""Putting the served model together and logging it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from histopipe.files import write_json
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow.models import ModelSignature
+    from mlflow.models.model import ModelInfo
+
+CLASSIFIER = Path(__file__).with_name("classifier.py")
+MODEL_NAME = "model"
+
+
+def calibrated(network: keras.Model, temperature: float, offset: float = 0.0) -> keras.Model:
+    """A copy of `network` whose probabilities are calibrated.
+
+    The temperature divides the last layer's kernel and bias and the offset joins the bias, so the copy holds
+    stock layers only and any Keras reads it without this project.
+    """
+    import keras
+
+    from histopipe.architectures.blocks import OUTPUT_LAYER
+
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    output = copy.get_layer(OUTPUT_LAYER)
+    kernel, bias = output.get_weights()
+    output.set_weights([kernel / temperature, bias / temperature + offset])
+    return copy
+
+
+def log_served_model(
+    network: keras.Model, operating_point: dict[str, Any], example: NDArray[np.uint8], tags: dict[str, str]
+) -> ModelInfo:
+    """Log the calibrated model into the active MLflow run, with its signature and an input example.
+
+    Args:
+        network: as trained; the calibration of the operating point is folded into a copy.
+        operating_point: content of `operating_point.json`.
+        example: one patch, uint8 (height, width, 3).
+        tags: of the logged model.
+    """
+    import mlflow
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # four bars for copying one small file
+    with TemporaryDirectory() as folder:
+        file, point = Path(folder) / "model.keras", Path(folder) / "operating_point.json"
+        calibrated(network, operating_point["temperature"], operating_point["offset"]).save(file)
+        write_json(point, operating_point)
+        return mlflow.pyfunc.log_model(
+            name=MODEL_NAME,
+            python_model=str(CLASSIFIER),
+            artifacts={"network": str(file), "operating_point": str(point)},
+            signature=signature(),
+            input_example=pd.DataFrame({"image": [as_text(example)]}),
+            pip_requirements=requirements(),
+            metadata=operating_point,
+            tags=tags,
+        )
+
+
+def signature() -> ModelSignature:
+    """One input `image`: any array of images, pixels or encoded files; out come `probability` and `decision`.
+
+    A tensor of objects is the one type of MLflow 3.17 whose check lets through both what arrays need (four
+    dimensions) and what frames of encoded images need (one); a tensor of uint8 refuses every frame, a column
+    of binary every array. The classifier itself checks each image.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(object), (-1,), "image")]),
+        outputs=Schema([ColSpec("double", "probability"), ColSpec("long", "decision")]),
+    )
+
+
+def requirements() -> list[str]:
+    """What the served model needs, at today's versions; MLflow would take 20 s to infer them."""
+    import keras
+
+    packages = ("keras", keras.backend.backend(), "mlflow", "numpy", "pandas", "pillow")
+    return [f"{package}=={version(package)}" for package in packages]
+
+
+def as_text(patch: NDArray[np.uint8]) -> str:
+    """A patch as a PNG file in base64, as clients send it in JSON."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(patch).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()

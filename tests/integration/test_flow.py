@@ -1,0 +1,93 @@
+"""The Prefect flow against a real Prefect server: the same stages, artifacts to look at, nothing trained twice."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.integration.conftest import Checkout, environment
+
+Make = Callable[..., Checkout]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A Prefect server of its own; yields its API's address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment(tmp_path), stdout=log, stderr=log)
+    try:
+        wait_until_healthy(address, process, tmp_path / "server.log")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            if requests.get(f"{address}/health", timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.3)
+    pytest.fail(log.read_text()[-3000:])
+
+
+def ask(address: str, what: str) -> list[dict[str, Any]]:
+    answer = requests.post(f"{address}/{what}/filter", json={"limit": 200}, timeout=30)
+    answer.raise_for_status()
+    found: list[dict[str, Any]] = answer.json()
+    return found
+
+
+def run_flow(project: Checkout, server: str) -> subprocess.CompletedProcess[str]:
+    reporting = Checkout(project.root, {**project.environment, "PREFECT_API_URL": server})
+    return reporting.run(sys.executable, "-m", "flows.pipeline", "--architectures", "cancernet")
+
+
+def test_the_flow_trains_once_and_shows_what_came_out(checkout: Make, server: str) -> None:
+    project = checkout()
+    first = run_flow(project, server)
+    assert "idc cancernet epoch 2/2" in first.stderr + first.stdout  # the stage's log is streamed
+    record = json.loads((project.root / "models/idc/cancernet/run.json").read_text())
+    assert {run["state_type"] for run in ask(server, "flow_runs")} == {"COMPLETED"}
+    tasks = sorted(run["name"].split("-")[0] for run in ask(server, "task_runs"))
+    assert tasks == ["compare", "evaluate", "fetch", "ingest", "locate", "split", "train"]
+    artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
+    assert artifacts["ingest-idc"] == "table"
+    assert artifacts["comparison-idc"] == "markdown"
+    assert artifacts["comparison-plot-idc"] == "image"
+    assert artifacts["epochs-idc-cancernet"] == "progress"
+
+    second = run_flow(project, server)
+    assert "epoch 1/2" not in second.stderr + second.stdout
+    assert json.loads((project.root / "models/idc/cancernet/run.json").read_text()) == record
+    assert "didn't change" in project.dvc("repro").stdout
+    assert "Running stage" not in project.dvc("repro").stdout
+
+
+def test_the_run_in_mlflow_names_the_flow_run(checkout: Make) -> None:
+    """On the embedded defaults: no server is running."""
+    import mlflow
+
+    project = checkout()
+    project.run(sys.executable, "-m", "flows.pipeline")
+    mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
+    (run,) = mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list")
+    assert len(run.data.tags["prefect_flow_run"]) == 36
