@@ -34,6 +34,19 @@ def list_architectures() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "blocks")
 
 
+def require_architecture(name: str) -> None:
+    """Check that there is an architecture called `name`.
+
+    Raises:
+        ArchitectureError: there is none; the message names the nearest.
+    """
+    known = list_architectures()
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+        raise ArchitectureError(f"unknown architecture {name!r}; {hint}")
+
+
 def build(name: str, **params: Any) -> keras.Model:
     """Build the architecture called `name`.
 
@@ -47,11 +60,7 @@ def build(name: str, **params: Any) -> keras.Model:
     Raises:
         ArchitectureError: no such architecture, or a parameter it doesn't take.
     """
-    known = list_architectures()
-    if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-        raise ArchitectureError(f"unknown architecture {name!r}; {hint}")
+    require_architecture(name)
     importlib.import_module(f"{__name__}.{name}")
     builder = _BUILDERS[name]
     unknown = set(params) - set(inspect.signature(builder).parameters)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,49 +15,15 @@ from histopipe.architectures.blocks import patch_input
 from histopipe.augmentation import RandomAffine
 from histopipe.errors import TrainingError
 from histopipe.loading import PatchBatches
-from histopipe.params import RecipeParams
 from histopipe.prediction import logit_network, predict_logits
 from histopipe.sampling import balanced_weights, epoch_order
-from histopipe.store import PatchStore, Rows
 from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_norm
 from histopipe.training.checkpoint import Progress, all_variables, restore_variables, save_checkpoint
+from histopipe.training.plan import Training
 from histopipe.training.recipe import build_optimizer
 
 if TYPE_CHECKING:
     import keras
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training: what on, what with, and where its checkpoint lies.
-
-    Attributes:
-        name: the recipe's name, as in `params.yaml`.
-        train_rows, validation_rows: positions in the store's index.
-        capped: whether the `quick` caps make it less than its recipe.
-        leaky: whether its split shares cases, so that its scores measure memory.
-    """
-
-    dataset: str
-    name: str
-    recipe: RecipeParams
-    store: PatchStore
-    train_rows: Rows
-    validation_rows: Rows
-    seed: int
-    checkpoints: Path
-    capped: bool
-    leaky: bool
-
-    @property
-    def architecture(self) -> str:
-        """The architecture that the recipe trains."""
-        return self.recipe.architecture or self.name
-
-    @property
-    def title(self) -> str:
-        """How people are told of it."""
-        return f"{self.dataset} {self.name}"
 
 
 def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Progress], None]) -> keras.Model:

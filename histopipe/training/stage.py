@@ -8,24 +8,20 @@ import numpy as np
 import pandas as pd
 
 from histopipe import tracking
-from histopipe.errors import TrainingError
+from histopipe.architectures import require_architecture
 from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags
 from histopipe.params import Params
 from histopipe.paths import Workspace
-from histopipe.sampling import cap_rows
-from histopipe.splitting import read_membership, split_of_patches
-from histopipe.splitting.membership import is_leaky
 from histopipe.store import INDEX_FILE, PatchStore, Rows
 from histopipe.training.checkpoint import Progress, load_progress, training_key
-from histopipe.training.recipe import effective_recipe, is_capped, recipe_digest
+from histopipe.training.plan import Training, plan_training
+from histopipe.training.recipe import recipe_digest
 
 MODEL_FILE = "model.keras"
 
 if TYPE_CHECKING:
     import keras
-
-    from histopipe.training.loop import Training
 
 
 def train(dataset: str, architecture: str, params: Params, workspace: Workspace) -> dict[str, Any]:
@@ -39,13 +35,14 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
     Raises:
         TrainingError: nothing to train on, or the loss is no longer a number.
     """
-    from histopipe.training.loop import run_epochs
-
-    seed_everything(params)
     training = plan_training(dataset, architecture, params, workspace)
+    require_architecture(training.architecture)
+    seed_everything(params)
     key = training_key(recipe_digest(params, architecture), workspace, dataset, training.architecture)
     progress = load_progress(training.checkpoints, key)
     tags = _tags(training, params)
+    from histopipe.training.loop import run_epochs  # loads TensorFlow, after all checks
+
     with tracking.training_run(workspace, dataset, architecture, progress.run_id, tags) as run_id:
         progress.run_id = run_id
         _announce(training, progress)
@@ -67,34 +64,6 @@ def seed_everything(params: Params) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-
-
-def plan_training(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Training:
-    """Gather what a training works on; the test split stays out of sight."""
-    from histopipe.training.loop import Training
-
-    store = PatchStore.open(workspace.store(dataset))
-    splits = split_of_patches(workspace.split(dataset), store.index)
-    limit = params.quick.max_patches if params.quick else None
-    return Training(
-        dataset=dataset,
-        name=architecture,
-        recipe=effective_recipe(params, architecture),
-        store=store,
-        train_rows=_rows(splits, store.index, "train", limit, params.seed),
-        validation_rows=_rows(splits, store.index, "validation", limit, params.seed),
-        seed=params.seed,
-        checkpoints=workspace.checkpoint(dataset, architecture),
-        capped=is_capped(params, architecture, int((splits == "train").sum())),
-        leaky=is_leaky(read_membership(workspace.split(dataset))),
-    )
-
-
-def _rows(splits: pd.Series, index: pd.DataFrame, split: str, limit: int | None, seed: int) -> Rows:
-    rows = cap_rows(np.flatnonzero((splits == split).to_numpy()), limit, seed)
-    if index["label"].iloc[rows].nunique() < 2:
-        raise TrainingError(f"the {split} split has no patches of both classes: change split or quick.max_patches")
-    return rows
 
 
 def _tags(training: Training, params: Params) -> dict[str, str]:

@@ -78,7 +78,7 @@ def one_class(path: Path) -> Path:
         ),
         (truncated, ("locate", "fetch", "ingest"), "truncated"),
         (lambda path: written(path, b""), ("locate", "fetch", "ingest"), "empty"),
-        (lambda path: write_zip(path, {}), ("locate", "fetch", "ingest"), "no files|empty"),
+        (lambda path: write_zip(path, {}), ("locate", "fetch", "ingest"), "without any files|no files|empty"),
         (lambda path: write_zip(path, {"notes.txt": b"x"}), ("ingest",), "holds no patches"),
         (lambda path: write_zip(path, idc_members(cases=2)), ("split",), "2 cases can't be divided"),
         (one_class, ("split",), "a class missing"),
@@ -180,5 +180,6 @@ def test_dvc_and_the_flow_pass_the_reason_on(checkout: Make, tmp_path: Path) -> 
     project = use(checkout(), tmp_path / "missing.zip")
     done = project.run(sys.executable, "-m", "flows.pipeline", check=False)
     assert done.returncode == 2, done.stderr[-3000:]
-    assert "missing.zip" in done.stderr.strip().splitlines()[-1]
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("histopipe: ")]
+    assert "missing.zip" in said
     assert done.stderr.count("Running stage 'locate@idc'") + done.stdout.count("Running stage 'locate@idc'") == 1

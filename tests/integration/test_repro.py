@@ -78,8 +78,9 @@ def check_dvc_views(project: Checkout) -> None:
     assert "evaluations/idc/cancernet/metrics.json" in str(shown)
     project.dvc("plots", "show", "--out", "plots")
     page = (project.root / "plots/index.html").read_text()
-    for name in ("roc.csv", "precision_recall.csv", "confusion.csv", "history.csv"):
-        assert name in page
+    for axis in ("tpr", "recall", "observed", "actual", "validation/roc_auc"):
+        assert f'"title": "{axis}"' in page
+    assert "evaluations_idc_cancernet_figures_roc_png" in page
 
 
 def check_staleness(project: Checkout) -> None:

@@ -1,0 +1,77 @@
+"""What a training works on, decided and checked before TensorFlow is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histopipe.errors import TrainingError
+from histopipe.params import Params, RecipeParams
+from histopipe.paths import Workspace
+from histopipe.sampling import cap_rows
+from histopipe.splitting import read_membership, split_of_patches
+from histopipe.splitting.membership import is_leaky
+from histopipe.store import PatchStore, Rows
+from histopipe.training.recipe import effective_recipe, is_capped
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: what on, what with, and where its checkpoint lies.
+
+    Attributes:
+        name: the recipe's name, as in `params.yaml`.
+        train_rows, validation_rows: positions in the store's index.
+        capped: whether the `quick` caps make it less than its recipe.
+        leaky: whether its split shares cases, so that its scores measure memory.
+    """
+
+    dataset: str
+    name: str
+    recipe: RecipeParams
+    store: PatchStore
+    train_rows: Rows
+    validation_rows: Rows
+    seed: int
+    checkpoints: Path
+    capped: bool
+    leaky: bool
+
+    @property
+    def architecture(self) -> str:
+        """The architecture that the recipe trains."""
+        return self.recipe.architecture or self.name
+
+    @property
+    def title(self) -> str:
+        """How people are told of it."""
+        return f"{self.dataset} {self.name}"
+
+
+def plan_training(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Training:
+    """Gather what a training works on; the test split stays out of sight."""
+    store = PatchStore.open(workspace.store(dataset))
+    splits = split_of_patches(workspace.split(dataset), store.index)
+    limit = params.quick.max_patches if params.quick else None
+    return Training(
+        dataset=dataset,
+        name=architecture,
+        recipe=effective_recipe(params, architecture),
+        store=store,
+        train_rows=_rows(splits, store.index, "train", limit, params.seed),
+        validation_rows=_rows(splits, store.index, "validation", limit, params.seed),
+        seed=params.seed,
+        checkpoints=workspace.checkpoint(dataset, architecture),
+        capped=is_capped(params, architecture, int((splits == "train").sum())),
+        leaky=is_leaky(read_membership(workspace.split(dataset))),
+    )
+
+
+def _rows(splits: pd.Series, index: pd.DataFrame, split: str, limit: int | None, seed: int) -> Rows:
+    rows = cap_rows(np.flatnonzero((splits == split).to_numpy()), limit, seed)
+    if index["label"].iloc[rows].nunique() < 2:
+        raise TrainingError(f"the {split} split has no patches of both classes: change split or quick.max_patches")
+    return rows
