@@ -92,16 +92,20 @@ def finished_runs(workspace: Workspace) -> list[str]:
     return [run.info.run_id for run in tracking._client().search_runs([experiment]) if run.info.status == "FINISHED"]
 
 
-def test_fresh_batch_norm_statistics_are_those_of_the_patches(ready: Workspace) -> None:
-    """Moving averages would still be near their start after a few steps; weights and momentum stay as they are."""
+def test_fresh_batch_norm_statistics_are_those_in_use(ready: Workspace) -> None:
+    """Without dropout, which would shift what the later norms see; weights and settings stay as they are."""
     store, network = PatchStore.open(ready.store("idc")), build("cancernet")
-    norm = next(layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization))
     weights = [variable.numpy() for variable in network.trainable_variables]
-    refresh_batch_norm(network, store, np.arange(144))
-    before_norm = keras.Model(network.inputs, norm.input).predict(store.gather(np.arange(144)), verbose=0)
-    np.testing.assert_allclose(norm.moving_mean, before_norm.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(norm.moving_variance, before_norm.var(axis=(0, 1, 2)), rtol=0.05, atol=1e-5)
-    assert norm.momentum == 0.99
+    refresh_batch_norm(network, store, np.arange(128))
+    patches = store.gather(np.arange(128))
+    norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in (norms[0], norms[-1]):
+        seen = keras.Model(network.input, norm.input).predict(patches, batch_size=128, verbose=0)
+        axes = tuple(range(seen.ndim - 1))
+        np.testing.assert_allclose(norm.moving_mean, seen.mean(axis=axes), rtol=1e-2, atol=1e-3)
+        np.testing.assert_allclose(norm.moving_variance, seen.var(axis=axes), rtol=1e-2, atol=1e-3)
+        assert norm.momentum == 0.99
+    assert [layer.rate for layer in network.layers if isinstance(layer, keras.layers.Dropout)] == [0.25] * 3 + [0.5]
     for before, after in zip(weights, network.trainable_variables, strict=True):
         np.testing.assert_array_equal(before, after)
 
