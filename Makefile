@@ -52,11 +52,15 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check "uv==$(UV)" || true
 	$(call install,-r requirements.lock)
 	$(call install,--no-deps --no-build-isolation -e .)
+	$(call compile)
 	touch $@
 
 $(BIN)/.ready-dev: $(BIN)/.ready requirements-dev.lock
 	$(call install,-r requirements-dev.lock)
+	$(call compile)
 	touch $@
 
 # uv installs in seconds what takes pip minutes; where it can't be had, pip does the same
 install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
+# compiled once here, or else by every process of its own where Python may not write beside its modules
+compile = $(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true

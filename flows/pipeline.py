@@ -6,26 +6,23 @@ to that server, otherwise to a temporary one.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
-from typing import Any
 
 import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from histopipe.errors import HistopipeError, ParamsError
-from histopipe.params import Params, read_params
+from histopipe.params import read_params
 from histopipe.paths import Workspace
 from tasks.data import fetch, ingest, locate, split
 from tasks.evaluation import compare, evaluate
+from tasks.parallel import SideBySide
 from tasks.reproduction import BadInput, StageFailed
 from tasks.training import train
 
 
-@flow(name="histopipe")
+@flow(name="histopipe", task_runner=SideBySide())  # type: ignore[arg-type]
 def pipeline(datasets: list[str] | None = None, architectures: list[str] | None = None) -> None:
     """From raw archives to compared models. Unchanged stages are skipped by DVC.
 
@@ -69,21 +66,6 @@ def chosen(wanted: list[str] | None, known: tuple[str, ...], what: str) -> list[
     return list(wanted or known)
 
 
-def parallel_trainings(params: Params) -> int:
-    """How many trainings may run side by side: `train.parallel`, or one per GPU, or one."""
-    if params.train.parallel != "auto":
-        return params.train.parallel
-    return max(1, _gpus())
-
-
-def _gpus() -> int:
-    """GPUs of this machine, asked of the driver: TensorFlow would take their memory by looking."""
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    answer = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
-
-
 @click.command()
 @click.option("--datasets", "-d", multiple=True, help="Repeat for several; all of params.yaml by default.")
 @click.option("--architectures", "-a", multiple=True, help="Repeat for several; all of params.yaml by default.")
@@ -93,8 +75,7 @@ def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
         params = read_params(Workspace.around().params)
         chosen(list(datasets), params.datasets, "data set")
         chosen(list(architectures), params.architectures, "architecture")
-        runner: Any = ThreadPoolTaskRunner(max_workers=parallel_trainings(params))
-        pipeline.with_options(task_runner=runner)(list(datasets) or None, list(architectures) or None)
+        pipeline(list(datasets) or None, list(architectures) or None)
     except (HistopipeError, StageFailed) as problem:
         click.echo(f"histopipe: {problem}", err=True)
         sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)

@@ -6,25 +6,40 @@ compared, and names are only names.
 
 from __future__ import annotations
 
+import lzma
 import os
 import struct
 import tarfile
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
 
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ArchiveError
 
-MAX_MEMBER_BYTES = 32 * 2**20  # a patch or field of view; a BreakHis image takes 0.5 MB
+MAX_MEMBER_BYTES = 16 * 2**20  # an uncompressed image of 4 million pixels, the most that are decoded, with transparency
+MAX_PACKING_BYTES = 64 * 2**10  # by which packing may lengthen a member; deflate adds 5 bytes to every 16 kB at worst
+MAX_TAR_HEADER_BYTES = 256 * 2**10  # long names and extended attributes, which Linux bounds at 64 kB each
+
+_DAMAGE = (  # what the standard library raises for archives that aren't what they say
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+)
 
 Payload = Callable[[], bytes]
-"""Gives a member's bytes when called, on whichever thread; raises MemberRejected for a damaged member."""
+"""Gives a member's bytes when called, in whichever process; raises MemberRejected for a damaged member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,7 @@ class Member:
 
 
 class Archive(Protocol):
-    """An open archive. Its members' payloads may be read on several threads at once."""
+    """An open archive. Its members' payloads may be sent to other processes."""
 
     @property
     def members(self) -> Sequence[Member]:
@@ -72,13 +87,13 @@ def open_archive(path: Path) -> Archive:
     """
     if path.stat().st_size == 0:
         raise ArchiveError(f"{path} is empty (0 bytes): get the archive again")
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         return ZipArchive(path)
     with path.open("rb") as stream:
         start = stream.read(4)
     if start == b"PK\x03\x04":
         raise ArchiveError(f"{path} is a truncated zip (its directory is missing): download it again")
-    if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start == b"\xfd7zX" or tarfile.is_tarfile(path):
+    if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start == b"\xfd7zX" or _is_plain_tar(path):
         return TarArchive(path)
     raise ArchiveError(f"{path} is neither a zip nor a tar archive: point the source at the archive itself")
 
@@ -87,61 +102,110 @@ def check_member(member: Member) -> None:
     """Refuse members that no patch archive needs.
 
     Raises:
-        MemberRejected: an unsafe path, an encrypted member or one of absurd size.
+        MemberRejected: an unsafe path, a name that isn't text, an encrypted member or one of absurd size.
     """
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in path.parts[0]:
+    if not _is_text(member.name):
+        raise MemberRejected("name is not valid text")
+    folders = member.name.split("/")
+    if folders[0] == "" or folders[-1] == "." or ".." in folders or "\\" in member.name or ":" in folders[0]:
         raise MemberRejected("unsafe path")
     if member.encrypted:
         raise MemberRejected("encrypted")
     if member.size > MAX_MEMBER_BYTES:
         raise MemberRejected("too large for a patch")
+    if member.stored > MAX_MEMBER_BYTES + MAX_PACKING_BYTES:
+        raise MemberRejected("damaged member")
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written down: tar names in another encoding than UTF-8 come with lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _in_one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # one in several parts, of which opening it says more
+        return True
 
 
 class ZipArchive:
-    """A zip file. Members are read by position, so threads neither wait for each other nor list it again."""
+    """A zip file. Members are read by position, so other processes needn't list it again."""
 
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError) as problem:
-            raise ArchiveError(f"{path} is a damaged zip ({problem}): download it again") from None
-        self._file = path.open("rb")
-        self._exclusive = threading.Lock()
-        self.members = [_zip_member(entry) for entry in self._zip.infolist() if not entry.is_dir()]
+        except _DAMAGE as problem:
+            raise ArchiveError(f"{path} is a damaged zip ({_in_one_line(problem)}): download it again") from None
+        self._path = path
+        self._size = path.stat().st_size
+        # not entry.is_dir(), which fails on an empty name
+        self.members = [_zip_member(entry) for entry in self._zip.infolist() if not entry.filename.endswith("/")]
 
     def payloads(self, members: Sequence[Member]) -> Iterator[Payload]:
         """One payload for each member, in any order."""
-        return (partial(self.read, member) for member in members)
-
-    def read(self, member: Member) -> bytes:
-        """Inflate one member.
-
-        Raises:
-            MemberRejected: its header, length or checksum is wrong.
-        """
-        if member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            return self._read_rare(member)
-        header = os.pread(self._file.fileno(), 30, member.offset)
-        if len(header) < 30 or header[:4] != b"PK\x03\x04":
-            raise MemberRejected("damaged member")
-        name_length, extra_length = struct.unpack("<HH", header[26:30])
-        start = member.offset + 30 + name_length + extra_length
-        return _inflated(os.pread(self._file.fileno(), member.stored, start), member)
-
-    def _read_rare(self, member: Member) -> bytes:
-        """Members packed with bzip2 or LZMA: slow, one at a time, through the standard library."""
-        try:
-            with self._exclusive, self._zip.open(member.name) as stream:
-                content = stream.read(member.size + 1)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError):
-            raise MemberRejected("damaged member") from None
-        return _checked(content, member)
+        return (partial(read_zip_member, self._path, self._size, member) for member in members)
 
     def close(self) -> None:
         """Give the file back."""
         self._zip.close()
-        self._file.close()
+        _close_shared()
+
+
+def read_zip_member(path: Path, size: int, member: Member) -> bytes:
+    """Inflate one member of the zip at `path`, which is `size` bytes long.
+
+    Raises:
+        MemberRejected: its place, header, length or checksum is wrong.
+    """
+    if member.offset < 0 or member.offset + member.stored > size:
+        raise MemberRejected("damaged member")
+    if member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return _read_rare(path, member)
+    header = read_range(path, member.offset, 30)
+    if len(header) < 30 or header[:4] != b"PK\x03\x04":
+        raise MemberRejected("damaged member")
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    start = member.offset + 30 + name_length + extra_length
+    return _inflated(read_range(path, start, member.stored), member)
+
+
+def read_range(path: Path, start: int, length: int) -> bytes:
+    """Bytes of a file, which stays open until `close` of its archive or the end of a worker."""
+    return os.pread(_shared_file(path).fileno(), length, start)
+
+
+@lru_cache(maxsize=2)
+def _shared_file(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+@lru_cache(maxsize=2)
+def _shared_zip(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def _close_shared() -> None:
+    _shared_file.cache_clear()
+    _shared_zip.cache_clear()
+
+
+def _read_rare(path: Path, member: Member) -> bytes:
+    """Members packed with bzip2 or LZMA: slowly, through the standard library."""
+    try:
+        with _shared_zip(path).open(member.name) as stream:
+            content = stream.read(member.size + 1)
+    except (*_DAMAGE, MemoryError):  # LZMA members may ask for a dictionary of 4 GiB
+        raise MemberRejected("damaged member") from None
+    return _checked(content, member)
 
 
 def _zip_member(entry: zipfile.ZipInfo) -> Member:
@@ -177,25 +241,25 @@ class TarArchive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("rb")
         self._plain = _is_plain_tar(path)
         try:
-            with tarfile.open(path) as archive:
+            with _opened_tar(path) as archive:
                 self.members = [_tar_member(entry) for entry in archive if entry.isreg()]
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as problem:
-            raise ArchiveError(f"{path} is a truncated or damaged tar ({problem}): download it again") from None
-        if self._plain and self.members and _end(self.members[-1]) > path.stat().st_size:
-            raise ArchiveError(f"{path} is a truncated tar: download it again")
+                if not self._plain:
+                    _read_to_end(archive)
+        except _DAMAGE as problem:
+            what = f"a truncated or damaged tar ({_in_one_line(problem)})"
+            raise ArchiveError(f"{path} is {what}: download it again") from None
 
     def payloads(self, members: Sequence[Member]) -> Iterator[Payload]:
         """One payload for each member; of a compressed tar, read when its turn comes."""
         if self._plain:
-            return (partial(os.pread, self._file.fileno(), member.size, member.offset) for member in members)
+            return (partial(read_range, self._path, member.offset, member.size) for member in members)
         return self._streamed(members)
 
     def _streamed(self, members: Sequence[Member]) -> Iterator[Payload]:
         wanted = {member.offset for member in members}
-        with tarfile.open(self._path) as archive:
+        with _opened_tar(self._path) as archive:
             for entry in archive:
                 if entry.offset_data in wanted and entry.isreg():
                     stream = archive.extractfile(entry)
@@ -203,23 +267,65 @@ class TarArchive:
 
     def close(self) -> None:
         """Give the file back."""
-        self._file.close()
+        _close_shared()
+
+
+_TAR_HEADERS = (  # what stands before a member to say more of it
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+class _TarEntry(tarfile.TarInfo):
+    """A member's header, read without tarfile's leniency.
+
+    tarfile takes a header that it can't read, and a file that just stops, for the end of the archive; the end is
+    a block of zeros. It also reads headers of any length into memory, and goes round in circles after a negative
+    size (CVE-2025-8194).
+    """
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _TarEntry:
+        try:
+            entry = super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as problem:
+            raise tarfile.ReadError(f"{problem} at byte {archive.offset}") from None
+        if entry.size < 0 or archive.offset < entry.offset_data:
+            raise tarfile.ReadError(f"negative size at byte {entry.offset}")
+        return entry
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        # tarfile names this method as the one to override; it sees every header before what belongs to it is read
+        if self.size < 0 or (self.type in _TAR_HEADERS and self.size > MAX_TAR_HEADER_BYTES):
+            raise tarfile.ReadError(f"header of absurd size at byte {self.offset}")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+def _opened_tar(path: Path, mode: Literal["r:*", "r:"] = "r:*") -> tarfile.TarFile:
+    return tarfile.open(path, mode, tarinfo=_TarEntry)
 
 
 def _is_plain_tar(path: Path) -> bool:
     try:
-        with tarfile.open(path, "r:"):
+        with _opened_tar(path, "r:"):
             return True
-    except (tarfile.TarError, OSError, EOFError):
+    except _DAMAGE:
         return False
+
+
+def _read_to_end(archive: tarfile.TarFile) -> None:
+    """Read the padding after the last member: the checksum of the whole, which compression adds, comes after it."""
+    while archive.fileobj and archive.fileobj.read(2**16):
+        pass
 
 
 def _tar_member(entry: tarfile.TarInfo) -> Member:
     return Member(entry.name.removeprefix("./"), entry.size, entry.offset_data, entry.size)
-
-
-def _end(member: Member) -> int:
-    return member.offset + member.stored
 
 
 def _given(content: bytes) -> bytes:

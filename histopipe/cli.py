@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     from histopipe.paths import Workspace
 
 
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room within your quota",
+    errno.EACCES: "allow yourself to read and write there",
+    errno.EROFS: "use a place that can be written",
+    errno.ENOENT: "restore it or correct its path",
+}
+
+
 class Commands(click.Group):
     """Turns errors that a user can mend into one line and an exit code."""
 
@@ -27,21 +37,25 @@ class Commands(click.Group):
         """Run the command; bad input ends with exit code 2, a busy stage with 75."""
         try:
             return super().invoke(context)
-        except HistopipeError as problem:
-            _say(problem)
-            context.exit(2)
-        except BusyError as problem:
-            _say(problem)
-            context.exit(75)
+        except (HistopipeError, BusyError) as problem:
+            said, busy = str(problem), isinstance(problem, BusyError)
         except OSError as problem:
-            if problem.errno is None:
+            said, busy = _remedy(problem), False
+            if not said:
                 raise
-            _say(f"{problem.filename or 'the disk'}: {problem.strerror}: free or mend it and run again")
-            context.exit(2)
+        from histopipe.stages import EXIT_BAD_INPUT, EXIT_BUSY  # not above: it would load psutil for `--help`
+
+        click.echo(f"histopipe: {said}", err=True)
+        return context.exit(EXIT_BUSY if busy else EXIT_BAD_INPUT)
 
 
-def _say(problem: object) -> None:
-    click.echo(f"histopipe: {problem}", err=True)
+def _remedy(problem: OSError) -> str:
+    """One line for a fault of disks and paths that a user can mend; empty for any other."""
+    what = problem.filename or "the disk"
+    remedy = _REMEDIES.get(problem.errno or 0)
+    if remedy is None or (problem.errno == errno.ENOENT and not problem.filename):
+        return ""
+    return f"{what}: {problem.strerror}: {remedy}, then run again"
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,12 +87,25 @@ def _stage(name: str, dataset: str, architecture: str | None = None) -> Iterator
         yield params, workspace
 
 
+def _named(what: str) -> Callable[[click.Context, click.Parameter, str], str]:
+    """A check of an argument that becomes part of file names, made before any file is."""
+
+    def check(context: click.Context, parameter: click.Parameter, name: str) -> str:
+        from histopipe.params import require_name
+
+        if not context.resilient_parsing:
+            require_name(what, name)
+        return name
+
+    return check
+
+
 def _dataset(command: Callable[..., None]) -> Callable[..., None]:
-    return click.argument("dataset")(command)
+    return click.argument("dataset", callback=_named("data set"))(command)
 
 
 def _architecture(command: Callable[..., None]) -> Callable[..., None]:
-    return click.argument("architecture")(command)
+    return click.argument("architecture", callback=_named("architecture"))(command)
 
 
 @main.command()

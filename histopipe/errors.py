@@ -48,6 +48,10 @@ class TrainingError(HistopipeError):
     """A training that can't start or can't go on."""
 
 
+class TrackingError(HistopipeError):
+    """MLflow can't keep the run as it stands."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 

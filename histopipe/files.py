@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from histopipe.errors import HistopipeError
+
+ABANDONED_SECONDS = 3600.0  # a file being written changes far more often; process ids are used again
 
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes the place of `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_files(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
@@ -28,19 +33,80 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well."""
+    """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well.
+
+    One process at a time may replace a folder: what others left beside it is taken for the remains of killed ones.
+    The old folder is there until the new one is complete; after a kill in the moment between, the next start
+    brings it back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in path.parent.glob(f".{path.name}.*.part"):  # of a run that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
+    _restore_folder(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     beside.mkdir()
     try:
         yield beside
-        if path.exists():
-            shutil.rmtree(path)
-        beside.replace(path)
+        _exchange(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Two renames rather than a deletion and one: a kill at any moment leaves one whole version."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+    if os.path.lexists(path):
+        path.rename(aside)
+    try:
+        new.rename(path)
+    except BaseException:
+        if os.path.lexists(aside):
+            aside.rename(path)
+        raise
+    _remove(aside)
+
+
+def _restore_folder(path: Path) -> None:
+    """Delete what killed runs left half-written; bring back an old version whose successor never came."""
+    for _, left_over in _left_over(path, "part"):
+        _remove(left_over)
+    for _, left_over in _left_over(path, "old"):
+        if os.path.lexists(path):
+            _remove(left_over)
+        else:
+            left_over.rename(path)
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder, or the link or file that a user put in its place; what can't be deleted stays for later."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _sweep_files(path: Path) -> None:
+    """Delete what killed runs left of `path`; a live process may be writing its own version right now."""
+    for pid, left_over in _left_over(path, "part"):
+        with suppress(OSError):  # gone by now, or another user's
+            if not _runs(pid) or time.time() - left_over.stat().st_mtime > ABANDONED_SECONDS:
+                left_over.unlink()
+
+
+def _left_over(path: Path, ending: str) -> list[tuple[int, Path]]:
+    """Process ids and paths of what was written beside `path`, in no order."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.{ending}")
+    matches = ((pattern.fullmatch(entry.name), entry) for entry in path.parent.iterdir())
+    return [(int(match[1]), entry) for match, entry in matches if match]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # asks, sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -18,6 +19,9 @@ MAX_PIXELS = 4_000_000  # a patch or field of view; larger ones are slides, whic
 Patch = NDArray[np.uint8]  # (height, width, 3), RGB
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_PIXELS = 41  # where they start behind signature and header, if no other chunk comes between
+_LARGEST_STORED_BLOCK = 0xFFFF
 
 
 def decode_patch(content: bytes) -> Patch:
@@ -57,12 +61,32 @@ def _decode_plain_png(content: bytes) -> Patch:
     width, height = struct.unpack(">II", content[16:24])
     _check_size(width, height)
     try:
-        patch: Patch = imagecodecs.spng_decode(content)
+        patch: Patch = imagecodecs.spng_decode(_stored_png(content, height * (1 + 3 * width)))
     except (RuntimeError, ValueError):
         raise MemberRejected("not a readable image") from None
     if patch.shape != (height, width, 3):  # transparency by a tRNS chunk comes back as a fourth channel
         patch = np.ascontiguousarray(patch[..., :3])
     return patch
+
+
+def _stored_png(content: bytes, size: int) -> bytes:
+    """The same PNG with its `size` bytes of filtered pixels stored rather than deflated.
+
+    libdeflate inflates a patch in half the time that the decoder's zlib takes (22 against 45 us), which is most of the
+    decoding. Only the usual form is rewritten: one small block of pixels between header and end. The stream's checksum
+    stays in place and is checked.
+    """
+    end = _PIXELS + int.from_bytes(content[_PIXELS - 8 : _PIXELS - 4], "big")
+    usual = content[_PIXELS - 4 : _PIXELS] == b"IDAT" and content[end + 4 :] == _PNG_END
+    if not usual or size > _LARGEST_STORED_BLOCK:
+        return content
+    pixels = imagecodecs.deflate_decode(content[_PIXELS:end], out=bytearray(size))
+    if len(pixels) != size:
+        raise ValueError("the pixels don't fill the image")
+    block = struct.pack("<BHH", 1, size, _LARGEST_STORED_BLOCK - size)  # RFC 1951, section 3.2.4: stored, the last one
+    stream = b"".join((b"IDAT\x78\x01", block, pixels, content[end - 4 : end]))
+    length, checksum = struct.pack(">I", len(stream) - 4), struct.pack(">I", zlib.crc32(stream))
+    return b"".join((content[: _PIXELS - 8], length, stream, checksum, _PNG_END))
 
 
 def _check_size(width: int, height: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +17,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 CaseId = Annotated[str, BeforeValidator(str)]  # YAML reads 8863 as a number; a case id is a name
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class Section(BaseModel):
@@ -191,7 +194,9 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
     """
     sections = {key: value for key, value in content.items() if key in Params.model_fields and key != "sources"}
     blocks = {key: value for key, value in content.items() if key not in sections}
-    listed = content.get("datasets") or []
+    listed = content.get("datasets", [])
+    if not isinstance(listed, list | tuple):
+        raise ParamsError(f"{origin}: datasets: a list of names is wanted, such as [idc] (got {listed!r})")
     for key, value in blocks.items():
         if not _is_dataset_block(key, value, listed):
             raise ParamsError(f"{origin}: {_unknown('key', key, [*_section_names(), *_known_datasets()])}")
@@ -201,6 +206,16 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
         raise ParamsError(f"{origin}: {_first_problem(problems)}") from None
     _check_names(params, origin)
     return params
+
+
+def require_name(what: str, name: str) -> None:
+    """Check that `name` could be a `what`'s name at all, before it becomes part of a path.
+
+    Raises:
+        ParamsError: it could not.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ParamsError(f"{name!r} is no {what} name: write lower-case letters, digits and _")
 
 
 def _section_names() -> list[str]:
@@ -213,7 +228,7 @@ def _known_datasets() -> list[str]:
     return list_datasets()
 
 
-def _is_dataset_block(key: str, value: Any, listed: list[str]) -> bool:
+def _is_dataset_block(key: object, value: Any, listed: Sequence[object]) -> bool:
     named = key in listed or key in _known_datasets()
     return named or (isinstance(value, dict) and "manifest" in value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ PARENT_VARIABLE = "HISTOPIPE_PARENT"  # process id of a flow whose end should en
 EXIT_BAD_INPUT = 2
 EXIT_BUSY = 75  # EX_TEMPFAIL: the same command may work later
 EXIT_ORPHANED = 137
+LASTING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS})  # a retry finds the same disk
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh"})
 
@@ -63,22 +65,37 @@ def watch_parents() -> None:
     A killed `dvc` leaves its child running; a second `dvc` would then start a rival on the same output. Commands
     typed by a person are left alone: those may well outlive their terminal.
     """
-    parents = _parents_to_watch()
+    try:
+        parents = _parents_to_watch()
+    except psutil.NoSuchProcess:  # gone before this process was up
+        os._exit(EXIT_ORPHANED)
     if parents:
         threading.Thread(target=_end_without, args=(parents,), name="watch-parents", daemon=True).start()
 
 
 def _parents_to_watch() -> list[psutil.Process]:
+    """The processes this one depends on.
+
+    Raises:
+        psutil.NoSuchProcess: one of them has already ended.
+    """
     parents = []
-    with suppress(psutil.Error, ValueError):
-        if PARENT_VARIABLE in os.environ:
-            parents.append(psutil.Process(int(os.environ[PARENT_VARIABLE])))
+    if os.environ.get(PARENT_VARIABLE, "").isdigit():
+        parents.append(psutil.Process(int(os.environ[PARENT_VARIABLE])))
     if "DVC_STAGE" in os.environ:
         # DVC starts a shell, which may or may not give way to the command itself
         lineage = psutil.Process().parents()
         nearest = next((parent for parent in lineage if parent.name() not in _SHELLS), None)
-        parents += [parent for parent in (*lineage[:1], nearest) if parent is not None and parent.pid > 1]
+        if nearest is None or _adopts_orphans(nearest):
+            raise psutil.NoSuchProcess(os.getppid())
+        parents += [*lineage[:1], nearest]
     return parents
+
+
+def _adopts_orphans(process: psutil.Process) -> bool:
+    """Whether it is the system's first process or a service manager rather than a `dvc` (which may be the first)."""
+    first = process.pid == 1 or process.name().startswith("systemd")
+    return first and not any("dvc" in argument for argument in process.cmdline())
 
 
 def _end_without(parents: list[psutil.Process]) -> None:
@@ -97,16 +114,22 @@ def _alive(process: psutil.Process) -> bool:
 
 def _record_failure(stage: str, workspace: Workspace, problem: BaseException) -> None:
     """DVC answers 255 whatever went wrong, so the reason is left where a task can read it."""
+    reason = {"stage": stage, "kind": failure_kind(problem), "error": type(problem).__name__, "message": str(problem)}
+    with suppress(OSError):  # on a full disk the stage's own error matters more
+        write_json(workspace.failure(stage), reason)
+
+
+def failure_kind(problem: BaseException) -> str:
+    """What sort of failure an exception is, as tasks tell them apart."""
+    if isinstance(problem, OSError) and problem.errno in LASTING_ERRNOS:
+        return "bad_input"
     kinds = (
         (UnreachableError, "unreachable"),
         (HistopipeError, "bad_input"),
         (BusyError, "busy"),
         (KeyboardInterrupt, "interrupted"),
     )
-    kind = next((name for error, name in kinds if isinstance(problem, error)), "error")
-    reason = {"stage": stage, "kind": kind, "error": type(problem).__name__, "message": str(problem)}
-    with suppress(OSError):  # on a full disk the stage's own error matters more
-        write_json(workspace.failure(stage), reason)
+    return next((name for error, name in kinds if isinstance(problem, error)), "error")
 
 
 def read_failure(stage: str, workspace: Workspace) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from histopipe.errors import StoreError
 
 INDEX_FILE = "index.parquet"
 REPORT_FILE = "report.json"
-SHARD_BYTES = 128 * 2**20  # large enough for DVC to hash few files, small enough to build in memory
+SHARD_BYTES = 32 * 2**20  # few files for DVC to hash, yet small enough to build one per core in memory
 
 Patches = NDArray[np.uint8]  # (count, height, width, 3), RGB
 Rows = NDArray[np.int64]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from histopipe.errors import TrackingError
 from histopipe.lineage import lineage_tags
 from histopipe.paths import Workspace
 
@@ -37,12 +39,17 @@ def prepare(workspace: Workspace, dataset: str) -> str:
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri(workspace))
-    lock = workspace.lock("mlflow")
+    lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
     lock.parent.mkdir(parents=True, exist_ok=True)
     # processes that start together race on migrating the database and on creating the experiment
     with FileLock(lock):
         name = experiment_name(dataset)
         experiment = mlflow.get_experiment_by_name(name)
+        if experiment and experiment.lifecycle_stage != "active":
+            raise TrackingError(
+                f"MLflow's experiment {name} was deleted: run "
+                f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
+            )
         identifier = experiment.experiment_id if experiment else mlflow.create_experiment(name, _artifacts(workspace))
     mlflow.set_experiment(experiment_id=identifier)
     return str(identifier)
@@ -59,17 +66,37 @@ def _artifacts(workspace: Workspace) -> str | None:
 def training_run(
     workspace: Workspace, dataset: str, architecture: str, run_id: str | None, tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """Open a run for a training, or go on with the one a killed training left; yields its id."""
+    """Open a run for a training, or go on with the one a killed training left; yields its id.
+
+    Args:
+        run_id: the run that the training's checkpoint names, if there is one.
+        tags: must hold `training_key`: what was left under another key in this checkout is closed as killed.
+    """
     import mlflow
 
-    prepare(workspace, dataset)
+    experiment = prepare(workspace, dataset)
+    own = {**_identity(dataset, architecture), "checkout": f"{socket.gethostname()}:{workspace.root}"}
+    unfinished = _unfinished(experiment, own, tags["training_key"])
+    known = run_id if run_id and _exists(run_id) else unfinished
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
     mlflow.set_system_metrics_samples_before_logging(1)
-    known = run_id if run_id and _exists(run_id) else None
-    name = None if known else architecture
-    with mlflow.start_run(run_id=known, run_name=name, log_system_metrics=True) as run:
-        mlflow.set_tags({**_identity(dataset, architecture), **lineage_tags(workspace, dataset), **tags})
+    # the tags go in with the run itself, so that a kill at any moment leaves one that can be found again
+    start = {"run_id": known} if known else {"run_name": architecture, "tags": own | dict(tags)}
+    with mlflow.start_run(**start, log_system_metrics=True) as run:
+        mlflow.set_tags({**lineage_tags(workspace, dataset), **tags})
         yield run.info.run_id
+
+
+def _unfinished(experiment: str, own: Mapping[str, str], key: str) -> str | None:
+    """The run of the same training that didn't come to its end; those of other ones are closed as killed."""
+    conditions = [f"tags.{name} = '{value}'" for name, value in own.items()]
+    found = None
+    for run in _client().search_runs([experiment], " and ".join(conditions)):
+        if run.data.tags.get("training_key") == key and run.info.status != "FINISHED":
+            found = found or str(run.info.run_id)
+        elif run.info.status == "RUNNING":
+            _client().set_terminated(run.info.run_id, "KILLED")
+    return found
 
 
 @contextmanager

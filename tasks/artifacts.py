@@ -17,6 +17,8 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from tasks.reproduction import task_logger
+
 _EPOCH = re.compile(r"epoch (\d+)/(\d+): ")
 
 
@@ -49,6 +51,9 @@ def epoch_progress(description: str, *key: str) -> Callable[[str], None]:
     def read(line: str) -> None:
         match = _EPOCH.search(line)
         if match:
-            update_progress_artifact(artifact, progress=100.0 * int(match[1]) / int(match[2]))
+            try:
+                update_progress_artifact(artifact, progress=100.0 * int(match[1]) / int(match[2]))
+            except Exception as problem:  # a server that is away for a moment must not end a training
+                task_logger().warning("the progress bar stays behind: %s", problem)
 
     return read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from histopipe.stages import PARENT_VARIABLE, read_failure
 BUSY_PAUSE = 5.0  # seconds between looks at a stage that another process is running
 BUSY_LIMIT = 24 * 3600.0  # the longest training one would wait for
 TAIL_LINES = 20
+BAR_SECONDS = "10"  # between redrawings of progress bars, which nobody watches here
 
 _BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
 
@@ -64,7 +66,7 @@ def reproduce(stage: str, force: bool = False, on_line: Callable[[str], None] | 
         except Busy:
             if time.monotonic() > deadline:
                 raise
-            _logger().info("%s is running in another process; waiting for it", stage)
+            task_logger().info("%s is running in another process; waiting for it", stage)
             time.sleep(BUSY_PAUSE)
 
 
@@ -80,13 +82,11 @@ def _run_once(stage: str, force: bool, on_line: Callable[[str], None] | None) ->
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
     ) as child:
         assert child.stdout is not None
         for line in _lines(child.stdout):
             tail.append(line)
-            _logger().info(line)
+            task_logger().info(line)
             if on_line:
                 on_line(line)
     if child.returncode != 0:
@@ -95,19 +95,24 @@ def _run_once(stage: str, force: bool, on_line: Callable[[str], None] | None) ->
 
 def _environment() -> dict[str, str]:
     """The stage finds its command beside this interpreter, ends when this process does, and tags its run."""
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "PYTHONUNBUFFERED": "1",
-        PARENT_VARIABLE: str(os.getpid()),
-    }
+    environment = (
+        {"TQDM_MININTERVAL": BAR_SECONDS}
+        | os.environ
+        | {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "PYTHONUNBUFFERED": "1",
+            PARENT_VARIABLE: str(os.getpid()),
+        }
+    )
     identifier = flow_run.get_id()
     return environment | ({FLOW_RUN_VARIABLE: identifier} if identifier else {})
 
 
-def _lines(stream: IO[str]) -> Iterator[str]:
+def _lines(stream: IO[bytes]) -> Iterator[str]:
     """Whole lines of a log; of a progress bar, which redraws itself behind carriage returns, the last state."""
-    for line in stream:
-        shown = line.rstrip("\n").split("\r")[-1].rstrip()
+    # newline: otherwise every carriage return would end a line, and every redrawing be one
+    for line in io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="\n"):
+        shown = line.rstrip("\r\n").split("\r")[-1].rstrip()
         if shown:
             yield shown
 
@@ -121,7 +126,8 @@ def _failure(stage: str, workspace: Workspace, tail: list[str]) -> StageFailed:
     return kinds.get(reason["kind"], StageFailed)(f"{stage}: {reason['message'] or reason['error']}")
 
 
-def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+def task_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The log of the task that runs, or a plain one outside of any."""
     try:
         return get_run_logger()
     except MissingContextError:

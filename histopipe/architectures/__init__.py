@@ -67,4 +67,9 @@ def build(name: str, **params: Any) -> keras.Model:
     if unknown:
         accepted = ", ".join(inspect.signature(builder).parameters)
         raise ArchitectureError(f"{name} takes no {', '.join(sorted(unknown))!r} under `model`; it takes {accepted}")
-    return builder(**params)
+    try:
+        return builder(**params)
+    except (ValueError, TypeError, ZeroDivisionError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        values = ", ".join(f"{key} {value!r}" for key, value in params.items())
+        raise ArchitectureError(f"{name} can't be built with {values} under `model`: {reason}") from None

@@ -11,7 +11,8 @@ import re
 
 from histopipe.datasets.layout import Dataset, MemberRejected, PatchName, PublishedCounts
 
-_NAME = re.compile(r"(?P<case>[A-Za-z0-9-]+)_idx\d+_x(?P<x>\d+)_y(?P<y>\d+)_class(?P<label>[01])\.png")
+# nine digits of pixels: the index keeps places as 32-bit integers
+_NAME = re.compile(r"(?P<case>[A-Za-z0-9-]+)_idx[0-9]+_x(?P<x>[0-9]{1,9})_y(?P<y>[0-9]{1,9})_class(?P<label>[01])\.png")
 
 
 def read_name(name: str) -> PatchName | None:

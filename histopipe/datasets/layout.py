@@ -42,7 +42,8 @@ class Dataset:
         kaggle: the data set's handle on Kaggle.
         resized: whether other sizes are resized to `patch_size`; otherwise smaller patches are padded by
             repeating their edge and larger ones are set aside.
-        listed: names that ought to be in the archive, where a manifest says so.
+        listed: names that ought to be in the archive, where a manifest says so; `read_name` is then asked without
+            the folder that wraps the whole archive, if the manifest leaves it out.
     """
 
     name: str

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 
@@ -10,6 +13,9 @@ from histopipe.datasets.layout import Dataset, PatchName
 from histopipe.errors import SourceError
 
 REQUIRED = ("file", "case_id", "label")
+COORDINATES = ("x", "y")
+
+_WHOLE_PIXELS = r"(-?[0-9]{1,9}(\.0*)?)?"  # or nothing; nine digits fit the index's 32-bit integers
 
 
 def manifest_dataset(name: str, manifest: Path, patch_size: tuple[int, int]) -> Dataset:
@@ -19,66 +25,93 @@ def manifest_dataset(name: str, manifest: Path, patch_size: tuple[int, int]) -> 
         SourceError: the manifest is missing or not what it should be; the message names the line.
     """
     patches = _patches(read_manifest(manifest))
-
-    def read_name(member: str) -> PatchName | None:
-        found = patches.get(member)
-        if found is None and "/" in member:  # archives often wrap everything in one folder
-            found = patches.get(member.split("/", 1)[1])
-        return found
-
     return Dataset(
         name=name,
         title=name,
         classes=("negative", "positive"),
         patch_size=patch_size,
-        read_name=read_name,
+        read_name=patches.get,
         listed=frozenset(patches),
         resized=True,
     )
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read and check a manifest; `x` and `y` are added as missing where it has none.
+    """Read and check a manifest; spaces around values are dropped: ` P1` and `P1` must not become two cases.
+
+    Returns:
+        Columns file, case_id, label, x and y (missing where the manifest has none), indexed by line number.
 
     Raises:
-        SourceError: a column is missing, a label isn't 0 or 1, a file is listed twice, a case id is empty.
+        SourceError: a column is missing or stands twice, a row has too many fields, a label isn't 0 or 1, a file or
+            case id is empty, a file is listed twice, a coordinate isn't a whole number.
     """
     try:
-        table = pd.read_csv(path, dtype={"file": str, "case_id": str}, keep_default_na=False, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            table = _read_table(stream, path)
     except FileNotFoundError:
         raise SourceError(f"{path} is missing: check `manifest` in params.yaml") from None
-    except (ValueError, UnicodeDecodeError) as problem:
-        raise SourceError(f"{path} is not a readable CSV table ({problem})".replace("\n", " ")) from None
-    missing = [column for column in REQUIRED if column not in table]
+    except (ValueError, csv.Error) as problem:
+        raise SourceError(f"{path} is not a readable CSV table ({' '.join(str(problem).split())})") from None
+    _check_rows(table, path)
+    pixels = {column: pd.to_numeric(table[column].mask(table[column] == "")).astype("Int32") for column in COORDINATES}
+    return table.assign(label=table["label"].astype("int8"), **pixels)
+
+
+def _read_table(stream: TextIO, path: Path) -> pd.DataFrame:
+    rows = _filled_rows(stream)
+    _, header = next(rows, (1, []))
+    columns = [column.strip() for column in header]
+    _check_columns(columns, path)
+    places = {name: columns.index(name) for name in (*REQUIRED, *COORDINATES) if name in columns}
+    lines, values = [], []
+    for line, row in rows:
+        if len(row) > len(columns):
+            what = f"{len(row)} fields, but the header names {len(columns)} columns"
+            raise SourceError(f"{path}, line {line}: {what}: put values that hold a comma in quotes")
+        filled = row + [""] * (len(columns) - len(row))
+        lines.append(line)
+        values.append([filled[place].strip() for place in places.values()])
+    table = pd.DataFrame(values, index=lines, columns=list(places), dtype=str)
+    return table.reindex(columns=[*REQUIRED, *COORDINATES], fill_value="")
+
+
+def _filled_rows(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Rows that aren't blank, each with the line it starts on."""
+    reader = csv.reader(stream, strict=True)
+    line = 1
+    for row in reader:
+        if any(field.strip() for field in row):
+            yield line, row
+        line = reader.line_num + 1
+
+
+def _check_columns(columns: Sequence[str], path: Path) -> None:
+    if not columns:
+        raise SourceError(f"{path} is not a readable CSV table (it is empty)")
+    missing = [column for column in REQUIRED if column not in columns]
     if missing:
         raise SourceError(f"{path} has no column {', '.join(missing)}: a manifest needs file,case_id,label[,x,y]")
-    _check_rows(table, path)
-    for column in ("x", "y"):
-        if column not in table:
-            table[column] = pd.NA
-        table[column] = _coordinates(table[column], path)
-    return table
+    for column in (*REQUIRED, *COORDINATES):
+        if columns.count(column) > 1:
+            raise SourceError(f"{path} has {columns.count(column)} columns called {column}: leave one of them")
 
 
 def _check_rows(table: pd.DataFrame, path: Path) -> None:
     if table.empty:
         raise SourceError(f"{path} lists no files: add a row per image")
     faults = {
-        "label is not 0 or 1": ~table["label"].astype(str).isin(["0", "1"]),
-        "case_id is empty": table["case_id"].str.strip() == "",
+        "file is empty": table["file"] == "",
+        "case_id is empty": table["case_id"] == "",
+        "label is not 0 or 1": ~table["label"].isin(["0", "1"]),
         "file is listed twice": table["file"].duplicated(),
+        "column x holds something else than whole pixels": ~table["x"].str.fullmatch(_WHOLE_PIXELS),
+        "column y holds something else than whole pixels": ~table["y"].str.fullmatch(_WHOLE_PIXELS),
     }
     for fault, rows in faults.items():
         if rows.any():
-            line = int(rows.to_numpy().argmax()) + 2  # line 1 is the header
-            raise SourceError(f"{path}, line {line}: {fault} ({table['file'].iloc[line - 2]}): mend the table")
-
-
-def _coordinates(column: pd.Series, path: Path) -> pd.Series:
-    try:
-        return pd.to_numeric(column.replace("", pd.NA)).astype("Int32")
-    except (ValueError, TypeError):
-        raise SourceError(f"{path}: column {column.name} holds something else than whole pixels") from None
+            line = rows.idxmax()
+            raise SourceError(f"{path}, line {line}: {fault} ({table.at[line, 'file']!r}): mend the table")
 
 
 def _patches(table: pd.DataFrame) -> dict[str, PatchName]:

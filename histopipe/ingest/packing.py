@@ -3,37 +3,70 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histopipe.archives import Archive, Payload
 from histopipe.datasets import Dataset, MemberRejected
 from histopipe.images import Patch, decode_patch, pad_patch, resize_patch
-from histopipe.ingest.plan import Plan, Planned, SetAside
+from histopipe.ingest.plan import Plan, Planned
 from histopipe.store import Patches, shard_length, shard_name
+from histopipe.workers import Workers, available_cores
 
-CHUNK_BYTES = 4 * 2**20  # pixels one thread decodes at a time; a few of them are in flight per core
+PAYLOAD_BYTES = 32 * 2**20  # of encoded members for one shard; those of a compressed tar are held in memory
+BYTES_PER_WORKER = 60 * 2**20  # about as much as is decoded while another process starts
+BLOCK_BYTES = 2**20  # pixels that are summed up while they are still in a core's cache
+
+COLUMNS = ["file", "case_id", "label", "x", "y", "width", "height", "digest"]
+COLOURS = [f"{colour}_{statistic}" for statistic in ("mean", "std") for colour in ("red", "green", "blue")]
+TYPES = {"label": "int8", "x": "Int32", "y": "Int32", "width": "int32", "height": "int32"}
+
+Row = tuple[object, ...]
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Decoded patches, their rows of the index, and the members that turned out unusable."""
+class ShardTask:
+    """Members that one process decodes and writes as one shard."""
 
-    patches: Patches
-    rows: pd.DataFrame
+    path: Path
+    planned: list[Planned]
+    payloads: list[Payload]
+    patch_size: tuple[int, int]
+    resized: bool
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What became of a task; the pixels went into its file.
+
+    Attributes:
+        rows: values of `COLUMNS`, one tuple per patch, in the order of the file.
+        colours: values of `COLOURS`, (rows, 6) float32.
+        rejected: reason and name of each unusable member.
+    """
+
+    path: Path
+    rows: list[Row]
+    colours: NDArray[np.float32]
     rejected: list[tuple[str, str]]
 
 
-def pack(archive: Archive, plan: Plan, dataset: Dataset, folder: Path) -> pd.DataFrame:
+def shard_workers(archive: Path) -> Workers[ShardTask, Shard]:
+    """As many processes as there are cores and, by the archive's size, work for."""
+    return Workers(write_shard, min(available_cores(), 1 + archive.stat().st_size // BYTES_PER_WORKER))
+
+
+def pack(
+    archive: Archive, plan: Plan, dataset: Dataset, folder: Path, workers: Workers[ShardTask, Shard]
+) -> pd.DataFrame:
     """Write the planned patches as shards into `folder`.
 
     Members that can't be decoded are added to the plan's `set_aside`.
@@ -41,121 +74,89 @@ def pack(archive: Archive, plan: Plan, dataset: Dataset, folder: Path) -> pd.Dat
     Returns:
         The index: one row per patch, in the order of the shards.
     """
-    writer = ShardWriter(folder, dataset.patch_size)
+    index: list[pd.DataFrame] = []
     with tqdm(total=len(plan.patches), desc=f"ingest {dataset.name}", unit="patch", unit_scale=True) as bar:
-        for chunk in _decoded(archive, plan.patches, dataset):
-            writer.write(chunk)
-            _note(chunk, plan.set_aside)
-            bar.update(len(chunk.rows) + len(chunk.rejected))
-    return writer.finish()
+        for shard in workers.in_order(_tasks(archive, plan.patches, dataset, folder)):
+            for reason, file in shard.rejected:
+                plan.set_aside.add(reason, file)
+            if shard.rows:
+                index.append(_numbered(shard, len(index)))
+            bar.update(len(shard.rows) + len(shard.rejected))
+    return pd.concat(index, ignore_index=True) if index else pd.DataFrame(columns=[*COLUMNS, *COLOURS, "shard", "row"])
 
 
-def _note(chunk: Chunk, set_aside: SetAside) -> None:
-    for reason, file in chunk.rejected:
-        set_aside.add(reason, file)
-
-
-def _decoded(archive: Archive, planned: Sequence[Planned], dataset: Dataset) -> Iterator[Chunk]:
-    """Chunks in order. Threads suffice: inflating, decoding and hashing all release the interpreter's lock."""
-    workers = available_cores()
-    length = max(1, CHUNK_BYTES // (dataset.patch_size[0] * dataset.patch_size[1] * 3))
+def _tasks(archive: Archive, planned: Sequence[Planned], dataset: Dataset, folder: Path) -> Iterator[ShardTask]:
     payloads = archive.payloads([one.member for one in planned])
-    pending: deque[Future[Chunk]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="ingest") as pool:
-        for start in range(0, len(planned), length):
-            part = planned[start : start + length]
-            pending.append(pool.submit(_decode_chunk, part, list(islice(payloads, len(part))), dataset))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    for number, part in enumerate(_parts(planned, shard_length(dataset.patch_size))):
+        path = folder / shard_name(number)
+        yield ShardTask(path, part, list(islice(payloads, len(part))), dataset.patch_size, dataset.resized)
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _parts(planned: Sequence[Planned], most: int) -> Iterator[list[Planned]]:
+    """Runs of at most `most` members and `PAYLOAD_BYTES`."""
+    part: list[Planned] = []
+    size = 0
+    for one in planned:
+        if part and (len(part) == most or size + one.member.size > PAYLOAD_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(one)
+        size += one.member.size
+    if part:
+        yield part
 
 
-def _decode_chunk(planned: Sequence[Planned], payloads: Sequence[Payload], dataset: Dataset) -> Chunk:
-    patches = np.empty((len(planned), *dataset.patch_size, 3), np.uint8)
-    rows: list[tuple[object, ...]] = []
+def _numbered(shard: Shard, number: int) -> pd.DataFrame:
+    """The shard's part of the index; its file takes the next number, which is its own unless one before was empty."""
+    shard.path.rename(shard.path.with_name(shard_name(number)))
+    rows = pd.DataFrame(shard.rows, columns=COLUMNS).astype(TYPES)
+    rows[COLOURS] = shard.colours
+    return rows.assign(shard=np.int32(number), row=np.arange(len(rows), dtype=np.int32))
+
+
+def write_shard(task: ShardTask) -> Shard:
+    """Read and decode a task's members and write those that can be used as one array."""
+    patches = np.empty((len(task.planned), *task.patch_size, 3), np.uint8)
+    rows: list[Row] = []
     rejected: list[tuple[str, str]] = []
-    for one, payload in zip(planned, payloads, strict=True):
+    fit = resize_patch if task.resized else pad_patch
+    for one, payload in zip(task.planned, task.payloads, strict=True):
         try:
             patch = decode_patch(payload())
-            patches[len(rows)] = fit_patch(patch, dataset)
+            patches[len(rows)] = fit(patch, task.patch_size)
         except MemberRejected as reason:
             rejected.append((str(reason), one.member.name))
             continue
         rows.append(_row(one, patch))
     kept = patches[: len(rows)]
-    return Chunk(kept, _with_colour(pd.DataFrame(rows, columns=_COLUMNS), kept), rejected)
+    if rows:
+        np.save(task.path, kept, allow_pickle=False)
+    return Shard(task.path, rows, colour_statistics(kept), rejected)
 
 
-def fit_patch(patch: Patch, dataset: Dataset) -> Patch:
-    """Bring a patch to the size at which the data set is stored.
-
-    Raises:
-        MemberRejected: it is larger than this data set's patches can be.
-    """
-    if dataset.resized:
-        return resize_patch(patch, dataset.patch_size)
-    return pad_patch(patch, dataset.patch_size)
-
-
-_COLUMNS = ["file", "case_id", "label", "x", "y", "width", "height", "digest"]
-
-
-def _row(planned: Planned, patch: Patch) -> tuple[object, ...]:
+def _row(planned: Planned, patch: Patch) -> Row:
     name = planned.name
     height, width = patch.shape[:2]
     digest = hashlib.sha256(np.ascontiguousarray(patch).data).hexdigest()[:32]
     return planned.member.name, name.case_id, name.label, name.x, name.y, width, height, digest
 
 
-def _with_colour(rows: pd.DataFrame, patches: Patches) -> pd.DataFrame:
-    """Add mean and standard deviation of each channel: what drift is later measured by."""
-    pixels = patches.reshape(len(patches), -1, 3)
-    for channel, colour in enumerate(("red", "green", "blue")):
-        values = pixels[..., channel]
-        rows[f"{colour}_mean"] = values.mean(axis=1, dtype=np.float32) if len(rows) else np.empty(0, np.float32)
-        rows[f"{colour}_std"] = values.std(axis=1, dtype=np.float32) if len(rows) else np.empty(0, np.float32)
-    return rows
+def colour_statistics(patches: Patches) -> NDArray[np.float32]:
+    """Mean and standard deviation of each channel, (patches, 6): what drift is later measured by."""
+    pixels = patches.shape[1] * patches.shape[2]
+    block = max(1, BLOCK_BYTES // (3 * pixels))
+    found = np.empty((len(patches), len(COLOURS)), np.float32)
+    for start in range(0, len(patches), block):
+        part = patches[start : start + block]
+        means = _channel_sums(part) / pixels
+        squares = _channel_sums(np.square(part, dtype=np.uint16)) / pixels
+        found[start : start + block, :3] = means
+        found[start : start + block, 3:] = np.sqrt(squares - np.square(means))
+    return found
 
 
-class ShardWriter:
-    """Collects patches until a shard is full, then writes it."""
-
-    def __init__(self, folder: Path, patch_size: tuple[int, int]) -> None:
-        self._folder = folder
-        self._shard = np.empty((shard_length(patch_size), *patch_size, 3), np.uint8)
-        self._filled = 0
-        self._number = 0
-        self._rows: list[pd.DataFrame] = []
-
-    def write(self, chunk: Chunk) -> None:
-        """Append a chunk, which may end in a later shard than it starts in."""
-        done = 0
-        while done < len(chunk.rows):
-            count = min(len(self._shard) - self._filled, len(chunk.rows) - done)
-            self._shard[self._filled : self._filled + count] = chunk.patches[done : done + count]
-            places = np.arange(self._filled, self._filled + count, dtype=np.int32)
-            rows = chunk.rows.iloc[done : done + count].assign(shard=np.int32(self._number), row=places)
-            self._rows.append(rows)
-            self._filled += count
-            done += count
-            if self._filled == len(self._shard):
-                self._flush()
-
-    def _flush(self) -> None:
-        np.save(self._folder / shard_name(self._number), self._shard[: self._filled], allow_pickle=False)
-        self._number += 1
-        self._filled = 0
-
-    def finish(self) -> pd.DataFrame:
-        """Write the last shard and return the index."""
-        if self._filled:
-            self._flush()
-        index = pd.concat(self._rows, ignore_index=True) if self._rows else pd.DataFrame(columns=_COLUMNS)
-        integers = {"label": "int8", "x": "Int32", "y": "Int32", "width": "int32", "height": "int32"}
-        return index.astype(integers)
+def _channel_sums(values: NDArray[Any]) -> NDArray[np.uint64]:
+    """Exact sums over each patch, (patches, 3). Rows are added up first: numpy is slow over the last axis of three."""
+    count, height, width, _ = values.shape
+    columns = np.add.reduce(values.reshape(count, height, 3 * width), axis=1, dtype=np.uint32)
+    return columns.reshape(count, width, 3).sum(axis=1, dtype=np.uint64)

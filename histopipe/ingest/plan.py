@@ -11,6 +11,7 @@ from histopipe.datasets import Dataset, MemberRejected, PatchName
 
 NOT_A_PATCH = "not a patch file"
 SECOND_COPY = "second copy"
+MACOS_FOLDER = "__MACOSX/"  # which macOS puts beside the folder that a user packed
 HARMLESS = frozenset({NOT_A_PATCH, SECOND_COPY})  # reasons that say nothing against the archive
 
 
@@ -21,8 +22,8 @@ class SetAside:
     files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, reason: str, file: str) -> None:
-        """Note one member."""
-        self.files[reason].append(file)
+        """Note one member; of a name that isn't text, what can't be written down is escaped."""
+        self.files[reason].append(file.encode("utf-8", "backslashreplace").decode())
 
     @property
     def bad(self) -> int:
@@ -49,27 +50,42 @@ class Plan:
 def plan_ingest(members: Sequence[Member], dataset: Dataset) -> Plan:
     """Sort an archive's members into patches and those set aside."""
     set_aside = SetAside()
-    candidates = list(_named(members, dataset, set_aside))
+    wrapper = "" if dataset.listed is None else _wrapper(members, dataset.listed)
+    candidates = list(_named(members, dataset, wrapper, set_aside))
     if dataset.listed is None:
         candidates = _without_copies(candidates, set_aside)
         candidates = _without_contradictions(candidates, set_aside)
     else:
-        _note_missing(dataset.listed, members, set_aside)
+        _note_missing(dataset.listed, members, wrapper, set_aside)
     return Plan(candidates, set_aside)
 
 
-def _named(members: Iterable[Member], dataset: Dataset, set_aside: SetAside) -> Iterable[Planned]:
+def _wrapper(members: Iterable[Member], listed: frozenset[str]) -> str:
+    """The folder, with its slash, that holds everything in the archive and that the manifest leaves out.
+
+    Empty where the manifest names any member in full, or where members lie in several folders: which of them a row
+    without a folder means would be a guess.
+    """
+    names = [member.name for member in members if not member.name.startswith(MACOS_FOLDER)]
+    folders = {name.partition("/")[0] for name in names}
+    if len(folders) != 1 or any(name in listed for name in names):
+        return ""
+    return f"{folders.pop()}/"
+
+
+def _named(members: Iterable[Member], dataset: Dataset, wrapper: str, set_aside: SetAside) -> Iterable[Planned]:
     seen: set[str] = set()
     for member in members:
+        file = member.name.removeprefix(wrapper)
         try:
             check_member(member)
-            name = dataset.read_name(member.name)
-            if name is not None and member.name in seen:
+            name = dataset.read_name(file)
+            if name is not None and file in seen:
                 raise MemberRejected("name stands twice in the archive")
         except MemberRejected as reason:
             set_aside.add(str(reason), member.name)
             continue
-        seen.add(member.name)
+        seen.add(file)
         if name is None:
             set_aside.add(NOT_A_PATCH, member.name)
         else:
@@ -86,8 +102,8 @@ def _without_copies(candidates: list[Planned], set_aside: SetAside) -> list[Plan
         first = kept.setdefault(_last_name(planned), planned)
         if first is not planned:
             set_aside.add(_why_copy(first.member, planned.member), planned.member.name)
-    chosen = {planned.member.offset for planned in kept.values()}
-    return [planned for planned in candidates if planned.member.offset in chosen]
+    chosen = {planned.member.name for planned in kept.values()}  # not offset: entries of a zip may share one
+    return [planned for planned in candidates if planned.member.name in chosen]
 
 
 def _last_name(planned: Planned) -> str:
@@ -117,8 +133,7 @@ def _place(planned: Planned) -> tuple[str, int | None, int | None]:
     return planned.name.case_id, planned.name.x, planned.name.y
 
 
-def _note_missing(listed: frozenset[str], members: Sequence[Member], set_aside: SetAside) -> None:
-    present = {member.name for member in members}
-    present |= {name.split("/", 1)[1] for name in present if "/" in name}
+def _note_missing(listed: frozenset[str], members: Iterable[Member], wrapper: str, set_aside: SetAside) -> None:
+    present = {member.name.removeprefix(wrapper) for member in members}
     for file in sorted(listed - present):
         set_aside.add("listed in the manifest but not in the archive", file)

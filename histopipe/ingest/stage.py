@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,14 @@ from histopipe.datasets.manifest import manifest_dataset
 from histopipe.errors import ArchiveError
 from histopipe.files import read_json, replaced_folder, require_disk, write_json
 from histopipe.images import decode_patch
-from histopipe.ingest.packing import pack
+from histopipe.ingest.packing import Shard, ShardTask, pack, shard_workers
 from histopipe.ingest.plan import Plan, plan_ingest
 from histopipe.ingest.report import build_report
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.sources.archive_file import archive_in
 from histopipe.store import INDEX_FILE, REPORT_FILE
+from histopipe.workers import Workers
 
 MAX_INFERRED_SIDE = 256  # pixels; larger images of an own data set are shrunk unless `patch_size` says otherwise
 SIZE_SAMPLE = 64
@@ -38,14 +42,25 @@ def ingest(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]
         HistopipeError: the disk is too full.
     """
     archive_path = archive_in(workspace.raw(dataset))
-    archive = open_archive(archive_path)
-    try:
+    with (
+        _collector_paused(),
+        shard_workers(archive_path) as workers,
+        closing(open_archive(archive_path)) as archive,
+    ):
         described = describe(dataset, params, workspace, archive)
         plan = plan_ingest(archive.members, described)
         _require_patches(plan, archive, archive_path)
-        return _pack(archive, plan, described, params, workspace, archive_path)
+        return _pack(archive, plan, described, params, workspace, archive_path, workers)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Listing makes objects by the hundred thousand, and the cycle collector would walk them again and again."""
+    gc.disable()
+    try:
+        yield
     finally:
-        archive.close()
+        gc.enable()
 
 
 def describe(dataset: str, params: Params, workspace: Workspace, archive: Archive) -> Dataset:
@@ -74,13 +89,19 @@ def _usual_size(archive: Archive, dataset: Dataset) -> tuple[int, int]:
 
 
 def _pack(
-    archive: Archive, plan: Plan, dataset: Dataset, params: Params, workspace: Workspace, path: Path
+    archive: Archive,
+    plan: Plan,
+    dataset: Dataset,
+    params: Params,
+    workspace: Workspace,
+    path: Path,
+    workers: Workers[ShardTask, Shard],
 ) -> dict[str, Any]:
     folder = workspace.store(dataset.name)
     planned = len(plan.patches)
     require_disk(folder, int(1.05 * planned * np.prod(dataset.patch_size) * 3), f"the store of {planned:,} patches")
     with replaced_folder(folder) as beside:
-        index = pack(archive, plan, dataset, beside)
+        index = pack(archive, plan, dataset, beside, workers)
         index.to_parquet(beside / INDEX_FILE, index=False)
         report = build_report(dataset, index, plan.set_aside, len(archive.members))
         _require_quality(report, planned, params, path)

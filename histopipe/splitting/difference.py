@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def moved_cases(dataset: str, revision: str, workspace: Workspace) -> str:
 
 def _fetch(path: Path, revision: str, workspace: Workspace, target: Path) -> Path:
     relative = path.relative_to(workspace.root).as_posix()
-    command = ["dvc", "get", ".", relative, "--rev", revision, "--out", str(target), "--quiet"]
+    # by this interpreter: `dvc` may not be on the path where the virtual environment isn't activated
+    command = [sys.executable, "-m", "dvc", "get", ".", relative, "--rev", revision, "--out", str(target), "--quiet"]
     result = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         reason = (result.stderr.strip() or "no such revision").splitlines()[-1]

@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 
 from histopipe.errors import SplitError
-from histopipe.files import read_json, write_json, write_text
+from histopipe.files import write_json, write_text
 from histopipe.params import Params, SplitParams
 from histopipe.paths import Workspace
 from histopipe.splitting.assignment import assign_cases, assign_folds, assign_patches
 from histopipe.splitting.canonical import assign_canonical
 from histopipe.splitting.membership import SPLITS, assert_disjoint, is_leaky
+from histopipe.splitting.record import known_cases, require_record, used_settings
 from histopipe.splitting.summary import plot_summary, summarise
 from histopipe.store import read_index
 
@@ -28,16 +29,18 @@ def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
         The summary table: one row per split.
 
     Raises:
-        SplitError: the cases can't be divided as asked, or a split would lack a class.
+        SplitError: the cases can't be divided as asked, a split would lack a class, or known cases would move
+            because their record wasn't pulled.
     """
     index = _taking_part(dataset, params, read_index(workspace.store(dataset)))
-    settings = _settings(params)
-    known = _known_cases(workspace, dataset, settings)
+    settings = used_settings(params)
+    known = known_cases(workspace, dataset, settings)
     membership = _divide(dataset, params.split, params.seed, index, known)
     path = workspace.split(dataset)
     assert_disjoint(membership, path)
     summary = summarise(membership, index)
     _require_classes(summary, dataset)
+    require_record(dataset, _as_csv(membership), params, workspace)
     if is_leaky(membership):
         LOG.warning("%s: split.scheme random shares cases between splits; every run it feeds is tagged leaky", dataset)
     _write(workspace, dataset, membership, settings, known, summary)
@@ -57,20 +60,6 @@ def _taking_part(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFr
             f"add cases (at least {MIN_CASES}, with both classes in each split)"
         )
     return kept
-
-
-def _settings(params: Params) -> dict[str, Any]:
-    """What a known case's membership depends on; where it changes, cases are dealt out anew."""
-    return {"seed": params.seed, **params.split.model_dump()}
-
-
-def _known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) -> dict[str, str]:
-    """Groups of cases assigned before under the same settings, also of cases that have gone since."""
-    record = workspace.split_record(dataset)
-    if not record.exists():
-        return {}
-    before = read_json(record)
-    return dict(before["cases"]) if before.get("settings") == settings else {}
 
 
 def _divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, known: dict[str, str]) -> pd.DataFrame:
@@ -129,7 +118,11 @@ def _write(
     }
     write_json(workspace.split_record(dataset), record)
     plot_summary(summary, dataset, workspace.split_plot(dataset))
-    write_text(workspace.split(dataset), membership.to_csv(index=False, lineterminator="\n"))
+    write_text(workspace.split(dataset), _as_csv(membership))
+
+
+def _as_csv(membership: pd.DataFrame) -> str:
+    return membership.to_csv(index=False, lineterminator="\n")
 
 
 def _groups(membership: pd.DataFrame) -> dict[str, str]:

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import signal
-import threading
 import zipfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +15,7 @@ from histopipe.files import replaced_file, require_disk
 from histopipe.synthetic.anatomy import PATCH
 from histopipe.synthetic.plan import CasePlan, SyntheticSlides, plan_cases
 from histopipe.synthetic.slides import Patch, draw_slide
+from histopipe.workers import Workers, available_cores
 
 NESTED_FOLDER = "IDC_regular_ps50_idx5"
 
@@ -63,9 +58,12 @@ def write_archive(
     plans = plan_cases(slides)
     with _explained(path):
         require_disk(path.parent, _MEMBER_BYTES * slides.patches, f"{path.name}: {slides.patches} patches")
-        with replaced_file(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
-            drawn = _drawn(plans, workers or _default_workers(slides))
-            return _write_members(archive, drawn, slides, progress)
+        with (
+            replaced_file(path) as beside,
+            zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive,
+            Workers(draw_case, workers or _default_workers(slides)) as drawing,
+        ):
+            return _write_members(archive, drawing.in_order(plans), slides, progress)
 
 
 @contextmanager
@@ -75,15 +73,10 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as problem:
         reason = problem.strerror or problem
         raise HistopipeError(f"{path} can't be written ({reason}): choose a place that can") from None
-    except BrokenProcessPool:
-        raise HistopipeError(
-            f"{path} was not written: a drawing process was killed, perhaps out of memory; use fewer workers"
-        ) from None
 
 
 def _default_workers(slides: SyntheticSlides) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, slides.cases, math.ceil(slides.patches / _PATCHES_PER_WORKER))
+    return min(available_cores(), slides.cases, math.ceil(slides.patches / _PATCHES_PER_WORKER))
 
 
 def _write_members(
@@ -134,36 +127,3 @@ def _encoded(patch: Patch) -> bytes:
     # Noise has nothing to match: Huffman codes alone are a third faster than level 1 and 8 % smaller.
     options = {"strategy": imagecodecs.PNG.STRATEGY.HUFFMAN_ONLY, "filter": imagecodecs.PNG.FILTER.PAETH}
     return bytes(imagecodecs.png_encode(patch.pixels, level=1, **options))
-
-
-def _drawn(plans: list[CasePlan], workers: int) -> Iterator[DrawnCase]:
-    """Every case in the order of `plans`, drawn by `workers` processes; a single one is this one."""
-    if workers == 1:
-        yield from map(draw_case, plans)
-        return
-    # Spawned, not forked: the same on every system, and safe where the caller has threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
-        waiting: deque[Future[DrawnCase]] = deque()
-        try:
-            for plan in plans:
-                waiting.append(pool.submit(draw_case, plan))
-                if len(waiting) > 2 * workers:  # bounds what is held in memory, while no worker runs dry
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Leave when the parent is gone: a worker whose parent was killed would else wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -15,13 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from histopipe.files import file_digest, replaced_file
+from histopipe.files import file_digest, read_json, replaced_file, write_json
 from histopipe.paths import Workspace
 
 if TYPE_CHECKING:
     import keras
 
 CHECKPOINT_FILE = "checkpoint.npz"
+FINISHED_FILE = "finished.json"
+SHARED_CODE = (
+    "architectures/blocks.py",
+    "augmentation.py",
+    "loading.py",
+    "prediction.py",
+    "sampling.py",
+    "splitting/membership.py",
+    "store.py",
+)
 
 
 @dataclass
@@ -42,24 +52,14 @@ class Progress:
 def training_key(recipe: str, workspace: Workspace, dataset: str, architecture_module: str) -> str:
     """Digest of everything that decides a training's result: parameters, data, split and code."""
     package = Path(__file__).parents[1]
-    code = [
-        package / name
-        for name in (
-            "augmentation.py",
-            "loading.py",
-            "prediction.py",
-            "sampling.py",
-            "store.py",
-            "architectures/blocks.py",
-        )
+    code = [package / name for name in (*SHARED_CODE, f"architectures/{architecture_module}.py")]
+    inputs = [
+        workspace.store(dataset) / "index.parquet",
+        workspace.split(dataset),
+        workspace.root / "requirements.lock",
     ]
-    code += [
-        package / "architectures" / f"{architecture_module}.py",
-        *sorted((package / "training").glob("*.py")),
-    ]
-    inputs = [workspace.store(dataset) / "index.parquet", workspace.split(dataset)]
-    digests = [recipe, *(file_digest(path) for path in (*code, *inputs))]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    files = [*code, *sorted((package / "training").glob("*.py")), *(path for path in inputs if path.exists())]
+    return hashlib.sha256("\n".join([recipe, *map(file_digest, files)]).encode()).hexdigest()
 
 
 def save_checkpoint(folder: Path, progress: Progress, variables: Sequence[keras.Variable]) -> None:
@@ -92,3 +92,21 @@ def restore_variables(folder: Path, variables: Iterable[keras.Variable]) -> None
 def all_variables(model: Any) -> list[Any]:
     """Weights, random states of every layer, and the optimizer's slots: all that the next epoch depends on."""
     return [*model.variables, *model.optimizer.variables]
+
+
+def mark_finished(folder: Path, record: Path) -> None:
+    """Note that the training is over and which `run.json` it wrote, by the hash that DVC will give it."""
+    write_json(folder / FINISHED_FILE, {"md5": hashlib.md5(record.read_bytes(), usedforsecurity=False).hexdigest()})
+
+
+def forget_finished(folder: Path, recorded: str | None) -> None:
+    """Drop the checkpoint of a training whose result DVC has on record: whoever starts it again wants it anew.
+
+    Args:
+        folder: of the checkpoint.
+        recorded: the hash of `run.json` in `dvc.lock`.
+    """
+    marker = folder / FINISHED_FILE
+    if recorded and marker.exists() and read_json(marker)["md5"] == recorded:
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    marker.unlink(missing_ok=True)

@@ -113,7 +113,7 @@ def _validate(training: Training, logits: keras.Model) -> dict[str, float]:
 def _progress_bar(batches: int, name: str) -> Any:
     import keras
 
-    bar = tqdm(total=batches, desc=name, unit="batch", leave=False, mininterval=0.5)
+    bar = tqdm(total=batches, desc=name, unit="batch", leave=False)
     return keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: bar.update(1), on_train_end=lambda logs: bar.close()
     )

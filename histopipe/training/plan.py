@@ -24,7 +24,8 @@ class Training:
 
     Attributes:
         name: the recipe's name, as in `params.yaml`.
-        train_rows, validation_rows: positions in the store's index.
+        train_rows, validation_rows: positions in the store's index, perhaps capped.
+        validation_cases: all of the split's, capped or not.
         capped: whether the `quick` caps make it less than its recipe.
         leaky: whether its split shares cases, so that its scores measure memory.
     """
@@ -35,6 +36,7 @@ class Training:
     store: PatchStore
     train_rows: Rows
     validation_rows: Rows
+    validation_cases: list[str]
     seed: int
     checkpoints: Path
     capped: bool
@@ -63,6 +65,7 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         store=store,
         train_rows=_rows(splits, store.index, "train", limit, params.seed),
         validation_rows=_rows(splits, store.index, "validation", limit, params.seed),
+        validation_cases=sorted(store.index.loc[splits == "validation", "case_id"].unique()),
         seed=params.seed,
         checkpoints=workspace.checkpoint(dataset, architecture),
         capped=is_capped(params, architecture, int((splits == "train").sum())),

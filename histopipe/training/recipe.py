@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from histopipe.errors import TrainingError
 from histopipe.params import OptimizerParams, Params, QuickParams, RecipeParams, ScheduleParams
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ def recipe_digest(params: Params, architecture: str) -> str:
 
 
 def build_optimizer(recipe: RecipeParams) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer with its learning-rate schedule."""
+    """The recipe's optimizer with its learning-rate schedule.
+
+    Raises:
+        TrainingError: the optimizer doesn't take one of its options.
+    """
     import keras
 
     kinds = {
@@ -56,7 +61,11 @@ def build_optimizer(recipe: RecipeParams) -> keras.optimizers.Optimizer:
     }
     chosen: OptimizerParams = recipe.optimizer
     rate = _schedule(recipe.schedule, chosen.learning_rate)
-    return kinds[chosen.name](learning_rate=rate, **chosen.options)
+    try:
+        return kinds[chosen.name](learning_rate=rate, **chosen.options)
+    except (ValueError, TypeError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        raise TrainingError(f"the recipe's optimizer.options don't suit {chosen.name}: {reason}") from None
 
 
 def _schedule(schedule: ScheduleParams, rate: float) -> float | keras.optimizers.schedules.LearningRateSchedule:

@@ -10,15 +10,16 @@ import pandas as pd
 from histopipe import tracking
 from histopipe.architectures import require_architecture
 from histopipe.files import file_digest, replaced_folder, write_json
-from histopipe.lineage import lineage_tags
+from histopipe.lineage import lineage_tags, output_hash
 from histopipe.params import Params
-from histopipe.paths import Workspace
+from histopipe.paths import Workspace, stage_name
 from histopipe.store import INDEX_FILE, PatchStore, Rows
-from histopipe.training.checkpoint import Progress, load_progress, training_key
+from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest
 
 MODEL_FILE = "model.keras"
+RECORD_FILE = "run.json"
 
 if TYPE_CHECKING:
     import keras
@@ -39,8 +40,9 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
     require_architecture(training.architecture)
     seed_everything(params)
     key = training_key(recipe_digest(params, architecture), workspace, dataset, training.architecture)
+    forget_finished(training.checkpoints, _recorded(workspace, dataset, architecture))
     progress = load_progress(training.checkpoints, key)
-    tags = _tags(training, params)
+    tags = _tags(training, params) | {"training_key": key}
     from histopipe.training.loop import run_epochs  # loads TensorFlow, after all checks
 
     with tracking.training_run(workspace, dataset, architecture, progress.run_id, tags) as run_id:
@@ -52,7 +54,14 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
         record = _record(training, params, workspace, progress, network)
         _write(training, workspace, progress, network, record)
         _log_end(training, workspace, progress, record)
+    mark_finished(training.checkpoints, workspace.model(dataset, architecture) / RECORD_FILE)
     return record
+
+
+def _recorded(workspace: Workspace, dataset: str, architecture: str) -> str | None:
+    """The hash under which DVC has the record of the last training."""
+    path = (workspace.model(dataset, architecture) / RECORD_FILE).relative_to(workspace.root)
+    return output_hash(workspace, stage_name("train", dataset, architecture), path.as_posix())
 
 
 def seed_everything(params: Params) -> None:
@@ -119,7 +128,7 @@ def _record(
         "epochs": len(progress.history),
         "best_epoch": int(np.argmax(scores)) + 1,
         "train_cases": _cases(training.store, training.train_rows),
-        "validation_cases": _cases(training.store, training.validation_rows),
+        "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one
     }
 
 
@@ -137,7 +146,7 @@ def _write(
         network.save(folder / MODEL_FILE)
         history.to_csv(folder / "history.csv", index=False)
         plot_history(history, training.title, folder / "history.png")
-        write_json(folder / "run.json", record)
+        write_json(folder / RECORD_FILE, record)
 
 
 def _log_end(training: Training, workspace: Workspace, progress: Progress, record: dict[str, Any]) -> None:

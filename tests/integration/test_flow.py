@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,11 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
+from prefect.testing.utilities import prefect_test_harness
 
+from flows.pipeline import pipeline
+from histopipe.paths import Workspace
 from tests.integration.conftest import Checkout, environment
 
 Make = Callable[..., Checkout]
@@ -91,3 +96,47 @@ def test_the_run_in_mlflow_names_the_flow_run(checkout: Make) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
     (run,) = mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list")
     assert len(run.data.tags["prefect_flow_run"]) == 36
+
+
+class Rivals:
+    """Stands in for the stages, and counts the trainings that run at one time."""
+
+    def __init__(self, expected: int) -> None:
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+        self._met = threading.Barrier(expected)
+
+    def reproduce(self, stage: str, **_: object) -> None:
+        if stage.startswith("train@"):
+            with self._lock:
+                self._now += 1
+                self.most = max(self.most, self._now)
+            self._met.wait(60)
+            time.sleep(0.3)
+            with self._lock:
+                self._now -= 1
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_the_flow_keeps_to_train_parallel_however_it_is_started(
+    workspace: Workspace, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, parallel: int
+) -> None:
+    """As from a notebook or a deployment: `pipeline()` is called, not its command."""
+    names = ["first", "second", "third", "fourth"]
+    recipes = dict.fromkeys(names, content["recipes"]["cancernet"])
+    changed = content | {"architectures": names, "recipes": recipes, "train": {"parallel": parallel}}
+    workspace.params.write_text(yaml.safe_dump(changed))
+    monkeypatch.chdir(workspace.root)
+    rivals = Rivals(parallel)
+    for module in ("training", "evaluation"):
+        monkeypatch.setattr(f"tasks.{module}.reproduce", rivals.reproduce)
+        monkeypatch.setattr(f"tasks.{module}.publish_image", lambda *_: None)
+    monkeypatch.setattr("tasks.training.epoch_progress", lambda *_: None)
+    monkeypatch.setattr("tasks.evaluation.publish_table", lambda *_: None)
+    monkeypatch.setattr("tasks.evaluation.read_json", lambda _: {"test": {}})
+    monkeypatch.setattr("flows.pipeline.prepare", lambda _: [])
+    monkeypatch.setattr("flows.pipeline.compare", lambda *_, **__: None)
+    with prefect_test_harness(server_startup_timeout=120):
+        pipeline()
+    assert rivals.most == parallel

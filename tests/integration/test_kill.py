@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
 import sys
@@ -99,3 +101,37 @@ def test_the_same_command_carries_on(checkout: Make, epochs: int) -> None:
     assert run.info.status == "FINISHED"
     steps = [metric.step for metric in mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss")]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.long
+def test_many_kills_at_random_moments_change_nothing(checkout: Make) -> None:
+    """From start-up to evaluation, whatever is running: the same command carries on, and the numbers are the same."""
+    moments = random.Random(7)
+    project = checkout(train={"deterministic": True}, quick=LONGER)
+    project.dvc("repro")
+    expected = history(project), graded(project)
+    killed = checkout(train={"deterministic": True}, quick=LONGER)
+    for _ in range(12):
+        dvc = start_pipeline(killed)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            dvc.wait(moments.uniform(2, 45))
+            break
+        os.kill(dvc.pid, signal.SIGKILL)
+        dvc.wait()
+    killed.dvc("repro")
+    pd.testing.assert_frame_equal(history(killed), expected[0], check_exact=True)
+    assert graded(killed) == expected[1]
+    assert not list(killed.root.glob("data/**/*.part"))
+    mlflow.set_tracking_uri(f"sqlite:///{killed.root}/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list")
+    assert [run.info.status for run in runs] == ["FINISHED"]
+
+
+def start_pipeline(project: Checkout) -> psutil.Popen:
+    with (project.root / "killed.log").open("a") as log:
+        command = [sys.executable, "-m", "dvc", "repro"]
+        return psutil.Popen(command, cwd=project.root, env=project.environment, stdout=log, stderr=log)
+
+
+def graded(project: Checkout) -> object:
+    return json.loads((project.root / "evaluations/idc/cancernet/metrics.json").read_text())["test"]

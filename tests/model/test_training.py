@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import keras
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from histopipe import tracking
 from histopipe.architectures import build
-from histopipe.errors import TrainingError
+from histopipe.errors import HistopipeError, TrainingError
 from histopipe.files import read_json
 from histopipe.ingest import ingest
 from histopipe.loading import PatchBatches
@@ -108,6 +111,62 @@ def test_fresh_batch_norm_statistics_are_those_in_use(ready: Workspace) -> None:
     assert [layer.rate for layer in network.layers if isinstance(layer, keras.layers.Dropout)] == [0.25] * 3 + [0.5]
     for before, after in zip(weights, network.trainable_variables, strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def test_a_kill_before_the_first_epoch_leaves_one_run(
+    ready: Workspace, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process dies without a word, as by SIGKILL: its run stays RUNNING, and the next one takes it up."""
+
+    def dies(*arguments: Any) -> None:
+        mlflow.tracking.fluent._active_run_stack.get().clear()  # nothing closes the run
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(training_loop, "run_epochs", dies)
+        train("idc", "cancernet", parse_params(small), ready)
+    record = train("idc", "cancernet", parse_params(small), ready)
+    experiment = tracking.prepare(ready, "idc")
+    runs = [(run.info.run_id, run.info.status) for run in tracking._client().search_runs([experiment])]
+    assert runs == [(record["run_id"], "FINISHED")]
+
+
+def test_what_dvc_has_on_record_is_trained_anew_on_request(ready: Workspace, small: dict[str, Any]) -> None:
+    """Killed before DVC recorded it: taken as it is. Recorded and started again: someone wants it anew."""
+    first = train("idc", "cancernet", parse_params(small), ready)
+    assert train("idc", "cancernet", parse_params(small), ready)["run_id"] == first["run_id"]
+    content = (ready.model("idc", "cancernet") / "run.json").read_bytes()
+    out = {"path": "models/idc/cancernet/run.json", "md5": hashlib.md5(content).hexdigest()}
+    ready.dvc_lock.write_text(yaml.safe_dump({"stages": {"train@idc-cancernet": {"outs": [out]}}}))
+    assert train("idc", "cancernet", parse_params(small), ready)["run_id"] != first["run_id"]
+
+
+def test_an_upgraded_lock_is_not_taken_for_the_same_training(ready: Workspace, small: dict[str, Any]) -> None:
+    (ready.root / "requirements.lock").write_text("keras==3.15.1")
+    before = train("idc", "cancernet", parse_params(small), ready)
+    (ready.root / "requirements.lock").write_text("keras==3.16.0")
+    assert train("idc", "cancernet", parse_params(small), ready)["run_id"] != before["run_id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("model.image_size", 4), ("model.image_size", "big"), ("model.dropout", 1.5), ("optimizer.options", {"foo": 1})],
+)
+def test_recipes_that_keras_refuses_end_with_one_line(
+    ready: Workspace, small: dict[str, Any], path: str, value: Any
+) -> None:
+    section, key = path.split(".")
+    small["recipes"]["cancernet"][section][key] = value
+    with pytest.raises(HistopipeError) as caught:
+        train("idc", "cancernet", parse_params(small), ready)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_deleted_experiment_is_named(ready: Workspace, small: dict[str, Any]) -> None:
+    experiment = tracking.prepare(ready, "idc")
+    tracking._client().delete_experiment(experiment)
+    with pytest.raises(HistopipeError, match="was deleted: run `mlflow experiments restore"):
+        train("idc", "cancernet", parse_params(small), ready)
 
 
 def test_a_change_of_recipe_starts_afresh(ready: Workspace, small: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Ingest: every member is packed or accounted for, and no archive can do harm."""
 
+import copy
 import io
 import json
 import struct
@@ -7,6 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,11 +66,19 @@ def test_pixels_and_index_are_those_of_the_archive(workspace: Workspace, params:
         assert store.index["label"].iloc[row] == int(file.split("/")[1])
 
 
+def test_colour_statistics_are_those_of_the_stored_pixels(workspace: Workspace, params: Params) -> None:
+    pack(workspace, params, idc_members())
+    store = PatchStore.open(workspace.store("idc"))
+    pixels = store.gather(np.arange(len(store.index))).astype(float)
+    for channel, colour in enumerate(("red", "green", "blue")):
+        np.testing.assert_allclose(store.index[f"{colour}_mean"], pixels[..., channel].mean(axis=(1, 2)), rtol=1e-6)
+        np.testing.assert_allclose(store.index[f"{colour}_std"], pixels[..., channel].std(axis=(1, 2)), rtol=1e-6)
+
+
 def test_patches_span_shards(workspace: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pack(workspace, params, idc_members())
     before = PatchStore.open(workspace.store("idc")).gather(np.arange(whole["patches"]))
     monkeypatch.setattr("histopipe.ingest.packing.shard_length", lambda size: 7)
-    monkeypatch.setattr("histopipe.ingest.packing.CHUNK_BYTES", 5 * 7500)
     ingest("idc", params, workspace)
     store = PatchStore.open(workspace.store("idc"))
     assert len(store.shards) == -(-whole["patches"] // 7)
@@ -95,6 +105,19 @@ def test_a_nested_copy_counts_once_even_where_it_comes_first(workspace: Workspac
     assert not PatchStore.open(workspace.store("idc")).index["file"].str.startswith("IDC_").any()
 
 
+def test_a_nested_copy_that_shares_its_bytes_counts_once(workspace: Workspace, params: Params) -> None:
+    members = idc_members()
+    path = write_zip(workspace.raw("idc") / "archive.zip", members)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("notes.txt", "")
+        for name in list(members)[:20]:
+            nested = copy.copy(archive.getinfo(name))
+            nested.filename = f"IDC_regular_ps50_idx5/{name}"
+            archive.filelist.append(nested)
+    report = ingest("idc", params, workspace)
+    assert (report["patches"], report["second_copies"], report["bad"]) == (120, 20, 0)
+
+
 HOSTILE = {
     "../x.png": (png(), "unsafe path"),
     "/etc/" + patch_name(1, 1, 1, 1): (png(), "unsafe path"),
@@ -107,6 +130,10 @@ HOSTILE = {
     patch_name(10000, 5251, 1, 0): (png(51, 50), "larger than a patch"),
     patch_name(10000, 5301, 1, 0): (bomb_png(1900, 2000), "not a readable image"),
     "10000/0/holiday.png": (png(), "name is not a patch's"),
+    patch_name(10000, 3_000_000_000, 1, 0): (png(), "name is not a patch's"),
+    patch_name(10000, 5351, 1, 0).replace("x5351", "x٥٣٥١"): (png(), "name is not a patch's"),
+    ".": (png(), "unsafe path"),
+    "./.": (png(), "unsafe path"),
     "README.md": (b"hello", "not a patch file"),
     "__MACOSX/10000/0/._x": (b"\0", "not a patch file"),
 }
@@ -118,6 +145,50 @@ def test_hostile_members_are_set_aside_by_name_and_the_rest_goes_on(workspace: W
     assert report["patches"] == 120
     assert report["bad"] == len(HOSTILE) - 2
     assert json.loads((workspace.store("idc") / "report.json").read_text()) == report
+
+
+def test_a_place_at_the_edge_of_what_the_index_holds_is_kept(workspace: Workspace, params: Params) -> None:
+    pack(workspace, params, idc_members() | {patch_name(10000, 999_999_999, 1, 1): png(seed=9)})
+    assert PatchStore.open(workspace.store("idc")).index["x"].max() == 999_999_999
+
+
+def test_a_zip_member_without_a_name_is_set_aside(workspace: Workspace, lenient: Params) -> None:
+    path = write_zip(workspace.raw("idc") / "archive.zip", idc_members() | {"xfoo": b"1"})
+    path.write_bytes(path.read_bytes().replace(b"xfoo", b"\0foo"))
+    assert set_aside(ingest("idc", lenient, workspace)) == {"": "unsafe path"}
+
+
+def test_a_name_that_is_not_text_is_set_aside_and_reported_escaped(workspace: Workspace, lenient: Params) -> None:
+    name = patch_name(10000, 5001, 1, 0)
+    write_tar(workspace.raw("idc") / "archive.tar", idc_members() | {f"\udcff/{name}": png()})
+    assert set_aside(ingest("idc", lenient, workspace)) == {f"\\udcff/{name}": "name is not valid text"}
+    assert "udcff" in (workspace.store("idc") / "report.json").read_text()
+
+
+@pytest.mark.parametrize(("offset", "stored"), [(None, 2**40), (None, 2**63), (2**62, None), (10**7, None)])
+def test_a_zip_entry_of_absurd_place_or_length_is_set_aside(
+    workspace: Workspace, lenient: Params, offset: int | None, stored: int | None
+) -> None:
+    path = write_zip(workspace.raw("idc") / "archive.zip", idc_members())
+    name = patch_name(10000, 5001, 1, 0)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, png())
+        entry = archive.getinfo(name)
+        entry.header_offset = offset or entry.header_offset
+        entry.compress_size = stored or entry.compress_size
+    assert set_aside(ingest("idc", lenient, workspace)) == {name: "damaged member"}
+
+
+def test_a_zip_directory_that_shifts_everything_before_the_file_is_refused(
+    workspace: Workspace, params: Params
+) -> None:
+    path = write_zip(workspace.raw("idc") / "archive.zip", idc_members())
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, len(content) - 6)
+    struct.pack_into("<I", content, len(content) - 6, start + 10**6)
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"120 of 120 members are unusable .*damaged member"):
+        ingest("idc", params, workspace)
 
 
 def test_a_zip_bomb_is_not_inflated(workspace: Workspace, lenient: Params) -> None:
@@ -187,6 +258,21 @@ def test_an_archive_without_patches_is_refused(workspace: Workspace, params: Par
         pack(workspace, params, members)
 
 
+def test_an_archive_whose_members_are_all_unreadable_is_refused(workspace: Workspace, params: Params) -> None:
+    with pytest.raises(ArchiveError, match=r"120 of 120 members are unusable \(120 x not a readable image"):
+        pack(workspace, params, dict.fromkeys(idc_members(), b"just text"))
+
+
+def write_tar(path: Path, members: Mapping[str, bytes], mode: Any = "w") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode, format=tarfile.GNU_FORMAT) as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
 def test_tar_archives_give_the_same_store_as_zip(workspace: Workspace, params: Params, mode: Any) -> None:
     members = idc_members()
@@ -194,11 +280,7 @@ def test_tar_archives_give_the_same_store_as_zip(workspace: Workspace, params: P
     expected = PatchStore.open(workspace.store("idc"))
     pixels = expected.gather(np.arange(len(members)))
     (workspace.raw("idc") / "archive.zip").unlink()
-    with tarfile.open(workspace.raw("idc") / "archive.tar", mode) as archive:
-        for name, data in members.items():
-            entry = tarfile.TarInfo(f"./{name}")
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
+    write_tar(workspace.raw("idc") / "archive.tar", {f"./{name}": data for name, data in members.items()}, mode)
     ingest("idc", params, workspace)
     found = PatchStore.open(workspace.store("idc"))
     assert found.index.equals(expected.index)
@@ -208,13 +290,7 @@ def test_tar_archives_give_the_same_store_as_zip(workspace: Workspace, params: P
 @pytest.mark.parametrize("cut", [0.3, 0.9])
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_a_truncated_tar_is_refused(workspace: Workspace, params: Params, mode: Any, cut: float) -> None:
-    path = workspace.raw("idc") / "archive.tar"
-    path.parent.mkdir(parents=True)
-    with tarfile.open(path, mode) as archive:
-        for name, data in idc_members().items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
+    path = write_tar(workspace.raw("idc") / "archive.tar", idc_members(), mode)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(cut * len(whole))])
     with pytest.raises(ArchiveError, match="truncated"):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from histopipe.datasets.manifest import read_manifest
@@ -58,6 +59,47 @@ def test_one_wrapping_folder_is_seen_through(workspace: Workspace, own: dict[str
     assert ingest("mine", parse_params(own), workspace)["patches"] == 2
 
 
+def test_a_wrapping_folder_is_seen_through_beside_what_macos_adds(workspace: Workspace, own: dict[str, Any]) -> None:
+    members = {"top/a.png": png(), "__MACOSX/top/._a.png": b"\0", "top/b.png": png()}
+    write_raw(workspace, "file,case_id,label\na.png,1,0\nb.png,2,1\n", members)
+    report = ingest("mine", parse_params(own), workspace)
+    assert (report["patches"], report["bad"]) == (2, 0)
+
+
+def test_one_row_never_takes_several_members(workspace: Workspace, own: dict[str, Any]) -> None:
+    members = {name: png(seed=seed) for seed, name in enumerate(["thumbs/a.png", "a.png", "scans/a.png", "b.png"])}
+    write_raw(workspace, "file,case_id,label\na.png,1,0\nb.png,2,1\n", members)
+    ingest("mine", parse_params(own), workspace)
+    assert PatchStore.open(workspace.store("mine")).index["file"].tolist() == ["a.png", "b.png"]
+
+
+def test_a_row_without_a_folder_is_missing_where_several_folders_might_be_meant(
+    workspace: Workspace, own: dict[str, Any]
+) -> None:
+    members = {"thumbs/a.png": png(), "scans/a.png": png(), "scans/b.png": png()}
+    write_raw(workspace, "file,case_id,label\na.png,1,0\nscans/b.png,2,1\n", members)
+    with pytest.raises(ArchiveError, match=r"1 of 2 .*not in the archive; for example 'a\.png'"):
+        ingest("mine", parse_params(own), workspace)
+
+
+def test_a_folder_of_the_same_name_inside_the_wrapper_is_kept(workspace: Workspace, own: dict[str, Any]) -> None:
+    members = {"top/top/a.png": png(), "top/a.png": png(seed=1)}
+    write_raw(workspace, "file,case_id,label\ntop/a.png,1,0\n", members)
+    ingest("mine", parse_params(own), workspace)
+    assert PatchStore.open(workspace.store("mine")).index["file"].tolist() == ["top/a.png"]
+
+
+def test_spaces_around_values_and_blank_lines_mean_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(" file, case_id ,label,x,y\n\n a.png , P1,1 ,7.0,\n,,,,\n  \nb.png,P1,0\n", encoding="utf-8-sig")
+    table = read_manifest(path)
+    assert table["file"].tolist() == ["a.png", "b.png"]
+    assert table["case_id"].tolist() == ["P1", "P1"]
+    assert table["label"].tolist() == [1, 0]
+    assert table["x"].tolist() == [7, pd.NA]
+    assert table["y"].isna().all()
+
+
 def test_a_listed_file_that_is_missing_counts_as_bad(workspace: Workspace, own: dict[str, Any]) -> None:
     write_raw(workspace, "file,case_id,label\na.png,1,0\nb.png,2,1\n", {"a.png": png(), "notes.txt": b"x"})
     with pytest.raises(ArchiveError, match=r"1 x listed in the manifest but not in the archive; for example 'b\.png'"):
@@ -72,7 +114,21 @@ def test_a_listed_file_that_is_missing_counts_as_bad(workspace: Workspace, own: 
         ("file,case_id,label\na.png,1,2\n", "line 2: label is not 0 or 1"),
         ("file,case_id,label\na.png,1,1\na.png,1,0\n", "line 3: file is listed twice"),
         ("file,case_id,label\na.png,,1\n", "line 2: case_id is empty"),
+        ("file,case_id,label\na.png, ,1\n", "line 2: case_id is empty"),
+        ("file,case_id,label\na.png,1,1\n ,1,1\n", "line 3: file is empty"),
+        ("file,case_id,label\na.png,1,1.0\n", "line 2: label is not 0 or 1"),
+        ("file,case_id,label\na.png,1\n", "line 2: label is not 0 or 1"),
+        ("file,case_id,label\na.png,1,1\n a.png,1,0\n", "line 3: file is listed twice"),
+        ("file,case_id,label\n\n\na.png,1,1\n\nb.png,1,2\n", "line 6: label is not 0 or 1"),
+        ('file,case_id,label\n"a\nb.png",1,2\n', "line 2: label is not 0 or 1"),
+        ('file,case_id,label\n"a\nb.png",1,1\nb.png,1,2\n', "line 4: label is not 0 or 1"),
+        ("file,case_id,label\na.png,1,1\nb,1.png,1,0\n", "line 3: 4 fields, but the header names 3"),
+        ("file,case_id,label,case_id\na.png,1,1,2\n", "2 columns called case_id"),
         ("file,case_id,label,x,y\na.png,1,1,left,0\n", "column x holds"),
+        ("file,case_id,label,x,y\na.png,1,1,0,0\nb.png,1,1,0,inf\n", "line 3: column y holds"),
+        ("file,case_id,label,x,y\na.png,1,1,99999999999999999999,0\n", "line 2: column x holds"),
+        ("file,case_id,label,x,y\na.png,1,1,1.5,0\n", "line 2: column x holds"),
+        ("file,case_id,label,x,y\na.png,1,1,nan,0\n", "line 2: column x holds"),
         ('file,case_id,label\n"a.png,1,1\n', "not a readable CSV"),
         ("", "not a readable CSV"),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from histopipe.errors import ParamsError
-from histopipe.params import parse_params, read_params
+from histopipe.params import parse_params, read_params, require_name
 from tests.conftest import ROOT
 
 
@@ -55,12 +55,42 @@ def test_a_misspelt_key_names_its_nearest_neighbour(content: dict[str, Any], pat
         ("recipes", 5, "recipes"),
         ("ingest.max_bad", 2, "ingest.max_bad"),
         ("quick", [], "quick"),
+        ("datasets", 5, "datasets: a list of names is wanted"),
+        ("datasets", None, "datasets: a list of names is wanted"),
+        ("datasets", "idc", "datasets: a list of names is wanted"),
+        ("datasets", {"idc": 1}, "datasets: a list of names is wanted"),
+        ("datasets", [5], r"datasets\.0"),
+        ("datasets", [["idc"]], r"datasets\.0"),
+        ("architectures", 5, "architectures"),
+        ("architectures", None, "architectures"),
+        ("idc", 5, "idc"),
+        ("idc", None, "idc"),
+        ("recipes", None, "recipes"),
+        ("recipes.cancernet", None, r"recipes\.cancernet"),
+        ("split", None, "split"),
     ],
 )
 def test_an_impossible_value_is_named(content: dict[str, Any], path: str, value: object, message: str) -> None:
     with pytest.raises(ParamsError, match=message) as caught:
         parse_params(change(content, path, value))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [5, None, 1.5, True, ("a", "b")])
+def test_a_key_that_is_no_text_is_named(content: dict[Any, Any], key: object) -> None:
+    for datasets in (["idc"], ["idc", key]):
+        with pytest.raises(ParamsError) as caught:
+            parse_params(content | {"datasets": datasets, key: {"manifest": "a.csv"}})
+        assert "\n" not in str(caught.value)
+    for section in ("split", "recipes", "idc", "synthetic"):
+        with pytest.raises(ParamsError, match=section):
+            parse_params(content | {section: {key: 1}})
+
+
+@pytest.mark.parametrize("name", ["a/b", "../idc", "IDC", "", "5", "idc\n", "idc-x"])
+def test_a_name_that_could_leave_its_folder_is_refused(name: str) -> None:
+    with pytest.raises(ParamsError, match="is no data set name"):
+        require_name("data set", name)
 
 
 def test_an_own_data_set_needs_a_manifest(content: dict[str, Any]) -> None:

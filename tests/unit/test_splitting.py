@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,7 @@ from histopipe.params import parse_params
 from histopipe.paths import Workspace
 from histopipe.splitting import SPLITS, read_membership, split, split_of_patches
 from histopipe.splitting.assignment import assign_cases, assign_folds
+from histopipe.splitting.difference import moved_cases
 from histopipe.splitting.membership import is_leaky
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -106,6 +112,122 @@ def test_known_cases_keep_their_split_when_new_ones_arrive(workspace: Workspace,
     assert after[before.index].equals(before)
     new = after.drop(before.index)
     assert set(new) == set(SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "irrelevant"),
+    [
+        ("grouped", {"folds": 6, "unlisted": "drop"}),
+        ("kfold", {"train": 0.6, "validation": 0.2, "test": 0.2, "unlisted": "drop"}),
+    ],
+)
+def test_a_key_that_the_scheme_does_not_use_moves_no_case(
+    workspace: Workspace, content: dict[str, Any], scheme: str, irrelevant: dict[str, Any]
+) -> None:
+    cases = small_cases(40)
+    write_index(workspace, cases.iloc[:25])
+    split("idc", with_split(content, scheme=scheme), workspace)
+    write_index(workspace, cases)
+    split("idc", with_split(content, scheme=scheme), workspace)
+    before = workspace.split("idc").read_text()
+    split("idc", with_split(content, **irrelevant), workspace)
+    assert workspace.split("idc").read_text() == before
+
+
+def test_a_record_of_an_older_version_still_counts(workspace: Workspace, params: Any) -> None:
+    cases = small_cases(40)
+    write_index(workspace, cases.iloc[:25])
+    split("idc", params, workspace)
+    before = read_membership(workspace.split("idc")).set_index("case_id")["split"]
+    record = json.loads(workspace.split_record("idc").read_text())
+    record["settings"] = {"seed": params.seed, **params.split.model_dump()}  # with every scheme's keys, as it was
+    workspace.split_record("idc").write_text(json.dumps(record))
+    write_index(workspace, cases)
+    split("idc", params, workspace)
+    assert read_membership(workspace.split("idc")).set_index("case_id")["split"][before.index].equals(before)
+
+
+def clone_without_data(workspace: Workspace, content: dict[str, Any], cases: pd.DataFrame) -> None:
+    """Split, commit as DVC does, and lose the files that a clone doesn't have before `dvc pull`."""
+    write_index(workspace, cases)
+    split("idc", parse_params(content), workspace)
+    digest = hashlib.md5(workspace.split("idc").read_bytes()).hexdigest()
+    stage = {
+        "params": {"params.yaml": {name: content[name] for name in ("idc", "seed", "split")}},
+        "outs": [{"path": "data/splits/idc.csv", "md5": digest}, {"path": "data/splits/idc.json", "md5": "0"}],
+    }
+    workspace.dvc_lock.write_text(json.dumps({"stages": {"split@idc": stage}}))
+    workspace.split("idc").unlink()
+    workspace.split_record("idc").unlink()
+
+
+def test_a_clone_with_grown_data_asks_for_the_record(workspace: Workspace, content: dict[str, Any]) -> None:
+    clone_without_data(workspace, content, small_cases(25))
+    write_index(workspace, small_cases(40))
+    with pytest.raises(SplitError, match=r"data/splits/idc\.json is missing.*dvc pull data/splits/idc\.json") as caught:
+        split("idc", parse_params(content), workspace)
+    assert "\n" not in str(caught.value)
+    assert not workspace.split("idc").exists()
+    workspace.dvc_lock.unlink()
+    split("idc", parse_params(content), workspace)
+
+
+def test_a_clone_with_the_same_data_needs_no_record(workspace: Workspace, content: dict[str, Any]) -> None:
+    clone_without_data(workspace, content, small_cases(25))
+    split("idc", parse_params(content), workspace)
+
+
+def test_a_clone_asks_for_the_record_of_a_split_that_grew(workspace: Workspace, content: dict[str, Any]) -> None:
+    """Dealt in two goes, the same data has another membership than dealt in one."""
+    cases = small_cases(40)
+    write_index(workspace, cases.iloc[:25])
+    split("idc", parse_params(content), workspace)
+    clone_without_data(workspace, content, cases)
+    with pytest.raises(SplitError, match="is missing"):
+        split("idc", parse_params(content), workspace)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 7}, {"split": {"train": 0.6, "validation": 0.2, "test": 0.2}}, {"idc": {"source": "/archives/real.zip"}}],
+)
+def test_other_settings_or_real_data_are_dealt_anew(
+    workspace: Workspace, content: dict[str, Any], change: dict[str, Any]
+) -> None:
+    clone_without_data(workspace, content, small_cases(25))
+    write_index(workspace, small_cases(40))
+    split("idc", parse_params(content | change), workspace)
+
+
+@pytest.mark.parametrize("text", ["", "{", "stages: 5", "stages: {split@idc: null}", "stages: {split@idc: {}}"])
+def test_a_lock_that_knows_no_split_does_not_matter(workspace: Workspace, params: Any, text: str) -> None:
+    workspace.dvc_lock.write_text(text)
+    write_index(workspace, small_cases())
+    split("idc", params, workspace)
+
+
+def test_the_difference_names_the_case_that_moved(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a shell where the virtual environment isn't activated."""
+    monkeypatch.setenv("PATH", os.path.dirname(str(shutil.which("git"))))  # noqa: PTH120
+    for variable in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(variable, "test")
+
+    def run(*command: str) -> None:
+        subprocess.run(command, cwd=workspace.root, check=True, capture_output=True)
+
+    path = workspace.split("idc")
+    path.parent.mkdir(parents=True)
+    path.write_text("case_id,split\nc00,train\nc01,test\n")
+    run("git", "init", "--quiet")
+    run(sys.executable, "-m", "dvc", "init", "--quiet")
+    run(sys.executable, "-m", "dvc", "add", "--quiet", "data/splits/idc.csv")
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "--message", "split")
+    path.write_text("case_id,split\nc00,test\nc01,test\nc02,train\n")
+    said = moved_cases("idc", "HEAD", workspace).splitlines()
+    assert said == ["c00: train -> test", "c02: - -> train", "2 of 3 moved since HEAD"]
+    with pytest.raises(SplitError, match="as of nowhere can't be had"):
+        moved_cases("idc", "nowhere", workspace)
 
 
 def test_a_case_that_leaves_and_returns_keeps_its_split(workspace: Workspace, params: Any) -> None:

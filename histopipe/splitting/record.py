@@ -1,0 +1,97 @@
+"""What a split remembers: the settings it was made with and where every case ever assigned belongs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from histopipe.errors import SplitError
+from histopipe.files import read_json
+from histopipe.params import Params, SplitParams
+from histopipe.paths import Workspace, stage_name
+
+_SHARES = ("train", "validation", "test")
+_KEYS = {"grouped": _SHARES, "random": _SHARES, "kfold": ("folds",), "canonical": ("unlisted",)}
+_REMEMBERING = ("grouped", "kfold")  # the other schemes place a case without looking at the rest
+
+
+def used_settings(params: Params) -> dict[str, Any]:
+    """What a known case's membership depends on; where it changes, cases are dealt out anew.
+
+    Keys of other schemes are left out: changing one must not move a case.
+    """
+    scheme = params.split.scheme
+    keys = {key: getattr(params.split, key) for key in _KEYS[scheme]}
+    return {"scheme": scheme, **keys} | ({} if scheme == "canonical" else {"seed": params.seed})
+
+
+def known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Groups of cases assigned before under the same settings, also of cases that have gone since.
+
+    Raises:
+        HistopipeError: the record can't be read.
+    """
+    record = workspace.split_record(dataset)
+    if not record.exists():
+        return {}
+    before = read_json(record)
+    return dict(before["cases"]) if _fits(before.get("settings") or {}, settings) else {}
+
+
+def _fits(before: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether the settings in use had the same values before; a record may hold further ones."""
+    return all(key in before and before[key] == value for key, value in settings.items())
+
+
+def require_record(dataset: str, membership: str, params: Params, workspace: Workspace) -> None:
+    """Check that no known case moves because the record of where it belongs isn't at hand.
+
+    In a fresh clone `dvc.lock` knows of a split whose record wasn't pulled. Dealing anew is harmless as long as it
+    gives the membership that `dvc.lock` names; with data that has grown it would not.
+
+    Args:
+        dataset: the data set's name.
+        membership: the split file's text, as it would be written.
+        params: the parameters of now.
+        workspace: the checkout.
+
+    Raises:
+        SplitError: the record is missing and cases would move.
+    """
+    path = workspace.split_record(dataset)
+    locked = None if path.exists() else _locked_stage(workspace, dataset)
+    if locked is None or params.split.scheme not in _REMEMBERING or _dealt_otherwise(locked, dataset, params):
+        return
+    outputs = {out["path"]: out.get("md5") for out in locked.get("outs") or []}
+    recorded = outputs.get(_relative(workspace, workspace.split(dataset)))
+    if recorded not in (None, hashlib.md5(membership.encode(), usedforsecurity=False).hexdigest()):
+        shown = _relative(workspace, path)
+        stage = stage_name("split", dataset)
+        raise SplitError(
+            f"{shown} is missing, which says where known cases belong: run `dvc pull {shown}` "
+            f"(or delete {stage} from dvc.lock to deal anew)"
+        )
+
+
+def _locked_stage(workspace: Workspace, dataset: str) -> dict[str, Any] | None:
+    try:
+        lock: Any = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))
+        return dict(lock["stages"][stage_name("split", dataset)])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _dealt_otherwise(locked: dict[str, Any], dataset: str, params: Params) -> bool:
+    """Whether the recorded split had other settings, or was of drawn cases that real ones have replaced since."""
+    recorded = locked.get("params", {}).get("params.yaml", {})
+    before = SplitParams().model_dump() | (recorded.get("split") or {}) | {"seed": recorded.get("seed")}
+    source = (recorded.get(dataset) or {}).get("source")
+    drawn_then = source == "synthetic" and params.dataset(dataset).source != "synthetic"
+    return drawn_then or not _fits(before, used_settings(params))
+
+
+def _relative(workspace: Workspace, path: Path) -> str:
+    return path.relative_to(workspace.root).as_posix()

@@ -1,0 +1,11 @@
+"""`python -m tests.integration.ingest_side`: ingest in a process of its own, whose memory can be watched."""
+
+import json
+
+from histopipe.ingest import ingest
+from histopipe.params import read_params
+from histopipe.paths import Workspace
+
+if __name__ == "__main__":
+    workspace = Workspace.around()
+    print(json.dumps({"patches": ingest("idc", read_params(workspace.params), workspace)["patches"]}))

@@ -1,0 +1,207 @@
+"""Archives: damage is noticed, and nothing an archive claims costs memory, endless reading or a crash."""
+
+import io
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from histopipe.archives import MAX_MEMBER_BYTES, Member, TarArchive, ZipArchive, check_member, open_archive
+from histopipe.datasets import MemberRejected
+from histopipe.errors import ArchiveError
+from tests.conftest import write_zip
+
+MEMBERS = {f"folder/{number}.png": bytes([number]) * (512 * number + 1) for number in range(12)}
+BLOCK = 512
+EVERY_MODE = ["w", "w:gz", "w:bz2", "w:xz"]
+
+
+def write_tar(path: Path, members: Mapping[str, bytes], mode: Any = "w", **options: Any) -> Path:
+    with tarfile.open(path, mode, **options) as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def recompressed(path: Path, content: bytes, mode: str) -> Path:
+    """The blocks of a tar, compressed as `mode` says."""
+    import bz2
+    import gzip
+    import lzma
+
+    packers = {"w": bytes, "w:gz": gzip.compress, "w:bz2": bz2.compress, "w:xz": lzma.compress}
+    path.write_bytes(packers[mode](content))
+    return path
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    archive = open_archive(path)
+    payloads = archive.payloads(archive.members)
+    read = {member.name: payload() for member, payload in zip(archive.members, payloads, strict=True)}
+    archive.close()
+    return read
+
+
+def header_of(path: Path, name: str) -> int:
+    with tarfile.open(path) as archive:
+        return archive.getmember(name).offset
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE)
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_whole_tars_of_every_form_are_read(tmp_path: Path, mode: str, form: int) -> None:
+    members = MEMBERS | ({} if form == tarfile.USTAR_FORMAT else {f"{'long/' * 60}ü.png": b"x"})
+    assert contents(write_tar(tmp_path / "a.tar", members, mode, format=form)) == members
+
+
+@pytest.mark.parametrize("options", [["--format=gnu"], ["--format=pax"], ["--blocking-factor=1"], ["-z"], ["-J"]])
+def test_tars_of_the_command_line_are_read(tmp_path: Path, options: list[str]) -> None:
+    for name, data in MEMBERS.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data)
+    subprocess.run(["tar", *options, "-cf", tmp_path / "a.tar", "-C", tmp_path / "in", "."], check=True)
+    assert contents(tmp_path / "a.tar") == MEMBERS
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE)
+def test_one_block_of_zeros_ends_a_tar(tmp_path: Path, mode: str) -> None:
+    whole = write_tar(tmp_path / "a.tar", {"a.png": b"x" * 700}).read_bytes()
+    assert contents(recompressed(tmp_path / "b.tar", whole[: 4 * BLOCK], mode)) == {"a.png": b"x" * 700}
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE)
+@pytest.mark.parametrize("surplus", [0, 100, BLOCK])
+def test_a_tar_cut_at_or_near_a_member_s_end_is_refused(tmp_path: Path, mode: str, surplus: int) -> None:
+    path = write_tar(tmp_path / "a.tar", MEMBERS)
+    cut = path.read_bytes()[: header_of(path, "folder/6.png") + surplus]
+    with pytest.raises(ArchiveError, match=r"truncated or damaged tar .*download it again"):
+        open_archive(recompressed(path, cut, mode))
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE)
+def test_a_tar_with_a_damaged_header_is_refused(tmp_path: Path, mode: str) -> None:
+    path = write_tar(tmp_path / "a.tar", MEMBERS)
+    content = bytearray(path.read_bytes())
+    content[header_of(path, "folder/6.png") + 3] ^= 1
+    with pytest.raises(ArchiveError, match=r"truncated or damaged tar .*bad checksum"):
+        open_archive(recompressed(path, bytes(content), mode))
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE[1:])
+@pytest.mark.parametrize("place", [0.5, 0.999])
+def test_a_flipped_bit_in_a_compressed_tar_is_noticed(tmp_path: Path, mode: str, place: float) -> None:
+    import random
+
+    path = write_tar(tmp_path / "a.tar", {"a.png": random.Random(0).randbytes(20_000)}, mode)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError) as caught:
+        open_archive(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_message_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b" + b"no gzip" * 100)
+    with pytest.raises(ArchiveError, match="method gz") as caught:
+        open_archive(tmp_path / "a.tar.gz")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_long_extended_header_is_refused_unread(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("first.png"))
+        entry = tarfile.TarInfo("a.png")
+        entry.pax_headers = {"comment": "x" * 2**20}
+        archive.addfile(entry)
+    with pytest.raises(ArchiveError, match="header of absurd size"):
+        open_archive(recompressed(path, path.read_bytes(), mode))
+
+
+@pytest.mark.parametrize("size", ["-1024", "9" * 30, "-1"])
+def test_an_absurd_size_in_an_extended_header_is_refused(tmp_path: Path, size: str) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("first.png"))
+        entry = tarfile.TarInfo("a.png")
+        entry.pax_headers = {"size": size}
+        archive.addfile(entry)
+    with pytest.raises(ArchiveError, match="truncated or damaged tar"):
+        open_archive(path)
+
+
+def rejection(member: Member) -> str:
+    with pytest.raises(MemberRejected) as caught:
+        check_member(member)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", ".", "./.", "a/.", "/a.png", "../a.png", "a/../b.png", "C:/a.png", "a\\b.png"])
+def test_unsafe_names_are_refused(name: str) -> None:
+    assert rejection(Member(name, 1, 0, 1)) == "unsafe path"
+
+
+def test_names_in_another_encoding_are_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"\udcff.png": b"x"}, format=tarfile.GNU_FORMAT)
+    (member,) = TarArchive(tmp_path / "a.tar").members
+    assert rejection(member) == "name is not valid text"
+
+
+@pytest.mark.parametrize(
+    ("size", "stored", "reason"),
+    [
+        (MAX_MEMBER_BYTES + 1, 1, "too large for a patch"),
+        (1, 2**40, "damaged member"),
+        (1, 2**64 - 1, "damaged member"),
+    ],
+)
+def test_absurd_sizes_are_refused(size: int, stored: int, reason: str) -> None:
+    assert rejection(Member("a.png", size, 0, stored)) == reason
+    check_member(Member("a.png", MAX_MEMBER_BYTES, 0, MAX_MEMBER_BYTES + 2**15))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(("offset", "stored"), [(-1, 1), (2**63, 1), (0, 2**40), (0, 2**64 - 1), (10**6, 1)])
+def test_a_member_that_claims_to_lie_outside_the_zip_is_set_aside(
+    tmp_path: Path, method: int, offset: int, stored: int
+) -> None:
+    archive = ZipArchive(write_zip(tmp_path / "a.zip", MEMBERS))
+    with pytest.raises(MemberRejected, match="damaged member"):
+        next(archive.payloads([Member("folder/1.png", 513, offset, stored, method, 0)]))()
+
+
+def test_a_zip_member_without_a_name_is_listed(tmp_path: Path) -> None:
+    content = write_zip(tmp_path / "a.zip", {"xfoo": b"1", "b.png": b"2"}).read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"xfoo", b"\0foo"))
+    assert [member.name for member in open_archive(tmp_path / "a.zip").members] == ["", "b.png"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_rare_packings_is_one_damaged_member(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as packed:
+        packed.writestr("a.png", bytes(range(256)) * 20)
+        packed.writestr("b.png", b"whole")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[50:120] = b"\xff" * 70
+    (tmp_path / "a.zip").write_bytes(content)
+    archive = ZipArchive(tmp_path / "a.zip")
+    with pytest.raises(MemberRejected, match="damaged member"):
+        next(archive.payloads([archive.members[0]]))()
+    assert next(archive.payloads([archive.members[1]]))() == b"whole"
+
+
+def test_a_zip_in_several_parts_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.png": b"x"})
+    content = path.read_bytes()
+    locator = b"PK\x06\x07" + (1).to_bytes(4, "little") + bytes(8) + (2).to_bytes(4, "little")
+    path.write_bytes(content[:-22] + locator + content[-22:])
+    with pytest.raises(ArchiveError, match=r"damaged zip .*multiple disks"):
+        open_archive(path)

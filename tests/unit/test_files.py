@@ -1,0 +1,129 @@
+"""A kill leaves a whole version of what was there, and its remains go with the next run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from histopipe import files
+from histopipe.files import replaced_file, replaced_folder, write_text
+
+DIES = """
+import os, sys
+from pathlib import Path
+from histopipe.files import replaced_folder
+
+left = int(sys.argv[2])
+
+def die(event, arguments):
+    global left
+    if event in ("os.rename", "shutil.rmtree"):
+        left -= 1
+        if left == 0:
+            os._exit(9)
+
+with replaced_folder(Path(sys.argv[1])) as folder:
+    (folder / "version").write_text("new")
+    sys.addaudithook(die)
+"""
+
+
+def make_folder(path: Path, version: str) -> Path:
+    path.mkdir(parents=True)
+    (path / "version").write_text(version)
+    return path
+
+
+def start_and_fail(path: Path) -> None:
+    with contextlib.suppress(KeyError), replaced_folder(path):
+        raise KeyError
+
+
+def dead_pid() -> int:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_kill_at_any_moment_leaves_one_whole_version(tmp_path: Path, moment: int) -> None:
+    path = make_folder(tmp_path / "store", "old")
+    done = subprocess.run([sys.executable, "-c", DIES, str(path), str(moment)], check=False)
+    assert done.returncode == 9
+    start_and_fail(path)
+    assert (path / "version").read_text() == ("old" if moment < 3 else "new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_folder_takes_the_place_of_read_only_files(tmp_path: Path) -> None:
+    path = make_folder(tmp_path / "store", "old")
+    (path / "version").chmod(0o444)  # as DVC links its cache
+    cached = tmp_path / "cached"
+    os.link(path / "version", cached)
+    with replaced_folder(path) as folder:
+        (folder / "version").write_text("new")
+    assert (path / "version").read_text() == "new"
+    assert cached.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == [cached, path]
+
+
+def test_a_failure_keeps_the_old_folder(tmp_path: Path) -> None:
+    path = make_folder(tmp_path / "store", "old")
+    start_and_fail(path)
+    assert (path / "version").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_folder_that_cannot_move_in_brings_the_old_one_back(tmp_path: Path) -> None:
+    path = make_folder(tmp_path / "store", "old")
+    with pytest.raises(FileNotFoundError), replaced_folder(path) as folder:
+        folder.rmdir()
+    assert (path / "version").read_text() == "old"
+
+
+def test_left_overs_of_other_names_stay(tmp_path: Path) -> None:
+    others = [make_folder(tmp_path / name, "x") for name in (".store.v2.7.part", ".store.v2.7.old", ".stores.7.old")]
+    make_folder(tmp_path / ".store.7.part", "x")
+    start_and_fail(tmp_path / "store")
+    write_text(tmp_path / "store", "x")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "store"])
+
+
+def test_files_of_dead_runs_are_swept_and_those_being_written_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    dead, old = tmp_path / f".a.csv.{dead_pid()}.part", tmp_path / ".a.csv.1.part"
+    alive, other = tmp_path / f".a.csv.{os.getppid()}.part", tmp_path / f".b.csv.{dead_pid()}.part"
+    for left_over in (dead, old, alive, other):
+        left_over.write_text("half")
+    long_ago = time.time() - files.ABANDONED_SECONDS - 60
+    os.utime(old, (long_ago, long_ago))  # its process id runs, but by now it is another process
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other, path])
+
+
+def test_two_may_write_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    writer = "import sys\nfrom pathlib import Path\nfrom histopipe.files import write_text\n" + (
+        "for number in range(300):\n    write_text(Path(sys.argv[1]), sys.argv[2] * 1000)\n"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", writer, str(path), text]) for text in "ab"]
+    assert [child.wait() for child in children] == [0, 0]
+    assert path.read_text() in ("a" * 1000, "b" * 1000)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    with pytest.raises(KeyError), replaced_file(path) as beside:
+        beside.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,67 @@
+"""Decoding: the fast way gives the pixels of the slow one, and damage is noticed."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histopipe.datasets import MemberRejected
+from histopipe.images import decode_patch
+from tests.conftest import png
+
+
+def slow(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+@pytest.mark.parametrize("size", [(50, 50), (50, 1), (1, 50), (1, 1), (148, 147), (149, 149), (300, 200)])
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_every_size_and_compression_decodes_alike(size: tuple[int, int], level: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=level)
+    assert np.array_equal(decode_patch(buffer.getvalue()), pixels)
+
+
+def test_smooth_pictures_use_every_filter_and_decode_alike() -> None:
+    row, column = np.mgrid[0:50, 0:50]
+    for step in range(1, 40):
+        pixels = np.stack([row * step, column * step, (row + column) * step], axis=-1).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+        assert np.array_equal(decode_patch(buffer.getvalue()), slow(buffer.getvalue()))
+
+
+def test_chunks_beside_the_pixels_change_nothing() -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    notes = PngInfo()
+    notes.add_text("scanner", "Aperio")
+    picture = Image.fromarray(np.full((50, 50, 3), 7, np.uint8))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", pnginfo=notes, dpi=(300, 300))
+    assert (decode_patch(buffer.getvalue()) == 7).all()
+
+
+@pytest.mark.parametrize("place", [20, 45, 500, 3000, -20, -14])
+def test_a_flipped_bit_never_gives_other_pixels(place: int) -> None:
+    content = bytearray(png())
+    content[place] ^= 4
+    try:
+        patch = decode_patch(bytes(content))
+    except MemberRejected:
+        return
+    assert np.array_equal(patch, slow(png()))  # the bit lay where pixels don't depend on it
+
+
+@pytest.mark.parametrize("kept", [0, 8, 20, 33, 41, 100, -12, -1])
+def test_a_cut_image_is_refused_or_whole(kept: int) -> None:
+    content = png()[:kept]
+    try:
+        patch = decode_patch(content)
+    except MemberRejected:
+        return
+    assert np.array_equal(patch, slow(png()))

@@ -1,0 +1,116 @@
+"""A stage as a child process: its log line by line, and why it failed."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect.states import Failed
+
+from histopipe.files import write_json
+from histopipe.paths import Workspace
+from tasks import artifacts, reproduction
+from tasks.reproduction import BadInput, Busy, StageFailed, reproduce, worth_retrying
+
+BAR = r"""
+import os, sys
+for done in range(200):
+    sys.stderr.write(f"\rdrawing {done}")
+    sys.stderr.flush()
+sys.stderr.write("\rdrawing 200\n")
+sys.stderr.write("\rshort lived\r           \r")
+sys.stderr.write("epoch 1/2: loss 0.5\r\n")
+sys.stderr.flush()
+sys.stderr.buffer.write(b"not \xff text\n\n")
+print("redrawn every", os.environ["TQDM_MININTERVAL"])
+sys.exit(int(sys.argv[1]))
+"""
+
+
+def child(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, exit_code: int) -> None:
+    """Let a child that draws a progress bar stand in for `dvc`."""
+    start = subprocess.Popen
+    command = [sys.executable, "-c", BAR, str(exit_code)]
+    monkeypatch.chdir(workspace.root)
+    monkeypatch.delenv("TQDM_MININTERVAL", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: start(command, **options))
+
+
+def test_a_progress_bar_is_logged_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    child(monkeypatch, workspace, exit_code=0)
+    shown: list[str] = []
+    reproduce("train@idc-x", on_line=shown.append)
+    assert shown == ["drawing 200", "epoch 1/2: loss 0.5", "not \ufffd text", "redrawn every 10"]
+
+
+def test_a_failure_shows_the_end_of_the_log(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    child(monkeypatch, workspace, exit_code=1)
+    with pytest.raises(StageFailed, match=r"train@idc-x failed: epoch 1/2: loss 0\.5 \| .* \| redrawn every 10"):
+        reproduce("train@idc-x")
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [(BadInput("no"), False), (StageFailed("away"), True), (Busy("busy"), True), (RuntimeError("odd"), True)],
+)
+def test_bad_input_alone_is_not_retried(problem: Exception, expected: bool) -> None:
+    assert worth_retrying(None, None, Failed(data=problem)) is expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("bad_input", BadInput),
+        ("busy", Busy),
+        ("unreachable", StageFailed),
+        ("error", StageFailed),
+        ("interrupted", StageFailed),
+    ],
+)
+def test_the_reason_left_by_a_stage_decides(workspace: Workspace, kind: str, expected: type[Exception]) -> None:
+    reason = {"stage": "split@idc", "kind": kind, "error": "OSError", "message": "what happened"}
+    write_json(workspace.failure("split@idc"), reason)
+    problem = reproduction._failure("split@idc", workspace, ["dvc's own words"])
+    assert type(problem) is expected
+    assert str(problem) == "split@idc: what happened"
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (["ERROR: 'data' is busy, it is being blocked by: 12"], Busy),
+        (["ERROR: Unable to acquire lock"], Busy),
+        (["Killed"], StageFailed),
+        ([], StageFailed),
+    ],
+)
+def test_without_a_reason_the_log_decides(workspace: Workspace, log: list[str], expected: type[Exception]) -> None:
+    assert type(reproduction._failure("split@idc", workspace, log)) is expected
+
+
+def test_a_stale_reason_is_not_taken_for_a_new_one(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(workspace.failure("train@idc-x"), {"kind": "bad_input", "error": "x", "message": "long ago"})
+    child(monkeypatch, workspace, exit_code=1)
+    with pytest.raises(StageFailed) as caught:
+        reproduce("train@idc-x")
+    assert type(caught.value) is StageFailed
+
+
+def test_a_progress_bar_that_cannot_be_updated_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError("the server is away")
+
+    warned: list[str] = []
+    plain = logging.getLogger("test")
+    monkeypatch.setattr(plain, "warning", lambda text, *values: warned.append(text % values))
+    monkeypatch.setattr(artifacts, "task_logger", lambda: plain)
+    monkeypatch.setattr(artifacts, "create_progress_artifact", lambda **_: uuid4())
+    monkeypatch.setattr(artifacts, "update_progress_artifact", away)
+    read = artifacts.epoch_progress("Epochs", "epochs")
+    read("epoch 1/2: loss 0.5")
+    read("nothing to see")
+    assert warned == ["the progress bar stays behind: the server is away"]
