@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro flow test test-long check format lock clean help
+.PHONY: repro flow test test-long check format pictures lock clean help
 
 help:                      ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
@@ -36,6 +36,10 @@ check: $(BIN)/.ready-dev   ## lint, format, types, layers
 format: $(BIN)/.ready-dev  ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+pictures:                  ## the README's pictures, from the last run on idc
+	cp evaluations/idc/cancernet/figures/roc.png evaluations/idc/cancernet/figures/calibration.png \
+		evaluations/idc/cancernet/figures/confusion.png docs/images/
 
 lock: $(BIN)/.ready        ## newer versions of what pyproject.toml asks for
 	$(BIN)/uv pip compile --upgrade pyproject.toml --universal --python-version 3.11 --no-header --no-annotate \

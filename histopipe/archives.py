@@ -13,10 +13,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ArchiveError
@@ -42,9 +41,8 @@ Payload = Callable[[], bytes]
 """Gives a member's bytes when called, in whichever process; raises MemberRejected for a damaged member."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One file in an archive.
+class Member(NamedTuple):
+    """One file in an archive; a tuple, since there are hundreds of thousands, which go to other processes.
 
     Attributes:
         size: bytes when inflated, as the archive claims.
@@ -152,12 +150,24 @@ class ZipArchive:
 
     def payloads(self, members: Sequence[Member]) -> Iterator[Payload]:
         """One payload for each member, in any order."""
-        return (partial(read_zip_member, self._path, self._size, member) for member in members)
+        return (ZipPayload(self._path, self._size, member) for member in members)  # type: ignore[misc]  # it is called
 
     def close(self) -> None:
         """Give the file back."""
         self._zip.close()
         _close_shared()
+
+
+class ZipPayload(NamedTuple):
+    """A member of the zip at `path`, which is `size` bytes long."""
+
+    path: Path
+    size: int
+    member: Member
+
+    def __call__(self) -> bytes:
+        """Read and check it."""
+        return read_zip_member(*self)
 
 
 def read_zip_member(path: Path, size: int, member: Member) -> bytes:

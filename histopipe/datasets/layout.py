@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class PatchName:
+class PatchName(NamedTuple):
     """What a member's name tells of its patch. `x` and `y` are pixels in the slide, None where unknown."""
 
     case_id: str

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
+import xxhash
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -23,7 +23,7 @@ from histopipe.workers import Workers, available_cores
 
 PAYLOAD_BYTES = 32 * 2**20  # of encoded members for one shard; those of a compressed tar are held in memory
 BYTES_PER_WORKER = 60 * 2**20  # about as much as is decoded while another process starts
-BLOCK_BYTES = 2**20  # pixels that are summed up while they are still in a core's cache
+BLOCK_BYTES = 2**20  # pixels that are summed up and written while they are still in a core's cache
 
 COLUMNS = ["file", "case_id", "label", "x", "y", "width", "height", "digest"]
 COLOURS = [f"{colour}_{statistic}" for statistic in ("mean", "std") for colour in ("red", "green", "blue")]
@@ -49,13 +49,13 @@ class Shard:
 
     Attributes:
         rows: values of `COLUMNS`, one tuple per patch, in the order of the file.
-        colours: values of `COLOURS`, (rows, 6) float32.
+        colours: values of `COLOURS` in blocks, together (rows, 6) float32.
         rejected: reason and name of each unusable member.
     """
 
     path: Path
     rows: list[Row]
-    colours: NDArray[np.float32]
+    colours: list[NDArray[np.float32]]
     rejected: list[tuple[str, str]]
 
 
@@ -81,6 +81,8 @@ def pack(
                 plan.set_aside.add(reason, file)
             if shard.rows:
                 index.append(_numbered(shard, len(index)))
+            else:
+                shard.path.unlink()
             bar.update(len(shard.rows) + len(shard.rejected))
     return pd.concat(index, ignore_index=True) if index else pd.DataFrame(columns=[*COLUMNS, *COLOURS, "shard", "row"])
 
@@ -110,49 +112,64 @@ def _numbered(shard: Shard, number: int) -> pd.DataFrame:
     """The shard's part of the index; its file takes the next number, which is its own unless one before was empty."""
     shard.path.rename(shard.path.with_name(shard_name(number)))
     rows = pd.DataFrame(shard.rows, columns=COLUMNS).astype(TYPES)
-    rows[COLOURS] = shard.colours
+    rows[COLOURS] = np.concatenate(shard.colours)
     return rows.assign(shard=np.int32(number), row=np.arange(len(rows), dtype=np.int32))
 
 
 def write_shard(task: ShardTask) -> Shard:
     """Read and decode a task's members and write those that can be used as one array."""
-    patches = np.empty((len(task.planned), *task.patch_size, 3), np.uint8)
-    rows: list[Row] = []
-    rejected: list[tuple[str, str]] = []
+    height, width = task.patch_size
+    block = np.empty((max(1, BLOCK_BYTES // (3 * height * width)), height, width, 3), np.uint8)
+    shard = Shard(task.path, [], [], [])
+    with task.path.open("wb") as file:
+        _write_header(file, (len(task.planned), height, width, 3))
+        for start in range(0, len(task.planned), len(block)):
+            filled = _decode_block(task, start, block, shard)
+            file.write(block[:filled].data)
+            shard.colours.append(colour_statistics(block[:filled]))
+        file.seek(0)
+        _write_header(file, (len(shard.rows), height, width, 3))
+    return shard
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """NumPy leaves room for the first axis to grow, so a header can be written again when the count is known."""
+    described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
+
+
+def _decode_block(task: ShardTask, start: int, block: Patches, shard: Shard) -> int:
+    """Fill `block` with the members from `start` on; returns how many of them could be used."""
     fit = resize_patch if task.resized else pad_patch
-    for one, payload in zip(task.planned, task.payloads, strict=True):
+    part = slice(start, start + len(block))
+    filled = 0
+    for one, payload in zip(task.planned[part], task.payloads[part], strict=True):
         try:
-            patch = decode_patch(payload())
-            patches[len(rows)] = fit(patch, task.patch_size)
+            patch = decode_patch(payload(), block[filled])
+            if not np.may_share_memory(patch, block):
+                block[filled] = fit(patch, task.patch_size)
         except MemberRejected as reason:
-            rejected.append((str(reason), one.member.name))
+            shard.rejected.append((str(reason), one.member.name))
             continue
-        rows.append(_row(one, patch))
-    kept = patches[: len(rows)]
-    if rows:
-        np.save(task.path, kept, allow_pickle=False)
-    return Shard(task.path, rows, colour_statistics(kept), rejected)
+        shard.rows.append(_row(one, patch))
+        filled += 1
+    return filled
 
 
 def _row(planned: Planned, patch: Patch) -> Row:
     name = planned.name
     height, width = patch.shape[:2]
-    digest = hashlib.sha256(np.ascontiguousarray(patch).data).hexdigest()[:32]
+    digest = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(patch).data)
     return planned.member.name, name.case_id, name.label, name.x, name.y, width, height, digest
 
 
 def colour_statistics(patches: Patches) -> NDArray[np.float32]:
     """Mean and standard deviation of each channel, (patches, 6): what drift is later measured by."""
     pixels = patches.shape[1] * patches.shape[2]
-    block = max(1, BLOCK_BYTES // (3 * pixels))
-    found = np.empty((len(patches), len(COLOURS)), np.float32)
-    for start in range(0, len(patches), block):
-        part = patches[start : start + block]
-        means = _channel_sums(part) / pixels
-        squares = _channel_sums(np.square(part, dtype=np.uint16)) / pixels
-        found[start : start + block, :3] = means
-        found[start : start + block, 3:] = np.sqrt(squares - np.square(means))
-    return found
+    means = _channel_sums(patches) / pixels
+    squares = _channel_sums(np.square(patches, dtype=np.uint16)) / pixels
+    deviations = np.sqrt(squares - np.square(means))
+    return np.concatenate([means, deviations], axis=1, dtype=np.float32)
 
 
 def _channel_sums(values: NDArray[Any]) -> NDArray[np.uint64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from histopipe.archives import Member, check_member
 from histopipe.datasets import Dataset, MemberRejected, PatchName
@@ -31,8 +32,7 @@ class SetAside:
         return sum(len(files) for reason, files in self.files.items() if reason not in HARMLESS)
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """A member that by its name is a patch."""
 
     member: Member
@@ -117,16 +117,16 @@ def _why_copy(first: Member, second: Member) -> str:
 
 def _without_contradictions(candidates: list[Planned], set_aside: SetAside) -> list[Planned]:
     """Leave out places of a slide that carry both labels: nothing tells which one is right."""
-    labels: dict[tuple[str, int | None, int | None], set[int]] = defaultdict(set)
+    labels: dict[tuple[str, int | None, int | None], int] = {}
+    contradicted = set()
     for planned in candidates:
-        labels[_place(planned)].add(planned.name.label)
-    kept = []
-    for planned in candidates:
-        if planned.name.x is not None and len(labels[_place(planned)]) > 1:
+        place, label = _place(planned), planned.name.label
+        if labels.setdefault(place, label) != label and planned.name.x is not None:
+            contradicted.add(place)
+    for planned in candidates if contradicted else []:
+        if _place(planned) in contradicted:
             set_aside.add("both labels for one place", planned.member.name)
-        else:
-            kept.append(planned)
-    return kept
+    return [planned for planned in candidates if _place(planned) not in contradicted] if contradicted else candidates
 
 
 def _place(planned: Planned) -> tuple[str, int | None, int | None]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from histopipe.datasets import MemberRejected
-from histopipe.images import decode_patch
+from histopipe.images import _stored_png, decode_patch
 from tests.conftest import png
 
 
@@ -44,6 +46,19 @@ def test_chunks_beside_the_pixels_change_nothing() -> None:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", pnginfo=notes, dpi=(300, 300))
     assert (decode_patch(buffer.getvalue()) == 7).all()
+    assert b"scanner" in buffer.getvalue()
+    assert b"scanner" not in _stored_png(buffer.getvalue(), 50 * 151)
+
+
+def test_pixels_in_several_chunks_are_left_to_the_decoder() -> None:
+    content = png()
+    start, end = content.index(b"IDAT"), content.index(b"IEND") - 8
+    pixels = content[start + 4 : end]
+    halves = (b"IDAT" + pixels[:1000], b"IDAT" + pixels[1000:])
+    chunks = [struct.pack(">I", len(half) - 4) + half + struct.pack(">I", zlib.crc32(half)) for half in halves]
+    split = content[: start - 4] + b"".join(chunks) + content[-12:]
+    assert _stored_png(split, 50 * 151) == split
+    assert np.array_equal(decode_patch(split), slow(content))
 
 
 @pytest.mark.parametrize("place", [20, 45, 500, 3000, -20, -14])
