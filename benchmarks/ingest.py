@@ -37,7 +37,7 @@ def full_size_archive(folder: Path, patches: int) -> Path:
 
 def ours(archive: Path, folder: Path) -> dict[str, float]:
     """Seconds that the ingest stage's work takes."""
-    from histopipe.ingest import ingest
+    from histopipe.ingest.stage import ingest
     from histopipe.params import read_params
     from histopipe.paths import Workspace
 

@@ -151,7 +151,7 @@ def fetch(dataset: str) -> None:
 def ingest(dataset: str) -> None:
     """Pack the archive's patches into the store."""
     with _stage("ingest", dataset) as (params, workspace):
-        from histopipe.ingest import ingest
+        from histopipe.ingest.stage import ingest
 
         report = ingest(dataset, params, workspace)
         click.echo(

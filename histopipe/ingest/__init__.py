@@ -1,5 +1,4 @@
-"""From an archive to the packed store: list, decode in parallel, write shards, index and report."""
+"""From an archive to the packed store: `stage.ingest` lists, decodes in parallel, writes shards, index and report.
 
-from histopipe.ingest.stage import ingest
-
-__all__ = ["ingest"]
+Nothing is imported here, since the worker processes load only what they need from this package.
+"""

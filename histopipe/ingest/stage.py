@@ -18,9 +18,10 @@ from histopipe.datasets.manifest import manifest_dataset
 from histopipe.errors import ArchiveError
 from histopipe.files import read_json, replaced_folder, require_disk, write_json
 from histopipe.images import decode_patch
-from histopipe.ingest.packing import Shard, ShardTask, pack, shard_workers
+from histopipe.ingest.packing import pack, shard_workers
 from histopipe.ingest.plan import Plan, plan_ingest
 from histopipe.ingest.report import build_report
+from histopipe.ingest.shards import Shard, ShardTask
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.sources.archive_file import archive_in

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from histopipe.datasets import get_dataset
-from histopipe.ingest import ingest
+from histopipe.ingest.stage import ingest
 from histopipe.paths import Workspace
 from histopipe.splitting import split, split_of_patches
 from histopipe.splitting.canonical import canonical_cases

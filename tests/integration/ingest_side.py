@@ -2,7 +2,7 @@
 
 import json
 
-from histopipe.ingest import ingest
+from histopipe.ingest.stage import ingest
 from histopipe.params import read_params
 from histopipe.paths import Workspace
 

@@ -17,7 +17,7 @@ from histopipe import tracking
 from histopipe.architectures import build
 from histopipe.errors import HistopipeError, TrainingError
 from histopipe.files import read_json
-from histopipe.ingest import ingest
+from histopipe.ingest.stage import ingest
 from histopipe.loading import PatchBatches
 from histopipe.params import parse_params
 from histopipe.paths import Workspace

@@ -17,7 +17,7 @@ from PIL import Image
 
 from histopipe.errors import ArchiveError, HistopipeError
 from histopipe.images import decode_patch
-from histopipe.ingest import ingest
+from histopipe.ingest.stage import ingest
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
 from histopipe.store import PatchStore

@@ -10,7 +10,7 @@ import pytest
 from histopipe.datasets.manifest import read_manifest
 from histopipe.errors import ArchiveError, HistopipeError, SourceError
 from histopipe.images import decode_patch
-from histopipe.ingest import ingest
+from histopipe.ingest.stage import ingest
 from histopipe.params import parse_params
 from histopipe.paths import Workspace
 from histopipe.store import PatchStore
