@@ -34,18 +34,16 @@ def epochs_done(project: Checkout) -> int:
 
 
 def trainers(project: Checkout) -> list[psutil.Process]:
+    """Processes in the checkout that run `histopipe train`, not the `dvc` or shell that started them."""
     found = []
     for process in psutil.process_iter():
         try:
-            if (
-                "train" in process.cmdline()
-                and Path(process.cwd()) == project.root
-                and "histopipe" in str(process.cmdline())
-            ):
+            command = [Path(argument).name for argument in process.cmdline()]
+            if Path(process.cwd()) == project.root and {"histopipe", "train"} <= set(command):
                 found.append(process)
         except psutil.Error:
             continue
-    return [process for process in found if "sh" not in Path(process.cmdline()[0]).name]
+    return found
 
 
 def history(project: Checkout) -> pd.DataFrame:
