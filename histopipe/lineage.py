@@ -48,11 +48,16 @@ def _git(root: Path, *arguments: str) -> str | None:
     return answer.stdout.strip()
 
 
-def output_hash(workspace: Workspace, stage: str, path: str) -> str | None:
-    """The hash under which `dvc.lock` records an output of a stage; None if it doesn't."""
+def locked_stage(workspace: Workspace, stage: str) -> dict[str, Any] | None:
+    """What `dvc.lock` records of a stage; None if it doesn't."""
     try:
         lock: Any = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))
-        outputs = lock["stages"][stage]["outs"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return dict(lock["stages"][stage])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         return None
+
+
+def output_hash(workspace: Workspace, stage: str, path: str) -> str | None:
+    """The hash under which `dvc.lock` records an output of a stage; None if it doesn't."""
+    outputs = (locked_stage(workspace, stage) or {}).get("outs") or []
     return next((out.get("md5") for out in outputs if out.get("path") == path), None)

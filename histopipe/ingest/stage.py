@@ -16,7 +16,7 @@ from histopipe.archives import Archive, open_archive
 from histopipe.datasets import Dataset, MemberRejected, get_dataset, list_datasets
 from histopipe.datasets.manifest import manifest_dataset
 from histopipe.errors import ArchiveError
-from histopipe.files import read_json, replaced_folder, require_disk, write_json
+from histopipe.files import replaced_folder, require_disk, write_json
 from histopipe.images import decode_patch
 from histopipe.ingest.packing import pack, shard_workers
 from histopipe.ingest.plan import Plan, plan_ingest
@@ -145,9 +145,3 @@ def _require_complete(dataset: Dataset, params: Params, workspace: Workspace, in
             f"{path} is not the complete set: {found[0]:,} patches, {found[1]} cases, {found[2]:,} positive, but "
             f"{published.patches:,}, {published.cases}, {published.positive:,} were published: get the archive again"
         )
-
-
-def read_report(workspace: Workspace, dataset: str) -> dict[str, Any]:
-    """The report of the last ingest."""
-    content: dict[str, Any] = read_json(workspace.store(dataset) / REPORT_FILE)
-    return content

@@ -6,10 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from histopipe.errors import SplitError
 from histopipe.files import read_json
+from histopipe.lineage import locked_stage
 from histopipe.params import Params, SplitParams
 from histopipe.paths import Workspace, stage_name
 
@@ -62,7 +61,7 @@ def require_record(dataset: str, membership: str, params: Params, workspace: Wor
         SplitError: the record is missing and cases would move.
     """
     path = workspace.split_record(dataset)
-    locked = None if path.exists() else _locked_stage(workspace, dataset)
+    locked = None if path.exists() else locked_stage(workspace, stage_name("split", dataset))
     if locked is None or params.split.scheme not in _REMEMBERING or _dealt_otherwise(locked, dataset, params):
         return
     outputs = {out["path"]: out.get("md5") for out in locked.get("outs") or []}
@@ -74,14 +73,6 @@ def require_record(dataset: str, membership: str, params: Params, workspace: Wor
             f"{shown} is missing, which says where known cases belong: run `dvc pull {shown}` "
             f"(or delete {stage} from dvc.lock to deal anew)"
         )
-
-
-def _locked_stage(workspace: Workspace, dataset: str) -> dict[str, Any] | None:
-    try:
-        lock: Any = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))
-        return dict(lock["stages"][stage_name("split", dataset)])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return None
 
 
 def _dealt_otherwise(locked: dict[str, Any], dataset: str, params: Params) -> bool:
