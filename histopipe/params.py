@@ -84,6 +84,8 @@ class TrainParams(Section):
 
     deterministic: bool = False
     parallel: Literal["auto"] | Count = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 (mixed) on a GPU that has it
+    devices: Literal["one", "all"] = "one"  # all: one training over every GPU of the machine
 
 
 class EvaluateParams(Section):
@@ -102,14 +104,23 @@ class OptimizerParams(Section):
 
 
 class ScheduleParams(Section):
-    """How the learning rate falls: `inverse_time` is rate / (1 + decay * step), as in Keras before 2.3."""
+    """How the learning rate changes.
 
-    name: Literal["constant", "inverse_time"] = "constant"
+    `inverse_time` is rate / (1 + decay * step), as in Keras before 2.3; `linear` falls to 0 over the recipe's epochs;
+    `cosine` rises over `warmup_epochs`, then falls to 0 on half a cosine (Loshchilov & Hutter 2017); `plateau` is
+    multiplied by `factor` whenever validation has not become better for `patience` epochs, but never below `floor`.
+    """
+
+    name: Literal["constant", "inverse_time", "linear", "cosine", "plateau"] = "constant"
     decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    patience: Count = 5
+    floor: Annotated[float, Field(ge=0)] = 1e-7
 
 
 class AugmentationParams(Section):
-    """Ranges of the random affine warp; each patch draws its own."""
+    """Ranges of the random changes of training patches; each patch draws its own."""
 
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share, each axis by itself
@@ -117,20 +128,84 @@ class AugmentationParams(Section):
     shear: Annotated[float, Field(ge=0, lt=1)] = 0.0  # tangent of the shear angle
     horizontal_flip: bool = False
     vertical_flip: bool = False
+    quarter_turns: bool = False  # with both flips: the eight symmetries of the square, D4
     fill: Literal["nearest", "constant", "reflect", "wrap"] = "nearest"
+    stain: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share by which the amount of each stain varies
+
+
+class ClassifierParams(Section):
+    """A scikit-learn classifier on frozen features; which layer they come from, and `c`, validation decides."""
+
+    name: Literal["logistic_regression", "linear_svm", "lda"] = "logistic_regression"
+    layers: tuple[str, ...] = ()  # candidates; those of the backbone's own list where empty
+    c: Annotated[tuple[float, ...], Field(min_length=1)] = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation
+
+
+class RangeParams(Section):
+    """Where a hyper-parameter search looks for one value: between `low` and `high`, or among `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[int | float | str | bool, ...] = ()
+
+    @model_validator(mode="after")
+    def _ends_or_choices(self) -> RangeParams:
+        ends = self.low is not None and self.high is not None
+        if ends == bool(self.choices):
+            raise ValueError("a range is either `low` and `high`, or `choices`")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        if self.log and not (self.low or 0) > 0:
+            raise ValueError("a range with `log: true` needs a low above 0")
+        return self
 
 
 class RecipeParams(Section):
-    """An architecture with everything that trains it."""
+    """An architecture with everything that trains it.
 
-    architecture: Name | None = None  # default: the recipe's own name
+    Attributes:
+        architecture: the recipe's own name where it is left out.
+        model: what the architecture's builder takes; `image_size` comes from the data set where it is left out.
+        weights: `random`, `imagenet`, the path of a weights file, or `models:/name@alias` for one of our own.
+        imbalance: what makes up for the rarer class.
+        keep: which weights are the result: of the last epoch, of the epoch with the best validation AUC, or
+            exponentially averaged over steps with `average_momentum`.
+        early_stopping: epochs without a better validation AUC after which the training ends.
+        test_time: `d4` averages the logits of a patch's eight symmetries.
+        classifier: instead of gradient descent, fitted to frozen features (architecture `features`).
+        search: ranges for hyper-parameter search, by dotted key such as `optimizer.learning_rate`.
+    """
+
+    architecture: Name | None = None
     model: dict[str, int | float | str | bool] = {}
-    optimizer: OptimizerParams
+    weights: str = "random"
+    optimizer: OptimizerParams | None = None
     schedule: ScheduleParams = ScheduleParams()
     augmentation: AugmentationParams = AugmentationParams()
-    epochs: Count
+    epochs: Count = 1
     batch_size: Count = 32
-    class_weights: Literal["balanced", "none"] = "none"
+    imbalance: Literal["none", "class_weight", "balanced_batches", "focal"] = "none"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    keep: Literal["last", "best", "average"] = "last"
+    average_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    early_stopping: Count | None = None
+    test_time: Literal["none", "d4"] = "none"
+    classifier: ClassifierParams | None = None
+    search: dict[str, RangeParams] = {}
+
+    @model_validator(mode="after")
+    def _trained_somehow(self) -> RecipeParams:
+        if (self.optimizer is None) == (self.classifier is None):
+            raise ValueError("a recipe needs either an optimizer or a classifier")
+        return self
+
+
+class StudiesParams(Section):
+    """Variants of the main run, each list empty unless asked for."""
+
+    folds: tuple[Annotated[int, Field(ge=0)], ...] = ()  # numbers of the folds to test on, each once
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()  # what else `seed` could have been
 
 
 class Params(Section):
@@ -145,6 +220,7 @@ class Params(Section):
     quick: QuickParams | None = None
     train: TrainParams = TrainParams()
     evaluate: EvaluateParams = EvaluateParams()
+    studies: StudiesParams = StudiesParams()
     recipes: dict[Name, RecipeParams]
     sources: dict[Name, DatasetParams]  # the data sets' own blocks: `idc: {…}` stands at the file's top level
 

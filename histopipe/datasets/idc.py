@@ -39,6 +39,7 @@ IDC = Dataset(
     title="Invasive ductal carcinoma, 50-px patches",
     classes=("benign", "IDC"),
     patch_size=(50, 50),
+    image_size=48,  # as the CancerNet tutorial has it; 50 can't be halved often
     read_name=read_name,
     published=PublishedCounts(patches=277_524, cases=279, positive=78_786),
     kaggle="paultimothymooney/breast-histopathology-images",

@@ -36,6 +36,8 @@ class Dataset:
     Attributes:
         classes: the negative class, then the positive one; sensitivity is the recall of the second.
         patch_size: height and width in pixels at which the store keeps patches.
+        image_size: side in pixels at which networks see the patches, where a recipe doesn't say otherwise; by default
+            the longer side of `patch_size`.
         read_name: what a member's name says; None for a member that is no patch and isn't meant to be one.
             Raises MemberRejected for one that can't be used.
         published: counts of the complete set, where they are known.
@@ -53,5 +55,6 @@ class Dataset:
     read_name: Callable[[str], PatchName | None]
     published: PublishedCounts | None = None
     kaggle: str | None = None
+    image_size: int | None = None
     resized: bool = False
     listed: frozenset[str] | None = None

@@ -23,6 +23,7 @@ def build_report(dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, mem
         "positive": int(index["label"].sum()),
         "classes": list(dataset.classes),
         "patch_size": [height, width],
+        "image_size": dataset.image_size or max(height, width),
         "undersized": int(((index["width"] < width) | (index["height"] < height)).sum()),
         "second_copies": len(set_aside.files.get(SECOND_COPY, [])),
         "same_pixels_in_two_cases": _shared_pixels(index),

@@ -73,7 +73,7 @@ def _one_epoch(training: Training, trainer: keras.Model, logits: keras.Model, ep
     """Train and validate once; returns the epoch's row of the history, epochs counted from 1."""
     began = time.perf_counter()
     labels = training.store.index["label"].to_numpy()[training.train_rows]
-    weights = balanced_weights(labels) if training.recipe.class_weights == "balanced" else (1.0, 1.0)
+    weights = balanced_weights(labels) if training.recipe.imbalance == "class_weight" else (1.0, 1.0)
     order = epoch_order(training.train_rows, training.seed, epoch)
     batches = PatchBatches(training.store, order, training.recipe.batch_size, weights)
     name = f"{training.title} epoch {epoch + 1}/{training.recipe.epochs}"

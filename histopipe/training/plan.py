@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from histopipe.errors import TrainingError
+from histopipe.files import read_json
 from histopipe.params import Params, RecipeParams
 from histopipe.paths import Workspace
 from histopipe.sampling import cap_rows
 from histopipe.splitting import read_membership, split_of_patches
 from histopipe.splitting.membership import is_leaky
-from histopipe.store import PatchStore, Rows
+from histopipe.store import REPORT_FILE, PatchStore, Rows
 from histopipe.training.recipe import effective_recipe, is_capped
 
 
@@ -58,17 +59,18 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
     store = PatchStore.open(workspace.store(dataset))
     splits = split_of_patches(workspace.split(dataset), store.index)
     limit = params.quick.max_patches if params.quick else None
+    image_size = int(read_json(store.folder / REPORT_FILE)["image_size"])
     return Training(
         dataset=dataset,
         name=architecture,
-        recipe=effective_recipe(params, architecture),
+        recipe=effective_recipe(params, architecture, image_size),
         store=store,
         train_rows=_rows(splits, store.index, "train", limit, params.seed),
         validation_rows=_rows(splits, store.index, "validation", limit, params.seed),
         validation_cases=sorted(store.index.loc[splits == "validation", "case_id"].unique()),
         seed=params.seed,
         checkpoints=workspace.checkpoint(dataset, architecture),
-        capped=is_capped(params, architecture, int((splits == "train").sum())),
+        capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
         leaky=is_leaky(read_membership(workspace.split(dataset))),
     )
 

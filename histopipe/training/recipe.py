@@ -13,34 +13,46 @@ if TYPE_CHECKING:
     import keras
 
 
-def effective_recipe(params: Params, architecture: str) -> RecipeParams:
-    """The recipe with the caps of `quick` applied; the recipe itself where there are none."""
-    recipe = params.recipe(architecture)
+def effective_recipe(params: Params, name: str, image_size: int) -> RecipeParams:
+    """The recipe as it is trained: the data set's image size where it names none, and the caps of `quick`.
+
+    Args:
+        params: hold recipe and caps.
+        name: the recipe's.
+        image_size: the side in pixels at which networks see the data set's patches.
+    """
+    recipe = params.recipe(name)
     quick = params.quick or QuickParams()
-    model = dict(recipe.model)
-    if quick.max_image_size is not None and "image_size" in model:
-        model["image_size"] = min(int(model["image_size"]), quick.max_image_size)
-    epochs = min(recipe.epochs, quick.max_epochs or recipe.epochs)
-    return recipe.model_copy(update={"model": model, "epochs": epochs})
+    caps = {
+        "model": {**recipe.model, "image_size": _capped_size(recipe.model.get("image_size", image_size), quick)},
+        "epochs": min(recipe.epochs, quick.max_epochs or recipe.epochs),
+        "weights": quick.weights or recipe.weights,
+    }
+    return recipe.model_copy(update=caps)
 
 
-def is_capped(params: Params, architecture: str, patches: int) -> bool:
+def _capped_size(size: float | str, quick: QuickParams) -> float | str:
+    """The architecture says what is wrong with a size that is no number."""
+    return size if isinstance(size, str) or quick.max_image_size is None else min(size, quick.max_image_size)
+
+
+def is_capped(params: Params, name: str, image_size: int, patches: int) -> bool:
     """Whether `quick` makes this training, over so many patches, less than its recipe."""
     if params.quick is None:
         return False
     limit = params.quick.max_patches
-    return effective_recipe(params, architecture) != params.recipe(architecture) or (
-        limit is not None and patches > limit
-    )
+    uncapped = params.model_copy(update={"quick": None})
+    shortened = effective_recipe(params, name, image_size) != effective_recipe(uncapped, name, image_size)
+    return shortened or (limit is not None and patches > limit)
 
 
-def recipe_digest(params: Params, architecture: str) -> str:
+def recipe_digest(params: Params, name: str) -> str:
     """Digest of all parameters that decide what a training gives."""
     decisive = {
-        "recipe": effective_recipe(params, architecture).model_dump(),
+        "recipe": params.recipe(name).model_dump(exclude={"search"}),
         "quick": params.quick.model_dump() if params.quick else None,
         "seed": params.seed,
-        "deterministic": params.train.deterministic,
+        "train": params.train.model_dump(exclude={"parallel"}),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -59,6 +71,7 @@ def build_optimizer(recipe: RecipeParams) -> keras.optimizers.Optimizer:
         "adam": keras.optimizers.Adam,
         "adamw": keras.optimizers.AdamW,
     }
+    assert recipe.optimizer is not None  # the parameters' own check: no classifier, so an optimizer
     chosen: OptimizerParams = recipe.optimizer
     rate = _schedule(recipe.schedule, chosen.learning_rate)
     try:
