@@ -28,3 +28,18 @@ def balanced_weights(labels: NDArray[Any]) -> tuple[float, float]:
     positive = int(labels.sum())
     counts = (len(labels) - positive, positive)
     return max(counts) / counts[0], max(counts) / counts[1]
+
+
+def balanced_order(order: Rows, labels: NDArray[Any]) -> Rows:
+    """An epoch of as many patches in which the classes alternate, so that every batch holds both in equal parts.
+
+    Args:
+        order: the epoch's patches, shuffled.
+        labels: their labels, in the same order.
+
+    Returns:
+        Rows in which the rarer class stands more than once and the commoner one is cut short.
+    """
+    half = -(-len(order) // 2)
+    pairs = np.stack([np.resize(order[labels == label], half) for label in (0, 1)], axis=1)
+    return pairs.ravel()[: len(order)]
