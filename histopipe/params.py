@@ -161,6 +161,15 @@ class RangeParams(Section):
         return self
 
 
+class PublishedParams(Section):
+    """What others report of a recipe: metrics by name, on which data set, and how that was split."""
+
+    dataset: Name
+    split: Literal["by image", "by case"]
+    metrics: dict[Literal["accuracy", "balanced_accuracy", "f1", "roc_auc", "sensitivity", "specificity"], Share]
+    source: str = ""
+
+
 class RecipeParams(Section):
     """An architecture with everything that trains it.
 
@@ -174,6 +183,7 @@ class RecipeParams(Section):
         early_stopping: epochs without a better validation AUC after which the training ends.
         test_time: `d4` averages the logits of a patch's eight symmetries.
         classifier: instead of gradient descent, fitted to frozen features (architecture `features`).
+        published: results to print beside ours; decides nothing.
         search: ranges for hyper-parameter search, by dotted key such as `optimizer.learning_rate`.
     """
 
@@ -192,6 +202,7 @@ class RecipeParams(Section):
     early_stopping: Count | None = None
     test_time: Literal["none", "d4"] = "none"
     classifier: ClassifierParams | None = None
+    published: PublishedParams | None = None
     search: dict[str, RangeParams] = {}
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ SHARED_CODE = (
     "sampling.py",
     "splitting/membership.py",
     "store.py",
+    "symmetry.py",
 )
 
 

@@ -28,6 +28,7 @@ from histopipe.training.checkpoint import (
     restore_variables,
     save_checkpoint,
 )
+from histopipe.training.fusion import fused_batch_norms
 from histopipe.training.optimization import best_epoch, build_loss, build_optimizer, has_stopped, plateau_rate
 from histopipe.training.plan import Training
 
@@ -50,11 +51,27 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
         TrainingError: the loss is no longer a number.
     """
     network, trainer = build_training(training)
-    logits = logit_network(network)
     kept: list[NDArray[Any]] = []
     if progress.history:
         restore_variables(training.checkpoints, all_variables(trainer))
         kept = kept_weights(training.checkpoints)
+    with fused_batch_norms(network):
+        kept = _remaining_epochs(training, network, trainer, progress, kept, after_epoch)
+    if kept:
+        network.set_weights(kept)
+    return network
+
+
+def _remaining_epochs(
+    training: Training,
+    network: keras.Model,
+    trainer: keras.Model,
+    progress: Progress,
+    kept: list[NDArray[Any]],
+    after_epoch: Callable[[Progress], None],
+) -> list[NDArray[Any]]:
+    """Train from where `progress` stands; returns the weights that the recipe keeps, none for the last ones."""
+    logits = logit_network(network)
     for epoch in range(len(progress.history), training.recipe.epochs):
         if has_stopped(progress.history, training.recipe.early_stopping):
             break
@@ -65,9 +82,7 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
                 kept = network.get_weights()
         save_checkpoint(training.checkpoints, progress, all_variables(trainer), kept)
         after_epoch(progress)
-    if kept:
-        network.set_weights(kept)
-    return network
+    return kept
 
 
 def _is_kept(training: Training, progress: Progress) -> bool:

@@ -44,7 +44,7 @@ def is_capped(params: Params, name: str, image_size: int, patches: int) -> bool:
 def recipe_digest(params: Params, name: str) -> str:
     """Digest of all parameters that decide what a training gives."""
     decisive = {
-        "recipe": params.recipe(name).model_dump(exclude={"search"}),
+        "recipe": params.recipe(name).model_dump(exclude={"search", "published"}),
         "quick": params.quick.model_dump() if params.quick else None,
         "seed": params.seed,
         "train": params.train.model_dump(exclude={"parallel"}),

@@ -14,6 +14,7 @@ from histopipe.lineage import lineage_tags, output_hash
 from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
 from histopipe.store import INDEX_FILE, PatchStore, Rows
+from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest
@@ -50,6 +51,8 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
         _announce(training, progress)
         _log_start(training, params, workspace)
         network = run_epochs(training, progress, lambda now: tracking.log_epochs(run_id, now.history))
+        if training.recipe.test_time == "d4":
+            network = averaged_over_symmetries(network)
         tracking.log_epochs(run_id, progress.history)
         record = _record(training, params, workspace, progress, network)
         _write(training, workspace, progress, network, record)
@@ -91,7 +94,7 @@ def _announce(training: Training, progress: Progress) -> None:
 def _log_start(training: Training, params: Params, workspace: Workspace) -> None:
     tracking.log_params(
         {
-            **training.recipe.model_dump(exclude={"architecture"}),
+            **training.recipe.model_dump(exclude={"architecture", "published", "search"}),
             "seed": params.seed,
             "deterministic": params.train.deterministic,
             "train_patches": len(training.train_rows),
