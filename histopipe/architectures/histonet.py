@@ -1,8 +1,8 @@
 """Histonet: a compact residual network for patches of about 50 px, ours.
 
-Residual blocks after He et al. 2016 with the shortcut's average pooling of ResNet-D (He et al. 2019, "Bag of tricks"). One
-convolution sees the patch at full resolution, since nuclei are three or four pixels wide; all else works at half of it and
-less, where a network for so small an image spends its time best.
+Residual blocks after He et al. 2016 with the shortcut's average pooling of ResNet-D (He et al. 2019, "Bag of tricks").
+One convolution sees the patch at full resolution, since nuclei are three or four pixels wide; all else works at half of
+it and less, where a network for so small an image spends its time best.
 """
 
 from __future__ import annotations
