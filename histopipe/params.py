@@ -36,6 +36,7 @@ class DatasetParams(Section):
     patch_size: tuple[Count, Count] | None = None
     checksum: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     complete: bool = False
+    magnification: Literal[40, 100, 200, 400, "all"] | None = None  # only where a data set has several
 
 
 class SyntheticParams(Section):
@@ -317,9 +318,18 @@ def _check_names(params: Params, origin: str) -> None:
             raise ParamsError(
                 f"{origin}: {name}.manifest is missing: a data set of your own needs `manifest: FILE.csv`"
             )
+    for name, block in params.sources.items():
+        if block.magnification is not None and not _is_magnified(name, block):
+            raise ParamsError(f"{origin}: {name}.magnification: {name} has no magnifications: remove the key")
     for name in params.architectures:
         if name not in params.recipes:
             raise ParamsError(f"{origin}: {_unknown('architecture', name, params.recipes)}; add it under `recipes`")
+
+
+def _is_magnified(name: str, block: DatasetParams) -> bool:
+    from histopipe.datasets import get_dataset
+
+    return name in _known_datasets() and block.manifest is None and get_dataset(name).at_magnification is not None
 
 
 def _unknown(what: str, name: object, valid: Any) -> str:
