@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
 import re
@@ -21,7 +22,7 @@ from PIL import Image
 
 from histopipe.errors import HistopipeError
 from histopipe.synthetic import SyntheticSlides, write_archive
-from histopipe.synthetic.plan import plan_cases
+from histopipe.synthetic.idc.plan import plan_cases
 
 KAGGLE_NAME = re.compile(
     r"^(?P<nested>IDC_regular_ps50_idx5/)?(?P<case>\d{5})/(?P<folder>[01])/"
@@ -157,6 +158,15 @@ def test_the_same_slides_give_the_same_bytes_and_another_seed_gives_others(tmp_p
     write_archive(other, dataclasses.replace(SMALL, seed=43), workers=1, progress=False)
     assert one.read_bytes() == again.read_bytes() == two.read_bytes()
     assert one.read_bytes() != other.read_bytes()
+
+
+def test_the_bytes_are_pinned_so_that_every_machine_and_version_draws_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    write_archive(path, SMALL, workers=1, progress=False)
+    assert (
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        == "e12e1abc36b50a2cc1c2c29b4b41b6980ccbf84b150f55736328d3b539dad532"
+    )
 
 
 def test_stain_differs_more_between_cases_than_between_halves_of_one(default: Archive) -> None:
