@@ -40,11 +40,16 @@ class DatasetParams(Section):
 
 
 class SyntheticParams(Section):
-    """How many synthetic slides to draw where a source is `synthetic`."""
+    """How many synthetic slides to draw where a source is `synthetic`; for each data set anew."""
 
     cases: Count = 60
     patches: Count = 6000
     nested_copy: bool = True
+    breakhis_patches: Count = 360  # at most: a field of 700x460 takes half a megabyte
+
+    def patches_of(self, dataset: str) -> int:
+        """How many to draw of one data set."""
+        return min(self.patches, self.breakhis_patches) if dataset == "breakhis" else self.patches
 
 
 class IngestParams(Section):

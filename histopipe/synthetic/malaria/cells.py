@@ -82,7 +82,7 @@ def _film(generator: np.random.Generator) -> Film:
         strength=float(generator.uniform(0.45, 0.95)),
         pallor=float(generator.normal(0.05, 0.07)),
         diameter=float(generator.uniform(*_DIAMETER)),
-        debris=float(generator.uniform(0.05, 0.35)),
+        debris=float(generator.uniform(0.1, 0.5)),
         tilt=float(generator.uniform(0, 14)),
     )
 
