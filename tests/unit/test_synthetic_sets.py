@@ -175,17 +175,14 @@ def colours(archive: Drawn, size: tuple[int, int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@pytest.mark.parametrize("size", [(64, 64)])
-def test_labels_of_unseen_cases_can_be_learnt_from_colour_but_not_perfectly(
-    drawn: tuple[str, Drawn], size: tuple[int, int]
-) -> None:
+def test_labels_of_unseen_cases_can_be_learnt_from_colour_but_not_perfectly(drawn: tuple[str, Drawn]) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    table = colours(drawn[1], size)
+    table = colours(drawn[1], (64, 64))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     scores = cross_val_predict(
         model, table.iloc[:, 2:], table[1], groups=table[0], cv=GroupKFold(5), method="predict_proba"
@@ -245,11 +242,9 @@ def test_from_nothing_to_a_split_through_the_commands(
     assert table.groupby("split")["label"].nunique().to_dict() == {"train": 2, "validation": 2, "test": 2}
 
 
-@pytest.mark.parametrize(("dataset", "shown"), [("malaria", "60 patches"), ("breakhis", "8 patches")])
-def test_the_synth_command_draws_each_data_set(tmp_path: Path, dataset: str, shown: str) -> None:
+@pytest.mark.parametrize(("dataset", "patches"), [("malaria", 60), ("breakhis", 8)])
+def test_the_synth_command_draws_each_data_set(tmp_path: Path, dataset: str, patches: int) -> None:
     out = tmp_path / "a.zip"
-    said = run(
-        "synth", dataset, "--cases", "4", "--patches", shown.split(maxsplit=1)[0], "--seed", "7", "--out", str(out)
-    )
-    assert shown in said
+    said = run("synth", dataset, "--cases", "4", "--patches", str(patches), "--seed", "7", "--out", str(out))
+    assert f"4 cases, {patches} patches" in said
     assert zipfile.ZipFile(out).testzip() is None
