@@ -12,6 +12,8 @@ from histopipe.errors import ArchiveError, ParamsError
 from histopipe.ingest.stage import ingest
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
+from histopipe.splitting import split
+from histopipe.splitting.membership import read_membership
 from histopipe.store import PatchStore, read_index
 from tests.conftest import png, write_zip
 
@@ -158,6 +160,21 @@ def test_other_magnifications_are_set_aside_as_harmless(
     assert (aside["count"], aside["bad"]) == (13 - patches, False)
     if chosen != "all":
         assert set(read_index(workspace.store("breakhis"))["magnification"]) == {chosen}
+
+
+def test_another_magnification_moves_no_patient(workspace: Workspace, content: dict[str, Any]) -> None:
+    members = {
+        field_name(f"14-300{patient:02d}", magnification, number, ("B_A", "M_DC")[patient % 2]): png(46, 70)
+        for patient in range(20)
+        for magnification in (40, 100, 200, 400)
+        for number in range(1, 2 + (patient * magnification) % 7)
+    }
+    packed(content, workspace, "breakhis", members)
+    split("breakhis", parse_params(content), workspace)
+    before = read_membership(workspace.split("breakhis"))
+    packed(content, workspace, "breakhis", members, magnification=40)
+    split("breakhis", parse_params(content), workspace)
+    assert before.equals(read_membership(workspace.split("breakhis")))
 
 
 def test_idc_keeps_its_columns() -> None:
