@@ -111,17 +111,19 @@ def _architecture(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @_dataset
 @click.option("--cases", default=60, show_default=True, help="Slides to draw.")
-@click.option("--patches", default=6000, show_default=True, help="Patches over all cases together.")
+@click.option("--patches", type=int, help="Patches over all cases together.  [default: 6000; of breakhis 360]")
 @click.option("--seed", default=42, show_default=True)
 @click.option("--nested-copy/--no-nested-copy", default=True, help="Repeat some cases in a folder, as Kaggle does.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The zip to write.")
-def synth(dataset: str, cases: int, patches: int, seed: int, nested_copy: bool, out: Path) -> None:
+def synth(dataset: str, cases: int, patches: int | None, seed: int, nested_copy: bool, out: Path) -> None:
     """Draw synthetic slides in a data set's layout, as one zip."""
+    from histopipe.params import SyntheticParams
     from histopipe.sources.synthetic import require_drawable
     from histopipe.synthetic import SyntheticSlides, write_archive
 
     require_drawable(dataset)
-    counts = write_archive(out, SyntheticSlides(cases=cases, patches=patches, nested_copy=nested_copy, seed=seed))
+    patches = SyntheticParams().patches_of(dataset) if patches is None else patches
+    counts = write_archive(out, SyntheticSlides(cases, patches, nested_copy, seed, dataset))
     click.echo(f"{out}: " + ", ".join(f"{value:,} {name}" for name, value in counts.items()))
 
 

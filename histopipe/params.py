@@ -36,14 +36,20 @@ class DatasetParams(Section):
     patch_size: tuple[Count, Count] | None = None
     checksum: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     complete: bool = False
+    magnification: Literal[40, 100, 200, 400, "all"] | None = None  # only where a data set has several
 
 
 class SyntheticParams(Section):
-    """How many synthetic slides to draw where a source is `synthetic`."""
+    """How many synthetic slides to draw where a source is `synthetic`; for each data set anew."""
 
     cases: Count = 60
     patches: Count = 6000
     nested_copy: bool = True
+    breakhis_patches: Count = 360  # at most: a field of 700x460 takes half a megabyte
+
+    def patches_of(self, dataset: str) -> int:
+        """How many to draw of one data set."""
+        return min(self.patches, self.breakhis_patches) if dataset == "breakhis" else self.patches
 
 
 class IngestParams(Section):
@@ -328,9 +334,18 @@ def _check_names(params: Params, origin: str) -> None:
             raise ParamsError(
                 f"{origin}: {name}.manifest is missing: a data set of your own needs `manifest: FILE.csv`"
             )
+    for name, block in params.sources.items():
+        if block.magnification is not None and not _is_magnified(name, block):
+            raise ParamsError(f"{origin}: {name}.magnification: {name} has no magnifications: remove the key")
     for name in params.architectures:
         if name not in params.recipes:
             raise ParamsError(f"{origin}: {_unknown('architecture', name, params.recipes)}; add it under `recipes`")
+
+
+def _is_magnified(name: str, block: DatasetParams) -> bool:
+    from histopipe.datasets import get_dataset
+
+    return name in _known_datasets() and block.manifest is None and get_dataset(name).at_magnification is not None
 
 
 def _unknown(what: str, name: object, valid: Any) -> str:

@@ -16,7 +16,7 @@ from histopipe.architectures import build
 from histopipe.architectures.blocks import OUTPUT_LAYER
 from histopipe.errors import EvaluationError, HistopipeError
 from histopipe.evaluation.metrics import METRICS
-from histopipe.evaluation.stage import evaluate, require_gradable
+from histopipe.evaluation.stage import _is_resized, evaluate, require_gradable
 from histopipe.files import file_digest, read_json, write_json
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
@@ -267,3 +267,9 @@ def test_splits_need_both_classes_and_patches_need_cases(changes: dict[str, Any]
     with pytest.raises(EvaluationError) as problem:
         require_gradable(pd.DataFrame(table | changes), Path("idc.csv"))
     assert message in str(problem.value)
+
+
+@pytest.mark.parametrize(("dataset", "resized"), [("idc", False), ("malaria", True), ("breakhis", True)])
+def test_served_models_resize_where_ingest_does(params: Params, dataset: str, resized: bool) -> None:
+    with_block = parse_params({**params.model_dump(exclude={"sources"}), "idc": {}, dataset: {}})
+    assert _is_resized(dataset, with_block) is resized
