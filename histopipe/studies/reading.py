@@ -18,7 +18,7 @@ from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.splitting.stage import as_csv
 from histopipe.studies.definition import variant_params, variant_split
-from histopipe.studies.workspace import VariantWorkspace
+from histopipe.studies.workspace import STAGES, VariantWorkspace
 from histopipe.training.recipe import recipe_digest
 
 
@@ -72,11 +72,13 @@ def read_variant(
     own = VariantWorkspace(workspace.root, study, architecture, number)
     path, stage = own.folder(dataset) / "metrics.json", own.training_stage(dataset, architecture)
     if not path.is_file():
-        raise EvaluationError(f"not trained, run `dvc repro {stage}`")
+        raise EvaluationError(f"{STAGES[study]} {number}: not trained, run `dvc repro {stage}`")
     metrics = read_json(path)
     recipe = recipe_digest(variant_params(study, number, params), architecture)
     today = {"split": ("split_digest", split), "recipe": ("recipe_digest", recipe)}
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:
-        raise EvaluationError(f"the {' and the '.join(changed)} changed since: run `dvc repro {stage}`")
+        raise EvaluationError(
+            f"{STAGES[study]} {number}: the {' and the '.join(changed)} changed since: run `dvc repro {stage}`"
+        )
     return Variant(number, path.parent, metrics)
