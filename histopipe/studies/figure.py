@@ -63,7 +63,7 @@ def _bar(row: Row, metric: str) -> tuple[float, float, float] | None:
         mean = row["mean"][metric]
         return mean["value"], mean["low"], mean["high"]
     deviation = found["sd"] or 0.0
-    return found["mean"], found["mean"] - deviation, found["mean"] + deviation
+    return found["mean"], max(0.0, found["mean"] - deviation), min(1.0, found["mean"] + deviation)
 
 
 def _finish(axes: Axes, ranking: list[Row], title: str) -> None:

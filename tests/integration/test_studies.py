@@ -67,7 +67,6 @@ def read_status(project: Checkout) -> dict[str, Any]:
 def check_folds(project: Checkout) -> None:
     tested = []
     for fold in range(3):
-        folder = project.root / f"studies/idc/cancernet/{fold}"
         folder = project.root / f"studies/folds/idc/cancernet/{fold}"
         assert {path.name for path in folder.iterdir()} - {".gitignore"} == KEPT
         split = pd.read_csv(folder / "split.csv", dtype=str).set_index("case_id")["split"]
@@ -85,8 +84,7 @@ def check_seed(project: Checkout) -> None:
     mine = (project.root / "studies/seeds/idc/cancernet/1/split.csv").read_text()
     main = (project.root / "data/splits/idc.csv").read_text()
     assert mine != main
-    project.dvc("status")  # data/splits is as its stage left it
-    assert "split@idc" not in read_status(project)
+    assert "split@idc" not in read_status(project)  # data/splits is as its stage left it
 
 
 def check_summaries(project: Checkout) -> None:

@@ -412,3 +412,17 @@ def shifted(workspace: Workspace) -> pd.Series:
 def test_nothing_to_sum_up_is_said(workspace: Workspace, params: Params) -> None:
     with pytest.raises(ParamsError, match=r"studies.folds is empty"):
         summarise_study("folds", "idc", params, workspace)
+
+
+# --- the flow
+
+
+def test_the_flow_runs_what_is_summed_up(two: Params, params: Params) -> None:
+    from flows.studies import asked
+
+    assert asked(None, two) == ["folds", "seeds"]
+    assert asked(["seeds"], two) == ["seeds"]
+    with pytest.raises(ParamsError, match=r"studies.summaries is empty"):
+        asked([], params)
+    with pytest.raises(ParamsError, match=r"studies.summaries lacks folds"):
+        asked(["folds"], params)
