@@ -1,7 +1,8 @@
-"""ResNet of the malaria tutorial (Rosebrock 2018, PyImageSearch, "Deep learning and medical image analysis …").
+"""ResNet of the malaria tutorial (Rosebrock 2018, PyImageSearch).
 
-A pre-activation bottleneck network (He et al. 2016, "Identity mappings in deep residual networks", arXiv:1603.05027).
-Its published file of 17.7 MB holds 2.2 million weights and as many momenta.
+"Deep learning and medical image analysis with Keras" trains a pre-activation bottleneck network (He et al. 2016,
+"Identity mappings in deep residual networks", arXiv:1603.05027). Its published file of 17.7 MB holds 2.2 million
+weights and as many momenta.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ SHARED_CODE = (
     "augmentation.py",
     "loading.py",
     "prediction.py",
+    "resampling.py",
     "sampling.py",
     "splitting/membership.py",
     "store.py",

@@ -19,6 +19,7 @@ from histopipe.prediction import logit_network, predict_logits
 from histopipe.sampling import balanced_weights, epoch_order
 from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_norm
 from histopipe.training.checkpoint import Progress, all_variables, restore_variables, save_checkpoint
+from histopipe.training.devices import PLAIN, Devices, choose_devices, number
 from histopipe.training.plan import Training
 from histopipe.training.recipe import build_optimizer
 
@@ -40,7 +41,9 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
     Raises:
         TrainingError: the loss is no longer a number.
     """
-    network, trainer = build_training(training)
+    devices = choose_devices(training.execution)
+    training = devices.even(training)
+    network, trainer = build_training(training, devices)
     logits = logit_network(network)
     if progress.history:
         restore_variables(training.checkpoints, all_variables(trainer))
@@ -48,24 +51,25 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
         progress.history.append(_one_epoch(training, trainer, logits, epoch))
         save_checkpoint(training.checkpoints, progress, all_variables(trainer))
         after_epoch(progress)
-    return network
+    return devices.settled(network, lambda: build(training.architecture, **training.recipe.model))
 
 
-def build_training(training: Training) -> tuple[keras.Model, keras.Model]:
+def build_training(training: Training, devices: Devices = PLAIN) -> tuple[keras.Model, keras.Model]:
     """The network, and the compiled model that augments its input; both share their weights."""
     import keras
 
-    network = build(training.architecture, **training.recipe.model)
-    inputs = patch_input()
-    trainer = keras.Model(inputs, network(RandomAffine(training.recipe.augmentation, seed=training.seed)(inputs)))
-    # XLA was eight times slower than the default for separable convolutions on the CPU
-    trainer.compile(
-        optimizer=build_optimizer(training.recipe),
-        loss="binary_crossentropy",
-        weighted_metrics=[],
-        jit_compile=False,
-    )
-    trainer.optimizer.build(trainer.trainable_variables)
+    with devices.building():
+        network = devices.joined(build(training.architecture, **training.recipe.model))
+        inputs = patch_input()
+        augment = RandomAffine(training.recipe.augmentation, training.seed, compiled=devices.jit_compile is True)
+        trainer = keras.Model(inputs, network(augment(inputs)))
+        trainer.compile(
+            optimizer=build_optimizer(training.recipe),
+            loss="binary_crossentropy",
+            weighted_metrics=[],
+            jit_compile=devices.jit_compile,
+        )
+        trainer.optimizer.build(trainer.trainable_variables)
     return network, trainer
 
 
@@ -84,12 +88,12 @@ def _one_epoch(training: Training, trainer: keras.Model, logits: keras.Model, ep
         raise TrainingError(
             f"{training.title}: the loss became {loss} in epoch {epoch + 1}: lower the recipe's learning rate"
         )
-    if int(trainer.optimizer.iterations) < SETTLED_STEPS:
+    if number(trainer.optimizer.iterations) < SETTLED_STEPS:
         refresh_batch_norm(logits, training.store, order[:SAMPLE])
     row = {"epoch": epoch + 1, "train/loss": loss, **_validate(training, logits)}
     print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in row.items() if "/" in key), flush=True)
     return row | {
-        "learning_rate": float(trainer.optimizer.learning_rate),
+        "learning_rate": number(trainer.optimizer.learning_rate),
         "seconds": round(seconds, 3),
         "patches_per_second": round(len(order) / seconds, 1),
     }
