@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from histopipe.params import AugmentationParams
+from histopipe.resampling import affine_gather
 
 # Optical densities of haematoxylin, eosin and DAB in red, green and blue (Ruifrok & Johnston 2001); the third takes up
 # what the first two can't explain
@@ -22,9 +23,11 @@ STAINS = (_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)).astype(np.fl
 _SHIFT = 0.2  # optical density added to a stain, as a share of what its amount may vary by
 
 
-def augment(patches: keras.KerasTensor, ranges: AugmentationParams, seed: int) -> keras.KerasTensor:
+def augment(
+    patches: keras.KerasTensor, ranges: AugmentationParams, seed: int, compiled: bool = False
+) -> keras.KerasTensor:
     """The random changes that a recipe asks for, one after the other; uint8 (batch, height, width, 3) in and out."""
-    warped = RandomAffine(ranges, seed=seed)(patches)
+    warped = RandomAffine(ranges, seed=seed, compiled=compiled)(patches)
     return RandomStain(ranges.stain, seed=seed + 1)(warped) if ranges.stain else warped
 
 
@@ -39,21 +42,19 @@ class RandomAffine(keras.layers.Layer):
     Input and output: uint8 (batch, height, width, 3); unchanged outside training.
     """
 
-    def __init__(self, ranges: AugmentationParams, seed: int, **options: Any) -> None:
+    def __init__(self, ranges: AugmentationParams, seed: int, compiled: bool = False, **options: Any) -> None:
         super().__init__(dtype="uint8", trainable=False, **options)
         self.ranges = ranges
+        self.compiled = compiled  # by XLA, which doesn't know TensorFlow's own kernel
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, patches: Any, training: bool = False) -> Any:
         """Warp a batch; outside training, leave it alone."""
         if not training:
             return patches
-        warped = ops.image.affine_transform(
-            ops.cast(patches, "float32"),
-            self._transforms(patches),
-            interpolation="bilinear",
-            fill_mode=self.ranges.fill,
-        )
+        pixels, transforms = ops.cast(patches, "float32"), self._transforms(patches)
+        resample = affine_gather if self.compiled else ops.image.affine_transform  # the latter is bilinear by itself
+        warped = resample(pixels, transforms, fill_mode=self.ranges.fill)
         return ops.cast(ops.clip(ops.round(warped), 0, 255), "uint8")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -29,6 +29,7 @@ SHARED_CODE = (
     "augmentation.py",
     "loading.py",
     "prediction.py",
+    "resampling.py",
     "sampling.py",
     "splitting/membership.py",
     "store.py",

@@ -28,6 +28,7 @@ from histopipe.training.checkpoint import (
     restore_variables,
     save_checkpoint,
 )
+from histopipe.training.devices import Devices, choose_devices, number
 from histopipe.training.fusion import fused_batch_norms
 from histopipe.training.optimization import best_epoch, build_loss, build_optimizer, has_stopped, plateau_rate
 from histopipe.training.plan import Training
@@ -50,7 +51,9 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
     Raises:
         TrainingError: the loss is no longer a number.
     """
-    network, trainer = build_training(training)
+    devices = choose_devices(training.execution)
+    training = devices.even(training)
+    network, trainer = build_training(training, devices)
     kept: list[NDArray[Any]] = []
     if progress.history:
         restore_variables(training.checkpoints, all_variables(trainer))
@@ -59,7 +62,7 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
         kept = _remaining_epochs(training, network, trainer, progress, kept, after_epoch)
     if kept:
         network.set_weights(kept)
-    return network
+    return devices.settled(network, lambda: build(training.architecture, **training.recipe.model))
 
 
 def _remaining_epochs(
@@ -92,22 +95,25 @@ def _is_kept(training: Training, progress: Progress) -> bool:
     return keep == "average" or (keep == "best" and best_epoch(progress.history) == latest)
 
 
-def build_training(training: Training) -> tuple[keras.Model, keras.Model]:
+def build_training(training: Training, devices: Devices | None = None) -> tuple[keras.Model, keras.Model]:
     """The network, and the compiled model that augments its input; both share their weights."""
     import keras
 
-    network = build(training.architecture, **training.recipe.model)
-    inputs = patch_input()
-    augmented = augment(inputs, training.recipe.augmentation, training.seed)
-    trainer = keras.Model(inputs, network(augmented))
-    # XLA was eight times slower than the default for separable convolutions on the CPU
-    trainer.compile(
-        optimizer=build_optimizer(training.recipe, math.ceil(len(training.train_rows) / training.recipe.batch_size)),
-        loss=build_loss(training.recipe),
-        weighted_metrics=[],
-        jit_compile=False,
-    )
-    trainer.optimizer.build(trainer.trainable_variables)
+    devices = devices or choose_devices(training.execution)
+    steps = math.ceil(len(training.train_rows) / training.recipe.batch_size)
+    with devices.building():
+        network = devices.joined(build(training.architecture, **training.recipe.model))
+        inputs = patch_input()
+        compiled = devices.jit_compile is True
+        augmented = augment(inputs, training.recipe.augmentation, training.seed, compiled)
+        trainer = keras.Model(inputs, network(augmented))
+        trainer.compile(
+            optimizer=build_optimizer(training.recipe, steps),
+            loss=build_loss(training.recipe),
+            weighted_metrics=[],
+            jit_compile=devices.jit_compile,
+        )
+        trainer.optimizer.build(trainer.trainable_variables)
     return network, trainer
 
 
@@ -129,7 +135,7 @@ def _train_epoch(training: Training, trainer: keras.Model, progress: Progress, e
     return {
         "epoch": epoch + 1,
         "train/loss": loss,
-        "learning_rate": float(trainer.optimizer.learning_rate),
+        "learning_rate": number(trainer.optimizer.learning_rate),
         "seconds": round(seconds, 3),
         "patches_per_second": round(len(training.train_rows) / seconds, 1),
     }
@@ -166,7 +172,7 @@ def _validated(
 ) -> dict[str, float]:
     """The epoch's whole row of the history: what training gave, and validation's scores."""
     epoch = int(trained["epoch"]) - 1
-    if int(trainer.optimizer.iterations) < SETTLED_STEPS:
+    if number(trainer.optimizer.iterations) < SETTLED_STEPS:
         refresh_batch_norm(logits, training.store, _order(training, epoch)[:SAMPLE])
     scores = validation_scores(training, logits)
     row = {"epoch": trained["epoch"], "train/loss": trained["train/loss"], **scores}

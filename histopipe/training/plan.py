@@ -10,7 +10,7 @@ import pandas as pd
 
 from histopipe.errors import TrainingError
 from histopipe.files import read_json
-from histopipe.params import Params, RecipeParams
+from histopipe.params import Params, RecipeParams, TrainParams
 from histopipe.paths import Workspace
 from histopipe.sampling import cap_rows
 from histopipe.splitting import read_membership, split_of_patches
@@ -29,6 +29,7 @@ class Training:
         validation_cases: all of the split's, capped or not.
         capped: whether the `quick` caps make it less than its recipe.
         leaky: whether its split shares cases, so that its scores measure memory.
+        execution: how it runs on the machine, whatever the recipe.
     """
 
     dataset: str
@@ -42,6 +43,7 @@ class Training:
     checkpoints: Path
     capped: bool
     leaky: bool
+    execution: TrainParams
 
     @property
     def architecture(self) -> str:
@@ -72,6 +74,7 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         checkpoints=workspace.checkpoint(dataset, architecture),
         capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
         leaky=is_leaky(read_membership(workspace.split(dataset))),
+        execution=params.train,
     )
 
 

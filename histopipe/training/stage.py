@@ -16,6 +16,7 @@ from histopipe.paths import Workspace
 from histopipe.store import INDEX_FILE, PatchStore, Rows
 from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
+from histopipe.training.devices import choose_devices, prepare_devices
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest
 
@@ -39,6 +40,7 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
     """
     training = plan_training(dataset, architecture, params, workspace)
     require_architecture(training.architecture)
+    prepare_devices()
     seed_everything(params)
     key = training_key(recipe_digest(params, architecture), workspace, dataset, training.architecture)
     forget_finished(training.checkpoints, _recorded(workspace, dataset, architecture))
@@ -97,6 +99,7 @@ def _log_start(training: Training, params: Params, workspace: Workspace) -> None
             **training.recipe.model_dump(exclude={"architecture", "published", "search"}),
             "seed": params.seed,
             "deterministic": params.train.deterministic,
+            **choose_devices(training.execution).summary(),
             "train_patches": len(training.train_rows),
             "validation_patches": len(training.validation_rows),
         }
