@@ -74,6 +74,10 @@ class Workspace:
         """The split as a picture."""
         return self.root / "data" / "splits" / f"{dataset}.png"
 
+    def weights(self, recipe: str) -> Path:
+        """What a recipe's network starts from."""
+        return self.root / "data" / "weights" / recipe
+
     def model(self, dataset: str, architecture: str) -> Path:
         """A trained network and the record of its training."""
         return self.root / "models" / dataset / architecture
@@ -104,6 +108,6 @@ class Workspace:
         return self.root / "dvc.lock"
 
 
-def stage_name(stage: str, dataset: str, architecture: str | None = None) -> str:
-    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`."""
-    return f"{stage}@{dataset}" + (f"-{architecture}" if architecture else "")
+def stage_name(stage: str, *of: str | None) -> str:
+    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`, `weights@cancernet`."""
+    return f"{stage}@{'-'.join(name for name in of if name)}"

@@ -1,7 +1,7 @@
 """A linear classifier on the features of a frozen backbone (Rajaraman et al. 2018, PeerJ 6:e4568).
 
-Which layer the features come from is decided by validation; the classifier is fitted by scikit-learn and folded into the
-last layer (`histopipe.training.features`), so that the network is saved, graded and served like any other.
+Which layer the features come from is decided by validation; the classifier is fitted by scikit-learn and folded into
+the last layer (`histopipe.training.features`), so that the network is saved, graded and served like any other.
 """
 
 from __future__ import annotations
@@ -64,5 +64,6 @@ def _output(extractor: keras.Model, layer: str) -> keras.KerasTensor:
     named = {one.name: one for one in extractor.layers[1:]}
     if layer not in named or len(named[layer].output.shape) != 4:
         maps = [name for name, one in named.items() if len(getattr(one.output, "shape", ())) == 4]
-        raise ArchitectureError(f"the backbone has no layer {layer!r} with a map of features; it has {', '.join(maps[-8:])}")
+        known = ", ".join(maps[-8:])
+        raise ArchitectureError(f"the backbone has no layer {layer!r} with a map of features; it has {known}")
     return named[layer].output

@@ -21,6 +21,7 @@ from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_n
 from histopipe.training.checkpoint import Progress, all_variables, restore_variables, save_checkpoint
 from histopipe.training.plan import Training
 from histopipe.training.recipe import build_optimizer
+from histopipe.training.start import load_start
 
 if TYPE_CHECKING:
     import keras
@@ -41,6 +42,7 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
         TrainingError: the loss is no longer a number.
     """
     network, trainer = build_training(training)
+    progress.notes["weights"] = load_start(training, network)
     logits = logit_network(network)
     if progress.history:
         restore_variables(training.checkpoints, all_variables(trainer))

@@ -94,7 +94,7 @@ def _last_of_each_resolution(backbone: keras.Model) -> tuple[str, ...]:
     last: dict[int, str] = {}
     smallest = backbone.output.shape[1]  # below it are squeezed channels, not maps
     for layer in backbone.layers[1:]:
-        shape = getattr(layer.output, "shape", ())
+        shape: tuple[int, ...] = getattr(layer.output, "shape", ())
         if len(shape) == 4 and shape[1] >= smallest and not _auxiliary(layer):
             last[shape[1]] = layer.name
     return tuple(last[side] for side in sorted(last, reverse=True))

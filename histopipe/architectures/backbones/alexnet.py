@@ -1,8 +1,8 @@
 """AlexNet's convolutions (Krizhevsky, Sutskever & Hinton 2012) in one tower.
 
-Widths are those of the 2012 paper with the halves of both GPUs joined (96, 256, 384, 384, 256), so every convolution sees
-all channels of the one before; without local response normalisation, which later work found to do nothing (Simonyan &
-Zisserman 2015, section 4.1). Padded throughout, so that it also works on patches of 48 pixels.
+Widths are those of the 2012 paper with the halves of both GPUs joined (96, 256, 384, 384, 256), so every convolution
+sees all channels of the one before; without local response normalisation, which later work found to do nothing
+(Simonyan & Zisserman 2015, section 4.1). Padded throughout, so that it also works on patches of 48 pixels.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def prepare(patches: keras.KerasTensor, image_size: int, preparation: Preparatio
     """Resize raw patches (bilinear) and prepare their pixels, (batch, image_size, image_size, 3), float32."""
     pixels = ops.image.resize(ops.cast(patches, "float32"), (image_size, image_size), interpolation="bilinear")
     if preparation is Preparation.CAFFE:
-        return ops.flip(pixels, axis=-1) - np.float32(IMAGENET_MEAN_BGR)
+        return ops.flip(pixels, axis=-1) - np.asarray(IMAGENET_MEAN_BGR, "float32")
     if preparation is Preparation.TORCH:
-        return (pixels / 255.0 - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_DEVIATION)
+        return (pixels / 255.0 - np.asarray(IMAGENET_MEAN, "float32")) / np.asarray(IMAGENET_DEVIATION, "float32")
     return pixels / (127.5 if preparation is Preparation.SYMMETRIC else 128.0) - 1.0
