@@ -19,7 +19,7 @@ from tasks.data import fetch, ingest, locate, split
 from tasks.evaluation import compare, evaluate
 from tasks.parallel import SideBySide
 from tasks.reproduction import BadInput, StageFailed
-from tasks.training import train
+from tasks.training import train, weights
 
 
 @flow(name="histopipe", task_runner=SideBySide())  # type: ignore[arg-type]
@@ -32,9 +32,13 @@ def pipeline(datasets: list[str] | None = None, architectures: list[str] | None 
     """
     params = read_params(Workspace.around().params)
     names = chosen(architectures, params.architectures, "architecture")
+    starts = {name: weights.submit(name) for name in names}
     for dataset in chosen(datasets, params.datasets, "data set"):
         cases = prepare(dataset)
-        runs = [train.submit(dataset, name, wait_for=cases) for name in names]  # type: ignore[call-overload]
+        runs = [
+            train.submit(dataset, name, wait_for=[*cases, starts[name]])  # type: ignore[call-overload]
+            for name in names
+        ]
         scores = [
             evaluate.submit(dataset, name, wait_for=[run])  # type: ignore[call-overload]
             for name, run in zip(names, runs, strict=True)
@@ -42,7 +46,7 @@ def pipeline(datasets: list[str] | None = None, architectures: list[str] | None 
         wait(scores)
         if any(score.state.is_completed() for score in scores):
             compare(dataset, wait_for=[allow_failure(score) for score in scores])
-        for future in (*runs, *scores):
+        for future in (*starts.values(), *runs, *scores):
             future.result()  # what failed makes the flow fail, after the others were compared
 
 

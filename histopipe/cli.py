@@ -73,7 +73,7 @@ def main() -> None:
 
 @contextmanager
 def _stage(
-    name: str, dataset: str, architecture: str | None = None, variant: str | None = None
+    name: str, dataset: str | None, architecture: str | None = None, variant: str | None = None
 ) -> Iterator[tuple[Params, Workspace]]:
     """Parameters and workspace of one stage, which runs locked and watched."""
     from histopipe.params import read_params
@@ -83,7 +83,8 @@ def _stage(
     workspace = Workspace.around()
     with running(stage_name(name, dataset, architecture, variant), workspace):
         params = read_params(workspace.params)
-        params.dataset(dataset)
+        if dataset:
+            params.dataset(dataset)
         if architecture:
             params.recipe(architecture)
         yield params, workspace
@@ -180,6 +181,17 @@ def split(dataset: str, diff: str | None) -> None:
         from histopipe.splitting import split
 
         click.echo(split(dataset, params, workspace).to_string())
+
+
+@main.command()
+@_architecture
+def weights(architecture: str) -> None:
+    """Bring the weights that an architecture's recipe starts from into data/weights."""
+    with _stage("weights", None, architecture) as (params, workspace):
+        from histopipe.weights import fetch_weights
+
+        found = fetch_weights(architecture, params, workspace)
+        click.echo(f"{architecture}: {found.asked}" + (f", {found.file}" if found.file else ""))
 
 
 @main.command()

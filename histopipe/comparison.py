@@ -69,6 +69,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
 def read_evaluation(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Row:
     """One architecture's numbers; or, where they can't be ranked, its `state` and the `reason`."""
     from histopipe.training.recipe import recipe_digest
+    from histopipe.weights import weights_digest
 
     path = workspace.evaluation(dataset, architecture) / "metrics.json"
     if not path.is_file():
@@ -79,7 +80,10 @@ def read_evaluation(dataset: str, architecture: str, params: Params, workspace: 
         return _unranked(architecture, "not readable", str(problem))
     today = {
         "split": ("split_digest", file_digest(workspace.split(dataset))),
-        "recipe": ("recipe_digest", recipe_digest(params, architecture)),
+        "recipe": (
+            "recipe_digest",
+            recipe_digest(params, architecture, weights_digest(architecture, params, workspace)),
+        ),
     }
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:

@@ -44,6 +44,10 @@ class ArchitectureError(HistopipeError):
     """No such architecture, or it can't be built with the values of its recipe."""
 
 
+class WeightsError(HistopipeError):
+    """The weights that a recipe starts from can't be had, or don't fit its network."""
+
+
 class TrainingError(HistopipeError):
     """A training that can't start or can't go on."""
 

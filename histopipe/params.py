@@ -272,6 +272,10 @@ class Params(Section):
             raise ParamsError(_unknown("architecture", name, self.recipes))
         return self.recipes[name]
 
+    def weights(self, name: str) -> str:
+        """What the network of the recipe called `name` starts from, under the caps of `quick`."""
+        return (self.quick.weights if self.quick else None) or self.recipe(name).weights
+
 
 def read_params(path: Path) -> Params:
     """Read and check `params.yaml`.

@@ -78,6 +78,10 @@ class Workspace:
         """The split as a picture."""
         return self.root / "data" / "splits" / f"{dataset}.png"
 
+    def weights(self, recipe: str) -> Path:
+        """What a recipe's network starts from."""
+        return self.root / "data" / "weights" / recipe
+
     def model(self, dataset: str, architecture: str) -> Path:
         """A trained network and the record of its training."""
         return self.root / "models" / dataset / architecture
@@ -133,6 +137,6 @@ class Workspace:
         return self.root / "dvc.lock"
 
 
-def stage_name(stage: str, dataset: str, architecture: str | None = None, variant: str | None = None) -> str:
-    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`, `fold@idc-cancernet-3`, `study@idc-folds`."""
-    return f"{stage}@" + "-".join(part for part in (dataset, architecture, variant) if part)
+def stage_name(stage: str, *of: str | None) -> str:
+    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`, `fold@idc-cancernet-3`, `weights@cancernet`."""
+    return f"{stage}@{'-'.join(name for name in of if name)}"

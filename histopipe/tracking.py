@@ -56,6 +56,18 @@ def prepare(workspace: Workspace, dataset: str) -> str:
     return str(identifier)
 
 
+def registry(workspace: Workspace) -> MlflowClient:
+    """A client of the tracking store, which holds the registered models too."""
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri(workspace))
+    lock = Workspace(workspace.home).lock("mlflow")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # the first use makes the database
+        mlflow.search_experiments(max_results=1)
+    return _client()
+
+
 def _artifacts(workspace: Workspace) -> str | None:
     """Beside the embedded database; a server decides for itself."""
     if tracking_uri(workspace) != _embedded(workspace):

@@ -45,7 +45,7 @@ def variant(stage: str, dataset: str, architecture: str, number: int) -> Path:
 )
 def study(dataset: str, name: str) -> Path:
     """Sum up the `folds` or `seeds` of a data set; returns the summary's folder."""
-    reproduce(stage_name("study", dataset, variant=name))
+    reproduce(stage_name("study", dataset, name))
     folder = Workspace.around().study_summary(name, dataset)
     title = f"Architectures on {dataset}, by {name}"
     publish_markdown((folder / "summary.md").read_text(encoding="utf-8"), title, "study", dataset, name)

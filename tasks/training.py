@@ -1,4 +1,4 @@
-"""Training one architecture."""
+"""Training one architecture, and what it starts from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ from histopipe.paths import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image
 from tasks.parallel import GPUS
 from tasks.reproduction import reproduce, worth_retrying
+
+
+@task(
+    name="weights",
+    task_run_name="weights-{architecture}",
+    retries=2,
+    retry_delay_seconds=30,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
+def weights(architecture: str) -> Path:
+    """Bring what an architecture's network starts from; returns the folder."""
+    reproduce(stage_name("weights", architecture))
+    return Workspace.around().weights(architecture)
 
 
 @task(

@@ -20,6 +20,7 @@ from histopipe.splitting.stage import as_csv
 from histopipe.studies.definition import variant_params, variant_split
 from histopipe.studies.workspace import STAGES, VariantWorkspace
 from histopipe.training.recipe import recipe_digest
+from histopipe.weights import weights_digest
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def read_variant(
     if not path.is_file():
         raise EvaluationError(f"{STAGES[study]} {number}: not trained, run `dvc repro {stage}`")
     metrics = read_json(path)
-    recipe = recipe_digest(variant_params(study, number, params), architecture)
+    weights = weights_digest(architecture, params, workspace)
+    recipe = recipe_digest(variant_params(study, number, params), architecture, weights)
     today = {"split": ("split_digest", split), "recipe": ("recipe_digest", recipe)}
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:

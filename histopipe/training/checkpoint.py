@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histopipe.architectures import network_code
 from histopipe.files import file_digest, read_json, replaced_file, write_json
 from histopipe.paths import Workspace
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 CHECKPOINT_FILE = "checkpoint.npz"
 FINISHED_FILE = "finished.json"
 SHARED_CODE = (
-    "architectures/blocks.py",
     "augmentation.py",
     "loading.py",
     "prediction.py",
@@ -45,17 +45,19 @@ class Progress:
         key: digest of parameters, inputs and code; progress under another key is worthless.
         run_id: the MLflow run that records it.
         history: one row of metrics per finished epoch.
+        notes: what else `run.json` is to say.
     """
 
     key: str
     run_id: str | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def training_key(recipe: str, workspace: Workspace, dataset: str, architecture_module: str) -> str:
     """Digest of everything that decides a training's result: parameters, data, split and code."""
     package = Path(__file__).parents[1]
-    code = [package / name for name in (*SHARED_CODE, f"architectures/{architecture_module}.py")]
+    code = [*(package / name for name in SHARED_CODE), *network_code(architecture_module)]
     inputs = [
         workspace.store(dataset) / "index.parquet",
         workspace.split(dataset),

@@ -21,7 +21,7 @@ def plot_history(history: pd.DataFrame, title: str, path: Path) -> None:
     ):
         for colour, (column, label) in zip(("#4477AA", "#EE6677"), columns.items(), strict=True):
             axes.plot(history["epoch"], history[column], marker="o", markersize=3, color=colour, label=label)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel("candidate" if "c" in history else "epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)

@@ -32,6 +32,7 @@ from histopipe.training.devices import Devices, choose_devices, number
 from histopipe.training.fusion import fused_batch_norms
 from histopipe.training.optimization import best_epoch, build_loss, build_optimizer, has_stopped, plateau_rate
 from histopipe.training.plan import Training
+from histopipe.training.start import load_start
 
 if TYPE_CHECKING:
     import keras
@@ -54,6 +55,7 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
     devices = choose_devices(training.execution)
     training = devices.even(training)
     network, trainer = build_training(training, devices)
+    progress.notes["weights"] = load_start(training, network)
     kept: list[NDArray[Any]] = []
     if progress.history:
         restore_variables(training.checkpoints, all_variables(trainer))

@@ -17,6 +17,7 @@ from histopipe.splitting import read_membership, split_of_patches
 from histopipe.splitting.membership import is_leaky
 from histopipe.store import REPORT_FILE, PatchStore, Rows
 from histopipe.training.recipe import effective_recipe, is_capped
+from histopipe.weights import Weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Training:
         capped: whether the `quick` caps make it less than its recipe.
         leaky: whether its split shares cases, so that its scores measure memory.
         execution: how it runs on the machine, whatever the recipe.
+        weights: what the network starts from; None for chance.
+        weights_folder: where that lies.
     """
 
     dataset: str
@@ -44,6 +47,8 @@ class Training:
     capped: bool
     leaky: bool
     execution: TrainParams
+    weights: Weights | None
+    weights_folder: Path
 
     @property
     def architecture(self) -> str:
@@ -75,6 +80,8 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
         leaky=is_leaky(read_membership(workspace.split(dataset))),
         execution=params.train,
+        weights=read_weights(architecture, params, workspace),
+        weights_folder=workspace.weights(architecture),
     )
 
 

@@ -21,7 +21,7 @@ def effective_recipe(params: Params, name: str, image_size: int) -> RecipeParams
     caps = {
         "model": {**recipe.model, "image_size": _capped_size(recipe.model.get("image_size", image_size), quick)},
         "epochs": min(recipe.epochs, quick.max_epochs or recipe.epochs),
-        "weights": quick.weights or recipe.weights,
+        "weights": params.weights(name),
     }
     return recipe.model_copy(update=caps)
 
@@ -41,11 +41,18 @@ def is_capped(params: Params, name: str, image_size: int, patches: int) -> bool:
     return shortened or (limit is not None and patches > limit)
 
 
-def recipe_digest(params: Params, name: str) -> str:
-    """Digest of all parameters that decide what a training gives."""
+def recipe_digest(params: Params, name: str, weights: str | None = None) -> str:
+    """Digest of all that a recipe says of what its training gives.
+
+    Args:
+        params: hold the recipe.
+        name: the recipe's.
+        weights: digest of the file that its network starts from; None where its weights are random.
+    """
     decisive = {
         "recipe": params.recipe(name).model_dump(exclude={"search", "published"}),
         "quick": params.quick.model_dump() if params.quick else None,
+        "weights": weights,
         "seed": params.seed,
         "train": params.train.model_dump(exclude={"parallel"}),
     }

@@ -42,17 +42,20 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
     require_architecture(training.architecture)
     prepare_devices()
     seed_everything(params)
-    key = training_key(recipe_digest(params, architecture), workspace, dataset, training.architecture)
+    key = training_key(_digest(training, params), workspace, dataset, training.architecture)
     forget_finished(training.checkpoints, _recorded(workspace, dataset, architecture))
     progress = load_progress(training.checkpoints, key)
     tags = _tags(training, params) | {"training_key": key}
-    from histopipe.training.loop import run_epochs  # loads TensorFlow, after all checks
+    if training.recipe.classifier:
+        from histopipe.training.features import fit_classifier as run
+    else:
+        from histopipe.training.loop import run_epochs as run  # loads TensorFlow, after all checks
 
     with tracking.training_run(workspace, dataset, architecture, progress.run_id, tags) as run_id:
         progress.run_id = run_id
         _announce(training, progress)
         _log_start(training, params, workspace)
-        network = run_epochs(training, progress, lambda now: tracking.log_epochs(run_id, now.history))
+        network = run(training, progress, lambda now: tracking.log_epochs(run_id, now.history))
         if training.recipe.test_time == "d4":
             network = averaged_over_symmetries(network)
         tracking.log_epochs(run_id, progress.history)
@@ -83,12 +86,16 @@ def seed_everything(params: Params) -> None:
 def _tags(training: Training, params: Params) -> dict[str, str]:
     tags = {"split_scheme": params.split.scheme, "source": params.dataset(training.dataset).source}
     flags = {"quick": training.capped, "leaky": training.leaky}
+    if training.weights:
+        tags |= {f"weights_{key}": value for key, value in training.weights.summary.items()}
     return tags | {name: "true" for name, holds in flags.items() if holds}
 
 
 def _announce(training: Training, progress: Progress) -> None:
     done, epochs = len(progress.history), training.recipe.epochs
     start = f"resuming after epoch {done} of {epochs}" if done else f"{epochs} epochs"
+    if training.recipe.classifier:
+        start = f"a {training.recipe.classifier.name} on frozen features" + (", resumed" if done else "")
     counts = f"{len(training.train_rows):,} training and {len(training.validation_rows):,} validation patches"
     print(f"{training.title}: {start}, {counts}", flush=True)
 
@@ -126,16 +133,21 @@ def _record(
         "dataset": training.dataset,
         "architecture": training.name,
         "parameters": network.count_params(),
-        "recipe_digest": recipe_digest(params, training.name),
+        "recipe_digest": _digest(training, params),
         "split_digest": file_digest(workspace.split(training.dataset)),
         "split_scheme": params.split.scheme,
         "quick": params.quick.model_dump(exclude_none=True) if params.quick and training.capped else None,
         "leaky": training.leaky,
+        **progress.notes,
         "epochs": len(progress.history),
         "best_epoch": int(np.argmax(scores)) + 1,
         "train_cases": _cases(training.store, training.train_rows),
         "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one
     }
+
+
+def _digest(training: Training, params: Params) -> str:
+    return recipe_digest(params, training.name, training.weights.sha256 if training.weights else None)
 
 
 def _cases(store: PatchStore, rows: Rows) -> list[str]:

@@ -73,7 +73,7 @@ def test_the_flow_trains_once_and_shows_what_came_out(checkout: Make, server: st
     record = json.loads((project.root / "models/idc/cancernet/run.json").read_text())
     assert {run["state_type"] for run in ask(server, "flow_runs")} == {"COMPLETED"}
     tasks = sorted(run["name"].split("-")[0] for run in ask(server, "task_runs"))
-    assert tasks == ["compare", "evaluate", "fetch", "ingest", "locate", "split", "train"]
+    assert tasks == ["compare", "evaluate", "fetch", "ingest", "locate", "split", "train", "weights"]
     artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
     assert artifacts["ingest-idc"] == "table"
     assert artifacts["comparison-idc"] == "markdown"

@@ -29,7 +29,9 @@ def finished_runs(checkout: Checkout) -> list[Any]:
 def test_from_nothing_to_a_compared_and_logged_model(checkout: Make) -> None:
     project = checkout()
     first = project.dvc("repro")
-    assert stages_run(first.stdout) == [
+    ran = stages_run(first.stdout)
+    assert ran.index("weights@cancernet") < ran.index("train@idc-cancernet")
+    assert [stage for stage in ran if stage != "weights@cancernet"] == [
         "locate@idc", "fetch@idc", "ingest@idc", "split@idc",
         "train@idc-cancernet", "evaluate@idc-cancernet", "compare@idc",
     ]  # fmt: skip
@@ -89,6 +91,13 @@ def check_staleness(project: Checkout) -> None:
     assert len(finished_runs(project)) == 1  # the evaluation went on in the training's run
     project.change(train={"parallel": 2})
     assert stages_run(project.dvc("repro").stdout) == []
+    with (project.root / "histopipe/architectures/densenet201.py").open("a") as code:
+        code.write("# another network's code\n")
+    assert stages_run(project.dvc("repro").stdout) == ["weights@cancernet"]
+    with (project.root / "histopipe/architectures/blocks.py").open("a") as code:
+        code.write("# its own\n")
+    project.dvc("repro", "--single-item", "weights@cancernet")
+    assert "train@idc-cancernet" in project.dvc("status").stdout
 
 
 def test_a_second_clone_gets_results_from_the_cache(checkout: Make) -> None:

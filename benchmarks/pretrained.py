@@ -1,0 +1,137 @@
+"""Frozen published features against the same network's frozen random ones, by case.
+
+Both sides are the recipe `features` on the same patches, splits and candidates; only the weights differ. Threshold and
+calibration come from validation, the intervals from resampling the test cases.
+
+    python -m benchmarks.pretrained --weights ../shared/data/weights/squeezenet_…_notop.h5 \
+        --idc ../shared/data/idc-sample.zip --malaria ../shared/data/malaria-sample.zip
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import click
+import yaml
+
+from benchmarks.measuring import report
+from histopipe.params import Params, parse_params
+from histopipe.paths import Workspace
+
+ROOT = Path(__file__).parents[1]
+METRICS = ("roc_auc", "balanced_accuracy")
+MALARIA_SIDE = 128  # pixels, as the sample has them
+RANDOM = "random"
+
+
+def measure(archive: Path, dataset: str, weights: Path, seeds: list[int], image_size: int) -> dict[str, Any]:
+    """Both sides on one data set with every seed: metrics of the test cases with their intervals."""
+    from histopipe.ingest.stage import ingest
+
+    found: dict[str, Any] = {"published": {}, RANDOM: {}}
+    with tempfile.TemporaryDirectory() as scratch:
+        workspace = Workspace(Path(scratch))
+        raw = workspace.raw(dataset)
+        raw.mkdir(parents=True)
+        (raw / archive.name).symlink_to(archive.resolve())
+        manifest = write_manifest(archive, raw / "manifest.csv") if dataset == "malaria" else None
+        ingest(dataset, recipe_with(dataset, RANDOM, seeds[0], image_size, manifest), workspace)
+        for seed in seeds:
+            for side, asked in (("published", str(weights.resolve())), (RANDOM, RANDOM)):
+                params = recipe_with(dataset, asked, seed, image_size, manifest)
+                found[side][seed] = fitted_and_graded(dataset, params, workspace)
+                print(
+                    f"{dataset} {image_size} px, seed {seed}, {side}: {found[side][seed]}", file=sys.stderr, flush=True
+                )
+    return found | {"error_ratio": error_ratio(found)}
+
+
+def recipe_with(dataset: str, weights: str, seed: int, image_size: int, manifest: Path | None) -> Params:
+    """The checkout's parameters with one data set, uncapped, and the recipe's weights, seed and image size."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content |= {"datasets": [dataset], "architectures": ["features"], "seed": seed, "quick": None}
+    content["recipes"]["features"]["weights"] = weights
+    content["recipes"]["features"]["model"]["image_size"] = image_size
+    if manifest:
+        content[dataset] = {"manifest": str(manifest), "patch_size": [MALARIA_SIDE, MALARIA_SIDE]}
+    return parse_params(content)
+
+
+def fitted_and_graded(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+    """Split, fit and grade as the stages do."""
+    from histopipe.evaluation.logits import load_network
+    from histopipe.evaluation.stage import grade_table, graded_table, operating_point, predict_splits
+    from histopipe.splitting import split
+    from histopipe.store import PatchStore
+    from histopipe.training import train
+    from histopipe.weights import fetch_weights
+
+    split(dataset, params, workspace)
+    fetch_weights("features", params, workspace)
+    record = train(dataset, "features", params, workspace)
+    store = PatchStore.open(workspace.store(dataset))
+    network = load_network(workspace.model(dataset, "features") / "model.keras")
+    logits = predict_splits(network, store, workspace.split(dataset), dataset)
+    point = operating_point(logits, dataset, params, store)
+    graded = grade_table(graded_table(logits, point), point, record, params)
+    chosen = {key: record["classifier"][key] for key in ("layer", "c")}
+    return {**{name: rounded(graded["test"][name]) for name in METRICS}, **chosen, "cases": graded["cases"]}
+
+
+def rounded(metric: Mapping[str, float]) -> list[float]:
+    """Value, lower and upper end of the interval."""
+    return [round(metric[name], 4) for name in ("value", "low", "high")]
+
+
+def error_ratio(found: Mapping[str, Any]) -> float:
+    """How many times larger 1 - AUC is with random features, in the mean over seeds."""
+    missing = {side: statistics.mean(1 - one["roc_auc"][0] for one in found[side].values()) for side in found}
+    return round(missing[RANDOM] / missing["published"], 3)
+
+
+def write_manifest(archive: Path, path: Path) -> Path:
+    """The malaria sample as a data set of one's own: patient from the file's name, label from its folder."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("file", "case_id", "label"))
+        writer.writerows(_malaria_rows(archive))
+    return path
+
+
+def _malaria_rows(archive: Path) -> Iterator[tuple[str, str, int]]:
+    with zipfile.ZipFile(archive) as content:
+        for name in content.namelist():
+            file = PurePosixPath(name)
+            if file.suffix == ".png":
+                patient = file.name.lower().split("thin")[0].rstrip("_").upper()
+                yield name, patient, int(file.parent.name == "Parasitized")
+
+
+@click.command()
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
+@click.option("--idc", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--malaria", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--seeds", default=3, show_default=True, help="Splits, and random networks, to try.")
+@click.option("--image-size", default=(48, 112), show_default=True, multiple=True, help="Sides in pixels.")
+def main(weights: Path, idc: Path | None, malaria: Path | None, seeds: int, image_size: tuple[int, ...]) -> None:
+    """Compare both kinds of features; the last line is JSON and holds `ratio`."""
+    archives = {"idc": idc, "malaria": malaria}
+    found = {
+        f"{dataset} {side} px": measure(archive, dataset, weights, list(range(1, seeds + 1)), side)
+        for dataset, archive in archives.items()
+        if archive
+        for side in image_size
+    }
+    ratio = statistics.mean(each["error_ratio"] for each in found.values()) if found else None
+    report("pretrained", ratio=ratio, seeds=seeds, results=found)
+
+
+if __name__ == "__main__":
+    main()

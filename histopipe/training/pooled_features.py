@@ -1,0 +1,87 @@
+"""Pooled features of patches: computed once, in chunks that survive a kill, read layer by layer."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from histopipe.files import replaced_file
+from histopipe.store import PatchStore, Rows
+
+if TYPE_CHECKING:
+    import keras
+
+CHUNK = 4096  # patches: what a kill can cost
+BATCH_SIZE = 64
+
+Features = NDArray[np.float32]  # (patches, channels)
+
+
+@dataclass(frozen=True)
+class PooledFeatures:
+    """Features of several layers on disk.
+
+    Attributes:
+        folder: holds the chunks; another training's must lie elsewhere.
+        layers: names of the layers.
+    """
+
+    folder: Path
+    layers: Sequence[str]
+
+    def compute(self, network: keras.Model, store: PatchStore, rows: Rows, title: str) -> None:
+        """Compute the chunks that aren't there yet; memory holds one of them at a time.
+
+        Args:
+            network: from raw patches to one array (batch, channels) per layer.
+            store: holds the patches.
+            rows: positions in the store's index, in the order in which `read` gives them back.
+            title: of the progress bar.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tqdm(total=len(rows), desc=title, unit="patch", unit_scale=True, file=sys.stderr) as bar:
+            for start in range(0, len(rows), CHUNK):
+                part = rows[start : start + CHUNK]
+                if not self._chunk(start).exists():
+                    self._write(start, _predict(network, store, part, bar))
+                else:
+                    bar.update(len(part))
+
+    def read(self, layer: str, count: int) -> Features:
+        """The features of one layer for the first `count` rows, (count, channels)."""
+        parts = []
+        for start in range(0, count, CHUNK):
+            with np.load(self._chunk(start), allow_pickle=False) as arrays:
+                parts.append(arrays[f"layer_{self.layers.index(layer)}"])
+        return np.concatenate(parts)[:count]
+
+    def discard(self) -> None:
+        """Delete the chunks."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _chunk(self, start: int) -> Path:
+        return self.folder / f"{start:09d}.npz"
+
+    def _write(self, start: int, arrays: Sequence[Features]) -> None:
+        with replaced_file(self._chunk(start)) as beside, beside.open("wb") as stream:
+            named = {f"layer_{number}": array for number, array in enumerate(arrays)}
+            np.savez(stream, allow_pickle=False, **named)
+
+
+def _predict(network: keras.Model, store: PatchStore, rows: Rows, bar: tqdm) -> list[Features]:
+    parts: list[list[Features]] = [[] for _ in network.outputs]
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = rows[start : start + BATCH_SIZE]
+        outputs = network.predict_on_batch(store.gather(batch))
+        for part, output in zip(parts, outputs if isinstance(outputs, list) else [outputs], strict=True):
+            part.append(np.asarray(output, np.float32))
+        bar.update(len(batch))
+    return [np.concatenate(part) for part in parts]

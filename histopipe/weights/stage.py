@@ -1,0 +1,91 @@
+"""The weights stage: bring what a recipe's network starts from into a place that DVC tracks."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from histopipe.errors import HistopipeError, WeightsError
+from histopipe.files import file_digest, replaced_folder
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.weights.record import RANDOM, Weights, code_digest
+
+IMAGENET = "imagenet"
+REGISTERED = "models:/"
+CHOICES = "imagenet, random, models:/NAME@ALIAS, or a file's path from the checkout"
+
+
+def fetch_weights(name: str, params: Params, workspace: Workspace) -> Weights:
+    """Bring the weights of the recipe called `name` into `workspace.weights(name)`, checked.
+
+    Published weights are fetched once: what lies there already and answers the same question stays. A path and a
+    registered model are looked up each time.
+
+    Returns:
+        The record, as written to `weights.json`.
+
+    Raises:
+        UnreachableError: published weights can't be fetched now.
+        WeightsError: there are none for this network; the file is missing, damaged or of another network; there is no
+            such registered model.
+    """
+    recipe = params.recipe(name)
+    architecture = recipe.architecture or name
+    wanted = Weights(params.weights(name), architecture, code_digest(architecture))
+    folder = workspace.weights(name)
+    with replaced_folder(folder) as beside:
+        found = wanted if wanted.asked == RANDOM else _bring(wanted, name, params, workspace, beside)
+        found.write(beside)
+    return found
+
+
+def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, target: Path) -> Weights:
+    """Put the file into `target` and say what it is."""
+    from histopipe.architectures import backbone_of, build
+
+    backbone = backbone_of(wanted.architecture, params.recipe(name).model)
+    wanted, key = replace(wanted, backbone=backbone), f"recipes.{name}.weights"
+    kept = _keep(wanted, workspace.weights(name), target)
+    if kept:
+        return kept
+    if wanted.asked == IMAGENET:
+        from histopipe.weights.imagenet import bring_imagenet
+
+        file, origin = bring_imagenet(backbone, key, target)
+    elif wanted.asked.startswith(REGISTERED):
+        from histopipe.weights.registered import bring_registered
+
+        file, origin = bring_registered(wanted.asked, key, workspace, target)
+    else:
+        file, origin = _copy(wanted.asked, key, workspace, target), {"path": wanted.asked}
+    from histopipe.weights.loading import check_file
+
+    # pooling behind a backbone takes any image size, so that such a network can be tried here
+    network = build(wanted.architecture, **params.recipe(name).model) if backbone else None
+    check_file(file, network, backbone, f"{key}: {wanted.asked}")
+    return replace(wanted, file=file.name, sha256=file_digest(file), origin=origin)
+
+
+def _keep(wanted: Weights, folder: Path, target: Path) -> Weights | None:
+    """Published weights that were fetched before, copied to `target`; None where they are others or damaged."""
+    try:
+        earlier = Weights.read(folder)
+    except HistopipeError:
+        return None
+    same = (earlier.asked, earlier.backbone) == (wanted.asked, wanted.backbone) == (IMAGENET, wanted.backbone)
+    if not same or not earlier.file or not (folder / earlier.file).is_file():
+        return None
+    shutil.copyfile(folder / earlier.file, target / earlier.file)
+    return replace(earlier, code=wanted.code) if file_digest(target / earlier.file) == earlier.sha256 else None
+
+
+def _copy(asked: str, key: str, workspace: Workspace, target: Path) -> Path:
+    source = workspace.home / Path(asked).expanduser()
+    if not source.is_file():
+        meant = difflib.get_close_matches(asked, (IMAGENET, RANDOM), n=1)
+        hint = f"did you mean {meant[0]!r}?" if meant else f"give {CHOICES}"
+        raise WeightsError(f"{key}: there is no file {source}; {hint}")
+    return Path(shutil.copyfile(source, target / source.name))

@@ -1,0 +1,332 @@
+"""What networks start from: fetched once, checked, recorded, and never something else than was asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+import yaml
+
+from histopipe import tracking
+from histopipe.architectures import build
+from histopipe.architectures.backbones import BACKBONE_LAYER, build_backbone
+from histopipe.errors import ParamsError, UnreachableError, WeightsError
+from histopipe.files import file_digest, read_json
+from histopipe.ingest.stage import ingest
+from histopipe.params import Params, parse_params
+from histopipe.paths import Workspace
+from histopipe.serving.packaging import log_served_model
+from histopipe.splitting import split
+from histopipe.training import recipe_digest, train
+from histopipe.weights import Weights, fetch_weights, read_weights, weights_digest
+from histopipe.weights.imagenet import SQUEEZENET_FILE
+from histopipe.weights.loading import load_into
+from tests.conftest import ROOT, idc_members, write_zip
+
+NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+
+
+def starting(content: dict[str, Any], name: str, weights: str, **quick: Any) -> Params:
+    content["quick"] = quick or None
+    content["recipes"][name]["weights"] = weights
+    return parse_params(content)
+
+
+@pytest.fixture
+def squeezenet_file(tmp_path: Path) -> Path:
+    """SqueezeNet's backbone with weights of its own, as Keras 3 saves them."""
+    keras.utils.set_random_seed(7)
+    file = tmp_path / "squeezenet.weights.h5"
+    build_backbone("squeezenet", 64).save_weights(file)
+    return file
+
+
+def served(workspace: Workspace, network: keras.Model) -> str:
+    """Log and register a network as `evaluate` and `promote` do; returns the run's id."""
+    experiment = tracking.prepare(workspace, "idc")
+    point = {"temperature": 1.0, "offset": 0.0, "threshold": 0.5, "patch_size": [50, 50], "resized": False}
+    with mlflow.start_run(experiment_id=experiment) as run:
+        info = log_served_model(network, point, np.zeros((50, 50, 3), np.uint8), {})
+        version = mlflow.register_model(info.model_uri, "histopipe-idc")
+    tracking.registry(workspace).set_registered_model_alias("histopipe-idc", "champion", version.version)
+    return str(run.info.run_id)
+
+
+def test_random_weights_are_a_record_and_nothing_else(workspace: Workspace, content: dict[str, Any]) -> None:
+    params = starting(content, "densenet201", "imagenet", weights="random")
+    record = fetch_weights("densenet201", params, workspace)
+    assert [path.name for path in workspace.weights("densenet201").iterdir()] == ["weights.json"]
+    assert (record.asked, record.architecture, record.file) == ("random", "densenet201", None)
+    assert read_weights("densenet201", params, workspace) is None
+
+
+def test_random_weights_need_neither_network_nor_keras(workspace: Workspace) -> None:
+    code = (
+        "import sys\nfrom histopipe.cli import main\ntry:\n    main(['weights', 'cancernet'])\n"
+        "except SystemExit as end:\n    assert not end.code\nassert 'keras' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=workspace.root,
+        env={**os.environ, **NO_NETWORK, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "cancernet: random\n"
+
+
+@pytest.mark.parametrize("recipe", ["squeezenet", "densenet201"])
+def test_without_a_network_one_line_names_the_other_choices(workspace: Workspace, recipe: str, tmp_path: Path) -> None:
+    content = yaml.safe_load(workspace.params.read_text())
+    workspace.params.write_text(yaml.safe_dump(content | {"quick": None}))
+    done = subprocess.run(
+        [sys.executable, "-m", "histopipe", "weights", recipe],
+        cwd=workspace.root,
+        env={**os.environ, **NO_NETWORK, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(tmp_path / "keras")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if line.startswith("histopipe: ")]
+    assert len(said) == 1
+    assert said[0].startswith(f"histopipe: recipes.{recipe}.weights: imagenet weights for {recipe} can't be fetched (")
+    assert said[0].endswith("connect once, or give a file's path, models:/name@alias, or random")
+    assert "Traceback" not in done.stderr
+    assert not workspace.weights(recipe).exists()
+    reason = read_json(workspace.failure(f"weights@{recipe}"))
+    assert reason["kind"] == "unreachable"
+
+
+def test_published_weights_are_fetched_once(
+    workspace: Workspace, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, squeezenet_file: Path
+) -> None:
+    for name, value in NO_NETWORK.items():
+        monkeypatch.setenv(name, value)
+    params, folder = starting(content, "squeezenet", "imagenet"), workspace.weights("squeezenet")
+    folder.mkdir(parents=True)
+    shutil.copy(squeezenet_file, folder / squeezenet_file.name)
+    earlier = Weights("imagenet", "transfer", "other code", "squeezenet", squeezenet_file.name, "?", {"url": "u"})
+    earlier.write(folder)
+    with pytest.raises(UnreachableError):
+        fetch_weights("squeezenet", params, workspace)  # the file isn't what was recorded
+    Weights(**{**vars(earlier), "sha256": file_digest(squeezenet_file)}).write(folder)
+    again = fetch_weights("squeezenet", params, workspace)
+    assert (again.sha256, again.origin) == (file_digest(squeezenet_file), {"url": "u"})
+    assert again.code != "other code"
+    assert read_weights("squeezenet", params, workspace) == again
+
+
+@pytest.mark.parametrize(("recipe", "model"), [("cancernet", {}), ("squeezenet", {"backbone": "alexnet"})])
+def test_networks_that_nobody_published_weights_for(
+    workspace: Workspace, content: dict[str, Any], recipe: str, model: dict[str, Any]
+) -> None:
+    content["recipes"][recipe]["model"] |= model
+    with pytest.raises(WeightsError, match=rf"recipes\.{recipe}\.weights: .* imagenet weights .*or random$"):
+        fetch_weights(recipe, starting(content, recipe, "imagenet"), workspace)
+
+
+def test_the_published_file_loads_and_its_first_kernel_is_known(
+    workspace: Workspace, content: dict[str, Any], real: Callable[[str], Path]
+) -> None:
+    file = real(f"weights/{SQUEEZENET_FILE}")
+    params = starting(content, "squeezenet", str(file))
+    record = fetch_weights("squeezenet", params, workspace)
+    assert (record.file, record.sha256, record.backbone) == (SQUEEZENET_FILE, file_digest(file), "squeezenet")
+    network = build("transfer", image_size=64, backbone="squeezenet")
+    taken = load_into(network, workspace.weights("squeezenet") / SQUEEZENET_FILE, "squeezenet", "it")
+    assert taken == (52, 52 + 6)  # 26 convolutions; batch norm and unit stay
+    kernel = np.array(network.get_layer(BACKBONE_LAYER).get_layer("conv1").kernel)
+    import h5py
+
+    with h5py.File(file) as content_of:
+        np.testing.assert_array_equal(kernel, content_of["conv1/uniform1"])
+        wide = network.get_layer(BACKBONE_LAYER).get_layer("fire9_expand3x3")
+        np.testing.assert_array_equal(wide.kernel, content_of["fire9/expand3x3/uniform25"])
+
+
+@pytest.fixture
+def bad_files(tmp_path: Path) -> dict[str, Path]:
+    build("cancernet", image_size=16).save_weights(tmp_path / "other.weights.h5")
+    build("cancernet", image_size=16).save(tmp_path / "other.keras")
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "other.weights.h5").read_bytes()[:2000])
+    (tmp_path / "text.weights.h5").write_text("no weights")
+    (tmp_path / "cut.keras").write_bytes((tmp_path / "other.keras").read_bytes()[:2000])
+    (tmp_path / "weights.pkl").write_bytes(b"\x80\x04.")
+    broken = build_backbone("squeezenet", 32)
+    broken.set_weights([weight * np.nan for weight in broken.get_weights()])
+    broken.save_weights(tmp_path / "nan.weights.h5")
+    return {path.name: path for path in tmp_path.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("other.weights.h5", "doesn't fit this network"),
+        ("other.keras", "has no layer that fits|can't be read"),
+        ("cut.h5", "doesn't fit this network"),
+        ("text.weights.h5", "doesn't fit this network"),
+        ("cut.keras", "can't be read as a Keras network"),
+        ("weights.pkl", "should end with .keras"),
+        ("nan.weights.h5", "values that are no numbers"),
+    ],
+)
+def test_bad_files_are_one_line(
+    workspace: Workspace, content: dict[str, Any], bad_files: dict[str, Path], name: str, said: str
+) -> None:
+    with pytest.raises(WeightsError, match=said) as caught:
+        fetch_weights("squeezenet", starting(content, "squeezenet", str(bad_files[name])), workspace)
+    assert str(caught.value).startswith("recipes.squeezenet.weights: ")
+    assert "\n" not in str(caught.value)
+    assert not workspace.weights("squeezenet").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("imagnet", "did you mean 'imagenet'"),
+        ("some/file.h5", "there is no file .*some/file.h5; give imagenet, random"),
+        ("models:/histopipe-idc", "is no model's address: write models:/NAME@ALIAS"),
+        ("models:/histopipe-idc@champion", "can't be had from the tracking store"),
+        ("models:/histopipe-idc/3", "can't be had from the tracking store"),
+    ],
+)
+def test_weights_that_are_nowhere_are_one_line(
+    workspace: Workspace, content: dict[str, Any], asked: str, said: str
+) -> None:
+    with pytest.raises(WeightsError, match=said) as caught:
+        fetch_weights("cancernet", starting(content, "cancernet", asked), workspace)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_starts_from_the_checkout_also_in_an_experiments_folder(
+    workspace: Workspace, content: dict[str, Any], squeezenet_file: Path
+) -> None:
+    (workspace.root / "mine").mkdir()
+    shutil.copy(squeezenet_file, workspace.root / "mine")
+    inside = Workspace(workspace.root / ".dvc" / "tmp" / "exps" / "x")
+    record = fetch_weights("squeezenet", starting(content, "squeezenet", "mine/squeezenet.weights.h5"), inside)
+    assert record.origin == {"path": "mine/squeezenet.weights.h5"}
+    assert (inside.weights("squeezenet") / "squeezenet.weights.h5").is_file()
+
+
+@pytest.mark.parametrize("name", ["EfficientNetB0", "MobileNetV2"])
+def test_files_of_keras_applications_fit_also_where_scaling_layers_were_left_out(name: str, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    published = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(64, 64, 3))
+    published.save_weights(tmp_path / "published.weights.h5")
+    keras.src.legacy.saving.legacy_h5_format.save_model_to_hdf5(published, tmp_path / "whole.h5")
+    import h5py
+
+    with h5py.File(tmp_path / "whole.h5") as whole, h5py.File(tmp_path / "notop.h5", "w") as alone:
+        group = whole["model_weights"]
+        alone.attrs.update(dict(group.attrs))
+        for key in group:
+            group.copy(key, alone)
+    backbone = build_backbone(name, 64)
+    load_into(backbone, tmp_path / "notop.h5", name, "it")
+    convolution = next(layer for layer in published.layers if isinstance(layer, keras.layers.Conv2D))
+    pixels = np.random.default_rng(0).normal(size=(2, *convolution.input.shape[1:])).astype("float32")
+    ours = next(layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D))
+    np.testing.assert_allclose(
+        keras.Model(ours.input, backbone.output).predict(pixels, verbose=0),
+        keras.Model(convolution.input, published.output).predict(pixels, verbose=0),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_a_registered_model_gives_all_layers_that_fit(workspace: Workspace, content: dict[str, Any]) -> None:
+    keras.utils.set_random_seed(11)
+    champion = build("cancernet", image_size=16)
+    run_id = served(workspace, champion)
+    for asked in ("models:/histopipe-idc@champion", "models:/histopipe-idc/1"):
+        record = fetch_weights("cancernet", starting(content, "cancernet", asked), workspace)
+        assert record.origin == {"model": "histopipe-idc", "version": "1", "run_id": run_id}
+    file = workspace.weights("cancernet") / "model.keras"
+    same, other = build("cancernet", image_size=16), build("cancernet", image_size=32)
+    assert load_into(same, file, None, "it") == (len(same.weights), len(same.weights))
+    for mine, champions in zip(same.get_weights(), champion.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, champions, rtol=1e-6)
+    taken = load_into(other, file, None, "it")
+    assert taken == (len(other.weights) - 2, len(other.weights))  # all but the dense layer behind the larger map
+    np.testing.assert_array_equal(other.layers[2].get_weights()[0], champion.layers[2].get_weights()[0])
+
+
+def test_what_is_out_of_date_or_damaged_is_not_trained_on(
+    workspace: Workspace, content: dict[str, Any], squeezenet_file: Path
+) -> None:
+    params = starting(content, "squeezenet", str(squeezenet_file))
+    with pytest.raises(WeightsError, match=r"is missing: run `dvc repro weights@squeezenet`"):
+        read_weights("squeezenet", params, workspace)
+    fetch_weights("squeezenet", params, workspace)
+    with pytest.raises(
+        WeightsError, match=r"holds .*squeezenet.weights.h5 weights, but recipes.squeezenet asks for imag"
+    ):
+        read_weights("squeezenet", starting(content, "squeezenet", "imagenet"), workspace)
+    with (workspace.weights("squeezenet") / squeezenet_file.name).open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(WeightsError, match="missing or damaged: run `dvc checkout"):
+        read_weights("squeezenet", params, workspace)
+
+
+def test_other_weights_make_another_digest(
+    workspace: Workspace, content: dict[str, Any], squeezenet_file: Path
+) -> None:
+    params, found = starting(content, "squeezenet", str(squeezenet_file)), []
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        build_backbone("squeezenet", 32).save_weights(squeezenet_file)
+        fetch_weights("squeezenet", params, workspace)
+        found.append(recipe_digest(params, "squeezenet", weights_digest("squeezenet", params, workspace)))
+    assert found[0] != found[1]
+    assert weights_digest("squeezenet", starting(content, "squeezenet", "random"), workspace) is None
+
+
+def test_a_training_says_what_it_started_from(
+    workspace: Workspace, content: dict[str, Any], squeezenet_file: Path
+) -> None:
+    """The frozen backbone in the trained file is the one that was given."""
+    write_zip(workspace.raw("idc") / "archive.zip", idc_members(cases=12, patches=6))
+    content["recipes"]["squeezenet"]["model"] |= {"trainable": "head", "image_size": 32}
+    content["recipes"]["squeezenet"] |= {"schedule": {"name": "constant"}, "keep": "last"}
+    params = starting(content, "squeezenet", str(squeezenet_file), max_epochs=1)
+    ingest("idc", params, workspace)
+    split("idc", params, workspace)
+    fetch_weights("squeezenet", params, workspace)
+    record = train("idc", "squeezenet", params, workspace)
+    sha256 = file_digest(squeezenet_file)
+    assert record["weights"] == {
+        "asked": str(squeezenet_file),
+        "backbone": "squeezenet",
+        "file": squeezenet_file.name,
+        "sha256": sha256,
+        "path": str(squeezenet_file),
+        "taken": 52,
+        "variables": 58,
+    }
+    run = tracking._client().get_run(record["run_id"])
+    assert run.data.params["weights"] == str(squeezenet_file)
+    assert run.data.tags["weights_sha256"] == sha256
+    trained = keras.saving.load_model(workspace.model("idc", "squeezenet") / "model.keras", safe_mode=True)
+    given = build_backbone("squeezenet", 32)
+    given.load_weights(squeezenet_file)
+    for mine, theirs in zip(trained.get_layer(BACKBONE_LAYER).get_weights(), given.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_cap_of_weights_is_random_or_nothing(content: dict[str, Any]) -> None:
+    content["quick"]["weights"] = "imagenet"
+    with pytest.raises(ParamsError, match=r"quick\.weights"):
+        parse_params(content)
