@@ -19,7 +19,7 @@ from histopipe.prediction import logit_network, predict_logits
 from histopipe.sampling import balanced_weights, epoch_order
 from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_norm
 from histopipe.training.checkpoint import Progress, all_variables, restore_variables, save_checkpoint
-from histopipe.training.devices import PLAIN, Devices, choose_devices, number
+from histopipe.training.devices import Devices, choose_devices, number
 from histopipe.training.plan import Training
 from histopipe.training.recipe import build_optimizer
 
@@ -54,10 +54,11 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
     return devices.settled(network, lambda: build(training.architecture, **training.recipe.model))
 
 
-def build_training(training: Training, devices: Devices = PLAIN) -> tuple[keras.Model, keras.Model]:
+def build_training(training: Training, devices: Devices | None = None) -> tuple[keras.Model, keras.Model]:
     """The network, and the compiled model that augments its input; both share their weights."""
     import keras
 
+    devices = devices or choose_devices(training.execution)
     with devices.building():
         network = devices.joined(build(training.architecture, **training.recipe.model))
         inputs = patch_input()
