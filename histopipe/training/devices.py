@@ -100,9 +100,6 @@ class Devices:
         return copy
 
 
-PLAIN = Devices()
-
-
 def prepare_devices() -> None:
     """Let the backend take GPU memory as it needs it, rather than all at once; call it before the first tensor."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX reads it when it first looks at the GPU
@@ -124,8 +121,8 @@ def choose_devices(wanted: TrainParams) -> Devices:
         TrainingError: several devices, and a backend that can't share.
     """
     shared_by = _sharing() if wanted.devices == "all" else ()
-    compiled = _gpu_count() > 0 and not shared_by if _backend() == "tensorflow" else "auto"
-    return Devices(_policy_for(wanted.precision), compiled, shared_by)
+    compiled = _gpu_count() > 0 and not shared_by
+    return Devices(_policy_for(wanted.precision), compiled if _backend() == "tensorflow" else "auto", shared_by)
 
 
 def number(variable: Any) -> float:
