@@ -72,14 +72,16 @@ def main() -> None:
 
 
 @contextmanager
-def _stage(name: str, dataset: str, architecture: str | None = None) -> Iterator[tuple[Params, Workspace]]:
+def _stage(
+    name: str, dataset: str, architecture: str | None = None, variant: str | None = None
+) -> Iterator[tuple[Params, Workspace]]:
     """Parameters and workspace of one stage, which runs locked and watched."""
     from histopipe.params import read_params
     from histopipe.paths import Workspace, stage_name
     from histopipe.stages import running
 
     workspace = Workspace.around()
-    with running(stage_name(name, dataset, architecture), workspace):
+    with running(stage_name(name, dataset, architecture, variant), workspace):
         params = read_params(workspace.params)
         params.dataset(dataset)
         if architecture:
@@ -201,6 +203,46 @@ def evaluate(dataset: str, architecture: str) -> None:
         metrics = evaluate(dataset, architecture, params, workspace)
         auc = metrics["test"]["roc_auc"]
         click.echo(f"{dataset} {architecture}: ROC AUC {_with_interval(auc)} by {metrics['cases']} cases")
+
+
+@main.command()
+@_dataset
+@_architecture
+@click.argument("number", metavar="FOLD", type=click.IntRange(min=0))
+def fold(dataset: str, architecture: str, number: int) -> None:
+    """Train and evaluate with one of `split.folds` folds as the test set."""
+    _variant("folds", dataset, architecture, number)
+
+
+@main.command()
+@_dataset
+@_architecture
+@click.argument("number", metavar="SEED", type=click.IntRange(min=0, max=2**31 - 1))
+def seed(dataset: str, architecture: str, number: int) -> None:
+    """Split, train and evaluate as if `seed` were another number."""
+    _variant("seeds", dataset, architecture, number)
+
+
+def _variant(study: str, dataset: str, architecture: str, number: int) -> None:
+    name = study.removesuffix("s")
+    with _stage(name, dataset, architecture, str(number)) as (params, workspace):
+        from histopipe.studies.stage import run_variant
+
+        metrics = run_variant(study, dataset, architecture, number, params, workspace)
+        auc = _with_interval(metrics["test"]["roc_auc"])
+        click.echo(f"{dataset} {architecture} {name} {number}: ROC AUC {auc} by {metrics['cases']} cases")
+
+
+@main.command()
+@_dataset
+@click.argument("name", type=click.Choice(["folds", "seeds"]))
+def study(dataset: str, name: str) -> None:
+    """Sum up the folds or the seeds of every architecture."""
+    with _stage("study", dataset, variant=name) as (params, workspace):
+        from histopipe.studies.summary import summarise_study
+
+        summarise_study(name, dataset, params, workspace)
+        click.echo((workspace.study_summary(name, dataset) / "summary.md").read_text(encoding="utf-8"))
 
 
 def _with_interval(metric: dict[str, float | None]) -> str:

@@ -217,6 +217,17 @@ class StudiesParams(Section):
 
     folds: tuple[Annotated[int, Field(ge=0)], ...] = ()  # numbers of the folds to test on, each once
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()  # what else `seed` could have been
+    summaries: tuple[Literal["folds", "seeds"], ...] = ()  # which of them to sum up; DVC can't tell an empty list
+
+    @model_validator(mode="after")
+    def _listed_once(self) -> StudiesParams:
+        for name, listed in self:
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{name} lists {next(each for each in listed if listed.count(each) > 1)} twice")
+        for name in self.summaries:
+            if not getattr(self, name):
+                raise ValueError(f"summaries lists {name}, but {name} is empty")
+        return self
 
 
 class Params(Section):
@@ -292,7 +303,20 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
     except ValidationError as problems:
         raise ParamsError(f"{origin}: {_first_problem(problems)}") from None
     _check_names(params, origin)
+    require_folds(params, params.studies.folds, f"{origin}: studies.folds")
     return params
+
+
+def require_folds(params: Params, numbers: Sequence[int], origin: str) -> None:
+    """Check that `split.folds` parts have folds of these numbers; `origin` says who names them.
+
+    Raises:
+        ParamsError: one of them is too high.
+    """
+    highest = params.split.folds - 1
+    for number in numbers:
+        if number > highest:
+            raise ParamsError(f"{origin}: there is no fold {number}: split.folds gives 0 to {highest}")
 
 
 def require_name(what: str, name: str) -> None:

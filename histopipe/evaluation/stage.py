@@ -16,7 +16,7 @@ from histopipe.evaluation.metrics import Numbers, Predictions, measure
 from histopipe.evaluation.thresholds import Rule, choose_threshold, decide
 from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
 from histopipe.params import Params
-from histopipe.paths import Workspace, stage_name
+from histopipe.paths import Workspace
 from histopipe.store import REPORT_FILE, Patches, PatchStore
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def read_run(dataset: str, architecture: str, workspace: Workspace) -> dict[str,
     if record["split_digest"] != file_digest(workspace.split(dataset)):
         raise EvaluationError(
             f"{path.parent} was trained on another split than {workspace.split(dataset)} now holds: "
-            f"run `dvc repro {stage_name('train', dataset, architecture)}`"
+            f"run `dvc repro {workspace.training_stage(dataset, architecture)}`"
         )
     return record
 

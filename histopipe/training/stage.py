@@ -12,7 +12,7 @@ from histopipe.architectures import require_architecture
 from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags, output_hash
 from histopipe.params import Params
-from histopipe.paths import Workspace, stage_name
+from histopipe.paths import Workspace
 from histopipe.store import INDEX_FILE, PatchStore, Rows
 from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
@@ -63,8 +63,8 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
 
 def _recorded(workspace: Workspace, dataset: str, architecture: str) -> str | None:
     """The hash under which DVC has the record of the last training."""
-    path = (workspace.model(dataset, architecture) / RECORD_FILE).relative_to(workspace.root)
-    return output_hash(workspace, stage_name("train", dataset, architecture), path.as_posix())
+    path = workspace.training_record(dataset, architecture).relative_to(workspace.root)
+    return output_hash(workspace, workspace.training_stage(dataset, architecture), path.as_posix())
 
 
 def seed_everything(params: Params) -> None:
