@@ -31,7 +31,7 @@ def search(dataset: str, architecture: str, trials: int = 20, name: str | None =
         name: of the recipe that the best trial becomes; `A_tuned` by default.
     """
     lacking = missing(dataset, architecture, trials)
-    runs = [trial.submit(dataset, architecture, side) for side in range(lacking)]  # type: ignore[call-overload]
+    runs = [trial.submit(dataset, architecture, side) for side in range(lacking)]
     wait(runs)
     conclude(dataset, architecture, name, wait_for=[allow_failure(run) for run in runs])
     for run in runs:

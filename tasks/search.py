@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from prefect import task
@@ -31,9 +32,8 @@ def trial(dataset: str, architecture: str, side: int) -> None:
         architecture: the recipe's name.
         side: tells trials of one flow apart; the study numbers them in its own way.
     """
-    show = epoch_progress(
-        f"Epochs of a trial of {architecture} on {dataset}", "trial", dataset, architecture, str(side)
-    )
+    title = f"Epochs of a trial of {architecture} on {dataset}"
+    show = epoch_progress(title, "trial", dataset, architecture, str(side))
     stage = stage_name("trial", dataset, architecture, str(side))
     run_stage(stage, "trial", dataset, architecture, "--side", str(side), on_line=show)
 
@@ -57,3 +57,9 @@ def conclude(dataset: str, architecture: str, name: str | None) -> Path:
     recipe = (folder / RECIPE_FILE).read_text(encoding="utf-8")
     publish_markdown(f"```yaml\n{recipe}```\n", f"{title}: the best", "search-recipe", dataset, architecture)
     return folder
+
+
+def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """What isn't known is null: JSON has no NaN."""
+    known = trials.astype(object).where(trials.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in known.to_dict("records")]

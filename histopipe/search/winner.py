@@ -17,7 +17,7 @@ from histopipe.files import replaced_folder, write_text
 from histopipe.params import RecipeParams
 from histopipe.search.figure import draw_search
 from histopipe.search.mlflow_run import log_result, parent_run, trial_runs
-from histopipe.search.ranges import Value, with_values
+from histopipe.search.ranges import Value, own_values, with_values
 from histopipe.search.study import REASON, Search, suggested
 
 if TYPE_CHECKING:
@@ -143,8 +143,14 @@ def recipe_block(search: Search, winner: Winner, trials: pd.DataFrame) -> str:
 def _story(search: Search, winner: Winner, trials: pd.DataFrame) -> list[str]:
     values = ", ".join(f"{key} {value}" for key, value in winner.values.items())
     caps = search.params.quick.model_dump(exclude_none=True) if search.params.quick and search.training.capped else {}
+    own = own_values(search.recipe)
+    found = (
+        "its own values, than which none were better"
+        if all(own[key] == value for key, value in winner.values.items())
+        else "values found"
+    )
     told = [
-        f"{search.architecture} with values found by search on {search.dataset}: {values}.",
+        f"{search.architecture} with {found} by search on {search.dataset}: {values}.",
         f"Trial {winner.number} of {_counts(trials)}: ROC AUC {winner.value:.4f} on validation, which chose it, so "
         "that further cases will give less; test cases were not looked at.",
         f"Study {search.study.study_name}, MLflow run {winner.run_id}, seed {search.params.seed}.",
