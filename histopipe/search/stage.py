@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 
 from histopipe.errors import BusyError, SearchError
 from histopipe.params import Params
 from histopipe.paths import Workspace
-from histopipe.search.study import counted, open_search
+from histopipe.search.study import ATTEMPTS, counted, open_search
 from histopipe.search.winner import Winner, conclude
-from histopipe.search.workspace import study_scratch
 from histopipe.stages import EXIT_BAD_INPUT, EXIT_BUSY, PARENT_VARIABLE
 
 
@@ -43,25 +41,19 @@ def search(
     """
     for _ in range(missing_trials(dataset, architecture, wanted, params, workspace)):
         _run_trial(dataset, architecture, workspace)
-    found = open_search(dataset, architecture, params, workspace)
-    winner = conclude(found, name)
-    if wanted and counted(found) >= wanted:
-        shutil.rmtree(study_scratch(workspace, found.study.study_name, dataset, architecture), ignore_errors=True)
-    return winner
+    return conclude(open_search(dataset, architecture, params, workspace), name)
 
 
 def _run_trial(dataset: str, architecture: str, workspace: Workspace) -> None:
-    """One trial in a process of its own, which gives its memory back; started again if it dies."""
+    """One trial in a process of its own, which gives its memory back; started again if it is killed."""
     command = [sys.executable, "-m", "histopipe", "trial", dataset, architecture]
-    while True:
-        done = subprocess.run(
-            command, cwd=workspace.root, env={**os.environ, PARENT_VARIABLE: str(os.getpid())}, check=False
-        )
-        if done.returncode == 0:
+    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+    for _ in range(ATTEMPTS):
+        code = subprocess.run(command, cwd=workspace.root, env=environment, check=False).returncode
+        if code == 0:
             return
-        if done.returncode == EXIT_BAD_INPUT:
-            raise SearchError(f"{dataset} {architecture}: a trial refused its input, see above")
-        if done.returncode == EXIT_BUSY:
-            raise BusyError(f"trials of {dataset} {architecture} run in another process: wait for them to end")
-        if done.returncode == 1:  # an error of ours, with its traceback above
-            raise SearchError(f"{dataset} {architecture}: a trial broke, see above; run again to go on with it")
+        if code == EXIT_BUSY:
+            raise BusyError(f"a trial of {dataset} {architecture} runs in another process: wait for it to end")
+        if code in (1, EXIT_BAD_INPUT):  # would be the same again
+            break
+    raise SearchError(f"{dataset} {architecture}: a trial broke, see above; run again to go on with it")

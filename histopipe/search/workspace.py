@@ -24,7 +24,7 @@ class TrialWorkspace(Workspace):
 
     def scratch(self, dataset: str, architecture: str) -> Path:
         """What is lost without loss once the study knows the trial's result."""
-        return study_scratch(self, self.study, dataset, architecture) / str(self.number)
+        return self.root / ".checkpoints" / "searches" / dataset / architecture / self.study / str(self.number)
 
     def model(self, dataset: str, architecture: str) -> Path:
         """The network and the record of its training, until the trial is over."""
@@ -51,8 +51,3 @@ class TrialWorkspace(Workspace):
             "trial": str(self.number),
             "mlflow.parentRunId": self.parent,
         }
-
-
-def study_scratch(workspace: Workspace, study: str, dataset: str, architecture: str) -> Path:
-    """The folder of all trials of one study."""
-    return workspace.root / ".checkpoints" / "searches" / dataset / architecture / study
