@@ -103,6 +103,11 @@ def _named(what: str) -> Callable[[click.Context, click.Parameter, str], str]:
     return check
 
 
+def _named_if_given(what: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    check = _named(what)
+    return lambda context, parameter, name: None if name is None else check(context, parameter, name)
+
+
 def _dataset(command: Callable[..., None]) -> Callable[..., None]:
     return click.argument("dataset", callback=_named("data set"))(command)
 
@@ -257,6 +262,35 @@ def study(dataset: str, name: str) -> None:
 
         summarise_study(name, dataset, params, workspace)
         click.echo((workspace.study_summary(name, dataset) / "summary.md").read_text(encoding="utf-8"))
+
+
+@main.command()
+@_dataset
+@_architecture
+@click.option("--trials", default=20, show_default=True, type=click.IntRange(min=0), help="In the study, in the end.")
+@click.option("--name", callback=_named_if_given("recipe"), help="Of the best trial's recipe; A_tuned by default.")
+def search(dataset: str, architecture: str, trials: int, name: str | None) -> None:
+    """Search a recipe's ranges: the trials still missing, one by one; then write the best as a recipe."""
+    with _stage("search", dataset, architecture) as (params, workspace):
+        from histopipe.search.stage import search
+        from histopipe.search.winner import paste_hint
+
+        winner = search(dataset, architecture, trials, name, params, workspace)
+        folder = workspace.search(dataset, architecture).relative_to(workspace.root)
+        click.echo(f"{dataset} {architecture}: {paste_hint(winner, folder)}")
+
+
+@main.command()
+@_dataset
+@_architecture
+@click.option("--side", default=0, type=click.IntRange(min=0), help="Each of several side by side takes another.")
+def trial(dataset: str, architecture: str, side: int) -> None:
+    """Run one trial of a search: the one that a killed process left, or the next."""
+    with _stage("trial", dataset, architecture, str(side)) as (params, workspace):
+        from histopipe.search.trial import run_trial
+
+        outcome = run_trial(dataset, architecture, params, workspace)
+        click.echo(f"{dataset} {architecture} trial {outcome.number}: {outcome.said}")
 
 
 def _with_interval(metric: dict[str, float | None]) -> str:

@@ -106,6 +106,10 @@ class Workspace:
         """What a study's variants give together; outside of `studies/NAME/D`, on which its stage depends whole."""
         return self.root / "studies" / "summaries" / dataset / study
 
+    def search(self, dataset: str, architecture: str) -> Path:
+        """What a hyper-parameter search found, to be committed with git."""
+        return self.root / "searches" / dataset / architecture
+
     def training_stage(self, dataset: str, architecture: str) -> str:
         """The stage that trains here."""
         return stage_name("train", dataset, architecture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,10 +28,23 @@ if TYPE_CHECKING:
     import keras
 
 
-def train(dataset: str, architecture: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+def train(
+    dataset: str,
+    architecture: str,
+    params: Params,
+    workspace: Workspace,
+    after_epoch: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
     """Train one architecture, from where a killed training left off.
 
     Writes `model.keras`, `history.csv`, `history.png` and `run.json`.
+
+    Args:
+        dataset: the data set's name.
+        architecture: the recipe's name.
+        params: hold the recipe.
+        workspace: where to read and write.
+        after_epoch: called when an epoch is saved and logged; what it raises ends the training.
 
     Returns:
         The content of `run.json`.
@@ -55,7 +69,7 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
         progress.run_id = run_id
         _announce(training, progress)
         _log_start(training, params, workspace)
-        network = run(training, progress, lambda now: tracking.log_epochs(run_id, now.history))
+        network = run(training, progress, _followed(run_id, after_epoch))
         if training.recipe.test_time == "d4":
             network = averaged_over_symmetries(network)
         tracking.log_epochs(run_id, progress.history)
@@ -64,6 +78,15 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
         _log_end(training, workspace, progress, record)
     mark_finished(training.checkpoints, workspace.model(dataset, architecture) / RECORD_FILE)
     return record
+
+
+def _followed(run_id: str, after_epoch: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
+    def follow(progress: Progress) -> None:
+        tracking.log_epochs(run_id, progress.history)
+        if after_epoch:
+            after_epoch(progress)
+
+    return follow
 
 
 def _recorded(workspace: Workspace, dataset: str, architecture: str) -> str | None:
