@@ -17,6 +17,7 @@ import yaml
 from tests.conftest import ROOT
 
 SMALL = {
+    "architectures": ["cancernet"],
     "synthetic": {"cases": 20, "patches": 900, "nested_copy": True},
     "quick": {"max_epochs": 2, "max_patches": 320, "max_image_size": 24},
 }
