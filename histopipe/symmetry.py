@@ -47,11 +47,12 @@ def is_averaged(network: keras.Model) -> bool:
 
 
 def one_view_network(network: keras.Model) -> keras.Model:
-    """The network without its averaging: it sees each patch as it is; shares the weights."""
+    """The network without its averaging: it sees each patch as it is. The last layer's weights are copied."""
     import keras
 
-    from histopipe.architectures.blocks import OUTPUT_LAYER, patch_input
+    from histopipe.architectures.blocks import OUTPUT_LAYER, patch_input, probability
 
     patches = patch_input()
-    logit = network.get_layer(OUTPUT_LAYER)(network.get_layer(ONE_VIEW)(patches))
-    return keras.Model(patches, keras.layers.Activation("sigmoid", name="probability", dtype="float32")(logit))
+    single = keras.Model(patches, probability(network.get_layer(ONE_VIEW)(patches)), name=network.name)
+    single.get_layer(OUTPUT_LAYER).set_weights(network.get_layer(OUTPUT_LAYER).get_weights())
+    return single
