@@ -42,7 +42,7 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
         TrainingError: the loss is no longer a number.
     """
     devices = choose_devices(training.execution)
-    training = devices.even(training)
+    training = devices.shared(training)
     network, trainer = build_training(training, devices)
     logits = logit_network(network)
     if progress.history:
@@ -79,7 +79,7 @@ def _one_epoch(training: Training, trainer: keras.Model, logits: keras.Model, ep
     began = time.perf_counter()
     labels = training.store.index["label"].to_numpy()[training.train_rows]
     weights = balanced_weights(labels) if training.recipe.imbalance == "class_weight" else (1.0, 1.0)
-    order = epoch_order(training.train_rows, training.seed, epoch)
+    order = epoch_order(training.train_rows, training.seed, epoch, training.sharers)
     batches = PatchBatches(training.store, order, training.recipe.batch_size, weights)
     name = f"{training.title} epoch {epoch + 1}/{training.recipe.epochs}"
     logs = trainer.fit(batches, shuffle=False, verbose=0, callbacks=[_progress_bar(len(batches), name)]).history

@@ -30,6 +30,7 @@ class Training:
         capped: whether the `quick` caps make it less than its recipe.
         leaky: whether its split shares cases, so that its scores measure memory.
         execution: how it runs on the machine, whatever the recipe.
+        sharers: how many devices share each batch.
     """
 
     dataset: str
@@ -44,6 +45,7 @@ class Training:
     capped: bool
     leaky: bool
     execution: TrainParams
+    sharers: int = 1
 
     @property
     def architecture(self) -> str:
