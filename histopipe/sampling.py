@@ -10,10 +10,17 @@ from numpy.typing import NDArray
 from histopipe.store import Rows
 
 
-def epoch_order(rows: Rows, seed: int, epoch: int) -> Rows:
-    """Shuffle `rows` for one epoch (from 0): other epochs differ, the same epoch and seed never do."""
+def epoch_order(rows: Rows, seed: int, epoch: int, multiple: int = 1) -> Rows:
+    """Shuffle `rows` for one epoch (from 0): other epochs differ, the same epoch and seed never do.
+
+    Args:
+        rows: all there are.
+        seed: of the training.
+        epoch: its number.
+        multiple: what the number of rows is to be a multiple of; the few at the end are left out of this epoch.
+    """
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    return generator.permutation(rows)
+    return generator.permutation(rows)[: len(rows) // multiple * multiple]
 
 
 def cap_rows(rows: Rows, limit: int | None, seed: int) -> Rows:

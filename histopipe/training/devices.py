@@ -68,8 +68,8 @@ class Devices:
                     layer.synchronized = True
         return network
 
-    def even(self, training: Training) -> Training:
-        """The training with as many patches as can be shared evenly, at most a handful fewer.
+    def shared(self, training: Training) -> Training:
+        """The training, told how many devices share it: each is given as many patches as the others.
 
         A device without a patch in the last batch would make its loss, and with it every weight, not a number.
 
@@ -82,8 +82,7 @@ class Devices:
                 f"recipes.{training.name}.batch_size {size} can't be shared evenly by {count} devices: "
                 f"make it a multiple of {count}, or set train.devices: one"
             )
-        rows = training.train_rows
-        return replace(training, train_rows=rows[: len(rows) // count * count]) if len(rows) % count else training
+        return replace(training, sharers=count)
 
     def settled(self, network: keras.Model, rebuild: Callable[[], keras.Model]) -> keras.Model:
         """The trained network as it is saved: float32 throughout, and of one device.

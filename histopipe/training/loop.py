@@ -53,7 +53,7 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
         TrainingError: the loss is no longer a number.
     """
     devices = choose_devices(training.execution)
-    training = devices.even(training)
+    training = devices.shared(training)
     network, trainer = build_training(training, devices)
     progress.notes["weights"] = load_start(training, network)
     kept: list[NDArray[Any]] = []
@@ -157,7 +157,7 @@ def _epoch_name(training: Training, epoch: int) -> str:
 
 
 def _order(training: Training, epoch: int) -> Rows:
-    order = epoch_order(training.train_rows, training.seed, epoch)
+    order = epoch_order(training.train_rows, training.seed, epoch, training.sharers)
     if training.recipe.imbalance == "balanced_batches":
         return balanced_order(order, training.store.index["label"].to_numpy()[order])
     return order

@@ -33,6 +33,7 @@ class Training:
         execution: how it runs on the machine, whatever the recipe.
         weights: what the network starts from; None for chance.
         weights_folder: where that lies.
+        sharers: how many devices share each batch.
     """
 
     dataset: str
@@ -49,6 +50,7 @@ class Training:
     execution: TrainParams
     weights: Weights | None
     weights_folder: Path
+    sharers: int = 1
 
     @property
     def architecture(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -23,8 +24,9 @@ from histopipe.paths import Workspace
 from histopipe.resampling import affine_gather
 from histopipe.splitting import split
 from histopipe.training import train
+from histopipe.training.checkpoint import CHECKPOINT_FILE, Progress, load_progress
 from histopipe.training.devices import DEVICES_VARIABLE, Devices, choose_devices, prepare_devices
-from histopipe.training.loop import build_training
+from histopipe.training.loop import build_training, run_epochs
 from histopipe.training.plan import plan_training
 from tests.conftest import ROOT, idc_members, write_zip
 
@@ -46,7 +48,7 @@ def small(content: dict[str, Any], **execution: Any) -> Params:
 
 
 def prepare(workspace: Workspace, params: Params) -> Workspace:
-    write_zip(workspace.raw("idc") / "archive.zip", idc_members(cases=13, patches=11))
+    write_zip(workspace.raw("idc") / "archive.zip", idc_members(cases=12, patches=12))
     ingest("idc", params, workspace)
     split("idc", params, workspace)
     return workspace
@@ -113,33 +115,41 @@ def test_memory_is_asked_for_at_any_time() -> None:
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
-def in_a_process_with_two_devices(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.model.on_two_devices", str(workspace.root), *arguments]
+def run(
+    workspace: Workspace, params: Params, after_epoch: Callable[[Progress], None] = lambda _: None
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Train from the last checkpoint on; the network and its history."""
+    training = plan_training("idc", "wide_resnet", params, workspace)
+    progress = load_progress(training.checkpoints, "the same training")
+    keras.utils.set_random_seed(training.seed)
+    network = run_epochs(training, progress, after_epoch)
+    return network, pd.DataFrame(progress.history)
+
+
+def in_a_process_with_two_devices(workspace: Workspace, last: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.model.on_two_devices", str(workspace.root), str(last)]
     environment = os.environ | {DEVICES_VARIABLE: "CPU:0,CPU:1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_two_devices_train_as_one_does_also_after_a_kill(workspace: Workspace, content: dict[str, Any]) -> None:
-    """The same losses but for rounding, by one global batch; an odd patch is left out."""
+    """The same losses but for rounding: the batch is the global one."""
     params = small(content)
-    plan = plan_training("idc", "wide_resnet", params, prepare(workspace, params))
-    assert len(plan.train_rows) % 2  # so that sharing takes care
-    killed = in_a_process_with_two_devices(workspace, "2")
-    assert killed.returncode == 9, killed.stderr[-3000:]
-    resumed = in_a_process_with_two_devices(workspace)
-    assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert "resuming after epoch 1 of 3" in resumed.stdout
-    shared, network = history(workspace), saved(workspace)
+    training = plan_training("idc", "wide_resnet", params, prepare(workspace, params))
+    killed = in_a_process_with_two_devices(workspace, 1)
+    assert (killed.returncode, killed.stdout.count("finished")) == (9, 1), killed.stderr[-3000:]
+    resumed = in_a_process_with_two_devices(workspace, 0)
+    assert (resumed.returncode, resumed.stdout.count("finished")) == (0, 2), resumed.stderr[-3000:]
+    shared = load_progress(training.checkpoints, "the same training").history
+    network = keras.saving.load_model(workspace.root / "model.keras", safe_mode=True)
     assert is_plain(network)
 
-    alone = in_a_process_with_two_devices(workspace, "alone")
-    assert alone.returncode == 0, alone.stderr[-3000:]
-    np.testing.assert_allclose(shared["train/loss"], history(workspace)["train/loss"], rtol=1e-3)
-    np.testing.assert_allclose(shared["validation/loss"], history(workspace)["validation/loss"], rtol=1e-2)
-
-
-def history(workspace: Workspace) -> pd.DataFrame:
-    return pd.read_csv(workspace.model("idc", "wide_resnet") / "history.csv")
+    (training.checkpoints / CHECKPOINT_FILE).unlink()
+    alone, history = run(workspace, params)
+    np.testing.assert_allclose([row["train/loss"] for row in shared], history["train/loss"], rtol=1e-3)
+    np.testing.assert_allclose([row["validation/loss"] for row in shared], history["validation/loss"], rtol=1e-2)
+    for ours, theirs in zip(network.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(workspace: Workspace, content: dict[str, Any]) -> None:
@@ -147,8 +157,10 @@ def test_a_batch_that_cannot_be_shared_is_named(workspace: Workspace, content: d
     plan = plan_training("idc", "wide_resnet", params, prepare(workspace, params))
     three = Devices(shared_by=("GPU:0", "GPU:1", "GPU:2"))
     with pytest.raises(TrainingError, match=r"recipes\.wide_resnet\.batch_size 16 can't be shared evenly by 3"):
-        three.even(plan)
-    assert Devices().even(plan) is plan
+        three.shared(plan)
+    two = Devices(shared_by=("GPU:0", "GPU:1"))
+    assert two.shared(plan).sharers == 2
+    assert Devices().shared(plan) == plan
 
 
 def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

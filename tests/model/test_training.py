@@ -298,6 +298,7 @@ def test_epochs_differ_and_repeat_by_seed() -> None:
     assert (epoch_order(rows, 1, 0) != epoch_order(rows, 1, 1)).any()
     assert (epoch_order(rows, 1, 3) == epoch_order(rows, 1, 3)).all()
     assert (np.sort(epoch_order(rows, 1, 3)) == rows).all()
+    assert (epoch_order(rows, 1, 3, multiple=7) == epoch_order(rows, 1, 3)[:994]).all()
     assert cap_rows(rows, 10, 1).tolist() == sorted(cap_rows(rows, 10, 1).tolist())
     assert len(cap_rows(rows, None, 1)) == 1000
 

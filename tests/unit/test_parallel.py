@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from histopipe.params import parse_params
 from tasks.parallel import VISIBLE, GpuPool, parallel_trainings, visible_gpus
-
-Machine = Callable[[int], None]
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine with so many GPUs, as its driver's own command tells."""
-
-    def make(gpus: int) -> None:
-        lines = "\n".join(f"echo 'GPU {number}: NVIDIA A100 (UUID: GPU-{number}f)'" for number in range(gpus))
-        command = tmp_path / "nvidia-smi"
-        command.write_text(f'#!/bin/sh\n[ "$1" = --list-gpus ] || exit 1\n{lines}\n')
-        command.chmod(0o755)
-        monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
-
-    monkeypatch.delenv(VISIBLE, raising=False)
-    return make
+from tests.conftest import Machine
 
 
 class Rivals:
