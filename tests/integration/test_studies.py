@@ -147,3 +147,16 @@ def kill_fold(project: Checkout, fold: int) -> None:
         time.sleep(0.02)
     os.kill(dvc.pid, signal.SIGKILL)
     dvc.wait()
+
+
+@pytest.mark.long
+def test_the_flow_leaves_nothing_for_dvc_to_do(checkout: Make) -> None:
+    studies = {"folds": [0, 2], "seeds": [1], "summaries": ["folds", "seeds"]}
+    project = checkout(studies=studies, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
+    project.run(sys.executable, "-m", "flows.studies", "--folds")
+    summary = read(project.root / "studies/summaries/idc/folds/summary.json")
+    assert list(summary["ranking"][0]["variants"]) == ["0", "2"]
+    assert not (project.root / "studies/seeds").exists()
+    assert stages_run(project.dvc("repro", "study@idc-folds").stdout) == []
+    tags = {run.info.run_name: run.data.tags for run in runs(project)}
+    assert tags["cancernet fold 2"]["prefect_flow_run"]
