@@ -10,13 +10,15 @@ import yaml
 from mlflow.entities import Run
 
 from histopipe import tracking
-from histopipe.errors import SearchError
+from histopipe.errors import HistopipeError, SearchError
 from histopipe.ingest.stage import ingest
 from histopipe.params import parse_params
 from histopipe.paths import Workspace
-from histopipe.search.study import ATTEMPTS, STARTUP_TRIALS, Search, counted, open_search
+from histopipe.search.mlflow_run import parent_run
+from histopipe.search.study import ATTEMPTS, STARTUP_TRIALS, Search, counted, next_trial, open_search, suggested
 from histopipe.search.trial import run_trial
 from histopipe.search.winner import conclude
+from histopipe.search.workspace import TrialWorkspace
 from histopipe.splitting import split
 from histopipe.training import loop as training_loop
 from tests.conftest import idc_members, write_zip
@@ -122,15 +124,19 @@ def check_recipe(ready: Workspace, small: dict[str, Any], winner: Any) -> None:
     assert f"ROC AUC {winner.value:.4f} on validation" in text
 
 
-def test_a_main_run_and_a_trial_are_not_taken_for_one_another(ready: Workspace, small: dict[str, Any]) -> None:
-    from histopipe.training import train
-
-    small["quick"] = {"max_epochs": 1}
-    run(small, ready)
-    train("idc", "cancernet", parse_params(small), ready)
-    found = runs(ready)
-    assert set(found) == {"search cancernet", "cancernet trial 0", "cancernet"}
-    assert found["search cancernet"].info.status == "RUNNING"  # further trials may come; no training closes it
+def test_a_main_run_and_a_search_are_not_taken_for_one_another(ready: Workspace, small: dict[str, Any]) -> None:
+    search = opened(small, ready)
+    parent = parent_run(search)
+    trial = TrialWorkspace(ready.root, search.study.study_name, 0, parent)
+    own = {"training_key": "trial"}
+    with tracking.training_run(trial, "idc", "cancernet", None, own) as left:
+        pass
+    tracking._client().update_run(left, status="RUNNING")  # as after a kill
+    with tracking.training_run(ready, "idc", "cancernet", None, {"training_key": "main"}) as main:
+        assert {each.info.status for each in runs(ready).values()} == {"RUNNING"}  # it closes neither of the others
+    with tracking.training_run(trial, "idc", "cancernet", None, own) as resumed:
+        assert resumed == left != main
+    assert set(runs(ready)) == {"search cancernet", "cancernet trial 0", "cancernet"}
 
 
 def test_a_hopeless_trial_is_pruned(ready: Workspace, small: dict[str, Any]) -> None:
@@ -162,8 +168,8 @@ def test_a_diverging_trial_fails_and_the_search_goes_on(ready: Workspace, small:
     assert "learning rate" in failed.data.tags["failure"]
     with pytest.raises(SearchError, match="the last that failed: idc cancernet: the loss became nan"):
         conclude(search)
-    search.study.enqueue_trial({RATE: 2e30})
-    assert run(small, ready).number == 1
+    with next_trial(search) as trial:
+        assert trial.number == 1
 
 
 def test_values_that_no_network_can_have_fail_their_trial_alone(ready: Workspace, small: dict[str, Any]) -> None:
@@ -190,8 +196,6 @@ def test_a_trial_that_kills_its_process_is_given_up(
 def test_trials_draw_other_values_and_the_same_ones_again(
     ready: Workspace, small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from histopipe.search.study import next_trial, suggested
-
     def draw() -> list[float]:
         search = opened(small, ready)
         values = []
@@ -208,8 +212,6 @@ def test_trials_draw_other_values_and_the_same_ones_again(
 
 
 def test_what_a_search_needs_is_asked_for_in_one_line(workspace: Workspace, small: dict[str, Any]) -> None:
-    from histopipe.errors import HistopipeError
-
     with pytest.raises(HistopipeError, match="dvc repro") as caught:
         run(small, workspace)
     assert "\n" not in str(caught.value)
