@@ -31,10 +31,10 @@ TUTORIAL_EPOCHS = 40
 SHOWN = ("roc_auc", "balanced_accuracy", "f1", "accuracy")
 
 
-def prepare(folder: Path, dataset: str, source: Path, seed: int, precision: str) -> None:
+def prepare(folder: Path, dataset: str, source: Path, seed: int, precision: str, epochs: int | None) -> None:
     """A workspace of its own with the data ingested and the cases divided by `seed`."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    content |= {"datasets": [dataset], "quick": None, "seed": seed}
+    content |= {"datasets": [dataset], "quick": {"max_epochs": epochs} if epochs else None, "seed": seed}
     content["train"]["precision"] = precision
     content[dataset]["source"] = str(source.resolve())
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,6 +165,7 @@ def one_seed(folder: Path, dataset: str, recipes: tuple[str, ...], epochs: int) 
 @click.option("--sampled-epochs", default=3, show_default=True, help="Of the tutorial's loop; 0 leaves it out.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-recipes")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
+@click.option("--max-epochs", type=int, help="Cap every recipe, where time is short.")
 @click.option("--side", type=click.Path(path_type=Path), hidden=True)
 def main(
     source: Path,
@@ -174,6 +175,7 @@ def main(
     sampled_epochs: int,
     folder: Path,
     precision: str,
+    max_epochs: int | None,
     side: Path | None,
 ) -> None:
     """Train the recipes for every seed; the last line is JSON and holds `ratio`."""
@@ -183,11 +185,19 @@ def main(
     found = {}
     for seed in seeds:
         workspace = folder / f"{dataset}-{seed}"
-        prepare(workspace, dataset, source, seed, precision)
+        prepare(workspace, dataset, source, seed, precision, max_epochs)
         found[str(seed)] = one_seed(workspace, dataset, recipes, sampled_epochs)
     timed = [one["tutorial"]["seconds"] / one[recipes[-1]]["seconds"] for one in found.values() if "tutorial" in one]
     ratio = round(statistics.median(timed), 2) if timed else None
-    report("recipes", ratio=ratio, dataset=dataset, source=source.name, precision=precision, seeds=found)
+    report(
+        "recipes",
+        ratio=ratio,
+        dataset=dataset,
+        source=source.name,
+        precision=precision,
+        max_epochs=max_epochs,
+        seeds=found,
+    )
 
 
 if __name__ == "__main__":
