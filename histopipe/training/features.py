@@ -140,7 +140,7 @@ class Fitting:
         count = len(self.training.train_rows)
         unit = self._fit(candidate, features[:count], labels[:count])
         network = classifying(self.extractor, _backbone(self.training), _image_size(self.training), candidate.layer)
-        network.get_layer(OUTPUT_LAYER).set_weights([unit.kernel[:, None], [unit.bias]])
+        network.get_layer(OUTPUT_LAYER).set_weights(unit.weights)
         return network
 
     def _data(self, layer: str) -> tuple[NDArray[np.float32], Labels]:

@@ -23,6 +23,11 @@ class Unit(NamedTuple):
     kernel: NDArray[np.float64]  # (channels,)
     bias: float
 
+    @property
+    def weights(self) -> list[NDArray[np.float64]]:
+        """As a dense layer takes them: kernel (channels, 1) and bias (1,)."""
+        return [self.kernel[:, None], np.array([self.bias])]
+
 
 def fit(
     name: str, c: float, features: NDArray[np.float32], labels: NDArray[np.int64], balanced: bool, seed: int

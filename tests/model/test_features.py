@@ -70,7 +70,7 @@ def test_the_folded_network_decides_as_scikit_learn_does(ready: Workspace, name:
     pipeline = fit(name, 0.1, pooled, labels, balanced, seed=1)
     network = classifying(extractor, "squeezenet", 48, "fire7_concat")
     unit = folded(pipeline)
-    network.get_layer("logit").set_weights([unit.kernel[:, None], [unit.bias]])
+    network.get_layer("logit").set_weights(unit.weights)
     logits = predict_logits(logit_network(network), store, rows)
     np.testing.assert_allclose(logits, pipeline.decision_function(pooled), atol=1e-4)
     assert np.ptp(logits) > 0.1
