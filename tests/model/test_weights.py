@@ -35,9 +35,9 @@ from tests.conftest import ROOT, idc_members, write_zip
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
 
 
-def starting(content: dict[str, Any], name: str, weights: str, **quick: Any) -> Params:
+def starting(content: dict[str, Any], name: str, asked: str, **quick: Any) -> Params:
     content["quick"] = quick or None
-    content["recipes"][name]["weights"] = weights
+    content["recipes"][name]["weights"] = asked
     return parse_params(content)
 
 
