@@ -17,7 +17,7 @@ from histopipe.errors import EvaluationError, ParamsError, SplitError
 from histopipe.evaluation.intervals import draw_cases
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
 from histopipe.files import write_json, write_text
-from histopipe.params import Params, parse_params
+from histopipe.params import Params, StudiesParams, parse_params
 from histopipe.paths import Workspace, stage_name
 from histopipe.splitting import SPLITS, read_membership, split
 from histopipe.splitting.stage import as_csv, fold_membership
@@ -417,12 +417,13 @@ def test_nothing_to_sum_up_is_said(workspace: Workspace, params: Params) -> None
 # --- the flow
 
 
-def test_the_flow_runs_what_is_summed_up(two: Params, params: Params) -> None:
+def test_the_flow_runs_what_is_summed_up(two: Params) -> None:
     from flows.studies import asked
 
     assert asked(None, two) == ["folds", "seeds"]
     assert asked(["seeds"], two) == ["seeds"]
+    none = two.model_copy(update={"studies": StudiesParams()})
     with pytest.raises(ParamsError, match=r"studies.summaries is empty"):
-        asked([], params)
+        asked([], none)
     with pytest.raises(ParamsError, match=r"studies.summaries lacks folds"):
-        asked(["folds"], params)
+        asked(["folds"], none)
