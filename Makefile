@@ -37,7 +37,8 @@ format: $(BIN)/.ready-dev  ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-pictures:                  ## the README's pictures, from the last run on idc
+pictures:                  ## the pictures of README and docs, from the last run on idc and drawn anew
+	$(BIN)/python docs/draw_datasets.py
 	cp evaluations/idc/cancernet/figures/roc.png evaluations/idc/cancernet/figures/calibration.png \
 		evaluations/idc/cancernet/figures/confusion.png docs/images/
 

@@ -72,14 +72,16 @@ def main() -> None:
 
 
 @contextmanager
-def _stage(name: str, dataset: str | None, architecture: str | None = None) -> Iterator[tuple[Params, Workspace]]:
+def _stage(
+    name: str, dataset: str | None, architecture: str | None = None, variant: str | None = None
+) -> Iterator[tuple[Params, Workspace]]:
     """Parameters and workspace of one stage, which runs locked and watched."""
     from histopipe.params import read_params
     from histopipe.paths import Workspace, stage_name
     from histopipe.stages import running
 
     workspace = Workspace.around()
-    with running(stage_name(name, dataset, architecture), workspace):
+    with running(stage_name(name, dataset, architecture, variant), workspace):
         params = read_params(workspace.params)
         if dataset:
             params.dataset(dataset)
@@ -101,6 +103,11 @@ def _named(what: str) -> Callable[[click.Context, click.Parameter, str], str]:
     return check
 
 
+def _named_if_given(what: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    check = _named(what)
+    return lambda context, parameter, name: None if name is None else check(context, parameter, name)
+
+
 def _dataset(command: Callable[..., None]) -> Callable[..., None]:
     return click.argument("dataset", callback=_named("data set"))(command)
 
@@ -112,17 +119,19 @@ def _architecture(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @_dataset
 @click.option("--cases", default=60, show_default=True, help="Slides to draw.")
-@click.option("--patches", default=6000, show_default=True, help="Patches over all cases together.")
+@click.option("--patches", type=int, help="Patches over all cases together.  [default: 6000; of breakhis 360]")
 @click.option("--seed", default=42, show_default=True)
 @click.option("--nested-copy/--no-nested-copy", default=True, help="Repeat some cases in a folder, as Kaggle does.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The zip to write.")
-def synth(dataset: str, cases: int, patches: int, seed: int, nested_copy: bool, out: Path) -> None:
+def synth(dataset: str, cases: int, patches: int | None, seed: int, nested_copy: bool, out: Path) -> None:
     """Draw synthetic slides in a data set's layout, as one zip."""
+    from histopipe.params import SyntheticParams
     from histopipe.sources.synthetic import require_drawable
     from histopipe.synthetic import SyntheticSlides, write_archive
 
     require_drawable(dataset)
-    counts = write_archive(out, SyntheticSlides(cases=cases, patches=patches, nested_copy=nested_copy, seed=seed))
+    patches = SyntheticParams().patches_of(dataset) if patches is None else patches
+    counts = write_archive(out, SyntheticSlides(cases, patches, nested_copy, seed, dataset))
     click.echo(f"{out}: " + ", ".join(f"{value:,} {name}" for name, value in counts.items()))
 
 
@@ -213,6 +222,75 @@ def evaluate(dataset: str, architecture: str) -> None:
         metrics = evaluate(dataset, architecture, params, workspace)
         auc = metrics["test"]["roc_auc"]
         click.echo(f"{dataset} {architecture}: ROC AUC {_with_interval(auc)} by {metrics['cases']} cases")
+
+
+@main.command()
+@_dataset
+@_architecture
+@click.argument("number", metavar="FOLD", type=click.IntRange(min=0))
+def fold(dataset: str, architecture: str, number: int) -> None:
+    """Train and evaluate with one of `split.folds` folds as the test set."""
+    _variant("folds", dataset, architecture, number)
+
+
+@main.command()
+@_dataset
+@_architecture
+@click.argument("number", metavar="SEED", type=click.IntRange(min=0, max=2**31 - 1))
+def seed(dataset: str, architecture: str, number: int) -> None:
+    """Split, train and evaluate as if `seed` were another number."""
+    _variant("seeds", dataset, architecture, number)
+
+
+def _variant(study: str, dataset: str, architecture: str, number: int) -> None:
+    name = study.removesuffix("s")
+    with _stage(name, dataset, architecture, str(number)) as (params, workspace):
+        from histopipe.studies.stage import run_variant
+
+        metrics = run_variant(study, dataset, architecture, number, params, workspace)
+        auc = _with_interval(metrics["test"]["roc_auc"])
+        click.echo(f"{dataset} {architecture} {name} {number}: ROC AUC {auc} by {metrics['cases']} cases")
+
+
+@main.command()
+@_dataset
+@click.argument("name", type=click.Choice(["folds", "seeds"]))
+def study(dataset: str, name: str) -> None:
+    """Sum up the folds or the seeds of every architecture."""
+    with _stage("study", dataset, variant=name) as (params, workspace):
+        from histopipe.studies.summary import summarise_study
+
+        summarise_study(name, dataset, params, workspace)
+        click.echo((workspace.study_summary(name, dataset) / "summary.md").read_text(encoding="utf-8"))
+
+
+@main.command()
+@_dataset
+@_architecture
+@click.option("--trials", default=20, show_default=True, type=click.IntRange(min=0), help="In the study, in the end.")
+@click.option("--name", callback=_named_if_given("recipe"), help="Of the best trial's recipe; A_tuned by default.")
+def search(dataset: str, architecture: str, trials: int, name: str | None) -> None:
+    """Search a recipe's ranges: the trials still missing, one by one; then write the best as a recipe."""
+    with _stage("search", dataset, architecture) as (params, workspace):
+        from histopipe.search.stage import search
+        from histopipe.search.winner import paste_hint
+
+        winner = search(dataset, architecture, trials, name, params, workspace)
+        folder = workspace.search(dataset, architecture).relative_to(workspace.root)
+        click.echo(f"{dataset} {architecture}: {paste_hint(winner, folder)}")
+
+
+@main.command()
+@_dataset
+@_architecture
+@click.option("--side", default=0, type=click.IntRange(min=0), help="Each of several side by side takes another.")
+def trial(dataset: str, architecture: str, side: int) -> None:
+    """Run one trial of a search: the one that a killed process left, or the next."""
+    with _stage("trial", dataset, architecture, str(side)) as (params, workspace):
+        from histopipe.search.trial import run_trial
+
+        outcome = run_trial(dataset, architecture, params, workspace)
+        click.echo(f"{dataset} {architecture} trial {outcome.number}: {outcome.said}")
 
 
 def _with_interval(metric: dict[str, float | None]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from histopipe.combination import ENSEMBLE, ONE_VIEW, combined_rows
 from histopipe.errors import EvaluationError, HistopipeError
 from histopipe.evaluation.figures import CURVE, new_figure, save_figure, with_interval
 from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
@@ -33,7 +34,8 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
 
     Writes `comparison.json`, `comparison.md` and `comparison.png`. Architectures without an evaluation, or
     whose evaluation belongs to another split or recipe than today's, are listed with the reason and not
-    ranked; folders of architectures that `params.yaml` doesn't list don't count.
+    ranked; folders of architectures that `params.yaml` doesn't list don't count. An ensemble of those ranked, and
+    every averaged network without its averaging, are rows as well.
 
     Returns:
         The content of `comparison.json`.
@@ -48,12 +50,14 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         (unranked if "state" in found else rows).append(found)
     if not rows:
         raise EvaluationError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(_reason, unranked)))
+    rows += combined_rows(dataset, rows, params, workspace)
     rows.sort(key=lambda row: -(row["test"]["roc_auc"]["value"] or 0.0))  # a stable sort: ties stay as listed
     content = {
         "dataset": dataset,
         "positive_class": rows[0]["positive_class"],
         "ranking": [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)],
         "unranked": unranked,
+        "published": published_results(dataset, rows, params),
     }
     with replaced_folder(workspace.report(dataset)) as folder:
         write_json(folder / "comparison.json", content)
@@ -88,6 +92,17 @@ def read_evaluation(dataset: str, architecture: str, params: Params, workspace: 
     return {"architecture": architecture, **metrics}
 
 
+def published_results(dataset: str, rows: Sequence[Row], params: Params) -> list[Row]:
+    """What others report of the ranked recipes on this data set, as `params.yaml` has it."""
+    listed = [name for row in rows if (name := row["architecture"]) in params.recipes]
+    found = {name: params.recipe(name).published for name in listed}
+    return [
+        {"architecture": name, **published.model_dump(exclude={"dataset"}, exclude_none=True)}
+        for name, published in found.items()
+        if published and published.dataset == dataset
+    ]
+
+
 def _stage(dataset: str, architecture: str) -> str:
     return stage_name("evaluate", dataset, architecture)
 
@@ -106,7 +121,28 @@ def as_markdown(content: dict[str, Any]) -> str:
     rule = ["--:", ":--", *[":--"] * len(COLUMNS), "--:", "--:", "--:", "--:"]
     lines = [header, rule, *map(_cells, content["ranking"])]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return "\n\n".join([f"# {content['dataset']}: comparison on the test split", table, _footnotes(content)]) + "\n"
+    title = f"# {content['dataset']}: comparison on the test split"
+    return "\n\n".join([title, table, *_published_table(content), _footnotes(content)]) + "\n"
+
+
+def _published_table(content: dict[str, Any]) -> list[str]:
+    """Published figures and ours, line by line; nothing where none are known."""
+    here = {row["architecture"]: row["test"] for row in content["ranking"]}
+    lines = [
+        [
+            entry["architecture"],
+            title.replace("_", " "),
+            f"{value:.3f}",
+            entry["split"],
+            with_interval(here[entry["architecture"]][title]),
+        ]
+        for entry in content["published"]
+        for title, value in entry["metrics"].items()
+    ]
+    if not lines:
+        return []
+    header = ["architecture", "metric", "published", "published split", "here, by case"]
+    return ["\n".join("| " + " | ".join(cells) + " |" for cells in [header, [":--"] * len(header), *lines])]
 
 
 def _cells(row: Row) -> list[str]:
@@ -134,6 +170,11 @@ def _footnotes(content: dict[str, Any]) -> str:
         "In brackets: 95 % intervals from resampling whole cases. Threshold and calibration come from "
         "validation. The order is that of ROC AUC on test; where intervals overlap it may be chance."
     ]
+    ensemble = next((row for row in ranking if row["architecture"] == ENSEMBLE), None)
+    if ensemble:
+        notes.append(f"{ENSEMBLE}: the mean of the log odds of {', '.join(ensemble['members'])}.")
+    if any(row["architecture"].endswith(ONE_VIEW) for row in ranking):
+        notes.append("One view: the same network without averaging over the eight symmetries of the square.")
     capped = [row for row in ranking if row.get("quick")]
     if capped:
         caps = ", ".join(f"{name} {value}" for name, value in capped[0]["quick"].items() if value is not None)

@@ -52,6 +52,10 @@ class TrainingError(HistopipeError):
     """A training that can't start or can't go on."""
 
 
+class SearchError(HistopipeError):
+    """A hyper-parameter search that can't go on or has nothing to show."""
+
+
 class TrackingError(HistopipeError):
     """MLflow can't keep the run as it stands."""
 

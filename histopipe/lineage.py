@@ -21,10 +21,15 @@ def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
         "git_dirty": git_dirty(workspace.root),
         "dvc_raw": output_hash(workspace, stage_name("fetch", dataset), f"data/raw/{dataset}"),
         "dvc_store": output_hash(workspace, stage_name("ingest", dataset), f"data/store/{dataset}"),
-        "dvc_split": output_hash(workspace, stage_name("split", dataset), f"data/splits/{dataset}.csv"),
+        "dvc_split": output_hash(workspace, stage_name("split", dataset), _split(workspace, dataset)),
         "prefect_flow_run": os.environ.get(FLOW_RUN_VARIABLE),
     }
     return {name: value for name, value in tags.items() if value}
+
+
+def _split(workspace: Workspace, dataset: str) -> str:
+    """The split's path as `dvc.lock` has it; a variant's own split is no output of the split stage."""
+    return workspace.split(dataset).relative_to(workspace.root).as_posix()
 
 
 def git_commit(root: Path) -> str | None:

@@ -36,14 +36,20 @@ class DatasetParams(Section):
     patch_size: tuple[Count, Count] | None = None
     checksum: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     complete: bool = False
+    magnification: Literal[40, 100, 200, 400, "all"] | None = None  # only where a data set has several
 
 
 class SyntheticParams(Section):
-    """How many synthetic slides to draw where a source is `synthetic`."""
+    """How many synthetic slides to draw where a source is `synthetic`; for each data set anew."""
 
     cases: Count = 60
     patches: Count = 6000
     nested_copy: bool = True
+    breakhis_patches: Count = 360  # at most: a field of 700x460 takes half a megabyte
+
+    def patches_of(self, dataset: str) -> int:
+        """How many to draw of one data set."""
+        return min(self.patches, self.breakhis_patches) if dataset == "breakhis" else self.patches
 
 
 class IngestParams(Section):
@@ -161,6 +167,15 @@ class RangeParams(Section):
         return self
 
 
+class PublishedParams(Section):
+    """What others report of a recipe: metrics by name, on which data set, and how that was split."""
+
+    dataset: Name
+    split: Literal["by image", "by case"]
+    metrics: dict[Literal["accuracy", "balanced_accuracy", "f1", "roc_auc", "sensitivity", "specificity"], Share]
+    source: str = ""
+
+
 class RecipeParams(Section):
     """An architecture with everything that trains it.
 
@@ -174,6 +189,7 @@ class RecipeParams(Section):
         early_stopping: epochs without a better validation AUC after which the training ends.
         test_time: `d4` averages the logits of a patch's eight symmetries.
         classifier: instead of gradient descent, fitted to frozen features (architecture `features`).
+        published: results to print beside ours; decides nothing.
         search: ranges for hyper-parameter search, by dotted key such as `optimizer.learning_rate`.
     """
 
@@ -192,6 +208,7 @@ class RecipeParams(Section):
     early_stopping: Count | None = None
     test_time: Literal["none", "d4"] = "none"
     classifier: ClassifierParams | None = None
+    published: PublishedParams | None = None
     search: dict[str, RangeParams] = {}
 
     @model_validator(mode="after")
@@ -206,6 +223,17 @@ class StudiesParams(Section):
 
     folds: tuple[Annotated[int, Field(ge=0)], ...] = ()  # numbers of the folds to test on, each once
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()  # what else `seed` could have been
+    summaries: tuple[Literal["folds", "seeds"], ...] = ()  # which of them to sum up; DVC can't tell an empty list
+
+    @model_validator(mode="after")
+    def _listed_once(self) -> StudiesParams:
+        for name, listed in self:
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{name} lists {next(each for each in listed if listed.count(each) > 1)} twice")
+        for name in self.summaries:
+            if not getattr(self, name):
+                raise ValueError(f"summaries lists {name}, but {name} is empty")
+        return self
 
 
 class Params(Section):
@@ -285,7 +313,20 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
     except ValidationError as problems:
         raise ParamsError(f"{origin}: {_first_problem(problems)}") from None
     _check_names(params, origin)
+    require_folds(params, params.studies.folds, f"{origin}: studies.folds")
     return params
+
+
+def require_folds(params: Params, numbers: Sequence[int], origin: str) -> None:
+    """Check that `split.folds` parts have folds of these numbers; `origin` says who names them.
+
+    Raises:
+        ParamsError: one of them is too high.
+    """
+    highest = params.split.folds - 1
+    for number in numbers:
+        if number > highest:
+            raise ParamsError(f"{origin}: there is no fold {number}: split.folds gives 0 to {highest}")
 
 
 def require_name(what: str, name: str) -> None:
@@ -321,9 +362,18 @@ def _check_names(params: Params, origin: str) -> None:
             raise ParamsError(
                 f"{origin}: {name}.manifest is missing: a data set of your own needs `manifest: FILE.csv`"
             )
+    for name, block in params.sources.items():
+        if block.magnification is not None and not _is_magnified(name, block):
+            raise ParamsError(f"{origin}: {name}.magnification: {name} has no magnifications: remove the key")
     for name in params.architectures:
         if name not in params.recipes:
             raise ParamsError(f"{origin}: {_unknown('architecture', name, params.recipes)}; add it under `recipes`")
+
+
+def _is_magnified(name: str, block: DatasetParams) -> bool:
+    from histopipe.datasets import get_dataset
+
+    return name in _known_datasets() and block.manifest is None and get_dataset(name).at_magnification is not None
 
 
 def _unknown(what: str, name: object, valid: Any) -> str:

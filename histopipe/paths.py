@@ -70,6 +70,10 @@ class Workspace:
         """How the split was made; remembers every case ever assigned."""
         return self.root / "data" / "splits" / f"{dataset}.json"
 
+    def folds(self, dataset: str) -> Path:
+        """Which case belongs to which fold, whatever the split's scheme."""
+        return self.root / "data" / "splits" / f"{dataset}.folds.csv"
+
     def split_plot(self, dataset: str) -> Path:
         """The split as a picture."""
         return self.root / "data" / "splits" / f"{dataset}.png"
@@ -94,6 +98,35 @@ class Workspace:
         """The comparison of a data set's architectures."""
         return self.root / "reports" / dataset
 
+    def variant_folder(self, study: str, dataset: str, architecture: str, name: str) -> Path:
+        """A training and its evaluation under another split or seed than the main run's."""
+        return self.root / "studies" / study / dataset / architecture / name
+
+    def study_summary(self, study: str, dataset: str) -> Path:
+        """What a study's variants give together; outside of `studies/NAME/D`, on which its stage depends whole."""
+        return self.root / "studies" / "summaries" / dataset / study
+
+    def search(self, dataset: str, architecture: str) -> Path:
+        """What a hyper-parameter search found, to be committed with git."""
+        return self.root / "searches" / dataset / architecture
+
+    def training_stage(self, dataset: str, architecture: str) -> str:
+        """The stage that trains here."""
+        return stage_name("train", dataset, architecture)
+
+    def training_record(self, dataset: str, architecture: str) -> Path:
+        """The record of a training, where DVC keeps it."""
+        return self.model(dataset, architecture) / "run.json"
+
+    def run_name(self, architecture: str) -> str:
+        """What MLflow calls a training's run."""
+        return architecture
+
+    @property
+    def run_tags(self) -> dict[str, str]:
+        """Tags that tell this workspace's MLflow runs from those of the main run; none for the main run itself."""
+        return {}
+
     def failure(self, stage: str) -> Path:
         """Why a stage failed, for the task that ran it."""
         return self.root / ".failures" / f"{stage}.json"
@@ -109,5 +142,5 @@ class Workspace:
 
 
 def stage_name(stage: str, *of: str | None) -> str:
-    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`, `weights@cancernet`."""
+    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`, `fold@idc-cancernet-3`, `weights@cancernet`."""
     return f"{stage}@{'-'.join(name for name in of if name)}"

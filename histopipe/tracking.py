@@ -17,6 +17,7 @@ from histopipe.paths import Workspace
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+VARIANT_TAGS = ("study", "variant")  # runs of the main pipeline have neither
 SYSTEM_METRICS_SECONDS = 2  # MLflow's own 10 s would miss a short training altogether
 
 
@@ -87,23 +88,28 @@ def training_run(
     import mlflow
 
     experiment = prepare(workspace, dataset)
-    own = {**_identity(dataset, architecture), "checkout": f"{socket.gethostname()}:{workspace.root}"}
+    own = {**_identity(workspace, dataset, architecture), "checkout": f"{socket.gethostname()}:{workspace.root}"}
     unfinished = _unfinished(experiment, own, tags["training_key"])
     known = run_id if run_id and _exists(run_id) else unfinished
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
     mlflow.set_system_metrics_samples_before_logging(1)
     # the tags go in with the run itself, so that a kill at any moment leaves one that can be found again
-    start = {"run_id": known} if known else {"run_name": architecture, "tags": own | dict(tags)}
+    start = {"run_id": known} if known else {"run_name": workspace.run_name(architecture), "tags": own | dict(tags)}
     with mlflow.start_run(**start, log_system_metrics=True) as run:
         mlflow.set_tags({**lineage_tags(workspace, dataset), **tags})
         yield run.info.run_id
 
 
 def _unfinished(experiment: str, own: Mapping[str, str], key: str) -> str | None:
-    """The run of the same training that didn't come to its end; those of other ones are closed as killed."""
+    """The run of the same training that didn't come to its end; those of other ones are closed as killed.
+
+    Main run and variants leave one another alone: they may well be training side by side.
+    """
     conditions = [f"tags.{name} = '{value}'" for name, value in own.items()]
     found = None
     for run in _client().search_runs([experiment], " and ".join(conditions)):
+        if any(run.data.tags.get(name) != own.get(name) for name in VARIANT_TAGS):
+            continue  # a filter can't ask for the absence of a tag
         if run.data.tags.get("training_key") == key and run.info.status != "FINISHED":
             found = found or str(run.info.run_id)
         elif run.info.status == "RUNNING":
@@ -122,15 +128,15 @@ def continued_run(workspace: Workspace, dataset: str, architecture: str, run_id:
 
     experiment = prepare(workspace, dataset)
     known = run_id if _exists(run_id) else _restored(experiment, run_id)
-    with mlflow.start_run(run_id=known, run_name=None if known else architecture) as run:
+    with mlflow.start_run(run_id=known, run_name=None if known else workspace.run_name(architecture)) as run:
         if not known:
-            mlflow.set_tags({**_identity(dataset, architecture), "restored_from": run_id})
+            mlflow.set_tags({**_identity(workspace, dataset, architecture), "restored_from": run_id})
             mlflow.set_tags(lineage_tags(workspace, dataset))
         yield run.info.run_id
 
 
-def _identity(dataset: str, architecture: str) -> dict[str, str]:
-    return {"dataset": dataset, "architecture": architecture}
+def _identity(workspace: Workspace, dataset: str, architecture: str) -> dict[str, str]:
+    return {"dataset": dataset, "architecture": architecture, **workspace.run_tags}
 
 
 def _exists(run_id: str) -> bool:

@@ -1,16 +1,23 @@
-"""How many trainings run side by side."""
+"""How many trainings run side by side, and which GPU each of them sees."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from typing import Any, Self
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, Self
 
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from histopipe.errors import HistopipeError
 from histopipe.params import Params, read_params
 from histopipe.paths import Workspace
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class SideBySide(ThreadPoolTaskRunner[Any]):
@@ -33,12 +40,59 @@ def parallel_trainings(params: Params) -> int:
     """How many trainings may run side by side: `train.parallel`, or one per GPU, or one."""
     if params.train.parallel != "auto":
         return params.train.parallel
-    return max(1, _gpus())
+    return 1 if params.train.devices == "all" else max(1, len(visible_gpus()))
 
 
-def _gpus() -> int:
-    """GPUs of this machine, asked of the driver: TensorFlow would take their memory by looking."""
+class GpuPool:
+    """Lends GPUs to the trainings of this process: to each its own while there are enough, then in turn.
+
+    A lease is what the training's process finds in CUDA_VISIBLE_DEVICES; the variable of this process decides what
+    there is to lend, so that a flow started on half of a machine keeps to that half.
+    """
+
+    def __init__(self) -> None:
+        self._held: Counter[str] = Counter()
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def lend(self, devices: Literal["one", "all"]) -> Iterator[dict[str, str]]:
+        """One GPU, the least used, or all of them; yields the environment that says so, empty where there is none."""
+        names = self._take(visible_gpus(), devices)
+        try:
+            yield {VISIBLE: ",".join(names)} if names else {}
+        finally:
+            with self._turn:
+                self._held.subtract(names)
+
+    def _take(self, names: list[str], devices: Literal["one", "all"]) -> list[str]:
+        with self._turn:
+            taken = names if devices == "all" else sorted(names, key=self._held.__getitem__)[:1]
+            self._held.update(taken)
+        return taken
+
+
+GPUS = GpuPool()
+
+
+def visible_gpus() -> list[str]:
+    """GPUs that trainings may use, by the names that CUDA_VISIBLE_DEVICES takes.
+
+    Asked of the driver: TensorFlow would take their memory by looking.
+    """
+    allowed = os.environ.get(VISIBLE)
+    if allowed is not None:
+        return _as_cuda_reads(allowed)
     if shutil.which("nvidia-smi") is None:
-        return 0
+        return []
     answer = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in answer.stdout.splitlines()))]
+
+
+def _as_cuda_reads(allowed: str) -> list[str]:
+    """The list ends at the first name that can't be one, such as -1."""
+    names: list[str] = []
+    for name in (part.strip() for part in allowed.split(",")):
+        if not name or name.startswith("-") or name in names:
+            break
+        names.append(name)
+    return names

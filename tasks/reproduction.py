@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,22 +47,59 @@ def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     return not isinstance(state.result(raise_on_failure=False), BadInput)
 
 
-def reproduce(stage: str, force: bool = False, on_line: Callable[[str], None] | None = None) -> None:
+def reproduce(
+    stage: str,
+    force: bool = False,
+    on_line: Callable[[str], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Bring one stage up to date, as `dvc repro --single-item` does.
 
     Args:
         stage: its name in `dvc.yaml`, such as `train@idc-cancernet`.
         force: run it even if nothing changed.
         on_line: is shown every line of the stage's log.
+        environment: variables that the stage finds besides this process's own.
 
     Raises:
         BadInput: the stage refused its input.
         StageFailed: it failed otherwise, or stayed busy for too long.
     """
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    _run_when_free(stage, [*command, "--force"] if force else command, on_line, environment)
+
+
+def run_stage(
+    stage: str,
+    *arguments: str,
+    on_line: Callable[[str], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a command of `histopipe` that DVC doesn't know.
+
+    Args:
+        stage: the name under which it locks and leaves the reason of a failure.
+        arguments: of the command.
+        on_line: is shown every line of its log.
+        environment: variables that it finds besides this process's own.
+
+    Raises:
+        BadInput: the command refused its input.
+        StageFailed: it failed otherwise, or stayed busy for too long.
+    """
+    _run_when_free(stage, ["histopipe", *arguments], on_line, environment)
+
+
+def _run_when_free(
+    stage: str,
+    command: Sequence[str],
+    on_line: Callable[[str], None] | None,
+    environment: Mapping[str, str] | None,
+) -> None:
     deadline = time.monotonic() + BUSY_LIMIT
     while True:
         try:
-            return _run_once(stage, force, on_line)
+            return _run_once(stage, command, on_line, environment or {})
         except Busy:
             if time.monotonic() > deadline:
                 raise
@@ -70,15 +107,17 @@ def reproduce(stage: str, force: bool = False, on_line: Callable[[str], None] | 
             time.sleep(BUSY_PAUSE)
 
 
-def _run_once(stage: str, force: bool, on_line: Callable[[str], None] | None) -> None:
+def _run_once(
+    stage: str, command: Sequence[str], on_line: Callable[[str], None] | None, environment: Mapping[str, str]
+) -> None:
+    """Run a module with its arguments as a child process."""
     workspace = Workspace.around()
     workspace.failure(stage).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with subprocess.Popen(
-        [*command, "--force"] if force else command,
+        [sys.executable, "-m", *command],
         cwd=workspace.root,
-        env=_environment(),
+        env=_environment() | dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

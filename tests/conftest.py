@@ -21,6 +21,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
+Machine = Callable[[int], None]
+
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +64,21 @@ def workspace(tmp_path: Path) -> Any:
 
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     return Workspace(tmp_path)
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Makes this a machine with so many GPUs, as its driver's own command tells."""
+
+    def make(gpus: int) -> None:
+        lines = "\n".join(f"echo 'GPU {number}: NVIDIA A100 (UUID: GPU-{number}f)'" for number in range(gpus))
+        command = tmp_path_factory.mktemp("driver") / "nvidia-smi"
+        command.write_text(f'#!/bin/sh\n[ "$1" = --list-gpus ] || exit 1\n{lines}\n')
+        command.chmod(0o755)
+        monkeypatch.setenv("PATH", os.pathsep.join([str(command.parent), os.environ["PATH"]]))
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return make
 
 
 def png(height: int = 50, width: int = 50, seed: int = 0, mode: str = "RGB") -> bytes:

@@ -6,6 +6,7 @@ import ast
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
 
 Builder = Callable[..., "keras.Model"]
 
+LARGEST_IMAGE = 1024  # pixels a side; whoever asks for more means something else, and would run out of memory
+
 SHARED = frozenset({"backbones", "blocks"})  # what architectures are made of; every other module is one
 
 _BUILDERS: dict[str, Builder] = {}
 _BACKBONES: dict[str, str] = {}
+_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "int": ("a whole number", (int,)),
+    "float": ("a number", (int, float)),
+    "bool": ("true or false", (bool,)),
+    "str": ("a text", (str,)),
+}
 
 
 def register(name: str, backbone: str | None = None) -> Callable[[Builder], Builder]:
@@ -78,12 +87,26 @@ def build(name: str, **params: Any) -> keras.Model:
     if unknown:
         accepted = ", ".join(inspect.signature(builder).parameters)
         raise ArchitectureError(f"{name} takes no {', '.join(sorted(unknown))!r} under `model`; it takes {accepted}")
+    for key, value in params.items():
+        _require_sound(f"{name}: model.{key}", value, inspect.signature(builder).parameters[key])
     try:
         return builder(**params)
-    except (ValueError, TypeError, ZeroDivisionError) as problem:
+    except (ValueError, TypeError, ArithmeticError) as problem:
         reason = " ".join(str(problem).split())[:200]
         values = ", ".join(f"{key} {value!r}" for key, value in params.items())
         raise ArchitectureError(f"{name} can't be built with {values} under `model`: {reason}") from None
+
+
+def _require_sound(key: str, value: object, parameter: inspect.Parameter) -> None:
+    """Check a value before Keras sees it, which would take `true` for 1 and let an image size fill the memory."""
+    wanted, kinds = _KINDS.get(str(parameter.annotation), ("", (object,)))
+    is_flag = isinstance(value, bool)
+    if not isinstance(value, kinds) or (is_flag and bool not in kinds and wanted):
+        raise ArchitectureError(f"{key} is {value!r}: {wanted} is wanted")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ArchitectureError(f"{key} is {value!r}: a finite number is wanted")
+    if parameter.name == "image_size" and isinstance(value, int) and not 1 <= value <= LARGEST_IMAGE:
+        raise ArchitectureError(f"{key} is {value!r}: a side from 1 to {LARGEST_IMAGE} pixels is wanted")
 
 
 def backbone_of(name: str, params: Mapping[str, Any]) -> str | None:

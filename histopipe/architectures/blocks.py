@@ -23,7 +23,13 @@ def rescale(patches: keras.KerasTensor, image_size: int) -> keras.KerasTensor:
     return ops.image.resize(scaled, (image_size, image_size), interpolation="bilinear")
 
 
-def probability(features: keras.KerasTensor) -> keras.KerasTensor:
-    """Probability of the positive class, (batch, 1), float32: one unit behind a sigmoid."""
-    logit = layers.Dense(1, name=OUTPUT_LAYER, dtype="float32")(features)
+def probability(features: keras.KerasTensor, l2: float = 0.0) -> keras.KerasTensor:
+    """Probability of the positive class, (batch, 1), float32: one unit behind a sigmoid.
+
+    Args:
+        features: (batch, features).
+        l2: penalty on the unit's weights.
+    """
+    penalty = keras.regularizers.L2(l2) if l2 else None
+    logit = layers.Dense(1, name=OUTPUT_LAYER, dtype="float32", kernel_regularizer=penalty)(features)
     return layers.Activation("sigmoid", name="probability", dtype="float32")(logit)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from histopipe.datasets.layout import Dataset, MemberRejected, PatchName, PublishedCounts
+from histopipe.datasets.layout import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName, PublishedCounts
 
-__all__ = ["Dataset", "MemberRejected", "PatchName", "PublishedCounts", "get_dataset", "list_datasets"]
+__all__ = [
+    "OTHER_MAGNIFICATION",
+    "Dataset",
+    "MemberRejected",
+    "PatchName",
+    "PublishedCounts",
+    "get_dataset",
+    "list_datasets",
+]
 
 
 def _idc() -> Dataset:
@@ -15,7 +23,19 @@ def _idc() -> Dataset:
     return IDC
 
 
-_KNOWN: dict[str, Callable[[], Dataset]] = {"idc": _idc}
+def _malaria() -> Dataset:
+    from histopipe.datasets.malaria import MALARIA
+
+    return MALARIA
+
+
+def _breakhis() -> Dataset:
+    from histopipe.datasets.breakhis import BREAKHIS
+
+    return BREAKHIS
+
+
+_KNOWN: dict[str, Callable[[], Dataset]] = {"breakhis": _breakhis, "idc": _idc, "malaria": _malaria}
 
 
 def list_datasets() -> list[str]:
@@ -23,10 +43,13 @@ def list_datasets() -> list[str]:
     return sorted(_KNOWN)
 
 
-def get_dataset(name: str) -> Dataset:
-    """The data set called `name`.
+def get_dataset(name: str, magnification: int | str | None = None) -> Dataset:
+    """The data set called `name`, or the part of it that was taken at one magnification (`all` and None: the whole).
 
     Raises:
         KeyError: no such data set is built in.
     """
-    return _KNOWN[name]()
+    whole = _KNOWN[name]()
+    if whole.at_magnification is None or not isinstance(magnification, int):
+        return whole
+    return whole.at_magnification(magnification)

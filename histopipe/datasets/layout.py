@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+OTHER_MAGNIFICATION = "other magnification"  # why a member is set aside that `magnification` doesn't ask for
 
 
 class PatchName(NamedTuple):
-    """What a member's name tells of its patch. `x` and `y` are pixels in the slide, None where unknown."""
+    """What a member's name tells of its patch.
+
+    Attributes:
+        x, y: place in the slide in pixels, None where unknown.
+        attributes: what else the name tells, one value for each of the data set's `attributes`.
+    """
 
     case_id: str
     label: int
     x: int | None = None
     y: int | None = None
+    attributes: tuple[int | str, ...] = ()
 
 
 class MemberRejected(Exception):
@@ -22,11 +30,16 @@ class MemberRejected(Exception):
 
 @dataclass(frozen=True)
 class PublishedCounts:
-    """Size of the complete data set, as published."""
+    """Size of the complete data set, as published.
+
+    Attributes:
+        distinct_cases: how many case ids there really are, where the publication counts one of them twice.
+    """
 
     patches: int
     cases: int
     positive: int
+    distinct_cases: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,8 @@ class Dataset:
             repeating their edge and larger ones are set aside.
         listed: names that ought to be in the archive, where a manifest says so; `read_name` is then asked without
             the folder that wraps the whole archive, if the manifest leaves it out.
+        attributes: further columns of the index by name, each with its type: what `PatchName.attributes` holds.
+        at_magnification: the part of the set that was taken at one magnification, where there are several.
     """
 
     name: str
@@ -58,3 +73,5 @@ class Dataset:
     image_size: int | None = None
     resized: bool = False
     listed: frozenset[str] | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    at_magnification: Callable[[int], Dataset] | None = None

@@ -16,6 +16,8 @@ What can't be resampled is answered by what is known of it:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -46,14 +48,15 @@ def grade(predictions: Predictions, resamples: int, seed: int) -> dict[str, Meas
     }
 
 
-def draw_cases(cases: int, resamples: int, seed: int) -> Numbers:
-    """How often each resample draws each case, (resamples, cases).
+def draw_cases(cases: int, resamples: int, seed: int | Sequence[int], draws: int | None = None) -> Numbers:
+    """How often each resample draws each case, (resamples, cases); it draws as many as there are, or `draws`.
 
     Made from the raw numbers of the generator, which numpy keeps the same from version to version (NEP 19),
     unlike those of its distributions. Taking the remainder favours no case by more than one part in 2**55.
     """
-    raw = np.random.Philox(seed).random_raw(resamples * cases)
-    drawn = (raw % np.uint64(cases)).astype(np.int64).reshape(resamples, cases)
+    count = cases if draws is None else draws
+    raw = np.random.Philox(seed).random_raw(resamples * count)
+    drawn = (raw % np.uint64(cases)).astype(np.int64).reshape(resamples, count)
     place = drawn + cases * np.arange(resamples)[:, np.newaxis]
     return np.bincount(place.ravel(), minlength=resamples * cases).reshape(resamples, cases).astype(np.float64)
 

@@ -12,11 +12,11 @@ import pandas as pd
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.intervals import grade
-from histopipe.evaluation.metrics import Predictions, measure
-from histopipe.evaluation.thresholds import choose_threshold, decide
+from histopipe.evaluation.metrics import Numbers, Predictions, measure
+from histopipe.evaluation.thresholds import Rule, choose_threshold, decide
 from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
 from histopipe.params import Params
-from histopipe.paths import Workspace, stage_name
+from histopipe.paths import Workspace
 from histopipe.store import REPORT_FILE, Patches, PatchStore
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspa
 
     Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, the
     curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't defined, such as precision
-    where nothing is called positive, is null.
+    where nothing is called positive, is null. Predictions of a network that averages over symmetries have a
+    further column `one_view`: the probability without.
 
     Returns:
         The content of `metrics.json`.
@@ -41,6 +42,7 @@ def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspa
     """
     from histopipe.evaluation.logits import load_network
     from histopipe.evaluation.mlflow_run import log_evaluation
+    from histopipe.symmetry import is_averaged
     from histopipe.tracking import continued_run
 
     record = read_run(dataset, architecture, workspace)
@@ -49,6 +51,8 @@ def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspa
     logits = predict_splits(network, store, workspace.split(dataset), f"{dataset} {architecture}")
     point = operating_point(logits, dataset, params, store)
     table = graded_table(logits, point)
+    if is_averaged(network):
+        table["one_view"] = one_view_probabilities(network, store, table, params, f"{dataset} {architecture}")
     results = grade_table(table, point, record, params)
     with replaced_folder(workspace.evaluation(dataset, architecture)) as folder:
         write_outputs(folder, table, point, results, architecture)
@@ -69,7 +73,7 @@ def read_run(dataset: str, architecture: str, workspace: Workspace) -> dict[str,
     if record["split_digest"] != file_digest(workspace.split(dataset)):
         raise EvaluationError(
             f"{path.parent} was trained on another split than {workspace.split(dataset)} now holds: "
-            f"run `dvc repro {stage_name('train', dataset, architecture)}`"
+            f"run `dvc repro {workspace.training_stage(dataset, architecture)}`"
         )
     return record
 
@@ -117,21 +121,31 @@ def require_gradable(table: pd.DataFrame, origin: Path) -> None:
 
 def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: PatchStore) -> dict[str, Any]:
     """Calibration and threshold, from validation alone, with what else a served model must know."""
-    validation = logits[logits["split"] == "validation"]
-    labels, values = validation["label"].to_numpy(), validation["logit"].to_numpy()
-    calibration = fit_calibration(values, labels)
-    rule = params.evaluate.threshold
-    threshold = choose_threshold(rule, labels, calibration.apply(values))
     classes = read_json(store.folder / REPORT_FILE)["classes"]
     return {
-        **calibration._asdict(),
-        "threshold": threshold,
-        "rule": rule,
+        **locked_point(logits, params.evaluate.threshold),
         "positive_class": classes[1],
         "negative_class": classes[0],
         "data_set": dataset,
         "patch_size": list(store.patch_size),
         "resized": _is_resized(dataset, params),
+    }
+
+
+def locked_point(logits: pd.DataFrame, rule: Rule) -> dict[str, Any]:
+    """Calibration and threshold that validation chooses: `temperature`, `offset`, `threshold` and `rule`.
+
+    Args:
+        logits: columns `split`, `label` and `logit`.
+        rule: by which the threshold is chosen.
+    """
+    validation = logits[logits["split"] == "validation"]
+    labels, values = validation["label"].to_numpy(), validation["logit"].to_numpy()
+    calibration = fit_calibration(values, labels)
+    return {
+        **calibration._asdict(),
+        "threshold": choose_threshold(rule, labels, calibration.apply(values)),
+        "rule": rule,
     }
 
 
@@ -141,6 +155,19 @@ def _is_resized(dataset: str, params: Params) -> bool:
 
     own = dataset not in list_datasets() or params.dataset(dataset).manifest is not None
     return own or get_dataset(dataset).resized
+
+
+def one_view_probabilities(
+    network: keras.Model, store: PatchStore, table: pd.DataFrame, params: Params, title: str
+) -> Numbers:
+    """Probability of each patch as it lies, by an averaged network without its averaging, calibrated by itself."""
+    from histopipe.evaluation.logits import finite_logits
+    from histopipe.symmetry import one_view_network
+
+    single = one_view_network(network)
+    logits = finite_logits(single, store, table["row"].to_numpy(), f"evaluate {title}, one view")
+    point = locked_point(table[["split", "label"]].assign(logit=logits), params.evaluate.threshold)
+    return Calibration(point["temperature"], point["offset"]).apply(logits)
 
 
 def graded_table(logits: pd.DataFrame, point: dict[str, Any]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -44,11 +44,13 @@ def pack(
             for reason, file in shard.rejected:
                 plan.set_aside.add(reason, file)
             if shard.rows:
-                index.append(_numbered(shard, len(index)))
+                index.append(_numbered(shard, len(index), dataset.attributes))
             else:
                 shard.path.unlink()
             bar.update(len(shard.rows) + len(shard.rejected))
-    return pd.concat(index, ignore_index=True) if index else pd.DataFrame(columns=[*COLUMNS, *COLOURS, "shard", "row"])
+    if index:
+        return pd.concat(index, ignore_index=True)
+    return pd.DataFrame(columns=[*COLUMNS, *dataset.attributes, *COLOURS, "shard", "row"])
 
 
 def _tasks(archive: Archive, planned: Sequence[Planned], dataset: Dataset, folder: Path) -> Iterator[ShardTask]:
@@ -72,9 +74,9 @@ def _parts(planned: Sequence[Planned], most: int) -> Iterator[list[Planned]]:
         yield part
 
 
-def _numbered(shard: Shard, number: int) -> pd.DataFrame:
+def _numbered(shard: Shard, number: int, attributes: Mapping[str, str]) -> pd.DataFrame:
     """The shard's part of the index; its file takes the next number, which is its own unless one before was empty."""
     shard.path.rename(shard.path.with_name(shard_name(number)))
-    rows = pd.DataFrame(shard.rows, columns=COLUMNS).astype(TYPES)
+    rows = pd.DataFrame(shard.rows, columns=[*COLUMNS, *attributes]).astype(TYPES | dict(attributes))
     rows[COLOURS] = np.concatenate(shard.colours)
     return rows.assign(shard=np.int32(number), row=np.arange(len(rows), dtype=np.int32))

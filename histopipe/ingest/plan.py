@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from histopipe.archives import Member, check_member
-from histopipe.datasets import Dataset, MemberRejected, PatchName
+from histopipe.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName
 
 NOT_A_PATCH = "not a patch file"
 SECOND_COPY = "second copy"
 MACOS_FOLDER = "__MACOSX/"  # which macOS puts beside the folder that a user packed
-HARMLESS = frozenset({NOT_A_PATCH, SECOND_COPY})  # reasons that say nothing against the archive
+HARMLESS = frozenset({NOT_A_PATCH, OTHER_MAGNIFICATION, SECOND_COPY})  # reasons that say nothing against the archive
 
 
 @dataclass
@@ -55,6 +55,7 @@ def plan_ingest(members: Sequence[Member], dataset: Dataset) -> Plan:
     if dataset.listed is None:
         candidates = _without_copies(candidates, set_aside)
         candidates = _without_contradictions(candidates, set_aside)
+        candidates = _without_double_labels(candidates, set_aside)
     else:
         _note_missing(dataset.listed, members, wrapper, set_aside)
     return Plan(candidates, set_aside)
@@ -93,13 +94,14 @@ def _named(members: Iterable[Member], dataset: Dataset, wrapper: str, set_aside:
 
 
 def _without_copies(candidates: list[Planned], set_aside: SetAside) -> list[Planned]:
-    """Keep one of several members with the same last name: the one least deep in folders.
+    """Keep one of several members with the same last name and label: the one least deep in folders.
 
-    Kaggle's archive holds every patch a second time under `IDC_regular_ps50_idx5/`.
+    Kaggle's archives hold every patch of IDC a second time under `IDC_regular_ps50_idx5/`, and every cell of malaria
+    under `cell_images/cell_images/`, where only the folder tells the label.
     """
-    kept: dict[str, Planned] = {}
+    kept: dict[tuple[str, int], Planned] = {}
     for planned in sorted(candidates, key=lambda planned: planned.member.name.count("/")):
-        first = kept.setdefault(_last_name(planned), planned)
+        first = kept.setdefault((_last_name(planned), planned.name.label), planned)
         if first is not planned:
             set_aside.add(_why_copy(first.member, planned.member), planned.member.name)
     chosen = {planned.member.name for planned in kept.values()}  # not offset: entries of a zip may share one
@@ -127,6 +129,24 @@ def _without_contradictions(candidates: list[Planned], set_aside: SetAside) -> l
         if _place(planned) in contradicted:
             set_aside.add("both labels for one place", planned.member.name)
     return [planned for planned in candidates if _place(planned) not in contradicted] if contradicted else candidates
+
+
+def _without_double_labels(candidates: list[Planned], set_aside: SetAside) -> list[Planned]:
+    """Leave out files that lie, with the same name and content, in the folders of both classes."""
+    labels: dict[tuple[str, int | None], int] = {}
+    doubled = set()
+    for member, name in candidates:
+        # Where the name tells a place, the check of places has seen to it.
+        if name.x is None and labels.setdefault(_content(member), name.label) != name.label:
+            doubled.add(_content(member))
+    for member, _ in candidates if doubled else []:
+        if _content(member) in doubled:
+            set_aside.add("both labels for one image", member.name)
+    return [planned for planned in candidates if _content(planned.member) not in doubled] if doubled else candidates
+
+
+def _content(member: Member) -> tuple[str, int | None]:
+    return member.name.rsplit("/", 1)[-1], member.crc
 
 
 def _place(planned: Planned) -> tuple[str, int | None, int | None]:

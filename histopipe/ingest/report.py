@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from histopipe.datasets import Dataset
+from histopipe.datasets import OTHER_MAGNIFICATION, Dataset
 from histopipe.ingest.plan import HARMLESS, SECOND_COPY, SetAside
 
-MAX_LISTED_COPIES = 20  # Kaggle's archive holds 277,524 second copies: those are counted by folder
+MAX_LISTED_BY_NAME = 20  # of what is set aside by the thousand, as Kaggle's 277,524 second copies: else by folder
 
 
 def build_report(dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, members: int) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def build_report(dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, mem
         "set_aside": {reason: _listed(reason, files) for reason, files in sorted(set_aside.files.items())},
     }
     if dataset.published:
-        report["published"] = vars(dataset.published)
+        report["published"] = {name: count for name, count in vars(dataset.published).items() if count is not None}
     return report
 
 
@@ -42,7 +42,7 @@ def _shared_pixels(index: pd.DataFrame) -> int:
 
 def _listed(reason: str, files: list[str]) -> dict[str, Any]:
     entry: dict[str, Any] = {"count": len(files), "bad": reason not in HARMLESS}
-    if reason != SECOND_COPY or len(files) <= MAX_LISTED_COPIES:
+    if reason not in (SECOND_COPY, OTHER_MAGNIFICATION) or len(files) <= MAX_LISTED_BY_NAME:
         return entry | {"files": files}
     folders = pd.Series([file.rsplit("/", 2)[0] for file in files]).value_counts(sort=False)
     return entry | {"folders": {str(folder): int(count) for folder, count in folders.items()}}

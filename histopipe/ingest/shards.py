@@ -39,7 +39,7 @@ class Shard:
     """What became of a task; the pixels went into its file.
 
     Attributes:
-        rows: values of `COLUMNS`, one tuple per patch, in the order of the file.
+        rows: values of `COLUMNS` and of the data set's attributes, one tuple per patch, in the order of the file.
         colours: values of `COLOURS` in blocks, together (rows, 6) float32.
         rejected: reason and name of each unusable member.
     """
@@ -94,7 +94,7 @@ def _row(planned: Planned, patch: Patch) -> Row:
     name = planned.name
     height, width = patch.shape[:2]
     digest = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(patch).data)
-    return planned.member.name, name.case_id, name.label, name.x, name.y, width, height, digest
+    return planned.member.name, name.case_id, name.label, name.x, name.y, width, height, digest, *name.attributes
 
 
 def colour_statistics(patches: NDArray[np.uint8]) -> NDArray[np.float32]:

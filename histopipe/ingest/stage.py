@@ -66,12 +66,14 @@ def _collector_paused() -> Iterator[None]:
 
 def describe(dataset: str, params: Params, workspace: Workspace, archive: Archive) -> Dataset:
     """The data set's names, classes and patch size: built in, or from the user's manifest."""
-    size = params.dataset(dataset).patch_size
+    block = params.dataset(dataset)
+    size = block.patch_size
     manifest = workspace.raw(dataset) / "manifest.csv"
     if manifest.exists() or dataset not in list_datasets():
         described = manifest_dataset(dataset, manifest, size or (1, 1))
         return described if size else replace(described, patch_size=_usual_size(archive, described))
-    return replace(get_dataset(dataset), patch_size=size) if size else get_dataset(dataset)
+    built_in = get_dataset(dataset, block.magnification)
+    return replace(built_in, patch_size=size) if size else built_in
 
 
 def _usual_size(archive: Archive, dataset: Dataset) -> tuple[int, int]:
@@ -138,10 +140,11 @@ def _require_complete(dataset: Dataset, params: Params, workspace: Workspace, in
     claims = source.complete or source.source == "kaggle"
     if not claims or dataset.published is None:
         return
-    found = (len(index), index["case_id"].nunique(), int(index["label"].sum()))
+    patches, cases, positive = len(index), index["case_id"].nunique(), int(index["label"].sum())
     published = dataset.published
-    if found != (published.patches, published.cases, published.positive):
+    same_cases = cases in (published.cases, published.distinct_cases)
+    if (patches, positive) != (published.patches, published.positive) or not same_cases:
         raise ArchiveError(
-            f"{path} is not the complete set: {found[0]:,} patches, {found[1]} cases, {found[2]:,} positive, but "
+            f"{path} is not the complete set: {patches:,} patches, {cases} cases, {positive:,} positive, but "
             f"{published.patches:,}, {published.cases}, {published.positive:,} were published: get the archive again"
         )

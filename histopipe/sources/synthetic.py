@@ -6,14 +6,14 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from histopipe.errors import SourceError
 from histopipe.sources.record import SourceRecord
 from histopipe.sources.wanted import Wanted
 
-_BYTES_PER_PATCH = 6450  # mean of a drawn member, the nested copy included; Kaggle's own take about 6000
-
-_DRAWN = ("idc",)  # data sets in whose layout slides are drawn
+# Mean of a drawn member, the nested copy included; a real one takes about 6,000, 13,000 (shrunk) and 550,000.
+_BYTES_PER_PATCH = {"idc": 6450, "malaria": 20_500, "breakhis": 439_000}
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,28 @@ class SyntheticSource:
             SourceError: no slides are drawn in the data set's layout.
         """
         require_drawable(self.wanted.dataset)
-        settings = {**self.wanted.params.synthetic.model_dump(), "seed": self.wanted.params.seed}
         return SourceRecord(
             kind="synthetic",
             source=self.wanted.shown,
             resolved="histopipe.synthetic",
             name=f"{self.wanted.dataset}-synthetic.zip",
-            size=self.patches() * _BYTES_PER_PATCH,
-            fingerprint={**settings, "code": code_digest()},
+            size=self.patches() * _BYTES_PER_PATCH[self.wanted.dataset],
+            fingerprint={**self._settings(), "code": code_digest()},
         )
 
     def patches(self) -> int:
         """As many as are drawn."""
-        return self.wanted.params.synthetic.patches
+        return self.wanted.params.synthetic.patches_of(self.wanted.dataset)
+
+    def _settings(self) -> dict[str, Any]:
+        """What is drawn of this data set; another one's settings don't change it."""
+        asked = self.wanted.params.synthetic
+        return {
+            "cases": asked.cases,
+            "patches": self.patches(),
+            "nested_copy": asked.nested_copy,
+            "seed": self.wanted.params.seed,
+        }
 
     def bring(self, record: SourceRecord, target: Path) -> None:
         """Draw the archive.
@@ -55,9 +64,7 @@ class SyntheticSource:
             )
         from histopipe.synthetic import SyntheticSlides, write_archive
 
-        drawn = self.wanted.params.synthetic
-        slides = SyntheticSlides(drawn.cases, drawn.patches, drawn.nested_copy, self.wanted.params.seed)
-        write_archive(target, slides, progress=True)
+        write_archive(target, SyntheticSlides(**self._settings(), dataset=self.wanted.dataset), progress=True)
 
 
 def require_drawable(dataset: str) -> None:
@@ -66,9 +73,11 @@ def require_drawable(dataset: str) -> None:
     Raises:
         SourceError: no slides are drawn in its layout.
     """
-    if dataset not in _DRAWN:
+    from histopipe.synthetic import list_drawn
+
+    if dataset not in list_drawn():
         raise SourceError(
-            f"synthetic slides are drawn for {', '.join(_DRAWN)} only: "
+            f"synthetic slides are drawn for {', '.join(list_drawn())} only: "
             f"set {dataset}.source to the archive, folder or URL of {dataset}"
         )
 

@@ -29,6 +29,24 @@ def read_membership(path: Path) -> pd.DataFrame:
     return table
 
 
+def read_folds(path: Path) -> pd.Series:
+    """Fold number by case id.
+
+    Raises:
+        SplitError: the file is missing or damaged, or there were fewer cases than folds.
+    """
+    stage = f"split@{path.name.split('.')[0]}"
+    try:
+        table = pd.read_csv(path, dtype={"case_id": str}, keep_default_na=False).set_index("case_id")["fold"]
+    except FileNotFoundError:
+        raise SplitError(f"{path} is missing: run `dvc repro {stage}`") from None
+    except (ValueError, KeyError, UnicodeDecodeError):
+        raise SplitError(f"{path} is not a table of case_id,fold: run `dvc repro --force {stage}`") from None
+    if table.empty:
+        raise SplitError(f"{path} is empty, since there are fewer cases than folds: lower split.folds or add cases")
+    return table
+
+
 def assert_disjoint(table: pd.DataFrame, path: Path) -> None:
     """Check that no case (no file, in an image-level split) belongs to two splits.
 

@@ -40,6 +40,22 @@ def known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) ->
     return dict(before["cases"]) if _fits(before.get("settings") or {}, settings) else {}
 
 
+def fold_settings(params: Params) -> dict[str, Any]:
+    """What a known case's fold depends on, whatever the scheme."""
+    return {"folds": params.split.folds, "seed": params.seed}
+
+
+def known_folds(workspace: Workspace, dataset: str, params: Params) -> dict[str, int]:
+    """Folds of cases dealt out before under the same settings, also of cases that have gone since.
+
+    Raises:
+        HistopipeError: the record can't be read.
+    """
+    record = workspace.split_record(dataset)
+    before = (read_json(record).get("folds") or {}) if record.exists() else {}
+    return dict(before["cases"]) if _fits(before.get("settings") or {}, fold_settings(params)) else {}
+
+
 def _fits(before: dict[str, Any], settings: dict[str, Any]) -> bool:
     """Whether the settings in use had the same values before; a record may hold further ones."""
     return all(key in before and before[key] == value for key, value in settings.items())

@@ -14,7 +14,7 @@ from histopipe.paths import Workspace
 from histopipe.splitting.assignment import assign_cases, assign_folds, assign_patches
 from histopipe.splitting.canonical import assign_canonical
 from histopipe.splitting.membership import SPLITS, assert_disjoint, is_leaky
-from histopipe.splitting.record import known_cases, require_record, used_settings
+from histopipe.splitting.record import fold_settings, known_cases, known_folds, require_record, used_settings
 from histopipe.splitting.summary import plot_summary, summarise
 from histopipe.store import read_index
 
@@ -23,7 +23,7 @@ MIN_CASES = 3
 
 
 def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
-    """Divide a data set's cases and write the membership, its record, a summary and a plot.
+    """Divide a data set's cases and write the membership, its record, a summary, a plot and the folds of a study.
 
     Returns:
         The summary table: one row per split.
@@ -34,17 +34,44 @@ def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
     """
     index = _taking_part(dataset, params, read_index(workspace.store(dataset)))
     settings = used_settings(params)
-    known = known_cases(workspace, dataset, settings)
+    known, earlier = known_cases(workspace, dataset, settings), known_folds(workspace, dataset, params)
+    if params.split.scheme == "kfold":
+        known = {case: str(fold) for case, fold in earlier.items()} | known
     membership = _divide(dataset, params.split, params.seed, index, known)
+    folds = _folds(params, index, membership, earlier)
     path = workspace.split(dataset)
     assert_disjoint(membership, path)
     summary = summarise(membership, index)
-    _require_classes(summary, dataset)
-    require_record(dataset, _as_csv(membership), params, workspace)
+    require_classes(summary, dataset)
+    require_record(dataset, as_csv(membership), params, workspace)
     if is_leaky(membership):
         LOG.warning("%s: split.scheme random shares cases between splits; every run it feeds is tagged leaky", dataset)
-    _write(workspace, dataset, membership, settings, known, summary)
+    groups = {} if "file" in membership else _groups(membership)
+    record = {
+        "settings": settings,
+        "leaky": is_leaky(membership),
+        "cases": _sorted(known | groups),
+        "folds": {"settings": fold_settings(params), "cases": _sorted(earlier | _by_case(folds))},
+        "summary": summary.reset_index().to_dict("records"),
+    }
+    _write(workspace, dataset, membership, folds, record, summary)
     return summary
+
+
+def _sorted(groups: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(groups.items()))
+
+
+def divide_anew(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
+    """The membership that a first run with these parameters would give, remembering nothing.
+
+    Raises:
+        SplitError: the cases can't be divided as asked, or a split would lack a class.
+    """
+    taking_part = _taking_part(dataset, params, index)
+    membership = _divide(dataset, params.split, params.seed, taking_part, {})
+    require_classes(summarise(membership, taking_part), dataset)
+    return membership
 
 
 def _taking_part(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
@@ -72,15 +99,43 @@ def _divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, k
         return assign_canonical(dataset, cases, scheme.unlisted).rename_axis("case_id").reset_index()
     if scheme.scheme == "kfold":
         folds = assign_folds(cases, scheme.folds, seed, {case: int(group) for case, group in known.items()})
-        return _fold_table(folds)
+        return fold_membership(folds, 0, scheme.folds)
     return assign_cases(cases, fractions, seed, known).rename_axis("case_id").reset_index()
 
 
-def _fold_table(folds: pd.Series) -> pd.DataFrame:
-    """The main run tests on fold 0, validates on fold 1 and trains on the rest."""
-    table = folds.rename_axis("case_id").reset_index()
-    table.insert(1, "split", table["fold"].map({0: "test", 1: "validation"}).fillna("train"))
+def fold_membership(folds: pd.Series, tested: int, count: int) -> pd.DataFrame:
+    """One fold tests, the next (after the last: the first) validates, the others train; the main run tests fold 0.
+
+    Args:
+        folds: fold number by case id.
+        tested: number of the fold that tests.
+        count: how many folds there are.
+
+    Returns:
+        Columns `case_id,split,fold`.
+    """
+    table = folds.rename("fold").rename_axis("case_id").reset_index()
+    named = {tested: "test", (tested + 1) % count: "validation"}
+    table.insert(1, "split", table["fold"].map(named).fillna("train"))
     return table
+
+
+def _folds(params: Params, index: pd.DataFrame, membership: pd.DataFrame, known: dict[str, int]) -> pd.DataFrame:
+    """Columns `case_id,fold`, the same under every scheme; no rows where there are fewer cases than folds.
+
+    The study of folds is on request: that it isn't possible must not stop the main run.
+    """
+    if "fold" in membership:
+        return membership[["case_id", "fold"]]
+    cases = case_counts(index)
+    if len(cases) < params.split.folds:
+        return pd.DataFrame({"case_id": [], "fold": []})
+    folds = assign_folds(cases, params.split.folds, params.seed, known)
+    return folds.rename_axis("case_id").reset_index()
+
+
+def _by_case(folds: pd.DataFrame) -> dict[str, int]:
+    return {str(case): int(fold) for case, fold in zip(folds["case_id"], folds["fold"], strict=True)}
 
 
 def case_counts(index: pd.DataFrame) -> pd.DataFrame:
@@ -89,7 +144,12 @@ def case_counts(index: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"patches": grouped.size(), "positives": grouped.sum()})
 
 
-def _require_classes(summary: pd.DataFrame, dataset: str) -> None:
+def require_classes(summary: pd.DataFrame, dataset: str) -> None:
+    """Check that every split of a summary has patches of both classes.
+
+    Raises:
+        SplitError: one has not.
+    """
     for name in SPLITS:
         row = summary.loc[name]
         if row["positive"] == 0 or row["positive"] == row["patches"]:
@@ -104,24 +164,19 @@ def _write(
     workspace: Workspace,
     dataset: str,
     membership: pd.DataFrame,
-    settings: dict[str, Any],
-    known: dict[str, str],
+    folds: pd.DataFrame,
+    record: dict[str, Any],
     summary: pd.DataFrame,
 ) -> None:
     """The record goes first: it alone decides what the next run keeps, so a kill in between loses nothing."""
-    groups = {} if "file" in membership else _groups(membership)
-    record = {
-        "settings": settings,
-        "leaky": is_leaky(membership),
-        "cases": dict(sorted((known | groups).items())),
-        "summary": summary.reset_index().to_dict("records"),
-    }
     write_json(workspace.split_record(dataset), record)
     plot_summary(summary, dataset, workspace.split_plot(dataset))
-    write_text(workspace.split(dataset), _as_csv(membership))
+    write_text(workspace.folds(dataset), as_csv(folds))
+    write_text(workspace.split(dataset), as_csv(membership))
 
 
-def _as_csv(membership: pd.DataFrame) -> str:
+def as_csv(membership: pd.DataFrame) -> str:
+    """The text of a split file."""
     return membership.to_csv(index=False, lineterminator="\n")
 
 

@@ -1,11 +1,13 @@
-"""Breast-histology slides that the project draws itself, in Kaggle's IDC layout.
+"""Data that the project draws itself, in the layouts of the real archives.
 
-They let every stage run on a machine with no data and no network, through the same code as the real archive:
-cases with a tissue outline, tumour regions, stains that differ from case to case, cut edge patches, and cases
-that stand in the archive twice.
+It lets every stage run on a machine with no data and no network, through the same code as the real archives: cases
+whose stain and anatomy differ, odd names, cut edge patches, members that stand in the archive twice. One folder per
+data set says what its cases are and draws them; what they share is here: the stains and textures of tissue, how
+patches are shared out over cases, and the writing of the archive.
 """
 
 from histopipe.synthetic.archive import write_archive
+from histopipe.synthetic.drawings import list_drawn
 from histopipe.synthetic.plan import SyntheticSlides
 
-__all__ = ["SyntheticSlides", "write_archive"]
+__all__ = ["SyntheticSlides", "list_drawn", "write_archive"]

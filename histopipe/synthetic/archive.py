@@ -1,4 +1,4 @@
-"""Name the patches as Kaggle does and write them to one zip."""
+"""Write what is drawn to one zip."""
 
 from __future__ import annotations
 
@@ -7,38 +7,25 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from histopipe.errors import HistopipeError
 from histopipe.files import replaced_file, require_disk
-from histopipe.synthetic.anatomy import PATCH
-from histopipe.synthetic.plan import CasePlan, SyntheticSlides, plan_cases
-from histopipe.synthetic.slides import Patch, draw_slide
+from histopipe.synthetic.drawings import Drawing, DrawnCase, drawing_of
+from histopipe.synthetic.plan import SyntheticSlides
 from histopipe.workers import Workers, available_cores
 
-NESTED_FOLDER = "IDC_regular_ps50_idx5"
-
-_TIMESTAMP = (2014, 3, 20, 0, 0, 0)  # any fixed one would do: the year and month Kaggle's set was published
+_TIMESTAMP = (2014, 3, 20, 0, 0, 0)  # any fixed one would do: the year and month Kaggle's IDC set was published
 _PERMISSIONS = 0o100644 << 16  # a plain file, readable by all
-_MEMBER_BYTES = 7000  # a PNG of 50x50 pixels and its two entries in the zip's directories, rounded up
-_PATCHES_PER_WORKER = 3000  # about as many as are drawn while another process starts
-
-
-@dataclass(frozen=True)
-class DrawnCase:
-    """One case ready to be written: members by name, and what was counted while they were drawn."""
-
-    members: list[tuple[str, bytes]]
-    positive: int
-    undersized: int
-    nested: bool
 
 
 def write_archive(
     path: Path, slides: SyntheticSlides, workers: int | None = None, progress: bool = True
 ) -> dict[str, int]:
-    """Draw the slides and write them to one zip in Kaggle's layout, whole or not at all.
+    """Draw the slides and write them to one zip in their data set's layout, whole or not at all.
 
     Args:
         path: the zip to write.
@@ -55,15 +42,19 @@ def write_archive(
     """
     if workers is not None and workers < 1:
         raise HistopipeError(f"synthetic slides: workers is {workers}; give at least 1")
-    plans = plan_cases(slides)
+    drawing = drawing_of(slides.dataset)
+    plans = drawing.plan_cases(slides)
     with _explained(path):
-        require_disk(path.parent, _MEMBER_BYTES * slides.patches, f"{path.name}: {slides.patches} patches")
+        require_disk(path.parent, drawing.member_bytes * slides.patches, f"{path.name}: {slides.patches} patches")
         with (
             replaced_file(path) as beside,
             zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive,
-            Workers(draw_case, workers or _default_workers(slides)) as drawing,
+            Workers(drawing.draw_case, workers or _default_workers(slides, drawing)) as drawn,
         ):
-            return _write_members(archive, drawing.in_order(plans), slides, progress)
+            counts, repeated = _write_cases(archive, drawn.in_order(plans), slides.patches, progress)
+            for name in repeated:  # after everything else, where they stand in Kaggle's archives too
+                archive.writestr(_member(f"{drawing.nested_folder}/{name}"), archive.read(name))
+            return counts
 
 
 @contextmanager
@@ -75,18 +66,19 @@ def _explained(path: Path) -> Iterator[None]:
         raise HistopipeError(f"{path} can't be written ({reason}): choose a place that can") from None
 
 
-def _default_workers(slides: SyntheticSlides) -> int:
-    return min(available_cores(), slides.cases, math.ceil(slides.patches / _PATCHES_PER_WORKER))
+def _default_workers(slides: SyntheticSlides, drawing: Drawing) -> int:
+    return min(available_cores(), slides.cases, math.ceil(slides.patches / drawing.patches_per_worker))
 
 
-def _write_members(
-    archive: zipfile.ZipFile, drawn: Iterator[DrawnCase], slides: SyntheticSlides, progress: bool
-) -> dict[str, int]:
+def _write_cases(
+    archive: zipfile.ZipFile, drawn: Iterator[DrawnCase], patches: int, progress: bool
+) -> tuple[dict[str, int], list[str]]:
+    """Write every case once; returns the counts, and the names that are to stand in the archive again."""
     from tqdm import tqdm
 
     counts = Counter(cases=0, patches=0, positive=0, undersized=0, nested=0)
     repeated: list[str] = []
-    with tqdm(total=slides.patches, desc="drawing", unit="patch", disable=not progress) as bar:
+    with tqdm(total=patches, desc="drawing", unit="patch", disable=not progress) as bar:
         for case in drawn:
             for name, content in case.members:
                 archive.writestr(_member(name), content)
@@ -94,9 +86,7 @@ def _write_members(
                 repeated += [name for name, _ in case.members]
             counts.update(cases=1, patches=len(case.members), positive=case.positive, undersized=case.undersized)
             bar.update(len(case.members))
-    for name in repeated:  # after everything else, where they stand in Kaggle's archive too
-        archive.writestr(_member(f"{NESTED_FOLDER}/{name}"), archive.read(name))
-    return dict(counts, nested=len(repeated))
+    return dict(counts, nested=len(repeated)), repeated
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -106,24 +96,10 @@ def _member(name: str) -> zipfile.ZipInfo:
     return member
 
 
-def draw_case(plan: CasePlan) -> DrawnCase:
-    """Draw one case and encode its patches, sorted by name."""
-    members, positive, undersized = [], 0, 0
-    for patch in draw_slide(plan):
-        members.append((_name(plan.case_id, patch), _encoded(patch)))
-        positive += patch.label
-        undersized += patch.pixels.shape != (PATCH, PATCH, 3)
-    return DrawnCase(sorted(members), positive, undersized, plan.nested)
-
-
-def _name(case_id: str, patch: Patch) -> str:
-    # Kaggle counts pixels from 1, and its grid has this offset in every case.
-    return f"{case_id}/{patch.label}/{case_id}_idx5_x{patch.x + 1}_y{patch.y + 1}_class{patch.label}.png"
-
-
-def _encoded(patch: Patch) -> bytes:
+def encoded(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG of pixels (height, width, 3)."""
     import imagecodecs
 
     # Noise has nothing to match: Huffman codes alone are a third faster than level 1 and 8 % smaller.
     options = {"strategy": imagecodecs.PNG.STRATEGY.HUFFMAN_ONLY, "filter": imagecodecs.PNG.FILTER.PAETH}
-    return bytes(imagecodecs.png_encode(patch.pixels, level=1, **options))
+    return bytes(imagecodecs.png_encode(pixels, level=1, **options))

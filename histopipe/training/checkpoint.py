@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from histopipe.architectures import network_code
 from histopipe.files import file_digest, read_json, replaced_file, write_json
@@ -28,9 +29,11 @@ SHARED_CODE = (
     "augmentation.py",
     "loading.py",
     "prediction.py",
+    "resampling.py",
     "sampling.py",
     "splitting/membership.py",
     "store.py",
+    "symmetry.py",
 )
 
 
@@ -64,11 +67,21 @@ def training_key(recipe: str, workspace: Workspace, dataset: str, architecture_m
     return hashlib.sha256("\n".join([recipe, *map(file_digest, files)]).encode()).hexdigest()
 
 
-def save_checkpoint(folder: Path, progress: Progress, variables: Sequence[keras.Variable]) -> None:
-    """Write the training's whole state, in place of the last one."""
+def save_checkpoint(
+    folder: Path, progress: Progress, variables: Sequence[keras.Variable], kept: Sequence[NDArray[Any]] = ()
+) -> None:
+    """Write the training's whole state, in place of the last one.
+
+    Args:
+        folder: of the checkpoint.
+        progress: how far the training has come.
+        variables: all that the next epoch depends on.
+        kept: the weights that the result has if training ends here, where those aren't the last ones.
+    """
     from keras import ops
 
     arrays = {f"variable_{number:05d}": ops.convert_to_numpy(value) for number, value in enumerate(variables)}
+    arrays |= {f"kept_{number:05d}": value for number, value in enumerate(kept)}
     text = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
     with replaced_file(folder / CHECKPOINT_FILE) as beside, beside.open("wb") as stream:
         np.savez(stream, allow_pickle=False, progress=text, **arrays)
@@ -89,6 +102,12 @@ def restore_variables(folder: Path, variables: Iterable[keras.Variable]) -> None
     with np.load(folder / CHECKPOINT_FILE, allow_pickle=False) as arrays:
         for number, variable in enumerate(variables):
             variable.assign(arrays[f"variable_{number:05d}"])
+
+
+def kept_weights(folder: Path) -> list[NDArray[Any]]:
+    """The weights that the result has if training ended here; none where those are the last ones."""
+    with np.load(folder / CHECKPOINT_FILE, allow_pickle=False) as arrays:
+        return [arrays[name] for name in sorted(arrays.files) if name.startswith("kept_")]
 
 
 def all_variables(model: Any) -> list[Any]:

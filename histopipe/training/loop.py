@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histopipe.architectures import build
 from histopipe.architectures.blocks import patch_input
-from histopipe.augmentation import RandomAffine
+from histopipe.augmentation import augment
 from histopipe.errors import TrainingError
 from histopipe.loading import PatchBatches
 from histopipe.prediction import logit_network, predict_logits
-from histopipe.sampling import balanced_weights, epoch_order
+from histopipe.sampling import balanced_order, balanced_weights, epoch_order
+from histopipe.store import Rows
 from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_norm
-from histopipe.training.checkpoint import Progress, all_variables, restore_variables, save_checkpoint
+from histopipe.training.checkpoint import (
+    Progress,
+    all_variables,
+    kept_weights,
+    restore_variables,
+    save_checkpoint,
+)
+from histopipe.training.devices import Devices, choose_devices, number
+from histopipe.training.fusion import fused_batch_norms
+from histopipe.training.optimization import best_epoch, build_loss, build_optimizer, has_stopped, plateau_rate
 from histopipe.training.plan import Training
-from histopipe.training.recipe import build_optimizer
 from histopipe.training.start import load_start
 
 if TYPE_CHECKING:
@@ -28,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Progress], None]) -> keras.Model:
-    """Train from where `progress` stands to the recipe's last epoch.
+    """Train from where `progress` stands to the recipe's last epoch, or until it stops early.
 
     Args:
         training: what to train.
@@ -36,68 +47,148 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
         after_epoch: called when an epoch is safely saved.
 
     Returns:
-        The trained network, without the augmentation.
+        The network with the weights that the recipe keeps, without the augmentation.
 
     Raises:
         TrainingError: the loss is no longer a number.
     """
-    network, trainer = build_training(training)
+    devices = choose_devices(training.execution)
+    training = devices.shared(training)
+    network, trainer = build_training(training, devices)
     progress.notes["weights"] = load_start(training, network)
-    logits = logit_network(network)
+    kept: list[NDArray[Any]] = []
     if progress.history:
         restore_variables(training.checkpoints, all_variables(trainer))
+        kept = kept_weights(training.checkpoints)
+    with fused_batch_norms(network):
+        kept = _remaining_epochs(training, network, trainer, progress, kept, after_epoch)
+    if kept:
+        network.set_weights(kept)
+    return devices.settled(network, lambda: build(training.architecture, **training.recipe.model))
+
+
+def _remaining_epochs(
+    training: Training,
+    network: keras.Model,
+    trainer: keras.Model,
+    progress: Progress,
+    kept: list[NDArray[Any]],
+    after_epoch: Callable[[Progress], None],
+) -> list[NDArray[Any]]:
+    """Train from where `progress` stands; returns the weights that the recipe keeps, none for the last ones."""
+    logits = logit_network(network)
     for epoch in range(len(progress.history), training.recipe.epochs):
-        progress.history.append(_one_epoch(training, trainer, logits, epoch))
-        save_checkpoint(training.checkpoints, progress, all_variables(trainer))
+        if has_stopped(progress.history, training.recipe.early_stopping):
+            break
+        trained = _train_epoch(training, trainer, progress, epoch)
+        with _averaged(training, trainer):
+            progress.history.append(_validated(training, trainer, logits, trained))
+            if _is_kept(training, progress):
+                kept = network.get_weights()
+        save_checkpoint(training.checkpoints, progress, all_variables(trainer), kept)
         after_epoch(progress)
-    return network
+    return kept
 
 
-def build_training(training: Training) -> tuple[keras.Model, keras.Model]:
+def _is_kept(training: Training, progress: Progress) -> bool:
+    """Whether the result has, as far as known, the weights of the epoch that just ended (averaged or not)."""
+    latest = len(progress.history)
+    keep = training.recipe.keep
+    return keep == "average" or (keep == "best" and best_epoch(progress.history) == latest)
+
+
+def build_training(training: Training, devices: Devices | None = None) -> tuple[keras.Model, keras.Model]:
     """The network, and the compiled model that augments its input; both share their weights."""
     import keras
 
-    network = build(training.architecture, **training.recipe.model)
-    inputs = patch_input()
-    trainer = keras.Model(inputs, network(RandomAffine(training.recipe.augmentation, seed=training.seed)(inputs)))
-    # XLA was eight times slower than the default for separable convolutions on the CPU
-    trainer.compile(
-        optimizer=build_optimizer(training.recipe),
-        loss="binary_crossentropy",
-        weighted_metrics=[],
-        jit_compile=False,
-    )
-    trainer.optimizer.build(trainer.trainable_variables)
+    devices = devices or choose_devices(training.execution)
+    steps = math.ceil(len(training.train_rows) / training.recipe.batch_size)
+    with devices.building():
+        network = devices.joined(build(training.architecture, **training.recipe.model))
+        inputs = patch_input()
+        compiled = devices.jit_compile is True
+        augmented = augment(inputs, training.recipe.augmentation, training.seed, compiled)
+        trainer = keras.Model(inputs, network(augmented))
+        trainer.compile(
+            optimizer=build_optimizer(training.recipe, steps),
+            loss=build_loss(training.recipe),
+            weighted_metrics=[],
+            jit_compile=devices.jit_compile,
+        )
+        trainer.optimizer.build(trainer.trainable_variables)
     return network, trainer
 
 
-def _one_epoch(training: Training, trainer: keras.Model, logits: keras.Model, epoch: int) -> dict[str, float]:
-    """Train and validate once; returns the epoch's row of the history, epochs counted from 1."""
+def _train_epoch(training: Training, trainer: keras.Model, progress: Progress, epoch: int) -> dict[str, float]:
+    """Train once; returns its part of the history's row, epochs counted from 1."""
     began = time.perf_counter()
-    labels = training.store.index["label"].to_numpy()[training.train_rows]
-    weights = balanced_weights(labels) if training.recipe.imbalance == "class_weight" else (1.0, 1.0)
-    order = epoch_order(training.train_rows, training.seed, epoch)
-    batches = PatchBatches(training.store, order, training.recipe.batch_size, weights)
-    name = f"{training.title} epoch {epoch + 1}/{training.recipe.epochs}"
-    logs = trainer.fit(batches, shuffle=False, verbose=0, callbacks=[_progress_bar(len(batches), name)]).history
+    recipe = training.recipe
+    if recipe.schedule.name == "plateau" and recipe.optimizer:
+        trainer.optimizer.learning_rate = plateau_rate(
+            progress.history, recipe.schedule, recipe.optimizer.learning_rate
+        )
+    batches = _batches(training, epoch)
+    loss = _fit(trainer, batches, _epoch_name(training, epoch))
     seconds = time.perf_counter() - began
-    loss = float(logs["loss"][-1])
     if not math.isfinite(loss):
         raise TrainingError(
             f"{training.title}: the loss became {loss} in epoch {epoch + 1}: lower the recipe's learning rate"
         )
-    if int(trainer.optimizer.iterations) < SETTLED_STEPS:
-        refresh_batch_norm(logits, training.store, order[:SAMPLE])
-    row = {"epoch": epoch + 1, "train/loss": loss, **_validate(training, logits)}
-    print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in row.items() if "/" in key), flush=True)
-    return row | {
-        "learning_rate": float(trainer.optimizer.learning_rate),
+    return {
+        "epoch": epoch + 1,
+        "train/loss": loss,
+        "learning_rate": number(trainer.optimizer.learning_rate),
         "seconds": round(seconds, 3),
-        "patches_per_second": round(len(order) / seconds, 1),
+        "patches_per_second": round(len(training.train_rows) / seconds, 1),
     }
 
 
-def _validate(training: Training, logits: keras.Model) -> dict[str, float]:
+def _fit(trainer: keras.Model, batches: PatchBatches, name: str) -> float:
+    """One pass over the batches, ended at once where the loss is no longer a number; returns the mean loss."""
+    import keras
+
+    callbacks = [_progress_bar(len(batches), name), keras.callbacks.TerminateOnNaN(raise_error=False)]
+    logs = trainer.fit(batches, shuffle=False, verbose=0, callbacks=callbacks).history
+    return float(logs["loss"][-1])
+
+
+def _epoch_name(training: Training, epoch: int) -> str:
+    return f"{training.title} epoch {epoch + 1}/{training.recipe.epochs}"
+
+
+def _order(training: Training, epoch: int) -> Rows:
+    order = epoch_order(training.train_rows, training.seed, epoch, training.sharers)
+    if training.recipe.imbalance == "balanced_batches":
+        return balanced_order(order, training.store.index["label"].to_numpy()[order])
+    return order
+
+
+def _batches(training: Training, epoch: int) -> PatchBatches:
+    labels = training.store.index["label"].to_numpy()[training.train_rows]
+    weights = balanced_weights(labels) if training.recipe.imbalance == "class_weight" else (1.0, 1.0)
+    return PatchBatches(training.store, _order(training, epoch), training.recipe.batch_size, weights)
+
+
+def _validated(
+    training: Training, trainer: keras.Model, logits: keras.Model, trained: dict[str, float]
+) -> dict[str, float]:
+    """The epoch's whole row of the history: what training gave, and validation's scores."""
+    epoch = int(trained["epoch"]) - 1
+    if number(trainer.optimizer.iterations) < SETTLED_STEPS:
+        refresh_batch_norm(logits, training.store, _order(training, epoch)[:SAMPLE])
+    scores = validation_scores(training, logits)
+    row = {"epoch": trained["epoch"], "train/loss": trained["train/loss"], **scores}
+    text = ", ".join(f"{key} {value:.4f}" for key, value in row.items() if "/" in key)
+    print(f"{_epoch_name(training, epoch)}: {text}", flush=True)
+    return row | trained
+
+
+def validation_scores(training: Training, logits: keras.Model) -> dict[str, float]:
+    """Loss, ROC AUC and accuracy on validation.
+
+    Raises:
+        TrainingError: a prediction is no longer a number.
+    """
     from scipy.special import expit
     from sklearn.metrics import log_loss, roc_auc_score
 
@@ -110,6 +201,20 @@ def _validate(training: Training, logits: keras.Model) -> dict[str, float]:
         "validation/roc_auc": float(roc_auc_score(labels, values)),
         "validation/accuracy": float(((values >= 0) == labels).mean()),
     }
+
+
+@contextmanager
+def _averaged(training: Training, trainer: keras.Model) -> Iterator[None]:
+    """Inside, the model has its averaged weights if the recipe keeps those; what training goes on from comes back."""
+    if training.recipe.keep != "average":
+        yield
+        return
+    current = trainer.get_weights()
+    trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
+    try:
+        yield
+    finally:
+        trainer.set_weights(current)
 
 
 def _progress_bar(batches: int, name: str) -> Any:

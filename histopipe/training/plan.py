@@ -10,7 +10,7 @@ import pandas as pd
 
 from histopipe.errors import TrainingError
 from histopipe.files import read_json
-from histopipe.params import Params, RecipeParams
+from histopipe.params import Params, RecipeParams, TrainParams
 from histopipe.paths import Workspace
 from histopipe.sampling import cap_rows
 from histopipe.splitting import read_membership, split_of_patches
@@ -30,8 +30,10 @@ class Training:
         validation_cases: all of the split's, capped or not.
         capped: whether the `quick` caps make it less than its recipe.
         leaky: whether its split shares cases, so that its scores measure memory.
+        execution: how it runs on the machine, whatever the recipe.
         weights: what the network starts from; None for chance.
         weights_folder: where that lies.
+        sharers: how many devices share each batch.
     """
 
     dataset: str
@@ -45,8 +47,10 @@ class Training:
     checkpoints: Path
     capped: bool
     leaky: bool
+    execution: TrainParams
     weights: Weights | None
     weights_folder: Path
+    sharers: int = 1
 
     @property
     def architecture(self) -> str:
@@ -77,6 +81,7 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         checkpoints=workspace.checkpoint(dataset, architecture),
         capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
         leaky=is_leaky(read_membership(workspace.split(dataset))),
+        execution=params.train,
         weights=read_weights(architecture, params, workspace),
         weights_folder=workspace.weights(architecture),
     )

@@ -1,16 +1,11 @@
-"""What a recipe comes to once the `quick` caps apply, and the Keras objects it names."""
+"""What a recipe comes to once the data set's image size and the `quick` caps apply."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
 
-from histopipe.errors import TrainingError
-from histopipe.params import OptimizerParams, Params, QuickParams, RecipeParams, ScheduleParams
-
-if TYPE_CHECKING:
-    import keras
+from histopipe.params import Params, QuickParams, RecipeParams
 
 
 def effective_recipe(params: Params, name: str, image_size: int) -> RecipeParams:
@@ -55,42 +50,10 @@ def recipe_digest(params: Params, name: str, weights: str | None = None) -> str:
         weights: digest of the file that its network starts from; None where its weights are random.
     """
     decisive = {
-        "recipe": params.recipe(name).model_dump(exclude={"search"}),
+        "recipe": params.recipe(name).model_dump(exclude={"search", "published"}),
         "quick": params.quick.model_dump() if params.quick else None,
         "weights": weights,
         "seed": params.seed,
         "train": params.train.model_dump(exclude={"parallel"}),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-def build_optimizer(recipe: RecipeParams) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer with its learning-rate schedule.
-
-    Raises:
-        TrainingError: the optimizer doesn't take one of its options.
-    """
-    import keras
-
-    kinds = {
-        "adagrad": keras.optimizers.Adagrad,
-        "sgd": keras.optimizers.SGD,
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-    }
-    assert recipe.optimizer is not None  # the parameters' own check: no classifier, so an optimizer
-    chosen: OptimizerParams = recipe.optimizer
-    rate = _schedule(recipe.schedule, chosen.learning_rate)
-    try:
-        return kinds[chosen.name](learning_rate=rate, **chosen.options)
-    except (ValueError, TypeError) as problem:
-        reason = " ".join(str(problem).split())[:200]
-        raise TrainingError(f"the recipe's optimizer.options don't suit {chosen.name}: {reason}") from None
-
-
-def _schedule(schedule: ScheduleParams, rate: float) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    import keras
-
-    if schedule.name == "constant":
-        return rate
-    return keras.optimizers.schedules.InverseTimeDecay(rate, decay_steps=1, decay_rate=schedule.decay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from histopipe.architectures import require_architecture
 from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags, output_hash
 from histopipe.params import Params
-from histopipe.paths import Workspace, stage_name
+from histopipe.paths import Workspace
 from histopipe.store import INDEX_FILE, PatchStore, Rows
+from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
+from histopipe.training.devices import choose_devices, prepare_devices
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest
 
@@ -25,10 +28,23 @@ if TYPE_CHECKING:
     import keras
 
 
-def train(dataset: str, architecture: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+def train(
+    dataset: str,
+    architecture: str,
+    params: Params,
+    workspace: Workspace,
+    after_epoch: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
     """Train one architecture, from where a killed training left off.
 
     Writes `model.keras`, `history.csv`, `history.png` and `run.json`.
+
+    Args:
+        dataset: the data set's name.
+        architecture: the recipe's name.
+        params: hold the recipe.
+        workspace: where to read and write.
+        after_epoch: called when an epoch is saved and logged; what it raises ends the training.
 
     Returns:
         The content of `run.json`.
@@ -38,6 +54,7 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
     """
     training = plan_training(dataset, architecture, params, workspace)
     require_architecture(training.architecture)
+    prepare_devices()
     seed_everything(params)
     key = training_key(_digest(training, params), workspace, dataset, training.architecture)
     forget_finished(training.checkpoints, _recorded(workspace, dataset, architecture))
@@ -52,7 +69,9 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
         progress.run_id = run_id
         _announce(training, progress)
         _log_start(training, params, workspace)
-        network = run(training, progress, lambda now: tracking.log_epochs(run_id, now.history))
+        network = run(training, progress, _followed(run_id, after_epoch))
+        if training.recipe.test_time == "d4":
+            network = averaged_over_symmetries(network)
         tracking.log_epochs(run_id, progress.history)
         record = _record(training, params, workspace, progress, network)
         _write(training, workspace, progress, network, record)
@@ -61,10 +80,19 @@ def train(dataset: str, architecture: str, params: Params, workspace: Workspace)
     return record
 
 
+def _followed(run_id: str, after_epoch: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
+    def follow(progress: Progress) -> None:
+        tracking.log_epochs(run_id, progress.history)
+        if after_epoch:
+            after_epoch(progress)
+
+    return follow
+
+
 def _recorded(workspace: Workspace, dataset: str, architecture: str) -> str | None:
     """The hash under which DVC has the record of the last training."""
-    path = (workspace.model(dataset, architecture) / RECORD_FILE).relative_to(workspace.root)
-    return output_hash(workspace, stage_name("train", dataset, architecture), path.as_posix())
+    path = workspace.training_record(dataset, architecture).relative_to(workspace.root)
+    return output_hash(workspace, workspace.training_stage(dataset, architecture), path.as_posix())
 
 
 def seed_everything(params: Params) -> None:
@@ -98,9 +126,10 @@ def _announce(training: Training, progress: Progress) -> None:
 def _log_start(training: Training, params: Params, workspace: Workspace) -> None:
     tracking.log_params(
         {
-            **training.recipe.model_dump(exclude={"architecture"}),
+            **training.recipe.model_dump(exclude={"architecture", "published", "search"}),
             "seed": params.seed,
             "deterministic": params.train.deterministic,
+            **choose_devices(training.execution).summary(),
             "train_patches": len(training.train_rows),
             "validation_patches": len(training.validation_rows),
         }

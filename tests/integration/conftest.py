@@ -17,6 +17,7 @@ import yaml
 from tests.conftest import ROOT
 
 SMALL = {
+    "architectures": ["cancernet"],
     "synthetic": {"cases": 20, "patches": 900, "nested_copy": True},
     "quick": {"max_epochs": 2, "max_patches": 320, "max_image_size": 24},
 }
@@ -104,6 +105,7 @@ def environment(root: Path) -> dict[str, str]:
         "PYTHONPATH": str(root),
         "PREFECT_HOME": str(root / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine is slow, not broken
         **{f"GIT_{role}_{part}": "test" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")},
     }
     hidden = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_STAGE", "DVC_ROOT", "HISTOPIPE_PARENT")

@@ -19,6 +19,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.pipeline import pipeline
 from histopipe.paths import Workspace
+from tests.conftest import Machine
 from tests.integration.conftest import Checkout, environment
 
 Make = Callable[..., Checkout]
@@ -103,32 +104,44 @@ class Rivals:
 
     def __init__(self, expected: int) -> None:
         self.most = 0
+        self.shared: list[str] = []  # GPUs that two trainings held at one time
         self._now = 0
+        self._held: list[str] = []
         self._lock = threading.Lock()
         self._met = threading.Barrier(expected)
 
-    def reproduce(self, stage: str, **_: object) -> None:
+    def reproduce(self, stage: str, environment: dict[str, str] | None = None, **_: object) -> None:
         if stage.startswith("train@"):
+            gpu = (environment or {})["CUDA_VISIBLE_DEVICES"]
             with self._lock:
                 self._now += 1
                 self.most = max(self.most, self._now)
+                self.shared += [held for held in self._held if held == gpu]
+                self._held.append(gpu)
             self._met.wait(60)
             time.sleep(0.3)
             with self._lock:
                 self._now -= 1
+                self._held.remove(gpu)
 
 
-@pytest.mark.parametrize("parallel", [1, 2])
+@pytest.mark.parametrize(("parallel", "expected"), [(1, 1), (2, 2), ("auto", 2)])
 def test_the_flow_keeps_to_train_parallel_however_it_is_started(
-    workspace: Workspace, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, parallel: int
+    workspace: Workspace,
+    content: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    machine: Machine,
+    parallel: object,
+    expected: int,
 ) -> None:
-    """As from a notebook or a deployment: `pipeline()` is called, not its command."""
+    """As from a notebook or a deployment: `pipeline()` is called, not its command. Each training has its own GPU."""
+    machine(2)
     names = ["first", "second", "third", "fourth"]
     recipes = dict.fromkeys(names, content["recipes"]["cancernet"])
     changed = content | {"architectures": names, "recipes": recipes, "train": {"parallel": parallel}}
     workspace.params.write_text(yaml.safe_dump(changed))
     monkeypatch.chdir(workspace.root)
-    rivals = Rivals(parallel)
+    rivals = Rivals(expected)
     for module in ("training", "evaluation"):
         monkeypatch.setattr(f"tasks.{module}.reproduce", rivals.reproduce)
         monkeypatch.setattr(f"tasks.{module}.publish_image", lambda *_: None)
@@ -139,4 +152,5 @@ def test_the_flow_keeps_to_train_parallel_however_it_is_started(
     monkeypatch.setattr("flows.pipeline.compare", lambda *_, **__: None)
     with prefect_test_harness(server_startup_timeout=120):
         pipeline()
-    assert rivals.most == parallel
+    assert rivals.most == expected
+    assert rivals.shared == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from histopipe.augmentation import RandomAffine
+from histopipe.augmentation import STAINS, RandomAffine, RandomStain
 from histopipe.params import AugmentationParams
 
 
@@ -86,3 +86,43 @@ def test_zoom_and_shear_keep_the_centre(ranges: dict[str, float]) -> None:
     warped = warp(batch, **ranges)
     assert np.abs(warped[:, 24, 24].astype(int) - batch[:, 24, 24]).max() <= 1
     assert (warped != batch).any()
+
+
+def test_quarter_turns_and_flips_give_the_eight_symmetries_exactly() -> None:
+    batch = patches(400)
+    warped = warp(batch, quarter_turns=True, horizontal_flip=True, vertical_flip=True)
+    views = [np.rot90(side, turns, axes=(1, 2)) for side in (batch, batch[:, :, ::-1]) for turns in range(4)]
+    hits = np.array([(warped == view).all(axis=(1, 2, 3)) for view in views])
+    assert (hits.sum(axis=0) == 1).all()
+    assert (hits.mean(axis=1) > 0.06).all()  # an eighth each
+
+
+def stained(batch: np.ndarray, share: float, seed: int = 1) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(RandomStain(share, seed)(batch, training=True)))
+
+
+def test_a_change_of_stain_keeps_the_background_and_where_things_are() -> None:
+    amounts = np.zeros((8, 20, 20, 3))
+    amounts[:, 5:10, 5:10, 0] = 0.8  # haematoxylin
+    amounts[:, 12:18, 3:9, 1] = 0.6  # eosin
+    batch = np.clip(np.round(256 * np.exp(-amounts @ STAINS) - 1), 0, 255).astype(np.uint8)
+    changed = stained(batch, 0.3)
+    densities = -np.log((changed.astype(float) + 1) / 256) @ np.linalg.inv(STAINS)
+    background = densities[:, 0:4, 0:4].mean(axis=(1, 2))
+    assert np.abs(background).max() < 0.07  # a fifth of .3, and rounding
+    nuclei = densities[:, 6:9, 6:9].mean(axis=(1, 2)) - background
+    assert np.ptp(nuclei[:, 0]) > 0.1  # some patches get more haematoxylin, some less
+    assert nuclei[:, 0].min() > 0.8 * 0.68
+    assert nuclei[:, 0].max() < 0.8 * 1.32
+    assert np.abs(nuclei[:, 1:]).max() < 0.1  # and hardly any other: white can only get darker
+
+
+def test_each_patch_and_each_batch_is_stained_anew() -> None:
+    layer = RandomStain(0.2, 1)
+    batch = np.repeat(patches(1), 4, axis=0)
+    first, second = (np.asarray(keras.ops.convert_to_numpy(layer(batch, training=True))) for _ in range(2))
+    assert len({patch.tobytes() for patch in (*first, *second)}) == 8
+
+
+def test_no_stain_is_changed_outside_training() -> None:
+    assert (keras.ops.convert_to_numpy(RandomStain(0.3, 1)(patches(), training=False)) == patches()).all()

@@ -11,16 +11,18 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from histopipe.architectures import build
 from histopipe.architectures.blocks import OUTPUT_LAYER
 from histopipe.errors import EvaluationError, HistopipeError
 from histopipe.evaluation.metrics import METRICS
-from histopipe.evaluation.stage import evaluate, require_gradable
+from histopipe.evaluation.stage import _is_resized, evaluate, require_gradable
 from histopipe.files import file_digest, read_json, write_json
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
 from histopipe.store import INDEX_FILE, REPORT_FILE, shard_name
+from histopipe.symmetry import averaged_over_symmetries
 from histopipe.tracking import tracking_uri
 
 CASES, PATCHES = 24, 12
@@ -267,3 +269,27 @@ def test_splits_need_both_classes_and_patches_need_cases(changes: dict[str, Any]
     with pytest.raises(EvaluationError) as problem:
         require_gradable(pd.DataFrame(table | changes), Path("idc.csv"))
     assert message in str(problem.value)
+
+
+@pytest.mark.parametrize(("dataset", "resized"), [("idc", False), ("malaria", True), ("breakhis", True)])
+def test_served_models_resize_where_ingest_does(params: Params, dataset: str, resized: bool) -> None:
+    with_block = parse_params({**params.model_dump(exclude={"sources"}), "idc": {}, dataset: {}})
+    assert _is_resized(dataset, with_block) is resized
+
+
+def test_a_network_that_averages_is_graded_and_served_so_and_shows_what_one_view_gives(
+    tmp_path: Path, params: Params
+) -> None:
+    workspace = make_workspace(tmp_path)
+    single = keras.saving.load_model(workspace.model("idc", "cancernet") / "model.keras", compile=False)
+    write_model(workspace, averaged_over_symmetries(single))
+    results = evaluate("idc", "cancernet", params, workspace)
+    table = pd.read_parquet(workspace.evaluation("idc", "cancernet") / "predictions.parquet")
+    patches = np.load(workspace.store("idc") / shard_name(0))[table["file"].str.removesuffix(".png").astype(int)]
+    served = mlflow.pyfunc.load_model(f"runs:/{results['run_id']}/model").predict(patches)
+    np.testing.assert_allclose(served["probability"], table["probability"], atol=1e-5)
+    turned = mlflow.pyfunc.load_model(f"runs:/{results['run_id']}/model").predict(np.rot90(patches, axes=(1, 2)).copy())
+    np.testing.assert_allclose(turned["probability"], table["probability"], atol=1e-5)
+    alone = single.predict(patches, verbose=0)[:, 0]
+    assert spearmanr(table["one_view"], alone).statistic > 0.9999
+    assert spearmanr(table["one_view"], table["probability"]).statistic < 0.9999

@@ -163,6 +163,13 @@ def test_patches_of_several_sizes_are_treated_as_ingest_does(
     assert served.predict(mixed)["probability"].to_numpy() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(460, 700), (456, 700), (230, 350), (100, 500)])
+def test_fields_that_are_no_squares_are_resized_as_by_ingest(shape: tuple[int, int]) -> None:
+    field = np.random.default_rng(3).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert load_classifier().resized(field, 230, 350).shape == (230, 350, 3)
+    assert np.array_equal(load_classifier().resized(field, 230, 350), images.resize_patch(field, (230, 350)))
+
+
 @pytest.mark.parametrize("shape", [(31, 44), (50, 50), (120, 90), (40, 90)])
 def test_padding_and_resizing_are_those_of_ingest(shape: tuple[int, int]) -> None:
     classifier = load_classifier()

@@ -35,7 +35,7 @@ def test_help_runs_without_anything_heavy() -> None:
 def test_help_lists_every_stage() -> None:
     shown = CliRunner().invoke(main, ["--help"])
     assert shown.exit_code == 0
-    for stage in ("synth", "locate", "fetch", "ingest", "split", "train", "evaluate", "compare"):
+    for stage in ("synth", "locate", "fetch", "ingest", "split", "train", "evaluate", "compare", "search", "trial"):
         assert f"\n  {stage} " in shown.output
 
 

@@ -27,6 +27,7 @@ sys.stderr.write("epoch 1/2: loss 0.5\r\n")
 sys.stderr.flush()
 sys.stderr.buffer.write(b"not \xff text\n\n")
 print("redrawn every", os.environ["TQDM_MININTERVAL"])
+if "GREETING" in os.environ: print(os.environ["GREETING"])
 sys.exit(int(sys.argv[1]))
 """
 
@@ -45,6 +46,13 @@ def test_a_progress_bar_is_logged_once(workspace: Workspace, monkeypatch: pytest
     shown: list[str] = []
     reproduce("train@idc-x", on_line=shown.append)
     assert shown == ["drawing 200", "epoch 1/2: loss 0.5", "not \ufffd text", "redrawn every 10"]
+
+
+def test_a_stage_finds_the_variables_it_is_given(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    child(monkeypatch, workspace, exit_code=0)
+    shown: list[str] = []
+    reproduce("train@idc-x", on_line=shown.append, environment={"GREETING": "hello"})
+    assert shown[-1] == "hello"
 
 
 def test_a_failure_shows_the_end_of_the_log(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

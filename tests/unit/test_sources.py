@@ -380,7 +380,9 @@ def test_a_missing_manifest_names_the_key(workspace: Workspace) -> None:
     assert_one_line(caught, str(workspace.root / "patches.csv"), "mine.manifest")
 
 
-@pytest.mark.parametrize(("source", "complaint"), [("synthetic", "are drawn for idc only"), ("kaggle", "no Kaggle")])
+@pytest.mark.parametrize(
+    ("source", "complaint"), [("synthetic", "are drawn for idc, malaria, breakhis only"), ("kaggle", "no Kaggle")]
+)
 def test_a_manifest_needs_a_source_of_its_own(workspace: Workspace, source: str, complaint: str) -> None:
     (workspace.root / "patches.csv").write_text("file,case_id,label\n")
     with pytest.raises(SourceError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
 import re
@@ -21,7 +22,7 @@ from PIL import Image
 
 from histopipe.errors import HistopipeError
 from histopipe.synthetic import SyntheticSlides, write_archive
-from histopipe.synthetic.plan import plan_cases
+from histopipe.synthetic.idc.plan import plan_cases
 
 KAGGLE_NAME = re.compile(
     r"^(?P<nested>IDC_regular_ps50_idx5/)?(?P<case>\d{5})/(?P<folder>[01])/"
@@ -157,6 +158,13 @@ def test_the_same_slides_give_the_same_bytes_and_another_seed_gives_others(tmp_p
     write_archive(other, dataclasses.replace(SMALL, seed=43), workers=1, progress=False)
     assert one.read_bytes() == again.read_bytes() == two.read_bytes()
     assert one.read_bytes() != other.read_bytes()
+
+
+def test_the_pixels_are_pinned_so_that_every_version_draws_the_same(tmp_path: Path) -> None:
+    digest = hashlib.sha256()
+    for name, content in drawn(tmp_path / "a.zip", SMALL).contents.items():
+        digest.update(name.encode() + pixels(content).tobytes())
+    assert digest.hexdigest() == "59c3a1ea2fe56909fa003e9fc72777217ed2b1bda4f0c6c761bf3625a316f321"
 
 
 def test_stain_differs_more_between_cases_than_between_halves_of_one(default: Archive) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histopipe.synthetic.plan import CasePlan
+from histopipe.synthetic.idc.plan import CasePlan
 from histopipe.synthetic.textures import blurred, white
 
 Field = NDArray[np.float64]

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from histopipe.synthetic.anatomy import EDGE, NODES, PATCH, STEP, Anatomy, Map, lay_out
-from histopipe.synthetic.plan import CasePlan
+from histopipe.synthetic.amounts import Amounts, centred, divided, either, softened
+from histopipe.synthetic.idc.anatomy import EDGE, NODES, PATCH, STEP, Anatomy, Map, lay_out
+from histopipe.synthetic.idc.plan import CasePlan
 from histopipe.synthetic.staining import stain_table
 from histopipe.synthetic.textures import SIDE, Bytes, Textures, make_textures
 
 _BATCH = 32  # patches drawn at once: their arrays of 160 kB stay in a core's cache
 
-Amounts = NDArray[np.int16]
 Mask = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
@@ -88,8 +88,8 @@ def draw_slide(plan: CasePlan) -> Iterator[Patch]:
         rows, columns = anatomy.rows[chosen], anatomy.columns[chosen]
         seen = {name: _cut(window, rows, columns) for name, window in windows.items()}
         regions = _regions(anatomy, character, seen, rows, columns)
-        haematoxylin = _softened(_haematoxylin(regions, character, seen)).astype(np.uint16)
-        eosin = _softened(_eosin(regions, character, seen)).astype(np.uint16)
+        haematoxylin = softened(_haematoxylin(regions, character, seen)).astype(np.uint16)
+        eosin = softened(_eosin(regions, character, seen)).astype(np.uint16)
         colours = table.take(haematoxylin << 8 | eosin, axis=0)
         colours += seen["noise"]
         yield from _patches(anatomy, chosen, colours)
@@ -133,14 +133,14 @@ def _zoomed(nodes: Map, rows: Indices, columns: Indices) -> Amounts:
     down: Amounts = corners[:, :-1, None] * left[:, None] + corners[:, 1:, None] * right[:, None]
     down = down.reshape(-1, PATCH, NODES + 1)
     across: Amounts = down[..., :-1, None] * left + down[..., 1:, None] * right  # at most 25,500: fits 16 bits
-    return _divided(across.reshape(-1, PATCH, PATCH), STEP * STEP)
+    return divided(across.reshape(-1, PATCH, PATCH), STEP * STEP)
 
 
 def _regions(
     anatomy: Anatomy, character: Character, seen: dict[str, Bytes], rows: Indices, columns: Indices
 ) -> Regions:
     """Textures shift the outlines, so that regions end raggedly, not along the maps' smooth contours."""
-    cords, strands = _centred(seen["cords"]), _centred(seen["fibres"])
+    cords, strands = centred(seen["cords"]), centred(seen["fibres"])
     tissue = _zoomed(anatomy.tissue, rows, columns) + (strands >> 4) > EDGE
     tumour = _zoomed(anatomy.tumour, rows, columns) + (cords >> 1) > EDGE
     glands = _zoomed(anatomy.glands, rows, columns) + seen["acini"].astype(np.int16) - 255
@@ -164,44 +164,24 @@ def _haematoxylin(regions: Regions, character: Character, seen: dict[str, Bytes]
     density[regions.epithelium] = character.epithelial
     density[regions.lymphoid] = character.lymphoid
     nuclei = np.where(regions.nests, seen["large_nuclei"], seen["small_nuclei"])
-    gain = _either(regions.nests, character.tumour_gain, character.benign_gain)
-    darkest = _either(regions.nests, _TUMOUR_NUCLEUS, _BENIGN_NUCLEUS)
+    gain = either(regions.nests, character.tumour_gain, character.benign_gain)
+    darkest = either(regions.nests, _TUMOUR_NUCLEUS, _BENIGN_NUCLEUS)
     amounts: Amounts = np.clip((density - nuclei) * gain, 0, darkest)
-    amounts += _either(regions.tumour, _REACTIVE_BLUSH, _STROMA_BLUSH)
-    amounts += _either(regions.nests, _TUMOUR_BLUSH - _REACTIVE_BLUSH, 0)
+    amounts += either(regions.tumour, _REACTIVE_BLUSH, _STROMA_BLUSH)
+    amounts += either(regions.nests, _TUMOUR_BLUSH - _REACTIVE_BLUSH, 0)
     amounts[regions.empty | regions.fat] = 0
     return amounts
 
 
 def _eosin(regions: Regions, character: Character, seen: dict[str, Bytes]) -> Amounts:
     """Strands of collagen, paler in nests, and the walls of fat cells: (n, 50, 50), values 0-255."""
-    strands, grain = _centred(seen["fibres"]), _centred(seen["large_nuclei"])
+    strands, grain = centred(seen["fibres"]), centred(seen["large_nuclei"])
     stroma = character.collagen + (3 * strands >> 3) + (grain >> 2)
     cells = character.collagen * 3 // 4 + (strands >> 2)
     walls = 150 + (grain >> 1) - seen["fat"]
     amounts = np.where(regions.fat, walls, np.where(regions.nests, cells, stroma))
     amounts[regions.empty] = 0
     return np.clip(amounts, 0, 255)
-
-
-def _centred(texture: Bytes) -> Amounts:
-    return texture.astype(np.int16) - np.int16(128)
-
-
-def _either(mask: Mask, inside: int, outside: int) -> Amounts:
-    return np.where(mask, np.int16(inside), np.int16(outside))
-
-
-def _softened(amounts: Amounts) -> Amounts:
-    """Blur by the lens: weights 1, 4, 1 down and across."""
-    padded = np.pad(amounts, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    down = padded[:, :-2] + 4 * padded[:, 1:-1] + padded[:, 2:]
-    return _divided(down[..., :-2] + 4 * down[..., 1:-1] + down[..., 2:], 36)
-
-
-def _divided(amounts: Amounts, divisor: int) -> Amounts:
-    quotient: Amounts = np.floor_divide(amounts, np.int16(divisor))
-    return quotient
 
 
 def _patches(anatomy: Anatomy, chosen: slice, colours: Bytes) -> Iterator[Patch]:

@@ -1,0 +1,204 @@
+"""Recipes on real data, graded by case: each trained as `params.yaml` has it, beside the tutorial's own training loop.
+
+For every seed the cases are divided anew and every recipe is trained and evaluated by the pipeline's own stages. In the
+same run, on the same training patches, the tutorial's way is timed: CancerNet by `model.fit` from Keras' directory
+generator, of which a few epochs are run and the rest reckoned. The ratio is the seconds of the tutorial's 40 epochs
+over those of the last recipe named.
+
+    python -m benchmarks.recipes --source ../shared/data/idc-sample.zip --seed 1 --seed 2 --seed 3
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from numpy.typing import NDArray
+
+from benchmarks.measuring import report
+
+ROOT = Path(__file__).parents[1]
+TUTORIAL_EPOCHS = 40
+SHOWN = ("roc_auc", "balanced_accuracy", "f1", "accuracy")
+
+
+def prepare(folder: Path, dataset: str, source: Path, seed: int, precision: str, epochs: int | None) -> None:
+    """A workspace of its own with the data ingested and the cases divided by `seed`."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content |= {"datasets": [dataset], "quick": {"max_epochs": epochs} if epochs else None, "seed": seed}
+    content["train"]["precision"] = precision
+    content[dataset]["source"] = str(source.resolve())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    (folder / "requirements.lock").write_bytes((ROOT / "requirements.lock").read_bytes())
+    for stage in ("locate", "fetch", "ingest", "split"):
+        run_stage(folder, stage, dataset)
+
+
+def run_stage(folder: Path, *arguments: str) -> float:
+    """Run a stage's command in the workspace; returns its seconds."""
+    began = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    subprocess.run(
+        [sys.executable, "-m", "histopipe", *arguments], cwd=folder, env=environment, check=True, stdout=sys.stderr
+    )
+    return round(time.perf_counter() - began, 1)
+
+
+def trained(folder: Path, dataset: str, recipe: str) -> dict[str, Any]:
+    """Train and evaluate one recipe; its seconds (the whole `train` stage) and its metrics with intervals."""
+    run_stage(folder, "weights", recipe)
+    seconds = run_stage(folder, "train", dataset, recipe)
+    run_stage(folder, "evaluate", dataset, recipe)
+    metrics = json.loads((folder / "evaluations" / dataset / recipe / "metrics.json").read_text(encoding="utf-8"))
+    record = json.loads((folder / "models" / dataset / recipe / "run.json").read_text(encoding="utf-8"))
+    shown = {name: _rounded(metrics["test"][name]) for name in SHOWN}
+    return {"seconds": seconds, "epochs": record["epochs"], "cases": metrics["cases"], **shown}
+
+
+def _rounded(measured: dict[str, float | None]) -> list[float | None]:
+    """Value and interval: [value, low, high]."""
+    return [None if measured[end] is None else round(float(measured[end] or 0), 4) for end in ("value", "low", "high")]
+
+
+def tutorial(folder: Path, dataset: str, epochs: int) -> dict[str, float]:
+    """Seconds of the tutorial's loop: the first epoch, and the median of the following ones."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    class_folders = folder / "tutorial"
+    weights = write_class_folders(folder, dataset, class_folders)
+    options = {"class_mode": "categorical", "target_size": (48, 48), "color_mode": "rgb", "batch_size": 32}
+    augmented = ImageDataGenerator(
+        rescale=1 / 255.0,
+        rotation_range=20,
+        zoom_range=0.05,
+        width_shift_range=0.1,
+        height_shift_range=0.1,
+        shear_range=0.05,
+        horizontal_flip=True,
+        vertical_flip=True,
+        fill_mode="nearest",
+    ).flow_from_directory(class_folders / "train", shuffle=True, **options)
+    plain = ImageDataGenerator(rescale=1 / 255.0).flow_from_directory(
+        class_folders / "validation", shuffle=False, **options
+    )
+    network = tutorial_network()
+    took = []
+    for _ in range(epochs):
+        began = time.perf_counter()
+        network.fit(augmented, validation_data=plain, class_weight=weights, epochs=1, verbose=0)
+        took.append(time.perf_counter() - began)
+    return {"first": took[0], "epoch": statistics.median(took[1:])}
+
+
+def tutorial_network() -> Any:
+    """The tutorial's CancerNet with its two softmax units, compiled as there."""
+    import keras
+    from keras import layers
+
+    from histopipe.architectures.cancernet import separable_block
+
+    inputs = x = keras.Input((48, 48, 3))
+    for filters, depth in ((32, 1), (64, 2), (128, 3)):
+        x = separable_block(x, filters, depth, 0.25)
+    x = layers.BatchNormalization()(layers.Dense(256, activation="relu")(layers.Flatten()(x)))
+    network = keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.Dropout(0.5)(x)))
+    rate = keras.optimizers.schedules.InverseTimeDecay(0.01, decay_steps=1, decay_rate=0.01 / TUTORIAL_EPOCHS)
+    network.compile(keras.optimizers.Adagrad(rate), "binary_crossentropy", metrics=["accuracy"])
+    return network
+
+
+def write_class_folders(folder: Path, dataset: str, target: Path) -> dict[int, float]:
+    """Training and validation patches as PNG files by class, as the tutorial lays them; returns its class weights."""
+    import imagecodecs
+    import numpy as np
+
+    from histopipe.paths import Workspace
+    from histopipe.splitting import split_of_patches
+    from histopipe.store import PatchStore
+
+    workspace = Workspace(folder)
+    store = PatchStore.open(workspace.store(dataset))
+    splits = split_of_patches(workspace.split(dataset), store.index).to_numpy()
+    labels = store.index["label"].to_numpy()
+    for row in np.flatnonzero((splits == "train") | (splits == "validation")):
+        path = target / splits[row] / str(labels[row]) / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        patch: NDArray[np.uint8] = store.gather(np.array([row]))[0]
+        path.write_bytes(imagecodecs.png_encode(patch))
+    counts = np.bincount(labels[splits == "train"], minlength=2)
+    return {label: float(counts.max() / counts[label]) for label in (0, 1)}
+
+
+def one_seed(folder: Path, dataset: str, recipes: tuple[str, ...], epochs: int) -> dict[str, Any]:
+    """The tutorial's loop timed, then every recipe."""
+    found: dict[str, Any] = {}
+    if epochs:
+        command = [sys.executable, "-m", "benchmarks.recipes", "--side", str(folder), "--dataset", dataset]
+        answer = subprocess.run(
+            [*command, "--sampled-epochs", str(epochs)], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        timed = json.loads(answer.stdout.splitlines()[-1])
+        total = timed["first"] + (TUTORIAL_EPOCHS - 1) * timed["epoch"]
+        found["tutorial"] = {"seconds": round(total, 1), "sampled_epochs": epochs, "epoch": round(timed["epoch"], 2)}
+        print(json.dumps(found), file=sys.stderr, flush=True)
+    for recipe in recipes:
+        found[recipe] = trained(folder, dataset, recipe)
+        print(json.dumps({recipe: found[recipe]}), file=sys.stderr, flush=True)
+    return found
+
+
+@click.command()
+@click.option("--source", type=click.Path(exists=True, path_type=Path), help="The data set's archive.")
+@click.option("--dataset", default="idc", show_default=True)
+@click.option("--recipe", "recipes", multiple=True, default=("cancernet", "histonet"), show_default=True)
+@click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2, 3), show_default=True)
+@click.option("--sampled-epochs", default=3, show_default=True, help="Of the tutorial's loop; 0 leaves it out.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-recipes")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
+@click.option("--max-epochs", type=int, help="Cap every recipe, where time is short.")
+@click.option("--side", type=click.Path(path_type=Path), hidden=True)
+def main(
+    source: Path,
+    dataset: str,
+    recipes: tuple[str, ...],
+    seeds: tuple[int, ...],
+    sampled_epochs: int,
+    folder: Path,
+    precision: str,
+    max_epochs: int | None,
+    side: Path | None,
+) -> None:
+    """Train the recipes for every seed; the last line is JSON and holds `ratio`."""
+    if side:
+        print(json.dumps(tutorial(side, dataset, sampled_epochs)))
+        return
+    found = {}
+    for seed in seeds:
+        workspace = folder / f"{dataset}-{seed}"
+        prepare(workspace, dataset, source, seed, precision, max_epochs)
+        found[str(seed)] = one_seed(workspace, dataset, recipes, sampled_epochs)
+    timed = [one["tutorial"]["seconds"] / one[recipes[-1]]["seconds"] for one in found.values() if "tutorial" in one]
+    ratio = round(statistics.median(timed), 2) if timed else None
+    report(
+        "recipes",
+        ratio=ratio,
+        dataset=dataset,
+        source=source.name,
+        precision=precision,
+        max_epochs=max_epochs,
+        seeds=found,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Hyper-parameter search of one recipe on one data set that is ingested and split.
+
+Run it with `python -m flows.search idc cancernet --trials 20`; killed, the same command goes on. See docs/search.md.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from prefect import allow_failure, flow
+from prefect.futures import wait
+
+from histopipe.errors import HistopipeError
+from histopipe.params import read_params, require_name
+from histopipe.paths import Workspace
+from histopipe.search.stage import missing_trials
+from tasks.parallel import SideBySide
+from tasks.reproduction import BadInput, StageFailed
+from tasks.search import conclude, trial
+
+
+@flow(name="search", task_runner=SideBySide())  # type: ignore[arg-type]
+def search(dataset: str, architecture: str, trials: int = 20, name: str | None = None) -> None:
+    """Run the trials that the study lacks, as many side by side as `train.parallel` says; write the best as a recipe.
+
+    Args:
+        dataset: the data set's name.
+        architecture: the recipe's name.
+        trials: of the study in the end; those of earlier flows count, failed ones don't.
+        name: of the recipe that the best trial becomes; `A_tuned` by default.
+    """
+    lacking = missing(dataset, architecture, trials)
+    runs = [trial.submit(dataset, architecture, side) for side in range(lacking)]
+    wait(runs)
+    conclude(dataset, architecture, name, wait_for=[allow_failure(run) for run in runs])
+    for run in runs:
+        run.result()  # what failed makes the flow fail, after the others were summed up
+
+
+def missing(dataset: str, architecture: str, trials: int) -> int:
+    """How many trials the study lacks.
+
+    Raises:
+        HistopipeError: nothing can be searched so.
+    """
+    workspace = Workspace.around()
+    params = read_params(workspace.params)
+    params.dataset(dataset)
+    return missing_trials(dataset, architecture, trials, params, workspace)
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("architecture")
+@click.option("--trials", default=20, show_default=True, type=click.IntRange(min=1), help="In the study, in the end.")
+@click.option("--name", help="Of the best trial's recipe; A_tuned by default.")
+def main(dataset: str, architecture: str, trials: int, name: str | None) -> None:
+    """Run a search as a Prefect flow."""
+    try:
+        for what, given in (("data set", dataset), ("architecture", architecture), ("recipe", name)):
+            if given:
+                require_name(what, given)
+        missing(dataset, architecture, trials)
+        search(dataset, architecture, trials, name)
+    except (HistopipeError, StageFailed) as problem:
+        click.echo(f"histopipe: {problem}", err=True)
+        sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)
+
+
+if __name__ == "__main__":
+    main()

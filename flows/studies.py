@@ -1,0 +1,80 @@
+"""Variants of the main run: every fold and every seed that `params.yaml` lists, and what they give together.
+
+Run it with `python -m flows.studies --folds --seeds`; see docs/studies.md.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from prefect import allow_failure, flow
+from prefect.futures import wait
+
+from flows.pipeline import chosen, prepare
+from histopipe.errors import HistopipeError, ParamsError
+from histopipe.params import Params, read_params
+from histopipe.paths import Workspace
+from tasks.parallel import SideBySide
+from tasks.reproduction import BadInput, StageFailed
+from tasks.studies import study, variant
+
+
+@flow(name="histopipe-studies", task_runner=SideBySide())  # type: ignore[arg-type]
+def studies(names: list[str] | None = None, datasets: list[str] | None = None) -> None:
+    """Train, evaluate and sum up variants. Unchanged stages are skipped by DVC.
+
+    Args:
+        names: `folds`, `seeds` or both; all that `studies.summaries` lists by default.
+        datasets: which of `params.yaml`'s data sets; all by default.
+    """
+    params = read_params(Workspace.around().params)
+    wanted = asked(names, params)
+    for dataset in chosen(datasets, params.datasets, "data set"):
+        cases = prepare(dataset)
+        for name in wanted:
+            runs = [
+                variant.submit(name.removesuffix("s"), dataset, architecture, number, wait_for=cases)  # type: ignore[call-overload]
+                for architecture in params.architectures
+                for number in getattr(params.studies, name)
+            ]
+            wait(runs)
+            if any(run.state.is_completed() for run in runs):
+                study(dataset, name, wait_for=[allow_failure(run) for run in runs])
+            for run in runs:
+                run.result()  # what failed makes the flow fail, after the others were summed up
+
+
+def asked(names: list[str] | None, params: Params) -> list[str]:
+    """The studies asked for, all that `params.yaml` sums up where none is named.
+
+    Raises:
+        ParamsError: `params.yaml` doesn't sum up one of them, or none at all.
+    """
+    summed = params.studies.summaries
+    for name in names or []:
+        if name not in summed:
+            raise ParamsError(f"params.yaml: studies.summaries lacks {name}: add it, and list the {name}")
+    if not summed:
+        raise ParamsError("params.yaml: studies.summaries is empty: list folds or seeds, and which ones")
+    return list(names or summed)
+
+
+@click.command()
+@click.option("--folds", "names", flag_value="folds", multiple=True, help="Every fold of studies.folds.")
+@click.option("--seeds", "names", flag_value="seeds", multiple=True, help="Every seed of studies.seeds.")
+@click.option("--datasets", "-d", multiple=True, help="Repeat for several; all of params.yaml by default.")
+def main(names: tuple[str, ...], datasets: tuple[str, ...]) -> None:
+    """Run the variants as a Prefect flow; without --folds and --seeds, all that studies.summaries lists."""
+    try:
+        params = read_params(Workspace.around().params)
+        asked(list(names), params)
+        chosen(list(datasets), params.datasets, "data set")
+        studies(list(names) or None, list(datasets) or None)
+    except (HistopipeError, StageFailed) as problem:
+        click.echo(f"histopipe: {problem}", err=True)
+        sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)
+
+
+if __name__ == "__main__":
+    main()

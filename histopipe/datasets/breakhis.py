@@ -1,0 +1,108 @@
+"""BreakHis: fields of breast tumours at four magnifications, benign or malignant.
+
+Spanhol et al. 2016 (doi:10.1109/TBME.2015.2496264). Members are called
+`…/benign|malignant/SOB/SUBTYPE/SOB_B_A_14-22549AB/40X/SOB_B_A-14-22549AB-40-001.png`: class (B or M), subtype, year and
+number of the patient's biopsy, magnification, number of the image. All magnifications of a patient are one case.
+
+Patient 14-13412 is filed as ductal and again, with as many images, as lobular carcinoma, and counted twice among the 82
+published patients; here it is one case, so that a complete set has 81. Ids that differ in their last letters
+(14-22549AB, 14-22549CD) are patients of their own for the publishers, and so they are here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from histopipe.datasets.layout import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName, PublishedCounts
+
+CLASSES = ("benign", "malignant")
+MAGNIFICATIONS = (40, 100, 200, 400)
+SUBTYPES = {  # by the letters in names: the folder, and whether it is malignant
+    "A": ("adenosis", 0),
+    "F": ("fibroadenoma", 0),
+    "PT": ("phyllodes_tumor", 0),
+    "TA": ("tubular_adenoma", 0),
+    "DC": ("ductal_carcinoma", 1),
+    "LC": ("lobular_carcinoma", 1),
+    "MC": ("mucinous_carcinoma", 1),
+    "PC": ("papillary_carcinoma", 1),
+}
+
+_PATIENTS = 82
+_CASES = 81
+# Of the database's own page (web.inf.ufpr.br/vri); it prints 652 benign at 40X, but 625 add up to its totals.
+_PUBLISHED = {
+    40: PublishedCounts(1995, _PATIENTS, 1370, _CASES),
+    100: PublishedCounts(2081, _PATIENTS, 1437, _CASES),
+    200: PublishedCounts(2013, _PATIENTS, 1390, _CASES),
+    400: PublishedCounts(1820, _PATIENTS, 1232, _CASES),
+}
+
+_LETTERS = {"B": 0, "M": 1}
+_FOLDERS = {folder: letters for letters, (folder, _) in SUBTYPES.items()}
+_NAME = re.compile(
+    rf"SOB_(?P<label>[BM])_(?P<subtype>{'|'.join(SUBTYPES)})-(?P<case>[0-9]{{2}}-[0-9]+[A-Z]*)"
+    r"-(?P<magnification>40|100|200|400)-[0-9]+\.png"
+)
+_SLIDE = re.compile(r"SOB_(?P<label>[BM])_(?P<subtype>[A-Z]+)[_-](?P<case>[0-9]{2}-[0-9]+[A-Z]*)")
+_MAGNIFICATION_FOLDER = re.compile(r"(?P<magnification>40|100|200|400)[Xx]")
+
+
+def read_name(name: str) -> PatchName | None:
+    """Read patient, class, magnification and subtype from a member's name.
+
+    Raises:
+        MemberRejected: a PNG with another name, or whose name or folders contradict each other.
+    """
+    *folders, last = name.split("/")
+    if not last.lower().endswith(".png"):
+        return None
+    match = _NAME.fullmatch(last)
+    if match is None:
+        raise MemberRejected("name is not a patch's")
+    told = match.groupdict()
+    if _LETTERS[told["label"]] != SUBTYPES[told["subtype"]][1]:
+        raise MemberRejected("subtype contradicts class")
+    for folder in folders:
+        for what, value in _told_by(folder).items():
+            if told[what] != value:
+                raise MemberRejected(f"{what} contradicts folder")
+    return PatchName(told["case"], _LETTERS[told["label"]], attributes=(int(told["magnification"]), told["subtype"]))
+
+
+def _told_by(folder: str) -> dict[str, str]:
+    """What a folder's name says of the images in it; nothing for other folders."""
+    if folder in CLASSES:
+        return {"label": "BM"[CLASSES.index(folder)]}
+    if folder in _FOLDERS:
+        return {"subtype": _FOLDERS[folder]}
+    match = _SLIDE.fullmatch(folder) or _MAGNIFICATION_FOLDER.fullmatch(folder)
+    return match.groupdict() if match else {}
+
+
+def at_magnification(magnification: int) -> Dataset:
+    """The images taken at one magnification; the others are set aside."""
+
+    def read_chosen(name: str) -> PatchName | None:
+        found = read_name(name)
+        if found is not None and found.attributes[0] != magnification:
+            raise MemberRejected(OTHER_MAGNIFICATION)
+        return found
+
+    return replace(BREAKHIS, read_name=read_chosen, published=_PUBLISHED[magnification])
+
+
+BREAKHIS = Dataset(
+    name="breakhis",
+    title="Breast tumours at four magnifications",
+    classes=CLASSES,
+    patch_size=(230, 350),  # half of the published 460x700; some images are 456 pixels high
+    image_size=224,  # as the DenseNet201 tutorial has it
+    read_name=read_name,
+    resized=True,
+    attributes={"magnification": "int32", "subtype": "str"},
+    at_magnification=at_magnification,
+    published=PublishedCounts(patches=7909, cases=_PATIENTS, positive=5429, distinct_cases=_CASES),
+    kaggle="ambarish/breakhis",
+)

@@ -1,0 +1,59 @@
+"""A whole search, one trial after the other, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from histopipe.errors import BusyError, SearchError
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.search.study import ATTEMPTS, counted, open_search
+from histopipe.search.winner import Winner, conclude
+from histopipe.stages import EXIT_BAD_INPUT, EXIT_BUSY, PARENT_VARIABLE
+
+
+def missing_trials(dataset: str, architecture: str, wanted: int, params: Params, workspace: Workspace) -> int:
+    """How many of `wanted` trials a study still lacks; failed and unfinished ones don't count.
+
+    Raises:
+        HistopipeError: the ranges don't suit the recipe, or the data set isn't ingested and split.
+    """
+    return max(0, wanted - counted(open_search(dataset, architecture, params, workspace)))
+
+
+def search(
+    dataset: str, architecture: str, wanted: int, name: str | None, params: Params, workspace: Workspace
+) -> Winner:
+    """Run the trials that a study lacks and write the best as a recipe.
+
+    Args:
+        dataset: the data set's name.
+        architecture: the recipe's name.
+        wanted: trials of the study in the end; 0 sums up those there are.
+        name: of the recipe that the best trial becomes; `A_tuned` by default.
+        params: hold recipe and ranges.
+        workspace: where to read and write.
+
+    Raises:
+        SearchError: a trial refused its input, or none was trained to its end.
+    """
+    for _ in range(missing_trials(dataset, architecture, wanted, params, workspace)):
+        _run_trial(dataset, architecture, workspace)
+    return conclude(open_search(dataset, architecture, params, workspace), name)
+
+
+def _run_trial(dataset: str, architecture: str, workspace: Workspace) -> None:
+    """One trial in a process of its own, which gives its memory back; started again if it is killed."""
+    command = [sys.executable, "-m", "histopipe", "trial", dataset, architecture]
+    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+    for _ in range(ATTEMPTS):
+        code = subprocess.run(command, cwd=workspace.root, env=environment, check=False).returncode
+        if code == 0:
+            return
+        if code == EXIT_BUSY:
+            raise BusyError(f"a trial of {dataset} {architecture} runs in another process: wait for it to end")
+        if code in (1, EXIT_BAD_INPUT):  # would be the same again
+            break
+    raise SearchError(f"{dataset} {architecture}: a trial broke, see above; run again to go on with it")

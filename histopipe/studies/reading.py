@@ -1,0 +1,86 @@
+"""Reading what the variants of a study left behind, and refusing what doesn't belong together."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from histopipe.errors import EvaluationError
+from histopipe.evaluation.metrics import Predictions
+from histopipe.evaluation.stage import predictions_of
+from histopipe.files import read_json
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.splitting.stage import as_csv
+from histopipe.studies.definition import variant_params, variant_split
+from histopipe.studies.workspace import STAGES, VariantWorkspace
+from histopipe.training.recipe import recipe_digest
+from histopipe.weights import weights_digest
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant that is up to date.
+
+    Attributes:
+        number: of its fold, or its seed.
+        folder: where its files lie.
+        metrics: content of `metrics.json`.
+    """
+
+    number: int
+    folder: Path
+    metrics: dict[str, Any]
+
+    @cached_property
+    def tested(self) -> Predictions:
+        """The test patches.
+
+        Raises:
+            EvaluationError: the table can't be read.
+        """
+        path = self.folder / "predictions.parquet"
+        try:
+            return predictions_of(pd.read_parquet(path), "test")
+        except (OSError, ValueError, KeyError) as problem:
+            raise EvaluationError(f"{path} can't be read ({problem}): run `dvc checkout {path}`") from None
+
+
+def split_digests(study: str, dataset: str, params: Params, workspace: Workspace) -> dict[int, str]:
+    """Digest of the split file that each variant must have been made with.
+
+    Raises:
+        HistopipeError: the cases can't be divided so.
+    """
+    numbers: tuple[int, ...] = getattr(params.studies, study)
+    texts = {number: as_csv(variant_split(study, dataset, number, params, workspace)) for number in numbers}
+    return {number: hashlib.sha256(text.encode()).hexdigest() for number, text in texts.items()}
+
+
+def read_variant(
+    study: str, dataset: str, architecture: str, number: int, split: str, params: Params, workspace: Workspace
+) -> Variant:
+    """One variant, if it was made with today's recipe, parameters and split (given by its digest).
+
+    Raises:
+        EvaluationError: it is missing or out of date.
+    """
+    own = VariantWorkspace(workspace.root, study, architecture, number)
+    path, stage = own.folder(dataset) / "metrics.json", own.training_stage(dataset, architecture)
+    if not path.is_file():
+        raise EvaluationError(f"{STAGES[study]} {number}: not trained, run `dvc repro {stage}`")
+    metrics = read_json(path)
+    weights = weights_digest(architecture, params, workspace)
+    recipe = recipe_digest(variant_params(study, number, params), architecture, weights)
+    today = {"split": ("split_digest", split), "recipe": ("recipe_digest", recipe)}
+    changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
+    if changed:
+        raise EvaluationError(
+            f"{STAGES[study]} {number}: the {' and the '.join(changed)} changed since: run `dvc repro {stage}`"
+        )
+    return Variant(number, path.parent, metrics)

@@ -1,0 +1,51 @@
+"""The fold and seed stages: the main run's training and evaluation, with another split or seed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from histopipe.files import replaced_folder, write_text
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.splitting.stage import as_csv
+from histopipe.studies.definition import variant_params, variant_split
+from histopipe.studies.workspace import VariantWorkspace
+
+MODEL_FILES = ("model.keras", "run.json", "history.csv")
+EVALUATION_FILES = ("metrics.json", "predictions.parquet", "operating_point.json")
+
+
+def run_variant(
+    study: str, dataset: str, architecture: str, number: int, params: Params, workspace: Workspace
+) -> dict[str, Any]:
+    """Train and evaluate one variant, from where a killed one left off, into `studies/STUDY/D/A/NUMBER/`.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        HistopipeError: there is no such fold, or whatever a split, a training or an evaluation complains of.
+    """
+    from histopipe.evaluation.stage import evaluate
+    from histopipe.training import train
+
+    own = VariantWorkspace(workspace.root, study, architecture, number)
+    changed = variant_params(study, number, params)
+    write_text(own.split(dataset), as_csv(variant_split(study, dataset, number, params, workspace)))
+    train(dataset, architecture, changed, own)
+    metrics = evaluate(dataset, architecture, changed, own)
+    _put_together(own.folder(dataset), own.model(dataset, architecture), own.evaluation(dataset, architecture))
+    return metrics
+
+
+def _put_together(folder: Path, model: Path, evaluation: Path) -> None:
+    """Gather what is kept of a variant; its curves and pictures are in its MLflow run."""
+    with replaced_folder(folder) as beside:
+        shutil.copy2(folder / "split.csv", beside)
+        for origin, names in ((model, MODEL_FILES), (evaluation, EVALUATION_FILES)):
+            for name in names:
+                shutil.copy2(origin / name, beside)
+    for origin in (model, evaluation):
+        shutil.rmtree(origin, ignore_errors=True)

@@ -1,0 +1,103 @@
+"""Means over variants, and how sure one can be of them.
+
+Folds. Every case is tested once, each by another model. Scores of different models don't share a scale, so no curve is
+drawn through all of them: a metric is measured in each fold and then averaged. The interval resamples whole cases
+within each fold, measures every fold anew and averages again. A resample draws one case fewer than the fold has, since
+drawing all n of a small group understates the variance by (n - 1) / n (Rao & Wu 1988,
+doi:10.1080/01621459.1988.10478591); the t quantile has as many degrees of freedom as informative cases less one per
+fold.
+
+The interval is for these models on further cases like the tested ones. It does not cover what another draw of training
+cases or another seed would have given: the folds' models share most of their training cases, and no unbiased estimate
+of that variance exists (Bengio & Grandvalet 2004, JMLR 5:1089). The standard deviation over folds is given beside it
+as a description, and is not divided by the root of their number for the same reason.
+
+Seeds. Each seed divides the cases anew, so test sets overlap and models share training cases: neither pooling nor a
+standard error of the mean would be right. What is given is the mean, the standard deviation and the range over seeds,
+which say how far a number moves by the luck of split and training alone; the intervals by case stay those of each seed.
+
+Differences between architectures are taken variant by variant, on the same cases (and in the same resamples), so that
+what makes a fold hard for all of them cancels. They are not corrected for how many pairs there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from histopipe.evaluation.intervals import LEVEL, Measured, draw_cases, informative_cases, measured
+from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, measure, measure_resamples
+
+Folds = Sequence[Predictions]
+
+
+def fold_means(folds: Folds, resamples: int, seed: int) -> dict[str, Measured]:
+    """Each metric's mean over the folds with its interval; all None where a fold leaves the metric undefined."""
+    spread, means = resampled_means(folds, resamples, seed), mean_metrics(folds)
+    patches = sum(len(fold.labels) for fold in folds)
+    return {name: measured(means[name], spread[name], degrees(folds, name) + 1, patches) for name in METRICS}
+
+
+def mean_metrics(folds: Folds) -> dict[str, float]:
+    """Each metric measured per fold, then averaged; NaN where a fold leaves it undefined."""
+    found = [measure(fold) for fold in folds]
+    return {name: float(np.mean([each[name] for each in found])) for name in METRICS}
+
+
+def resampled_means(folds: Folds, resamples: int, seed: int) -> dict[str, Numbers]:
+    """Each metric's mean over the folds in every resample, (resamples,); NaN where it isn't defined in a fold.
+
+    The draws depend on the seed, the fold's place and its number of cases alone, so that two architectures that were
+    tested on the same folds are resampled alike.
+    """
+    found = [
+        measure_resamples(fold, draw_cases(fold.case_count, resamples, [seed, place], max(1, fold.case_count - 1)))
+        for place, fold in enumerate(folds)
+    ]
+    return {name: np.mean([each[name] for each in found], axis=0) for name in METRICS}
+
+
+def degrees(folds: Folds, metric: str) -> int:
+    """Degrees of freedom of a mean over folds; 0 where one of them rests on a single case and tells no spread."""
+    cases = [informative_cases(fold)[metric] for fold in folds]
+    return 0 if min(cases) < 2 else sum(cases) - len(cases)
+
+
+def fold_differences(first: Folds, second: Folds, resamples: int, seed: int) -> dict[str, Measured]:
+    """Each metric's mean difference, first less second, with its interval; both tested on the same folds."""
+    one, other = resampled_means(first, resamples, seed), resampled_means(second, resamples, seed)
+    ones, others = mean_metrics(first), mean_metrics(second)
+    return {
+        name: _difference(
+            ones[name] - others[name], one[name] - other[name], min(degrees(first, name), degrees(second, name))
+        )
+        for name in METRICS
+    }
+
+
+def _difference(value: float, resampled: Numbers, freedom: int) -> Measured:
+    """A difference of two shares with its interval, which is symmetric and ends at -1 and 1."""
+    if np.isnan(value):
+        return {"value": None, "low": None, "high": None}
+    reach = _reach(resampled[~np.isnan(resampled)], freedom)
+    return {"value": float(value), "low": max(-1.0, value - reach), "high": min(1.0, value + reach)}
+
+
+def _reach(resampled: Numbers, freedom: int) -> float:
+    if freedom < 1 or len(resampled) < 2:
+        return 2.0  # nothing is known of the spread
+    error = float(np.std(resampled, ddof=1))
+    if error < 1e-12:  # no resample differs: as far as a share never seen to miss may be from 1, see `intervals`
+        return float(1 - ((1 - LEVEL) / 2) ** (1 / (freedom + 1)))
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+
+
+def spread(values: Sequence[float | None]) -> Measured:
+    """Mean, standard deviation, lowest and highest of one metric over variants; None where one isn't defined."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return dict.fromkeys(("mean", "sd", "min", "max"))
+    deviation = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    return {"mean": float(np.mean(known)), "sd": deviation, "min": min(known), "max": max(known)}

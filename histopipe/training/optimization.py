@@ -1,0 +1,104 @@
+"""The optimizer, learning-rate schedule and loss that a recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from histopipe.errors import TrainingError
+from histopipe.params import OptimizerParams, RecipeParams, ScheduleParams
+
+if TYPE_CHECKING:
+    import keras
+
+SCORE = "validation/roc_auc"  # what makes an epoch the best
+
+HistoryRow = dict[str, float]
+
+
+def build_optimizer(recipe: RecipeParams, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The recipe's optimizer with its learning-rate schedule, averaging weights if the recipe keeps the average.
+
+    Raises:
+        TrainingError: the optimizer doesn't take one of its options.
+    """
+    import keras
+
+    kinds = {
+        "adagrad": keras.optimizers.Adagrad,
+        "sgd": keras.optimizers.SGD,
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+    }
+    assert recipe.optimizer is not None  # the parameters' own check: no classifier, so an optimizer
+    chosen: OptimizerParams = recipe.optimizer
+    rate = build_schedule(recipe.schedule, chosen.learning_rate, recipe.epochs, steps_per_epoch)
+    average = {"use_ema": True, "ema_momentum": recipe.average_momentum} if recipe.keep == "average" else {}
+    try:
+        optimizer = kinds[chosen.name](learning_rate=rate, **chosen.options, **average)
+    except (ValueError, TypeError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        raise TrainingError(f"the recipe's optimizer.options don't suit {chosen.name}: {reason}") from None
+    if chosen.name == "adamw":  # decay pulls kernels towards 0; scales and offsets have no reason to be there
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+def build_schedule(
+    schedule: ScheduleParams, rate: float, epochs: int, steps_per_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate by step; a plain number where it doesn't follow from the step alone.
+
+    Args:
+        schedule: its kind and settings.
+        rate: where it starts (`cosine`: what it rises to).
+        epochs: of the whole training, which `linear` and `cosine` fall over.
+        steps_per_epoch: batches in one epoch.
+    """
+    from keras.optimizers import schedules
+
+    steps = epochs * steps_per_epoch
+    if schedule.name == "inverse_time":
+        return schedules.InverseTimeDecay(rate, decay_steps=1, decay_rate=schedule.decay)
+    if schedule.name == "linear":
+        return schedules.PolynomialDecay(rate, decay_steps=steps, end_learning_rate=0.0)
+    if schedule.name == "cosine":
+        # a training capped to a few epochs still spends most of them falling
+        rising = min(round(schedule.warmup_epochs * steps_per_epoch), steps // 3)
+        if rising == 0:
+            return schedules.CosineDecay(rate, decay_steps=steps)
+        return schedules.CosineDecay(0.0, decay_steps=steps - rising, warmup_target=rate, warmup_steps=rising)
+    return rate
+
+
+def build_loss(recipe: RecipeParams) -> keras.losses.Loss:
+    """Cross-entropy with the recipe's label smoothing, or its focal form (Lin et al. 2017, gamma 2, alpha .25)."""
+    import keras
+
+    if recipe.imbalance == "focal":
+        return keras.losses.BinaryFocalCrossentropy(
+            apply_class_balancing=True, alpha=0.25, gamma=2.0, label_smoothing=recipe.label_smoothing
+        )
+    return keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing)
+
+
+def plateau_rate(history: Sequence[HistoryRow], schedule: ScheduleParams, rate: float) -> float:
+    """The learning rate of the next epoch under `plateau`: it follows from the epochs so far, so resuming keeps it."""
+    best, flat = float("-inf"), 0
+    for row in history:
+        best, flat = (row[SCORE], 0) if row[SCORE] > best else (best, flat + 1)
+        if flat == schedule.patience:
+            rate, flat = max(rate * schedule.factor, schedule.floor), 0
+    return rate
+
+
+def has_stopped(history: Sequence[HistoryRow], patience: int | None) -> bool:
+    """Whether validation has not become better for `patience` epochs; never without a patience."""
+    return patience is not None and len(history) - best_epoch(history) >= patience
+
+
+def best_epoch(history: Sequence[HistoryRow]) -> int:
+    """The first epoch, counted from 1, with the highest validation AUC; 0 before any."""
+    if not history:
+        return 0
+    return 1 + max(range(len(history)), key=lambda place: (history[place][SCORE], -place))

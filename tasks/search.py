@@ -1,0 +1,68 @@
+"""Hyper-parameter search: one trial, and what all of them together found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from histopipe.params import read_params
+from histopipe.paths import Workspace, stage_name
+from histopipe.search.winner import PICTURE_FILE, RECIPE_FILE, TRIALS_FILE
+from tasks.artifacts import epoch_progress, publish_image, publish_markdown, publish_table
+from tasks.parallel import GPUS
+from tasks.reproduction import run_stage, worth_retrying
+
+
+@task(
+    name="trial",
+    task_run_name="trial-{dataset}-{architecture}-{side}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+    tags=["gpu"],
+)
+def trial(dataset: str, architecture: str, side: int) -> None:
+    """Run one trial; a retry goes on with the one that was left, from its last finished epoch.
+
+    Args:
+        dataset: the data set's name.
+        architecture: the recipe's name.
+        side: tells trials of one flow apart; the study numbers them in its own way.
+    """
+    title = f"Epochs of a trial of {architecture} on {dataset}"
+    show = epoch_progress(title, "trial", dataset, architecture, str(side))
+    stage = stage_name("trial", dataset, architecture, str(side))
+    with GPUS.lend(read_params(Workspace.around().params).train.devices) as environment:
+        run_stage(stage, "trial", dataset, architecture, "--side", str(side), on_line=show, environment=environment)
+
+
+@task(
+    name="conclude",
+    task_run_name="conclude-{dataset}-{architecture}",
+    retries=1,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
+def conclude(dataset: str, architecture: str, name: str | None) -> Path:
+    """Write the best trial as a recipe; returns the search's folder."""
+    named = ["--name", name] if name else []
+    run_stage(stage_name("search", dataset, architecture), "search", dataset, architecture, "--trials", "0", *named)
+    folder = Workspace.around().search(dataset, architecture)
+    title = f"Search of {architecture} on {dataset}"
+    trials = pd.read_csv(folder / TRIALS_FILE)
+    publish_table(_rows(trials), title, "search", dataset, architecture)
+    publish_image(folder / PICTURE_FILE, title, "search-plot", dataset, architecture)
+    recipe = (folder / RECIPE_FILE).read_text(encoding="utf-8")
+    publish_markdown(f"```yaml\n{recipe}```\n", f"{title}: the best", "search-recipe", dataset, architecture)
+    return folder
+
+
+def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """What isn't known is null: JSON has no NaN."""
+    known = trials.astype(object).where(trials.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in known.to_dict("records")]

@@ -1,0 +1,57 @@
+"""Variants of the main run, and what they give together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from histopipe.params import read_params
+from histopipe.paths import Workspace, stage_name
+from tasks.artifacts import epoch_progress, publish_image, publish_markdown
+from tasks.parallel import GPUS
+from tasks.reproduction import reproduce, worth_retrying
+
+
+@task(
+    name="variant",
+    task_run_name="{stage}-{dataset}-{architecture}-{number}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+    tags=["gpu"],
+)
+def variant(stage: str, dataset: str, architecture: str, number: int) -> Path:
+    """Train and evaluate one fold or seed; a retry goes on from the last finished epoch. Returns its folder.
+
+    Args:
+        stage: `fold` or `seed`.
+        dataset: the data set's name.
+        architecture: the recipe's name.
+        number: of the fold, or the seed.
+    """
+    title = f"Epochs of {architecture} {stage} {number} on {dataset}"
+    show = epoch_progress(title, "epochs", stage, dataset, architecture, str(number))
+    workspace = Workspace.around()
+    with GPUS.lend(read_params(workspace.params).train.devices) as environment:
+        reproduce(stage_name(stage, dataset, architecture, str(number)), on_line=show, environment=environment)
+    return workspace.variant_folder(f"{stage}s", dataset, architecture, str(number))
+
+
+@task(
+    name="study",
+    task_run_name="study-{dataset}-{name}",
+    retries=1,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
+def study(dataset: str, name: str) -> Path:
+    """Sum up the `folds` or `seeds` of a data set; returns the summary's folder."""
+    reproduce(stage_name("study", dataset, name))
+    folder = Workspace.around().study_summary(name, dataset)
+    title = f"Architectures on {dataset}, by {name}"
+    publish_markdown((folder / "summary.md").read_text(encoding="utf-8"), title, "study", dataset, name)
+    publish_image(folder / "summary.png", title, "study-plot", dataset, name)
+    return folder

@@ -1,0 +1,162 @@
+"""Folds and seeds on request, by real `dvc repro` on tiny synthetic data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import psutil
+import pytest
+
+from tests.integration.conftest import Checkout
+from tests.integration.test_repro import stages_run
+
+Make = Callable[..., Checkout]
+STUDIES = {"folds": [0, 1, 2], "seeds": [1], "summaries": ["folds", "seeds"]}
+TINY = {"max_epochs": 1, "max_patches": 200, "max_image_size": 16}
+KEPT = {
+    "history.csv",
+    "metrics.json",
+    "model.keras",
+    "operating_point.json",
+    "predictions.parquet",
+    "run.json",
+    "split.csv",
+}
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def runs(project: Checkout) -> list[Any]:
+    mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
+    return list(mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list"))
+
+
+def test_folds_and_seeds_are_trained_and_summed_up(checkout: Make) -> None:
+    project = checkout(studies=STUDIES, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
+    done = project.dvc("repro", "study")
+    assert stages_run(done.stdout)[4:] == [
+        "fold@idc-cancernet-0", "fold@idc-cancernet-1", "fold@idc-cancernet-2", "study@idc-folds",
+        "seed@idc-cancernet-1", "study@idc-seeds",
+    ]  # fmt: skip
+    check_folds(project)
+    check_seed(project)
+    check_summaries(project)
+    check_runs(project)
+    assert stages_run(project.dvc("repro", "study").stdout) == []
+    project.change(split={"scheme": "canonical", "unlisted": "train"}, studies={"seeds": [], "summaries": ["folds"]})
+    status = read_status(project)
+    assert not [stage for stage in status if stage.startswith("fold@")]  # folds are the same under every scheme
+
+
+def read_status(project: Checkout) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(project.dvc("status", "--json").stdout)
+    return shown
+
+
+def check_folds(project: Checkout) -> None:
+    tested = []
+    for fold in range(3):
+        folder = project.root / f"studies/folds/idc/cancernet/{fold}"
+        assert {path.name for path in folder.iterdir()} - {".gitignore"} == KEPT
+        split = pd.read_csv(folder / "split.csv", dtype=str).set_index("case_id")["split"]
+        predictions = pd.read_parquet(folder / "predictions.parquet")
+        cases = set(predictions.loc[predictions["split"] == "test", "case_id"])
+        assert cases == set(split.index[split == "test"])
+        assert set(read(folder / "run.json")["train_cases"]) == set(split.index[split == "train"])
+        tested += sorted(cases)
+    assert sorted(tested) == sorted(split.index)  # every case once
+    assert not (project.root / ".checkpoints/studies/folds/idc/cancernet/0/model").exists()
+
+
+def check_seed(project: Checkout) -> None:
+    """What the seed variant split is what the split stage would have given with that seed."""
+    mine = (project.root / "studies/seeds/idc/cancernet/1/split.csv").read_text()
+    main = (project.root / "data/splits/idc.csv").read_text()
+    assert mine != main
+    assert "split@idc" not in read_status(project)  # data/splits is as its stage left it
+
+
+def check_summaries(project: Checkout) -> None:
+    folds = read(project.root / "studies/summaries/idc/folds/summary.json")
+    (row,) = folds["ranking"]
+    values = [row["variants"][str(fold)]["test"]["roc_auc"]["value"] for fold in range(3)]
+    mean = row["mean"]["roc_auc"]
+    assert mean["value"] == pytest.approx(sum(values) / 3)
+    assert mean["low"] < mean["value"] < mean["high"]
+    for name in ("folds", "seeds"):
+        folder = project.root / "studies/summaries/idc" / name
+        assert "cancernet" in (folder / "summary.md").read_text()
+        assert (folder / "summary.png").stat().st_size > 10_000
+
+
+def check_runs(project: Checkout) -> None:
+    found = {run.info.run_name: run for run in runs(project)}
+    assert set(found) == {"cancernet fold 0", "cancernet fold 1", "cancernet fold 2", "cancernet seed 1"}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert found["cancernet seed 1"].data.tags["study"] == "seeds"
+    assert found["cancernet seed 1"].data.params["seed"] == "1"
+    tags = found["cancernet fold 2"].data.tags
+    assert (tags["study"], tags["variant"], tags["split_scheme"]) == ("folds", "2", "kfold")
+    assert "dvc_split" not in tags  # it was not trained on data/splits/idc.csv
+    assert "test/roc_auc" in found["cancernet fold 2"].data.metrics
+
+
+@pytest.mark.long
+def test_a_killed_fold_resumes_its_own_run(checkout: Make) -> None:
+    """Two folds are killed mid-training; each carries on in its own run, and neither closes the other's."""
+    quick = TINY | {"max_epochs": 30, "max_patches": 400}
+    project = checkout(studies={"folds": [0, 1]}, quick=quick, split={"folds": 3}, evaluate={"resamples": 200})
+    project.dvc("repro", "split")
+    for fold in (0, 1):
+        kill_fold(project, fold)
+    before = {run.info.run_name: run.info.run_id for run in runs(project)}
+    assert set(before) == {"cancernet fold 0", "cancernet fold 1"}
+    time.sleep(3)  # seconds that an orphan has to end
+    done = project.dvc("repro", "fold")
+    assert done.stdout.count("resuming after epoch") == 2
+    after = {run.info.run_name: run for run in runs(project)}
+    assert {name: run.info.run_id for name, run in after.items()} == before
+    assert {run.info.status for run in after.values()} == {"FINISHED"}
+    for run in after.values():
+        steps = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss")
+        assert [metric.step for metric in steps] == list(range(1, 31))
+
+
+def kill_fold(project: Checkout, fold: int) -> None:
+    """Start one fold under `dvc` and kill that process alone once an epoch is saved."""
+    log = project.root / f"killed{fold}.log"
+    with log.open("w") as stream:
+        command = [sys.executable, "-m", "dvc", "repro", "--single-item", f"fold@idc-cancernet-{fold}"]
+        dvc = psutil.Popen(command, cwd=project.root, env=project.environment, stdout=stream, stderr=stream)
+    checkpoint = project.root / f".checkpoints/studies/folds/idc/cancernet/{fold}/checkpoint.npz"
+    deadline = time.monotonic() + 240
+    while not checkpoint.exists():
+        assert dvc.poll() is None, log.read_text()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(dvc.pid, signal.SIGKILL)
+    dvc.wait()
+
+
+@pytest.mark.long
+def test_the_flow_leaves_nothing_for_dvc_to_do(checkout: Make) -> None:
+    studies = {"folds": [0, 2], "seeds": [1], "summaries": ["folds", "seeds"]}
+    project = checkout(studies=studies, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
+    project.run(sys.executable, "-m", "flows.studies", "--folds")
+    summary = read(project.root / "studies/summaries/idc/folds/summary.json")
+    assert list(summary["ranking"][0]["variants"]) == ["0", "2"]
+    assert not (project.root / "studies/seeds").exists()
+    assert stages_run(project.dvc("repro", "study@idc-folds").stdout) == []
+    tags = {run.info.run_name: run.data.tags for run in runs(project)}
+    assert tags["cancernet fold 2"]["prefect_flow_run"]

@@ -1,0 +1,27 @@
+"""The same code under other Keras backends, each in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# compiling would take longer than what is compiled
+HASTE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_every_architecture_trains_and_predicts_on(backend: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}: install the `dev` extra" if backend == "jax" else f"{backend} is not installed")
+    environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": HASTE}
+    command = [sys.executable, "-m", "tests.model.on_backend", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"backend: {backend}" in done.stdout

@@ -1,0 +1,81 @@
+"""The fused kernel gives the numbers of Keras' own batch norm and leaves no trace in the saved model."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from histopipe.architectures import build
+from histopipe.training.fusion import FusedBatchNormalization, fused_batch_norms
+
+
+def trained(fused: bool) -> tuple[keras.Model, list[float]]:
+    """A network after four steps of plain descent, and its losses."""
+    keras.utils.set_random_seed(1)
+    network = build("cancernet", image_size=16, dropout=0.0, head_dropout=0.0)
+    generator = np.random.default_rng(0)
+    patches = generator.integers(0, 256, (32, 16, 16, 3), np.uint8)
+    labels = (np.arange(32) % 2).astype(np.float32)[:, None]
+
+    def descend() -> list[float]:
+        network.compile(keras.optimizers.SGD(0.002), "binary_crossentropy", jit_compile=False)
+        return [float(network.train_on_batch(patches, labels)) for _ in range(4)]
+
+    if not fused:
+        return network, descend()
+    with fused_batch_norms(network):
+        return network, descend()
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[tuple[keras.Model, list[float]], tuple[keras.Model, list[float]]]:
+    return trained(fused=False), trained(fused=True)
+
+
+def test_outputs_gradients_and_averages_are_those_of_the_stock_layer() -> None:
+    inputs = keras.random.normal((8, 6, 6, 4), seed=1) * 3 + 1
+    weights = np.random.default_rng(0).normal(size=(8, 6, 6, 4)).astype(np.float32)
+
+    def step(fused: bool) -> list[np.ndarray]:
+        layer = keras.layers.BatchNormalization()
+        network = keras.Sequential([keras.Input((6, 6, 4)), layer])
+        layer.gamma.assign([0.5, 1.0, 2.0, 3.0])
+        network.compile(keras.optimizers.SGD(1.0), lambda truth, found: keras.ops.sum(truth * found**2))
+        with fused_batch_norms(network) if fused else nullcontext():
+            network.train_on_batch(inputs, weights)
+        return [*network.get_weights(), np.asarray(network.predict(inputs, verbose=0))]
+
+    for expected, found in zip(step(fused=False), step(fused=True), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_learns_alike(networks: list[tuple[keras.Model, list[float]]]) -> None:
+    """Rounding differs in the last digit, which a network in its first steps magnifies."""
+    (_, losses), (_, fused_losses) = networks
+    assert losses[-1] < 0.3 * losses[0]
+    np.testing.assert_allclose(fused_losses, losses, rtol=1e-2)
+
+
+def test_the_kernel_is_really_used() -> None:
+    network = build("cancernet", image_size=16)
+    with fused_batch_norms(network):
+        kinds = {type(layer) for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)}
+    assert kinds == {FusedBatchNormalization if keras.backend.backend() == "tensorflow" else next(iter(kinds))}
+
+
+def test_the_saved_model_holds_stock_layers(networks: list[tuple[keras.Model, list[float]]], tmp_path: Path) -> None:
+    _, (fused, _) = networks
+    fused.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        config = archive.read("config.json").decode()
+    assert "Fused" not in config
+    assert json.loads(config)["class_name"] == "Functional"
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    patches = np.random.default_rng(1).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    np.testing.assert_allclose(loaded.predict(patches, verbose=0), fused.predict(patches, verbose=0), atol=1e-6)

@@ -1,0 +1,150 @@
+"""Ranges as suggestions and as recipes, what a study is called, and the recipe that a search writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler
+
+from histopipe.errors import ParamsError
+from histopipe.params import Params, parse_params, read_params
+from histopipe.paths import Workspace
+from histopipe.search.ranges import distributions, own_values, rounded, with_values
+from histopipe.search.study import storage_address, study_name
+from histopipe.search.trial import score
+from histopipe.search.workspace import TrialWorkspace
+from tests.conftest import ROOT
+
+RANGES = {
+    "optimizer.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
+    "model.dropout": {"low": 0.1, "high": 0.5},
+    "batch_size": {"low": 16, "high": 128, "log": True},
+    "early_stopping": {"low": 3, "high": 9},
+    "imbalance": {"choices": ["none", "class_weight"]},
+    "augmentation.vertical_flip": {"choices": [True, False]},
+}
+
+
+def searching(content: dict[str, Any], ranges: Any) -> Params:
+    content["recipes"]["cancernet"]["search"] = ranges
+    return parse_params(content)
+
+
+def test_every_shipped_range_suits_its_recipe() -> None:
+    params = read_params(ROOT / "params.yaml")
+    searched = [name for name, recipe in params.recipes.items() if recipe.search]
+    assert "cancernet" in searched
+    for name in searched:
+        assert set(distributions(name, params.recipe(name))) == set(params.recipe(name).search)
+
+
+def test_ranges_become_distributions_of_the_values_kind(content: dict[str, Any]) -> None:
+    assert distributions("cancernet", searching(content, RANGES).recipe("cancernet")) == {
+        "optimizer.learning_rate": FloatDistribution(0.001, 0.1, log=True),
+        "model.dropout": FloatDistribution(0.1, 0.5),
+        "batch_size": IntDistribution(16, 128, log=True),
+        "early_stopping": IntDistribution(3, 9),
+        "imbalance": CategoricalDistribution(("none", "class_weight")),
+        "augmentation.vertical_flip": CategoricalDistribution((True, False)),
+    }
+
+
+def test_suggested_values_make_a_recipe_and_leave_the_rest(content: dict[str, Any]) -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    recipe = searching(content, RANGES).recipe("cancernet")
+    study = optuna.create_study(sampler=RandomSampler(seed=1))
+    for _ in range(20):
+        values = rounded(study.ask(distributions("cancernet", recipe)).params, recipe)
+        changed = with_values(recipe, values)
+        assert own_values(changed) == own_values(recipe) | values
+        assert 0.001 <= changed.optimizer.learning_rate <= 0.1  # type: ignore[union-attr]
+        assert len(f"{changed.model['dropout']:.9g}") <= len("0.1234")
+
+
+def test_rounding_stays_within_the_range(content: dict[str, Any]) -> None:
+    recipe = searching(content, {"model.dropout": {"low": 0.123449, "high": 0.200051}}).recipe("cancernet")
+    assert rounded({"model.dropout": 0.1234492}, recipe) == {"model.dropout": 0.123449}
+    assert rounded({"model.dropout": 0.15555555}, recipe) == {"model.dropout": 0.1556}
+    assert rounded({"model.dropout": 0.25}, recipe) == {"model.dropout": 0.25}  # the recipe's own is never changed
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ({}, "recipes.cancernet.search is empty: say where to look"),
+        ({"optimizer.learning_rat": {"low": 0.1, "high": 1}}, "did you mean 'optimizer.learning_rate'"),
+        ({"model.dropuot": {"low": 0.1, "high": 0.5}}, "unknown key 'model.dropuot'; did you mean 'model.dropout'"),
+        ({"published.dataset": {"choices": ["idc"]}}, "unknown key 'published.dataset'"),
+        ({"optimizer": {"choices": ["adam"]}}, "unknown key 'optimizer'"),
+        ({"label_smoothing": {"low": 0.0, "high": 1.0}}, "search.label_smoothing: 1.0 can't be: Input should be less"),
+        ({"imbalance": {"choices": ["focal", "weigths"]}}, "search.imbalance: 'weigths' can't be"),
+        ({"batch_size": {"low": 0, "high": 8}}, "search.batch_size: 0 can't be"),
+        ({"epochs": {"low": 1, "high": 8.5}}, "search.epochs: "),
+    ],
+)
+def test_what_cannot_be_searched_is_one_clear_line(content: dict[str, Any], ranges: Any, message: str) -> None:
+    recipe = searching(content, ranges).recipe("cancernet")
+    with pytest.raises(ParamsError, match=message.replace(".", r"\.")) as caught:
+        distributions("cancernet", recipe)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def files(workspace: Workspace) -> Workspace:
+    for path in (workspace.store("idc") / "index.parquet", workspace.split("idc")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"as it was")
+    return workspace
+
+
+def test_changed_data_recipe_or_ranges_start_another_study(files: Workspace, content: dict[str, Any]) -> None:
+    def named() -> str:
+        return study_name("idc", "cancernet", parse_params(content), files)
+
+    names = [named()]
+    assert names[0].startswith("idc-cancernet-")
+    assert named() == names[0]
+    content["recipes"]["cancernet"]["published"]["source"] = "somewhere"
+    content["train"]["parallel"] = 2
+    assert named() == names[0]  # decides nothing
+    content["recipes"]["cancernet"]["batch_size"] = 64
+    names.append(named())
+    content["recipes"]["cancernet"]["search"]["model.dropout"]["low"] = 0.2
+    names.append(named())
+    content["quick"] = None
+    names.append(named())
+    files.split("idc").write_bytes(b"another")
+    names.append(named())
+    (files.store("idc") / "index.parquet").write_bytes(b"another")
+    names.append(named())
+    assert len(set(names)) == 6
+
+
+def test_studies_lie_in_the_checkout_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    experiment = Workspace(tmp_path / ".dvc" / "tmp" / "exps" / "temp1")
+    assert storage_address(experiment) == f"sqlite:///{tmp_path / 'optuna.db'}"
+    monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://studies")
+    assert storage_address(experiment) == "postgresql://studies"
+
+
+def test_a_trial_has_folders_and_a_run_of_its_own(tmp_path: Path) -> None:
+    main, trials = Workspace(tmp_path), [TrialWorkspace(tmp_path, "idc-a-1", number, "parent") for number in (0, 1)]
+    folders = {path for each in (main, *trials) for path in (each.checkpoint("idc", "a"), each.model("idc", "a"))}
+    assert len(folders) == 6
+    assert main.split("idc") == trials[0].split("idc")
+    assert main.run_tags == {}
+    assert trials[1].run_tags["mlflow.parentRunId"] == "parent"
+    assert trials[0].run_tags["variant"] != trials[1].run_tags["variant"]
+
+
+def test_the_score_is_of_the_weights_that_are_kept(content: dict[str, Any]) -> None:
+    recipe = parse_params(content).recipe("cancernet")
+    assert score([0.6, 0.9, 0.8], recipe) == 0.8
+    assert score([0.6, 0.9, 0.8], recipe.model_copy(update={"keep": "best"})) == 0.9
+    assert score([0.6, 0.9, 0.8], recipe.model_copy(update={"keep": "average"})) == 0.8
