@@ -9,13 +9,11 @@ calibration come from validation, the intervals from resampling the test cases.
 
 from __future__ import annotations
 
-import csv
 import statistics
 import sys
 import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -27,40 +25,35 @@ from histopipe.paths import Workspace
 
 ROOT = Path(__file__).parents[1]
 METRICS = ("roc_auc", "balanced_accuracy")
-MALARIA_SIDE = 128  # pixels, as the sample has them
 RANDOM = "random"
 
 
-def measure(archive: Path, dataset: str, weights: Path, seeds: list[int], image_size: int) -> dict[str, Any]:
+def measure(
+    archive: Path, dataset: str, weights: Path, seeds: list[int], image_size: int, workspace: Workspace
+) -> dict[str, Any]:
     """Both sides on one data set with every seed: metrics of the test cases with their intervals."""
     from histopipe.ingest.stage import ingest
 
     found: dict[str, Any] = {"published": {}, RANDOM: {}}
-    with tempfile.TemporaryDirectory() as scratch:
-        workspace = Workspace(Path(scratch))
-        raw = workspace.raw(dataset)
+    raw = workspace.raw(dataset)
+    if not raw.exists():
         raw.mkdir(parents=True)
         (raw / archive.name).symlink_to(archive.resolve())
-        manifest = write_manifest(archive, raw / "manifest.csv") if dataset == "malaria" else None
-        ingest(dataset, recipe_with(dataset, RANDOM, seeds[0], image_size, manifest), workspace)
-        for seed in seeds:
-            for side, asked in (("published", str(weights.resolve())), (RANDOM, RANDOM)):
-                params = recipe_with(dataset, asked, seed, image_size, manifest)
-                found[side][seed] = fitted_and_graded(dataset, params, workspace)
-                print(
-                    f"{dataset} {image_size} px, seed {seed}, {side}: {found[side][seed]}", file=sys.stderr, flush=True
-                )
+        ingest(dataset, recipe_with(dataset, RANDOM, seeds[0], image_size), workspace)
+    for seed in seeds:
+        for side, asked in (("published", str(weights.resolve())), (RANDOM, RANDOM)):
+            params = recipe_with(dataset, asked, seed, image_size)
+            found[side][seed] = fitted_and_graded(dataset, params, workspace)
+            print(f"{dataset} {image_size} px, seed {seed}, {side}: {found[side][seed]}", file=sys.stderr, flush=True)
     return found | {"error_ratio": error_ratio(found)}
 
 
-def recipe_with(dataset: str, weights: str, seed: int, image_size: int, manifest: Path | None) -> Params:
+def recipe_with(dataset: str, weights: str, seed: int, image_size: int) -> Params:
     """The checkout's parameters with one data set, uncapped, and the recipe's weights, seed and image size."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content |= {"datasets": [dataset], "architectures": ["features"], "seed": seed, "quick": None}
     content["recipes"]["features"]["weights"] = weights
     content["recipes"]["features"]["model"]["image_size"] = image_size
-    if manifest:
-        content[dataset] = {"manifest": str(manifest), "patch_size": [MALARIA_SIDE, MALARIA_SIDE]}
     return parse_params(content)
 
 
@@ -96,24 +89,6 @@ def error_ratio(found: Mapping[str, Any]) -> float:
     return round(missing[RANDOM] / missing["published"], 3)
 
 
-def write_manifest(archive: Path, path: Path) -> Path:
-    """The malaria sample as a data set of one's own: patient from the file's name, label from its folder."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("file", "case_id", "label"))
-        writer.writerows(_malaria_rows(archive))
-    return path
-
-
-def _malaria_rows(archive: Path) -> Iterator[tuple[str, str, int]]:
-    with zipfile.ZipFile(archive) as content:
-        for name in content.namelist():
-            file = PurePosixPath(name)
-            if file.suffix == ".png":
-                patient = file.name.lower().split("thin")[0].rstrip("_").upper()
-                yield name, patient, int(file.parent.name == "Parasitized")
-
-
 @click.command()
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
 @click.option("--idc", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -123,12 +98,14 @@ def _malaria_rows(archive: Path) -> Iterator[tuple[str, str, int]]:
 def main(weights: Path, idc: Path | None, malaria: Path | None, seeds: int, image_size: tuple[int, ...]) -> None:
     """Compare both kinds of features; the last line is JSON and holds `ratio`."""
     archives = {"idc": idc, "malaria": malaria}
-    found = {
-        f"{dataset} {side} px": measure(archive, dataset, weights, list(range(1, seeds + 1)), side)
-        for dataset, archive in archives.items()
-        if archive
-        for side in image_size
-    }
+    with tempfile.TemporaryDirectory() as scratch:  # one for all: MLflow keeps its database open
+        workspace = Workspace(Path(scratch))
+        found = {
+            f"{dataset} {side} px": measure(archive, dataset, weights, list(range(1, seeds + 1)), side, workspace)
+            for dataset, archive in archives.items()
+            if archive
+            for side in image_size
+        }
     ratio = statistics.mean(each["error_ratio"] for each in found.values()) if found else None
     report("pretrained", ratio=ratio, seeds=seeds, results=found)
 

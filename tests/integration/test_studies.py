@@ -45,18 +45,19 @@ def runs(project: Checkout) -> list[Any]:
 def test_folds_and_seeds_are_trained_and_summed_up(checkout: Make) -> None:
     project = checkout(studies=STUDIES, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
     done = project.dvc("repro", "study")
-    assert stages_run(done.stdout)[4:] == [
+    ran = stages_run(done.stdout)
+    assert {stage for stage in ran if stage.split("@")[0] in ("train", "evaluate", "fold", "seed", "study")} == {
         "fold@idc-cancernet-0", "fold@idc-cancernet-1", "fold@idc-cancernet-2", "study@idc-folds",
         "seed@idc-cancernet-1", "study@idc-seeds",
-    ]  # fmt: skip
+    }  # fmt: skip
     check_folds(project)
     check_seed(project)
     check_summaries(project)
     check_runs(project)
     assert stages_run(project.dvc("repro", "study").stdout) == []
-    project.change(split={"scheme": "canonical", "unlisted": "train"}, studies={"seeds": [], "summaries": ["folds"]})
-    status = read_status(project)
-    assert not [stage for stage in status if stage.startswith("fold@")]  # folds are the same under every scheme
+    project.change(split={"scheme": "kfold"})
+    project.dvc("repro", "split")
+    assert not [stage for stage in read_status(project) if stage.startswith("fold@")]  # the same under every scheme
 
 
 def read_status(project: Checkout) -> dict[str, Any]:

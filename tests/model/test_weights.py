@@ -35,9 +35,9 @@ from tests.conftest import ROOT, idc_members, write_zip
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
 
 
-def starting(content: dict[str, Any], name: str, weights: str, **quick: Any) -> Params:
+def starting(content: dict[str, Any], name: str, asked: str, **quick: Any) -> Params:
     content["quick"] = quick or None
-    content["recipes"][name]["weights"] = weights
+    content["recipes"][name]["weights"] = asked
     return parse_params(content)
 
 
@@ -62,8 +62,7 @@ def served(workspace: Workspace, network: keras.Model) -> str:
 
 
 def test_random_weights_are_a_record_and_nothing_else(workspace: Workspace, content: dict[str, Any]) -> None:
-    params = parse_params(content)
-    assert params.recipe("densenet201").weights == "imagenet"  # and the cap of `quick`, as shipped, is random
+    params = starting(content, "densenet201", "imagenet", weights="random")
     record = fetch_weights("densenet201", params, workspace)
     assert [path.name for path in workspace.weights("densenet201").iterdir()] == ["weights.json"]
     assert (record.asked, record.architecture, record.file) == ("random", "densenet201", None)
