@@ -22,7 +22,7 @@ from histopipe.training.devices import choose_devices
 from histopipe.training.loop import build_training
 from histopipe.training.plan import plan_training
 from tests.conftest import ROOT, idc_members, write_zip
-from tests.model.test_architectures import TINY, patches
+from tests.model.test_architectures import SMALL_IMAGE, TINY, patches
 
 
 def main(folder: Path) -> None:
@@ -43,7 +43,7 @@ def small_params() -> Params:
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     recipe = content["recipes"]["cancernet"]
     content["recipes"] = {
-        name: recipe | {"model": {"image_size": 16} | TINY.get(name, {})} for name in list_architectures()
+        name: recipe | {"model": {"image_size": SMALL_IMAGE} | TINY.get(name, {})} for name in list_architectures()
     }
     content["quick"] = {"max_epochs": 1}
     return parse_params(content)

@@ -16,7 +16,9 @@ from histopipe.errors import ArchitectureError
 # What makes a network cheap enough for one core, on top of a small image; the builders' own sizes elsewhere.
 TINY: dict[str, dict[str, Any]] = {
     "cancernet": {"image_size": 48},
+    "densenet201": {"dropout": 0.0},
     "resnet": {"image_size": 16},
+    "transfer": {"dropout": 0.0},
     "wide_resnet": {"width": 1},
 }
 SMALL_IMAGE = 32  # pixels
