@@ -10,18 +10,34 @@ from pathlib import Path
 
 import pytest
 
+from histopipe.architectures import list_architectures
 from tests.conftest import ROOT
 
 # compiling would take longer than what is compiled
 HASTE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_every_architecture_trains_and_predicts_on(backend: str, tmp_path: Path) -> None:
+DEEP = "densenet201"  # XLA takes minutes over its 700 layers
+
+
+def works_on(backend: str, folder: Path, names: list[str]) -> None:
+    """Run the checks of `on_backend.py`; skips where the backend isn't installed."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}: install the `dev` extra" if backend == "jax" else f"{backend} is not installed")
     environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": HASTE}
-    command = [sys.executable, "-m", "tests.model.on_backend", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.model.on_backend", str(folder), *names]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"backend: {backend}" in done.stdout
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_every_architecture_trains_and_predicts_on(backend: str, tmp_path: Path) -> None:
+    works_on(backend, tmp_path, [name for name in list_architectures() if name != DEEP])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_deepest_architecture_trains_and_predicts_on(backend: str, tmp_path: Path) -> None:
+    works_on(backend, tmp_path, [DEEP])

@@ -192,7 +192,7 @@ def test_a_wrong_command_line_ends_with_two(
 
 def test_stages_are_named_as_dvc_names_them() -> None:
     assert stage_name("fold", "idc", "cancernet", "3") == "fold@idc-cancernet-3"
-    assert stage_name("study", "idc", variant="folds") == "study@idc-folds"
+    assert stage_name("study", "idc", "folds") == "study@idc-folds"
 
 
 def test_a_variant_leaves_the_main_run_alone(workspace: Workspace) -> None:
