@@ -16,12 +16,11 @@ from histopipe.errors import ArchitectureError
 # What makes a network cheap enough for one core, on top of a small image; the builders' own sizes elsewhere.
 TINY: dict[str, dict[str, Any]] = {
     "cancernet": {"image_size": 48},
-    "densenet201": {"dropout": 0.0},
     "resnet": {"image_size": 16},
-    "transfer": {"dropout": 0.0},
     "wide_resnet": {"width": 1},
 }
 SMALL_IMAGE = 32  # pixels
+FITTED = {"features"}  # learn by a classifier on a frozen backbone: tests/model/test_features.py
 
 every_architecture = pytest.mark.parametrize("name", list_architectures())
 
@@ -77,13 +76,10 @@ def test_predict_call_and_saved_file_agree(name: str, tmp_path: Path) -> None:
 @every_architecture
 def test_training_reaches_every_weight_and_learns_a_few_patches_by_heart(name: str) -> None:
     """No weight is left out of the graph or frozen by accident; a branch that starts at zero needs a second step."""
-    import keras
-
     network = tiny(name)
     before = [np.array(variable) for variable in network.trainable_variables]
     batch, labels = patches(32), (np.arange(32) % 2).astype("float32")[:, None]
-    rate = 0.1 if name == "features" else 0.001  # a linear classifier alone, elsewhere fitted by scikit-learn
-    network.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["binary_crossentropy"])
+    network.compile("adam", "binary_crossentropy", metrics=["binary_crossentropy"])
 
     def step() -> float:
         network.reset_metrics()
@@ -92,7 +88,8 @@ def test_training_reaches_every_weight_and_learns_a_few_patches_by_heart(name: s
     first, _ = step(), step()
     for variable, old in zip(network.trainable_variables, before, strict=True):
         assert (np.array(variable) != old).any(), variable.path
-    assert any(step() < 0.35 * first for _ in range(38))  # the deep ones take a second a step: no more than needed
+    if name not in FITTED:
+        assert any(step() < 0.35 * first for _ in range(38))  # the deep ones take a second a step: no more than needed
 
 
 def separable(a: int, b: int) -> int:
