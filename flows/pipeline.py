@@ -6,19 +6,17 @@ to that server, otherwise to a temporary one.
 
 from __future__ import annotations
 
-import sys
-
 import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
 
-from histopipe.errors import HistopipeError, ParamsError
+from flows.command import one_line_errors
+from histopipe.errors import ParamsError
 from histopipe.params import read_params
 from histopipe.paths import Workspace
 from tasks.data import fetch, ingest, locate, split
 from tasks.evaluation import compare, evaluate
 from tasks.parallel import SideBySide
-from tasks.reproduction import BadInput, StageFailed
 from tasks.training import train, weights
 
 
@@ -75,14 +73,11 @@ def chosen(wanted: list[str] | None, known: tuple[str, ...], what: str) -> list[
 @click.option("--architectures", "-a", multiple=True, help="Repeat for several; all of params.yaml by default.")
 def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
     """Run the pipeline as a Prefect flow."""
-    try:
+    with one_line_errors():
         params = read_params(Workspace.around().params)
         chosen(list(datasets), params.datasets, "data set")
         chosen(list(architectures), params.architectures, "architecture")
         pipeline(list(datasets) or None, list(architectures) or None)
-    except (HistopipeError, StageFailed) as problem:
-        click.echo(f"histopipe: {problem}", err=True)
-        sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)
 
 
 if __name__ == "__main__":

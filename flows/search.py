@@ -5,18 +5,15 @@ Run it with `python -m flows.search idc cancernet --trials 20`; killed, the same
 
 from __future__ import annotations
 
-import sys
-
 import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
 
-from histopipe.errors import HistopipeError
+from flows.command import one_line_errors
 from histopipe.params import read_params, require_name
 from histopipe.paths import Workspace
 from histopipe.search.stage import missing_trials
 from tasks.parallel import SideBySide
-from tasks.reproduction import BadInput, StageFailed
 from tasks.search import conclude, trial
 
 
@@ -57,15 +54,12 @@ def missing(dataset: str, architecture: str, trials: int) -> int:
 @click.option("--name", help="Of the best trial's recipe; A_tuned by default.")
 def main(dataset: str, architecture: str, trials: int, name: str | None) -> None:
     """Run a search as a Prefect flow."""
-    try:
+    with one_line_errors():
         for what, given in (("data set", dataset), ("architecture", architecture), ("recipe", name)):
             if given:
                 require_name(what, given)
         missing(dataset, architecture, trials)
         search(dataset, architecture, trials, name)
-    except (HistopipeError, StageFailed) as problem:
-        click.echo(f"histopipe: {problem}", err=True)
-        sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,16 @@ Run it with `python -m flows.studies --folds --seeds`; see docs/studies.md.
 
 from __future__ import annotations
 
-import sys
-
 import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
 
+from flows.command import one_line_errors
 from flows.pipeline import chosen, prepare
-from histopipe.errors import HistopipeError, ParamsError
+from histopipe.errors import ParamsError
 from histopipe.params import Params, read_params
 from histopipe.paths import Workspace
 from tasks.parallel import SideBySide
-from tasks.reproduction import BadInput, StageFailed
 from tasks.studies import study, variant
 
 
@@ -66,14 +64,11 @@ def asked(names: list[str] | None, params: Params) -> list[str]:
 @click.option("--datasets", "-d", multiple=True, help="Repeat for several; all of params.yaml by default.")
 def main(names: tuple[str, ...], datasets: tuple[str, ...]) -> None:
     """Run the variants as a Prefect flow; without --folds and --seeds, all that studies.summaries lists."""
-    try:
+    with one_line_errors():
         params = read_params(Workspace.around().params)
         asked(list(names), params)
         chosen(list(datasets), params.datasets, "data set")
         studies(list(names) or None, list(datasets) or None)
-    except (HistopipeError, StageFailed) as problem:
-        click.echo(f"histopipe: {problem}", err=True)
-        sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def as_markdown(content: dict[str, Any]) -> str:
     header = ["", "architecture", *COLUMNS.values(), "threshold", "cases", "patches", "AUC on validation"]
     rule = ["--:", ":--", *[":--"] * len(COLUMNS), "--:", "--:", "--:", "--:"]
     lines = [header, rule, *map(_cells, content["ranking"])]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    table = markdown_table(lines)
     title = f"# {content['dataset']}: comparison on the test split"
     return "\n\n".join([title, table, *_published_table(content), _footnotes(content)]) + "\n"
 
@@ -142,7 +142,12 @@ def _published_table(content: dict[str, Any]) -> list[str]:
     if not lines:
         return []
     header = ["architecture", "metric", "published", "published split", "here, by case"]
-    return ["\n".join("| " + " | ".join(cells) + " |" for cells in [header, [":--"] * len(header), *lines])]
+    return [markdown_table([header, [":--"] * len(header), *lines])]
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the heading and its rule first, as a Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def _cells(row: Row) -> list[str]:
@@ -222,8 +227,13 @@ def _draw_panel(axes: Axes, ranking: Sequence[Row], metric: str) -> None:
                 ha="center",
                 fontsize=8.5,
             )
+    finish_panel(axes, ranking, -0.65)
+
+
+def finish_panel(axes: Axes, ranking: Sequence[Row], top: float) -> None:
+    """Name the architectures down the side, the first at 0 on top, with a light grid; `top` leaves room for a label."""
     axes.set_yticks(range(len(ranking)), [row["architecture"] + marks(row).replace("\\", "") for row in ranking])
-    axes.set_ylim(len(ranking) - 0.5, -0.65)
+    axes.set_ylim(len(ranking) - 0.5, top)
     axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="x", color="#EEEEEE", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from histopipe.comparison import COLUMNS, DRAWN_COLUMNS, marks
+from histopipe.comparison import COLUMNS, DRAWN_COLUMNS, finish_panel
 from histopipe.evaluation.figures import CURVE, MARK, new_figure
 from histopipe.studies.table import extent
 
@@ -30,7 +30,8 @@ def draw_study(content: Row) -> Figure:
     for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
         for place, row in enumerate(ranking):
             _draw_row(axes, row, metric, place)
-        _finish(axes, ranking, title)
+        finish_panel(axes, ranking, -0.75)
+        axes.set_title(title, fontsize=10.5, loc="left")
     about = f"{content['dataset']}, {extent(content)}; positive class {content['positive_class']}"
     figure.suptitle(
         f"{about}\n{LEGEND[content['study']]}",
@@ -64,14 +65,3 @@ def _bar(row: Row, metric: str) -> tuple[float, float, float] | None:
         return mean["value"], mean["low"], mean["high"]
     deviation = found["sd"] or 0.0
     return found["mean"], max(0.0, found["mean"] - deviation), min(1.0, found["mean"] + deviation)
-
-
-def _finish(axes: Axes, ranking: list[Row], title: str) -> None:
-    axes.set_title(title, fontsize=10.5, loc="left")
-    axes.set_yticks(range(len(ranking)), [row["architecture"] + marks(row).replace("\\", "") for row in ranking])
-    axes.set_ylim(len(ranking) - 0.5, -0.75)
-    axes.locator_params(axis="x", nbins=4)
-    axes.grid(axis="x", color="#EEEEEE", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)

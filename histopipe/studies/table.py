@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from histopipe.comparison import COLUMNS, marks
+from histopipe.comparison import COLUMNS, markdown_table, marks
 from histopipe.evaluation.figures import with_interval
 
 Row = dict[str, Any]
@@ -51,8 +51,7 @@ def extent(content: Row) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, [":--"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return markdown_table([header, [":--"] * len(header), *rows])
 
 
 def _mean_cells(row: Row, study: str) -> list[str]:

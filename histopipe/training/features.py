@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 
 from histopipe.architectures import build
 from histopipe.architectures.backbones import build_backbone, candidate_layers
@@ -26,8 +26,10 @@ from histopipe.errors import TrainingError
 from histopipe.sampling import balanced_weights
 from histopipe.training.checkpoint import Progress, save_checkpoint
 from histopipe.training.linear import Unit, fit, folded
+from histopipe.training.optimization import best_epoch
 from histopipe.training.plan import Training
 from histopipe.training.pooled_features import PooledFeatures
+from histopipe.training.scores import validation_metrics
 from histopipe.training.start import load_start
 
 if TYPE_CHECKING:
@@ -74,16 +76,11 @@ def fit_classifier(training: Training, progress: Progress, after_epoch: Callable
         save_checkpoint(training.checkpoints, progress, [])
         after_epoch(progress)
         began = time.perf_counter()
-    chosen = fitting.candidates[best_row(progress.history)]
+    chosen = fitting.candidates[best_epoch(progress.history) - 1]
     progress.notes["classifier"] = {**asdict(chosen), "name": fitting.classifier.name, "layers": list(fitting.layers)}
     network = fitting.network(chosen)
     fitting.features.discard()
     return network
-
-
-def best_row(history: list[dict[str, float]]) -> int:
-    """Which row of a history has the highest validation AUC; of equals the first."""
-    return int(np.argmax([row["validation/roc_auc"] for row in history]))
 
 
 class Fitting:
@@ -125,7 +122,7 @@ class Fitting:
         row = {
             "epoch": number + 1,
             "train/loss": self._weighted_loss(labels[:count], logits[:count]),
-            **_validation_scores(labels[count:], logits[count:]),
+            **validation_metrics(labels[count:], logits[count:]),
             "layer": self.layers.index(candidate.layer) + 1,
             "c": candidate.c,
         }
@@ -158,14 +155,6 @@ class Fitting:
         weights = np.where(labels > 0, positive, negative)
         # summed over patches and divided by their number, as Keras does
         return float(log_loss(labels, expit(logits), sample_weight=weights) * weights.mean())
-
-
-def _validation_scores(labels: Labels, logits: NDArray[np.float64]) -> dict[str, float]:
-    return {
-        "validation/loss": float(log_loss(labels, expit(logits), labels=[0, 1])),
-        "validation/roc_auc": float(roc_auc_score(labels, logits)),
-        "validation/accuracy": float(((logits >= 0) == labels).mean()),
-    }
 
 
 def _require_fitting(training: Training) -> None:

@@ -32,6 +32,7 @@ from histopipe.training.devices import Devices, choose_devices, number
 from histopipe.training.fusion import fused_batch_norms
 from histopipe.training.optimization import best_epoch, build_loss, build_optimizer, has_stopped, plateau_rate
 from histopipe.training.plan import Training
+from histopipe.training.scores import validation_metrics
 from histopipe.training.start import load_start
 
 if TYPE_CHECKING:
@@ -189,18 +190,11 @@ def validation_scores(training: Training, logits: keras.Model) -> dict[str, floa
     Raises:
         TrainingError: a prediction is no longer a number.
     """
-    from scipy.special import expit
-    from sklearn.metrics import log_loss, roc_auc_score
-
     labels = training.store.index["label"].to_numpy()[training.validation_rows]
     values = predict_logits(logits, training.store, training.validation_rows)
     if not np.isfinite(values).all():
         raise TrainingError(f"{training.title}: predictions are no longer numbers: lower the recipe's learning rate")
-    return {
-        "validation/loss": float(log_loss(labels, expit(values), labels=[0, 1])),
-        "validation/roc_auc": float(roc_auc_score(labels, values)),
-        "validation/accuracy": float(((values >= 0) == labels).mean()),
-    }
+    return validation_metrics(labels, values)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from histopipe import tracking
@@ -18,6 +17,7 @@ from histopipe.store import INDEX_FILE, PatchStore, Rows
 from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
 from histopipe.training.devices import choose_devices, prepare_devices
+from histopipe.training.optimization import best_epoch
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest
 
@@ -149,7 +149,6 @@ def _record(
     training: Training, params: Params, workspace: Workspace, progress: Progress, network: keras.Model
 ) -> dict[str, Any]:
     """What later stages need to know of the training."""
-    scores = [row["validation/roc_auc"] for row in progress.history]
     return {
         "run_id": progress.run_id,
         "experiment": tracking.experiment_name(training.dataset),
@@ -163,7 +162,7 @@ def _record(
         "leaky": training.leaky,
         **progress.notes,
         "epochs": len(progress.history),
-        "best_epoch": int(np.argmax(scores)) + 1,
+        "best_epoch": best_epoch(progress.history),
         "train_cases": _cases(training.store, training.train_rows),
         "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one
     }
