@@ -113,7 +113,7 @@ def tutorial_network() -> Any:
     x = layers.BatchNormalization()(layers.Dense(256, activation="relu")(layers.Flatten()(x)))
     network = keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.Dropout(0.5)(x)))
     rate = keras.optimizers.schedules.InverseTimeDecay(0.01, decay_steps=1, decay_rate=0.01 / TUTORIAL_EPOCHS)
-    network.compile(keras.optimizers.Adagrad(rate), "binary_crossentropy", metrics=["accuracy"])
+    network.compile(keras.optimizers.Adagrad(rate), "binary_crossentropy", metrics=["accuracy"], jit_compile=False)
     return network
 
 
