@@ -3,7 +3,7 @@
 For every seed the cases are divided anew and every recipe is trained and evaluated by the pipeline's own stages. In the
 same run, on the same training patches, the tutorial's way is timed: CancerNet by `model.fit` from Keras' directory
 generator, of which a few epochs are run and the rest reckoned. The ratio is the seconds of the tutorial's 40 epochs
-over those of the last recipe named.
+over those of the last recipe named. What a killed run has finished is kept in `--folder` and not done again.
 
     python -m benchmarks.recipes --source ../shared/data/idc-sample.zip --seed 1 --seed 2 --seed 3
 """
@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,24 @@ def run_stage(folder: Path, *arguments: str) -> float:
         [sys.executable, "-m", "histopipe", *arguments], cwd=folder, env=environment, check=True, stdout=sys.stderr
     )
     return round(time.perf_counter() - began, 1)
+
+
+def remembered(folder: Path, name: str, settings: object, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `measure` returns, from an earlier run's file where that was measured with the same settings."""
+    path = folder / "measured" / f"{name}.json"
+    settings = json.loads(json.dumps(settings))
+    if path.exists() and (earlier := json.loads(path.read_text(encoding="utf-8")))["settings"] == settings:
+        return dict(earlier["found"])
+    found = measure()
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"settings": settings, "found": found}), encoding="utf-8")
+    return found
+
+
+def settings_of(folder: Path, recipe: str) -> list[Any]:
+    """What the result of a training follows from, beside the code."""
+    content = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    return [content["recipes"][recipe], content["train"], content["quick"]]
 
 
 def trained(folder: Path, dataset: str, recipe: str) -> dict[str, Any]:
@@ -143,18 +163,24 @@ def one_seed(folder: Path, dataset: str, recipes: tuple[str, ...], epochs: int) 
     """The tutorial's loop timed, then every recipe."""
     found: dict[str, Any] = {}
     if epochs:
-        command = [sys.executable, "-m", "benchmarks.recipes", "--side", str(folder), "--dataset", dataset]
-        answer = subprocess.run(
-            [*command, "--sampled-epochs", str(epochs)], cwd=ROOT, check=True, capture_output=True, text=True
-        )
-        timed = json.loads(answer.stdout.splitlines()[-1])
-        total = timed["first"] + (TUTORIAL_EPOCHS - 1) * timed["epoch"]
-        found["tutorial"] = {"seconds": round(total, 1), "sampled_epochs": epochs, "epoch": round(timed["epoch"], 2)}
+        found["tutorial"] = remembered(folder, "tutorial", epochs, lambda: tutorial_seconds(folder, dataset, epochs))
         print(json.dumps(found), file=sys.stderr, flush=True)
     for recipe in recipes:
-        found[recipe] = trained(folder, dataset, recipe)
+        settings = settings_of(folder, recipe)
+        found[recipe] = remembered(folder, recipe, settings, partial(trained, folder, dataset, recipe))
         print(json.dumps({recipe: found[recipe]}), file=sys.stderr, flush=True)
     return found
+
+
+def tutorial_seconds(folder: Path, dataset: str, epochs: int) -> dict[str, Any]:
+    """The tutorial's 40 epochs, reckoned from a few of them run in a process of their own."""
+    command = [sys.executable, "-m", "benchmarks.recipes", "--side", str(folder), "--dataset", dataset]
+    answer = subprocess.run(
+        [*command, "--sampled-epochs", str(epochs)], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    timed = json.loads(answer.stdout.splitlines()[-1])
+    total = timed["first"] + (TUTORIAL_EPOCHS - 1) * timed["epoch"]
+    return {"seconds": round(total, 1), "sampled_epochs": epochs, "epoch": round(timed["epoch"], 2)}
 
 
 @click.command()
