@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from histopipe.comparison import COLUMNS, DRAWN_COLUMNS, finish_panel
+from histopipe.comparison.figure import DRAWN_COLUMNS, finish_panel
+from histopipe.comparison.table import COLUMNS
 from histopipe.evaluation.figures import CURVE, MARK, new_figure
 from histopipe.studies.table import extent
 

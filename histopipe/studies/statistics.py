@@ -25,9 +25,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
-from histopipe.evaluation.intervals import LEVEL, Measured, draw_cases, informative_cases, measured
+from histopipe.evaluation.differences import difference
+from histopipe.evaluation.intervals import Measured, draw_cases, informative_cases, measured
 from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, measure, measure_resamples
 
 Folds = Sequence[Predictions]
@@ -66,32 +66,15 @@ def degrees(folds: Folds, metric: str) -> int:
 
 
 def fold_differences(first: Folds, second: Folds, resamples: int, seed: int) -> dict[str, Measured]:
-    """Each metric's mean difference, first less second, with its interval; both tested on the same folds."""
+    """Each metric's mean difference, first less second, with interval and p-value; both tested on the same folds."""
     one, other = resampled_means(first, resamples, seed), resampled_means(second, resamples, seed)
     ones, others = mean_metrics(first), mean_metrics(second)
     return {
-        name: _difference(
+        name: difference(
             ones[name] - others[name], one[name] - other[name], min(degrees(first, name), degrees(second, name))
         )
         for name in METRICS
     }
-
-
-def _difference(value: float, resampled: Numbers, freedom: int) -> Measured:
-    """A difference of two shares with its interval, which is symmetric and ends at -1 and 1."""
-    if np.isnan(value):
-        return {"value": None, "low": None, "high": None}
-    reach = _reach(resampled[~np.isnan(resampled)], freedom)
-    return {"value": float(value), "low": max(-1.0, value - reach), "high": min(1.0, value + reach)}
-
-
-def _reach(resampled: Numbers, freedom: int) -> float:
-    if freedom < 1 or len(resampled) < 2:
-        return 2.0  # nothing is known of the spread
-    error = float(np.std(resampled, ddof=1))
-    if error < 1e-12:  # no resample differs: as far as a share never seen to miss may be from 1, see `intervals`
-        return float(1 - ((1 - LEVEL) / 2) ** (1 / (freedom + 1)))
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
 
 
 def spread(values: Sequence[float | None]) -> Measured:

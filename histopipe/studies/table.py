@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from histopipe.comparison import COLUMNS, markdown_table, marks
+from histopipe.comparison.table import COLUMNS, markdown_table, marks
 from histopipe.evaluation.figures import with_interval
 
 Row = dict[str, Any]

@@ -10,9 +10,9 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from histopipe.combination import ENSEMBLE, ONE_VIEW, combined_rows, ensemble_logits
+from histopipe.comparison.combination import ENSEMBLE, ONE_VIEW, combined, ensemble_logits
+from histopipe.comparison.evaluations import Evaluated
 from histopipe.params import Params
-from histopipe.paths import Workspace
 
 ROWS = {"positive_class": "IDC", "quick": None, "leaky": False}
 
@@ -33,11 +33,13 @@ def predictions(seed: int, noise: float) -> pd.DataFrame:
     )
 
 
-def write(workspace: Workspace, name: str, table: pd.DataFrame) -> dict[str, Any]:
-    folder = workspace.evaluation("idc", name)
-    folder.mkdir(parents=True)
-    table.to_parquet(folder / "predictions.parquet", index=False)
-    return {"architecture": name, **ROWS}
+def evaluated(name: str, table: pd.DataFrame, **marks: Any) -> Evaluated:
+    return Evaluated({"architecture": name, **ROWS, **marks}, table)
+
+
+def only_row(models: list[Evaluated], params: Params) -> dict[str, Any]:
+    (found,) = combined(models, params)
+    return found.row
 
 
 def test_the_ensemble_is_the_mean_of_log_odds_whatever_the_order_of_patches() -> None:
@@ -48,10 +50,9 @@ def test_the_ensemble_is_the_mean_of_log_odds_whatever_the_order_of_patches() ->
     assert list(mixed["file"]) == list(one["file"])
 
 
-def test_independent_errors_average_out(workspace: Workspace, params: Params) -> None:
+def test_independent_errors_average_out(params: Params) -> None:
     tables = [predictions(seed, 2.0) for seed in range(4)]
-    rows = [write(workspace, f"network{number}", table) for number, table in enumerate(tables)]
-    (row,) = combined_rows("idc", rows, params, workspace)
+    row = only_row([evaluated(f"network{number}", table) for number, table in enumerate(tables)], params)
     tests = [table[table["split"] == "test"] for table in tables]
     single = max(roc_auc_score(test["label"], test["probability"]) for test in tests)
     assert row["architecture"] == ENSEMBLE
@@ -61,26 +62,23 @@ def test_independent_errors_average_out(workspace: Workspace, params: Params) ->
     assert 0 < row["threshold"] < 1
 
 
-def test_a_network_without_its_averaging_is_a_row_of_its_own(workspace: Workspace, params: Params) -> None:
+def test_a_network_without_its_averaging_is_a_row_of_its_own(params: Params) -> None:
     table = predictions(1, 1.0).assign(one_view=predictions(5, 3.0)["probability"])
-    rows = [write(workspace, "averaged", table)]
-    (row,) = combined_rows("idc", rows, params, workspace)
+    row = only_row([evaluated("averaged", table)], params)
     test = table[table["split"] == "test"]
     assert row["architecture"] == "averaged" + ONE_VIEW
     assert row["test"]["roc_auc"]["value"] == pytest.approx(roc_auc_score(test["label"], test["one_view"]))
 
 
-def test_sure_predictions_have_finite_log_odds(workspace: Workspace, params: Params) -> None:
+def test_sure_predictions_have_finite_log_odds(params: Params) -> None:
     table = predictions(1, 1.0)
     table.loc[table["probability"] > 0.9, "probability"] = 1.0
-    rows = [write(workspace, name, table) for name in ("one", "two")]
-    (row,) = combined_rows("idc", rows, params, workspace)
+    row = only_row([evaluated(name, table) for name in ("one", "two")], params)
     assert row["test"]["brier"]["value"] < 0.25
 
 
-def test_marks_of_any_member_mark_the_ensemble(workspace: Workspace, params: Params) -> None:
-    capped = write(workspace, "capped", predictions(1, 1.0)) | {"quick": {"max_epochs": 3}}
-    rows = [write(workspace, "full", predictions(2, 1.0)), capped]
-    (row,) = combined_rows("idc", rows, params, workspace)
+def test_marks_of_any_member_mark_the_ensemble(params: Params) -> None:
+    capped = evaluated("capped", predictions(1, 1.0), quick={"max_epochs": 3})
+    row = only_row([evaluated("full", predictions(2, 1.0)), capped], params)
     assert row["quick"] == {"max_epochs": 3}
     assert row["leaky"] is None

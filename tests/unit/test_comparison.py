@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from scipy.special import expit
 
 from histopipe.comparison import compare
 from histopipe.errors import EvaluationError
@@ -52,6 +55,18 @@ def write_evaluation(workspace: Workspace, name: str, roc_auc: float, made_with:
     folder = workspace.evaluation("idc", name)
     folder.mkdir(parents=True)
     write_json(folder / "metrics.json", content | more)
+    write_predictions(folder, strength=roc_auc)
+
+
+def write_predictions(folder: Path, strength: float) -> None:
+    """Predictions of 12 cases, half of them tested; the numbers of `metrics.json` needn't follow from them."""
+    labels = np.tile([0, 1, 0, 0, 1], 48)
+    probability = expit(4 * strength * (labels - 0.5) + np.random.default_rng(1).normal(size=240))
+    cases = np.repeat([f"C{number:02}" for number in range(12)], 20)
+    table = pd.DataFrame({"file": [f"{number}.png" for number in range(240)], "case_id": cases, "label": labels})
+    table["split"] = np.where(cases < "C06", "validation", "test")
+    table["probability"], table["decision"] = probability, (probability > 0.5).astype(int)
+    table.to_parquet(folder / "predictions.parquet", index=False)
 
 
 def test_the_best_area_under_the_curve_comes_first(workspace: Workspace) -> None:
@@ -59,13 +74,25 @@ def test_the_best_area_under_the_curve_comes_first(workspace: Workspace) -> None
     write_evaluation(workspace, "first", 0.80, two)
     write_evaluation(workspace, "second", 0.90, two)
     content = compare("idc", two, workspace)
-    assert [(row["rank"], row["architecture"]) for row in content["ranking"]] == [(1, "second"), (2, "first")]
+    assert [row["architecture"] for row in content["ranking"] if "members" not in row] == ["second", "first"]
     assert content == json.loads((workspace.report("idc") / "comparison.json").read_text())
     table = (workspace.report("idc") / "comparison.md").read_text()
-    assert "| 1 | second | 0.900 [0.800, 0.950] |" in table
+    assert "| second | 0.900 [0.800, 0.950] |" in table
     assert "Positive class: IDC" in table
-    with Image.open(workspace.report("idc") / "comparison.png") as picture:
-        assert picture.width > 800
+    for name in ("comparison.png", "pairs.png"):
+        with Image.open(workspace.report("idc") / name) as picture:
+            assert picture.width > 800
+
+
+def test_every_two_models_are_compared_case_by_case(workspace: Workspace) -> None:
+    two = params("first", "second")
+    write_evaluation(workspace, "first", 0.80, two)
+    write_evaluation(workspace, "second", 0.90, two)
+    content = compare("idc", two, workspace)
+    assert len(content["pairs"]) == 3  # with the ensemble
+    table = (workspace.report("idc") / "comparison.md").read_text()
+    assert table.count("separable |") == 3
+    assert "Holm's correction for the 3 pairs" in table
 
 
 def test_one_architecture_is_enough(workspace: Workspace) -> None:

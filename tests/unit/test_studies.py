@@ -298,7 +298,12 @@ def test_a_fold_of_one_case_tells_no_spread() -> None:
     single = Predictions.of([1, 0, 1], [0.9, 0.8, 0.3], [1, 1, 0], ["A"] * 3)
     found = fold_means([*folds_of(1), single], 100, 1)["sensitivity"]
     assert (found["low"], found["high"]) == (0.0, 1.0)
-    assert fold_differences([single], [single], 100, 1)["sensitivity"] == {"value": 0.0, "low": -1.0, "high": 1.0}
+    assert fold_differences([single], [single], 100, 1)["sensitivity"] == {
+        "value": 0.0,
+        "low": -1.0,
+        "high": 1.0,
+        "p": 1.0,
+    }
 
 
 def test_the_same_cases_are_drawn_for_two_architectures() -> None:

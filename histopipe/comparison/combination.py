@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
+from histopipe.comparison.evaluations import Evaluated, Row
 from histopipe.evaluation.stage import grade_table, graded_table, locked_point
 from histopipe.params import Params
-from histopipe.paths import Workspace
-
-Row = dict[str, Any]
 
 ENSEMBLE = "ensemble"
 ONE_VIEW = ", one view"
@@ -21,37 +19,29 @@ _SUREST = 1e-12  # a probability rounded to 0 or 1 has no log odds
 _PATCH = ["file", "case_id", "split", "label"]
 
 
-def combined_rows(dataset: str, rows: Sequence[Row], params: Params, workspace: Workspace) -> list[Row]:
-    """The rows that follow from the architectures' predictions, graded as those are.
+def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
+    """What follows from the architectures' predictions, graded as those are.
 
     Each is calibrated anew and gets its threshold from validation. `A, one view` is an averaged network that sees each
     patch as it lies; `ensemble` is the mean of all architectures' log odds.
 
     Args:
-        dataset: the data set's name.
-        rows: the evaluated architectures, as `read_evaluation` gives them.
+        evaluated: the evaluated architectures.
         params: rule of the threshold, resamples and seed.
-        workspace: where the predictions lie.
     """
-    tables = {
-        row["architecture"]: table for row in rows if (table := _predictions(dataset, row, workspace)) is not None
-    }
-    known = {row["architecture"]: row for row in rows}
-    combined = [
-        _graded(name + ONE_VIEW, table[_PATCH].assign(logit=_log_odds(table["one_view"])), [known[name]], params)
-        for name, table in tables.items()
-        if "one_view" in table
+    found = [
+        _graded(each.row["architecture"] + ONE_VIEW, _seen_once(each.predictions), [each.row], params)
+        for each in evaluated
+        if "one_view" in each.predictions
     ]
-    if len(tables) > 1:
-        combined.append(
-            _graded(ENSEMBLE, ensemble_logits(list(tables.values())), [known[name] for name in tables], params)
-        )
-    return combined
+    if len(evaluated) > 1:
+        logits = ensemble_logits([each.predictions for each in evaluated])
+        found.append(_graded(ENSEMBLE, logits, [each.row for each in evaluated], params))
+    return found
 
 
-def _predictions(dataset: str, row: Row, workspace: Workspace) -> pd.DataFrame | None:
-    path = workspace.evaluation(dataset, row["architecture"]) / "predictions.parquet"
-    return pd.read_parquet(path) if path.is_file() else None
+def _seen_once(predictions: pd.DataFrame) -> pd.DataFrame:
+    return predictions[_PATCH].assign(logit=_log_odds(predictions["one_view"]))
 
 
 def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -69,9 +59,10 @@ def _log_odds(probability: Any) -> Any:
     return logit(np.clip(probability, _SUREST, 1 - _SUREST))
 
 
-def _graded(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Row:
+def _graded(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Evaluated:
     """Calibrate, choose the threshold and grade, as `evaluate` does; the marks are those of any member."""
     point = locked_point(logits, params.evaluate.threshold) | {"positive_class": members[0]["positive_class"]}
     marks = {mark: next((row[mark] for row in members if row.get(mark)), None) for mark in ("quick", "leaky")}
-    graded = grade_table(graded_table(logits, point), point, marks, params)
-    return {"architecture": name, "members": [row["architecture"] for row in members], **graded}
+    table = graded_table(logits, point)
+    graded = grade_table(table, point, marks, params)
+    return Evaluated({"architecture": name, "members": [row["architecture"] for row in members], **graded}, table)

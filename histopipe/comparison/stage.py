@@ -1,0 +1,66 @@
+"""The compare stage: tables and pictures over the architectures of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from histopipe.comparison.combination import combined
+from histopipe.comparison.evaluations import Row, read_evaluations
+from histopipe.comparison.figure import draw_comparison, draw_pairs
+from histopipe.comparison.pairs import compare_pairs, with_rank_ranges
+from histopipe.comparison.table import as_markdown, reason
+from histopipe.errors import EvaluationError
+from histopipe.evaluation.figures import save_figure
+from histopipe.files import replaced_folder, write_json, write_text
+from histopipe.params import Params
+from histopipe.paths import Workspace
+
+
+def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+    """Set the evaluated architectures of `params.yaml` side by side, best ROC AUC on test first.
+
+    Writes `comparison.json`, `comparison.md`, `comparison.png` and `pairs.png`. Every two models are also compared case
+    by case, and each gets the range of ranks that this leaves it. Architectures without an evaluation, or
+    whose evaluation belongs to another split or recipe than today's, are listed with the reason and not
+    ranked; folders of architectures that `params.yaml` doesn't list don't count. An ensemble of those ranked, and
+    every averaged network without its averaging, are rows as well.
+
+    Returns:
+        The content of `comparison.json`.
+
+    Raises:
+        EvaluationError: no architecture has an evaluation that is up to date.
+    """
+    evaluated, unranked = read_evaluations(dataset, params, workspace)
+    if not evaluated:
+        raise EvaluationError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(reason, unranked)))
+    evaluated += combined(evaluated, params)
+    evaluated.sort(key=lambda each: -(each.row["test"]["roc_auc"]["value"] or 0.0))  # stable: ties stay as listed
+    rows = [each.row for each in evaluated]
+    pairs = compare_pairs(evaluated, params.evaluate.resamples, params.seed)
+    content = {
+        "dataset": dataset,
+        "positive_class": rows[0]["positive_class"],
+        "ranking": with_rank_ranges(rows, pairs),
+        "pairs": pairs,
+        "unranked": unranked,
+        "published": published_results(dataset, rows, params),
+    }
+    with replaced_folder(workspace.report(dataset)) as folder:
+        write_json(folder / "comparison.json", content)
+        write_text(folder / "comparison.md", as_markdown(content))
+        save_figure(draw_comparison(content), folder / "comparison.png")
+        save_figure(draw_pairs(content), folder / "pairs.png")
+    return content
+
+
+def published_results(dataset: str, rows: Sequence[Row], params: Params) -> list[Row]:
+    """What others report of the ranked recipes on this data set, as `params.yaml` has it."""
+    listed = [name for row in rows if (name := row["architecture"]) in params.recipes]
+    found = {name: params.recipe(name).published for name in listed}
+    return [
+        {"architecture": name, **published.model_dump(exclude={"dataset"}, exclude_none=True)}
+        for name, published in found.items()
+        if published and published.dataset == dataset
+    ]
