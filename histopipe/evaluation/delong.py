@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from histopipe.evaluation.metrics import Numbers, Predictions
+from histopipe.evaluation.metrics import Codes, Numbers, Predictions
 
 
 class AreaDifference(NamedTuple):
@@ -39,10 +39,11 @@ def clustered_delong(first: Predictions, second: Predictions) -> AreaDifference 
         return None
     one, other = _components(first), _components(second)
     value = one[0].mean() - other[0].mean()
-    sums = [
-        np.bincount(cases, a - b - value, first.case_count) for cases, a, b in zip(case_of, one, other, strict=True)
-    ]
-    error = float(np.sqrt(max(0.0, _variance(*sums, case_of[0], case_of[1], first.case_count))))
+    positives, negatives = (
+        np.bincount(cases, a - b - value, first.case_count).astype(np.float64)
+        for cases, a, b in zip(case_of, one, other, strict=True)
+    )
+    error = float(np.sqrt(max(0.0, _variance(positives, negatives, case_of, first.case_count))))
     p = float(2 * stats.norm.sf(abs(value) / error)) if error > 0 else float(value == 0)
     return AreaDifference(float(value), error, p)
 
@@ -60,21 +61,21 @@ def _share_below(values: Numbers, others: Numbers) -> Numbers:
     return ranks / (2.0 * len(ordered))
 
 
-def _variance(positives: Numbers, negatives: Numbers, of_positive: Numbers, of_negative: Numbers, cases: int) -> float:
+def _variance(positives: Numbers, negatives: Numbers, case_of: tuple[Codes, Codes], cases: int) -> float:
     """Of the difference, from each case's sums of centred components (Obuchowski 1997, section 2).
 
     Args:
         positives, negatives: the sums, (cases,); 0 for a case without such patches.
-        of_positive, of_negative: case of each positive and negative patch.
+        case_of: case of each positive and of each negative patch.
         cases: how many there are.
     """
-    m, n = len(of_positive), len(of_negative)
-    return float(
-        _spread(positives @ positives, len(np.unique(of_positive))) / m**2
-        + _spread(negatives @ negatives, len(np.unique(of_negative))) / n**2
-        + 2 * _spread(positives @ negatives, cases) / (m * n)
+    m, n = map(len, case_of)
+    return (
+        _spread(positives, positives, len(np.unique(case_of[0]))) / m**2
+        + _spread(negatives, negatives, len(np.unique(case_of[1]))) / n**2
+        + 2 * _spread(positives, negatives, cases) / (m * n)
     )
 
 
-def _spread(squares: float, cases: int) -> float:
-    return squares * cases / (cases - 1)
+def _spread(one: Numbers, other: Numbers, cases: int) -> float:
+    return float(one @ other) * cases / (cases - 1)
