@@ -94,10 +94,41 @@ class TrainParams(Section):
     devices: Literal["one", "all"] = "one"  # all: one training over every GPU of the machine
 
 
+class ThresholdRule(Section):
+    """How validation chooses the threshold.
+
+    Written as `youden`, `f1`, `sensitivity>=0.95`, or `{cost: {fn: 5, fp: 1}}`: what a missed positive and a false
+    alarm cost.
+    """
+
+    name: Literal["youden", "f1", "sensitivity", "cost"]
+    at_least: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fn: Annotated[float, Field(gt=0)] = 1.0
+    fp: Annotated[float, Field(gt=0)] = 1.0
+
+    def __str__(self) -> str:
+        if self.name == "sensitivity":
+            return f"sensitivity>={self.at_least:g}"
+        return f"cost(fn={self.fn:g}, fp={self.fp:g})" if self.name == "cost" else self.name
+
+
+def _threshold_rule(written: Any) -> Any:
+    """The rule's fields from how it is written in `params.yaml`."""
+    if written in ("youden", "f1"):
+        return {"name": written}
+    if isinstance(written, str) and (found := re.fullmatch(r"sensitivity *>= *([01]?\.?\d+)", written)):
+        return {"name": "sensitivity", "at_least": float(found[1])}
+    if isinstance(written, dict) and set(written) == {"cost"} and set(written["cost"] or ()) == {"fn", "fp"}:
+        return {"name": "cost", **written["cost"]}
+    if isinstance(written, ThresholdRule):
+        return written
+    raise ValueError("write youden, f1, sensitivity>=0.95 or {cost: {fn: 5, fp: 1}}")
+
+
 class EvaluateParams(Section):
     """How models are graded."""
 
-    threshold: Literal["youden", "f1"] = "youden"
+    threshold: Annotated[ThresholdRule, BeforeValidator(_threshold_rule)] = ThresholdRule(name="youden")
     resamples: Annotated[int, Field(ge=100)] = 2000
 
 

@@ -13,9 +13,9 @@ from histopipe.errors import EvaluationError
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Numbers, Predictions, measure
-from histopipe.evaluation.thresholds import Rule, choose_threshold, decide
+from histopipe.evaluation.thresholds import choose_threshold, decide
 from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
-from histopipe.params import Params
+from histopipe.params import Params, ThresholdRule
 from histopipe.paths import Workspace
 from histopipe.store import REPORT_FILE, Patches, PatchStore
 
@@ -132,7 +132,7 @@ def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: P
     }
 
 
-def locked_point(logits: pd.DataFrame, rule: Rule) -> dict[str, Any]:
+def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> dict[str, Any]:
     """Calibration and threshold that validation chooses: `temperature`, `offset`, `threshold` and `rule`.
 
     Args:
@@ -145,7 +145,7 @@ def locked_point(logits: pd.DataFrame, rule: Rule) -> dict[str, Any]:
     return {
         **calibration._asdict(),
         "threshold": choose_threshold(rule, labels, calibration.apply(values)),
-        "rule": rule,
+        "rule": str(rule),
     }
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from histopipe.evaluation.metrics import Codes, Numbers
+from histopipe.params import ThresholdRule
 
-Rule = Literal["youden", "f1"]
 
-
-def choose_threshold(rule: Rule, labels: Codes, probabilities: Numbers) -> float:
+def choose_threshold(rule: ThresholdRule, labels: Codes, probabilities: Numbers) -> float:
     """The threshold that does best by `rule`; a patch is called positive at or above it.
 
     It lies halfway between two probabilities that occur, so that rounding in the served model (single
@@ -19,7 +16,8 @@ def choose_threshold(rule: Rule, labels: Codes, probabilities: Numbers) -> float
     positives.
 
     Args:
-        rule: `youden` maximises sensitivity + specificity - 1 (Youden 1950), `f1` the F1 score.
+        rule: `youden` maximises sensitivity + specificity - 1 (Youden 1950), `f1` the F1 score, `sensitivity` the
+            specificity among thresholds that reach a sensitivity; `cost` minimises what misses and false alarms cost.
         labels: 1 for the positive class, else 0; both occur.
         probabilities: calibrated, of the positive class.
     """
@@ -37,12 +35,16 @@ def decide(probabilities: Numbers, threshold: float) -> Codes:
     return (probabilities >= threshold).astype(np.int64)
 
 
-def _score(rule: Rule, hits: Codes, false_alarms: Codes) -> Numbers:
+def _score(rule: ThresholdRule, hits: Codes, false_alarms: Codes) -> Numbers:
     """What `rule` maximises, per step from the highest probability down; the last step calls every patch."""
     positives, negatives = hits[-1], false_alarms[-1]
-    if rule == "youden":  # times positives x negatives: whole numbers, so that equals are equal
+    if rule.name == "youden":  # times positives x negatives: whole numbers, so that equals are equal
         return (hits * negatives - false_alarms * positives).astype(np.float64)
-    return 2 * hits / (hits + false_alarms + positives)
+    if rule.name == "f1":
+        return 2 * hits / (hits + false_alarms + positives)
+    if rule.name == "sensitivity":
+        return np.where(hits >= rule.at_least * positives, -false_alarms.astype(np.float64), -np.inf)
+    return -(rule.fn * (positives - hits) + rule.fp * false_alarms)
 
 
 def _between(upper: float, lower: float) -> float:

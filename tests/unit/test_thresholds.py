@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, recall_score
 
+from histopipe.errors import ParamsError
 from histopipe.evaluation.thresholds import choose_threshold, decide
+from histopipe.params import EvaluateParams, ThresholdRule, parse_params
+
+
+def rule(written: Any) -> ThresholdRule:
+    """As `params.yaml` writes it."""
+    return EvaluateParams(threshold=written).threshold
+
+
+YOUDEN = rule("youden")
 
 
 def test_youden_by_hand() -> None:
     # Calling .9 .8 .6 .5 positive finds 3 of 3 positives and 1 of 3 negatives: J = 2/3. Stopping at .8 gives
     # J = 2/3 too (2 of 3, none wrong): of equals the lower threshold is taken, halfway between .5 and .4.
     labels, probabilities = np.array([1, 1, 0, 1, 0, 0]), np.array([0.9, 0.8, 0.6, 0.5, 0.4, 0.1])
-    assert choose_threshold("youden", labels, probabilities) == pytest.approx(0.45)
+    assert choose_threshold(YOUDEN, labels, probabilities) == pytest.approx(0.45)
 
 
 def test_f1_by_hand() -> None:
@@ -21,39 +33,70 @@ def test_f1_by_hand() -> None:
     # all nine: 2 x 4 / (9 + 4) = .62. Two it is, halfway between .8 and .6.
     labels = np.array([1, 1, 0, 0, 0, 1, 0, 0, 1])
     probabilities = np.array([0.9, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1])
-    assert choose_threshold("f1", labels, probabilities) == pytest.approx(0.7)
+    assert choose_threshold(rule("f1"), labels, probabilities) == pytest.approx(0.7)
 
 
 def test_equal_probabilities_are_called_together() -> None:
     labels, probabilities = np.array([1, 0, 1, 0]), np.array([0.7, 0.7, 0.7, 0.2])
-    threshold = choose_threshold("youden", labels, probabilities)
+    threshold = choose_threshold(YOUDEN, labels, probabilities)
     assert decide(probabilities, threshold).tolist() == [1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("rule", ["youden", "f1"])
-def test_no_other_threshold_does_better(rule: str) -> None:
+@pytest.mark.parametrize("name", ["youden", "f1"])
+def test_no_other_threshold_does_better(name: str) -> None:
     random = np.random.default_rng(6)
     labels = random.integers(0, 2, 300)
     probabilities = np.clip(0.3 * labels + random.random(300), 0, 1).round(2)
 
     def quality(threshold: float) -> float:
         decisions = decide(probabilities, threshold)
-        if rule == "f1":
+        if name == "f1":
             return f1_score(labels, decisions)
         return recall_score(labels, decisions) + recall_score(labels, decisions, pos_label=0) - 1
 
-    chosen = choose_threshold(rule, labels, probabilities)
+    chosen = choose_threshold(rule(name), labels, probabilities)
     assert quality(chosen) == pytest.approx(max(quality(value) for value in np.unique(probabilities)))
 
 
 def test_rounding_to_single_precision_moves_no_patch_across() -> None:
     random = np.random.default_rng(7)
     labels, probabilities = random.integers(0, 2, 500), random.random(500)
-    threshold = choose_threshold("youden", labels, probabilities)
+    threshold = choose_threshold(YOUDEN, labels, probabilities)
     assert np.array_equal(decide(probabilities, threshold), decide(probabilities.astype(np.float32), threshold))
 
 
 def test_where_calling_everything_is_best_everything_is_called() -> None:
     labels, probabilities = np.array([0, 1]), np.array([0.6, 0.3])  # an upside-down model
-    threshold = choose_threshold("youden", labels, probabilities)
+    threshold = choose_threshold(YOUDEN, labels, probabilities)
     assert 0 < threshold <= 0.3
+
+
+LABELS = np.array([1, 1, 0, 1, 0, 1, 0, 0])
+FALLING = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.1])
+
+
+@pytest.mark.parametrize(("floor", "threshold"), [("0.5", 0.75), ("0.75", 0.55), (".8", 0.35), ("1", 0.35)])
+def test_a_floor_of_sensitivity_is_reached_with_the_fewest_false_alarms(floor: str, threshold: float) -> None:
+    # 4 positives: .9 and .8 find two without a false alarm, down to .6 three with one, down to .4 all with two
+    assert choose_threshold(rule(f"sensitivity>={floor}"), LABELS, FALLING) == pytest.approx(threshold)
+
+
+@pytest.mark.parametrize(("fn", "fp", "threshold"), [(1, 3, 0.75), (5, 1, 0.35), (1.5, 1, 0.35), (0.4, 1, 0.75)])
+def test_what_misses_and_false_alarms_cost(fn: float, fp: float, threshold: float) -> None:
+    # cost of calling down to .8: 2 misses; to .6: 1 miss, 1 false alarm; to .4: 2 false alarms
+    assert choose_threshold(rule({"cost": {"fn": fn, "fp": fp}}), LABELS, FALLING) == pytest.approx(threshold)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [("sensitivity >= 0.95", "sensitivity>=0.95"), ({"cost": {"fn": 5, "fp": 1}}, "cost(fn=5, fp=1)"), ("f1", "f1")],
+)
+def test_a_rule_has_one_name(written: Any, shown: str) -> None:
+    assert str(rule(written)) == shown
+
+
+@pytest.mark.parametrize("written", ["yuden", "sensitivity>=95", "sensitivity>=0", {"cost": {"fn": 5}}, {"cost": None}])
+def test_an_impossible_rule_is_one_line(content: dict[str, Any], written: Any) -> None:
+    with pytest.raises(ParamsError, match=r"params.yaml: evaluate.threshold.*") as problem:
+        parse_params(content | {"evaluate": {"threshold": written}})
+    assert "\n" not in str(problem.value)
