@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +10,15 @@ from histopipe.comparison.combination import combined
 from histopipe.comparison.evaluations import Row, read_evaluations
 from histopipe.comparison.figure import draw_comparison, draw_pairs
 from histopipe.comparison.pairs import compare_pairs, with_rank_ranges
-from histopipe.comparison.table import as_markdown, reason
+from histopipe.comparison.plausibility import implausible
+from histopipe.comparison.table import as_markdown, implausible_note, reason
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.figures import save_figure
 from histopipe.files import replaced_folder, write_json, write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
+
+LOG = logging.getLogger(__name__)
 
 
 def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
@@ -44,6 +48,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         "positive_class": rows[0]["positive_class"],
         "ranking": with_rank_ranges(rows, pairs),
         "pairs": pairs,
+        "implausible": _checked(dataset, rows, params),
         "unranked": unranked,
         "published": published_results(dataset, rows, params),
     }
@@ -53,6 +58,13 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         save_figure(draw_comparison(content), folder / "comparison.png")
         save_figure(draw_pairs(content), folder / "pairs.png")
     return content
+
+
+def _checked(dataset: str, rows: Sequence[Row], params: Params) -> Row | None:
+    found = implausible(dataset, rows, params)
+    if found:
+        LOG.warning("%s: %s", dataset, implausible_note(found))
+    return found
 
 
 def published_results(dataset: str, rows: Sequence[Row], params: Params) -> list[Row]:

@@ -134,6 +134,8 @@ def _footnotes(content: dict[str, Any]) -> str:
         notes.append(f"\\* Trained under the caps of `quick` ({caps}): not what the full recipe reaches.")
     if any(row.get("leaky") for row in ranking):
         notes.append("! The split puts patches of one case into training and test: these numbers measure memory.")
+    if content["implausible"]:
+        notes.append(f"**Too good to be true?** {implausible_note(content['implausible'])}.")
     notes += [f"Not ranked: {reason(entry)}." for entry in content["unranked"]]
     return "\n\n".join(notes)
 
@@ -141,3 +143,11 @@ def _footnotes(content: dict[str, Any]) -> str:
 def reason(entry: Row) -> str:
     """Why an architecture isn't ranked, and the remedy."""
     return f"{entry['architecture']}: {entry['state']}, {entry['reason']}"
+
+
+def implausible_note(found: Row) -> str:
+    """The warning that a number is too good."""
+    return (
+        f"{', '.join(found['architectures'])}: a ROC AUC above {found['limit']} by case has not been reached honestly "
+        "on this data: look for test cases among those trained on, under another name or as copies"
+    )

@@ -60,6 +60,7 @@ class Dataset:
         listed: names that ought to be in the archive, where a manifest says so; `read_name` is then asked without
             the folder that wraps the whole archive, if the manifest leaves it out.
         attributes: further columns of the index by name, each with its type: what `PatchName.attributes` holds.
+        implausible_auc: a ROC AUC by case above it has so far always meant a leak; None where nothing is known.
         at_magnification: the part of the set that was taken at one magnification, where there are several.
     """
 
@@ -74,4 +75,5 @@ class Dataset:
     resized: bool = False
     listed: frozenset[str] | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    implausible_auc: float | None = None
     at_magnification: Callable[[int], Dataset] | None = None

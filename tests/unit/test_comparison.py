@@ -33,8 +33,13 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def params(*architectures: str, **changes: Any) -> Params:
+    return sourced("synthetic", *architectures, **changes)
+
+
+def sourced(source: str, *architectures: str, **changes: Any) -> Params:
     recipes = dict.fromkeys(architectures, RECIPE | changes)
-    return parse_params({"datasets": ["idc"], "architectures": list(architectures), "idc": {}, "recipes": recipes})
+    content = {"datasets": ["idc"], "architectures": list(architectures), "idc": {"source": source}, "recipes": recipes}
+    return parse_params(content)
 
 
 def write_evaluation(workspace: Workspace, name: str, roc_auc: float, made_with: Params, **more: Any) -> None:
@@ -147,3 +152,20 @@ def test_caps_and_leaks_are_footnoted_and_undefined_values_named(workspace: Work
     assert "Trained under the caps of `quick` (max_epochs 3)" in table
     assert "into training and test: these numbers measure memory" in table
     assert "| undefined |" in table
+
+
+def test_a_number_too_good_to_be_true_is_a_warning(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    real = sourced("archive.zip", "first")
+    write_evaluation(workspace, "first", 0.98, real)
+    assert compare("idc", real, workspace)["implausible"] == {"limit": 0.97, "architectures": ["first"]}
+    assert "first: a ROC AUC above 0.97" in caplog.text
+    assert "Too good to be true?" in (workspace.report("idc") / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("roc_auc", "leaky", "source"), [(0.96, False, "a.zip"), (0.98, True, "a.zip"), (0.98, False, "synthetic")]
+)
+def test_no_alarm_without_reason(workspace: Workspace, roc_auc: float, leaky: bool, source: str) -> None:
+    made = sourced(source, "first")
+    write_evaluation(workspace, "first", roc_auc, made, leaky=leaky)
+    assert compare("idc", made, workspace)["implausible"] is None
