@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from histopipe.files import read_json
 from histopipe.paths import Workspace, stage_name
 from tasks.artifacts import publish_image, publish_markdown, publish_table
+from tasks.parallel import for_prediction
 from tasks.reproduction import reproduce, worth_retrying
 
 
@@ -22,7 +23,8 @@ from tasks.reproduction import reproduce, worth_retrying
 )
 def evaluate(dataset: str, architecture: str) -> Path:
     """Grade one model on the test split; returns the evaluation's folder."""
-    reproduce(stage_name("evaluate", dataset, architecture))
+    with for_prediction() as environment:
+        reproduce(stage_name("evaluate", dataset, architecture), environment=environment)
     folder = Workspace.around().evaluation(dataset, architecture)
     metrics = read_json(folder / "metrics.json")["test"]
     rows = [{"metric": name, **values} for name, values in metrics.items()]
@@ -47,4 +49,5 @@ def compare(dataset: str) -> Path:
     text = (folder / "comparison.md").read_text(encoding="utf-8")
     publish_markdown(text, f"Architectures on {dataset}", "comparison", dataset)
     publish_image(folder / "comparison.png", f"Architectures on {dataset}", "comparison-plot", dataset)
+    publish_image(folder / "pairs.png", f"Every two architectures on {dataset}", "comparison-pairs", dataset)
     return folder

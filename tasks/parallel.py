@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, Self
 
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -72,6 +72,16 @@ class GpuPool:
 
 
 GPUS = GpuPool()
+
+
+def for_training() -> AbstractContextManager[dict[str, str]]:
+    """The environment of a training: one GPU or all of them, as `train.devices` says."""
+    return GPUS.lend(read_params(Workspace.around().params).train.devices)
+
+
+def for_prediction() -> AbstractContextManager[dict[str, str]]:
+    """The environment of a prediction: one GPU, rather than the first one that a training may be using."""
+    return GPUS.lend("one")
 
 
 def visible_gpus() -> list[str]:

@@ -9,11 +9,10 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.params import read_params
 from histopipe.paths import Workspace, stage_name
 from histopipe.search.winner import PICTURE_FILE, RECIPE_FILE, TRIALS_FILE
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown, publish_table
-from tasks.parallel import GPUS
+from tasks.parallel import for_training
 from tasks.reproduction import run_stage, worth_retrying
 
 
@@ -37,7 +36,7 @@ def trial(dataset: str, architecture: str, side: int) -> None:
     title = f"Epochs of a trial of {architecture} on {dataset}"
     show = epoch_progress(title, "trial", dataset, architecture, str(side))
     stage = stage_name("trial", dataset, architecture, str(side))
-    with GPUS.lend(read_params(Workspace.around().params).train.devices) as environment:
+    with for_training() as environment:
         run_stage(stage, "trial", dataset, architecture, "--side", str(side), on_line=show, environment=environment)
 
 

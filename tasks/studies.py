@@ -7,10 +7,9 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.params import read_params
 from histopipe.paths import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown
-from tasks.parallel import GPUS
+from tasks.parallel import for_training
 from tasks.reproduction import reproduce, worth_retrying
 
 
@@ -35,7 +34,7 @@ def variant(stage: str, dataset: str, architecture: str, number: int) -> Path:
     title = f"Epochs of {architecture} {stage} {number} on {dataset}"
     show = epoch_progress(title, "epochs", stage, dataset, architecture, str(number))
     workspace = Workspace.around()
-    with GPUS.lend(read_params(workspace.params).train.devices) as environment:
+    with for_training() as environment:
         reproduce(stage_name(stage, dataset, architecture, str(number)), on_line=show, environment=environment)
     return workspace.variant_folder(f"{stage}s", dataset, architecture, str(number))
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.params import read_params
 from histopipe.paths import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image
-from tasks.parallel import GPUS
+from tasks.parallel import for_training
 from tasks.reproduction import reproduce, worth_retrying
 
 
@@ -41,7 +40,7 @@ def train(dataset: str, architecture: str) -> Path:
     """Train one architecture; a retry goes on from the last finished epoch. Returns the model's folder."""
     show = epoch_progress(f"Epochs of {architecture} on {dataset}", "epochs", dataset, architecture)
     workspace = Workspace.around()
-    with GPUS.lend(read_params(workspace.params).train.devices) as environment:
+    with for_training() as environment:
         reproduce(stage_name("train", dataset, architecture), on_line=show, environment=environment)
     folder = workspace.model(dataset, architecture)
     publish_image(folder / "history.png", f"History of {architecture} on {dataset}", "history", dataset, architecture)
