@@ -59,8 +59,9 @@ def recipe_with(dataset: str, weights: str, seed: int, image_size: int) -> Param
 
 def fitted_and_graded(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
     """Split, fit and grade as the stages do."""
+    from histopipe.evaluation.grading import grade_table, graded_table
     from histopipe.evaluation.logits import load_network
-    from histopipe.evaluation.stage import grade_table, graded_table, operating_point, predict_splits
+    from histopipe.evaluation.stage import operating_point, predict_splits
     from histopipe.splitting import split
     from histopipe.store import PatchStore
     from histopipe.training import train

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from histopipe.errors import ParamsError
 
@@ -110,6 +110,10 @@ class ThresholdRule(Section):
         if self.name == "sensitivity":
             return f"sensitivity>={self.at_least:g}"
         return f"cost(fn={self.fn:g}, fp={self.fp:g})" if self.name == "cost" else self.name
+
+    @model_serializer
+    def _written(self) -> str | dict[str, dict[str, float]]:
+        return {"cost": {"fn": self.fn, "fp": self.fp}} if self.name == "cost" else str(self)
 
 
 def _threshold_rule(written: Any) -> Any:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import logit
 
 from histopipe.comparison.evaluations import Evaluated, Row
-from histopipe.evaluation.stage import grade_table, graded_table, locked_point
+from histopipe.evaluation.calibration import log_odds
+from histopipe.evaluation.grading import grade_table, graded_table, locked_point
 from histopipe.params import Params
 
 ENSEMBLE = "ensemble"
 ONE_VIEW = ", one view"
-_SUREST = 1e-12  # a probability rounded to 0 or 1 has no log odds
 _PATCH = ["file", "case_id", "split", "label"]
 
 
@@ -41,7 +38,7 @@ def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
 
 
 def _seen_once(predictions: pd.DataFrame) -> pd.DataFrame:
-    return predictions[_PATCH].assign(logit=_log_odds(predictions["one_view"]))
+    return predictions[_PATCH].assign(logit=log_odds(predictions["one_view"].to_numpy()))
 
 
 def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -50,13 +47,9 @@ def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     Returns:
         Columns `file,case_id,split,label,logit`; only patches that every network predicted.
     """
-    odds = [table.set_index("file")["probability"].map(_log_odds) for table in tables]
+    odds = [table.set_index("file")["probability"].map(log_odds) for table in tables]
     mean = pd.concat(odds, axis=1, join="inner").mean(axis=1).rename("logit")
     return tables[0][_PATCH].merge(mean, left_on="file", right_index=True)
-
-
-def _log_odds(probability: Any) -> Any:
-    return logit(np.clip(probability, _SUREST, 1 - _SUREST))
 
 
 def _graded(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Evaluated:

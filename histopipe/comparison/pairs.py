@@ -8,9 +8,9 @@ from itertools import combinations
 from histopipe.comparison.evaluations import Evaluated, Row
 from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.differences import difference, holm, rank_ranges
+from histopipe.evaluation.grading import predictions_of
 from histopipe.evaluation.intervals import draw_cases, informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
-from histopipe.evaluation.stage import predictions_of
 
 COMPARED = ("roc_auc", "average_precision", "balanced_accuracy")
 SEPARATING = "roc_auc"  # the metric of the ranking; one test per pair, so that the correction need not pay for others

@@ -18,6 +18,7 @@ from histopipe.evaluation.metrics import Codes, Numbers
 
 TEMPERATURES = (0.1, 100.0)  # a validation set that is told apart without error would sharpen without end
 OFFSETS = (-10.0, 10.0)
+SUREST = 1e-12  # a probability rounded to 0 or 1 has no log odds
 
 
 class Calibration(NamedTuple):
@@ -30,6 +31,17 @@ class Calibration(NamedTuple):
         """Calibrated probability of the positive class."""
         probabilities: Numbers = special.expit(logits / self.temperature + self.offset)
         return probabilities
+
+    def undone(self, probabilities: Numbers) -> Numbers:
+        """The probabilities without calibration; of sure ones, rounded to 0 or 1, as sure as they can be told."""
+        before: Numbers = special.expit((log_odds(probabilities) - self.offset) * self.temperature)
+        return before
+
+
+def log_odds(probabilities: Numbers) -> Numbers:
+    """Log odds, finite also where a probability was rounded to 0 or 1."""
+    odds: Numbers = special.logit(np.clip(probabilities, SUREST, 1 - SUREST))
+    return odds
 
 
 def fit_calibration(logits: Numbers, labels: Codes) -> Calibration:

@@ -21,6 +21,7 @@ CURVE = "#4477AA"  # of Paul Tol's schemes, told apart by colour-blind readers a
 MARK = "#EE6677"
 REFERENCE = "#888888"
 DPI = 120
+NAMED_CASES = 5
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Evaluation:
         dataset, architecture: what was graded.
         classes: the negative class, then the positive one.
         predictions: of the test split, at the locked threshold.
-        metrics: value and interval of each metric.
+        metrics: value and interval of each metric; under `uncalibrated`, the calibration error before calibration.
         threshold: at or above which a patch is called positive.
     """
 
@@ -44,7 +45,7 @@ class Evaluation:
 
 
 def draw_figures(evaluation: Evaluation, tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
-    """Draw every figure into `folder` from the tables `roc`, `precision_recall` and `calibration`.
+    """Draw every figure into `folder` from the tables, which go by the names of their files.
 
     Returns:
         The files written.
@@ -54,7 +55,9 @@ def draw_figures(evaluation: Evaluation, tables: Mapping[str, pd.DataFrame], fol
         "roc": lambda: draw_roc(evaluation, tables["roc"]),
         "precision_recall": lambda: draw_precision_recall(evaluation, tables["precision_recall"]),
         "confusion": lambda: draw_confusion(evaluation),
-        "calibration": lambda: draw_calibration(evaluation, tables["calibration"]),
+        "calibration": lambda: draw_calibration(evaluation, tables["calibration"], tables["uncalibrated"]),
+        "cases": lambda: draw_cases(evaluation, tables["cases"]),
+        "subgroups": lambda: draw_subgroups(evaluation, tables["subgroups"]),
     }
     return [save_figure(draw(), folder / f"{name}.png") for name, draw in drawings.items()]
 
@@ -135,12 +138,14 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame) -> Figure:
-    """Reliability diagram above the distribution of the probabilities."""
+def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.DataFrame) -> Figure:
+    """Reliability diagram, before calibration and after, above the distribution of the calibrated probabilities."""
     figure = new_figure(5.4, 6.4)
     axes, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
     axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle=":", label="perfectly calibrated")
-    label = _named("calibration error", evaluation, "calibration_error")
+    label = _named("before: error", evaluation, "uncalibrated")
+    axes.plot(before["predicted"], before["observed"], color=REFERENCE, marker="o", markersize=3, label=label)
+    label = _named("calibrated: error", evaluation, "calibration_error")
     axes.plot(
         bins["predicted"],
         bins["observed"],
@@ -160,6 +165,48 @@ def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame) -> Figure:
     below.spines[["top", "right"]].set_visible(False)
     below.legend(frameon=False, fontsize=9)
     _title(axes, evaluation, "Calibration")
+    return figure
+
+
+def draw_cases(evaluation: Evaluation, cases: pd.DataFrame) -> Figure:
+    """Accuracy of every case, the worst ones named; the larger the dot, the more patches."""
+    figure = new_figure(7.2, 4.6)
+    axes = figure.add_subplot()
+    sizes = 12 + 160 * cases["patches"] / cases["patches"].max()
+    axes.scatter(range(len(cases)), cases["accuracy"], s=sizes, color=CURVE, alpha=0.6, edgecolor="white")
+    accuracy = evaluation.metrics["accuracy"]["value"] or 0.0
+    axes.axhline(accuracy, color=REFERENCE, linewidth=1, linestyle=":", label=f"all patches {accuracy:.3f}")
+    for place, row in enumerate(cases.head(NAMED_CASES).itertuples()):
+        axes.annotate(f" {row.case_id}", (place, row.accuracy), fontsize=8.5, color=MARK, va="center")
+    axes.set_xticks([])
+    axes.set_xlabel("cases, the worst first; the larger, the more patches")
+    axes.set_ylabel(f"accuracy (threshold {evaluation.threshold:.3f})")
+    axes.set_ylim(-0.02, 1.03)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    _title(axes, evaluation, "Cases")
+    return figure
+
+
+def draw_subgroups(evaluation: Evaluation, subgroups: pd.DataFrame) -> Figure:
+    """ROC AUC of every subgroup with its interval, beside that of the whole test split."""
+    figure = new_figure(7.2, 1.9 + 0.34 * max(1, len(subgroups)))
+    axes = figure.add_subplot()
+    whole = evaluation.metrics["roc_auc"]["value"]
+    if whole is not None:
+        axes.axvline(whole, color=REFERENCE, linewidth=1, linestyle=":", label=f"all patches {whole:.3f}")
+        axes.legend(loc="lower left", frameon=False, fontsize=9)
+    known = subgroups.dropna(subset="roc_auc")
+    axes.hlines(known.index, known["roc_auc_low"], known["roc_auc_high"], color=CURVE, linewidth=2.5, alpha=0.55)
+    axes.plot(known["roc_auc"], known.index, "o", color=CURVE, markersize=7)
+    labels = [
+        f"{row.group}: {row.level}\n{row.cases:,} cases, {row.patches:,} patches" for row in subgroups.itertuples()
+    ]
+    axes.set_yticks(range(len(subgroups)), labels, fontsize=8.5)
+    axes.set_ylim(max(1, len(subgroups)) - 0.5, -0.5)
+    axes.set_xlabel("ROC AUC" if len(subgroups) else "the data tell no subgroups")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    _title(axes, evaluation, "Subgroups")
     return figure
 
 

@@ -41,7 +41,13 @@ def log_evaluation(
 
     for picture in sorted((folder / "figures").glob("*.png")):
         mlflow.log_artifact(str(picture), "plots")
-    for name in ("classification_report.txt", "predictions.parquet", "operating_point.json"):
+    for name in (
+        "classification_report.txt",
+        "predictions.parquet",
+        "operating_point.json",
+        "cases.csv",
+        "subgroups.csv",
+    ):
         mlflow.log_artifact(str(folder / name))
     tags = {
         name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
@@ -67,5 +73,6 @@ def run_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     for name, measured in tested.items():
         flat |= {f"test/{name}": measured["value"]}
         flat |= {f"test/{name}_{end}": measured[end] for end in ("low", "high")}
+    flat |= {f"test/{name}_uncalibrated": measured["value"] for name, measured in results["uncalibrated"].items()}
     flat |= {f"final_validation/{name}": value for name, value in results["validation"].items()}
     return {name: float(value) for name, value in flat.items() if value is not None}

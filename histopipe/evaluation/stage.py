@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 
 from histopipe.errors import EvaluationError
-from histopipe.evaluation.calibration import Calibration, fit_calibration
-from histopipe.evaluation.intervals import grade
-from histopipe.evaluation.metrics import Numbers, Predictions, measure
-from histopipe.evaluation.thresholds import choose_threshold, decide
+from histopipe.evaluation.grading import calibration_of, grade_table, graded_table, locked_point, predictions_of
+from histopipe.evaluation.metrics import Numbers
 from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
-from histopipe.params import Params, ThresholdRule
+from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.store import REPORT_FILE, Patches, PatchStore
 
@@ -23,14 +21,15 @@ if TYPE_CHECKING:
     import keras
 
 GRADED_SPLITS = ("validation", "test")
+STAIN_CLUSTERS = 3
 
 
 def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspace) -> dict[str, Any]:
     """Grade one trained network and log it, ready to serve, into its MLflow run.
 
-    Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, the
-    curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't defined, such as precision
-    where nothing is called positive, is null. Predictions of a network that averages over symmetries have a
+    Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
+    `subgroups.csv`, the curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't defined, such as
+    precision where nothing is called positive, is null. Predictions of a network that averages over symmetries have a
     further column `one_view`: the probability without.
 
     Returns:
@@ -54,8 +53,9 @@ def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspa
     if is_averaged(network):
         table["one_view"] = one_view_probabilities(network, store, table, params, f"{dataset} {architecture}")
     results = grade_table(table, point, record, params)
+    parts = divided(table, store, workspace.split(dataset), params)
     with replaced_folder(workspace.evaluation(dataset, architecture)) as folder:
-        write_outputs(folder, table, point, results, architecture)
+        write_outputs(folder, table, parts, point, results, architecture)
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
             log_evaluation(folder, network, point, results, _example(store, table))
             write_json(folder / "metrics.json", results | {"run_id": run_id})
@@ -132,23 +132,6 @@ def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: P
     }
 
 
-def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> dict[str, Any]:
-    """Calibration and threshold that validation chooses: `temperature`, `offset`, `threshold` and `rule`.
-
-    Args:
-        logits: columns `split`, `label` and `logit`.
-        rule: by which the threshold is chosen.
-    """
-    validation = logits[logits["split"] == "validation"]
-    labels, values = validation["label"].to_numpy(), validation["logit"].to_numpy()
-    calibration = fit_calibration(values, labels)
-    return {
-        **calibration._asdict(),
-        "threshold": choose_threshold(rule, labels, calibration.apply(values)),
-        "rule": str(rule),
-    }
-
-
 def _is_resized(dataset: str, params: Params) -> bool:
     """Whether ingest resizes images of other sizes to the stored one; otherwise it pads smaller ones."""
     from histopipe.datasets import get_dataset, list_datasets
@@ -167,52 +150,34 @@ def one_view_probabilities(
     single = one_view_network(network)
     logits = finite_logits(single, store, table["row"].to_numpy(), f"evaluate {title}, one view")
     point = locked_point(table[["split", "label"]].assign(logit=logits), params.evaluate.threshold)
-    return Calibration(point["temperature"], point["offset"]).apply(logits)
+    return calibration_of(point).apply(logits)
 
 
-def graded_table(logits: pd.DataFrame, point: dict[str, Any]) -> pd.DataFrame:
-    """Calibrated probability and decision of each patch."""
-    calibration = Calibration(point["temperature"], point["offset"])
-    probability = calibration.apply(logits["logit"].to_numpy())
-    table = logits.drop(columns="logit")
-    table.insert(4, "probability", probability)
-    table.insert(5, "decision", decide(probability, point["threshold"]))
-    return table
+def divided(table: pd.DataFrame, store: PatchStore, split: Path, params: Params) -> dict[str, pd.DataFrame]:
+    """The test split by case and by subgroup, under the names of their files."""
+    from histopipe.evaluation.cases import case_table, colour_clusters
+    from histopipe.evaluation.subgroups import patch_groups, subgroup_table
+    from histopipe.splitting import split_of_patches
 
-
-def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
-    """The patches of one split, as the metrics take them."""
-    part = table[table["split"] == split]
-    return Predictions.of(part["label"], part["probability"], part["decision"], part["case_id"])
-
-
-def grade_table(table: pd.DataFrame, point: dict[str, Any], record: dict[str, Any], params: Params) -> dict[str, Any]:
-    """Content of `metrics.json`, but for the id of the run that will hold it."""
-    test, validation = predictions_of(table, "test"), predictions_of(table, "validation")
+    test = table[table["split"] == "test"].reset_index(drop=True)
+    trained_on = np.flatnonzero((split_of_patches(split, store.index) == "train").to_numpy())
+    clusters = colour_clusters(store.index, trained_on, STAIN_CLUSTERS, params.seed)
+    groups = patch_groups(store.index, test["row"].to_numpy(), clusters, store.patch_size)
     return {
-        "test": grade(test, params.evaluate.resamples, params.seed),
-        "validation": {name: _defined(value) for name, value in measure(validation).items()},
-        "threshold": point["threshold"],
-        "temperature": point["temperature"],
-        "offset": point["offset"],
-        "rule": point["rule"],
-        "positive_class": point["positive_class"],
-        "cases": test.case_count,
-        "patches": len(test.labels),
-        "validation_cases": validation.case_count,
-        "validation_patches": len(validation.labels),
-        **{name: record.get(name) for name in ("split_digest", "recipe_digest", "quick", "leaky")},
+        "cases": case_table(predictions_of(test, "test"), test["case_id"]),
+        "subgroups": subgroup_table(test, groups, params.evaluate.resamples, params.seed),
     }
 
 
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
 def write_outputs(
-    folder: Path, table: pd.DataFrame, point: dict[str, Any], results: dict[str, Any], architecture: str
+    folder: Path,
+    table: pd.DataFrame,
+    parts: dict[str, pd.DataFrame],
+    point: dict[str, Any],
+    results: dict[str, Any],
+    architecture: str,
 ) -> None:
-    """Write everything but `metrics.json` into `folder`."""
+    """Write everything but `metrics.json` into `folder`; `parts` as `divided` gives them."""
     from histopipe.evaluation import curves
     from histopipe.evaluation.figures import Evaluation, draw_figures
 
@@ -223,13 +188,17 @@ def write_outputs(
         "precision_recall": curves.precision_recall_table(test),
         "confusion": curves.confusion_table(test, classes),
         "calibration": curves.calibration_table(test),
+        **parts,
     }
     for name, content in tables.items():
         content.to_csv(folder / f"{name}.csv", index=False)
     table.drop(columns="row").to_parquet(folder / "predictions.parquet", index=False)
     write_json(folder / "operating_point.json", point)
     write_text(folder / "classification_report.txt", curves.report_text(test, classes))
-    shown = Evaluation(point["data_set"], architecture, classes, test, results["test"], point["threshold"])
+    metrics = results["test"] | {"uncalibrated": results["uncalibrated"]["calibration_error"]}
+    shown = Evaluation(point["data_set"], architecture, classes, test, metrics, point["threshold"])
+    before = replace(test, probabilities=calibration_of(point).undone(test.probabilities))
+    tables["uncalibrated"] = curves.calibration_table(before)
     draw_figures(shown, tables, folder / "figures")
 
 

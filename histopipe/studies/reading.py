@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from histopipe.errors import EvaluationError
+from histopipe.evaluation.grading import predictions_of
 from histopipe.evaluation.metrics import Predictions
-from histopipe.evaluation.stage import predictions_of
 from histopipe.files import read_json
 from histopipe.params import Params
 from histopipe.paths import Workspace

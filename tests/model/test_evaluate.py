@@ -28,6 +28,7 @@ from histopipe.tracking import tracking_uri
 CASES, PATCHES = 24, 12
 FILES = {
     "calibration.csv",
+    "cases.csv",
     "classification_report.txt",
     "confusion.csv",
     "figures",
@@ -36,8 +37,9 @@ FILES = {
     "precision_recall.csv",
     "predictions.parquet",
     "roc.csv",
+    "subgroups.csv",
 }
-FIGURES = {"roc.png", "precision_recall.png", "confusion.png", "calibration.png"}
+FIGURES = {"roc.png", "precision_recall.png", "confusion.png", "calibration.png", "cases.png", "subgroups.png"}
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,19 @@ def test_predictions_name_patch_case_and_split(folder: Path, results: dict[str, 
     assert set(table["split"]) == {"validation", "test"}
     assert not set(table["case_id"][table["split"] == "test"]) & set(table["case_id"][table["split"] == "validation"])
     assert (table["decision"] == (table["probability"] >= results["threshold"])).all()
+
+
+def test_every_case_is_graded_by_itself(folder: Path, results: dict[str, Any]) -> None:
+    cases = pd.read_csv(folder / "cases.csv", dtype={"case_id": str})
+    assert len(cases) == results["cases"]
+    assert cases["patches"].sum() == results["patches"]
+    mean = (cases["accuracy"] * cases["patches"]).sum() / cases["patches"].sum()
+    assert mean == pytest.approx(results["test"]["accuracy"]["value"])
+
+
+def test_calibration_is_shown_before_and_after(results: dict[str, Any]) -> None:
+    before, after = results["uncalibrated"]["calibration_error"], results["test"]["calibration_error"]
+    assert before["value"] > after["value"]  # the network's logits were stretched and moved
 
 
 def test_the_curves_end_where_curves_end(folder: Path) -> None:

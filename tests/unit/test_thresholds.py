@@ -93,6 +93,7 @@ def test_what_misses_and_false_alarms_cost(fn: float, fp: float, threshold: floa
 )
 def test_a_rule_has_one_name(written: Any, shown: str) -> None:
     assert str(rule(written)) == shown
+    assert rule(EvaluateParams(threshold=written).model_dump()["threshold"]) == rule(written)
 
 
 @pytest.mark.parametrize("written", ["yuden", "sensitivity>=95", "sensitivity>=0", {"cost": {"fn": 5}}, {"cost": None}])

@@ -1,0 +1,65 @@
+"""Numbers per case: a mean over patches hides the case on which a model fails."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from histopipe.evaluation.metrics import Codes, Numbers, Predictions, measure_resamples
+
+CASE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "sensitivity", "specificity")
+
+
+def case_table(predictions: Predictions, case_ids: pd.Series) -> pd.DataFrame:
+    """Each case by itself, the one with the lowest accuracy first.
+
+    Args:
+        predictions: the graded patches.
+        case_ids: of the same patches; names what `predictions` numbers.
+
+    Returns:
+        Columns `case_id`, `patches`, `positives`, `called` (positive), `mean_probability` and `CASE_METRICS`; a metric
+        that a case leaves undefined, as it does where it holds one class only, is missing.
+    """
+    names = np.unique(np.asarray(case_ids, dtype=str))  # numbered in this order, see `Predictions.of`
+    alone = measure_resamples(predictions, np.eye(predictions.case_count))
+    patches = predictions.per_case(np.ones(len(predictions.labels)))
+    table = pd.DataFrame(
+        {
+            "case_id": names,
+            "patches": patches.astype(int),
+            "positives": predictions.per_case(predictions.labels).astype(int),
+            "called": predictions.per_case(predictions.decisions).astype(int),
+            "mean_probability": predictions.per_case(predictions.probabilities) / patches,
+            **{name: alone[name] for name in CASE_METRICS},
+        }
+    )
+    return table.sort_values(["accuracy", "case_id"], kind="stable").reset_index(drop=True)
+
+
+def colour_clusters(index: pd.DataFrame, reference: Codes, count: int, seed: int) -> pd.Series | None:
+    """Stain cluster of each patch's case, `1` the darkest: k-means on the mean colours of cases.
+
+    Args:
+        index: the store's, with its colour statistics.
+        reference: rows whose cases the clusters are fitted to: those trained on, so that test cases don't shape them.
+        count: of clusters.
+        seed: of k-means.
+
+    Returns:
+        One name per row of the index; None where there are fewer cases than clusters, or no colour statistics.
+    """
+    from sklearn.cluster import KMeans
+
+    columns = [f"{channel}_{statistic}" for statistic in ("mean", "std") for channel in ("red", "green", "blue")]
+    if not set(columns) <= set(index.columns):
+        return None
+    colours = index.groupby("case_id")[columns].mean()
+    fitted = colours.loc[index["case_id"].iloc[reference].unique()]
+    if len(fitted) < count:
+        return None
+    clusters = KMeans(count, n_init=10, random_state=seed).fit(fitted)
+    means: Numbers = clusters.cluster_centers_[:, :3].mean(axis=1)
+    place = np.argsort(np.argsort(means)) + 1
+    named = pd.Series([f"{place[found]} of {count}" for found in clusters.predict(colours)], colours.index)
+    return index["case_id"].map(named)
