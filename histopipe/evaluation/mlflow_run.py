@@ -15,6 +15,7 @@ from histopipe.serving.packaging import log_served_model
 if TYPE_CHECKING:
     import keras
 
+SLIDES = "slides"  # folder of the slides' pictures
 SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluation done again logs another
 
 
@@ -41,6 +42,8 @@ def log_evaluation(
 
     for picture in sorted((folder / "figures").glob("*.png")):
         mlflow.log_artifact(str(picture), "plots")
+    for picture in sorted((folder / "figures" / SLIDES).glob("*.png")):
+        mlflow.log_artifact(str(picture), f"plots/{SLIDES}")
     for name in (
         "classification_report.txt",
         "predictions.parquet",

@@ -40,7 +40,8 @@ def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspa
             aren't numbers; a patch has no case; a split has one class only.
     """
     from histopipe.evaluation.logits import load_network
-    from histopipe.evaluation.mlflow_run import log_evaluation
+    from histopipe.evaluation.mlflow_run import SLIDES, log_evaluation
+    from histopipe.evaluation.slide_figures import draw_slides
     from histopipe.symmetry import is_averaged
     from histopipe.tracking import continued_run
 
@@ -56,6 +57,7 @@ def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspa
     parts = divided(table, store, workspace.split(dataset), params)
     with replaced_folder(workspace.evaluation(dataset, architecture)) as folder:
         write_outputs(folder, table, parts, point, results, architecture)
+        draw_slides(table[table["split"] == "test"], store, _classes(point), folder / "figures" / SLIDES)
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
             log_evaluation(folder, network, point, results, _example(store, table))
             write_json(folder / "metrics.json", results | {"run_id": run_id})
@@ -181,7 +183,7 @@ def write_outputs(
     from histopipe.evaluation import curves
     from histopipe.evaluation.figures import Evaluation, draw_figures
 
-    classes = (point["negative_class"], point["positive_class"])
+    classes = _classes(point)
     test = predictions_of(table, "test")
     tables = {
         "roc": curves.roc_table(test),
@@ -200,6 +202,10 @@ def write_outputs(
     before = replace(test, probabilities=calibration_of(point).undone(test.probabilities))
     tables["uncalibrated"] = curves.calibration_table(before)
     draw_figures(shown, tables, folder / "figures")
+
+
+def _classes(point: dict[str, Any]) -> tuple[str, str]:
+    return point["negative_class"], point["positive_class"]
 
 
 def _example(store: PatchStore, table: pd.DataFrame) -> Patches:

@@ -1,0 +1,113 @@
+"""Slides as pictures: tissue, truth, probability and error, aligned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from histopipe.evaluation.figures import new_figure, save_figure
+from histopipe.evaluation.slide_maps import PLACES, Canvas, canvas_of, paint, paint_tissue
+from histopipe.store import Patches, PatchStore
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import ListedColormap
+
+SHOWN_SLIDES = 6
+OUTCOMES = ("negative, called so", "positive, called so", "false alarm", "missed")
+OUTCOME_COLOURS = ("#DDDDDD", "#4477AA", "#CCBB44", "#EE6677")  # Paul Tol's, told apart by colour-blind readers
+TRUTH_COLOURS = ("#DDDDDD", "#4477AA")
+
+
+def draw_slides(table: pd.DataFrame, store: PatchStore, classes: tuple[str, str], folder: Path) -> list[Path]:
+    """Draw the slides of which most is known: whole ones before samples, many patches before few.
+
+    Args:
+        table: graded patches of the test split; `row` is each one's place in the store.
+        store: with the patches and their coordinates.
+        classes: the negative class, then the positive one.
+        folder: is made if there is anything to draw.
+
+    Returns:
+        The files written, named after their cases; none where patches have no coordinates.
+    """
+    if not set(PLACES) <= set(store.index.columns):
+        return []
+    placed = table.join(store.index[list(PLACES)], on="row").dropna(subset=list(PLACES))
+    found = [(case, part, canvas_of(part)) for case, part in placed.groupby("case_id")]
+    found.sort(key=lambda slide: (not slide[2].complete, -len(slide[1])))
+    shown = found[:SHOWN_SLIDES]
+    if shown:
+        folder.mkdir(parents=True, exist_ok=True)
+    return [
+        save_figure(
+            draw_slide(str(case), part, store.gather(part["row"].to_numpy()), canvas, classes), folder / f"{case}.png"
+        )
+        for case, part, canvas in shown
+    ]
+
+
+def draw_slide(case: str, part: pd.DataFrame, patches: Patches, canvas: Canvas, classes: tuple[str, str]) -> Any:
+    """One slide: its tissue, truth, probability and error side by side."""
+    from matplotlib.colors import ListedColormap
+
+    height, width = canvas.shape
+    margin = 0 if canvas.complete else 0.02 * max(height, width)  # room for dots
+    figure = new_figure(13, min(9.0, 13 / 4 * height / width + 1.6))
+    tissue, truth, probability, error = figure.subplots(1, 4, sharex=True, sharey=True)
+    tissue.imshow(paint_tissue(canvas, patches, part), interpolation="nearest")
+    label, decision = part["label"].to_numpy(), part["decision"].to_numpy()
+    _draw(truth, canvas, label, ListedColormap(TRUTH_COLOURS), 2)
+    shades = _draw(probability, canvas, part["probability"].to_numpy(), "viridis", 1)
+    _draw(error, canvas, _outcome(label, decision), ListedColormap(OUTCOME_COLOURS), 4)
+    figure.colorbar(shades, cax=probability.inset_axes((0, -0.09, 1, 0.05)), orientation="horizontal")
+    _legend(truth, classes, TRUTH_COLOURS)
+    _legend(error, OUTCOMES, OUTCOME_COLOURS)
+    _scale_bar(tissue, canvas)
+    for axes, title in zip((tissue, truth, probability, error), _titles(classes), strict=True):
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set(xticks=[], yticks=[], xlim=(-margin, width + margin), ylim=(height + margin, -margin))
+    kind = "" if canvas.complete else ", a sample of the slide"
+    figure.suptitle(f"case {case}: {len(part):,} patches{kind}", fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def _titles(classes: tuple[str, str]) -> tuple[str, str, str, str]:
+    return "tissue", "truth", f"probability of {classes[1]}", "error at the threshold"
+
+
+def _outcome(label: Any, decision: Any) -> Any:
+    """Place in `OUTCOMES`: right ones 0 and 1, false alarms 2, misses 3."""
+    return np.where(label == decision, label, np.where(decision == 1, 2, 3))
+
+
+def _draw(axes: Axes, canvas: Canvas, values: Any, colours: str | ListedColormap, levels: int) -> Any:
+    """Areas where the slide is whole, dots where it is a sample; `levels` 1 means a scale from 0 to 1."""
+    low, high = (0.0, 1.0) if levels == 1 else (-0.5, levels - 0.5)
+    if canvas.complete:
+        return axes.imshow(paint(canvas, values), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+    axes.set_aspect("equal")
+    x, y = (canvas.left + canvas.right) / 2, (canvas.top + canvas.bottom) / 2
+    return axes.scatter(x, y, c=values, cmap=colours, vmin=low, vmax=high, s=22, edgecolor="#666666", linewidth=0.3)
+
+
+def _legend(axes: Axes, names: tuple[str, ...], colours: tuple[str, ...]) -> None:
+    from matplotlib.patches import Patch
+
+    keys = [Patch(facecolor=colour, label=name) for name, colour in zip(names, colours, strict=True)]
+    options = {"ncols": 2, "frameon": False, "fontsize": 8, "handlelength": 1}
+    axes.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.01), **options)
+
+
+def _scale_bar(axes: Axes, canvas: Canvas) -> None:
+    """A bar of a round number of slide pixels below the tissue; the archive doesn't tell their size in micrometres."""
+    width = canvas.shape[1]
+    target = width * canvas.scale / 3
+    unit = 10 ** np.floor(np.log10(target))
+    length = unit * max(step for step in (1, 2, 5) if step * unit <= target)
+    share = length / canvas.scale / width
+    axes.plot([0, share], [-0.03] * 2, color="black", linewidth=3, transform=axes.transAxes, clip_on=False)
+    axes.annotate(f"{length:,.0f} px of the slide", (0, -0.05), xycoords="axes fraction", va="top", fontsize=8)

@@ -1,0 +1,95 @@
+"""A slide put together again from its patches' coordinates.
+
+A map is drawn on a canvas whose pixels each stand for `scale` x `scale` of the slide. A patch's corners are scaled and
+then rounded, so patches that touch on the slide share an edge on the canvas: no seams and no overlaps at any offset.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from histopipe.store import Patches
+
+CANVAS = 1200  # pixels of the longer side at most
+COMPLETE = 0.2  # share of its bounding box that a slide's patches cover at least; a sample of it covers less
+PLACES = ("x", "y", "width", "height")
+
+Image = NDArray[np.uint8]  # (height, width, 3)
+Field = NDArray[np.float64]  # (height, width); NaN where there is no patch
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Where each patch of one slide lies on its map.
+
+    Attributes:
+        left, top, right, bottom: of each patch, in pixels of the map; right and bottom just outside.
+        scale: slide pixels to a pixel of the map, on either side.
+        complete: whether the patches cover the slide, rather than being a few of many.
+    """
+
+    left: NDArray[np.int64]
+    top: NDArray[np.int64]
+    right: NDArray[np.int64]
+    bottom: NDArray[np.int64]
+    scale: float
+    complete: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the map."""
+        return int(self.bottom.max()), int(self.right.max())
+
+
+def canvas_of(places: pd.DataFrame, longest: int = CANVAS) -> Canvas:
+    """Lay out one slide.
+
+    Args:
+        places: columns `x`, `y` (upper left corner on the slide), `width` and `height` (as found), in slide pixels.
+        longest: pixels of the map's longer side at most; a slide is never enlarged.
+    """
+    x, y, width, height = (places[name].to_numpy(np.float64) for name in PLACES)
+    x, y = x - x.min(), y - y.min()
+    extent = (float((x + width).max()), float((y + height).max()))
+    scale = max(1.0, max(extent) / longest)
+    edges = [np.floor(edge / scale + 0.5).astype(np.int64) for edge in (x, y, x + width, y + height)]
+    covered = float((width * height).sum()) / (extent[0] * extent[1])
+    return Canvas(edges[0], edges[1], edges[2], edges[3], scale, covered >= COMPLETE)
+
+
+def paint(canvas: Canvas, values: ArrayLike) -> Field:
+    """One number per patch, drawn over its place."""
+    field = np.full(canvas.shape, np.nan)
+    for place, value in zip(_places(canvas), np.asarray(values, np.float64), strict=True):
+        field[place] = value
+    return field
+
+
+def paint_tissue(canvas: Canvas, patches: Patches, places: pd.DataFrame) -> Image:
+    """The patches themselves on white.
+
+    Args:
+        canvas: of the slide.
+        patches: as the store keeps them, (patches, height, width, 3); what was padded is cut off again.
+        places: as for `canvas_of`.
+    """
+    import PIL.Image
+
+    tissue = np.full((*canvas.shape, 3), 255, np.uint8)
+    sizes = zip(places["height"], places["width"], strict=True)
+    for place, patch, (height, width) in zip(_places(canvas), patches, sizes, strict=True):
+        wanted = tissue[place].shape[1::-1]
+        if math.prod(wanted):
+            found = PIL.Image.fromarray(patch[:height, :width]).resize(wanted, PIL.Image.Resampling.BOX)
+            tissue[place] = np.asarray(found)
+    return tissue
+
+
+def _places(canvas: Canvas) -> list[tuple[slice, slice]]:
+    corners = zip(canvas.top, canvas.bottom, canvas.left, canvas.right, strict=True)
+    return [(slice(top, bottom), slice(left, right)) for top, bottom, left, right in corners]

@@ -1,0 +1,117 @@
+"""Slides put together from their patches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+
+from histopipe.evaluation.slide_figures import SHOWN_SLIDES, draw_slides
+from histopipe.evaluation.slide_maps import canvas_of, paint, paint_tissue
+from histopipe.store import INDEX_FILE, PatchStore, shard_name
+
+
+def cut(slide: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, pd.DataFrame]:
+    """A slide in patches, those at the edge smaller and padded in the store by repeating their edge, in mixed order."""
+    rows, patches = [], []
+    for y in range(0, slide.shape[0], size):
+        for x in range(0, slide.shape[1], size):
+            patch = slide[y : y + size, x : x + size]
+            height, width = patch.shape[:2]
+            patches.append(np.pad(patch, ((0, size - height), (0, size - width), (0, 0)), mode="edge"))
+            rows.append({"x": x + offset[0], "y": y + offset[1], "width": width, "height": height})
+    order = np.random.default_rng(0).permutation(len(rows))
+    return np.stack(patches)[order], pd.DataFrame(rows).iloc[order].reset_index(drop=True)
+
+
+def pattern(height: int, width: int) -> np.ndarray:
+    """Every pixel has a colour of its own place."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y % 256, x % 256, (y // 256) * 16 + x // 256], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (1, 51), (1337, 7)])
+@pytest.mark.parametrize(("height", "width"), [(200, 300), (173, 211)])
+def test_at_full_size_the_slide_comes_back_pixel_by_pixel(height: int, width: int, offset: tuple[int, int]) -> None:
+    slide = pattern(height, width)
+    patches, places = cut(slide, 50, offset)
+    canvas = canvas_of(places)
+    assert canvas.complete and canvas.scale == 1.0
+    np.testing.assert_array_equal(paint_tissue(canvas, patches, places), slide)
+
+
+@pytest.mark.parametrize("longest", [60, 97, 130])
+def test_reduced_maps_have_neither_seams_nor_shifts(longest: int) -> None:
+    slide = np.zeros((400, 600, 3), np.uint8)
+    slide[100:250, 150:450] = 200
+    patches, places = cut(slide, 50, (3, 9))
+    canvas = canvas_of(places, longest)
+    tissue = paint_tissue(canvas, patches, places)
+    assert max(canvas.shape) == longest
+    assert tissue.max() == 200, "white would show where no patch was drawn"
+    truth = paint(canvas, patches.mean(axis=(1, 2, 3)) > 100)
+    np.testing.assert_array_equal(truth == 1, tissue[..., 0] > 100)
+    y, x = np.argwhere(truth == 1)[[0, -1]].T
+    assert (y * canvas.scale).tolist() == pytest.approx([100, 250], abs=1.5 * canvas.scale)
+    assert (x * canvas.scale).tolist() == pytest.approx([150, 450], abs=1.5 * canvas.scale)
+
+
+def test_every_patch_has_its_own_value_and_the_rest_has_none() -> None:
+    places = pd.DataFrame({"x": [0, 50, 0], "y": [0, 0, 50], "width": [50, 20, 50], "height": [50, 50, 10]})
+    field = paint(canvas_of(places), [0.1, 0.5, 0.9])
+    assert field.shape == (60, 70)
+    assert np.unique(field[:50, :50]) == 0.1 and np.unique(field[:50, 50:]) == 0.5 and np.unique(field[50:, :50]) == 0.9
+    assert np.isnan(field[50:, 50:]).all()
+
+
+def test_a_sample_of_a_slide_is_told_from_a_whole_one() -> None:
+    places = pd.DataFrame({"x": [0, 5000, 2500], "y": [0, 3000, 200], "width": 50, "height": 50})
+    canvas = canvas_of(places)
+    assert not canvas.complete
+    assert canvas.shape == (725, 1200)
+
+
+def test_a_sliver_that_vanishes_when_reduced_does_no_harm() -> None:
+    places = pd.DataFrame({"x": [0, 5000], "y": [0, 0], "width": [5000, 1], "height": [5000, 5000]})
+    canvas = canvas_of(places, 100)
+    assert paint(canvas, [1.0, 2.0]).shape == canvas.shape
+    patches = np.zeros((2, 50, 50, 3), np.uint8)
+    assert paint_tissue(canvas, patches, places.clip(upper=50)).shape == (*canvas.shape, 3)
+
+
+def store_of(
+    folder: Path, slides: dict[str, pd.DataFrame], patches: dict[str, np.ndarray]
+) -> tuple[PatchStore, pd.DataFrame]:
+    """A store of several slides, and predictions of all their patches."""
+    index = pd.concat([places.assign(case_id=case) for case, places in slides.items()], ignore_index=True)
+    index["file"], index["label"] = [f"{number}.png" for number in range(len(index))], np.arange(len(index)) % 2
+    index["shard"], index["row"] = 0, np.arange(len(index))
+    np.save(folder / shard_name(0), np.concatenate(list(patches.values())))
+    index.to_parquet(folder / INDEX_FILE)
+    table = index[["file", "case_id", "label", "row"]].assign(probability=0.4, decision=0)
+    return PatchStore.open(folder), table
+
+
+def test_whole_slides_are_drawn_before_samples(tmp_path: Path) -> None:
+    patches, places = cut(pattern(200, 300), 50)
+    sample = pd.DataFrame({"x": np.arange(30) * 997, "y": np.arange(30)[::-1] * 1013, "width": 50, "height": 50})
+    slides = {"whole": places} | {f"sample{number}": sample for number in range(SHOWN_SLIDES)}
+    pixels = {case: patches if case == "whole" else np.repeat(patches[:1], 30, axis=0) for case in slides}
+    store, table = store_of(tmp_path, slides, pixels)
+    drawn = draw_slides(table, store, ("benign", "IDC"), tmp_path / "slides")
+    assert len(drawn) == SHOWN_SLIDES
+    assert drawn[0].name == "whole.png"
+    with PIL.Image.open(drawn[0]) as picture:
+        assert picture.width > 1000
+        assert len(picture.convert("RGB").getcolors(2**24)) > 1000, "the tissue's own colours"
+
+
+def test_patches_without_coordinates_give_no_slides(tmp_path: Path) -> None:
+    patches, places = cut(pattern(100, 100), 50)
+    nowhere = places.assign(x=None, y=None).astype({"x": "Int32", "y": "Int32"})
+    store, table = store_of(tmp_path, {"whole": nowhere}, {"whole": patches})
+    assert draw_slides(table, store, ("benign", "IDC"), tmp_path / "slides") == []
+    assert not (tmp_path / "slides").exists()
