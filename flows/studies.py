@@ -1,4 +1,4 @@
-"""Variants of the main run: every fold and every seed that `params.yaml` lists, and what they give together.
+"""Variants of the main run: every fold, seed, scheme and size that `params.yaml` lists, and what they give together.
 
 Run it with `python -m flows.studies --folds --seeds`; see docs/studies.md.
 """
@@ -23,7 +23,7 @@ def studies(names: list[str] | None = None, datasets: list[str] | None = None) -
     """Train, evaluate and sum up variants. Unchanged stages are skipped by DVC.
 
     Args:
-        names: `folds`, `seeds` or both; all that `studies.summaries` lists by default.
+        names: `folds`, `seeds`, `schemes`, `sizes`; all that `studies.summaries` lists by default.
         datasets: which of `params.yaml`'s data sets; all by default.
     """
     params = read_params(Workspace.around().params)
@@ -32,9 +32,9 @@ def studies(names: list[str] | None = None, datasets: list[str] | None = None) -
         cases = prepare(dataset)
         for name in wanted:
             runs = [
-                variant.submit(name.removesuffix("s"), dataset, architecture, number, wait_for=cases)  # type: ignore[call-overload]
+                variant.submit(name.removesuffix("s"), dataset, architecture, variant_name, wait_for=cases)  # type: ignore[call-overload]
                 for architecture in params.architectures
-                for number in getattr(params.studies, name)
+                for variant_name in getattr(params.studies, name)
             ]
             wait(runs)
             if any(run.state.is_completed() for run in runs):
@@ -54,16 +54,18 @@ def asked(names: list[str] | None, params: Params) -> list[str]:
         if name not in summed:
             raise ParamsError(f"params.yaml: studies.summaries lacks {name}: add it, and list the {name}")
     if not summed:
-        raise ParamsError("params.yaml: studies.summaries is empty: list folds or seeds, and which ones")
+        raise ParamsError("params.yaml: studies.summaries is empty: list studies, such as folds, and their variants")
     return list(names or summed)
 
 
 @click.command()
 @click.option("--folds", "names", flag_value="folds", multiple=True, help="Every fold of studies.folds.")
 @click.option("--seeds", "names", flag_value="seeds", multiple=True, help="Every seed of studies.seeds.")
+@click.option("--schemes", "names", flag_value="schemes", multiple=True, help="Every scheme of studies.schemes.")
+@click.option("--sizes", "names", flag_value="sizes", multiple=True, help="The learning curve of studies.sizes.")
 @click.option("--datasets", "-d", multiple=True, help="Repeat for several; all of params.yaml by default.")
 def main(names: tuple[str, ...], datasets: tuple[str, ...]) -> None:
-    """Run the variants as a Prefect flow; without --folds and --seeds, all that studies.summaries lists."""
+    """Run the variants as a Prefect flow; without a choice, all that studies.summaries lists."""
     with one_line_errors():
         params = read_params(Workspace.around().params)
         asked(list(names), params)

@@ -242,21 +242,39 @@ def seed(dataset: str, architecture: str, number: int) -> None:
     _variant("seeds", dataset, architecture, number)
 
 
-def _variant(study: str, dataset: str, architecture: str, number: int) -> None:
-    name = study.removesuffix("s")
-    with _stage(name, dataset, architecture, str(number)) as (params, workspace):
-        from histopipe.studies.stage import run_variant
-
-        metrics = run_variant(study, dataset, architecture, number, params, workspace)
-        auc = _with_interval(metrics["test"]["roc_auc"])
-        click.echo(f"{dataset} {architecture} {name} {number}: ROC AUC {auc} by {metrics['cases']} cases")
+@main.command()
+@_dataset
+@_architecture
+@click.argument("name", metavar="SCHEME", type=click.Choice(["grouped", "canonical", "kfold", "random"]))
+def scheme(dataset: str, architecture: str, name: str) -> None:
+    """Split, train and evaluate under another `split.scheme`: `random` shows what a leak is worth."""
+    _variant("schemes", dataset, architecture, name)
 
 
 @main.command()
 @_dataset
-@click.argument("name", type=click.Choice(["folds", "seeds"]))
+@_architecture
+@click.argument("number", metavar="CASES", type=click.IntRange(min=1))
+def size(dataset: str, architecture: str, number: int) -> None:
+    """Train on so many of the training cases, and evaluate: a point of the learning curve."""
+    _variant("sizes", dataset, architecture, number)
+
+
+def _variant(study: str, dataset: str, architecture: str, variant: int | str) -> None:
+    name = study.removesuffix("s")
+    with _stage(name, dataset, architecture, str(variant)) as (params, workspace):
+        from histopipe.studies.stage import run_variant
+
+        metrics = run_variant(study, dataset, architecture, variant, params, workspace)
+        auc = _with_interval(metrics["test"]["roc_auc"])
+        click.echo(f"{dataset} {architecture} {name} {variant}: ROC AUC {auc} by {metrics['cases']} cases")
+
+
+@main.command()
+@_dataset
+@click.argument("name", type=click.Choice(["folds", "seeds", "schemes", "sizes"]))
 def study(dataset: str, name: str) -> None:
-    """Sum up the folds or the seeds of every architecture."""
+    """Sum up the folds, seeds, schemes or sizes of every architecture."""
     with _stage("study", dataset, variant=name) as (params, workspace):
         from histopipe.studies.summary import summarise_study
 

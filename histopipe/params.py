@@ -17,6 +17,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 CaseId = Annotated[str, BeforeValidator(str)]  # YAML reads 8863 as a number; a case id is a name
+Scheme = Literal["grouped", "canonical", "kfold", "random"]
+Study = Literal["folds", "seeds", "schemes", "sizes"]
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
@@ -61,7 +63,7 @@ class IngestParams(Section):
 class SplitParams(Section):
     """How cases are divided; the three shares sum to 1."""
 
-    scheme: Literal["grouped", "canonical", "kfold", "random"] = "grouped"
+    scheme: Scheme = "grouped"
     train: Share = 0.70
     validation: Share = 0.15
     test: Share = 0.15
@@ -258,7 +260,9 @@ class StudiesParams(Section):
 
     folds: tuple[Annotated[int, Field(ge=0)], ...] = ()  # numbers of the folds to test on, each once
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()  # what else `seed` could have been
-    summaries: tuple[Literal["folds", "seeds"], ...] = ()  # which of them to sum up; DVC can't tell an empty list
+    schemes: tuple[Scheme, ...] = ()  # what else `split.scheme` could have been: the leaky split beside the grouped one
+    sizes: tuple[Count, ...] = ()  # numbers of training cases: a learning curve
+    summaries: tuple[Study, ...] = ()  # which of them to sum up; DVC can't tell an empty list
 
     @model_validator(mode="after")
     def _listed_once(self) -> StudiesParams:

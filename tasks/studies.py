@@ -15,28 +15,28 @@ from tasks.reproduction import reproduce, worth_retrying
 
 @task(
     name="variant",
-    task_run_name="{stage}-{dataset}-{architecture}-{number}",
+    task_run_name="{stage}-{dataset}-{architecture}-{name}",
     retries=2,
     retry_delay_seconds=5,
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
     tags=["gpu"],
 )
-def variant(stage: str, dataset: str, architecture: str, number: int) -> Path:
-    """Train and evaluate one fold or seed; a retry goes on from the last finished epoch. Returns its folder.
+def variant(stage: str, dataset: str, architecture: str, name: int | str) -> Path:
+    """Train and evaluate one variant; a retry goes on from the last finished epoch. Returns its folder.
 
     Args:
-        stage: `fold` or `seed`.
+        stage: `fold`, `seed`, `scheme` or `size`.
         dataset: the data set's name.
         architecture: the recipe's name.
-        number: of the fold, or the seed.
+        name: the fold, seed, scheme or number of training cases.
     """
-    title = f"Epochs of {architecture} {stage} {number} on {dataset}"
-    show = epoch_progress(title, "epochs", stage, dataset, architecture, str(number))
+    title = f"Epochs of {architecture} {stage} {name} on {dataset}"
+    show = epoch_progress(title, "epochs", stage, dataset, architecture, str(name))
     workspace = Workspace.around()
     with for_training() as environment:
-        reproduce(stage_name(stage, dataset, architecture, str(number)), on_line=show, environment=environment)
-    return workspace.variant_folder(f"{stage}s", dataset, architecture, str(number))
+        reproduce(stage_name(stage, dataset, architecture, str(name)), on_line=show, environment=environment)
+    return workspace.variant_folder(f"{stage}s", dataset, architecture, str(name))
 
 
 @task(
@@ -47,7 +47,7 @@ def variant(stage: str, dataset: str, architecture: str, number: int) -> Path:
     cache_policy=NO_CACHE,
 )
 def study(dataset: str, name: str) -> Path:
-    """Sum up the `folds` or `seeds` of a data set; returns the summary's folder."""
+    """Sum up the variants of a study on a data set; returns the summary's folder."""
     reproduce(stage_name("study", dataset, name))
     folder = Workspace.around().study_summary(name, dataset)
     title = f"Architectures on {dataset}, by {name}"

@@ -18,7 +18,7 @@ from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.splitting.stage import as_csv
 from histopipe.studies.definition import variant_params, variant_split
-from histopipe.studies.workspace import STAGES, VariantWorkspace
+from histopipe.studies.workspace import STAGES, VariantName, VariantWorkspace
 from histopipe.training.recipe import recipe_digest
 from histopipe.weights import weights_digest
 
@@ -28,12 +28,12 @@ class Variant:
     """One variant that is up to date.
 
     Attributes:
-        number: of its fold, or its seed.
+        name: its fold, seed, scheme or number of training cases.
         folder: where its files lie.
         metrics: content of `metrics.json`.
     """
 
-    number: int
+    name: VariantName
     folder: Path
     metrics: dict[str, Any]
 
@@ -51,36 +51,36 @@ class Variant:
             raise EvaluationError(f"{path} can't be read ({problem}): run `dvc checkout {path}`") from None
 
 
-def split_digests(study: str, dataset: str, params: Params, workspace: Workspace) -> dict[int, str]:
+def split_digests(study: str, dataset: str, params: Params, workspace: Workspace) -> dict[VariantName, str]:
     """Digest of the split file that each variant must have been made with.
 
     Raises:
         HistopipeError: the cases can't be divided so.
     """
-    numbers: tuple[int, ...] = getattr(params.studies, study)
-    texts = {number: as_csv(variant_split(study, dataset, number, params, workspace)) for number in numbers}
-    return {number: hashlib.sha256(text.encode()).hexdigest() for number, text in texts.items()}
+    listed: tuple[VariantName, ...] = getattr(params.studies, study)
+    texts = {variant: as_csv(variant_split(study, dataset, variant, params, workspace)) for variant in listed}
+    return {variant: hashlib.sha256(text.encode()).hexdigest() for variant, text in texts.items()}
 
 
 def read_variant(
-    study: str, dataset: str, architecture: str, number: int, split: str, params: Params, workspace: Workspace
+    study: str, dataset: str, architecture: str, variant: VariantName, split: str, params: Params, workspace: Workspace
 ) -> Variant:
     """One variant, if it was made with today's recipe, parameters and split (given by its digest).
 
     Raises:
         EvaluationError: it is missing or out of date.
     """
-    own = VariantWorkspace(workspace.root, study, architecture, number)
+    own = VariantWorkspace(workspace.root, study, architecture, variant)
     path, stage = own.folder(dataset) / "metrics.json", own.training_stage(dataset, architecture)
     if not path.is_file():
-        raise EvaluationError(f"{STAGES[study]} {number}: not trained, run `dvc repro {stage}`")
+        raise EvaluationError(f"{STAGES[study]} {variant}: not trained, run `dvc repro {stage}`")
     metrics = read_json(path)
     weights = weights_digest(architecture, params, workspace)
-    recipe = recipe_digest(variant_params(study, number, params), architecture, weights)
+    recipe = recipe_digest(variant_params(study, variant, params), architecture, weights)
     today = {"split": ("split_digest", split), "recipe": ("recipe_digest", recipe)}
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:
         raise EvaluationError(
-            f"{STAGES[study]} {number}: the {' and the '.join(changed)} changed since: run `dvc repro {stage}`"
+            f"{STAGES[study]} {variant}: the {' and the '.join(changed)} changed since: run `dvc repro {stage}`"
         )
-    return Variant(number, path.parent, metrics)
+    return Variant(variant, path.parent, metrics)

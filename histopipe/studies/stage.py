@@ -1,4 +1,4 @@
-"""The fold and seed stages: the main run's training and evaluation, with another split or seed."""
+"""The fold, seed, scheme and size stages: the main run's training and evaluation, with another split or seed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.splitting.stage import as_csv
 from histopipe.studies.definition import variant_params, variant_split
-from histopipe.studies.workspace import VariantWorkspace
+from histopipe.studies.workspace import VariantName, VariantWorkspace
 
 MODEL_FILES = ("model.keras", "run.json", "history.csv")
 EVALUATION_FILES = ("metrics.json", "predictions.parquet", "operating_point.json")
 
 
 def run_variant(
-    study: str, dataset: str, architecture: str, number: int, params: Params, workspace: Workspace
+    study: str, dataset: str, architecture: str, variant: VariantName, params: Params, workspace: Workspace
 ) -> dict[str, Any]:
-    """Train and evaluate one variant, from where a killed one left off, into `studies/STUDY/D/A/NUMBER/`.
+    """Train and evaluate one variant, from where a killed one left off, into `studies/STUDY/D/A/VARIANT/`.
 
     Returns:
         The content of `metrics.json`.
@@ -31,9 +31,9 @@ def run_variant(
     from histopipe.evaluation.stage import evaluate
     from histopipe.training import train
 
-    own = VariantWorkspace(workspace.root, study, architecture, number)
-    changed = variant_params(study, number, params)
-    write_text(own.split(dataset), as_csv(variant_split(study, dataset, number, params, workspace)))
+    own = VariantWorkspace(workspace.root, study, architecture, variant)
+    changed = variant_params(study, variant, params)
+    write_text(own.split(dataset), as_csv(variant_split(study, dataset, variant, params, workspace)))
     train(dataset, architecture, changed, own)
     metrics = evaluate(dataset, architecture, changed, own)
     _put_together(own.folder(dataset), own.model(dataset, architecture), own.evaluation(dataset, architecture))

@@ -14,9 +14,10 @@ from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.studies.reading import Variant, read_variant, split_digests
 from histopipe.studies.statistics import fold_differences, fold_means, spread
+from histopipe.studies.table import AVERAGED
 
 Row = dict[str, Any]
-KEPT = ("test", "cases", "patches", "threshold", "run_id")  # of a variant's metrics.json
+KEPT = ("test", "cases", "patches", "threshold", "run_id", "leaky")  # of a variant's metrics.json
 
 
 def summarise_study(study: str, dataset: str, params: Params, workspace: Workspace) -> Row:
@@ -26,7 +27,7 @@ def summarise_study(study: str, dataset: str, params: Params, workspace: Workspa
     date is listed with the reason and has no part in the table: means over different folds don't compare.
 
     Args:
-        study: `folds` or `seeds`.
+        study: `folds`, `seeds`, `schemes` or `sizes`.
         dataset: the data set's name.
         params: of the main run.
         workspace: of the main run.
@@ -40,6 +41,7 @@ def summarise_study(study: str, dataset: str, params: Params, workspace: Workspa
     """
     from histopipe.studies.figure import draw_study
     from histopipe.studies.table import as_markdown
+    from histopipe.studies.variants_figure import draw_curve, draw_schemes
 
     if not getattr(params.studies, study):
         raise ParamsError(f"params.yaml: studies.{study} is empty: list the {study} to be summed up")
@@ -51,7 +53,8 @@ def summarise_study(study: str, dataset: str, params: Params, workspace: Workspa
     with replaced_folder(workspace.study_summary(study, dataset)) as folder:
         write_json(folder / "summary.json", content)
         write_text(folder / "summary.md", as_markdown(content))
-        save_figure(draw_study(content), folder / "summary.png")
+        draw = {"schemes": draw_schemes, "sizes": draw_curve}.get(study, draw_study)
+        save_figure(draw(content), folder / "summary.png")
     return content
 
 
@@ -65,8 +68,8 @@ def _gather(
     for architecture in params.architectures:
         try:
             found[architecture] = [
-                read_variant(study, dataset, architecture, number, split, params, workspace)
-                for number, split in digests.items()
+                read_variant(study, dataset, architecture, variant, split, params, workspace)
+                for variant, split in digests.items()
             ]
         except EvaluationError as problem:
             incomplete.append({"architecture": architecture, "reason": str(problem)})
@@ -76,7 +79,7 @@ def _gather(
 def _content(study: str, dataset: str, found: Mapping[str, Sequence[Variant]], params: Params) -> Row:
     rows = [_row(study, architecture, variants, params) for architecture, variants in found.items()]
     rows.sort(key=lambda row: -(row["spread"]["roc_auc"]["mean"] or 0.0))  # a stable sort: ties stay as listed
-    pairs = combinations([row["architecture"] for row in rows], 2)
+    pairs = combinations([row["architecture"] for row in rows], 2) if study in AVERAGED else ()
     return {
         "dataset": dataset,
         "study": study,
@@ -94,8 +97,8 @@ def _row(study: str, architecture: str, variants: Sequence[Variant], params: Par
     """One architecture: each variant's numbers, their spread, and for folds the mean with its interval."""
     row: Row = {
         "architecture": architecture,
-        **{name: variants[0].metrics.get(name) for name in ("quick", "leaky")},
-        "variants": {str(variant.number): {name: variant.metrics[name] for name in KEPT} for variant in variants},
+        **{name: all(variant.metrics.get(name) for variant in variants) for name in ("quick", "leaky")},
+        "variants": {str(variant.name): {name: variant.metrics[name] for name in KEPT} for variant in variants},
         "spread": {name: spread([variant.metrics["test"][name]["value"] for variant in variants]) for name in METRICS},
     }
     if study == "folds":

@@ -25,17 +25,31 @@ NOTES = {
         "95 % interval by case.",
         "Differences are taken seed by seed on the same split.",
     ),
+    "schemes": (
+        "In brackets: 95 % intervals from resampling whole cases. Each scheme divides the same patches anew, so test "
+        "sets differ and nothing can be paired. What `random` seems to gain over `grouped` is memory of the cases "
+        "that it puts into training and test alike, not skill on new ones.",
+        "",
+    ),
+    "sizes": (
+        "In brackets: 95 % intervals from resampling whole cases. Validation and test are the main run's throughout, "
+        "and the cases of a smaller training set are among those of a larger one. What another choice of training "
+        "cases would change is not in the intervals.",
+        "",
+    ),
 }
+AVERAGED = ("folds", "seeds")  # variants that are draws of one thing, so that their mean says something
+SAID = {"schemes": "schemes of dividing the patches", "sizes": "numbers of training cases", "seeds": "seeds"}
 
 
 def as_markdown(content: Row) -> str:
     """Means, the single variants, differences between architectures, and what the numbers mean."""
     study, singular = content["study"], content["study"].removesuffix("s")
     count = len(content["ranking"][0]["variants"])
+    means = _table(["architecture", *COLUMNS.values()], [_mean_cells(row, study) for row in content["ranking"]])
     parts = [
         f"# {content['dataset']}: {extent(content)}",
-        _table(["architecture", *COLUMNS.values()], [_mean_cells(row, study) for row in content["ranking"]]),
-        f"## By {singular}",
+        *([means, f"## By {singular}"] if study in AVERAGED else []),
         _table(["architecture", singular, "cases", "patches", *COLUMNS.values()], _variant_rows(content)),
     ]
     if content["differences"]:
@@ -45,9 +59,11 @@ def as_markdown(content: Row) -> str:
 
 
 def extent(content: Row) -> str:
-    """How many variants there are: `3 of 5 folds`, `2 seeds`."""
+    """How many variants there are: `3 of 5 folds`, `2 seeds`, `4 numbers of training cases`."""
     count = len(content["ranking"][0]["variants"])
-    return f"{count} of {content['folds']} folds" if content["study"] == "folds" else f"{count} seeds"
+    return (
+        f"{count} of {content['folds']} folds" if content["study"] == "folds" else f"{count} {SAID[content['study']]}"
+    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -63,7 +79,7 @@ def _variant_rows(content: Row) -> list[list[str]]:
     return [
         [
             row["architecture"] + marks(row),
-            number,
+            number + ("!" if variant["leaky"] and not row["leaky"] else ""),
             f"{variant['cases']:,}",
             f"{variant['patches']:,}",
             *(with_interval(variant["test"][name]) for name in COLUMNS),
@@ -102,6 +118,6 @@ def _footnotes(content: Row) -> list[str]:
     notes += [differences] if content["differences"] else []
     if any(row.get("quick") for row in ranking):
         notes.append("\\* Trained under the caps of `quick`: not what the full recipe reaches.")
-    if any(row.get("leaky") for row in ranking):
+    if any(variant["leaky"] for row in ranking for variant in row["variants"].values()):
         notes.append("! The split puts patches of one case into training and test: these numbers measure memory.")
     return notes + [f"Left out: {row['architecture']}: {row['reason']}." for row in content["incomplete"]]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from histopipe.paths import Workspace, stage_name
 
-STAGES = {"folds": "fold", "seeds": "seed"}  # the stage that makes one variant of a study, and what people call it
+STAGES = {"folds": "fold", "seeds": "seed", "schemes": "scheme", "sizes": "size"}  # what makes one variant of a study
+
+VariantName = int | str  # a fold, a seed or a number of cases; or a scheme
 
 
 @dataclass(frozen=True)
@@ -18,22 +20,22 @@ class VariantWorkspace(Workspace):
     variant's one folder is put together.
 
     Attributes:
-        study: `folds` or `seeds`.
+        study: `folds`, `seeds`, `schemes` or `sizes`.
         architecture: of the variant.
-        number: of its fold, or its seed.
+        variant: its fold, seed, scheme or number of training cases.
     """
 
     study: str
     architecture: str
-    number: int
+    variant: VariantName
 
     def scratch(self, dataset: str) -> Path:
         """What is lost without loss once the variant is complete."""
-        return self.root / ".checkpoints" / "studies" / self.study / dataset / self.architecture / str(self.number)
+        return self.root / ".checkpoints" / "studies" / self.study / dataset / self.architecture / str(self.variant)
 
     def folder(self, dataset: str) -> Path:
         """What the variant leaves behind."""
-        return self.variant_folder(self.study, dataset, self.architecture, str(self.number))
+        return self.variant_folder(self.study, dataset, self.architecture, str(self.variant))
 
     def split(self, dataset: str) -> Path:
         """The variant's own split, written before it trains."""
@@ -53,7 +55,7 @@ class VariantWorkspace(Workspace):
 
     def training_stage(self, dataset: str, architecture: str) -> str:
         """The stage that trains and evaluates the variant."""
-        return stage_name(STAGES[self.study], dataset, architecture, str(self.number))
+        return stage_name(STAGES[self.study], dataset, architecture, str(self.variant))
 
     def training_record(self, dataset: str, architecture: str) -> Path:
         """The record of the training, where DVC keeps it."""
@@ -61,9 +63,9 @@ class VariantWorkspace(Workspace):
 
     def run_name(self, architecture: str) -> str:
         """What MLflow calls the variant's run."""
-        return f"{architecture} {STAGES[self.study]} {self.number}"
+        return f"{architecture} {STAGES[self.study]} {self.variant}"
 
     @property
     def run_tags(self) -> dict[str, str]:
         """Tags that keep the variant's run apart from the main run and from other variants."""
-        return {"study": self.study, "variant": str(self.number)}
+        return {"study": self.study, "variant": str(self.variant)}

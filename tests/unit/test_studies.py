@@ -21,11 +21,11 @@ from histopipe.params import Params, StudiesParams, parse_params
 from histopipe.paths import Workspace, stage_name
 from histopipe.splitting import SPLITS, read_membership, split
 from histopipe.splitting.stage import as_csv, fold_membership
-from histopipe.studies.definition import variant_params, variant_split
+from histopipe.studies.definition import fewer_training_cases, variant_params, variant_split
 from histopipe.studies.reading import split_digests
 from histopipe.studies.statistics import fold_differences, fold_means, resampled_means, spread
 from histopipe.studies.summary import summarise_study
-from histopipe.studies.workspace import VariantWorkspace
+from histopipe.studies.workspace import STAGES, VariantWorkspace
 from histopipe.training.recipe import recipe_digest
 from tests.unit.test_intervals import slides
 from tests.unit.test_splitting import make_cases, small_cases, write_index
@@ -44,7 +44,8 @@ def two(content: Content) -> Params:
     """Two architectures, three folds, all of them asked for; two seeds."""
     content["recipes"]["other"] = content["recipes"]["cancernet"] | {"architecture": "cancernet"}
     content["architectures"] = ["cancernet", "other"]
-    studies = {"folds": [0, 1, 2], "seeds": [1, 2], "summaries": ["folds", "seeds"]}
+    studies = {"folds": [0, 1, 2], "seeds": [1, 2], "schemes": ["grouped", "random"], "sizes": [4, 8]}
+    studies["summaries"] = list(studies)
     return changed(content, studies=studies, split={"folds": 3}, evaluate={"resamples": 200})
 
 
@@ -338,7 +339,7 @@ def write_variants(workspace: Workspace, params: Params, study: str, architectur
     digests = split_digests(study, "idc", params, workspace)
     for place, (number, digest) in enumerate(digests.items()):
         membership = variant_split(study, "idc", number, params, workspace)
-        cases = membership.loc[membership["split"] == "test", "case_id"].tolist()
+        cases = membership.loc[membership["split"] == "test", "case_id"].unique().tolist()
         fold = slides(len(cases), seed=10 + place, patches=15)
         probability = 1 / (1 + np.exp(-skill * np.log(fold.probabilities / (1 - fold.probabilities)) - place))
         table = pd.DataFrame({"case_id": [cases[case] for case in fold.cases], "split": "test", "label": fold.labels})
@@ -350,7 +351,7 @@ def write_variants(workspace: Workspace, params: Params, study: str, architectur
         metrics = {
             "test": {name: {"value": each, "low": each - 0.01, "high": each + 0.01} for name, each in values.items()},
             "cases": len(cases), "patches": len(table), "threshold": 0.5, "positive_class": "IDC", "run_id": "0",
-            "split_digest": digest, "quick": None, "leaky": False,
+            "split_digest": digest, "quick": None, "leaky": number == "random",
             "recipe_digest": recipe_digest(variant_params(study, number, params), architecture),
         }  # fmt: skip
         write_json(folder / "metrics.json", metrics)
@@ -360,7 +361,7 @@ def write_variants(workspace: Workspace, params: Params, study: str, architectur
 def studied(workspace: Workspace, two: Params) -> Workspace:
     write_index(workspace, small_cases(24))
     split("idc", two, workspace)
-    for study in ("folds", "seeds"):
+    for study in STAGES:
         write_variants(workspace, two, study, "cancernet", skill=0.5)
         write_variants(workspace, two, study, "other", skill=1.5)
     return workspace
@@ -425,10 +426,59 @@ def test_nothing_to_sum_up_is_said(workspace: Workspace, params: Params) -> None
 def test_the_flow_runs_what_is_summed_up(two: Params) -> None:
     from flows.studies import asked
 
-    assert asked(None, two) == ["folds", "seeds"]
+    assert asked(None, two) == list(STAGES)
     assert asked(["seeds"], two) == ["seeds"]
     none = two.model_copy(update={"studies": StudiesParams()})
     with pytest.raises(ParamsError, match=r"studies.summaries is empty"):
         asked([], none)
     with pytest.raises(ParamsError, match=r"studies.summaries lacks folds"):
         asked(["folds"], none)
+
+
+# --- schemes and sizes
+
+
+def test_schemes_stand_side_by_side_and_the_leak_is_marked(studied: Workspace, two: Params) -> None:
+    found = summarise_study("schemes", "idc", two, studied)
+    assert all(list(row["variants"]) == ["grouped", "random"] for row in found["ranking"])
+    assert found["differences"] == []
+    table = (studied.study_summary("schemes", "idc") / "summary.md").read_text()
+    assert "| random! |" in table and "| grouped |" in table and "these numbers measure memory" in table
+    assert "memory of the cases" in table
+    assert "## By" not in table, "a mean over schemes says nothing"
+
+
+def test_a_scheme_divides_patches_or_cases(workspace: Workspace, two: Params) -> None:
+    write_index(workspace, small_cases(24))
+    leaky = variant_split("schemes", "idc", "random", two, workspace)
+    assert (leaky.groupby("case_id")["split"].nunique() > 1).any()
+    assert variant_params("schemes", "random", two).split.scheme == "random"
+    grouped = variant_split("schemes", "idc", "grouped", two, workspace)
+    assert (grouped.groupby("case_id")["split"].nunique() == 1).all()
+
+
+def test_a_learning_curve_is_drawn(studied: Workspace, two: Params) -> None:
+    found = summarise_study("sizes", "idc", two, studied)
+    assert all(list(row["variants"]) == ["4", "8"] for row in found["ranking"])
+    with Image.open(studied.study_summary("sizes", "idc") / "summary.png") as picture:
+        assert picture.width > 800
+
+
+def test_smaller_training_sets_lie_within_larger_ones(workspace: Workspace, two: Params) -> None:
+    write_index(workspace, small_cases(24))
+    split("idc", two, workspace)
+    whole = read_membership(workspace.split("idc"))
+    few, more = (variant_split("sizes", "idc", count, two, workspace) for count in (4, 8))
+    cases = [set(table.loc[table["split"] == "train", "case_id"]) for table in (few, more, whole)]
+    assert [len(each) for each in cases[:2]] == [4, 8]
+    assert cases[0] < cases[1] < cases[2]
+    for name in ("validation", "test"):
+        assert few[few["split"] == name]["case_id"].tolist() == whole[whole["split"] == name]["case_id"].tolist()
+
+
+def test_more_training_cases_than_there_are_is_refused() -> None:
+    membership = pd.DataFrame({"case_id": ["a", "b", "c"], "split": ["train", "validation", "test"]})
+    with pytest.raises(SplitError, match="asks for 2 training cases, but the split has 1: lower it"):
+        fewer_training_cases(membership, 2, seed=1)
+    with pytest.raises(SplitError, match="choose another scheme"):
+        fewer_training_cases(membership.assign(file="f"), 1, seed=1)
