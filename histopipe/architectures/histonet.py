@@ -16,7 +16,7 @@ from histopipe.architectures.blocks import patch_input, probability, rescale
 
 @register("histonet")
 def histonet(
-    image_size: int = 48, stem: int = 32, width: int = 64, stages: int = 3, blocks: int = 1, dropout: float = 0.3
+    image_size: int = 48, stem: int = 32, width: int = 32, stages: int = 4, blocks: int = 1, dropout: float = 0.1
 ) -> keras.Model:
     """A stem, stages of residual blocks that halve the size and double the width, and a linear head.
 
