@@ -105,8 +105,8 @@ class ThresholdRule(Section):
 
     name: Literal["youden", "f1", "sensitivity", "cost"]
     at_least: Annotated[float, Field(gt=0, le=1)] = 1.0
-    fn: Annotated[float, Field(gt=0)] = 1.0
-    fp: Annotated[float, Field(gt=0)] = 1.0
+    fn: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    fp: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     def __str__(self) -> str:
         if self.name == "sensitivity":
@@ -124,8 +124,9 @@ def _threshold_rule(written: Any) -> Any:
         return {"name": written}
     if isinstance(written, str) and (found := re.fullmatch(r"sensitivity *>= *([01]?\.?\d+)", written)):
         return {"name": "sensitivity", "at_least": float(found[1])}
-    if isinstance(written, dict) and set(written) == {"cost"} and set(written["cost"] or ()) == {"fn", "fp"}:
-        return {"name": "cost", **written["cost"]}
+    cost = written.get("cost") if isinstance(written, dict) and len(written) == 1 else None
+    if isinstance(cost, dict) and set(cost) == {"fn", "fp"}:
+        return {"name": "cost", **cost}
     if isinstance(written, ThresholdRule):
         return written
     raise ValueError("write youden, f1, sensitivity>=0.95 or {cost: {fn: 5, fp: 1}}")

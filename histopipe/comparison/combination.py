@@ -47,7 +47,7 @@ def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     Returns:
         Columns `file,case_id,split,label,logit`; only patches that every network predicted.
     """
-    odds = [table.set_index("file")["probability"].map(log_odds) for table in tables]
+    odds = [pd.Series(log_odds(table["probability"].to_numpy()), table["file"]) for table in tables]
     mean = pd.concat(odds, axis=1, join="inner").mean(axis=1).rename("logit")
     return tables[0][_PATCH].merge(mean, left_on="file", right_index=True)
 

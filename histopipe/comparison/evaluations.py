@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from histopipe.errors import HistopipeError
+from histopipe.evaluation.grading import GRADED_SPLITS
 from histopipe.files import file_digest, read_json
 from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
+from histopipe.store import read_index
 
 Row = dict[str, Any]
 
@@ -30,13 +33,29 @@ class Evaluated:
 
 def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tuple[list[Evaluated], list[Row]]:
     """The evaluations of the listed architectures that can be ranked, and the rows of those that can't."""
-    rows = [read_evaluation(dataset, architecture, params, workspace) for architecture in params.architectures]
-    ranked = [
-        Evaluated(row, pd.read_parquet(workspace.evaluation(dataset, row["architecture"]) / "predictions.parquet"))
-        for row in rows
-        if "state" not in row
-    ]
-    return ranked, [row for row in rows if "state" in row]
+    from histopipe.splitting import split_of_patches
+
+    index = read_index(workspace.store(dataset))
+    today = _graded_patches(index.assign(split=split_of_patches(workspace.split(dataset), index)))
+    ranked: list[Evaluated] = []
+    unranked: list[Row] = []
+    for architecture in params.architectures:
+        row = read_evaluation(dataset, architecture, params, workspace)
+        if "state" in row:
+            unranked.append(row)
+            continue
+        predictions = pd.read_parquet(workspace.evaluation(dataset, architecture) / "predictions.parquet")
+        if _graded_patches(predictions).equals(today):
+            ranked.append(Evaluated(row, predictions))
+        else:  # the split's file stays the same where known cases gain patches
+            unranked.append(_out_of_date(dataset, architecture, ["data"]))
+    return ranked, unranked
+
+
+def _graded_patches(table: pd.DataFrame) -> pd.DataFrame:
+    """Validation and test patches in an order of their own: models are compared patch by patch."""
+    graded = table.loc[table["split"].isin(GRADED_SPLITS), ["file", "case_id", "label", "split"]]
+    return graded.sort_values("file", kind="stable").reset_index(drop=True).astype({"label": "int64"}).astype(str)
 
 
 def read_evaluation(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Row:
@@ -60,8 +79,7 @@ def read_evaluation(dataset: str, architecture: str, params: Params, workspace: 
     }
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:
-        reason = f"the {' and the '.join(changed)} changed since: run `dvc repro {_stage(dataset, architecture)}`"
-        return _unranked(architecture, "out of date", reason)
+        return _out_of_date(dataset, architecture, changed)
     return {"architecture": architecture, **metrics}
 
 
@@ -71,3 +89,8 @@ def _stage(dataset: str, architecture: str) -> str:
 
 def _unranked(architecture: str, state: str, reason: str) -> Row:
     return {"architecture": architecture, "state": state, "reason": reason}
+
+
+def _out_of_date(dataset: str, architecture: str, changed: Sequence[str]) -> Row:
+    reason = f"the {' and the '.join(changed)} changed since: run `dvc repro {_stage(dataset, architecture)}`"
+    return _unranked(architecture, "out of date", reason)

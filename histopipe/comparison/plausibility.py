@@ -18,7 +18,8 @@ def implausible(dataset: str, rows: Sequence[Row], params: Params) -> Row | None
     Returns:
         The `limit` and the `architectures` above it; None where there are none.
     """
-    if params.dataset(dataset).source == "synthetic" or dataset not in list_datasets():
+    used = params.dataset(dataset)
+    if used.source == "synthetic" or used.manifest is not None or dataset not in list_datasets():
         return None
     limit = get_dataset(dataset).implausible_auc
     if limit is None:

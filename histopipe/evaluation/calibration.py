@@ -32,11 +32,6 @@ class Calibration(NamedTuple):
         probabilities: Numbers = special.expit(logits / self.temperature + self.offset)
         return probabilities
 
-    def undone(self, probabilities: Numbers) -> Numbers:
-        """The probabilities without calibration; of sure ones, rounded to 0 or 1, as sure as they can be told."""
-        before: Numbers = special.expit((log_odds(probabilities) - self.offset) * self.temperature)
-        return before
-
 
 def log_odds(probabilities: Numbers) -> Numbers:
     """Log odds, finite also where a probability was rounded to 0 or 1."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from histopipe.evaluation.differences import NO_SPREAD
 from histopipe.evaluation.metrics import Codes, Numbers, Predictions
 
 
@@ -31,7 +32,7 @@ def clustered_delong(first: Predictions, second: Predictions) -> AreaDifference 
         first, second: of the same patches in the same order.
 
     Returns:
-        None where fewer than two cases have patches of one of the classes: there is no variance then.
+        None where there is no variance: fewer than two cases have patches of one of the classes, or all cases agree.
     """
     positive = first.labels == 1
     case_of = (first.cases[positive], first.cases[~positive])
@@ -44,7 +45,9 @@ def clustered_delong(first: Predictions, second: Predictions) -> AreaDifference 
         for cases, a, b in zip(case_of, one, other, strict=True)
     )
     error = float(np.sqrt(max(0.0, _variance(positives, negatives, case_of, first.case_count))))
-    p = float(2 * stats.norm.sf(abs(value) / error)) if error > 0 else float(value == 0)
+    if error < NO_SPREAD and value != 0:
+        return None
+    p = float(2 * stats.norm.sf(abs(value) / error)) if error >= NO_SPREAD else 1.0
     return AreaDifference(float(value), error, p)
 
 

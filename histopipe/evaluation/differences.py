@@ -58,8 +58,8 @@ def _reach(error: float, freedom: int) -> float:
 def _p_value(value: float, error: float, freedom: int) -> float:
     if np.isinf(error) or value == 0.0:
         return 1.0
-    if error < NO_SPREAD:  # every case says the same: the sign test (Arbuthnot 1710)
-        return float(min(1.0, 2 * 0.5 ** (freedom + 1)))
+    if error < NO_SPREAD:  # the level at which the reach above would end at 0
+        return float(min(1.0, 2 * (1 - min(1.0, abs(value))) ** (freedom + 1)))
     return float(2 * stats.t.sf(abs(value) / error, freedom))
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from scipy.special import expit
 
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.intervals import grade
-from histopipe.evaluation.metrics import Predictions, measure
+from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
 from histopipe.evaluation.thresholds import choose_threshold, decide
 from histopipe.params import Params, ThresholdRule
+
+GRADED_SPLITS = ("validation", "test")
 
 
 def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> dict[str, Any]:
@@ -38,12 +40,18 @@ def calibration_of(point: dict[str, Any]) -> Calibration:
 
 
 def graded_table(logits: pd.DataFrame, point: dict[str, Any]) -> pd.DataFrame:
-    """Calibrated probability and decision of each patch."""
+    """Calibrated probability and decision of each patch; and its `uncalibrated` probability, which files don't keep."""
     probability = calibration_of(point).apply(logits["logit"].to_numpy())
-    table = logits.drop(columns="logit")
+    table = logits.drop(columns="logit").assign(uncalibrated=expit(logits["logit"].to_numpy()))
     table.insert(4, "probability", probability)
     table.insert(5, "decision", decide(probability, point["threshold"]))
     return table
+
+
+def before_calibration(table: pd.DataFrame) -> Predictions:
+    """The test patches with their uncalibrated probabilities; `table` as `graded_table` gives it."""
+    test = table[table["split"] == "test"]
+    return Predictions.of(test["label"], test["uncalibrated"], test["decision"], test["case_id"])
 
 
 def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
@@ -55,11 +63,9 @@ def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
 def grade_table(table: pd.DataFrame, point: dict[str, Any], record: dict[str, Any], params: Params) -> dict[str, Any]:
     """Content of `metrics.json`, but for the id of the run that will hold it."""
     test, validation = predictions_of(table, "test"), predictions_of(table, "validation")
-    before = replace(test, probabilities=calibration_of(point).undone(test.probabilities))
-    uncalibrated = grade(before, params.evaluate.resamples, params.seed)
     return {
         "test": grade(test, params.evaluate.resamples, params.seed),
-        "uncalibrated": {name: uncalibrated[name] for name in ("brier", "calibration_error")},
+        "uncalibrated": grade(before_calibration(table), params.evaluate.resamples, params.seed, probability_metrics),
         "validation": {name: _defined(value) for name, value in measure(validation).items()},
         "threshold": point["threshold"],
         "temperature": point["temperature"],

@@ -16,35 +16,40 @@ What can't be resampled is answered by what is known of it:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure_resamples
 
 LEVEL = 0.95
 
 Measured = dict[str, float | None]  # value, low, high
+Measures = Callable[[Predictions, Numbers], dict[str, Numbers]]
 
 
-def grade(predictions: Predictions, resamples: int, seed: int) -> dict[str, Measured]:
+def grade(
+    predictions: Predictions, resamples: int, seed: int, measures: Measures = measure_resamples
+) -> dict[str, Measured]:
     """Every metric with its interval.
 
     Args:
         predictions: the graded patches.
         resamples: how many resamples stand behind each interval.
         seed: decides which cases they draw; the same seed gives the same intervals on every machine.
+        measures: metrics from predictions and how often each resample drew each case; all of them by default.
 
     Returns:
         `{"value": .., "low": .., "high": ..}` per metric, each None where the metric isn't defined.
     """
-    spread = measure_resamples(predictions, draw_cases(predictions.case_count, resamples, seed))
+    spread = measures(predictions, draw_cases(predictions.case_count, resamples, seed))
+    once = measures(predictions, np.ones((1, predictions.case_count)))
     informative = informative_cases(predictions)
     return {
-        name: measured(value, spread[name], informative[name], len(predictions.labels))
-        for name, value in measure(predictions).items()
+        name: measured(float(value[0]), spread[name], informative[name], len(predictions.labels))
+        for name, value in once.items()
     }
 
 

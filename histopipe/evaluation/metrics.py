@@ -87,7 +87,7 @@ def measure_resamples(predictions: Predictions, multiplicities: Numbers) -> dict
         found = {
             **_ranking_metrics(predictions, multiplicities),
             **_decision_metrics(predictions, multiplicities),
-            **_probability_metrics(predictions, multiplicities),
+            **probability_metrics(predictions, multiplicities),
         }
     return {name: found[name] for name in METRICS}
 
@@ -110,7 +110,7 @@ def _decision_metrics(predictions: Predictions, multiplicities: Numbers) -> dict
     }
 
 
-def _probability_metrics(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
+def probability_metrics(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
     """Brier score; expected calibration error: mean over patches of their bin's |probability - share|."""
     patches = multiplicities @ predictions.per_case(np.ones(len(predictions.labels)))
     excess = predictions.probabilities - predictions.labels

@@ -4,53 +4,68 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 
 from histopipe.evaluation.figures import new_figure, save_figure
-from histopipe.evaluation.slide_maps import PLACES, Canvas, canvas_of, paint, paint_tissue
-from histopipe.store import Patches, PatchStore
+from histopipe.evaluation.slide_maps import PLACES, Canvas, Image, canvas_of, paint, paint_tissue
+from histopipe.store import PatchStore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import ListedColormap
 
 SHOWN_SLIDES = 6
+CANDIDATES = 50  # cases looked at for whole slides, those with the most patches
 OUTCOMES = ("negative, called so", "positive, called so", "false alarm", "missed")
 OUTCOME_COLOURS = ("#DDDDDD", "#4477AA", "#CCBB44", "#EE6677")  # Paul Tol's, told apart by colour-blind readers
 TRUTH_COLOURS = ("#DDDDDD", "#4477AA")
 
 
-def draw_slides(table: pd.DataFrame, store: PatchStore, classes: tuple[str, str], folder: Path) -> list[Path]:
+def draw_slides(table: pd.DataFrame, store: PatchStore, point: dict[str, Any], folder: Path) -> list[Path]:
     """Draw the slides of which most is known: whole ones before samples, many patches before few.
 
     Args:
         table: graded patches of the test split; `row` is each one's place in the store.
         store: with the patches and their coordinates.
-        classes: the negative class, then the positive one.
+        point: the operating point: names of the classes, and whether patches were resized or padded when stored.
         folder: is made if there is anything to draw.
 
     Returns:
         The files written, named after their cases; none where patches have no coordinates.
     """
-    if not set(PLACES) <= set(store.index.columns):
-        return []
-    placed = table.join(store.index[list(PLACES)], on="row").dropna(subset=list(PLACES))
-    found = [(case, part, canvas_of(part)) for case, part in placed.groupby("case_id")]
-    found.sort(key=lambda slide: (not slide[2].complete, -len(slide[1])))
-    shown = found[:SHOWN_SLIDES]
-    if shown:
+    slides = _chosen(table, store.index)
+    if slides:
         folder.mkdir(parents=True, exist_ok=True)
-    return [
-        save_figure(
-            draw_slide(str(case), part, store.gather(part["row"].to_numpy()), canvas, classes), folder / f"{case}.png"
-        )
-        for case, part, canvas in shown
-    ]
+    classes = (point["negative_class"], point["positive_class"])
+    written = []
+    for case, part, canvas in slides:
+        patches = store.gather(part["row"].to_numpy())
+        tissue = paint_tissue(canvas, patches, part[["height", "width"]] if not point["resized"] else None)
+        written.append(save_figure(draw_slide(case, part, tissue, canvas, classes), folder / file_name(case)))
+    return written
 
 
-def draw_slide(case: str, part: pd.DataFrame, patches: Patches, canvas: Canvas, classes: tuple[str, str]) -> Any:
+def _chosen(table: pd.DataFrame, index: pd.DataFrame) -> list[tuple[str, pd.DataFrame, Canvas]]:
+    """At most `SHOWN_SLIDES` of the cases with the most patches."""
+    if not set(PLACES) <= set(index.columns):
+        return []
+    placed = table.join(index[list(PLACES)], on="row").dropna(subset=list(PLACES))
+    largest = placed["case_id"].value_counts().index[:CANDIDATES]
+    parts = [(case, placed[placed["case_id"] == case]) for case in largest]
+    found = [(str(case), part, canvas_of(part)) for case, part in parts]
+    found.sort(key=lambda slide: (not slide[2].complete, -len(slide[1])))
+    return found[:SHOWN_SLIDES]
+
+
+def file_name(case: str) -> str:
+    """Of a case's picture: what could mean a folder, or the one above, is spelt out."""
+    return quote(case, safe="").replace(".", "%2E") + ".png"
+
+
+def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canvas, classes: tuple[str, str]) -> Any:
     """One slide: its tissue, truth, probability and error side by side."""
     from matplotlib.colors import ListedColormap
 
@@ -58,7 +73,7 @@ def draw_slide(case: str, part: pd.DataFrame, patches: Patches, canvas: Canvas, 
     margin = 0 if canvas.complete else 0.02 * max(height, width)  # room for dots
     figure = new_figure(13, min(9.0, 13 / 4 * height / width + 1.6))
     tissue, truth, probability, error = figure.subplots(1, 4, sharex=True, sharey=True)
-    tissue.imshow(paint_tissue(canvas, patches, part), interpolation="nearest")
+    tissue.imshow(tissue_image, interpolation="nearest")
     label, decision = part["label"].to_numpy(), part["decision"].to_numpy()
     _draw(truth, canvas, label, ListedColormap(TRUTH_COLOURS), 2)
     shades = _draw(probability, canvas, part["probability"].to_numpy(), "viridis", 1)

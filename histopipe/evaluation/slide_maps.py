@@ -70,22 +70,23 @@ def paint(canvas: Canvas, values: ArrayLike) -> Field:
     return field
 
 
-def paint_tissue(canvas: Canvas, patches: Patches, places: pd.DataFrame) -> Image:
+def paint_tissue(canvas: Canvas, patches: Patches, padded: pd.DataFrame | None) -> Image:
     """The patches themselves on white.
 
     Args:
         canvas: of the slide.
-        patches: as the store keeps them, (patches, height, width, 3); what was padded is cut off again.
-        places: as for `canvas_of`.
+        patches: as the store keeps them, (patches, height, width, 3).
+        padded: `height` and `width` of each patch before it was padded, so that the padding is cut off again; None
+            where other sizes were resized.
     """
     import PIL.Image
 
     tissue = np.full((*canvas.shape, 3), 255, np.uint8)
-    sizes = zip(places["height"], places["width"], strict=True)
-    for place, patch, (height, width) in zip(_places(canvas), patches, sizes, strict=True):
+    for number, place in enumerate(_places(canvas)):
         wanted = tissue[place].shape[1::-1]
         if math.prod(wanted):
-            found = PIL.Image.fromarray(patch[:height, :width]).resize(wanted, PIL.Image.Resampling.BOX)
+            height, width = patches.shape[1:3] if padded is None else padded[["height", "width"]].iloc[number]
+            found = PIL.Image.fromarray(patches[number, :height, :width]).resize(wanted, PIL.Image.Resampling.BOX)
             tissue[place] = np.asarray(found)
     return tissue
 

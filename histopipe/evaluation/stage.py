@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,15 @@ import numpy as np
 import pandas as pd
 
 from histopipe.errors import EvaluationError
-from histopipe.evaluation.grading import calibration_of, grade_table, graded_table, locked_point, predictions_of
+from histopipe.evaluation.grading import (
+    GRADED_SPLITS,
+    before_calibration,
+    calibration_of,
+    grade_table,
+    graded_table,
+    locked_point,
+    predictions_of,
+)
 from histopipe.evaluation.metrics import Numbers
 from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
 from histopipe.params import Params
@@ -20,7 +27,6 @@ from histopipe.store import REPORT_FILE, Patches, PatchStore
 if TYPE_CHECKING:
     import keras
 
-GRADED_SPLITS = ("validation", "test")
 STAIN_CLUSTERS = 3
 
 
@@ -57,7 +63,7 @@ def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspa
     parts = divided(table, store, workspace.split(dataset), params)
     with replaced_folder(workspace.evaluation(dataset, architecture)) as folder:
         write_outputs(folder, table, parts, point, results, architecture)
-        draw_slides(table[table["split"] == "test"], store, _classes(point), folder / "figures" / SLIDES)
+        draw_slides(table[table["split"] == "test"], store, point, folder / "figures" / SLIDES)
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
             log_evaluation(folder, network, point, results, _example(store, table))
             write_json(folder / "metrics.json", results | {"run_id": run_id})
@@ -194,13 +200,12 @@ def write_outputs(
     }
     for name, content in tables.items():
         content.to_csv(folder / f"{name}.csv", index=False)
-    table.drop(columns="row").to_parquet(folder / "predictions.parquet", index=False)
+    table.drop(columns=["row", "uncalibrated"]).to_parquet(folder / "predictions.parquet", index=False)
     write_json(folder / "operating_point.json", point)
     write_text(folder / "classification_report.txt", curves.report_text(test, classes))
     metrics = results["test"] | {"uncalibrated": results["uncalibrated"]["calibration_error"]}
     shown = Evaluation(point["data_set"], architecture, classes, test, metrics, point["threshold"])
-    before = replace(test, probabilities=calibration_of(point).undone(test.probabilities))
-    tables["uncalibrated"] = curves.calibration_table(before)
+    tables["uncalibrated"] = curves.calibration_table(before_calibration(table))
     draw_figures(shown, tables, folder / "figures")
 
 

@@ -26,6 +26,8 @@ def choose_threshold(rule: ThresholdRule, labels: Codes, probabilities: Numbers)
     steps = np.flatnonzero(np.diff(falling, append=-1.0))
     hits = np.cumsum(labels[order])[steps]
     score = _score(rule, hits, steps + 1 - hits)
+    if rule.name == "cost" and -rule.fn * hits[-1] > score.max():
+        return _between(1.0, falling[0])  # to call nothing costs least
     best = int(np.flatnonzero(score == score.max())[-1])
     return _between(falling[steps[best]], falling[steps[best + 1]] if best + 1 < len(steps) else 0.0)
 

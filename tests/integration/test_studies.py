@@ -60,6 +60,23 @@ def test_folds_and_seeds_are_trained_and_summed_up(checkout: Make) -> None:
     assert not [stage for stage in read_status(project) if stage.startswith("fold@")]  # the same under every scheme
 
 
+def test_schemes_and_sizes_are_trained_and_summed_up(checkout: Make) -> None:
+    studies = {"schemes": ["random"], "sizes": [4], "summaries": ["schemes", "sizes"]}
+    project = checkout(studies=studies, quick=TINY, evaluate={"resamples": 200})
+    ran = stages_run(project.dvc("repro", "study").stdout)
+    assert {"scheme@idc-cancernet-random", "size@idc-cancernet-4", "study@idc-schemes", "study@idc-sizes"} <= set(ran)
+    root = project.root / "studies"
+    assert read(root / "schemes/idc/cancernet/random/metrics.json")["leaky"]
+    assert len(read(root / "sizes/idc/cancernet/4/run.json")["train_cases"]) == 4
+    for name in ("schemes", "sizes"):
+        assert (root / "summaries/idc" / name / "summary.png").stat().st_size > 10_000
+    tags = {run.info.run_name: run.data.tags for run in runs(project)}
+    assert tags["cancernet scheme random"]["leaky"] == "true"
+    project.change(split={"scheme": "kfold"})
+    project.dvc("repro", "split")
+    assert not [stage for stage in read_status(project) if stage.startswith("scheme@")]  # it has a scheme of its own
+
+
 def read_status(project: Checkout) -> dict[str, Any]:
     shown: dict[str, Any] = json.loads(project.dvc("status", "--json").stdout)
     return shown

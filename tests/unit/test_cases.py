@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from histopipe.evaluation.calibration import Calibration
 from histopipe.evaluation.cases import case_table, colour_clusters
 from histopipe.evaluation.metrics import Predictions
 from histopipe.evaluation.subgroups import patch_groups, subgroup_table
@@ -35,6 +35,16 @@ def test_cases_together_are_the_whole() -> None:
         (predictions.labels == predictions.decisions).mean()
     )
     assert (table["accuracy"].diff().dropna() >= 0).all()
+
+
+def test_the_area_of_a_case_is_that_of_its_patches_alone() -> None:
+    predictions = slides(cases=6, seed=8, patches=40)
+    rounded = np.round(predictions.probabilities, 1)  # ties
+    graded = Predictions(predictions.labels, rounded, predictions.decisions, predictions.cases, 6)
+    table = case_table(graded, pd.Series(predictions.cases.astype(str))).set_index("case_id")
+    for case in range(6):
+        own = predictions.cases == case
+        assert table.loc[str(case), "roc_auc"] == pytest.approx(roc_auc_score(predictions.labels[own], rounded[own]))
 
 
 def coloured(levels: list[float], patches: int = 4) -> pd.DataFrame:
@@ -94,8 +104,3 @@ def test_what_the_index_tells_divides_patches() -> None:
     groups = patch_groups(index, np.array([0, 2]), None, (50, 50))
     assert groups["size as found"].tolist() == ["full", "undersized"]
     assert groups["magnification"].tolist() == [40, 40]
-
-
-def test_calibration_can_be_undone() -> None:
-    calibration, logits = Calibration(2.5, -0.7), np.linspace(-8, 8, 50)
-    assert calibration.undone(calibration.apply(logits)) == pytest.approx(1 / (1 + np.exp(-logits)))

@@ -18,17 +18,31 @@ from histopipe.evaluation.metrics import METRICS
 from histopipe.files import file_digest, write_json
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
+from histopipe.store import INDEX_FILE
 from histopipe.training.recipe import recipe_digest
 
 RECIPE = {"architecture": "cancernet", "optimizer": {"name": "adam", "learning_rate": 0.001}, "epochs": 2}
 MEASURED = {"value": 0.7, "low": 0.6, "high": 0.8}
 
 
+PATCHES = pd.DataFrame(
+    {
+        "file": [f"{number}.png" for number in range(240)],
+        "case_id": np.repeat([f"C{number:02}" for number in range(12)], 20),
+        "label": np.tile([0, 1, 0, 0, 1], 48),
+    }
+)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
+    """Twelve cases, half of them validation, in a store's index and a split."""
     workspace = Workspace(tmp_path)
+    workspace.store("idc").mkdir(parents=True)
+    PATCHES.assign(shard=0, row=range(240)).to_parquet(workspace.store("idc") / INDEX_FILE)
     workspace.split("idc").parent.mkdir(parents=True)
-    workspace.split("idc").write_text("case_id,split\n1,train\n2,validation\n3,test\n")
+    cases = [f"C{number:02},{'validation' if number < 6 else 'test'}" for number in range(12)]
+    workspace.split("idc").write_text("case_id,split\n" + "\n".join(cases) + "\n")
     return workspace
 
 
@@ -64,12 +78,9 @@ def write_evaluation(workspace: Workspace, name: str, roc_auc: float, made_with:
 
 
 def write_predictions(folder: Path, strength: float) -> None:
-    """Predictions of 12 cases, half of them tested; the numbers of `metrics.json` needn't follow from them."""
-    labels = np.tile([0, 1, 0, 0, 1], 48)
-    probability = expit(4 * strength * (labels - 0.5) + np.random.default_rng(1).normal(size=240))
-    cases = np.repeat([f"C{number:02}" for number in range(12)], 20)
-    table = pd.DataFrame({"file": [f"{number}.png" for number in range(240)], "case_id": cases, "label": labels})
-    table["split"] = np.where(cases < "C06", "validation", "test")
+    """Predictions of all patches; the numbers of `metrics.json` needn't follow from them."""
+    table = PATCHES.assign(split=np.where(PATCHES["case_id"] < "C06", "validation", "test"))
+    probability = expit(4 * strength * (table["label"] - 0.5) + np.random.default_rng(1).normal(size=240))
     table["probability"], table["decision"] = probability, (probability > 0.5).astype(int)
     table.to_parquet(folder / "predictions.parquet", index=False)
 
@@ -96,7 +107,8 @@ def test_every_two_models_are_compared_case_by_case(workspace: Workspace) -> Non
     content = compare("idc", two, workspace)
     assert len(content["pairs"]) == 3  # with the ensemble
     table = (workspace.report("idc") / "comparison.md").read_text()
-    assert table.count("separable |") == 3
+    assert table.count("| separable |") + table.count("| not separable |") == 3
+    assert table.count("| separable |") == sum(pair["separable"] for pair in content["pairs"])
     assert "Holm's correction for the 3 pairs" in table
 
 
@@ -127,6 +139,17 @@ def test_an_evaluation_on_another_split_is_out_of_date(workspace: Workspace) -> 
     write_evaluation(workspace, "first", 0.8, two, split_digest="0" * 64)
     write_evaluation(workspace, "second", 0.7, two)
     assert "the split changed since" in compare("idc", two, workspace)["unranked"][0]["reason"]
+
+
+def test_an_evaluation_of_other_patches_is_out_of_date(workspace: Workspace) -> None:
+    two = params("first", "second")
+    for name in ("first", "second"):
+        write_evaluation(workspace, name, 0.8, two)
+    path = workspace.evaluation("idc", "first") / "predictions.parquet"
+    pd.read_parquet(path).iloc[:-3].to_parquet(path)
+    content = compare("idc", two, workspace)
+    assert "the data changed since: run `dvc repro evaluate@idc-first`" in content["unranked"][0]["reason"]
+    assert [row["architecture"] for row in content["ranking"]] == ["second"]
 
 
 def test_an_evaluation_of_another_recipe_is_out_of_date(workspace: Workspace) -> None:

@@ -9,9 +9,11 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from histopipe.evaluation.slide_figures import SHOWN_SLIDES, draw_slides
+from histopipe.evaluation.slide_figures import SHOWN_SLIDES, draw_slides, file_name
 from histopipe.evaluation.slide_maps import canvas_of, paint, paint_tissue
 from histopipe.store import INDEX_FILE, PatchStore, shard_name
+
+POINT = {"negative_class": "benign", "positive_class": "IDC", "resized": False}
 
 
 def cut(slide: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, pd.DataFrame]:
@@ -101,7 +103,7 @@ def test_whole_slides_are_drawn_before_samples(tmp_path: Path) -> None:
     slides = {"whole": places} | {f"sample{number}": sample for number in range(SHOWN_SLIDES)}
     pixels = {case: patches if case == "whole" else np.repeat(patches[:1], 30, axis=0) for case in slides}
     store, table = store_of(tmp_path, slides, pixels)
-    drawn = draw_slides(table, store, ("benign", "IDC"), tmp_path / "slides")
+    drawn = draw_slides(table, store, POINT, tmp_path / "slides")
     assert len(drawn) == SHOWN_SLIDES
     assert drawn[0].name == "whole.png"
     with PIL.Image.open(drawn[0]) as picture:
@@ -109,9 +111,24 @@ def test_whole_slides_are_drawn_before_samples(tmp_path: Path) -> None:
         assert len(picture.convert("RGB").getcolors(2**24)) > 1000, "the tissue's own colours"
 
 
+def test_patches_that_were_resized_are_not_cut() -> None:
+    places = pd.DataFrame({"x": [0, 50], "y": [0, 0], "width": [50, 25], "height": [50, 50]})
+    patches = np.zeros((2, 50, 50, 3), np.uint8)
+    patches[1, :, 25:] = 255  # the right half of the narrow one, stretched when it was stored
+    stretched = paint_tissue(canvas_of(places), patches, None)
+    assert stretched[0, 50].tolist() == [0, 0, 0] and stretched[0, 74].tolist() == [255, 255, 255]
+    assert (paint_tissue(canvas_of(places), patches, places) == 0).all()
+
+
+@pytest.mark.parametrize("case", ["hospital/17", "../../outside", "..", "/etc/x", "a.b"])
+def test_a_case_named_like_a_path_stays_in_its_folder(tmp_path: Path, case: str) -> None:
+    assert (tmp_path / file_name(case)).resolve().parent == tmp_path.resolve()
+    assert file_name(case) != file_name(case + "x")
+
+
 def test_patches_without_coordinates_give_no_slides(tmp_path: Path) -> None:
     patches, places = cut(pattern(100, 100), 50)
     nowhere = places.assign(x=None, y=None).astype({"x": "Int32", "y": "Int32"})
     store, table = store_of(tmp_path, {"whole": nowhere}, {"whole": patches})
-    assert draw_slides(table, store, ("benign", "IDC"), tmp_path / "slides") == []
+    assert draw_slides(table, store, POINT, tmp_path / "slides") == []
     assert not (tmp_path / "slides").exists()

@@ -87,6 +87,11 @@ def test_what_misses_and_false_alarms_cost(fn: float, fp: float, threshold: floa
     assert choose_threshold(rule({"cost": {"fn": fn, "fp": fp}}), LABELS, FALLING) == pytest.approx(threshold)
 
 
+def test_where_false_alarms_are_dear_nothing_is_called() -> None:
+    threshold = choose_threshold(rule({"cost": {"fn": 1, "fp": 10}}), np.array([0, 1]), np.array([0.9, 0.1]))
+    assert threshold == pytest.approx(0.95)
+
+
 @pytest.mark.parametrize(
     ("written", "shown"),
     [("sensitivity >= 0.95", "sensitivity>=0.95"), ({"cost": {"fn": 5, "fp": 1}}, "cost(fn=5, fp=1)"), ("f1", "f1")],
@@ -96,7 +101,11 @@ def test_a_rule_has_one_name(written: Any, shown: str) -> None:
     assert rule(EvaluateParams(threshold=written).model_dump()["threshold"]) == rule(written)
 
 
-@pytest.mark.parametrize("written", ["yuden", "sensitivity>=95", "sensitivity>=0", {"cost": {"fn": 5}}, {"cost": None}])
+IMPOSSIBLE = ["yuden", "sensitivity>=95", "sensitivity>=0", {"cost": {"fn": 5}}, {"cost": None}, {"cost": 5}]
+IMPOSSIBLE += [{"cost": ["fn", "fp"]}, {"cost": {"fn": float("inf"), "fp": 1}}, 0.5, None]
+
+
+@pytest.mark.parametrize("written", IMPOSSIBLE)
 def test_an_impossible_rule_is_one_line(content: dict[str, Any], written: Any) -> None:
     with pytest.raises(ParamsError, match=r"params.yaml: evaluate.threshold.*") as problem:
         parse_params(content | {"evaluate": {"threshold": written}})
