@@ -97,15 +97,17 @@ def test_left_overs_of_other_names_stay(tmp_path: Path) -> None:
 
 def test_files_of_dead_runs_are_swept_and_those_being_written_stay(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    dead, old = tmp_path / f".a.csv.{dead_pid()}.part", tmp_path / ".a.csv.1.part"
-    alive, other = tmp_path / f".a.csv.{os.getppid()}.part", tmp_path / f".b.csv.{dead_pid()}.part"
-    for left_over in (dead, old, alive, other):
-        left_over.write_text("half")
-    long_ago = time.time() - files.ABANDONED_SECONDS - 60
-    os.utime(old, (long_ago, long_ago))  # its process id runs, but by now it is another process
-    write_text(path, "whole")
-    assert path.read_text() == "whole"
-    assert sorted(tmp_path.iterdir()) == sorted([alive, other, path])
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
+        dead, old = tmp_path / f".a.csv.{dead_pid()}.part", tmp_path / ".a.csv.1.part"
+        alive, other = tmp_path / f".a.csv.{writer.pid}.part", tmp_path / f".b.csv.{dead_pid()}.part"
+        for left_over in (dead, old, alive, other):
+            left_over.write_text("half")
+        long_ago = time.time() - files.ABANDONED_SECONDS - 60
+        os.utime(old, (long_ago, long_ago))  # its process id runs, but by now it is another process
+        write_text(path, "whole")
+        assert path.read_text() == "whole"
+        assert sorted(tmp_path.iterdir()) == sorted([alive, other, path])
+        writer.communicate(b"\n")
 
 
 def test_two_may_write_one_file_at_once(tmp_path: Path) -> None:
