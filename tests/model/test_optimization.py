@@ -12,6 +12,7 @@ import pytest
 from histopipe.params import RecipeParams, ScheduleParams, parse_params
 from histopipe.sampling import balanced_order
 from histopipe.training.optimization import (
+    average_momentum,
     best_epoch,
     build_loss,
     build_optimizer,
@@ -104,6 +105,15 @@ def test_balanced_batches_hold_both_classes_in_equal_parts() -> None:
     assert set(np.flatnonzero(labels)) <= set(balanced)  # every patch of the rarer class
     negatives = balanced[labels[balanced] == 0]
     assert len(set(negatives)) == len(negatives) == 50
+
+
+def test_a_short_training_averages_over_a_tenth_of_itself() -> None:
+    averaged = recipe(keep="average", average_momentum=0.995)
+    assert average_momentum(averaged, steps=10_000) == 0.995
+    assert average_momentum(averaged, steps=100) == pytest.approx(0.9)
+    assert average_momentum(averaged, steps=5) == 0.0
+    steps = averaged.epochs * 4
+    assert build_optimizer(averaged, 4).ema_momentum == max(0.0, 1 - 10 / steps)
 
 
 def test_weight_decay_spares_scales_and_offsets() -> None:
