@@ -49,8 +49,8 @@ def build_optimizer(recipe: RecipeParams, steps_per_epoch: int) -> keras.optimiz
 def average_momentum(recipe: RecipeParams, steps: int) -> float:
     """The recipe's momentum, lowered where the average would remember more than a tenth of so short a training.
 
-    Keras starts the average at the first, random weights and doesn't correct for them: after 96 steps with .995 they
-    would still be three fifths of it.
+    Keras starts the average at the weights after the first step, still all but random, and doesn't correct for them:
+    after 96 steps with .995 they would be three fifths of it.
     """
     return max(0.0, min(recipe.average_momentum, 1 - 10 / steps))
 
