@@ -10,7 +10,7 @@ from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.differences import difference, holm, rank_ranges
 from histopipe.evaluation.grading import predictions_of
 from histopipe.evaluation.intervals import draw_cases, informative_cases
-from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.metrics import Predictions, measure, measure_resamples
 
 COMPARED = ("roc_auc", "average_precision", "balanced_accuracy")
 SEPARATING = "roc_auc"  # the metric of the ranking; one test per pair, so that the correction need not pay for others
@@ -30,6 +30,8 @@ def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> 
         pairs), `p_delong` and whether the two are `separable`.
     """
     tested = [_by_file(each) for each in evaluated]
+    values = [measure(predictions) for predictions in tested]
+    cases = informative_cases(tested[0])
     spreads = [
         measure_resamples(predictions, draw_cases(predictions.case_count, resamples, seed)) for predictions in tested
     ]
@@ -37,7 +39,12 @@ def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> 
         {
             "first": evaluated[one].row["architecture"],
             "second": evaluated[other].row["architecture"],
-            "differences": _differences(tested[one], tested[other], spreads[one], spreads[other]),
+            "differences": {
+                name: difference(
+                    values[one][name] - values[other][name], spreads[one][name] - spreads[other][name], cases[name] - 1
+                )
+                for name in COMPARED
+            },
             "p_delong": getattr(clustered_delong(tested[one], tested[other]), "p", None),
         }
         for one, other in combinations(range(len(evaluated)), 2)
@@ -48,12 +55,6 @@ def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> 
 def _by_file(evaluated: Evaluated) -> Predictions:
     """The test patches in an order that all models share."""
     return predictions_of(evaluated.predictions.sort_values("file", kind="stable"), "test")
-
-
-def _differences(first: Predictions, second: Predictions, one: dict[str, Numbers], other: dict[str, Numbers]) -> Row:
-    ones, others = measure(first), measure(second)
-    cases = informative_cases(first)
-    return {name: difference(ones[name] - others[name], one[name] - other[name], cases[name] - 1) for name in COMPARED}
 
 
 def _corrected(pairs: Sequence[Row]) -> list[Row]:

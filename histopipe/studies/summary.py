@@ -97,7 +97,8 @@ def _row(study: str, architecture: str, variants: Sequence[Variant], params: Par
     """One architecture: each variant's numbers, their spread, and for folds the mean with its interval."""
     row: Row = {
         "architecture": architecture,
-        **{name: all(variant.metrics.get(name) for variant in variants) for name in ("quick", "leaky")},
+        "quick": variants[0].metrics.get("quick"),
+        "leaky": all(variant.metrics.get("leaky") for variant in variants),
         "variants": {str(variant.name): {name: variant.metrics[name] for name in KEPT} for variant in variants},
         "spread": {name: spread([variant.metrics["test"][name]["value"] for variant in variants]) for name in METRICS},
     }

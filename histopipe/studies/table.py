@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from histopipe.comparison.table import COLUMNS, markdown_table, marks
+from histopipe.comparison.table import COLUMNS, markdown_table, marks, signed
 from histopipe.evaluation.figures import with_interval
 
 Row = dict[str, Any]
@@ -99,8 +99,7 @@ def _difference(row: Row, metric: str, count: int) -> str:
     higher = f"higher in {row['higher'][metric]} of {count}"
     if "mean" not in row:
         return f"{row['spread'][metric]['mean']:+.3f}, {higher}"
-    mean = row["mean"][metric]
-    return f"{mean['value']:+.3f} [{mean['low']:+.3f}, {mean['high']:+.3f}], {higher}"
+    return f"{signed(row['mean'][metric])}, {higher}"
 
 
 def _spread(found: Row) -> str:
