@@ -22,7 +22,7 @@ flow: $(BIN)/.ready        ## the same through Prefect
 	$(BIN)/python -m flows.pipeline
 
 test: $(BIN)/.ready-dev check  ## lint, types, layers and all tests but the long ones
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" $(SIDE_BY_SIDE)
 
 test-long: $(BIN)/.ready-dev   ## what takes longer: many kills, full-size archives
 	$(BIN)/python -m pytest -m long
@@ -50,6 +50,9 @@ lock: $(BIN)/.ready        ## newer versions of what pyproject.toml asks for
 
 clean:                     ## forget the environment; data and results stay
 	rm -rf .venv
+
+# a file's tests share what its fixtures trained; the files that take longest come first
+SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 $(BIN)/.ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "histopipe needs Python 3.11, 3.12 or 3.13: install one and run again" >&2; exit 2; }
