@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from scipy.special import expit
 
-from histopipe.errors import EvaluationError, HistopipeError, PromotionError
+from histopipe.errors import EvaluationError, PromotionError
 from histopipe.evaluation.metrics import Numbers
 from histopipe.files import read_json, write_json
 from histopipe.promotion.candidate import Candidate, cases_seen
@@ -58,21 +58,17 @@ def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
     Raises:
         PromotionError: it isn't there.
     """
-    from requests import RequestException
-
-    try:
-        with TemporaryDirectory() as scratch:
-            folder = Path(client.download_artifacts(str(version.run_id), FOLDER, scratch))
-            record: dict[str, Any] = read_json(folder / RECORD)
-            return Champion(version, cases_seen(record), pd.read_parquet(folder / PREDICTIONS))
-    except RequestException:  # an OSError too, but of a server that is away
-        raise
-    except (HistopipeError, OSError, ValueError, KeyError):
+    held = {Path(file.path).name for file in client.list_artifacts(str(version.run_id), FOLDER)}
+    if not {RECORD, PREDICTIONS} <= held:
         raise PromotionError(
             f"version {version.version} of {version.name} is champion, but its run {version.run_id} doesn't hold "
             f"{FOLDER}/{RECORD}, so nobody knows which cases it was trained on: restore the run's artifacts, or take "
             f"the alias away (`MlflowClient().delete_registered_model_alias('{version.name}', 'champion')`)"
-        ) from None
+        )
+    with TemporaryDirectory() as scratch:
+        folder = Path(client.download_artifacts(str(version.run_id), FOLDER, scratch))
+        record: dict[str, Any] = read_json(folder / RECORD)
+        return Champion(version, cases_seen(record), pd.read_parquet(folder / PREDICTIONS))
 
 
 def champion_probabilities(champion: Champion, patches: pd.DataFrame, store: Path) -> Numbers:
