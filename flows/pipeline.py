@@ -1,4 +1,4 @@
-"""The main flow: from raw archives to compared models.
+"""The main flow: from raw archives to a champion.
 
 Run it with `python -m flows.pipeline --datasets idc --architectures cancernet`; with `PREFECT_API_URL` set it reports
 to that server, otherwise to a temporary one.
@@ -17,12 +17,13 @@ from histopipe.paths import Workspace
 from tasks.data import fetch, ingest, locate, split
 from tasks.evaluation import compare, evaluate
 from tasks.parallel import SideBySide
+from tasks.promotion import promote
 from tasks.training import train, weights
 
 
 @flow(name="histopipe", task_runner=SideBySide())  # type: ignore[arg-type]
 def pipeline(datasets: list[str] | None = None, architectures: list[str] | None = None) -> None:
-    """From raw archives to compared models. Unchanged stages are skipped by DVC.
+    """From raw archives to compared models and a champion. Unchanged stages are skipped by DVC.
 
     Args:
         datasets: which of `params.yaml`'s data sets; all by default.
@@ -43,7 +44,8 @@ def pipeline(datasets: list[str] | None = None, architectures: list[str] | None 
         ]
         wait(scores)
         if any(score.state.is_completed() for score in scores):
-            compare(dataset, wait_for=[allow_failure(score) for score in scores])
+            ranking = compare(dataset, wait_for=[allow_failure(score) for score in scores])
+            promote(dataset, wait_for=[ranking])
         for future in (*starts.values(), *runs, *scores):
             future.result()  # what failed makes the flow fail, after the others were compared
 

@@ -327,5 +327,30 @@ def compare(dataset: str) -> None:
         click.echo((workspace.report(dataset) / "comparison.md").read_text(encoding="utf-8"))
 
 
+@main.command()
+@_dataset
+@click.option("--again", is_flag=True, help="Also what was rolled back before.")
+def promote(dataset: str, again: bool) -> None:
+    """Make the best model by validation champion, if it passes every gate on test."""
+    with _stage("promote", dataset) as (params, workspace):
+        from histopipe.promotion import promote
+
+        click.echo(f"{dataset}: {promote(dataset, params, workspace, again)}")
+
+
+@main.command()
+@_dataset
+def rollback(dataset: str) -> None:
+    """Make the champion before the present one champion again."""
+    with _stage("rollback", dataset) as (_, workspace):
+        from histopipe.promotion import rollback
+
+        taken_back, champion = rollback(dataset, workspace)
+        click.echo(
+            f"{dataset}: version {champion} is champion again; version {taken_back} returns with "
+            f"`histopipe promote {dataset} --again`"
+        )
+
+
 if __name__ == "__main__":
     main()

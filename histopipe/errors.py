@@ -60,8 +60,16 @@ class TrackingError(HistopipeError):
     """MLflow can't keep the run as it stands."""
 
 
+class TrackingAwayError(TrackingError):
+    """MLflow can't be asked now, or breaks off; unlike bad input, worth trying again later."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
+
+
+class PromotionError(HistopipeError):
+    """No model can be judged, or there is nothing to go back to."""
 
 
 class BusyError(Exception):

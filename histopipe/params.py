@@ -139,6 +139,15 @@ class EvaluateParams(Section):
     resamples: Annotated[int, Field(ge=100)] = 2000
 
 
+class PromotionParams(Section):
+    """What a model must show, on test cases that it never saw, before it becomes champion."""
+
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.02  # of ROC AUC by which it may be worse than the champion
+    min_sensitivity: Fraction = 0.5  # at the locked threshold
+    max_calibration_error: Fraction = 0.15
+    min_cases: Count = 8
+
+
 class OptimizerParams(Section):
     """Keras optimizer and its first learning rate; further keys go to the optimizer's constructor."""
 
@@ -288,6 +297,7 @@ class Params(Section):
     quick: QuickParams | None = None
     train: TrainParams = TrainParams()
     evaluate: EvaluateParams = EvaluateParams()
+    promotion: PromotionParams = PromotionParams()
     studies: StudiesParams = StudiesParams()
     recipes: dict[Name, RecipeParams]
     sources: dict[Name, DatasetParams]  # the data sets' own blocks: `idc: {…}` stands at the file's top level

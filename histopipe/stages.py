@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from histopipe.errors import BusyError, HistopipeError, UnreachableError
+from histopipe.errors import BusyError, HistopipeError, TrackingAwayError, UnreachableError
 from histopipe.files import read_json, write_json
 from histopipe.paths import Workspace
 
@@ -125,6 +125,7 @@ def failure_kind(problem: BaseException) -> str:
         return "bad_input"
     kinds = (
         (UnreachableError, "unreachable"),
+        (TrackingAwayError, "unreachable"),
         (HistopipeError, "bad_input"),
         (BusyError, "busy"),
         (KeyboardInterrupt, "interrupted"),

@@ -126,13 +126,18 @@ def continued_run(workspace: Workspace, dataset: str, architecture: str, run_id:
     """
     import mlflow
 
-    experiment = prepare(workspace, dataset)
-    known = run_id if _exists(run_id) else _restored(experiment, run_id)
+    known = known_run(workspace, dataset, run_id)
     with mlflow.start_run(run_id=known, run_name=None if known else workspace.run_name(architecture)) as run:
         if not known:
             mlflow.set_tags({**_identity(workspace, dataset, architecture), "restored_from": run_id})
             mlflow.set_tags(lineage_tags(workspace, dataset))
         yield run.info.run_id
+
+
+def known_run(workspace: Workspace, dataset: str, run_id: str) -> str | None:
+    """The run in this tracking store that holds a training: its own, or the one restored from it; None for neither."""
+    experiment = prepare(workspace, dataset)
+    return run_id if _exists(run_id) else _restored(experiment, run_id)
 
 
 def _identity(workspace: Workspace, dataset: str, architecture: str) -> dict[str, str]:

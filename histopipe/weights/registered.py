@@ -46,7 +46,7 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
         raise WeightsError(f"{key}: {asked} is no model's address: write models:/NAME@ALIAS or models:/NAME/VERSION")
     try:
         version = _version(tracking.registry(workspace), **address.groupdict())
-        file = _copy_network(version, folder)
+        file = copy_network(version, folder)
     except (MlflowException, OSError) as problem:
         reason = " ".join(str(problem).split())[:200]
         raise WeightsError(
@@ -64,7 +64,12 @@ def _version(client: MlflowClient, name: str, alias: str | None, version: str | 
     return client.get_model_version(name, str(version))
 
 
-def _copy_network(version: ModelVersion, folder: Path) -> Path | None:
+def copy_network(version: ModelVersion, folder: Path) -> Path | None:
+    """Copy the network of a registered version into `folder`; None where the version holds none of Keras.
+
+    Raises:
+        MlflowException, OSError: the version's files can't be had.
+    """
     import mlflow
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -74,11 +74,12 @@ def test_the_flow_trains_once_and_shows_what_came_out(checkout: Make, server: st
     record = json.loads((project.root / "models/idc/cancernet/run.json").read_text())
     assert {run["state_type"] for run in ask(server, "flow_runs")} == {"COMPLETED"}
     tasks = sorted(run["name"].split("-")[0] for run in ask(server, "task_runs"))
-    assert tasks == ["compare", "evaluate", "fetch", "ingest", "locate", "split", "train", "weights"]
+    assert tasks == ["compare", "evaluate", "fetch", "ingest", "locate", "promote", "split", "train", "weights"]
     artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
     assert artifacts["ingest-idc"] == "table"
     assert artifacts["comparison-idc"] == "markdown"
     assert artifacts["comparison-plot-idc"] == "image"
+    assert artifacts["promotion-idc"] == "markdown"
     assert artifacts["epochs-idc-cancernet"] == "progress"
 
     second = run_flow(project, server)
@@ -150,6 +151,7 @@ def test_the_flow_keeps_to_train_parallel_however_it_is_started(
     monkeypatch.setattr("tasks.evaluation.read_json", lambda _: {"test": {}})
     monkeypatch.setattr("flows.pipeline.prepare", lambda _: [])
     monkeypatch.setattr("flows.pipeline.compare", lambda *_, **__: None)
+    monkeypatch.setattr("flows.pipeline.promote", lambda *_, **__: None)
     with prefect_test_harness(server_startup_timeout=120):
         pipeline()
     assert rivals.most == expected

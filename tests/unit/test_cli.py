@@ -35,7 +35,8 @@ def test_help_runs_without_anything_heavy() -> None:
 def test_help_lists_every_stage() -> None:
     shown = CliRunner().invoke(main, ["--help"])
     assert shown.exit_code == 0
-    for stage in ("synth", "locate", "fetch", "ingest", "split", "train", "evaluate", "compare", "search", "trial"):
+    stages = "synth locate fetch ingest split train evaluate compare promote rollback search trial"
+    for stage in stages.split():
         assert f"\n  {stage} " in shown.output
 
 

@@ -31,6 +31,7 @@ def test_the_shipped_file_is_valid() -> None:
         ("spilt", "split"),
         ("split.shceme", "split.scheme"),
         ("quick.max_epoch", "quick.max_epochs"),
+        ("promotion.min_case", "promotion.min_cases"),
         ("idc.sorce", "idc.source"),
         ("recipes.cancernet.epoch", "recipes.cancernet.epochs"),
         ("recipes.cancernet.optimizer.learning_rat", "recipes.cancernet.optimizer.learning_rate"),

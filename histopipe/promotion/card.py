@@ -1,0 +1,245 @@
+"""The model card of a registered version (Mitchell et al. 2019, doi:10.1145/3287560.3287596).
+
+Written from the files that the stages left and from the MLflow run; what can be measured isn't written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from histopipe import __version__
+from histopipe.comparison.table import markdown_table
+from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
+from histopipe.files import read_json
+from histopipe.lineage import output_hash
+from histopipe.paths import Workspace, stage_name
+from histopipe.promotion.candidate import CHOSEN_BY, Candidate
+from histopipe.store import REPORT_FILE
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+CARD_FILE = "model_card.md"
+DESCRIPTION_LENGTH = 5000  # of a version's description in MLflow's database
+LINEAGE = ("git_commit", "git_dirty", "dvc_raw", "dvc_store", "dvc_split")
+SHOWN = (
+    "roc_auc",
+    "average_precision",
+    "balanced_accuracy",
+    "f1",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "brier",
+    "calibration_error",
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a card is written from.
+
+    Attributes:
+        run: that holds the served model.
+        report: of the store, as ingest wrote it.
+        source: where the data came from, as locate wrote it.
+        subgroups, cases: tables of the evaluation.
+        comparison: content of `comparison.json`; empty where there is none.
+        environment: versions of what the served model needs.
+        hashes: of the model and its predictions, as `dvc.lock` has them.
+    """
+
+    candidate: Candidate
+    run: Run
+    report: dict[str, Any]
+    source: dict[str, Any]
+    subgroups: pd.DataFrame
+    cases: pd.DataFrame
+    comparison: dict[str, Any]
+    environment: list[str]
+    hashes: dict[str, str]
+
+
+def read_facts(candidate: Candidate, run: Run, workspace: Workspace) -> Facts:
+    """Gather them; raises what the readers of the files raise."""
+    dataset, architecture = candidate.dataset, candidate.architecture
+    evaluation = workspace.evaluation(dataset, architecture)
+    return Facts(
+        candidate,
+        run,
+        read_json(workspace.store(dataset) / REPORT_FILE),
+        _if_there(workspace.source(dataset)),
+        pd.read_csv(evaluation / "subgroups.csv"),
+        pd.read_csv(evaluation / "cases.csv", dtype={"case_id": str}),
+        _if_there(workspace.report(dataset) / "comparison.json"),
+        _environment(run.data.tags[SERVED_MODEL_TAG]),
+        _hashes(dataset, architecture, workspace),
+    )
+
+
+def _if_there(path: Path) -> dict[str, Any]:
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _environment(model_id: str) -> list[str]:
+    """What the model was logged with: Python, and the packages it needs."""
+    import mlflow
+
+    python = mlflow.models.get_model_info(f"models:/{model_id}").flavors["python_function"]["python_version"]
+    with TemporaryDirectory() as scratch:
+        address = f"{mlflow.get_logged_model(model_id).artifact_location}/requirements.txt"
+        file = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=scratch))
+        return [f"Python {python}", *file.read_text(encoding="utf-8").split()]
+
+
+def _hashes(dataset: str, architecture: str, workspace: Workspace) -> dict[str, str]:
+    """Outputs by their path in `dvc.lock`; those it doesn't know are left out."""
+    outputs = {
+        stage_name("train", dataset, architecture): f"models/{dataset}/{architecture}/model.keras",
+        stage_name("evaluate", dataset, architecture): f"evaluations/{dataset}/{architecture}/predictions.parquet",
+    }
+    found = {path: output_hash(workspace, stage, path) for stage, path in outputs.items()}
+    return {path: value for path, value in found.items() if value}
+
+
+def model_card(facts: Facts) -> str:
+    """The card, as Markdown."""
+    candidate = facts.candidate
+    parts = [
+        f"# {candidate.dataset}: {candidate.architecture}",
+        "**Research use only.** Not a medical device; no clinical decision may rest on it.",
+        *_section("Intended use", _use(facts)),
+        *_section("Data", _data(facts)),
+        *_section("Split", _split(facts)),
+        *_section("Results on test", _results(facts)),
+        *_section("Threshold and calibration", _point(facts)),
+        *_section("Where it is weakest", _weakest(facts)),
+        *_section("Limits", _limits(facts)),
+        *_section("Lineage", _lineage(facts)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def description(card: str) -> str:
+    """The card as a version's description, which databases cut or refuse beyond 5,000 characters."""
+    if len(card) <= DESCRIPTION_LENGTH:
+        return card
+    rest = f"\n\n(The whole card: `{CARD_FILE}` among the run's artifacts.)\n"
+    return card[: DESCRIPTION_LENGTH - len(rest)].rsplit("\n", 1)[0] + rest
+
+
+def _section(title: str, body: str) -> list[str]:
+    return [f"## {title}", body]
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _use(facts: Facts) -> str:
+    negative, positive = facts.report["classes"]
+    height, width = facts.report["patch_size"]
+    return (
+        f"Probability that a patch of {width} x {height} pixels is {positive} rather than {negative}, for research on "
+        f"patches made like those of {facts.candidate.dataset}: to rank patches and slides, and as a baseline. It says "
+        "nothing of a patient, nor of other tissue, stains, magnifications or scanners."
+    )
+
+
+def _data(facts: Facts) -> str:
+    report, source = facts.report, facts.source
+    lines = [
+        f"{report['patches']:,} patches of {report['cases']:,} cases, {report['positive']:,} of them "
+        f"{report['classes'][1]}; {report['undersized']:,} smaller than the rest",
+        *(f"set aside, {reason}: {entry['count']:,}" for reason, entry in report["set_aside"].items()),
+    ]
+    if source:
+        lines.insert(0, f"source: {source['kind']}, {source['name']}")
+    if report["same_pixels_in_two_cases"]:
+        lines.append(f"{report['same_pixels_in_two_cases']:,} patches whose pixels occur in another case too")
+    return _bullets(lines)
+
+
+def _split(facts: Facts) -> str:
+    metrics, record = facts.candidate.metrics, facts.candidate.record
+    return (
+        f"By {'patch' if facts.candidate.leaky else 'whole case'}, scheme {record['split_scheme']}: "
+        f"{len(record['train_cases']):,} cases trained on, {metrics['validation_cases']:,} for validation "
+        f"({metrics['validation_patches']:,} patches), {metrics['cases']:,} for test ({metrics['patches']:,} patches)."
+    )
+
+
+def _results(facts: Facts) -> str:
+    metrics = facts.candidate.metrics
+    rows = [[name.replace("_", " "), with_interval(metrics["test"][name])] for name in SHOWN]
+    table = markdown_table([["metric", "value [95 % interval by case]"], [":--", ":--"], *rows])
+    chosen = metrics["validation"][CHOSEN_BY]
+    shown = "undefined" if chosen is None else f"{chosen:.3f}"
+    return f"{table}\n\nROC AUC on validation, by which it was chosen: {shown}."
+
+
+def _point(facts: Facts) -> str:
+    point, metrics = facts.candidate.point, facts.candidate.metrics
+    before, after = (metrics[part]["calibration_error"] for part in ("uncalibrated", "test"))
+    return (
+        f"{point['positive_class']} at a probability of {point['threshold']:.4f} or more; validation chose by the rule "
+        f"{point['rule']}. Temperature {point['temperature']:.3f} and offset {point['offset']:.3f}, also from "
+        f"validation: calibration error on test {with_interval(before)} before, {with_interval(after)} after."
+    )
+
+
+def _weakest(facts: Facts) -> str:
+    """Of each kind of subgroup the level with the lowest balanced accuracy; and the case with the lowest accuracy."""
+    metric = "balanced_accuracy"
+    known = facts.subgroups.dropna(subset=[metric])
+    lines = [
+        f"{row['group']} {row['level']}: balanced accuracy {with_interval(_measured(row, metric))} "
+        f"({row['cases']:,} cases, {row['patches']:,} patches)"
+        for _, row in known.loc[known.groupby("group", sort=False)[metric].idxmin()].iterrows()
+    ]
+    worst = facts.cases.sort_values("accuracy", kind="stable").iloc[0]
+    lines.append(f"case {worst['case_id']}: accuracy {worst['accuracy']:.3f} ({worst['patches']:,} patches)")
+    return _bullets(lines)
+
+
+def _measured(row: Mapping[Any, Any], metric: str) -> dict[str, float | None]:
+    return {name: float(row[f"{metric}{end}"]) for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))}
+
+
+def _limits(facts: Facts) -> str:
+    candidate, test = facts.candidate, facts.candidate.metrics
+    lines = [
+        f"graded on {test['cases']:,} cases of the same source as the training: how it does elsewhere isn't known",
+        "a case is what the source calls one; it need not be a patient",
+    ]
+    if facts.source.get("kind") == "synthetic":
+        lines.append("trained and graded on drawn slides: its numbers say nothing of tissue")
+    if candidate.record.get("quick"):
+        caps = ", ".join(f"{name} {value}" for name, value in candidate.record["quick"].items())
+        lines.append(f"trained under the caps of `quick` ({caps}): not what the full recipe reaches")
+    if candidate.leaky:
+        lines.append("**cases straddle the splits: its numbers measure memory**")
+    suspicious = facts.comparison.get("implausible") or {}
+    if candidate.architecture in suspicious.get("architectures", []):
+        lines.append(f"**ROC AUC above {suspicious['limit']}: implausible on this data, look for a leak**")
+    return _bullets(lines)
+
+
+def _lineage(facts: Facts) -> str:
+    record, tags = facts.candidate.record, facts.run.data.tags
+    lines = [
+        f"run {facts.run.info.run_id}, training {facts.candidate.training}; {record['epochs']} epochs, "
+        f"{record['parameters']:,} parameters",
+        *(f"{name.replace('_', ' ')}: {tags[name]}" for name in LINEAGE if name in tags),
+        *(f"dvc {path}: {value}" for path, value in facts.hashes.items()),
+        f"digests: split {record['split_digest'][:16]}, recipe {record['recipe_digest'][:16]}",
+        f"histopipe {__version__}, {', '.join(facts.environment)}",
+    ]
+    return _bullets(lines)

@@ -1,0 +1,110 @@
+"""What is known of the champion once its files are gone: its registered version keeps all that the gate needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from scipy.special import expit
+
+from histopipe.errors import EvaluationError, PromotionError
+from histopipe.evaluation.metrics import Numbers
+from histopipe.files import read_json, write_json
+from histopipe.promotion.candidate import Candidate, cases_seen
+from histopipe.store import PatchStore
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+FOLDER = "promotion"  # in the run's artifacts
+RECORD, PREDICTIONS = "run.json", "test_predictions.parquet"
+_PATCH = ["file", "digest"]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A registered version and what its run holds.
+
+    Attributes:
+        seen: the cases that it trained or validated on.
+        logged: its predictions of the test patches of its day: columns `file,digest,probability`.
+    """
+
+    version: ModelVersion
+    seen: list[str]
+    logged: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """How people are told of it."""
+        return f"the champion (version {self.version.version} of {self.version.name})"
+
+
+def keep(candidate: Candidate, client: MlflowClient, run_id: str) -> None:
+    """Log into a run what a later promotion needs of its model: the training's record and the test predictions."""
+    with TemporaryDirectory() as folder:
+        write_json(Path(folder) / RECORD, candidate.record)
+        candidate.test[[*_PATCH, "probability"]].to_parquet(Path(folder) / PREDICTIONS, index=False)
+        client.log_artifacts(run_id, folder, FOLDER)
+
+
+def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
+    """Read what `keep` logged.
+
+    Raises:
+        PromotionError: it isn't there.
+    """
+    held = {Path(file.path).name for file in client.list_artifacts(str(version.run_id), FOLDER)}
+    if not {RECORD, PREDICTIONS} <= held:
+        raise PromotionError(
+            f"version {version.version} of {version.name} is champion, but its run {version.run_id} doesn't hold "
+            f"{FOLDER}/{RECORD}, so nobody knows which cases it was trained on: restore the run's artifacts, or take "
+            f"the alias away (`MlflowClient().delete_registered_model_alias('{version.name}', 'champion')`)"
+        )
+    with TemporaryDirectory() as scratch:
+        folder = Path(client.download_artifacts(str(version.run_id), FOLDER, scratch))
+        record: dict[str, Any] = read_json(folder / RECORD)
+        return Champion(version, cases_seen(record), pd.read_parquet(folder / PREDICTIONS))
+
+
+def champion_probabilities(champion: Champion, patches: pd.DataFrame, store: Path) -> Numbers:
+    """The champion's probability of each patch, (patches,).
+
+    As logged with its version where that covers every patch, pixel for pixel; otherwise predicted anew, by the
+    registered network.
+
+    Args:
+        champion: as `read_champion` gives it.
+        patches: columns `file`, `digest` and `row`.
+        store: where today's patches lie.
+
+    Raises:
+        PromotionError: the network can't be had, or its predictions aren't numbers.
+    """
+    known = patches[_PATCH].merge(champion.logged, on=_PATCH, how="left", validate="one_to_one")["probability"]
+    if known.between(0, 1).all():
+        return known.to_numpy()
+    return _predicted(champion, patches, PatchStore.open(store))
+
+
+def _predicted(champion: Champion, patches: pd.DataFrame, store: PatchStore) -> Numbers:
+    """From the network alone: Keras' safe mode runs no code that a registry might hold."""
+    from histopipe.evaluation.logits import finite_logits, load_network
+    from histopipe.weights.registered import copy_network
+
+    print(f"{champion.title} predicts {len(patches):,} test patches anew", flush=True)
+    with TemporaryDirectory() as scratch:
+        try:
+            file = copy_network(champion.version, Path(scratch))
+            if file is None:
+                raise PromotionError(f"{champion.title} holds no Keras network: give the alias to another version")
+            network = load_network(file)
+            logits = finite_logits(network, store, patches["row"].to_numpy(), champion.title)
+        except (EvaluationError, OSError) as problem:
+            raise PromotionError(f"{champion.title} can't predict: {problem}") from None
+    probabilities: Numbers = expit(logits)
+    return probabilities

@@ -1,0 +1,190 @@
+"""MLflow's registry as promotion uses it: versions with tags, and two aliases."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from histopipe import tracking
+from histopipe.errors import BusyError, TrackingAwayError
+from histopipe.paths import Workspace
+from histopipe.stages import LOCK_SECONDS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+IDENTITY, TRAINING, ROLLED_BACK, PREVIOUS = "identity", "training_run", "rolled_back", "previous_champion"
+
+_LOUD = ("mlflow.store.db.utils", "urllib3.connectionpool")  # print tracebacks and retries before we get the error
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The versions of one registered model. Every method is one or a few calls, each of which is a transaction.
+
+    Attributes:
+        name: of the registered model.
+        client: of the store that holds it.
+    """
+
+    name: str
+    client: MlflowClient
+
+    def aliases(self) -> dict[str, str]:
+        """Version number by alias; empty where there is no such model yet."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return {name: str(number) for name, number in self.client.get_registered_model(self.name).aliases.items()}
+        except MlflowException as problem:
+            if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+
+    def aliased(self, alias: str) -> ModelVersion | None:
+        """The version that an alias stands at, if it stands anywhere."""
+        number = self.aliases().get(alias)
+        return None if number is None else self.client.get_model_version(self.name, number)
+
+    def version(self, number: str) -> ModelVersion | None:
+        """A version by its number; None where it has been deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version(self.name, number)
+        except MlflowException as problem:
+            if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+    def of_training(self, training: str) -> list[ModelVersion]:
+        """The versions made from one training, the first one first."""
+        asked = f"name = '{self.name}' and tags.{TRAINING} = '{training}'"
+        return sorted(self.client.search_model_versions(asked), key=lambda version: int(version.version))
+
+    def register(self, model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> ModelVersion:
+        """The version of these tags' identity: the one there is, with the tags as they are now, or a new one."""
+        known = next((v for v in self.of_training(tags[TRAINING]) if v.tags.get(IDENTITY) == tags[IDENTITY]), None)
+        if known is None:
+            self._require_model()
+            return self.client.create_model_version(
+                self.name, f"models:/{model_id}", run_id, dict(tags), description=card, model_id=model_id
+            )
+        self.tag(known, tags)
+        self.client.update_model_version(self.name, known.version, card)
+        return known
+
+    def _require_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(self.name)
+        except MlflowException as problem:
+            if problem.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Set tags of a version, one by one, in their order."""
+        for key, value in tags.items():
+            self.client.set_model_version_tag(self.name, version.version, key, value)
+
+    def untag(self, version: ModelVersion, key: str) -> None:
+        """Remove a tag, if it is there."""
+        if key in version.tags:
+            self.client.delete_model_version_tag(self.name, version.version, key)
+
+    def crown(self, version: ModelVersion, instead_of: str | None) -> None:
+        """Let `champion` stand at a version: one row of the database, so there is always one champion or the other.
+
+        Args:
+            version: the new champion.
+            instead_of: number of the champion that all was measured against.
+
+        Raises:
+            BusyError: somebody else moved the alias meanwhile, as only another machine can: the lock is the checkout's.
+        """
+        if self.aliases().get(CHAMPION) != instead_of:
+            raise BusyError(f"the champion of {self.name} changed meanwhile: run the same command again")
+        self.client.set_registered_model_alias(self.name, CHAMPION, str(version.version))
+        self.dismiss(version)
+
+    def challenge(self, version: ModelVersion) -> None:
+        """Let `challenger` stand at a version."""
+        self.client.set_registered_model_alias(self.name, CHALLENGER, str(version.version))
+
+    def dismiss(self, version: ModelVersion) -> None:
+        """Take the alias `challenger` away from a version that has it."""
+        if self.aliases().get(CHALLENGER) == str(version.version):
+            self.client.delete_registered_model_alias(self.name, CHALLENGER)
+
+
+@contextmanager
+def registry_turn(dataset: str, workspace: Workspace) -> Iterator[Registry]:
+    """The registry, for one process of this checkout at a time.
+
+    Raises:
+        BusyError: another promotion or rollback has it for longer than a dying one takes to end.
+        TrackingAwayError: the registry can't be asked or breaks off.
+    """
+    path = Workspace(workspace.home).lock(f"registry-{dataset}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise BusyError(f"another promotion of {dataset} is under way: wait for it to end, then run again") from None
+    try:
+        with reading(dataset, workspace) as registry:
+            yield registry
+    finally:
+        lock.release()
+
+
+@contextmanager
+def reading(dataset: str, workspace: Workspace) -> Iterator[Registry]:
+    """The registry, to look only.
+
+    Raises:
+        TrackingAwayError: it can't be asked.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with _one_line(workspace):
+        yield Registry(tracking.experiment_name(dataset), tracking.registry(workspace))
+
+
+@contextmanager
+def _one_line(workspace: Workspace) -> Iterator[None]:
+    """Turn what MLflow raises into one line that says what to do."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    levels = {name: logging.getLogger(name).level for name in _LOUD}
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as problem:
+        what = " ".join(str(problem).split())[:160]
+        raise TrackingAwayError(
+            f"MLflow's registry at {_place(workspace)} can't be used ({what}): "
+            "see that it is up and can be written, then run the same command again, which carries on"
+        ) from None
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _place(workspace: Workspace) -> str:
+    """The tracking store's address without what opens it."""
+    parts = urlsplit(tracking.tracking_uri(workspace))
+    return f"{parts.scheme}://{parts.hostname}" if parts.hostname else parts.path.replace("//", "/")

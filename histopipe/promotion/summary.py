@@ -1,0 +1,44 @@
+"""What the registry says of a data set's champion and challenger, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from histopipe.comparison.table import markdown_table
+from histopipe.paths import Workspace
+from histopipe.promotion.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, reading
+
+
+def promotion_summary(dataset: str, workspace: Workspace) -> str:
+    """The champion and the challenger, with the gates that each was judged by.
+
+    Raises:
+        TrackingAwayError: the registry can't be asked.
+    """
+    with reading(dataset, workspace) as registry:
+        parts = [_section(alias, registry) for alias in (CHAMPION, CHALLENGER)]
+    return "\n\n".join([f"# {registry.name}", *(part for part in parts if part)]) + "\n"
+
+
+def _section(alias: str, registry: Registry) -> str:
+    version = registry.aliased(alias)
+    if version is None:
+        return "No champion yet." if alias == CHAMPION else ""
+    tags = version.tags
+    lines = [f"## {alias}: version {version.version}, {tags.get('architecture', 'of unknown make')}"]
+    if tags.get("verdict") == "refused":
+        lines.append("Refused: " + tags["reasons"] + ".")
+    if tags.get(PREVIOUS) and alias == CHAMPION:
+        lines.append(f"`histopipe rollback` goes back to version {tags[PREVIOUS]} or before.")
+    lines.append(gates_table(tags))
+    return "\n\n".join(lines)
+
+
+def gates_table(tags: Mapping[str, str]) -> str:
+    """The gates that a version's tags hold, as a table."""
+    names = [key.removeprefix("gate.") for key in tags if key.startswith("gate.") and key.count(".") == 1]
+    rows = [
+        [name.replace("_", " "), tags[f"gate.{name}.measured"], tags[f"gate.{name}.limit"], tags[f"gate.{name}"]]
+        for name in names
+    ]
+    return markdown_table([["gate", "measured", "limit", ""], [":--", "--:", "--:", ":--"], *rows])

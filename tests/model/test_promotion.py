@@ -1,0 +1,587 @@
+"""Promotion against a real embedded registry, with real networks of known strength."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+from mlflow import MlflowClient
+
+from histopipe.architectures.blocks import patch_input, probability, rescale
+from histopipe.cli import main
+from histopipe.errors import PromotionError, TrackingAwayError
+from histopipe.evaluation.stage import evaluate
+from histopipe.files import file_digest, read_json, write_json
+from histopipe.params import Params, parse_params
+from histopipe.paths import Workspace
+from histopipe.promotion import promote, rollback
+from histopipe.promotion.champion import champion_probabilities, read_champion
+from histopipe.promotion.registry import Registry
+from histopipe.promotion.summary import promotion_summary
+from histopipe.store import INDEX_FILE, REPORT_FILE, shard_name
+from histopipe.training.recipe import recipe_digest
+from tests.conftest import ROOT
+
+CASES, PATCHES = 36, 16
+NAME = "histopipe-idc"
+CHANNELS = {"better": (0, 45), "good": (1, 22), "worse": (2, 6)}  # what each looks at, and how much darker IDC is there
+WRITES = (
+    "create_registered_model",
+    "create_model_version",
+    "update_model_version",
+    "set_model_version_tag",
+    "delete_model_version_tag",
+    "set_registered_model_alias",
+    "delete_registered_model_alias",
+    "log_artifacts",
+    "log_text",
+)
+
+
+def content(*architectures: str, **changes: Any) -> dict[str, Any]:
+    recipe = {"architecture": "cancernet", "optimizer": {"name": "adam", "learning_rate": 0.001}}
+    return {
+        "datasets": ["idc"],
+        "architectures": list(architectures),
+        "idc": {},
+        "evaluate": {"resamples": 200},
+        "promotion": {"margin": 0.02, "min_sensitivity": 0.3, "max_calibration_error": 0.3, "min_cases": 6},
+        "recipes": dict.fromkeys(CHANNELS, recipe),
+    } | changes
+
+
+def asked(*architectures: str, **changes: Any) -> Params:
+    return parse_params(content(*architectures, **changes))
+
+
+def make_workspace(root: Path) -> Workspace:
+    """A store whose colour channels tell the classes apart well, a little and hardly; and a network for each."""
+    workspace = Workspace(root)
+    workspace.params.write_text(yaml.safe_dump(content("good")))
+    random = np.random.default_rng(0)
+    case, label = np.repeat(np.arange(CASES), PATCHES), random.integers(0, 2, CASES * PATCHES)
+    darker = np.array([drop for _, drop in CHANNELS.values()])
+    level = 150 - label[:, None] * darker + random.normal(0, 25, (len(case), 3))
+    patches = np.clip(level[:, None, None, :] + random.normal(0, 5, (len(case), 12, 12, 3)), 0, 255).astype(np.uint8)
+    write_store(workspace.store("idc"), patches, case, label)
+    workspace.split("idc").parent.mkdir(parents=True)
+    rows = [f"{number:03},{('train', 'validation', 'test')[number % 3]}" for number in range(CASES)]
+    workspace.split("idc").write_text("\n".join(["case_id,split", *rows]) + "\n")
+    for number, name in enumerate(CHANNELS):
+        write_training(workspace, name, str(number) * 32)
+    return workspace
+
+
+def write_store(folder: Path, patches: np.ndarray, case: np.ndarray, label: np.ndarray) -> None:
+    folder.mkdir(parents=True)
+    np.save(folder / shard_name(0), patches)
+    index = pd.DataFrame({"file": [f"{number}.png" for number in range(len(case))]})
+    index["case_id"] = [f"{number:03}" for number in case]
+    index["label"], index["shard"], index["row"] = label, 0, np.arange(len(case))
+    index["digest"] = [f"{number:032x}" for number in range(len(case))]
+    index.to_parquet(folder / INDEX_FILE, index=False)
+    counts = {"patches": len(case), "cases": CASES, "positive": int(label.sum()), "undersized": 0}
+    odd = {"set_aside": {"second copy": {"count": 3, "bad": False}}, "same_pixels_in_two_cases": 0}
+    write_json(folder / REPORT_FILE, {"classes": ["benign", "IDC"], "patch_size": [12, 12]} | counts | odd)
+
+
+def write_training(workspace: Workspace, name: str, run_id: str) -> None:
+    folder = workspace.model("idc", name)
+    folder.mkdir(parents=True, exist_ok=True)
+    channel_network(CHANNELS[name][0]).save(folder / "model.keras")
+    cases = pd.read_csv(workspace.split("idc"), dtype=str)
+    record = {
+        "run_id": run_id,
+        "recipe_digest": recipe_digest(asked("good"), name),
+        "split_digest": file_digest(workspace.split("idc")),
+        "split_scheme": "grouped",
+        "quick": {"max_epochs": 3},
+        "leaky": False,
+        "epochs": 3,
+        "parameters": 4,
+        "train_cases": cases["case_id"][cases["split"] == "train"].tolist(),
+        "validation_cases": cases["case_id"][cases["split"] == "validation"].tolist(),
+    }
+    write_json(folder / "run.json", record)
+
+
+def channel_network(channel: int) -> keras.Model:
+    """Calls dark patches positive, by one colour channel alone."""
+    patches = patch_input()
+    output = probability(keras.layers.GlobalAveragePooling2D()(rescale(patches, 6)))
+    network = keras.Model(patches, output)
+    kernel = np.zeros((3, 1), np.float32)
+    kernel[channel] = -20.0
+    network.get_layer("logit").set_weights([kernel, np.array([11.0], np.float32)])
+    return network
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = make_workspace(tmp_path_factory.mktemp("evaluated"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name in CHANNELS:
+            evaluate("idc", name, asked(name), workspace)
+    return workspace
+
+
+@pytest.fixture
+def workspace(evaluated: Workspace, tmp_path: Path) -> Workspace:
+    """A copy for each test, with a registry of its own; the runs' artifacts stay where they are."""
+    root = tmp_path / "checkout"
+    shutil.copytree(evaluated.root, root, ignore=shutil.ignore_patterns("mlartifacts"))
+    return Workspace(root)
+
+
+def client(workspace: Workspace) -> MlflowClient:
+    mlflow.set_tracking_uri(f"sqlite:///{workspace.root}/mlflow.db")
+    return MlflowClient()
+
+
+def aliases(workspace: Workspace) -> dict[str, str]:
+    found = client(workspace).get_registered_model(NAME).aliases
+    return {name: str(number) for name, number in found.items()}
+
+
+def tags(workspace: Workspace, number: str) -> dict[str, str]:
+    return dict(client(workspace).get_model_version(NAME, number).tags)
+
+
+def versions(workspace: Workspace) -> int:
+    return len(client(workspace).search_model_versions(f"name = '{NAME}'"))
+
+
+def test_the_first_model_that_meets_the_floors_is_champion(workspace: Workspace) -> None:
+    verdict = promote("idc", asked("good"), workspace)
+    assert verdict.promoted
+    assert aliases(workspace) == {"champion": "1"}
+    held = tags(workspace, "1")
+    point = read_json(workspace.evaluation("idc", "good") / "operating_point.json")
+    assert (held["architecture"], held["verdict"], held["reasons"]) == ("good", "promoted", "none")
+    assert (held["training_run"], held["threshold"]) == ("1" * 32, str(point["threshold"]))
+    assert held["split_digest"] == file_digest(workspace.split("idc"))
+    assert held["data_digest"] == file_digest(workspace.store("idc") / INDEX_FILE)
+    metrics = read_json(workspace.evaluation("idc", "good") / "metrics.json")
+    assert float(held["gate.sensitivity.measured"]) == pytest.approx(metrics["test"]["sensitivity"]["value"])
+    assert (held["gate.sensitivity.limit"], held["gate.sensitivity"]) == ("0.3", "passed")
+    assert "gate.difference" not in held
+
+
+def test_the_version_serves_what_was_graded(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    client(workspace)
+    table = pd.read_parquet(workspace.evaluation("idc", "good") / "predictions.parquet")
+    patches = np.load(workspace.store("idc") / shard_name(0))[table["file"].str.removesuffix(".png").astype(int)]
+    answer = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict(patches)
+    np.testing.assert_allclose(answer["probability"], table["probability"], atol=1e-5)
+    assert answer["decision"].tolist() == table["decision"].tolist()
+
+
+def test_the_card_says_what_the_files_say_and_lies_with_the_run(workspace: Workspace, tmp_path: Path) -> None:
+    promote("idc", asked("good"), workspace)
+    version = client(workspace).get_model_version(NAME, "1")
+    card = Path(client(workspace).download_artifacts(version.run_id, "model_card.md", str(tmp_path))).read_text()
+    assert version.description == card
+    metrics = read_json(workspace.evaluation("idc", "good") / "metrics.json")
+    area = metrics["test"]["roc_auc"]
+    wanted = [
+        "Research use only",
+        f"| roc auc | {area['value']:.3f} [{area['low']:.3f}, {area['high']:.3f}] |",
+        f"IDC at a probability of {metrics['threshold']:.4f} or more",
+        "by the rule youden",
+        "12 cases trained on, 12 for validation (192 patches), 12 for test (192 patches)",
+        "set aside, second copy: 3",
+        "under the caps of `quick` (max_epochs 3)",
+        "balanced accuracy",
+        f"keras=={keras.__version__}",
+        version.run_id,
+    ]
+    assert [line for line in wanted if line not in card] == []
+
+
+def test_promoted_again_nothing_changes(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    before = tags(workspace, "1")
+    verdict = promote("idc", asked("good"), workspace)
+    assert not verdict.changed
+    assert "champion already" in str(verdict)
+    assert (versions(workspace), aliases(workspace), tags(workspace, "1")) == (1, {"champion": "1"}, before)
+
+
+def test_a_worse_challenger_is_refused_with_reasons_and_a_better_one_promoted(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    for _ in range(2):  # refused twice, it is still one version
+        assert not promote("idc", asked("worse"), workspace).promoted
+        assert aliases(workspace) == {"champion": "1", "challenger": "2"}
+    held = tags(workspace, "2")
+    assert held["verdict"] == "refused"
+    assert "ROC AUC less the champion's, lower end of its interval: -0." in held["reasons"]
+    assert float(held["gate.difference.measured"]) < float(held["gate.difference.limit"]) == -0.02
+    assert f"Refused: {held['reasons']}" in promotion_summary("idc", workspace)
+    assert promote("idc", asked("worse", "better", "good"), workspace).architecture == "better"
+    assert aliases(workspace) == {"champion": "3", "challenger": "2"}
+    assert tags(workspace, "3")["previous_champion"] == "1"
+
+
+def test_a_challenger_that_becomes_champion_is_no_challenger_any_more(workspace: Workspace) -> None:
+    strict = asked("better", promotion={"min_cases": 30})
+    promote("idc", strict, workspace)
+    assert aliases(workspace) == {"challenger": "1"}
+    promote("idc", asked("better"), workspace)
+    assert aliases(workspace) == {"champion": "1"}
+
+
+def test_a_rollback_returns_and_stays_until_it_is_asked_otherwise(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    promote("idc", asked("better"), workspace)
+    assert rollback("idc", workspace) == ("2", "1")
+    assert aliases(workspace)["champion"] == "1"
+    assert not promote("idc", asked("better"), workspace).promoted
+    assert "rolled back" in tags(workspace, "2")["reasons"]
+    assert aliases(workspace) == {"champion": "1", "challenger": "2"}
+    assert promote("idc", asked("better"), workspace, again=True).promoted
+    assert aliases(workspace) == {"champion": "2"}
+    assert rollback("idc", workspace) == ("2", "1")
+    with pytest.raises(PromotionError, match="nothing to go back to"):
+        rollback("idc", workspace)
+    assert aliases(workspace)["champion"] == "1"
+
+
+def test_a_rollback_does_not_return_to_what_was_rolled_back(workspace: Workspace) -> None:
+    """The first model was champion before and after the second: going back twice must not go round in a circle."""
+    lenient = {"promotion": {"margin": 0.9, "min_sensitivity": 0, "max_calibration_error": 1, "min_cases": 1}}
+    promote("idc", asked("good", **lenient), workspace)
+    promote("idc", asked("better", **lenient), workspace)
+    promote("idc", asked("good", **lenient), workspace)
+    assert aliases(workspace)["champion"] == "1"
+    assert rollback("idc", workspace) == ("1", "2")
+    with pytest.raises(PromotionError, match="nothing to go back to"):
+        rollback("idc", workspace)
+
+
+def test_with_nothing_to_go_back_to_the_command_says_so_in_one_line(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace.root)
+    for said in ("has no champion to roll back", "nothing to go back to"):
+        done = CliRunner().invoke(main, ["rollback", "idc"])
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert said in done.stderr
+        assert CliRunner().invoke(main, ["promote", "idc"]).exit_code == 0
+
+
+@pytest.mark.parametrize("mark", [{"leaky": True}, {"split_scheme": "random"}])
+def test_a_leaky_model_is_never_promoted(workspace: Workspace, mark: dict[str, Any]) -> None:
+    path = workspace.model("idc", "better") / "run.json"
+    write_json(path, read_json(path) | mark)
+    assert not promote("idc", asked("better"), workspace, again=True).promoted
+    assert "cases shared between splits: yes" in tags(workspace, "1")["reasons"]
+    assert aliases(workspace) == {"challenger": "1"}
+
+
+def test_a_run_that_is_tagged_leaky_is_never_promoted(workspace: Workspace) -> None:
+    run_id = read_json(workspace.evaluation("idc", "better") / "metrics.json")["run_id"]
+    client(workspace).set_tag(run_id, "leaky", "true")
+    assert not promote("idc", asked("better"), workspace).promoted
+
+
+def test_the_gate_works_when_the_champions_files_are_gone(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    for folder in (workspace.model("idc", "good"), workspace.evaluation("idc", "good")):
+        shutil.rmtree(folder)
+    assert promote("idc", asked("better"), workspace).promoted
+    assert tags(workspace, "2")["gate.cases.measured"] == "12"
+
+
+def test_cases_that_the_champion_saw_do_not_count(workspace: Workspace) -> None:
+    """As when another seed dealt the cases out anew: of 12 test cases the champion trained on 8."""
+    path = workspace.model("idc", "good") / "run.json"
+    record = read_json(path)
+    test = [f"{number:03}" for number in range(2, CASES, 3)]
+    write_json(path, record | {"train_cases": [*record["train_cases"], *test[:8]]})
+    promote("idc", asked("good", promotion={"min_cases": 4}), workspace)
+    assert not promote("idc", asked("better"), workspace).promoted
+    assert "neither model has seen: 4, wanted at least 6" in tags(workspace, "2")["reasons"]
+
+
+def test_what_the_champion_never_predicted_is_predicted_anew(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    champion = read_champion(client(workspace).get_model_version(NAME, "1"), client(workspace))
+    index = pd.read_parquet(workspace.store("idc") / INDEX_FILE)
+    patches = index[index["case_id"].astype(int) % 3 == 2].rename_axis("place").reset_index()
+    patches = patches.assign(row=patches["place"])[["file", "digest", "row"]]
+    logged = champion_probabilities(champion, patches, workspace.store("idc"))
+    champion.logged.drop(champion.logged.index[:5], inplace=True)
+    anew = champion_probabilities(champion, patches, workspace.store("idc"))
+    assert not np.array_equal(anew, logged), "rounded as the served network rounds"
+    np.testing.assert_allclose(anew, logged, atol=1e-5)
+
+
+def test_other_pixels_under_the_same_names_are_predicted_anew(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    champion = read_champion(client(workspace).get_model_version(NAME, "1"), client(workspace))
+    patches = champion.logged.assign(digest="changed", row=np.arange(len(champion.logged)))
+    found = champion_probabilities(champion, patches, workspace.store("idc"))
+    assert np.abs(found - champion.logged["probability"].to_numpy()).max() > 0.1
+
+
+def test_another_threshold_is_another_version_of_the_same_run(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    changed = asked("good", evaluate={"resamples": 200, "threshold": "sensitivity>=0.9"})
+    evaluate("idc", "good", changed, workspace)
+    assert promote("idc", changed, workspace).promoted
+    assert aliases(workspace) == {"champion": "2"}
+    assert tags(workspace, "1")["training_run"] == tags(workspace, "2")["training_run"]
+    assert tags(workspace, "1")["threshold"] != tags(workspace, "2")["threshold"]
+    rollback("idc", workspace)
+    assert not promote("idc", changed, workspace).promoted
+
+
+def test_an_evaluation_from_elsewhere_is_logged_from_its_files(workspace: Workspace) -> None:
+    """Another machine's results, from DVC's cache: this tracking store has never heard of them."""
+    (workspace.root / "mlflow.db").unlink()
+    assert promote("idc", asked("good"), workspace).promoted
+    promote("idc", asked("good"), workspace)
+    (run,) = client(workspace).search_runs([client(workspace).get_experiment_by_name(NAME).experiment_id])
+    assert run.data.tags["restored_from"] == "1" * 32
+    assert tags(workspace, "1")["run_id"] == run.info.run_id
+    assert mlflow.pyfunc.load_model(f"models:/{NAME}@champion").metadata.run_id == run.info.run_id
+
+
+def spoil_probabilities(workspace: Workspace) -> None:
+    path = workspace.evaluation("idc", "good") / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.loc[table["split"] == "test", "probability"] = np.nan
+    table.to_parquet(path, index=False)
+
+
+def train_again(workspace: Workspace) -> None:
+    experiment = client(workspace).get_experiment_by_name(NAME)
+    assert experiment is not None
+    write_training(workspace, "good", client(workspace).create_run(experiment.experiment_id).info.run_id)
+
+
+def lose_evaluation(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.evaluation("idc", "good"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_probabilities, "holds 192 values that are no probabilities (first: "),
+        (train_again, "good was trained again since it was evaluated: run `dvc repro evaluate@idc-good`"),
+        (lose_evaluation, "no architecture is evaluated on idc: good: not trained"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_in_one_line(
+    workspace: Workspace, spoil: Callable[[Workspace], None], message: str
+) -> None:
+    spoil(workspace)
+    with pytest.raises(PromotionError) as problem:
+        promote("idc", asked("good"), workspace)
+    assert message in str(problem.value)
+    assert "\n" not in str(problem.value)
+    assert versions(workspace) == 0
+
+
+def test_a_champion_that_nothing_is_known_of_is_not_taken_for_granted(workspace: Workspace) -> None:
+    """As when somebody registered a model by hand and gave it the alias."""
+    promote("idc", asked("good"), workspace)
+    source = client(workspace).get_model_version(NAME, "1").source
+    run = client(workspace).create_run(client(workspace).get_experiment_by_name(NAME).experiment_id)
+    client(workspace).create_model_version(NAME, source, run.info.run_id)
+    client(workspace).set_registered_model_alias(NAME, "champion", "2")
+    with pytest.raises(PromotionError, match="nobody knows which cases it was trained on"):
+        promote("idc", asked("better"), workspace)
+    assert aliases(workspace) == {"champion": "2"}
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing of ours catches it."""
+
+
+@pytest.fixture
+def killer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], list[str]]]:
+    """Ends the work before its Nth write to the registry; returns what was written."""
+    written: list[str] = []
+    limit: list[int | None] = [None]
+
+    def watched(name: str) -> Callable[..., Any]:
+        original = getattr(MlflowClient, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if limit[0] is not None and len(written) >= limit[0]:
+                raise Killed
+            written.append(name)
+            return original(*arguments, **options)
+
+        return call
+
+    for name in WRITES:
+        monkeypatch.setattr(MlflowClient, name, watched(name))
+
+    def arm(number: int | None) -> list[str]:
+        written.clear()
+        limit[0] = number
+        return written
+
+    yield arm
+
+
+def test_a_kill_between_any_two_steps_leaves_the_old_champion_and_the_same_command_carries_on(
+    workspace: Workspace, killer: Callable[[int | None], list[str]]
+) -> None:
+    promote("idc", asked("good"), workspace)
+    steps = 0
+    while True:
+        written = killer(steps)
+        try:
+            promote("idc", asked("better"), workspace)
+            break
+        except Killed:
+            assert "set_registered_model_alias" not in written
+            killer(None)
+            assert aliases(workspace) == {"champion": "1"}
+            assert versions(workspace) <= 2
+            steps += 1 if steps < 8 else 7  # all of the first way, some of the way over a version that is there already
+    assert steps > 20
+    assert aliases(workspace) == {"champion": "2"}
+    assert (versions(workspace), tags(workspace, "2")["previous_champion"]) == (2, "1")
+
+
+def test_a_kill_between_any_two_steps_of_a_rollback_leaves_the_champion(
+    workspace: Workspace, killer: Callable[[int | None], list[str]]
+) -> None:
+    promote("idc", asked("good"), workspace)
+    promote("idc", asked("better"), workspace)
+    for steps in range(3):
+        killer(steps)
+        with pytest.raises(Killed):
+            rollback("idc", workspace)
+        killer(None)
+        assert aliases(workspace)["champion"] == "2"
+        assert not promote("idc", asked("better"), workspace).changed
+    assert rollback("idc", workspace) == ("2", "1")
+    assert not promote("idc", asked("better"), workspace).promoted
+
+
+def start(workspace: Workspace, *command: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=workspace.root,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_promotions_at_once_leave_one_champion(workspace: Workspace) -> None:
+    rivals = [start(workspace, "-m", "histopipe", "promote", "idc") for _ in range(2)]
+    ends = [(*rival.communicate(timeout=300), rival.returncode) for rival in rivals]
+    assert sorted(code for *_, code in ends)[0] == 0, ends
+    assert {code for *_, code in ends} <= {0, 75}, ends  # 75: the other one was at it for too long
+    assert aliases(workspace) == {"champion": "1"}
+    assert versions(workspace) == 1
+
+
+def test_a_killed_process_leaves_the_old_champion(workspace: Workspace) -> None:
+    """A real kill, right before the alias would move."""
+    promote("idc", asked("good"), workspace)
+    workspace.params.write_text(yaml.safe_dump(content("better")))
+    code = (
+        "import os, signal\n"
+        "from histopipe.promotion.registry import Registry\n"
+        "Registry.crown = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from histopipe.cli import main\n"
+        "main(['promote', 'idc'])\n"
+    )
+    process = start(workspace, "-c", code)
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    assert aliases(workspace) == {"champion": "1"}
+    assert promote("idc", asked("better"), workspace).promoted
+    assert versions(workspace) == 2
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve(workspace: Workspace, port: int) -> subprocess.Popen[str]:
+    """A real tracking server on the workspace's database."""
+    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server = start(workspace, *command, "--backend-store-uri", f"sqlite:///{workspace.root}/mlflow.db")
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert server.poll() is None
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return server
+        time.sleep(0.3)
+    stop(server)
+    pytest.fail("the server did not start")
+
+
+def stop(server: subprocess.Popen[str]) -> None:
+    for child in _family(server.pid):
+        os.kill(child, signal.SIGKILL)
+    server.communicate(timeout=30)
+
+
+def _family(pid: int) -> list[int]:
+    import psutil
+
+    return [process.pid for process in (*psutil.Process(pid).children(recursive=True), psutil.Process(pid))]
+
+
+def test_a_registry_that_goes_away_midway_costs_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real server, killed when the version is made but not yet champion; the call carries on where that ended."""
+    port = free_port()
+    server = serve(workspace, port)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.chdir(workspace.root)
+    real = Registry.register
+
+    def last_words(registry: Registry, *arguments: Any) -> Any:
+        version = real(registry, *arguments)
+        stop(server)
+        return version
+
+    try:
+        assert promote("idc", asked("good"), workspace).promoted
+        with monkeypatch.context() as patch:
+            patch.setattr(Registry, "register", last_words)
+            with pytest.raises(TrackingAwayError, match="run the same command again") as problem:
+                promote("idc", asked("better"), workspace)
+        assert "\n" not in str(problem.value)
+        away = CliRunner().invoke(main, ["promote", "idc"])
+        assert (away.exit_code, away.stderr.count("\n")) == (2, 1), away.stderr
+        assert read_json(workspace.failure("promote@idc"))["kind"] == "unreachable"
+    finally:
+        if server.poll() is None:
+            stop(server)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert aliases(workspace) == {"champion": "1"}
+    assert promote("idc", asked("better"), workspace).promoted
+    assert aliases(workspace) == {"champion": "2"}
+    assert (versions(workspace), tags(workspace, "2")["previous_champion"]) == (2, "1")

@@ -1,0 +1,155 @@
+"""The gates before the champion, each refusal by itself; and what a card says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+from histopipe.comparison.evaluations import Evaluated
+from histopipe.errors import TrackingAwayError
+from histopipe.evaluation.metrics import Numbers
+from histopipe.params import Params, parse_params
+from histopipe.promotion.candidate import best_by_validation
+from histopipe.promotion.card import DESCRIPTION_LENGTH, description
+from histopipe.promotion.gates import Gate, judge, leak_gate, reasons, rolled_back_gate, unseen
+from histopipe.promotion.summary import gates_table
+from histopipe.stages import failure_kind
+
+CASES, PATCHES = 20, 30
+
+
+def params(**limits: float) -> Params:
+    recipe = {"optimizer": {"name": "adam", "learning_rate": 0.001}}
+    content: dict[str, Any] = {"datasets": ["idc"], "architectures": ["cancernet"], "idc": {}}
+    return parse_params(
+        content | {"recipes": {"cancernet": recipe}, "evaluate": {"resamples": 300}, "promotion": limits}
+    )
+
+
+def predictions(strength: float, seed: int, threshold: float = 0.5) -> pd.DataFrame:
+    """Test patches of 20 cases; calibrated, since log odds of these are what `strength` makes them."""
+    labels = np.tile([0, 1, 0, 0, 1], CASES * PATCHES // 5)
+    values = strength * (2 * labels - 1) + np.random.default_rng(seed).normal(size=len(labels))
+    probability = expit(2 * strength * values - 0.4)
+    table = pd.DataFrame({"case_id": np.repeat([f"C{number:02}" for number in range(CASES)], PATCHES)})
+    table["label"], table["probability"] = labels, probability
+    return table.assign(decision=(probability >= threshold).astype(int))
+
+
+def probabilities(strength: float, seed: int) -> Numbers:
+    found: Numbers = predictions(strength, seed)["probability"].to_numpy()
+    return found
+
+
+def verdicts(gates: list[Gate]) -> dict[str, bool]:
+    return {gate.name: gate.passed for gate in gates}
+
+
+def test_without_a_champion_only_the_absolute_limits_count() -> None:
+    gates = judge(predictions(1.0, 1), None, params())
+    assert verdicts(gates) == {"cases": True, "sensitivity": True, "calibration_error": True}
+    assert reasons(gates) == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "gate", "said"),
+    [
+        ({"min_cases": 21}, "cases", "test cases that neither model has seen: 20, wanted at least 21"),
+        ({"min_sensitivity": 0.99}, "sensitivity", "wanted at least 0.99"),
+        ({"max_calibration_error": 0.001}, "calibration_error", "wanted at most 0.001"),
+    ],
+)
+def test_each_limit_refuses_by_itself(limits: dict[str, float], gate: str, said: str) -> None:
+    gates = judge(predictions(1.0, 1), None, params(**limits))
+    assert [name for name, passed in verdicts(gates).items() if not passed] == [gate]
+    assert said in reasons(gates)[0]
+
+
+def test_what_is_measured_is_what_the_predictions_give() -> None:
+    table = predictions(1.0, 1)
+    (found,) = [gate for gate in judge(table, None, params()) if gate.name == "sensitivity"]
+    assert found.measured == pytest.approx(table["decision"][table["label"] == 1].mean())
+
+
+def test_sensitivity_is_that_of_the_locked_threshold() -> None:
+    """The same probabilities, called at a threshold that misses most positives."""
+    assert not verdicts(judge(predictions(1.0, 1, threshold=0.97), None, params()))["sensitivity"]
+
+
+def test_an_overconfident_model_is_refused() -> None:
+    table = predictions(1.0, 1)
+    sharper = table.assign(probability=(table["decision"]).astype(float))
+    assert not verdicts(judge(sharper, None, params(max_calibration_error=0.1)))["calibration_error"]
+
+
+@pytest.mark.parametrize(("challenger", "champion", "passes"), [(0.4, 1.2, False), (1.2, 0.4, True)])
+def test_a_worse_model_is_refused_and_a_better_one_is_not(challenger: float, champion: float, passes: bool) -> None:
+    gates = judge(predictions(challenger, 1), probabilities(champion, 2), params(min_sensitivity=0, min_cases=1))
+    assert verdicts(gates)["difference"] is passes
+
+
+def test_the_margin_decides_between_models_that_are_alike() -> None:
+    """As good on the whole, but 20 cases can't show it to within .001."""
+    wide = judge(predictions(1.0, 1), probabilities(1.0, 2), params(margin=0.1))
+    narrow = judge(predictions(1.0, 1), probabilities(1.0, 2), params(margin=0.001))
+    assert (verdicts(wide)["difference"], verdicts(narrow)["difference"]) == (True, False)
+    assert "wanted above -0.001" in reasons(narrow)[0]
+
+
+def test_a_network_under_another_threshold_is_no_worse_than_itself() -> None:
+    table = predictions(1.0, 1)
+    (found,) = [gate for gate in judge(table, table["probability"].to_numpy() ** 2, params()) if gate.limit == -0.02]
+    assert (found.passed, found.measured) == (True, 0.0)
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    nothing = judge(predictions(1.0, 1).iloc[:0], np.empty(0), params())
+    assert verdicts(nothing) == dict.fromkeys(("cases", "sensitivity", "calibration_error", "difference"), False)
+    assert "undefined" in reasons(nothing)[1]
+    negatives = predictions(1.0, 1).query("label == 0").reset_index(drop=True)
+    found = verdicts(judge(negatives, np.linspace(0, 1, len(negatives)), params()))
+    assert (found["sensitivity"], found["difference"]) == (False, False)
+
+
+def test_cases_that_either_model_saw_do_not_count() -> None:
+    left = unseen(predictions(1.0, 1), ["C00", "C01"], ["C01", "C02"])
+    assert sorted(set(left["case_id"])) == [f"C{number:02}" for number in range(3, CASES)]
+
+
+def test_a_leak_is_never_passed_and_what_was_rolled_back_only_on_request() -> None:
+    assert not leak_gate(True).passed
+    assert leak_gate(False).passed
+    assert rolled_back_gate(None, again=False).passed
+    assert not rolled_back_gate("2026-01-01", again=False).passed
+    assert rolled_back_gate("2026-01-01", again=True).passed
+    assert "rolled back: 2026-01-01, wanted no, or to be asked for" in rolled_back_gate("2026-01-01", False).reason
+
+
+def test_the_candidate_is_the_best_by_validation_whatever_test_says() -> None:
+    def evaluated(name: str, validation: float | None, test: float) -> Evaluated:
+        row = {"architecture": name, "validation": {"roc_auc": validation}, "test": {"roc_auc": {"value": test}}}
+        return Evaluated(row, pd.DataFrame())
+
+    models = [evaluated("undefined", None, 0.99), evaluated("best", 0.9, 0.6), evaluated("other", 0.8, 0.95)]
+    assert best_by_validation(models).row["architecture"] == "best"
+
+
+def test_a_long_card_is_cut_at_a_line_and_says_where_the_rest_is() -> None:
+    assert description("short\n") == "short\n"
+    cut = description("a line of the card\n" * 400)
+    assert len(cut) <= DESCRIPTION_LENGTH
+    assert "model_card.md" in cut.splitlines()[-1]
+    assert set(cut.splitlines()[:-2]) == {"a line of the card"}
+
+
+def test_gates_are_shown_as_tags_hold_them() -> None:
+    tags = {"gate.cases": "failed", "gate.cases.measured": "3", "gate.cases.limit": "8", "verdict": "refused"}
+    assert gates_table(tags).splitlines()[2:] == ["| cases | 3 | 8 | failed |"]
+
+
+def test_a_registry_that_is_away_is_worth_another_try() -> None:
+    assert failure_kind(TrackingAwayError("away")) == "unreachable"
