@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from histopipe.comparison.evaluations import Row
 from histopipe.comparison.pairs import COMPARED, SEPARATING
-from histopipe.comparison.table import COLUMNS, footnotes, marks, p_value, ranks, signed
+from histopipe.comparison.table import COLUMNS, footnotes, marks, p_value, ranks
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.metrics import METRICS
 from histopipe.files import write_text
@@ -89,7 +89,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"interval": with_interval, "signed": signed, "p_value": p_value, "ranks": ranks}
+    found.filters |= {"interval": with_interval, "p_value": p_value, "ranks": ranks}
     found.filters |= {"number": _number, "share": _share, "marks": _marks, "label": _label}
     return found
 

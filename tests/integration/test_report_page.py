@@ -20,14 +20,14 @@ from PIL import Image
 from histopipe.comparison import compare
 from tests.reporting import HOSTILE, make_reported, report_params
 
-STRENGTHS = {"cancernet": 2.0, "histonet": 1.9, "resnet": 0.4}
+STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
 PHONE, DESK = 390, 1280  # pixels wide
 Driver = Any  # selenium's classes come without types
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of three networks, with a case whose name is a script."""
+    """The report of two networks, with a case whose name is a script."""
     workspace = make_reported(tmp_path_factory.mktemp("report"), STRENGTHS)
     compare("idc", report_params(*STRENGTHS), workspace)
     return workspace.report("idc") / "index.html"
@@ -157,10 +157,10 @@ def test_wide_tables_scroll_within_themselves_by_keyboard_too(browser: Driver, p
     look(browser, page.as_uri(), PHONE)
     moved = browser.execute_script(
         "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
-        ".map(e => { e.scrollLeft = 50; return [e.scrollLeft, e.tabIndex, e.getAttribute('aria-label').length]; })"
+        ".map(e => { e.scrollLeft = 9999; return [e.scrollLeft, e.tabIndex, e.getAttribute('aria-label').length]; })"
     )
     assert len(moved) >= 3
-    assert all(left == 50 and tab == 0 and named > 0 for left, tab, named in moved)
+    assert all(left > 0 and tab == 0 and named > 0 for left, tab, named in moved)
 
 
 def test_the_page_is_dark_where_the_reader_wants_it(browser: Driver, page: Path) -> None:

@@ -17,6 +17,7 @@ from histopipe.errors import EvaluationError, HistopipeError
 from histopipe.evaluation.metrics import METRICS
 from histopipe.paths import Workspace
 from histopipe.report import answer
+from histopipe.report.page import render_page
 from histopipe.report.pictures import embed
 from histopipe.report.plots import BAR_MARGIN, BAR_WIDTH, MAX_POINTS, bars, line
 from tests.reporting import HOSTILE, LINEAGE, cells, make_reported, report_params
@@ -25,28 +26,34 @@ STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return make_reported(tmp_path_factory.mktemp("evaluated"), STRENGTHS)
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[str, Any]]:
+    """Two networks' evaluations, and what `compare` made of them."""
+    workspace = make_reported(tmp_path_factory.mktemp("evaluated"), STRENGTHS)
+    return workspace, compare("idc", report_params(*STRENGTHS), workspace)
+
+
+@pytest.fixture(scope="module")
+def page(compared: tuple[Workspace, dict[str, Any]]) -> str:
+    return (compared[0].report("idc") / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def content(compared: tuple[Workspace, dict[str, Any]]) -> dict[str, Any]:
+    return compared[1]
 
 
 @pytest.fixture
-def workspace(evaluated: Workspace, tmp_path: Path) -> Workspace:
+def workspace(compared: tuple[Workspace, dict[str, Any]], tmp_path: Path) -> Workspace:
     """A copy that a test may damage."""
-    shutil.copytree(evaluated.root, tmp_path / "copy")
+    shutil.copytree(compared[0].root, tmp_path / "copy")
     return Workspace(tmp_path / "copy")
-
-
-def page_of(workspace: Workspace, *names: str) -> tuple[str, dict[str, Any]]:
-    content = compare("idc", report_params(*(names or STRENGTHS)), workspace)
-    return (workspace.report("idc") / "index.html").read_text(encoding="utf-8"), content
 
 
 def rows_of(page: str, first: str) -> list[list[str]]:
     return [row for row in cells(page) if row and row[0] == first]
 
 
-def test_the_page_shows_the_numbers_of_the_comparison(workspace: Workspace) -> None:
-    page, content = page_of(workspace)
+def test_the_page_shows_the_numbers_of_the_comparison(page: str, content: dict[str, Any]) -> None:
     rows = cells(page)
     for number, ranked in enumerate(content["ranking"]):
         shown = next(row for row in rows if len(row) == len(METRICS) + 4 and row[1] == ranked["architecture"])
@@ -61,8 +68,7 @@ def test_the_page_shows_the_numbers_of_the_comparison(workspace: Workspace) -> N
         assert shown[2].startswith(f"{pair['differences']['roc_auc']['value']:+.3f} [")
 
 
-def test_data_split_published_figures_and_lineage_are_there(workspace: Workspace) -> None:
-    page, content = page_of(workspace)
+def test_data_split_published_figures_and_lineage_are_there(page: str, content: dict[str, Any]) -> None:
     assert rows_of(page, "second copy") == [["second copy", "30", "no", "IDC_regular/8863 (30)"]]
     assert rows_of(page, "train") == [["train", "6", "216", "72", "33.3 %"]]
     ours = next(row for row in content["ranking"] if row["architecture"] == "cancernet")["test"]["accuracy"]
@@ -76,10 +82,9 @@ def test_data_split_published_figures_and_lineage_are_there(workspace: Workspace
     assert made[5] == "Python 3.11.9, histopipe 0.1.0, Keras 3.15.1, TensorFlow 2.21.0"
 
 
-def test_every_model_has_its_confusion_worst_cases_curves_and_slides(workspace: Workspace) -> None:
-    page, _ = page_of(workspace)
+def test_every_model_has_its_confusion_worst_cases_curves_and_slides(page: str) -> None:
     for number in (1, 2):
-        part = page.split(f'<section id="model-{number}">')[1].split("</section>")[0]
+        part = page.split(f'<section id="model-{number}">')[1].split("</section>", maxsplit=1)[0]
         assert part.count("<svg viewBox") == 3
         assert part.count("<img ") == 4  # three slides and the gallery
         confusion = [row for row in cells(part) if row and row[0] in ("benign", "IDC")]
@@ -89,8 +94,7 @@ def test_every_model_has_its_confusion_worst_cases_curves_and_slides(workspace: 
         assert "before: error 0." in part
 
 
-def test_names_from_archives_are_escaped(workspace: Workspace) -> None:
-    page, _ = page_of(workspace)
+def test_names_from_archives_are_escaped(page: str) -> None:
     assert "<script" not in page
     assert "onerror" in page and "<img src=x" not in page  # shown, not obeyed
     assert "&lt;script&gt;alert(&#39;case&#39;)&lt;/script&gt;" in page
@@ -98,8 +102,7 @@ def test_names_from_archives_are_escaped(workspace: Workspace) -> None:
     assert re.search(r'alt="[^"<>]*, case &lt;script&gt;', page)
 
 
-def test_the_page_names_nothing_outside_itself(workspace: Workspace) -> None:
-    page, _ = page_of(workspace)
+def test_the_page_names_nothing_outside_itself(page: str) -> None:
     addresses = re.findall(r'(?:src|href|action|data|poster)\s*=\s*"([^"]*)"', page) + re.findall(r"url\(([^)]*)", page)
     assert addresses
     assert all(address.startswith(("#", "data:")) for address in addresses)
@@ -109,8 +112,7 @@ def test_the_page_names_nothing_outside_itself(workspace: Workspace) -> None:
     )
 
 
-def test_headings_are_in_order_and_links_lead_somewhere(workspace: Workspace) -> None:
-    page, _ = page_of(workspace)
+def test_headings_are_in_order_and_links_lead_somewhere(page: str) -> None:
     assert '<html lang="en">' in page
     levels = [int(level) for level in re.findall(r"<h([1-6])>", page)]
     assert levels[0] == 1 and levels.count(1) == 1
@@ -119,33 +121,39 @@ def test_headings_are_in_order_and_links_lead_somewhere(workspace: Workspace) ->
     assert all('alt="' in tag for tag in re.findall(r"<img [^>]*>", page))
 
 
-def test_the_same_files_give_the_same_page(workspace: Workspace) -> None:
-    assert page_of(workspace)[0] == page_of(workspace)[0]
+def test_the_same_files_give_the_same_page(workspace: Workspace, page: str, content: dict[str, Any]) -> None:
+    assert render_page(content, report_params(*STRENGTHS), workspace) == page
 
 
 def test_one_model_has_nothing_to_be_compared_with(workspace: Workspace) -> None:
-    page, content = page_of(workspace, "resnet")
+    content = compare("idc", report_params("resnet"), workspace)
+    page = (workspace.report("idc") / "index.html").read_text(encoding="utf-8")
     assert content["pairs"] == []
     assert "there is no other model to compare it with" in page
     assert 'id="pairs"' not in page and "#pairs" not in page
 
 
-def test_what_is_missing_is_left_out(workspace: Workspace) -> None:
+def test_what_is_missing_is_left_out(workspace: Workspace, content: dict[str, Any]) -> None:
     for path in (workspace.evaluation("idc", "cancernet")).glob("*.csv"):
         path.unlink()
     shutil.rmtree(workspace.evaluation("idc", "cancernet") / "figures")
     (workspace.model("idc", "cancernet") / "run.json").unlink()
     (workspace.store("idc") / "report.json").unlink()
-    page, _ = page_of(workspace)
-    part = page.split('<section id="model-1">')[1].split("</section>")[0]
+    page = render_page(content, report_params(*STRENGTHS), workspace)
+    part = page.split(f'<section id="{section_of(page, "cancernet")}">')[1].split("</section>")[0]
     assert "<svg viewBox" not in part and "<img" not in part
     assert "Confusion" in part and "Worst cases" not in part
     assert "data/store/idc/report.json is missing" in page
     assert "not recorded" in page
 
 
+def section_of(page: str, name: str) -> str:
+    (found,) = re.findall(rf'href="#([^"]+)">{name}<', page)
+    return str(found)
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "damage", "said"),
     [
         ("evaluations/idc/resnet/roc.csv", b"", "roc.csv is not a readable table"),
         ("evaluations/idc/resnet/cases.csv", b"patches\n3\n", "cases.csv has no column case_id"),
@@ -155,15 +163,21 @@ def test_what_is_missing_is_left_out(workspace: Workspace) -> None:
         ("data/store/idc/report.json", b"[1]", "report.json holds no names and values"),
     ],
 )
-def test_what_is_damaged_is_named_and_the_old_report_stays(
-    workspace: Workspace, name: str, content: bytes, said: str
+def test_what_is_damaged_is_named(
+    workspace: Workspace, content: dict[str, Any], name: str, damage: bytes, said: str
 ) -> None:
-    before, _ = page_of(workspace)
-    (workspace.root / name).write_bytes(content)
+    (workspace.root / name).write_bytes(damage)
     with pytest.raises(HistopipeError, match=re.escape(said)) as caught:
-        page_of(workspace)
+        render_page(content, report_params(*STRENGTHS), workspace)
     assert "\n" not in str(caught.value)
-    assert (workspace.report("idc") / "index.html").read_text(encoding="utf-8") == before
+
+
+def test_a_page_that_fails_leaves_the_old_report(workspace: Workspace, page: str) -> None:
+    (workspace.evaluation("idc", "resnet") / "roc.csv").write_bytes(b"")
+    with pytest.raises(EvaluationError, match="not a readable table"):
+        compare("idc", report_params(*STRENGTHS), workspace)
+    assert (workspace.report("idc") / "index.html").read_text(encoding="utf-8") == page
+    assert [path.name for path in workspace.report("idc").parent.iterdir()] == ["idc"]
 
 
 def ranked(*names: str) -> list[dict[str, Any]]:
