@@ -1,14 +1,17 @@
-"""Which code and data made a result: the git commit, and DVC's hashes from `dvc.lock`."""
+"""Which code and data made a result: the git commit, DVC's hashes from `dvc.lock`, versions of what was used."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from histopipe import __version__
 from histopipe.paths import Workspace, stage_name
 
 FLOW_RUN_VARIABLE = "HISTOPIPE_FLOW_RUN_ID"  # set by tasks for the stages they start
@@ -51,6 +54,14 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Of Python, histopipe, Keras, its backend and NumPy, as they are in use; loads them."""
+    import keras
+
+    used = {name: importlib.import_module(name).__version__ for name in ("keras", keras.backend.backend(), "numpy")}
+    return {"python": platform.python_version(), "histopipe": __version__, **used}
 
 
 def locked_stage(workspace: Workspace, stage: str) -> dict[str, Any] | None:

@@ -44,10 +44,15 @@ def evaluate(dataset: str, architecture: str) -> Path:
 )
 def compare(dataset: str) -> Path:
     """Rank the evaluated architectures; returns the report's folder."""
+    from histopipe.report import answer
+
     reproduce(stage_name("compare", dataset))
-    folder = Workspace.around().report(dataset)
+    workspace = Workspace.around()
+    folder = workspace.report(dataset)
+    page = (folder / "index.html").relative_to(workspace.root)
+    found = f"**{answer(read_json(folder / 'comparison.json'))}**\n\nEverything on one page: `{page}`."
     text = (folder / "comparison.md").read_text(encoding="utf-8")
-    publish_markdown(text, f"Architectures on {dataset}", "comparison", dataset)
+    publish_markdown(f"{found}\n\n{text}", f"Architectures on {dataset}", "comparison", dataset)
     publish_image(folder / "comparison.png", f"Architectures on {dataset}", "comparison-plot", dataset)
     publish_image(folder / "pairs.png", f"Every two architectures on {dataset}", "comparison-pairs", dataset)
     return folder

@@ -24,11 +24,11 @@ LOG = logging.getLogger(__name__)
 def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
     """Set the evaluated architectures of `params.yaml` side by side, best ROC AUC on test first.
 
-    Writes `comparison.json`, `comparison.md`, `comparison.png` and `pairs.png`. Every two models are also compared case
-    by case, and each gets the range of ranks that this leaves it. Architectures without an evaluation, or
-    whose evaluation belongs to another split or recipe than today's, are listed with the reason and not
-    ranked; folders of architectures that `params.yaml` doesn't list don't count. An ensemble of those ranked, and
-    every averaged network without its averaging, are rows as well.
+    Writes `comparison.json`, `comparison.md`, `comparison.png`, `pairs.png` and `index.html`, which shows all there is
+    to see of the data set. Every two models are also compared case by case, and each gets the range of ranks that this
+    leaves it. Architectures without an evaluation, or whose evaluation belongs to another split or recipe than today's,
+    are listed with the reason and not ranked; folders of architectures that `params.yaml` doesn't list don't count. An
+    ensemble of those ranked, and every averaged network without its averaging, are rows as well.
 
     Returns:
         The content of `comparison.json`.
@@ -36,6 +36,8 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
     Raises:
         EvaluationError: no architecture has an evaluation that is up to date.
     """
+    from histopipe.report import write_page  # shows what this package made of it
+
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:
         raise EvaluationError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(reason, unranked)))
@@ -57,6 +59,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         write_text(folder / "comparison.md", as_markdown(content))
         save_figure(draw_comparison(content), folder / "comparison.png")
         save_figure(draw_pairs(content), folder / "pairs.png")
+        write_page(content, params, workspace, folder)
     return content
 
 

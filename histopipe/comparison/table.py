@@ -28,7 +28,7 @@ def as_markdown(content: dict[str, Any]) -> str:
     lines = [header, rule, *map(_cells, content["ranking"])]
     table = markdown_table(lines)
     title = f"# {content['dataset']}: comparison on the test split"
-    parts = [title, table, *_pairs_table(content), *_published_table(content), _footnotes(content)]
+    parts = [title, table, *_pairs_table(content), *_published_table(content), *footnotes(content)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -45,10 +45,11 @@ def _pair_cells(pair: Row) -> list[str]:
     differences = [signed(pair["differences"][name]) for name in COMPARED]
     p_values = [pair["differences"][SEPARATING]["p"], pair["p_corrected"], pair["p_delong"]]
     verdict = "separable" if pair["separable"] else "not separable"
-    return [f"{pair['first']} − {pair['second']}", *differences, *map(_p_value, p_values), verdict]
+    return [f"{pair['first']} − {pair['second']}", *differences, *map(p_value, p_values), verdict]
 
 
-def _p_value(p: float | None) -> str:
+def p_value(p: float | None) -> str:
+    """A p-value as journals print it: `.047`, `< .001`."""
     if p is None:
         return "undefined"
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
@@ -110,7 +111,8 @@ def marks(row: Row) -> str:
     return ("\\*" if row.get("quick") else "") + ("!" if row.get("leaky") else "")
 
 
-def _footnotes(content: dict[str, Any]) -> str:
+def footnotes(content: dict[str, Any]) -> list[str]:
+    """What a reader of the numbers must know, as Markdown."""
     ranking = content["ranking"]
     notes = [
         f"Positive class: {content['positive_class']}; sensitivity is its recall. "
@@ -136,8 +138,7 @@ def _footnotes(content: dict[str, Any]) -> str:
         notes.append("! The split puts patches of one case into training and test: these numbers measure memory.")
     if content["implausible"]:
         notes.append(f"**Too good to be true?** {implausible_note(content['implausible'])}.")
-    notes += [f"Not ranked: {reason(entry)}." for entry in content["unranked"]]
-    return "\n\n".join(notes)
+    return notes + [f"Not ranked: {reason(entry)}." for entry in content["unranked"]]
 
 
 def reason(entry: Row) -> str:

@@ -10,13 +10,14 @@ import pandas as pd
 from histopipe import tracking
 from histopipe.architectures import require_architecture
 from histopipe.files import file_digest, replaced_folder, write_json
-from histopipe.lineage import lineage_tags, output_hash
+from histopipe.lineage import lineage_tags, output_hash, versions
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.store import INDEX_FILE, PatchStore, Rows
 from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
 from histopipe.training.devices import choose_devices, prepare_devices
+from histopipe.training.effort import effort
 from histopipe.training.optimization import best_epoch
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest
@@ -75,7 +76,7 @@ def train(
         tracking.log_epochs(run_id, progress.history)
         record = _record(training, params, workspace, progress, network)
         _write(training, workspace, progress, network, record)
-        _log_end(training, workspace, progress, record)
+        _log_end(training, workspace, record)
     mark_finished(training.checkpoints, workspace.model(dataset, architecture) / RECORD_FILE)
     return record
 
@@ -163,6 +164,9 @@ def _record(
         **progress.notes,
         "epochs": len(progress.history),
         "best_epoch": best_epoch(progress.history),
+        "effort": effort(progress.history),
+        "lineage": lineage_tags(workspace, training.dataset),
+        "versions": versions(),
         "train_cases": _cases(training.store, training.train_rows),
         "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one
     }
@@ -189,11 +193,11 @@ def _write(
         write_json(folder / RECORD_FILE, record)
 
 
-def _log_end(training: Training, workspace: Workspace, progress: Progress, record: dict[str, Any]) -> None:
+def _log_end(training: Training, workspace: Workspace, record: dict[str, Any]) -> None:
     import mlflow
 
     folder = workspace.model(training.dataset, training.name)
     for name in ("history.csv", "history.png"):
         mlflow.log_artifact(str(folder / name), "plots")
-    seconds = sum(row["seconds"] for row in progress.history)
-    mlflow.log_metrics({"train/seconds": seconds, "parameters": record["parameters"]})
+    measured = {f"train/{name}": value for name, value in record["effort"].items() if value is not None}
+    mlflow.log_metrics(measured | {"parameters": record["parameters"]})

@@ -75,9 +75,12 @@ def test_the_flow_trains_once_and_shows_what_came_out(checkout: Make, server: st
     assert {run["state_type"] for run in ask(server, "flow_runs")} == {"COMPLETED"}
     tasks = sorted(run["name"].split("-")[0] for run in ask(server, "task_runs"))
     assert tasks == ["compare", "evaluate", "fetch", "ingest", "locate", "promote", "split", "train", "weights"]
-    artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
+    published = ask(server, "artifacts")
+    artifacts = {artifact["key"]: artifact["type"] for artifact in published}
     assert artifacts["ingest-idc"] == "table"
     assert artifacts["comparison-idc"] == "markdown"
+    (text,) = (artifact["data"] for artifact in published if artifact["key"] == "comparison-idc")
+    assert text.startswith("**cancernet reaches a ROC AUC of") and "`reports/idc/index.html`" in text
     assert artifacts["comparison-plot-idc"] == "image"
     assert artifacts["promotion-idc"] == "markdown"
     assert artifacts["epochs-idc-cancernet"] == "progress"

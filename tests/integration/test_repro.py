@@ -60,6 +60,10 @@ def check_outputs(project: Checkout) -> None:
     assert metrics["cases"] == tested["case_id"].nunique()
     assert (predictions["decision"] == (predictions["probability"] >= metrics["threshold"])).all()
     assert "cancernet" in (project.root / "reports/idc/comparison.md").read_text()
+    page = (project.root / "reports/idc/index.html").read_text()
+    lineage = json.loads((project.root / "models/idc/cancernet/run.json").read_text())["lineage"]
+    assert all(f"<code>{lineage[name]}</code>" in page for name in ("git_commit", "dvc_store", "dvc_split"))
+    assert "not recorded" not in page
 
 
 def check_run(project: Checkout) -> None:
@@ -68,6 +72,7 @@ def check_run(project: Checkout) -> None:
     assert run.info.run_id == record["run_id"]
     assert {"test/roc_auc", "validation/roc_auc", "train/loss", "learning_rate"} <= set(run.data.metrics)
     assert any(name.startswith("system/") for name in run.data.metrics)
+    assert {name: run.data.metrics[f"train/{name}"] for name in record["effort"]} == record["effort"]
     assert {"git_commit", "dvc_store", "dvc_split"} <= set(run.data.tags)
     store = PatchStore.open(project.root / "data/store/idc")
     predictions = pd.read_parquet(project.root / "evaluations/idc/cancernet/predictions.parquet")

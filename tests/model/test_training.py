@@ -212,6 +212,11 @@ def test_the_run_says_what_it_was_made_from(ready: Workspace, content: dict[str,
         "data/splits/idc.csv",
     }
     assert {"train/loss", "validation/roc_auc", "learning_rate"} <= set(run.data.metrics)
+    (epoch,) = pd.read_csv(ready.model("idc", "cancernet") / "history.csv").to_dict(orient="records")
+    assert record["effort"]["seconds"] == epoch["seconds"]
+    assert record["effort"]["patches_per_second"] == pytest.approx(60 / epoch["seconds"], rel=0.02)
+    assert 100 < record["effort"]["peak_memory_mb"] < 100_000
+    assert record["versions"]["keras"] == keras.__version__
     plots = {artifact.path for artifact in tracking._client().list_artifacts(record["run_id"], "plots")}
     assert plots == {"plots/history.csv", "plots/history.png"}
     assert (ready.root / "mlartifacts" / record["run_id"] / "artifacts" / "plots" / "history.png").exists()

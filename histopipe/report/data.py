@@ -1,0 +1,58 @@
+"""The page's first part: the data, what was set aside, and how cases are divided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from histopipe.comparison.evaluations import Row
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.report.reading import known_json
+from histopipe.store import REPORT_FILE, read_index
+
+LISTED = 8  # names of what was set aside, per reason
+
+
+def data_part(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+    """What `ingest` found, under the names that the template uses; without its report, only where the data come from.
+
+    Returns:
+        `source`, `synthetic`, `excluded` cases, `found` (content of `report.json`), `set_aside` (per reason: count,
+        whether it is bad, and some names), and `report`, where the rest is listed.
+    """
+    from histopipe.sources.wanted import Wanted
+
+    path = workspace.store(dataset) / REPORT_FILE
+    found = known_json(path)
+    return {
+        "source": Wanted(dataset, params, workspace).shown,
+        "synthetic": params.dataset(dataset).source == "synthetic",
+        "excluded": list(params.dataset(dataset).exclude_cases),
+        "found": found,
+        "set_aside": [_set_aside(reason, entry) for reason, entry in (found.get("set_aside") or {}).items()],
+        "report": path.relative_to(workspace.root).as_posix(),
+    }
+
+
+def _set_aside(reason: str, entry: Row) -> Row:
+    names = entry.get("files") or [f"{folder} ({count:,})" for folder, count in (entry.get("folders") or {}).items()]
+    return {"reason": reason, **entry, "names": names[:LISTED], "more": max(0, len(names) - LISTED)}
+
+
+def split_part(dataset: str, workspace: Workspace) -> list[Row]:
+    """Cases, patches and positives of each split."""
+    from histopipe.splitting.membership import read_membership
+    from histopipe.splitting.summary import summarise
+
+    summary = summarise(read_membership(workspace.split(dataset)), read_index(workspace.store(dataset)))
+    return [{"split": str(name), **row} for name, row in summary.to_dict(orient="index").items()]
+
+
+def title_of(dataset: str, params: Params) -> str:
+    """What a data set is called in full."""
+    from histopipe.datasets import get_dataset, list_datasets
+
+    block = params.dataset(dataset)
+    if block.manifest is not None or dataset not in list_datasets():
+        return dataset
+    return get_dataset(dataset, block.magnification).title

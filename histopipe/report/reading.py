@@ -1,0 +1,48 @@
+"""What the page reads from disk. What isn't there is left out of the page; what is damaged is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from histopipe.comparison.evaluations import Row
+from histopipe.errors import EvaluationError
+from histopipe.files import read_json
+
+
+def known_json(path: Path) -> Row:
+    """Content of a JSON file; empty where there is none.
+
+    Raises:
+        HistopipeError: it isn't JSON, or no object.
+    """
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise EvaluationError(f"{path} holds no names and values: run `dvc checkout {path}`")
+    return found
+
+
+def known_table(path: Path, *columns: str) -> pd.DataFrame | None:
+    """A CSV table; None where there is none.
+
+    Cases and levels may be called `NA` or `007`, so they are read as they stand.
+
+    Args:
+        path: of the file.
+        columns: that it must have.
+
+    Raises:
+        EvaluationError: it isn't a table, or lacks a column.
+    """
+    if not path.is_file():
+        return None
+    names = dict.fromkeys(("case_id", "group", "level"), str)
+    try:
+        table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    except (ValueError, UnicodeDecodeError) as problem:
+        raise EvaluationError(f"{path} is not a readable table ({problem}): run `dvc checkout {path}`") from None
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise EvaluationError(f"{path} has no column {', '.join(missing)}: run `dvc checkout {path}`")
+    return table

@@ -1,0 +1,34 @@
+"""What a training took: time, speed and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+
+
+def effort(history: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
+    """Seconds, patches per second and peak memory of the training that just ended.
+
+    Args:
+        history: one row per epoch, with its `seconds`; those that a killed process trained count too.
+
+    Returns:
+        `seconds` of training without validation, `patches_per_second` over all of them (None where a history doesn't
+        say, as that of a fitted classifier), and `peak_memory_mb`: the most that this process has had in main memory,
+        in 10^6 bytes; a GPU's own isn't in it.
+    """
+    seconds = sum(row["seconds"] for row in history)
+    counted = all("patches_per_second" in row for row in history) and seconds > 0
+    patches = sum(row["patches_per_second"] * row["seconds"] for row in history) if counted else 0.0
+    return {
+        "seconds": round(seconds, 3),
+        "patches_per_second": round(patches / seconds, 1) if counted else None,
+        "peak_memory_mb": round(peak_memory() / 1e6, 1),
+    }
+
+
+def peak_memory() -> int:
+    """The most main memory that this process has had, in bytes."""
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found if sys.platform == "darwin" else found * 1024  # macOS counts bytes, Linux kibibytes

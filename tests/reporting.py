@@ -1,0 +1,171 @@
+"""A small evaluated workspace with everything that a report shows; only the network is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from histopipe.evaluation.grading import grade_table, graded_table, locked_point
+from histopipe.evaluation.slide_figures import draw_slides
+from histopipe.evaluation.stage import divided, write_outputs
+from histopipe.files import file_digest, write_json
+from histopipe.params import Params, parse_params
+from histopipe.paths import Workspace
+from histopipe.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
+from histopipe.training.recipe import recipe_digest
+
+HOSTILE = "<script>alert('case')</script>"
+HOSTILE_FILE = '"><img src=x onerror=alert(1)>.png'
+CASES, SIDE, PATCH = 18, 6, 50  # cases, patches along a slide's side, pixels of a patch
+SPLITS = ("train", "validation", "test")
+RECIPE = {"optimizer": {"name": "adam", "learning_rate": 0.001}, "epochs": 2}
+PUBLISHED = {"dataset": "idc", "split": "by image", "metrics": {"accuracy": 0.837, "f1": 0.747}}
+LINEAGE = {"git_commit": "c0ffee" + "0" * 34, "git_dirty": "true", "dvc_store": "5708e.dir", "dvc_split": "59117"}
+FOUND = {
+    "dataset": "idc",
+    "patches": CASES * SIDE * SIDE,
+    "cases": CASES,
+    "positive": 200,
+    "classes": ["benign", "IDC"],
+    "patch_size": [PATCH, PATCH],
+    "undersized": 3,
+    "same_pixels_in_two_cases": 0,
+    "bad": 1,
+    "set_aside": {
+        "not an image": {"count": 1, "bad": True, "files": [HOSTILE_FILE]},
+        "second copy": {"count": 30, "bad": False, "folders": {"IDC_regular/8863": 30}},
+    },
+    "published": {"patches": 277_524, "cases": 279, "positive": 78_786},
+}
+
+
+def report_params(*names: str) -> Params:
+    """Parameters that list these architectures; the first has published figures."""
+    recipes = {name: RECIPE | ({"published": PUBLISHED} if name == names[0] else {}) for name in names}
+    listed = {"architectures": list(names), "recipes": recipes, "evaluate": {"resamples": 200}}
+    return parse_params({"datasets": ["idc"], "idc": {"source": "synthetic"}, **listed})
+
+
+def case_ids() -> list[str]:
+    """Every case's id; a test case has the hostile one."""
+    return [HOSTILE if number == CASES - 1 else f"{9000 + number}" for number in range(CASES)]
+
+
+def make_reported(root: Path, strengths: Mapping[str, float]) -> Workspace:
+    """A workspace in which networks of these strengths (0: chance, 3: good) have been trained and evaluated on idc."""
+    workspace, params = Workspace(root), report_params(*strengths)
+    index = write_data(workspace)
+    for number, (name, strength) in enumerate(strengths.items()):
+        write_training(workspace, name, params)
+        write_evaluated(workspace, name, _logits(index, strength, number), params)
+    return workspace
+
+
+def write_data(workspace: Workspace) -> pd.DataFrame:
+    """Square slides of noise in a store and their split; returns the store's index."""
+    random = np.random.default_rng(0)
+    places = np.arange(SIDE * SIDE)
+    index = pd.DataFrame(
+        {
+            "case_id": np.repeat(case_ids(), len(places)),
+            "x": np.tile(places % SIDE * PATCH, CASES),
+            "y": np.tile(places // SIDE * PATCH, CASES),
+            "width": PATCH,
+            "height": PATCH,
+            "label": np.tile((places % SIDE < 2).astype(int), CASES),
+            "shard": 0,
+            "row": range(CASES * len(places)),
+        }
+    )
+    index["file"] = [f"{number}.png" for number in index["row"]]
+    folder = workspace.store("idc")
+    folder.mkdir(parents=True)
+    np.save(folder / shard_name(0), random.integers(90, 250, (len(index), PATCH, PATCH, 3), np.uint8))
+    index.to_parquet(folder / INDEX_FILE, index=False)
+    write_json(folder / REPORT_FILE, FOUND)
+    workspace.split("idc").parent.mkdir(parents=True)
+    split = pd.DataFrame({"case_id": case_ids(), "split": [SPLITS[number % 3] for number in range(CASES)]})
+    split.to_csv(workspace.split("idc"), index=False)
+    return index
+
+
+def _logits(index: pd.DataFrame, strength: float, seed: int) -> pd.DataFrame:
+    split = np.tile(np.repeat(SPLITS, SIDE * SIDE), CASES // 3)
+    table = index[["file", "case_id"]].assign(split=split, label=index["label"])
+    noise = np.random.default_rng(seed).normal(size=len(index))
+    table["logit"] = strength * (index["label"] - 0.5) + noise
+    table["row"] = np.arange(len(index))
+    return table[table["split"] != "train"].reset_index(drop=True)
+
+
+def write_training(workspace: Workspace, name: str, params: Params) -> None:
+    """The record of a training."""
+    record = {
+        "run_id": "1" * 32,
+        "parameters": 579_516,
+        "recipe_digest": recipe_digest(params, name),
+        "split_digest": file_digest(workspace.split("idc")),
+        "split_scheme": "grouped",
+        "quick": None,
+        "leaky": False,
+        "weights": {"asked": "random"},
+        "epochs": 2,
+        "best_epoch": 1,
+        "effort": {"seconds": 12.3, "patches_per_second": 456.7, "peak_memory_mb": 1234.5},
+        "lineage": LINEAGE,
+        "versions": {"python": "3.11.9", "histopipe": "0.1.0", "keras": "3.15.1", "tensorflow": "2.21.0"},
+    }
+    workspace.model("idc", name).mkdir(parents=True)
+    write_json(workspace.model("idc", name) / "run.json", record)
+
+
+def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, params: Params) -> None:
+    """What `evaluate` writes, by its own functions, and a gallery."""
+    from histopipe.files import read_json
+
+    store = PatchStore.open(workspace.store("idc"))
+    classes = {"positive_class": "IDC", "negative_class": "benign", "data_set": "idc", "resized": False}
+    point = locked_point(logits, params.evaluate.threshold) | classes
+    table = graded_table(logits, point)
+    results = grade_table(table, point, read_json(workspace.model("idc", name) / "run.json"), params)
+    folder = workspace.evaluation("idc", name)
+    folder.mkdir(parents=True)
+    parts = divided(table, store, workspace.split("idc"), params)
+    write_outputs(folder, table, parts, point, results, name)
+    draw_slides(table[table["split"] == "test"], store, point, folder / "figures" / "slides")
+    Image.new("RGB", (600, 300), "#ddeeff").save(folder / "figures" / "gallery.png")
+    write_json(folder / "metrics.json", results | {"run_id": "1" * 32})
+
+
+def cells(page: str) -> list[list[str]]:
+    """The text of every table row of a page, cell by cell, without spaces around."""
+    from html.parser import HTMLParser
+
+    class Rows(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows: list[list[str]] = []
+            self.inside = False
+
+        def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, Any]]) -> None:
+            if tag == "tr":
+                self.rows.append([])
+            elif tag in ("td", "th"):
+                self.rows[-1].append("")
+                self.inside = True
+
+        def handle_endtag(self, tag: str) -> None:
+            self.inside = self.inside and tag not in ("td", "th")
+
+        def handle_data(self, data: str) -> None:
+            if self.inside:
+                self.rows[-1][-1] += data
+
+    reader = Rows()
+    reader.feed(page)
+    return [[" ".join(cell.split()) for cell in row] for row in reader.rows]

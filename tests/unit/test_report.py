@@ -1,0 +1,266 @@
+"""The comparison as one page: nothing from elsewhere, nothing unescaped, the numbers of `comparison.json`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histopipe.comparison import compare
+from histopipe.errors import EvaluationError, HistopipeError
+from histopipe.evaluation.metrics import METRICS
+from histopipe.paths import Workspace
+from histopipe.report import answer
+from histopipe.report.page import render_page
+from histopipe.report.pictures import embed
+from histopipe.report.plots import BAR_MARGIN, BAR_WIDTH, MAX_POINTS, bars, line
+from tests.reporting import HOSTILE, LINEAGE, cells, make_reported, report_params
+
+STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[str, Any]]:
+    """Two networks' evaluations, and what `compare` made of them."""
+    workspace = make_reported(tmp_path_factory.mktemp("evaluated"), STRENGTHS)
+    return workspace, compare("idc", report_params(*STRENGTHS), workspace)
+
+
+@pytest.fixture(scope="module")
+def page(compared: tuple[Workspace, dict[str, Any]]) -> str:
+    return (compared[0].report("idc") / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def content(compared: tuple[Workspace, dict[str, Any]]) -> dict[str, Any]:
+    return compared[1]
+
+
+@pytest.fixture
+def workspace(compared: tuple[Workspace, dict[str, Any]], tmp_path: Path) -> Workspace:
+    """A copy that a test may damage."""
+    shutil.copytree(compared[0].root, tmp_path / "copy")
+    return Workspace(tmp_path / "copy")
+
+
+def rows_of(page: str, first: str) -> list[list[str]]:
+    return [row for row in cells(page) if row and row[0] == first]
+
+
+def test_the_page_shows_the_numbers_of_the_comparison(page: str, content: dict[str, Any]) -> None:
+    rows = cells(page)
+    for number, ranked in enumerate(content["ranking"]):
+        shown = next(row for row in rows if len(row) == len(METRICS) + 4 and row[1] == ranked["architecture"])
+        for place, name in enumerate(METRICS, start=2):
+            measured = ranked["test"][name]
+            assert shown[place] == f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}]"
+        assert shown[-2:] == [f"{ranked['threshold']:.3f}", f"{ranked['validation']['roc_auc']:.3f}"]
+        assert number + 1 in range(ranked["rank_range"][0], ranked["rank_range"][1] + 1)
+    for pair in content["pairs"]:
+        (shown,) = rows_of(page, f"{pair['first']} − {pair['second']}")
+        assert shown[1] == ("separable" if pair["separable"] else "not separable")
+        assert shown[2].startswith(f"{pair['differences']['roc_auc']['value']:+.3f} [")
+
+
+def test_data_split_published_figures_and_lineage_are_there(page: str, content: dict[str, Any]) -> None:
+    assert rows_of(page, "second copy") == [["second copy", "30", "no", "IDC_regular/8863 (30)"]]
+    assert rows_of(page, "train") == [["train", "6", "216", "72", "33.3 %"]]
+    ours = next(row for row in content["ranking"] if row["architecture"] == "cancernet")["test"]["accuracy"]
+    published = next(row for row in rows_of(page, "cancernet") if row[1] == "accuracy")
+    assert published[2:4] == ["0.837", "by image"]
+    assert published[4].startswith(f"{ours['value']:.3f} [")
+    took, made = rows_of(page, "resnet")[-2:]
+    assert took == ["resnet", "579,516", "2", "1", "random", "12.3", "456.7", "1,234 MB"]
+    assert made[1] == f"{LINEAGE['git_commit']} and uncommitted changes"
+    assert made[2:5] == ["5708e.dir", "59117", "1" * 32]
+    assert made[5] == "Python 3.11.9, histopipe 0.1.0, Keras 3.15.1, TensorFlow 2.21.0"
+
+
+def test_every_model_has_its_confusion_worst_cases_curves_and_slides(page: str) -> None:
+    for number in (1, 2):
+        part = page.split(f'<section id="model-{number}">')[1].split("</section>", maxsplit=1)[0]
+        assert part.count("<svg viewBox") == 3
+        assert part.count("<img ") == 4  # three slides and the gallery
+        confusion = [row for row in cells(part) if row and row[0] in ("benign", "IDC")]
+        counts = [int(cell.split(" (")[0]) for row in confusion for cell in row[1:]]
+        assert sum(counts) == 6 * 36
+        assert "3 more in <code>evaluations/idc/" in part
+        assert "before: error 0." in part
+
+
+def test_names_from_archives_are_escaped(page: str) -> None:
+    assert "<script" not in page
+    assert "onerror" in page and "<img src=x" not in page  # shown, not obeyed
+    assert "&lt;script&gt;alert(&#39;case&#39;)&lt;/script&gt;" in page
+    assert any(HOSTILE in row for row in cells(page))
+    assert re.search(r'alt="[^"<>]*, case &lt;script&gt;', page)
+
+
+def test_the_page_names_nothing_outside_itself(page: str) -> None:
+    addresses = re.findall(r'(?:src|href|action|data|poster)\s*=\s*"([^"]*)"', page) + re.findall(r"url\(([^)]*)", page)
+    assert addresses
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+    assert "@import" not in page
+    assert {"default-src 'none'; img-src data:; style-src 'unsafe-inline'"} == set(
+        re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    )
+
+
+def test_headings_are_in_order_and_links_lead_somewhere(page: str) -> None:
+    assert '<html lang="en">' in page
+    levels = [int(level) for level in re.findall(r"<h([1-6])>", page)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert set(re.findall(r'href="#([^"]+)"', page)) == set(re.findall(r'<section id="([^"]+)"', page))
+    assert all('alt="' in tag for tag in re.findall(r"<img [^>]*>", page))
+
+
+def test_the_same_files_give_the_same_page(workspace: Workspace, page: str, content: dict[str, Any]) -> None:
+    assert render_page(content, report_params(*STRENGTHS), workspace) == page
+
+
+def test_one_model_has_nothing_to_be_compared_with(workspace: Workspace) -> None:
+    content = compare("idc", report_params("resnet"), workspace)
+    page = (workspace.report("idc") / "index.html").read_text(encoding="utf-8")
+    assert content["pairs"] == []
+    assert "there is no other model to compare it with" in page
+    assert 'id="pairs"' not in page and "#pairs" not in page
+
+
+def test_what_is_missing_is_left_out(workspace: Workspace, content: dict[str, Any]) -> None:
+    for path in (workspace.evaluation("idc", "cancernet")).glob("*.csv"):
+        path.unlink()
+    shutil.rmtree(workspace.evaluation("idc", "cancernet") / "figures")
+    (workspace.model("idc", "cancernet") / "run.json").unlink()
+    (workspace.store("idc") / "report.json").unlink()
+    page = render_page(content, report_params(*STRENGTHS), workspace)
+    part = page.split(f'<section id="{section_of(page, "cancernet")}">')[1].split("</section>")[0]
+    assert "<svg viewBox" not in part and "<img" not in part
+    assert "Confusion" in part and "Worst cases" not in part
+    assert "data/store/idc/report.json is missing" in page
+    assert "not recorded" in page
+
+
+def section_of(page: str, name: str) -> str:
+    (found,) = re.findall(rf'href="#([^"]+)">{name}<', page)
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("evaluations/idc/resnet/roc.csv", b"", "roc.csv is not a readable table"),
+        ("evaluations/idc/resnet/cases.csv", b"patches\n3\n", "cases.csv has no column case_id"),
+        ("evaluations/idc/resnet/figures/gallery.png", b"GIF89a", "gallery.png is not a readable picture"),
+        ("models/idc/resnet/run.json", b"{", "run.json is not valid JSON"),
+        ("data/store/idc/report.json", b"\xff", "report.json is not valid JSON"),
+        ("data/store/idc/report.json", b"[1]", "report.json holds no names and values"),
+    ],
+)
+def test_what_is_damaged_is_named(
+    workspace: Workspace, content: dict[str, Any], name: str, damage: bytes, said: str
+) -> None:
+    (workspace.root / name).write_bytes(damage)
+    with pytest.raises(HistopipeError, match=re.escape(said)) as caught:
+        render_page(content, report_params(*STRENGTHS), workspace)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_page_that_fails_leaves_the_old_report(workspace: Workspace, page: str) -> None:
+    (workspace.evaluation("idc", "resnet") / "roc.csv").write_bytes(b"")
+    with pytest.raises(EvaluationError, match="not a readable table"):
+        compare("idc", report_params(*STRENGTHS), workspace)
+    assert (workspace.report("idc") / "index.html").read_text(encoding="utf-8") == page
+    assert [path.name for path in workspace.report("idc").parent.iterdir()] == ["idc"]
+
+
+def ranked(*names: str) -> list[dict[str, Any]]:
+    measured = {"value": 0.9, "low": 0.85, "high": 0.94}
+    return [{"architecture": name, "test": {"roc_auc": measured}, "cases": 1042} for name in names]
+
+
+def pair(second: str, separable: bool) -> dict[str, Any]:
+    differences = {"roc_auc": {"value": 0.03, "low": 0.01, "high": 0.05}}
+    return {
+        "first": "a",
+        "second": second,
+        "differences": differences,
+        "p_corrected": 0.012 if separable else 0.3,
+        "separable": separable,
+    }
+
+
+@pytest.mark.parametrize(
+    ("separable", "said"),
+    [
+        ((), "a reaches a ROC AUC of 0.900 [0.850, 0.940] on 1,042 test cases; there is no other model to compare"),
+        (
+            (True, True),
+            "a is best, with a ROC AUC of 0.900 [0.850, 0.940] on 1,042 test cases: +0.030 [+0.010, +0.050]",
+        ),
+        ((True, True), "ahead of b, the next (p = .012, corrected)."),
+        (
+            (False, True),
+            "Not separable: a has the highest ROC AUC, 0.900 [0.850, 0.940] on 1,042 test cases, but can't",
+        ),
+        ((False, True), "be told from b."),
+        ((False, False, False), "be told from b, c or d."),
+    ],
+)
+def test_the_answer_is_one_sentence(separable: tuple[bool, ...], said: str) -> None:
+    names = "bcd"[: len(separable)]
+    pairs = [pair(name, apart) for name, apart in zip(names, separable, strict=True)]
+    found = answer({"ranking": ranked("a", *names), "pairs": pairs})
+    assert said in found
+    assert found.endswith(".") and "\n" not in found
+
+
+def test_pictures_share_what_the_page_may_take(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (700, 1900, 3), np.uint8)
+    files = [(tmp_path / f"{number}.png", "noise") for number in range(3)]
+    for path, _ in files:
+        Image.fromarray(noise).save(path)
+    found = embed(files, total=300_000)
+    assert {picture.alt for picture in found.values()} == {"noise"}
+    assert sum(len(picture.source) for picture in found.values()) < 300_000 * 4 / 3 + 200
+    assert all(picture.width >= 200 for picture in found.values())
+    assert embed(files[:1])[files[0][0]].width > 400
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(EvaluationError, match=r"a\.png is not a readable picture"):
+        embed([(tmp_path / "a.png", "")])
+
+
+def test_bars_share_a_scale_and_undefined_ones_are_absent() -> None:
+    found = bars(
+        [
+            {"value": 0.5, "low": 0.0, "high": 1.0},
+            {"value": None, "low": None, "high": None},
+            {"value": 0.25, "low": 0.25, "high": 0.75},
+        ]
+    )
+    assert found[1] is None
+    first, last = found[0], found[2]
+    assert first and last
+    assert (first.low, first.value, first.high) == (BAR_MARGIN, BAR_WIDTH / 2, BAR_WIDTH - BAR_MARGIN)
+    assert last.low == last.value == pytest.approx(BAR_MARGIN + (BAR_WIDTH - 2 * BAR_MARGIN) / 4, abs=0.05)
+    assert first.origin is None
+
+
+def test_a_difference_is_drawn_with_its_zero() -> None:
+    (found,) = bars([{"value": 0.2, "low": 0.1, "high": 0.3}], origin=0.0)
+    assert found and found.origin == BAR_MARGIN < found.low < found.value < found.high == BAR_WIDTH - BAR_MARGIN
+
+
+def test_long_curves_are_thinned_but_keep_their_ends() -> None:
+    places = line("x", "c0", np.linspace(0, 1, 1000), np.linspace(0, 1, 1000)).points.split()
+    assert len(places) == MAX_POINTS
+    assert (places[0], places[-1]) == ("0,100", "100,0")
