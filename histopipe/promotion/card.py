@@ -5,7 +5,7 @@ Written from the files that the stages left and from the MLflow run; what can be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -209,7 +209,7 @@ def _weakest(facts: Facts) -> str:
     return _bullets(lines)
 
 
-def _measured(row: Mapping[Any, Any], metric: str) -> dict[str, float | None]:
+def _measured(row: pd.Series, metric: str) -> dict[str, float | None]:
     return {name: float(row[f"{metric}{end}"]) for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))}
 
 
