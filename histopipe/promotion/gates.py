@@ -21,7 +21,7 @@ from histopipe.params import Params
 COMPARED = "roc_auc"
 UNDEFINED: Measured = {"value": None, "low": None, "high": None}
 
-_TITLES = {
+TITLES = {
     "leak": "cases shared between splits",
     "rolled_back": "rolled back",
     "cases": "test cases that neither model has seen",
@@ -29,6 +29,7 @@ _TITLES = {
     "calibration_error": "calibration error",
     "difference": "ROC AUC less the champion's, lower end of its interval",
 }
+WANTED = {"cases": "at least", "sensitivity": "at least", "calibration_error": "at most", "difference": "above"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,6 @@ class Gate:
         name: its key in tags.
         passed: whether it holds.
         measured: the number or word that decides; None where it isn't defined.
-        wanted: how `measured` must stand to `limit`: `at least`, `at most`, `above`, or nothing for a word.
         limit: what `measured` is held against.
         interval: what stands beside `measured` for people.
     """
@@ -47,24 +47,24 @@ class Gate:
     name: str
     passed: bool
     measured: float | str | None
-    wanted: str
     limit: float | str
     interval: str = ""
 
     @property
     def title(self) -> str:
         """The condition in words."""
-        return _TITLES[self.name]
+        return TITLES[self.name]
 
     @property
     def found(self) -> str:
         """What was measured, as people read it."""
-        return f"{_shown(self.measured)} {self.interval}".rstrip()
+        shown = "undefined" if self.measured is None else short(self.measured)
+        return f"{shown} {self.interval}".rstrip()
 
     @property
     def rule(self) -> str:
         """What is wanted, as people read it."""
-        return f"{self.wanted} {_limit(self.limit)}".lstrip()
+        return rule(self.name, self.limit)
 
     @property
     def reason(self) -> str:
@@ -72,24 +72,24 @@ class Gate:
         return f"{self.title}: {self.found}, wanted {self.rule}"
 
 
-def _shown(value: float | str | None) -> str:
-    if value is None:
-        return "undefined"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def rule(name: str, limit: float | str) -> str:
+    """What a gate wants, as people read it: `at least 0.5`."""
+    return f"{WANTED.get(name, '')} {short(limit)}".lstrip()
 
 
-def _limit(value: float | str) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def short(value: float | str) -> str:
+    """A number to three places or a word as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def leak_gate(leaky: bool) -> Gate:
     """A model whose split shares cases measures memory, whatever its numbers."""
-    return Gate("leak", not leaky, "yes" if leaky else "no", "", "no")
+    return Gate("leak", not leaky, "yes" if leaky else "no", "no")
 
 
 def rolled_back_gate(since: str | None, again: bool) -> Gate:
     """What was taken back stays back until it is asked for; `since`: when that was, if it was."""
-    return Gate("rolled_back", since is None or again, since or "no", "", "no, or to be asked for with --again")
+    return Gate("rolled_back", since is None or again, since or "no", "no, or to be asked for with --again")
 
 
 def unseen(table: pd.DataFrame, *seen: Iterable[str]) -> pd.DataFrame:
@@ -111,7 +111,7 @@ def judge(table: pd.DataFrame, champion: Numbers | None, params: Params) -> list
     cases = int(table["case_id"].nunique())
     graded = _graded(table, params)
     gates = [
-        Gate("cases", cases >= limits.min_cases, cases, "at least", limits.min_cases),
+        Gate("cases", cases >= limits.min_cases, cases, limits.min_cases),
         _at_least("sensitivity", graded["sensitivity"], limits.min_sensitivity),
         _at_most("calibration_error", graded["calibration_error"], limits.max_calibration_error),
     ]
@@ -132,18 +132,18 @@ def _predictions(table: pd.DataFrame, probability: Numbers) -> Predictions:
 
 def _at_least(name: str, measured: Measured, limit: float) -> Gate:
     value = measured["value"]
-    return Gate(name, value is not None and value >= limit, value, "at least", limit, _interval(measured))
+    return Gate(name, value is not None and value >= limit, value, limit, _interval(measured))
 
 
 def _at_most(name: str, measured: Measured, limit: float) -> Gate:
     value = measured["value"]
-    return Gate(name, value is not None and value <= limit, value, "at most", limit, _interval(measured))
+    return Gate(name, value is not None and value <= limit, value, limit, _interval(measured))
 
 
 def _not_inferior(measured: Measured, margin: float) -> Gate:
     low = measured["low"]
     said = f"(difference {measured['value']:+.3f})" if measured["value"] is not None else ""
-    return Gate("difference", low is not None and low > -margin, low, "above", -margin, said)
+    return Gate("difference", low is not None and low > -margin, low, -margin, said)
 
 
 def _interval(measured: Measured) -> str:

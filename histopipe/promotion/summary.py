@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from histopipe.comparison.table import markdown_table
 from histopipe.paths import Workspace
+from histopipe.promotion.gates import TITLES, rule, short
 from histopipe.promotion.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, reading
 
 
@@ -38,7 +39,20 @@ def gates_table(tags: Mapping[str, str]) -> str:
     """The gates that a version's tags hold, as a table."""
     names = [key.removeprefix("gate.") for key in tags if key.startswith("gate.") and key.count(".") == 1]
     rows = [
-        [name.replace("_", " "), tags[f"gate.{name}.measured"], tags[f"gate.{name}.limit"], tags[f"gate.{name}"]]
+        [
+            TITLES.get(name, name),
+            short(_number(tags[f"gate.{name}.measured"])),
+            rule(name, _number(tags[f"gate.{name}.limit"])),
+            tags[f"gate.{name}"],
+        ]
         for name in names
     ]
-    return markdown_table([["gate", "measured", "limit", ""], [":--", "--:", "--:", ":--"], *rows])
+    return markdown_table([["gate", "measured", "wanted", ""], [":--", "--:", "--:", ":--"], *rows])
+
+
+def _number(text: str) -> float | str:
+    """A word stays one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -148,7 +148,11 @@ def test_a_long_card_is_cut_at_a_line_and_says_where_the_rest_is() -> None:
 
 def test_gates_are_shown_as_tags_hold_them() -> None:
     tags = {"gate.cases": "failed", "gate.cases.measured": "3", "gate.cases.limit": "8", "verdict": "refused"}
-    assert gates_table(tags).splitlines()[2:] == ["| cases | 3 | 8 | failed |"]
+    assert gates_table(tags).splitlines()[2:] == [
+        "| test cases that neither model has seen | 3 | at least 8 | failed |"
+    ]
+    words = {"gate.leak": "passed", "gate.leak.measured": "no", "gate.leak.limit": "no"}
+    assert "| cases shared between splits | no | no | passed |" in gates_table(words)
 
 
 def test_a_registry_that_is_away_is_worth_another_try() -> None:
