@@ -7,7 +7,7 @@ from typing import Any
 from histopipe.comparison.evaluations import Row
 from histopipe.params import Params
 from histopipe.paths import Workspace
-from histopipe.report.reading import known_json
+from histopipe.report.reading import known_json, records
 from histopipe.store import REPORT_FILE, read_index
 
 LISTED = 8  # names of what was set aside, per reason
@@ -45,7 +45,7 @@ def split_part(dataset: str, workspace: Workspace) -> list[Row]:
     from histopipe.splitting.summary import summarise
 
     summary = summarise(read_membership(workspace.split(dataset)), read_index(workspace.store(dataset)))
-    return [{"split": str(name), **row} for name, row in summary.to_dict(orient="index").items()]
+    return records(summary.rename_axis("split").reset_index())
 
 
 def title_of(dataset: str, params: Params) -> str:

@@ -20,7 +20,7 @@ from histopipe.evaluation.subgroups import SUBGROUP_METRICS
 from histopipe.paths import Workspace
 from histopipe.report.pictures import Picture
 from histopipe.report.plots import Plot, bars, calibration_plot, marked, precision_recall_plot, roc_plot
-from histopipe.report.reading import known_json, known_table
+from histopipe.report.reading import known_json, known_table, records
 
 WORST_CASES = 8
 SHOWN_SLIDES = 3  # of each model; the rest lies in its folder
@@ -177,8 +177,7 @@ def _cases(folder: Path) -> Row:
     table = known_table(folder / "cases.csv", "case_id", "patches", "positives", "called", "accuracy")
     if table is None:
         return {"cases": [], "more_cases": 0}
-    worst = table.head(WORST_CASES).astype(object).where(table.head(WORST_CASES).notna(), None)
-    return {"cases": worst.to_dict(orient="records"), "more_cases": max(0, len(table) - WORST_CASES)}
+    return {"cases": records(table.head(WORST_CASES)), "more_cases": max(0, len(table) - WORST_CASES)}
 
 
 def _subgroups(folder: Path) -> list[Row]:
@@ -186,7 +185,7 @@ def _subgroups(folder: Path) -> list[Row]:
     table = known_table(folder / "subgroups.csv", "group", "level", "cases", "patches", "positives", "roc_auc")
     if table is None:
         return []
-    rows = table.astype(object).where(table.notna(), None).to_dict(orient="records")
+    rows = records(table)
     ends = {"value": "", "low": "_low", "high": "_high"}
     metrics = [
         {name: {end: row.get(f"{name}{suffix}") for end, suffix in ends.items()} for name in SUBGROUP_METRICS}

@@ -46,3 +46,9 @@ def known_table(path: Path, *columns: str) -> pd.DataFrame | None:
     if missing:
         raise EvaluationError(f"{path} has no column {', '.join(missing)}: run `dvc checkout {path}`")
     return table
+
+
+def records(table: pd.DataFrame) -> list[Row]:
+    """A table row by row; what is missing is None."""
+    known = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in known.to_dict(orient="records")]
