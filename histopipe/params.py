@@ -143,7 +143,7 @@ class PromotionParams(Section):
     """What a model must show, on test cases that it never saw, before it becomes champion."""
 
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.02  # of ROC AUC by which it may be worse than the champion
-    min_sensitivity: Fraction = 0.5  # at the locked threshold
+    min_sensitivity: Fraction = 0.4  # at the locked threshold
     max_calibration_error: Fraction = 0.15
     min_cases: Count = 8
 
