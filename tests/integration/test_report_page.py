@@ -21,7 +21,7 @@ from histopipe.comparison import compare
 from tests.reporting import HOSTILE, make_reported, report_params
 
 STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
-PHONE, DESK = 390, 1280  # pixels wide
+PHONE, PAPER, DESK = 390, 720, 1280  # pixels wide; on paper nothing can be scrolled
 Driver = Any  # selenium's classes come without types
 
 
@@ -198,8 +198,9 @@ def test_the_page_prints_in_full_on_white(browser: Driver, page: Path) -> None:
     printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert printed.startswith(b"%PDF")
     assert printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") > 3
-    look(browser, page.as_uri(), 800)
+    look(browser, page.as_uri(), PAPER)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.execute_script("return getComputedStyle(document.querySelector('nav')).display") == "none"
     assert float(np.median(screenshot(browser))) > 230
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= PAPER
