@@ -16,15 +16,19 @@ from histopipe.store import Patches, Rows
 if TYPE_CHECKING:
     from histopipe.explanation.maps import Maps
 
-MOVES = 2  # places that each map is moved to
+MOVES = 1  # places that each map is moved to
 CURVES = ("deletion", "insertion")
 BETTER, UNDECIDED, WORSE = "better than chance", "not told from chance", "worse than chance"
 
 
-def spread_over_cases(case_ids: pd.Series, count: int, seed: int) -> Rows:
-    """At most `count` places of patches, drawn at random so that cases have as equal a number as they can."""
+def spread_over_cases(case_ids: pd.Series, called: Codes, count: int, seed: int) -> Rows:
+    """At most `count` places of patches, drawn at random, from all cases and both classes called as evenly as can be.
+
+    A patch called negative tells less, since a blank one is mostly called so too; few cases are mostly positive.
+    """
     drawn = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(len(case_ids))
-    turn = pd.Series(case_ids.to_numpy()[drawn]).groupby(case_ids.to_numpy()[drawn]).cumcount().to_numpy()
+    found = pd.DataFrame({"case": case_ids.to_numpy()[drawn], "called": called[drawn]})
+    turn = found.groupby(["case", "called"]).cumcount().to_numpy()
     return np.sort(drawn[np.argsort(turn, kind="stable")[:count]])
 
 
@@ -93,7 +97,8 @@ class _Means:
 
     def share(self, values: Numbers) -> Measured:
         """Of numbers from 0 to 1."""
-        return measured(float(values.mean()), self._weights @ values, self.cases, len(values))
+        mean = float(np.clip(values.mean(), 0, 1))  # rounding must not lead out of it
+        return measured(mean, self._weights @ values, self.cases, len(values))
 
     def gain(self, values: Numbers) -> Measured:
         """Of numbers from -1 to 1, with the p-value of their being 0 on average."""

@@ -13,13 +13,14 @@ from histopipe.explanation.gallery import GROUPS, PER_ROW
 from histopipe.store import Patches
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from histopipe.explanation.maps import Maps
 
 EVIDENCE = "PuOr_r"  # purple against, orange for: told apart by colour-blind readers; neither is a stain's red or blue
 STRONGEST = 0.8  # opacity of the strongest evidence over the grey patch
+LAYOUT = {"left": 0.02, "right": 0.98, "top": 0.94, "bottom": 0.09, "wspace": 0.08, "hspace": 0.42}
+KEY = (0.3, 0.035, 0.4, 0.01)  # left, bottom, width and height of the key, in shares of the figure
 GREY = (0.299, 0.587, 0.114)  # brightness of red, green and blue (ITU-R BT.601)
 
 Image = NDArray[np.float64]  # (height, width, 3), 0 to 1
@@ -37,7 +38,8 @@ def draw_gallery(chosen: pd.DataFrame, patches: Patches, maps: Maps, point: dict
     """
     classes = (point["negative_class"], point["positive_class"])
     figure = new_figure(13, 14)
-    grid = figure.subplots(2 * len(GROUPS), PER_ROW)
+    figure.set_layout_engine("none")  # which takes seconds over so many axes
+    grid = figure.subplots(2 * len(GROUPS), PER_ROW, gridspec_kw=LAYOUT)
     for number, row in enumerate(grid):
         group, label = GROUPS[number // 2], number % 2
         places = np.flatnonzero((chosen["group"] == group) & (chosen["label"] == label))
@@ -47,8 +49,8 @@ def draw_gallery(chosen: pd.DataFrame, patches: Patches, maps: Maps, point: dict
         for axes in row:
             axes.set(xticks=[], yticks=[], frame_on=False)
         row[0].set_title(f"{group}: {classes[label]}{'' if len(places) else ', none'}", fontsize=10, loc="left")
-    _key(figure, grid.ravel().tolist(), classes)
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    _key(figure, classes)
+    figure.suptitle(title, fontsize=11, x=0.02, y=0.985, ha="left")
     return figure
 
 
@@ -77,12 +79,12 @@ def _caption(patch: pd.Series, classes: tuple[str, str], threshold: float) -> st
     return f"case {patch['case_id']}{place}\n{classes[patch['label']]}: {probability}"
 
 
-def _key(figure: Figure, grid: list[Axes], classes: tuple[str, str]) -> None:
+def _key(figure: Figure, classes: tuple[str, str]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     shades = ScalarMappable(Normalize(-1, 1), EVIDENCE)
-    bar = figure.colorbar(shades, ax=grid, orientation="horizontal", shrink=0.4, aspect=50, pad=0.01)
+    bar = figure.colorbar(shades, cax=figure.add_axes(KEY), orientation="horizontal")
     bar.set_ticks([-1, 0, 1], labels=[f"speaks for {classes[0]}", "neither", f"speaks for {classes[1]}"])
     bar.set_label("evidence, each map on its own scale", fontsize=8)
 

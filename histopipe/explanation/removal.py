@@ -19,7 +19,7 @@ from histopipe.store import Patches
 if TYPE_CHECKING:
     from histopipe.explanation.maps import Maps
 
-STEPS = 8  # shares of a patch, from none to all of it
+STEPS = 4  # from a whole patch to a blank one; more cost more and tell little, since maps are coarse
 
 Ranks = NDArray[np.int64]  # (patches, height, width)
 Predictor = Callable[[Patches], Numbers]  # what is watched of patches (count, height, width, 3): (count,)

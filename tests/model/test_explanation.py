@@ -98,7 +98,7 @@ def test_calibration_divides_the_maps_and_leaves_their_order() -> None:
 
 
 def test_a_network_explained_can_still_be_saved_and_served(tmp_path: Path) -> None:
-    network, batch = stirred("densenet201"), patches(3)
+    network, batch = stirred("transfer"), patches(3)
     expected = network.predict(batch, verbose=0)
     Explainer.of(network).maps(batch)
     calibrated(network, 1.0).save(tmp_path / "model.keras")
@@ -107,16 +107,20 @@ def test_a_network_explained_can_still_be_saved_and_served(tmp_path: Path) -> No
 
 
 def test_a_layer_can_be_named_also_inside_a_backbone() -> None:
-    network = tiny("densenet201")
-    assert Explainer.of(network, "pool2_conv").cut.shape == (8, 8, 128)
-    assert Explainer.of(network, "pool2_conv").evidence(patches(2)).shape == (2, 8, 8)
-    assert Explainer.of(network).cut.shape[:2] == (4, 4), "the last maps of this image size have one place"
+    network = tiny("transfer")
+    explainer = Explainer.of(network, "fire5_concat")
+    assert explainer.cut.shape == (3, 3, 256)
+    assert explainer.evidence(patches(2)).shape == (2, 3, 3)
+    found = Explainer.of(network).cut
+    assert (found.layer, found.shape) == ("fire3_concat", (7, 7, 128)), (
+        "the last layer of this image size has one place"
+    )
 
 
-@pytest.mark.parametrize("layer", ["conv9", "conv2_block1_1_relu", OUTPUT_LAYER, "patch"])
+@pytest.mark.parametrize("layer", ["conv9", "fire3_expand1x1", OUTPUT_LAYER, "patch"])
 def test_what_cannot_be_cut_there_is_refused_in_one_line(layer: str) -> None:
     with pytest.raises(EvaluationError, match=rf"can't be explained by its layer '{layer}'") as problem:
-        Explainer.of(tiny("densenet201"), layer)
+        Explainer.of(tiny("transfer"), layer)
     assert "\n" not in str(problem.value)
 
 

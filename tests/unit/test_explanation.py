@@ -60,13 +60,15 @@ def test_a_blank_patch_has_its_mean_colour_everywhere() -> None:
     assert found[:, 2, 3] == pytest.approx(patches.mean(axis=(1, 2)), abs=0.5)
 
 
-def test_a_sample_takes_from_all_cases_alike() -> None:
-    case_ids = pd.Series(["a"] * 100 + ["b"] * 10 + ["c"] * 2)
-    places = spread_over_cases(case_ids, 12, seed=1)
-    assert case_ids[places].value_counts().to_dict() == {"a": 5, "b": 5, "c": 2}
-    assert places.tolist() == spread_over_cases(case_ids, 12, seed=1).tolist()
-    assert places.tolist() != spread_over_cases(case_ids, 12, seed=2).tolist()
-    assert spread_over_cases(case_ids, 1000, seed=1).tolist() == list(range(112))
+def test_a_sample_takes_from_all_cases_and_both_classes_alike() -> None:
+    case_ids = pd.Series(["a"] * 100 + ["b"] * 20 + ["c"] * 2)
+    called = np.array(([1] + [0] * 9) * 12 + [0, 0])
+    places = spread_over_cases(case_ids, called, 10, seed=1)
+    found = pd.crosstab(case_ids[places], called[places])
+    assert found.to_numpy().tolist() == [[2, 2], [2, 2], [2, 0]]  # of c no patch is called positive
+    assert places.tolist() == spread_over_cases(case_ids, called, 10, seed=1).tolist()
+    assert places.tolist() != spread_over_cases(case_ids, called, 10, seed=2).tolist()
+    assert spread_over_cases(case_ids, called, 1000, seed=1).tolist() == list(range(122))
 
 
 def bright_square(count: int = 60, size: int = 24) -> tuple[np.ndarray, np.ndarray]:
