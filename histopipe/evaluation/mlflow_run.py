@@ -50,8 +50,11 @@ def log_evaluation(
         "operating_point.json",
         "cases.csv",
         "subgroups.csv",
+        "explanation.json",
+        "gallery.csv",
     ):
-        mlflow.log_artifact(str(folder / name))
+        if (folder / name).exists():  # variants aren't explained
+            mlflow.log_artifact(str(folder / name))
     tags = {
         name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
     }

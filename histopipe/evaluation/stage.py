@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 STAIN_CLUSTERS = 3
 
 
-def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+def evaluate(
+    dataset: str, architecture: str, params: Params, workspace: Workspace, explained: bool = True
+) -> dict[str, Any]:
     """Grade one trained network and log it, ready to serve, into its MLflow run.
 
     Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
     `subgroups.csv`, the curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't defined, such as
     precision where nothing is called positive, is null. Predictions of a network that averages over symmetries have a
-    further column `one_view`: the probability without.
+    further column `one_view`: the probability without. What is to be `explained` gets what `explain_evaluation` writes.
 
     Returns:
         The content of `metrics.json`.
@@ -48,6 +50,7 @@ def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspa
     from histopipe.evaluation.logits import load_network
     from histopipe.evaluation.mlflow_run import SLIDES, log_evaluation
     from histopipe.evaluation.slide_figures import draw_slides
+    from histopipe.explanation.stage import explain_evaluation
     from histopipe.symmetry import is_averaged
     from histopipe.tracking import continued_run
 
@@ -64,6 +67,8 @@ def evaluate(dataset: str, architecture: str, params: Params, workspace: Workspa
     with replaced_folder(workspace.evaluation(dataset, architecture)) as folder:
         write_outputs(folder, table, parts, point, results, architecture)
         draw_slides(table[table["split"] == "test"], store, point, folder / "figures" / SLIDES)
+        if explained:
+            explain_evaluation(network, table, store, point, architecture, params, folder)
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
             log_evaluation(folder, network, point, results, _example(store, table))
             write_json(folder / "metrics.json", results | {"run_id": run_id})

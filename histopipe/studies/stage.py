@@ -35,7 +35,7 @@ def run_variant(
     changed = variant_params(study, variant, params)
     write_text(own.split(dataset), as_csv(variant_split(study, dataset, variant, params, workspace)))
     train(dataset, architecture, changed, own)
-    metrics = evaluate(dataset, architecture, changed, own)
+    metrics = evaluate(dataset, architecture, changed, own, explained=False)
     _put_together(own.folder(dataset), own.model(dataset, architecture), own.evaluation(dataset, architecture))
     return metrics
 

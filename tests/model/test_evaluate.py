@@ -31,7 +31,9 @@ FILES = {
     "cases.csv",
     "classification_report.txt",
     "confusion.csv",
+    "explanation.json",
     "figures",
+    "gallery.csv",
     "metrics.json",
     "operating_point.json",
     "precision_recall.csv",
@@ -39,7 +41,16 @@ FILES = {
     "roc.csv",
     "subgroups.csv",
 }
-FIGURES = {"roc.png", "precision_recall.png", "confusion.png", "calibration.png", "cases.png", "subgroups.png"}
+FIGURES = {
+    "calibration.png",
+    "cases.png",
+    "confusion.png",
+    "explanation.png",
+    "gallery.png",
+    "precision_recall.png",
+    "roc.png",
+    "subgroups.png",
+}
 
 
 @pytest.fixture(scope="module")

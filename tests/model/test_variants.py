@@ -88,6 +88,9 @@ def test_main_run_and_killed_folds_leave_one_another_alone(ready: Workspace, par
 def check_folder(workspace: Workspace) -> None:
     folder = workspace.variant_folder("folds", "idc", "cancernet", "0")
     assert {path.name for path in folder.iterdir()} == {"split.csv", *MODEL_FILES, *EVALUATION_FILES}
+    logged = tracking._client().list_artifacts(read_json(folder / "run.json")["run_id"], "plots")
+    assert {"plots/roc.png"} <= {picture.path for picture in logged}
+    assert "plots/gallery.png" not in {picture.path for picture in logged}, "variants aren't explained"
     assert read_json(folder / "metrics.json")["run_id"] == read_json(folder / "run.json")["run_id"]
     predictions = pd.read_parquet(folder / "predictions.parquet")
     tested = set(predictions.loc[predictions["split"] == "test", "case_id"])

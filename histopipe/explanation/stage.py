@@ -1,0 +1,122 @@
+"""What `evaluate` adds on why: maps, checked on a sample of test patches, and a gallery to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from histopipe.evaluation.calibration import Calibration
+from histopipe.evaluation.figures import save_figure
+from histopipe.evaluation.grading import calibration_of
+from histopipe.evaluation.metrics import Numbers
+from histopipe.explanation.gallery import COLUMNS, choose_gallery
+from histopipe.files import write_json
+from histopipe.params import Params
+from histopipe.prediction import BATCH_SIZE, logit_network
+from histopipe.store import Patches, PatchStore
+
+if TYPE_CHECKING:
+    import keras
+
+    from histopipe.explanation.maps import Explainer
+    from histopipe.explanation.removal import Predictor
+
+CHECKED = 40  # test patches whose maps are checked; each is predicted 14 times
+METHOD = "HiResCAM"
+
+
+def explain_evaluation(
+    network: keras.Model,
+    table: pd.DataFrame,
+    store: PatchStore,
+    point: dict[str, Any],
+    architecture: str,
+    params: Params,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write `explanation.json`, `gallery.csv`, `figures/gallery.png` and `figures/explanation.png` into `folder`.
+
+    Args:
+        network: as trained.
+        table: graded patches; `row` is each one's place in the store.
+        store: with the patches.
+        point: the operating point.
+        architecture: named in titles.
+        params: number of resamples and seed.
+        folder: of the evaluation.
+
+    Returns:
+        The content of `explanation.json`: that of `check_maps` and how the maps were made.
+
+    Raises:
+        EvaluationError: the network can't be explained.
+    """
+    from histopipe.explanation.figures import draw_curves
+    from histopipe.explanation.maps import Explainer
+
+    test = table[table["split"] == "test"].reset_index(drop=True)
+    explainer = Explainer.of(network)
+    check = _check(network, explainer, test, store, calibration_of(point), params)
+    how = {"method": METHOD, "layer": explainer.cut.layer, "places": list(explainer.cut.shape[:2])}
+    write_json(folder / "explanation.json", how | check)
+    name = f"{architecture} on {point['data_set']}"
+    title = f"What maps of {name} are worth: {check['verdict']}\n{_sample(check)}; 95 % intervals by case"
+    save_figure(draw_curves(check, title), folder / "figures" / "explanation.png")
+    _show_gallery(explainer, test, store, point, f"{name}: test patches and what speaks for each class", folder)
+    return how | check
+
+
+def _check(
+    network: keras.Model,
+    explainer: Explainer,
+    test: pd.DataFrame,
+    store: PatchStore,
+    calibration: Calibration,
+    params: Params,
+) -> dict[str, Any]:
+    from histopipe.explanation.check import check_maps, spread_over_cases
+
+    chosen = spread_over_cases(test["case_id"], test["decision"].to_numpy(), CHECKED, params.seed)
+    sample = test.iloc[chosen]
+    patches = store.gather(sample["row"].to_numpy())
+    predict = predictor(network, calibration)
+    maps, called = explainer.maps(patches), sample["decision"].to_numpy()
+    return check_maps(patches, maps, called, sample["case_id"], predict, params.evaluate.resamples, params.seed)
+
+
+def predictor(network: keras.Model, calibration: Calibration) -> Predictor:
+    """Calibrated probabilities of batches, computed step by step: for so few, compiling takes longer."""
+    from keras import ops
+
+    from histopipe.explanation.gradients import without_gradients
+
+    logits = logit_network(network)
+
+    def predict(patches: Patches) -> Numbers:
+        parts = [patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE)]
+        with without_gradients():
+            found = np.concatenate([ops.convert_to_numpy(logits(part)) for part in parts])
+        return calibration.apply(found[:, 0].astype(np.float64))
+
+    return predict
+
+
+def _show_gallery(
+    explainer: Explainer, test: pd.DataFrame, store: PatchStore, point: dict[str, Any], title: str, folder: Path
+) -> None:
+    from histopipe.explanation.figures import draw_gallery
+
+    chosen = choose_gallery(test, point["threshold"])
+    chosen[COLUMNS].to_csv(folder / "gallery.csv", index=False)
+    known = [name for name in ("x", "y") if name in store.index]
+    patches = store.gather(chosen["row"].to_numpy())
+    placed = chosen.join(store.index[known], on="row")
+    figure = draw_gallery(placed, patches, explainer.maps(patches), point, title)
+    save_figure(figure, folder / "figures" / "gallery.png")
+
+
+def _sample(check: dict[str, Any]) -> str:
+    return f"{check['patches']:,} test patches of {check['cases']:,} cases"
