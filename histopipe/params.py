@@ -139,6 +139,12 @@ class EvaluateParams(Section):
     resamples: Annotated[int, Field(ge=100)] = 2000
 
 
+class CompareParams(Section):
+    """What stands in the comparison beside the architectures."""
+
+    neighbourhood: bool = False
+
+
 class PromotionParams(Section):
     """What a model must show, on test cases that it never saw, before it becomes champion."""
 
@@ -297,6 +303,7 @@ class Params(Section):
     quick: QuickParams | None = None
     train: TrainParams = TrainParams()
     evaluate: EvaluateParams = EvaluateParams()
+    compare: CompareParams = CompareParams()
     promotion: PromotionParams = PromotionParams()
     studies: StudiesParams = StudiesParams()
     recipes: dict[Name, RecipeParams]

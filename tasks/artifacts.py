@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -18,6 +19,11 @@ from prefect.artifacts import (
 )
 
 from tasks.reproduction import task_logger
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREVIEW = 1100  # pixels of a reduced picture's longer side: what the UI shows of it
 
 _EPOCH = re.compile(r"epoch (\d+)/(\d+): ")
 
@@ -32,6 +38,12 @@ def publish_table(rows: list[dict[str, Any]], description: str, *key: str) -> No
     create_table_artifact(table=rows, key=artifact_key(*key), description=description)
 
 
+def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A data frame as rows; what isn't known is null, since JSON has no NaN."""
+    known = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in known.to_dict("records")]
+
+
 def publish_markdown(text: str, description: str, *key: str) -> None:
     """Show a text with its tables."""
     create_markdown_artifact(markdown=text, key=artifact_key(*key), description=description)
@@ -39,8 +51,23 @@ def publish_markdown(text: str, description: str, *key: str) -> None:
 
 def publish_image(path: Path, description: str, *key: str) -> None:
     """Show a PNG, carried inside the artifact: the UI may run where the file isn't."""
-    content = base64.b64encode(path.read_bytes()).decode()
-    create_image_artifact(f"data:image/png;base64,{content}", key=artifact_key(*key), description=description)
+    _publish_encoded("png", path.read_bytes(), description, *key)
+
+
+def publish_preview(path: Path, description: str, *key: str) -> None:
+    """Show a large picture reduced, as JPEG: tissue as PNG would put megabytes into the server's database."""
+    import PIL.Image
+
+    reduced = io.BytesIO()
+    with PIL.Image.open(path) as picture:
+        picture.thumbnail((PREVIEW, PREVIEW))
+        picture.convert("RGB").save(reduced, "JPEG", quality=85)
+    _publish_encoded("jpeg", reduced.getvalue(), description, *key)
+
+
+def _publish_encoded(kind: str, content: bytes, description: str, *key: str) -> None:
+    address = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    create_image_artifact(address, key=artifact_key(*key), description=description)
 
 
 def epoch_progress(description: str, *key: str) -> Callable[[str], None]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from histopipe.files import read_json
 from histopipe.paths import Workspace, stage_name
-from tasks.artifacts import publish_image, publish_markdown, publish_table
+from tasks.artifacts import publish_image, publish_markdown, publish_preview, publish_table, table_rows
 from tasks.parallel import for_prediction
 from tasks.reproduction import reproduce, worth_retrying
+
+WORST_CASES = 10
+SHOWN_DIGITS = 4
 
 
 @task(
@@ -26,13 +30,24 @@ def evaluate(dataset: str, architecture: str) -> Path:
     with for_prediction() as environment:
         reproduce(stage_name("evaluate", dataset, architecture), environment=environment)
     folder = Workspace.around().evaluation(dataset, architecture)
+    publish_evaluation(folder, dataset, architecture)
+    return folder
+
+
+def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
+    """Show the numbers, the figures, subgroups and worst cases as tables, and the slides put together again."""
     metrics = read_json(folder / "metrics.json")["test"]
     rows = [{"metric": name, **values} for name, values in metrics.items()]
     title = f"{architecture} on the test cases of {dataset}"
     publish_table(rows, title, "metrics", dataset, architecture)
     for figure in sorted((folder / "figures").glob("*.png")):
         publish_image(figure, f"{title}: {figure.stem}", figure.stem, dataset, architecture)
-    return folder
+    subgroups = pd.read_csv(folder / "subgroups.csv").round(SHOWN_DIGITS)
+    publish_table(table_rows(subgroups), f"{title}: subgroups", "subgroups-table", dataset, architecture)
+    worst = pd.read_csv(folder / "cases.csv", dtype={"case_id": str}).head(WORST_CASES).round(SHOWN_DIGITS)
+    publish_table(table_rows(worst), f"{title}: worst cases", "cases-table", dataset, architecture)
+    for slide in sorted((folder / "figures" / "slides").glob("*.png")):
+        publish_preview(slide, f"{title}: {slide.stem}", "slide", dataset, architecture, slide.stem)
 
 
 @task(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from prefect import task
@@ -11,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from histopipe.paths import Workspace, stage_name
 from histopipe.search.winner import PICTURE_FILE, RECIPE_FILE, TRIALS_FILE
-from tasks.artifacts import epoch_progress, publish_image, publish_markdown, publish_table
+from tasks.artifacts import epoch_progress, publish_image, publish_markdown, publish_table, table_rows
 from tasks.parallel import for_training
 from tasks.reproduction import run_stage, worth_retrying
 
@@ -54,14 +53,8 @@ def conclude(dataset: str, architecture: str, name: str | None) -> Path:
     folder = Workspace.around().search(dataset, architecture)
     title = f"Search of {architecture} on {dataset}"
     trials = pd.read_csv(folder / TRIALS_FILE)
-    publish_table(_rows(trials), title, "search", dataset, architecture)
+    publish_table(table_rows(trials), title, "search", dataset, architecture)
     publish_image(folder / PICTURE_FILE, title, "search-plot", dataset, architecture)
     recipe = (folder / RECIPE_FILE).read_text(encoding="utf-8")
     publish_markdown(f"```yaml\n{recipe}```\n", f"{title}: the best", "search-recipe", dataset, architecture)
     return folder
-
-
-def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """What isn't known is null: JSON has no NaN."""
-    known = trials.astype(object).where(trials.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in known.to_dict("records")]

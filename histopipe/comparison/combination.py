@@ -27,13 +27,13 @@ def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
         params: rule of the threshold, resamples and seed.
     """
     found = [
-        _graded(each.row["architecture"] + ONE_VIEW, _seen_once(each.predictions), [each.row], params)
+        graded_anew(each.row["architecture"] + ONE_VIEW, _seen_once(each.predictions), [each.row], params)
         for each in evaluated
         if "one_view" in each.predictions
     ]
     if len(evaluated) > 1:
         logits = ensemble_logits([each.predictions for each in evaluated])
-        found.append(_graded(ENSEMBLE, logits, [each.row for each in evaluated], params))
+        found.append(graded_anew(ENSEMBLE, logits, [each.row for each in evaluated], params))
     return found
 
 
@@ -52,7 +52,7 @@ def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return tables[0][_PATCH].merge(mean, left_on="file", right_index=True)
 
 
-def _graded(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Evaluated:
+def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Evaluated:
     """Calibrate, choose the threshold and grade, as `evaluate` does; the marks are those of any member."""
     point = locked_point(logits, params.evaluate.threshold) | {"positive_class": members[0]["positive_class"]}
     marks = {mark: next((row[mark] for row in members if row.get(mark)), None) for mark in ("quick", "leaky")}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from histopipe.errors import HistopipeError
-from histopipe.evaluation.grading import GRADED_SPLITS
+from histopipe.errors import EvaluationError, HistopipeError
+from histopipe.evaluation.grading import GRADED_SPLITS, read_predictions
 from histopipe.files import file_digest, read_json
 from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
@@ -44,7 +44,11 @@ def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tupl
         if "state" in row:
             unranked.append(row)
             continue
-        predictions = pd.read_parquet(workspace.evaluation(dataset, architecture) / "predictions.parquet")
+        try:
+            predictions = read_predictions(workspace.evaluation(dataset, architecture) / "predictions.parquet")
+        except EvaluationError as problem:
+            unranked.append(_unranked(architecture, "not readable", str(problem)))
+            continue
         if _graded_patches(predictions).equals(today):
             ranked.append(Evaluated(row, predictions))
         else:  # the split's file stays the same where known cases gain patches

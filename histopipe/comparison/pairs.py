@@ -9,7 +9,7 @@ from histopipe.comparison.evaluations import Evaluated, Row
 from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.differences import difference, holm, rank_ranges
 from histopipe.evaluation.grading import predictions_of
-from histopipe.evaluation.intervals import draw_cases, informative_cases
+from histopipe.evaluation.intervals import draw_fewer, informative_cases
 from histopipe.evaluation.metrics import Predictions, measure, measure_resamples
 
 COMPARED = ("roc_auc", "average_precision", "balanced_accuracy")
@@ -33,7 +33,7 @@ def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> 
     values = [measure(predictions) for predictions in tested]
     cases = informative_cases(tested[0])
     spreads = [
-        measure_resamples(predictions, draw_cases(predictions.case_count, resamples, seed)) for predictions in tested
+        measure_resamples(predictions, draw_fewer(predictions.case_count, resamples, seed)) for predictions in tested
     ]
     pairs: list[Row] = [
         {

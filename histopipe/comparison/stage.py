@@ -9,6 +9,7 @@ from typing import Any
 from histopipe.comparison.combination import combined
 from histopipe.comparison.evaluations import Row, read_evaluations
 from histopipe.comparison.figure import draw_comparison, draw_pairs
+from histopipe.comparison.neighbours import with_neighbours
 from histopipe.comparison.pairs import compare_pairs, with_rank_ranges
 from histopipe.comparison.plausibility import implausible
 from histopipe.comparison.table import as_markdown, implausible_note, reason
@@ -17,6 +18,7 @@ from histopipe.evaluation.figures import save_figure
 from histopipe.files import replaced_folder, write_json, write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.store import read_index
 
 LOG = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
     to see of the data set. Every two models are also compared case by case, and each gets the range of ranks that this
     leaves it. Architectures without an evaluation, or whose evaluation belongs to another split or recipe than today's,
     are listed with the reason and not ranked; folders of architectures that `params.yaml` doesn't list don't count. An
-    ensemble of those ranked, and every averaged network without its averaging, are rows as well.
+    ensemble of those ranked, every averaged network without its averaging and, on request, every network with its
+    patches' neighbours are rows as well.
 
     Returns:
         The content of `comparison.json`.
@@ -41,7 +44,11 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:
         raise EvaluationError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(reason, unranked)))
-    evaluated += combined(evaluated, params)
+    further = combined(evaluated, params)
+    if params.compare.neighbourhood:
+        smoothed, absent = with_neighbours(evaluated, read_index(workspace.store(dataset)), params)
+        further, unranked = further + smoothed, unranked + absent
+    evaluated += further
     evaluated.sort(key=lambda each: -(each.row["test"]["roc_auc"]["value"] or 0.0))  # stable: ties stay as listed
     rows = [each.row for each in evaluated]
     pairs = compare_pairs(evaluated, params.evaluate.resamples, params.seed)

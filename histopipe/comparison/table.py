@@ -7,6 +7,7 @@ from typing import Any
 
 from histopipe.comparison.combination import ENSEMBLE, ONE_VIEW
 from histopipe.comparison.evaluations import Row
+from histopipe.comparison.neighbours import NEIGHBOURS
 from histopipe.comparison.pairs import COMPARED, SEPARATING, SIGNIFICANCE
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.intervals import Measured
@@ -130,6 +131,11 @@ def footnotes(content: dict[str, Any]) -> list[str]:
         notes.append(f"{ENSEMBLE}: the mean of the log odds of {', '.join(ensemble['members'])}.")
     if any(row["architecture"].endswith(ONE_VIEW) for row in ranking):
         notes.append("One view: the same network without averaging over the eight symmetries of the square.")
+    if any(row["architecture"].endswith(NEIGHBOURS) for row in ranking):
+        notes.append(
+            "Neighbours: a logistic regression on the network's probabilities of a patch and of those around it on the "
+            "slide, fitted on validation; calibration and threshold from fits without the patch's own case."
+        )
     capped = [row for row in ranking if row.get("quick")]
     if capped:
         caps = ", ".join(f"{name} {value}" for name, value in capped[0]["quick"].items() if value is not None)

@@ -19,7 +19,7 @@ from histopipe.evaluation.metrics import Numbers
 NO_SPREAD = 1e-12  # below it no resample differs but by rounding
 
 
-def difference(value: float, resampled: Numbers, freedom: int) -> Measured:
+def difference(value: float, resampled: Numbers, freedom: float) -> Measured:
     """A difference of two shares with its interval, which ends at -1 and 1, and its p-value.
 
     Args:
@@ -42,12 +42,12 @@ def difference(value: float, resampled: Numbers, freedom: int) -> Measured:
     }
 
 
-def _error(resampled: Numbers, freedom: int) -> float:
+def _error(resampled: Numbers, freedom: float) -> float:
     """Standard error; infinite where nothing is known of it."""
     return float(np.std(resampled, ddof=1)) if freedom >= 1 and len(resampled) > 1 else np.inf
 
 
-def _reach(error: float, freedom: int) -> float:
+def _reach(error: float, freedom: float) -> float:
     if np.isinf(error):
         return 2.0
     if error < NO_SPREAD:  # as far as a share never seen to miss may be from 1, see `intervals`
@@ -55,7 +55,7 @@ def _reach(error: float, freedom: int) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
 
 
-def _p_value(value: float, error: float, freedom: int) -> float:
+def _p_value(value: float, error: float, freedom: float) -> float:
     if np.isinf(error) or value == 0.0:
         return 1.0
     if error < NO_SPREAD:  # the level at which the reach above would end at 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from scipy.special import expit
 
+from histopipe.errors import EvaluationError
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
@@ -15,6 +17,7 @@ from histopipe.evaluation.thresholds import choose_threshold, decide
 from histopipe.params import Params, ThresholdRule
 
 GRADED_SPLITS = ("validation", "test")
+PREDICTED = ("file", "case_id", "split", "label", "probability", "decision")
 
 
 def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> dict[str, Any]:
@@ -52,6 +55,35 @@ def before_calibration(table: pd.DataFrame) -> Predictions:
     """The test patches with their uncalibrated probabilities; `table` as `graded_table` gives it."""
     test = table[table["split"] == "test"]
     return Predictions.of(test["label"], test["uncalibrated"], test["decision"], test["case_id"])
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a `predictions.parquet`.
+
+    Raises:
+        EvaluationError: it can't be read, lacks a column, or holds a patch without a case or without a probability.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as problem:
+        fault = f"can't be read ({' '.join(str(problem).split())})"
+    else:
+        fault = _fault(table)
+    if fault:
+        raise EvaluationError(f"{path} {fault}: run `dvc checkout {path}` or evaluate again")
+    return table
+
+
+def _fault(table: pd.DataFrame) -> str:
+    """What makes predictions useless; nothing where they are sound."""
+    lacking = [name for name in PREDICTED if name not in table]
+    if lacking:
+        return f"has no column {lacking[0]}"
+    odd = ~table["probability"].between(0, 1)
+    if odd.any():
+        return f"holds {int(odd.sum()):,} probabilities that are none (first: {table['file'][odd].iloc[0]})"
+    nameless = table["case_id"].isna()
+    return f"holds {int(nameless.sum()):,} patches without a case" if nameless.any() else ""
 
 
 def predictions_of(table: pd.DataFrame, split: str) -> Predictions:

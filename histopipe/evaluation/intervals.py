@@ -1,10 +1,12 @@
 """95 % intervals from resampling whole cases.
 
-Patches of one case resemble each other, so the case is the unit that chance draws: a resample draws as many
-cases as there are, with replacement, each with all its patches. The spread of a metric over resamples is
-taken on the logit scale, where it is nearer to symmetric and can't leave [0, 1], and widened by a t quantile
-for the few cases it rests on: the percentiles of the resamples themselves were seen to cover .90 at 25 and
-.92 at 49 cases instead of .95, this .92 and .94.
+Patches of one case resemble each other, so the case is the unit that chance draws: a resample draws one case fewer
+than there are, with replacement, each with all its patches (drawing all n understates the variance by (n - 1) / n,
+Rao & Wu 1988, doi:10.1080/01621459.1988.10478591). The spread of a metric over resamples is taken on the logit scale,
+where it is nearer to symmetric and can't leave [0, 1], and widened by a t quantile for the few cases it rests on. Cases
+of unequal size count for fewer than they are (Kish 1965, "Survey sampling"; Carter, Schnepel & Steigerwald 2017,
+"Asymptotic behavior of a t-test robust to cluster heterogeneity"). How often such intervals hold the truth was
+simulated: docs/evaluation.md.
 
 What can't be resampled is answered by what is known of it:
 
@@ -12,6 +14,7 @@ What can't be resampled is answered by what is known of it:
 * An estimate of exactly 0 or 1, as of a perfect model, has no spread. Its far end is where all n cases alike
   would be seen one time in forty: 0.025 ** (1 / n), the bound of Clopper & Pearson 1934.
 * A metric that isn't defined (precision where nothing is called positive) has no interval: three times None.
+* Calibration error is a sum of absolute values, to which chance only adds: see `folded_interval`.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure_resamples
+from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, measure_resamples
 
 LEVEL = 0.95
+FOLDED = ("calibration_error",)
 
 Measured = dict[str, float | None]  # value, low, high
 Measures = Callable[[Predictions, Numbers], dict[str, Numbers]]
@@ -44,11 +48,11 @@ def grade(
     Returns:
         `{"value": .., "low": .., "high": ..}` per metric, each None where the metric isn't defined.
     """
-    spread = measures(predictions, draw_cases(predictions.case_count, resamples, seed))
+    spread = measures(predictions, draw_fewer(predictions.case_count, resamples, seed))
     once = measures(predictions, np.ones((1, predictions.case_count)))
     informative = informative_cases(predictions)
     return {
-        name: measured(float(value[0]), spread[name], informative[name], len(predictions.labels))
+        name: measured(float(value[0]), spread[name], informative[name], len(predictions.labels), name in FOLDED)
         for name, value in once.items()
     }
 
@@ -66,16 +70,22 @@ def draw_cases(cases: int, resamples: int, seed: int | Sequence[int], draws: int
     return np.bincount(place.ravel(), minlength=resamples * cases).reshape(resamples, cases).astype(np.float64)
 
 
-def informative_cases(predictions: Predictions) -> dict[str, int]:
-    """On how many cases each metric rests.
+def draw_fewer(cases: int, resamples: int, seed: int | Sequence[int]) -> Numbers:
+    """`draw_cases` with one draw fewer than there are cases, (resamples, cases)."""
+    return draw_cases(cases, resamples, seed, max(1, cases - 1))
+
+
+def informative_cases(predictions: Predictions) -> dict[str, float]:
+    """On how many cases each metric rests, were they of equal size.
 
     A case without positive patches says nothing of sensitivity; what compares the classes rests on the rarer
     kind of case. Where every patient has one label, as in BreakHis, this is what the interval's width depends
     on.
     """
-    with_positives = _cases_among(predictions, predictions.labels == 1)
-    with_negatives = _cases_among(predictions, predictions.labels == 0)
-    called = _cases_among(predictions, predictions.decisions == 1)
+    with_positives = _effective_cases(predictions, predictions.labels == 1)
+    with_negatives = _effective_cases(predictions, predictions.labels == 0)
+    called = _effective_cases(predictions, predictions.decisions == 1)
+    everything = _effective_cases(predictions, predictions.labels >= 0)
     both = min(with_positives, with_negatives)
     particular = {
         "roc_auc": both,
@@ -86,15 +96,16 @@ def informative_cases(predictions: Predictions) -> dict[str, int]:
         "specificity": with_negatives,
         "precision": called,
     }
-    return {name: particular.get(name, predictions.case_count) for name in METRICS}
+    return {name: particular.get(name, everything) for name in METRICS}
 
 
-def _cases_among(predictions: Predictions, patches: NDArray[np.bool_]) -> int:
-    cases: Codes = predictions.cases[patches]
-    return len(np.unique(cases))
+def _effective_cases(predictions: Predictions, patches: NDArray[np.bool_]) -> float:
+    """How many cases of equal size would tell as much: the squared sum of sizes over the sum of squares (Kish 1965)."""
+    sizes = predictions.per_case(patches)
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) if sizes.any() else 0.0
 
 
-def measured(value: float, resampled: Numbers, cases: int, patches: int) -> Measured:
+def measured(value: float, resampled: Numbers, cases: float, patches: int, folded: bool = False) -> Measured:
     """A metric's value with its interval.
 
     Args:
@@ -102,24 +113,43 @@ def measured(value: float, resampled: Numbers, cases: int, patches: int) -> Meas
         resampled: on each resample; NaN where it isn't defined there.
         cases: on how many cases the metric rests.
         patches: how many patches there are.
+        folded: whether it is a sum of absolute values.
     """
     if np.isnan(value):
         return {"value": None, "low": None, "high": None}
-    low, high = interval(value, resampled[~np.isnan(resampled)], cases, patches)
+    defined = resampled[~np.isnan(resampled)]
+    low, high = folded_interval(value, defined, cases) if folded else interval(value, defined, cases, patches)
     return {"value": float(value), "low": low, "high": high}
 
 
-def interval(value: float, resampled: Numbers, cases: int, patches: int) -> tuple[float, float]:
+def interval(value: float, resampled: Numbers, cases: float, patches: int) -> tuple[float, float]:
     """The interval around `value`, a number in [0, 1]; arguments as for `measured`, without NaN."""
     if cases < 2 or len(resampled) < 2:
         return 0.0, 1.0
     if value in (0.0, 1.0):
         bound = ((1 - LEVEL) / 2) ** (1 / cases)
         return (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
-    error = float(np.std(_logit(resampled, patches), ddof=1))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, cases - 1)) * error
+    reach = _reach(_logit(resampled, patches), cases)
     centre = np.log(value / (1 - value))
     return float(_expit(centre - reach)), float(_expit(centre + reach))
+
+
+def folded_interval(value: float, resampled: Numbers, cases: float) -> tuple[float, float]:
+    """The interval of a sum of absolute values, which chance raises, and resampling raises once more.
+
+    Where the true deviations are large, chance raises it by nothing. Where there are none, by 1 + √2 times what
+    resampling adds: |noise| is then √2 as large in a resample, which is √2 - 1 more. The lower end allows for the
+    latter, the upper end for the former. Arguments as for `interval`.
+    """
+    if cases < 2 or len(resampled) < 2:
+        return 0.0, 1.0
+    raised = max(0.0, float(resampled.mean()) - value)
+    reach = _reach(resampled, cases)
+    return max(0.0, float(value - (1 + np.sqrt(2)) * raised - reach)), min(1.0, value + reach)
+
+
+def _reach(resampled: Numbers, cases: float) -> float:
+    return float(stats.t.ppf((1 + LEVEL) / 2, cases - 1) * np.std(resampled, ddof=1))
 
 
 def _logit(shares: Numbers, patches: int) -> Numbers:

@@ -7,11 +7,13 @@ recall of the positive class (label 1), specificity that of the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 METRICS = (
     "roc_auc",
@@ -26,8 +28,7 @@ METRICS = (
     "calibration_error",
 )
 CALIBRATION_BINS = 15  # equal widths, as in Guo et al. 2017, "On calibration of modern neural networks"
-CHUNK_ELEMENTS = 2**18  # resamples x patches held at once: 2 MB per array, about what a core's cache holds
-
+RESAMPLES_AT_ONCE, STEPS_AT_ONCE = 256, 64  # 128 kB per array: several fit into a core's cache
 Numbers = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
@@ -128,44 +129,69 @@ def calibration_bins(probabilities: Numbers) -> Codes:
     return np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
-def _ranking_metrics(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
-    """ROC AUC and average precision from sums over the patches in falling order of probability.
+class _Steps(NamedTuple):
+    """Some steps of a curve at which positives are found, in falling order of probability; no other adds to an area.
 
-    Patches of equal probability count as one step of the curve: half right for the AUC (Mann-Whitney), one
-    threshold for average precision. The sort is done once; a resample changes weights, not the order.
+    Patches of equal probability are one step. Each attribute counts patches by step and case, sparse (steps, cases).
+
+    Attributes:
+        called: those below the step before, down to the end of this one.
+        level: those of this step.
+        positives: the positive ones of this step.
     """
+
+    called: sparse.csr_array
+    level: sparse.csr_array
+    positives: sparse.csr_array
+
+
+def _ranking_metrics(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
+    """ROC AUC and average precision of each resample.
+
+    Patches of equal probability count half right for the AUC (Mann-Whitney), and share one threshold for average
+    precision, which isn't interpolated. The sort is done once; a resample changes weights, not the order.
+    """
+    positives = multiplicities @ predictions.per_case(predictions.labels)
+    negatives = multiplicities @ predictions.per_case(1 - predictions.labels)
+    blocks = list(_blocks(predictions))
+    sums = np.empty((2, len(multiplicities)))
+    for start in range(0, len(multiplicities), RESAMPLES_AT_ONCE):
+        chunk = slice(start, start + RESAMPLES_AT_ONCE)
+        sums[:, chunk] = _sums(blocks, np.ascontiguousarray(multiplicities[chunk].T))
+    return {"roc_auc": 1 - sums[0] / (positives * negatives), "average_precision": sums[1] / positives}
+
+
+def _blocks(predictions: Predictions) -> Iterator[_Steps]:
+    """The steps, so many at a time that what is reckoned with them stays in a core's cache."""
     order = np.argsort(-predictions.probabilities, kind="stable")
-    steps = np.flatnonzero(np.diff(predictions.probabilities[order], append=-1.0))
     labels, cases = predictions.labels[order], predictions.cases[order]
-    roc_auc, average_precision = np.empty(len(multiplicities)), np.empty(len(multiplicities))
-    for chunk in _chunks(len(multiplicities), len(labels)):
-        weights = multiplicities[chunk][:, cases]
-        called = np.cumsum(weights, axis=1)[:, steps]
-        hits = np.cumsum(weights * labels, axis=1)[:, steps]
-        risen = np.diff(hits, axis=1, prepend=0.0)
-        roc_auc[chunk] = _area_under_roc(hits, risen, called - hits)
-        average_precision[chunk] = _average_precision(hits, risen, called)
-    return {"roc_auc": roc_auc, "average_precision": average_precision}
+    step = np.cumsum(np.diff(predictions.probabilities[order], prepend=2.0) < 0) - 1
+    rising = np.bincount(step, labels) > 0
+    place: Codes = (np.cumsum(rising) - rising)[step]  # of the first rising step that isn't above the patch
+    shape = (int(rising.sum()), predictions.case_count)
+    counts = [
+        sparse.coo_array((np.ones(len(rows)), (place[rows], cases[rows])), shape).tocsr()
+        for rows in map(np.flatnonzero, (place < shape[0], rising[step], labels == 1))
+    ]
+    for start in range(0, shape[0], STEPS_AT_ONCE):
+        yield _Steps(*(table[start : start + STEPS_AT_ONCE] for table in counts))
 
 
-def _chunks(resamples: int, patches: int) -> Iterator[slice]:
-    step = max(1, CHUNK_ELEMENTS // max(1, patches))
-    return (slice(start, start + step) for start in range(0, resamples, step))
-
-
-def _area_under_roc(hits: Numbers, risen: Numbers, false_alarms: Numbers) -> Numbers:
-    """Trapezoids under the curve.
+def _sums(blocks: Sequence[_Steps], drawn: Numbers) -> Numbers:
+    """False alarms above each positive, and the precision at it, summed over the positives: (2, resamples).
 
     Args:
-        hits: positives up to each step, (resamples, steps).
-        risen: positives of each step alone.
-        false_alarms: negatives up to each step.
+        blocks: all steps.
+        drawn: how often each case was drawn, (cases, resamples).
     """
-    widths = np.diff(false_alarms, axis=1, prepend=0.0)
-    return np.einsum("rs,rs->r", widths, hits - risen / 2) / (hits[:, -1] * false_alarms[:, -1])
-
-
-def _average_precision(hits: Numbers, risen: Numbers, called: Numbers) -> Numbers:
-    """Sum over steps of precision times recall gained, not interpolated; `called`: all patches up to each."""
-    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-    return np.einsum("rs,rs->r", risen, precision) / hits[:, -1]
+    sums, called_above, hits_above = np.zeros((2, drawn.shape[1])), 0.0, 0.0
+    for steps in blocks:
+        risen, level = steps.positives @ drawn, steps.level @ drawn
+        running = np.tri(len(risen))  # for np.cumsum, in which each sum waits for the last, takes several times as long
+        called = running @ (steps.called @ drawn) + called_above
+        hits = running @ risen + hits_above
+        false_alarms = called - hits - (level - risen) / 2  # of those level with the positive, half
+        precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+        sums += np.einsum("sr,sr->r", risen, false_alarms), np.einsum("sr,sr->r", risen, precision)
+        called_above, hits_above = called[-1], hits[-1]
+    return sums

@@ -40,19 +40,12 @@ def log_evaluation(
     """
     import mlflow
 
-    for picture in sorted((folder / "figures").glob("*.png")):
+    pictures = sorted((folder / "figures").glob("*.png"))
+    for picture in (*pictures, *sorted(folder.glob("*.csv"))):  # a curve and its points stand side by side
         mlflow.log_artifact(str(picture), "plots")
     for picture in sorted((folder / "figures" / SLIDES).glob("*.png")):
         mlflow.log_artifact(str(picture), f"plots/{SLIDES}")
-    for name in (
-        "classification_report.txt",
-        "predictions.parquet",
-        "operating_point.json",
-        "cases.csv",
-        "subgroups.csv",
-        "explanation.json",
-        "gallery.csv",
-    ):
+    for name in ("classification_report.txt", "predictions.parquet", "operating_point.json", "explanation.json"):
         if (folder / name).exists():  # variants aren't explained
             mlflow.log_artifact(str(folder / name))
     tags = {

@@ -103,25 +103,36 @@ def predict_splits(network: keras.Model, store: PatchStore, split: Path, title: 
     from histopipe.evaluation.logits import finite_logits
     from histopipe.splitting import split_of_patches
 
+    require_cases(store.index, store.folder)
     table = store.index[["file", "case_id", "label"]].copy()
     table.insert(2, "split", split_of_patches(split, store.index))
     table["row"] = np.arange(len(table))
     table = table[table["split"].isin(GRADED_SPLITS)].reset_index(drop=True)
-    require_gradable(table, split)
+    require_both_classes(table, split)
     table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"evaluate {title}"))
     return table
 
 
-def require_gradable(table: pd.DataFrame, origin: Path) -> None:
-    """Check that every patch has a case and each split both classes; `origin` is the split's file.
+def require_cases(index: pd.DataFrame, folder: Path) -> None:
+    """Check that every patch of a store has a case: one without would be in no split, and silently left out.
 
     Raises:
-        EvaluationError: something is lacking.
+        EvaluationError: one has none.
     """
-    nameless = table["case_id"].isna() | (table["case_id"].astype(str).str.strip() == "")
+    nameless = index["case_id"].isna() | (index["case_id"].astype(str).str.strip() == "")
     if nameless.any():
-        file = table["file"][nameless].iloc[0]
-        raise EvaluationError(f"{int(nameless.sum()):,} patches have no case (first: {file}): run ingest again")
+        raise EvaluationError(
+            f"{folder}: {int(nameless.sum()):,} patches have no case (first: {index['file'][nameless].iloc[0]}): "
+            f"run `histopipe ingest {folder.name}`"
+        )
+
+
+def require_both_classes(table: pd.DataFrame, origin: Path) -> None:
+    """Check that each split has both classes; `origin` is the split's file.
+
+    Raises:
+        EvaluationError: one has not.
+    """
     for split in GRADED_SPLITS:
         labels = set(table.loc[table["split"] == split, "label"])
         if labels != {0, 1}:

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from histopipe.evaluation.differences import difference
-from histopipe.evaluation.intervals import Measured, draw_cases, grade, informative_cases
+from histopipe.evaluation.intervals import Measured, draw_fewer, grade, informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
 from histopipe.params import Params
 
@@ -161,7 +161,7 @@ def paired_difference(table: pd.DataFrame, champion: Numbers, params: Params) ->
     if same_order(table["probability"].to_numpy(), champion):
         return {"value": 0.0, "low": 0.0, "high": 0.0}
     one, other = _predictions(table, table["probability"].to_numpy()), _predictions(table, champion)
-    drawn = draw_cases(one.case_count, params.evaluate.resamples, params.seed)
+    drawn = draw_fewer(one.case_count, params.evaluate.resamples, params.seed)
     values = measure(one)[COMPARED] - measure(other)[COMPARED]
     spread = measure_resamples(one, drawn)[COMPARED] - measure_resamples(other, drawn)[COMPARED]
     return difference(values, spread, informative_cases(one)[COMPARED] - 1)

@@ -8,10 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from histopipe.errors import EvaluationError
-from histopipe.evaluation.grading import predictions_of
+from histopipe.evaluation.grading import predictions_of, read_predictions
 from histopipe.evaluation.metrics import Predictions
 from histopipe.files import read_json
 from histopipe.params import Params
@@ -44,11 +42,7 @@ class Variant:
         Raises:
             EvaluationError: the table can't be read.
         """
-        path = self.folder / "predictions.parquet"
-        try:
-            return predictions_of(pd.read_parquet(path), "test")
-        except (OSError, ValueError, KeyError) as problem:
-            raise EvaluationError(f"{path} can't be read ({problem}): run `dvc checkout {path}`") from None
+        return predictions_of(read_predictions(self.folder / "predictions.parquet"), "test")
 
 
 def split_digests(study: str, dataset: str, params: Params, workspace: Workspace) -> dict[VariantName, str]:

@@ -4,8 +4,8 @@ Folds. Every case is tested once, each by another model. Scores of different mod
 drawn through all of them: a metric is measured in each fold and then averaged. The interval resamples whole cases
 within each fold, measures every fold anew and averages again. A resample draws one case fewer than the fold has, since
 drawing all n of a small group understates the variance by (n - 1) / n (Rao & Wu 1988,
-doi:10.1080/01621459.1988.10478591); the t quantile has as many degrees of freedom as informative cases less one per
-fold.
+doi:10.1080/01621459.1988.10478591); the t quantile has as many degrees of freedom as informative cases (were
+they of equal size) less one per fold.
 
 The interval is for these models on further cases like the tested ones. It does not cover what another draw of training
 cases or another seed would have given: the folds' models share most of their training cases, and no unbiased estimate
@@ -27,7 +27,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from histopipe.evaluation.differences import difference
-from histopipe.evaluation.intervals import Measured, draw_cases, informative_cases, measured
+from histopipe.evaluation.intervals import FOLDED, Measured, draw_fewer, informative_cases, measured
 from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, measure, measure_resamples
 
 Folds = Sequence[Predictions]
@@ -37,7 +37,9 @@ def fold_means(folds: Folds, resamples: int, seed: int) -> dict[str, Measured]:
     """Each metric's mean over the folds with its interval; all None where a fold leaves the metric undefined."""
     spread, means = resampled_means(folds, resamples, seed), mean_metrics(folds)
     patches = sum(len(fold.labels) for fold in folds)
-    return {name: measured(means[name], spread[name], degrees(folds, name) + 1, patches) for name in METRICS}
+    return {
+        name: measured(means[name], spread[name], degrees(folds, name) + 1, patches, name in FOLDED) for name in METRICS
+    }
 
 
 def mean_metrics(folds: Folds) -> dict[str, float]:
@@ -53,13 +55,13 @@ def resampled_means(folds: Folds, resamples: int, seed: int) -> dict[str, Number
     tested on the same folds are resampled alike.
     """
     found = [
-        measure_resamples(fold, draw_cases(fold.case_count, resamples, [seed, place], max(1, fold.case_count - 1)))
+        measure_resamples(fold, draw_fewer(fold.case_count, resamples, [seed, place]))
         for place, fold in enumerate(folds)
     ]
     return {name: np.mean([each[name] for each in found], axis=0) for name in METRICS}
 
 
-def degrees(folds: Folds, metric: str) -> int:
+def degrees(folds: Folds, metric: str) -> float:
     """Degrees of freedom of a mean over folds; 0 where one of them rests on a single case and tells no spread."""
     cases = [informative_cases(fold)[metric] for fold in folds]
     return 0 if min(cases) < 2 else sum(cases) - len(cases)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import requests
 import yaml
@@ -75,21 +76,36 @@ def test_the_flow_trains_once_and_shows_what_came_out(checkout: Make, server: st
     assert {run["state_type"] for run in ask(server, "flow_runs")} == {"COMPLETED"}
     tasks = sorted(run["name"].split("-")[0] for run in ask(server, "task_runs"))
     assert tasks == ["compare", "evaluate", "fetch", "ingest", "locate", "promote", "split", "train", "weights"]
-    published = ask(server, "artifacts")
-    artifacts = {artifact["key"]: artifact["type"] for artifact in published}
+    found = {artifact["key"]: artifact for artifact in ask(server, "artifacts")}
+    artifacts = {key: artifact["type"] for key, artifact in found.items()}
     assert artifacts["ingest-idc"] == "table"
     assert artifacts["comparison-idc"] == "markdown"
-    (text,) = (artifact["data"] for artifact in published if artifact["key"] == "comparison-idc")
-    assert text.startswith("**cancernet reaches a ROC AUC of") and "`reports/idc/index.html`" in text
+    assert found["comparison-idc"]["data"].startswith("**cancernet reaches a ROC AUC of")
+    assert "`reports/idc/index.html`" in found["comparison-idc"]["data"]
     assert artifacts["comparison-plot-idc"] == "image"
     assert artifacts["promotion-idc"] == "markdown"
     assert artifacts["epochs-idc-cancernet"] == "progress"
+    check_tables(project, found)
+    slides = list((project.root / "evaluations/idc/cancernet/figures/slides").iterdir())
+    shown = [artifact for key, artifact in found.items() if key.startswith("slide-idc-cancernet-")]
+    assert len(shown) == len(slides) > 0
+    assert all(artifact["data"].startswith("data:image/jpeg;base64,") for artifact in shown)
 
     second = run_flow(project, server)
     assert "epoch 1/2" not in second.stderr + second.stdout
     assert json.loads((project.root / "models/idc/cancernet/run.json").read_text()) == record
     assert "didn't change" in project.dvc("repro").stdout
     assert "Running stage" not in project.dvc("repro").stdout
+
+
+def check_tables(project: Checkout, found: dict[str, dict[str, Any]]) -> None:
+    """Subgroups and worst cases are shown as they were written."""
+    folder = project.root / "evaluations/idc/cancernet"
+    subgroups, cases = (json.loads(found[f"{name}-table-idc-cancernet"]["data"]) for name in ("subgroups", "cases"))
+    assert [row["level"] for row in subgroups] == pd.read_csv(folder / "subgroups.csv")["level"].tolist()
+    written = pd.read_csv(folder / "cases.csv", dtype={"case_id": str})
+    assert [row["case_id"] for row in cases] == written["case_id"].head(10).tolist()
+    assert [row["accuracy"] for row in cases] == pytest.approx(written["accuracy"].head(10).tolist(), abs=1e-4)
 
 
 def test_the_run_in_mlflow_names_the_flow_run(checkout: Make) -> None:
@@ -148,10 +164,9 @@ def test_the_flow_keeps_to_train_parallel_however_it_is_started(
     rivals = Rivals(expected)
     for module in ("training", "evaluation"):
         monkeypatch.setattr(f"tasks.{module}.reproduce", rivals.reproduce)
-        monkeypatch.setattr(f"tasks.{module}.publish_image", lambda *_: None)
+    monkeypatch.setattr("tasks.training.publish_image", lambda *_: None)
     monkeypatch.setattr("tasks.training.epoch_progress", lambda *_: None)
-    monkeypatch.setattr("tasks.evaluation.publish_table", lambda *_: None)
-    monkeypatch.setattr("tasks.evaluation.read_json", lambda _: {"test": {}})
+    monkeypatch.setattr("tasks.evaluation.publish_evaluation", lambda *_: None)
     monkeypatch.setattr("flows.pipeline.prepare", lambda _: [])
     monkeypatch.setattr("flows.pipeline.compare", lambda *_, **__: None)
     monkeypatch.setattr("flows.pipeline.promote", lambda *_, **__: None)

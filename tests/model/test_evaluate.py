@@ -11,13 +11,16 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from click.testing import CliRunner
 from scipy.stats import spearmanr
 
 from histopipe.architectures import build
 from histopipe.architectures.blocks import OUTPUT_LAYER
+from histopipe.cli import main
 from histopipe.errors import EvaluationError, HistopipeError
 from histopipe.evaluation.metrics import METRICS
-from histopipe.evaluation.stage import _is_resized, evaluate, require_gradable
+from histopipe.evaluation.stage import _is_resized, evaluate, require_both_classes
 from histopipe.files import file_digest, read_json, write_json
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
@@ -52,19 +55,21 @@ FIGURES = {
     "subgroups.png",
 }
 
+TABLES = {name for name in FILES if name.endswith(".csv")}
+
+
+CONTENT = {
+    "datasets": ["idc"],
+    "architectures": ["cancernet"],
+    "idc": {},
+    "evaluate": {"resamples": 200},
+    "recipes": {"cancernet": {"optimizer": {"name": "adam", "learning_rate": 0.001}, "epochs": 1}},
+}
+
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    recipe = {"optimizer": {"name": "adam", "learning_rate": 0.001}, "epochs": 1}
-    return parse_params(
-        {
-            "datasets": ["idc"],
-            "architectures": ["cancernet"],
-            "idc": {},
-            "evaluate": {"resamples": 200},
-            "recipes": {"cancernet": recipe},
-        }
-    )
+    return parse_params(CONTENT)
 
 
 def make_workspace(root: Path) -> Workspace:
@@ -191,7 +196,7 @@ def test_the_run_holds_metrics_pictures_and_the_served_model(
     assert run.data.metrics["validation/threshold"] == results["threshold"]
     assert float(run.data.tags["threshold"]) == results["threshold"]
     plots = mlflow.MlflowClient().list_artifacts(results["run_id"], "plots")
-    assert {Path(plot.path).name for plot in plots} == FIGURES
+    assert {Path(plot.path).name for plot in plots} == FIGURES | TABLES, "each picture beside what it shows"
     assert mlflow.get_logged_model(run.data.tags["served_model"]).source_run_id == results["run_id"]
 
 
@@ -280,21 +285,55 @@ def test_what_cannot_be_graded_is_refused_in_one_line(tmp_path: Path, params: Pa
         ({"label": [1, 1, 1, 1]}, "the validation split has only patches of label 1"),
         ({"label": [1, 0, 0, 0]}, "the test split has only patches of label 0"),
         ({"split": ["validation"] * 4}, "the test split has no patches"),
-        ({"case_id": ["1", None, "2", "2"]}, "1 patches have no case (first: b.png)"),
-        ({"case_id": ["1", "1", " ", "2"]}, "1 patches have no case (first: c.png)"),
     ],
 )
-def test_splits_need_both_classes_and_patches_need_cases(changes: dict[str, Any], message: str) -> None:
-    table = {
-        "file": ["a.png", "b.png", "c.png", "d.png"],
-        "case_id": ["1", "1", "2", "2"],
-        "split": ["validation", "validation", "test", "test"],
-        "label": [0, 1, 0, 1],
-    }
-    require_gradable(pd.DataFrame(table), Path("idc.csv"))
-    with pytest.raises(EvaluationError) as problem:
-        require_gradable(pd.DataFrame(table | changes), Path("idc.csv"))
-    assert message in str(problem.value)
+def test_splits_need_both_classes(changes: dict[str, Any], message: str) -> None:
+    table = {"split": ["validation", "validation", "test", "test"], "label": [0, 1, 0, 1]}
+    require_both_classes(pd.DataFrame(table), Path("idc.csv"))
+    with pytest.raises(EvaluationError, match=message):
+        require_both_classes(pd.DataFrame(table | changes), Path("idc.csv"))
+
+
+def change_index(workspace: Workspace, rows: slice, column: str, value: object) -> None:
+    path = workspace.store("idc") / INDEX_FILE
+    index = pd.read_parquet(path)
+    index.loc[rows, column] = value
+    index.to_parquet(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda workspace: change_index(workspace, slice(3, 4), "case_id", None),
+            "2 patches have no case (first: 3.png",
+        ),
+        (
+            lambda workspace: change_index(workspace, slice(3, 4), "case_id", " "),
+            "2 patches have no case (first: 3.png",
+        ),
+        (lambda place: change_index(place, slice(0, 999), "label", 0), "split has only patches of label 0"),
+        (spoil_weights, "predictions are no numbers (first: "),
+        (damage_model, "model.keras can't be loaded ("),
+    ],
+)
+def test_the_command_says_one_line_and_leaves_what_lay_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, message: str
+) -> None:
+    workspace = make_workspace(tmp_path)
+    workspace.params.write_text(yaml.safe_dump(CONTENT))
+    earlier = workspace.evaluation("idc", "cancernet") / "metrics.json"
+    write_json(earlier, {"earlier": True})
+    spoil(workspace)
+    monkeypatch.chdir(workspace.root)
+    done = CliRunner().invoke(main, ["evaluate", "idc", "cancernet"])
+    (said,) = [line for line in done.stderr.splitlines() if line.strip() and "patch/s]" not in line]
+    assert done.exit_code == 2
+    assert said.startswith("histopipe: ") and message in said
+    assert read_json(earlier) == {"earlier": True}
+    assert list(earlier.parent.parent.iterdir()) == [earlier.parent], "nothing half-written beside it"
+    assert not (workspace.root / "mlflow.db").exists(), "no run was begun"
+    assert read_json(workspace.failure("evaluate@idc-cancernet"))["kind"] == "bad_input"
 
 
 @pytest.mark.parametrize(("dataset", "resized"), [("idc", False), ("malaria", True), ("breakhis", True)])

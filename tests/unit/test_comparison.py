@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from click.testing import CliRunner
 from PIL import Image
 from scipy.special import expit
 
+from histopipe.cli import main
 from histopipe.comparison import compare
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.metrics import METRICS
 from histopipe.files import file_digest, write_json
-from histopipe.params import Params, parse_params
+from histopipe.params import CompareParams, Params, parse_params
 from histopipe.paths import Workspace
 from histopipe.store import INDEX_FILE
 from histopipe.training.recipe import recipe_digest
@@ -117,6 +121,22 @@ def test_one_architecture_is_enough(workspace: Workspace) -> None:
     assert len(compare("idc", params("only"), workspace)["ranking"]) == 1
 
 
+@pytest.mark.parametrize("placed", [True, False])
+def test_on_request_a_row_takes_neighbours_into_account_or_says_why_not(workspace: Workspace, placed: bool) -> None:
+    asked = params("only").model_copy(update={"compare": CompareParams(neighbourhood=True)})
+    write_evaluation(workspace, "only", 0.8, asked)
+    if placed:
+        path = workspace.store("idc") / INDEX_FILE
+        grid = {"x": np.tile(np.arange(20) % 5 * 50, 12), "y": np.tile(np.arange(20) // 5 * 50, 12)}
+        pd.read_parquet(path).assign(**grid, width=50, height=50).to_parquet(path)
+    content = compare("idc", asked, workspace)
+    names = {row["architecture"] for row in content["ranking"]}
+    table = (workspace.report("idc") / "comparison.md").read_text()
+    assert names == ({"only", "only + neighbours"} if placed else {"only"})
+    assert ("Not ranked: only + neighbours: not made, the patches have no coordinates." in table) != placed
+    assert ("Neighbours: a logistic regression" in table) == placed
+
+
 def test_what_has_not_been_evaluated_is_listed_with_the_remedy(workspace: Workspace) -> None:
     two = params("first", "second")
     write_evaluation(workspace, "first", 0.8, two)
@@ -156,6 +176,55 @@ def test_an_evaluation_of_another_recipe_is_out_of_date(workspace: Workspace) ->
     write_evaluation(workspace, "first", 0.8, params("first", epochs=9))
     with pytest.raises(EvaluationError, match="first: out of date, the recipe changed since: run `dvc repro"):
         compare("idc", params("first"), workspace)
+
+
+def spoil_predictions(workspace: Workspace, name: str, spoil: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    path = workspace.evaluation("idc", name) / "predictions.parquet"
+    spoil(pd.read_parquet(path)).to_parquet(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda table: table.drop(columns="case_id"), "has no column case_id"),
+        (lambda table: table.assign(case_id=None), "holds 240 patches without a case"),
+        (lambda table: table.assign(probability=np.nan), "holds 240 probabilities that are none (first: 0.png)"),
+        (
+            lambda table: table.assign(probability=table["probability"].replace(table["probability"][7], 2.0)),
+            "holds 1 p",
+        ),
+    ],
+)
+def test_predictions_that_are_none_are_not_ranked_and_take_no_other_with_them(
+    workspace: Workspace, spoil: Callable[[pd.DataFrame], pd.DataFrame], said: str
+) -> None:
+    two = params("first", "second")
+    for name in ("first", "second"):
+        write_evaluation(workspace, name, 0.8, two)
+    spoil_predictions(workspace, "second", spoil)
+    content = compare("idc", two, workspace)
+    assert [row["architecture"] for row in content["ranking"]] == ["first"]
+    (left_out,) = content["unranked"]
+    assert left_out["state"] == "not readable"
+    assert f"evaluations/idc/second/predictions.parquet {said}" in left_out["reason"]
+
+
+def test_the_command_refuses_damaged_predictions_in_one_line(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_with = params("first")
+    write_evaluation(workspace, "first", 0.8, made_with)
+    compare("idc", made_with, workspace)
+    before = (workspace.report("idc") / "comparison.json").read_bytes()
+    (workspace.evaluation("idc", "first") / "predictions.parquet").write_bytes(b"PAR1 no more")
+    written = {"datasets": ["idc"], "architectures": ["first"], "idc": {}, "recipes": {"first": RECIPE}}
+    workspace.params.write_text(yaml.safe_dump(written))
+    monkeypatch.chdir(workspace.root)
+    done = CliRunner().invoke(main, ["compare", "idc"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("histopipe: no architecture is evaluated on idc: first: not readable")
+    assert done.stderr.count("\n") == 1
+    assert (workspace.report("idc") / "comparison.json").read_bytes() == before
 
 
 def test_without_any_evaluation_the_error_says_what_to_run(workspace: Workspace) -> None:

@@ -110,6 +110,34 @@ def test_with_one_patch_to_a_case_it_is_delongs_own() -> None:
     assert found.value == pytest.approx(roc_auc_score(first.labels, tied[0]) - roc_auc_score(first.labels, tied[1]))
 
 
+# The ovarian cancer data of DeLong et al. 1988, patients with all three tests, as SAS/STAT's manual prints them
+# ("Comparing Receiver Operating Characteristic Curves", PROC LOGISTIC): albumin, total protein, K-G score, outcome.
+OVARIAN = """
+3.0 5.8 10 0  3.2 6.3  5 1  3.9 6.8  3 1  2.8 4.8  6 0  3.2 5.8  3 1  0.9 4.0  5 0  2.5 5.7  8 0  1.6 5.6  5 1
+3.8 5.7  5 1  3.7 6.7  6 1  3.2 5.4  4 1  3.8 6.6  6 1  4.1 6.6  5 1  3.6 5.7  5 1  4.3 7.0  4 1  3.6 6.7  4 0
+2.3 4.4  6 1  4.2 7.6  4 0  4.0 6.6  6 0  3.5 5.8  6 1  3.8 6.8  7 1  3.0 4.7  8 0  4.5 7.4  5 1  3.7 7.4  5 1
+3.1 6.6  6 1  4.1 8.2  6 1  4.3 7.0  5 1  4.3 6.5  4 1  3.2 5.1  5 1  2.6 4.7  6 1  3.3 6.8  6 0  1.7 4.0  7 0
+3.7 6.1  5 1  3.3 6.3  7 1  4.2 7.7  6 1  3.5 6.2  5 1  2.9 5.7  9 0  2.1 4.8  7 1  2.8 6.2  8 0  4.0 7.0  7 1
+3.3 5.7  6 1  3.7 6.9  5 1  3.6 6.6  5 1
+"""
+
+
+def test_delongs_own_example_gives_the_published_areas_and_errors() -> None:
+    albumin, protein, score, outcome = np.array(OVARIAN.split(), float).reshape(43, 4).T
+    patients = range(43)
+    models = {
+        name: Predictions.of(outcome == 0, expit(values), outcome == 0, patients)
+        for name, values in {"albumin": -albumin, "protein": -protein, "score": score}.items()
+    }
+    areas = {name: measure(model)["roc_auc"] for name, model in models.items()}
+    assert areas == pytest.approx({"albumin": 0.7366, "protein": 0.6478, "score": 0.7258}, abs=5e-5)
+    for name, value, error in (("albumin", 0.7366 - 0.7258, 0.0953), ("protein", 0.6478 - 0.7258, 0.1046)):
+        found = clustered_delong(models[name], models["score"])
+        assert found is not None
+        assert found.value == pytest.approx(value, abs=1e-4)
+        assert found.error == pytest.approx(error, abs=5e-5)
+
+
 def test_it_agrees_with_resampling_cases() -> None:
     first, second = two_models(cases=150, patches=20, seed=5, gain=0.1)
     found = clustered_delong(first, second)

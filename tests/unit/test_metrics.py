@@ -127,9 +127,11 @@ def calibration_error_by_loop(labels: np.ndarray, scores: np.ndarray, weights: n
 def test_resamples_worked_off_in_pieces_give_the_same(drawn: Predictions, monkeypatch: pytest.MonkeyPatch) -> None:
     multiplicities = np.random.default_rng(1).integers(0, 3, (50, 9)).astype(float)
     whole = measure_resamples(drawn, multiplicities)
-    monkeypatch.setattr(metrics, "CHUNK_ELEMENTS", 1000)  # two resamples at a time
+    monkeypatch.setattr(metrics, "RESAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr(metrics, "STEPS_AT_ONCE", 3)
     pieces = measure_resamples(drawn, multiplicities)
-    assert all(np.array_equal(whole[name], pieces[name]) for name in METRICS)
+    for name in METRICS:
+        np.testing.assert_allclose(pieces[name], whole[name], rtol=1e-12, equal_nan=True)
 
 
 def test_what_a_resample_leaves_undefined_is_nan() -> None:

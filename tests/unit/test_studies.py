@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,12 @@ def slow_metric(name: str, rows: list[tuple[int, float, int]]) -> float:
     return sum((p - label) ** 2 for label, p, _ in rows) / len(rows)
 
 
+def slow_count(cases: list[int]) -> float:
+    """How many cases of equal size would tell as much as those that these patches come from."""
+    sizes = Counter(cases).values()
+    return sum(sizes) ** 2 / sum(size**2 for size in sizes)
+
+
 def slow_interval(folds: list[Predictions], name: str, resamples: int, seed: int) -> tuple[float, float, float]:
     """Mean over folds and its interval, patch by patch and draw by draw."""
     patches = [list(zip(f.labels.tolist(), f.probabilities.tolist(), f.decisions.tolist(), strict=True)) for f in folds]
@@ -250,8 +257,8 @@ def slow_interval(folds: list[Predictions], name: str, resamples: int, seed: int
             scores.append(slow_metric(name, drawn))
         mean = sum(scores) / len(scores)
         logits.append(np.log(mean / (1 - mean)))
-    informative = sum(len({c for c, row in zip(cases[place], patches[place], strict=True) if row[0] or name == "brier"})
-                      for place in range(len(folds)))  # fmt: skip
+    informative = sum(map(slow_count, [[c for c, row in zip(*fold, strict=True) if row[0] or name == "brier"]
+                                       for fold in zip(cases, patches, strict=True)]))  # fmt: skip
     reach = stats.t.ppf(0.975, informative - len(folds)) * np.std(logits, ddof=1)
     centre = np.log(value / (1 - value))
     low, high = (1 / (1 + np.exp(-(centre + sign * reach))) for sign in (-1, 1))
@@ -344,6 +351,7 @@ def write_variants(workspace: Workspace, params: Params, study: str, architectur
         probability = 1 / (1 + np.exp(-skill * np.log(fold.probabilities / (1 - fold.probabilities)) - place))
         table = pd.DataFrame({"case_id": [cases[case] for case in fold.cases], "split": "test", "label": fold.labels})
         table["probability"], table["decision"] = probability, (probability > 0.5).astype(int)
+        table["file"] = [f"{row}.png" for row in table.index]
         folder = VariantWorkspace(workspace.root, study, architecture, number).folder("idc")
         folder.mkdir(parents=True)
         table.to_parquet(folder / "predictions.parquet")

@@ -1,0 +1,228 @@
+"""How often the intervals hold the truth, on simulated cases whose truth is known.
+
+A case has a number of patches, a share of positive ones, and a level: how dark its stain or how hard its tissue is
+moves all its log odds alike. The parameters of `IDC` are fitted to the real sample of 9,387 patches of 230 cases
+(sizes, shares) and to a network's log odds on cases it wasn't trained on (gap and spreads), see docs/evaluation.md.
+The truth is measured on `TRUTH_CASES` cases, at the calibration and threshold that `VALIDATION_CASES` others choose.
+
+    python -m benchmarks.coverage                # 2,000 data sets each at 25, 49 and 200 cases
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import click
+import numpy as np
+from scipy import special, stats
+
+from benchmarks.measuring import report
+from histopipe.evaluation.calibration import Calibration, fit_calibration
+from histopipe.evaluation.intervals import FOLDED, draw_fewer, informative_cases, measured
+from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.thresholds import choose_threshold
+from histopipe.params import ThresholdRule
+
+TRUTH_CASES = 50_000
+VALIDATION_CASES = 42  # 15 % of Kaggle's 279
+NOMINAL = 0.95
+Ends = tuple[float, float]  # low, high
+AS_IT_IS = Calibration(1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Population:
+    """What cases are drawn from.
+
+    Attributes:
+        patches: mean number of patches of a case.
+        size_shape: of the gamma distribution of that number.
+        positives: the two parameters of the beta distribution of a case's share of positive patches.
+        correlation: of a case's number of patches and its share of positives, on the normal scale (a Gaussian copula).
+        gap: mean log odds of positive patches less those of negative ones, in spreads of patches of one class and case.
+        level_spread: standard deviation of the cases' levels, in the same unit.
+        gap_spread: standard deviation of the cases' gaps.
+    """
+
+    patches: float
+    size_shape: float
+    positives: tuple[float, float]
+    correlation: float
+    gap: float
+    level_spread: float
+    gap_spread: float
+
+
+IDC = Population(40.8, 1.86, (1.31, 3.14), -0.3, gap=2.2, level_spread=0.35, gap_spread=0.7)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Patches drawn, with a network's log odds before calibration; `cases` numbers their cases from 0."""
+
+    labels: Codes
+    logits: Numbers
+    cases: Codes
+    case_count: int
+
+    def graded(self, threshold: float, calibration: Calibration = AS_IT_IS) -> Predictions:
+        """The patches as they would be graded."""
+        probabilities = calibration.apply(self.logits)
+        decisions = (probabilities >= threshold).astype(np.int64)
+        return Predictions(self.labels, probabilities, decisions, self.cases, self.case_count)
+
+
+def draw(population: Population, cases: int, random: np.random.Generator) -> Sample:
+    """Draw so many cases."""
+    correlation = population.correlation
+    size, share = special.ndtr(
+        random.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], cases, method="cholesky").T
+    )
+    scale = population.patches / population.size_shape
+    patches = np.maximum(1, np.rint(stats.gamma.ppf(size, population.size_shape, scale=scale))).astype(np.int64)
+    case = np.repeat(np.arange(cases), patches)
+    labels = (random.random(len(case)) < special.betaincinv(*population.positives, share)[case]).astype(np.int64)
+    level = population.level_spread * random.normal(size=cases)
+    gap = population.gap + population.gap_spread * random.normal(size=cases)
+    logits = level[case] + gap[case] * (labels - 0.5) + random.normal(size=len(case))
+    return Sample(labels, logits, case, cases)
+
+
+def operating_point(population: Population, random: np.random.Generator) -> tuple[float, Calibration]:
+    """Threshold and calibration as `VALIDATION_CASES` cases choose them."""
+    sample = draw(population, VALIDATION_CASES, random)
+    calibration = fit_calibration(sample.logits, sample.labels)
+    rule = ThresholdRule(name="youden")
+    return choose_threshold(rule, sample.labels, calibration.apply(sample.logits)), calibration
+
+
+class Found(NamedTuple):
+    """What an interval is made from.
+
+    Attributes:
+        name: of the metric.
+        value: on all patches.
+        resampled: on each resample.
+        left_out: with each case left out in turn.
+        cases: on how many the metric rests.
+        patches: how many there are.
+    """
+
+    name: str
+    value: float
+    resampled: Numbers
+    left_out: Numbers
+    cases: float
+    patches: int
+
+
+def ours(found: Found) -> Ends:
+    """The product's interval."""
+    answer = measured(found.value, found.resampled, found.cases, found.patches, found.name in FOLDED)
+    return answer["low"] or 0.0, answer["high"] or 0.0
+
+
+def percentiles(found: Found) -> Ends:
+    """The plain bootstrap's: the middle 95 % of the resamples."""
+    low, high = np.nanquantile(found.resampled, [(1 - NOMINAL) / 2, (1 + NOMINAL) / 2])
+    return float(low), float(high)
+
+
+def symmetric(found: Found) -> Ends:
+    """Standard deviation of the resamples times the normal law's quantile, not on the logit scale."""
+    reach = float(stats.norm.ppf((1 + NOMINAL) / 2) * np.nanstd(found.resampled, ddof=1))
+    return found.value - reach, found.value + reach
+
+
+def jackknife(found: Found) -> Ends:
+    """Error from leaving out each case, on the logit scale (MacKinnon, Nielsen & Webb 2023), times a t quantile."""
+    logits = special.logit(found.left_out)
+    error = np.sqrt((len(logits) - 1) / len(logits) * ((logits - logits.mean()) ** 2).sum())
+    reach = stats.t.ppf((1 + NOMINAL) / 2, len(logits) - 1) * error
+    centre = special.logit(found.value)
+    return float(special.expit(centre - reach)), float(special.expit(centre + reach))
+
+
+METHODS: dict[str, Callable[[Found], Ends]] = {
+    "ours": ours,
+    "percentiles": percentiles,
+    "symmetric": symmetric,
+    "jackknife": jackknife,
+}
+
+
+def held(predictions: Predictions, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
+    """Whether each method's interval holds the truth, (methods, metrics): 1 or 0, NaN where there is no value."""
+    count = predictions.case_count
+    once = measure(predictions)
+    spread = measure_resamples(predictions, draw_fewer(count, resamples, seed))
+    left_out = measure_resamples(predictions, 1 - np.eye(count))
+    cases = informative_cases(predictions)
+    answers = np.full((len(METHODS), len(METRICS)), np.nan)
+    for column, name in enumerate(METRICS):
+        found = Found(name, once[name], spread[name], left_out[name], cases[name], len(predictions.labels))
+        if not np.isnan(found.value):
+            ends = [method(found) for method in METHODS.values()]
+            answers[:, column] = [low <= truth[name] <= high for low, high in ends]
+    return answers
+
+
+def coverage(
+    population: Population, cases: int, data_sets: int, resamples: int, seed: int, truth_cases: int = TRUTH_CASES
+) -> Numbers:
+    """Share of data sets whose intervals hold the truth, (methods, metrics).
+
+    Args:
+        population: what cases are drawn from.
+        cases: of each data set.
+        data_sets: how many are simulated.
+        resamples: behind each interval.
+        seed: the same seed gives the same data sets.
+        truth_cases: on how many the truth is measured.
+    """
+    threshold, calibration = operating_point(population, np.random.default_rng([seed, 1]))
+    truth = measure(draw(population, truth_cases, np.random.default_rng([seed, 2])).graded(threshold, calibration))
+    found = []
+    for number in range(data_sets):
+        sample = draw(population, cases, np.random.default_rng([seed, 3, cases, number]))
+        found.append(held(sample.graded(threshold, calibration), truth, resamples, number))
+        if number % 200 == 199:
+            print(f"{cases} cases: {number + 1} data sets", file=sys.stderr, flush=True)
+    shares: Numbers = np.nanmean(found, axis=0)
+    return shares
+
+
+@click.command()
+@click.option("--cases", multiple=True, type=int, default=(25, 49, 200), show_default=True)
+@click.option("--data-sets", default=2000, show_default=True)
+@click.option("--resamples", default=1000, show_default=True)
+@click.option("--seed", default=42, show_default=True)
+def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int) -> None:
+    """Measure the coverage; the last line is JSON and holds `ratio`: misses of percentiles over ours, all together."""
+    began = time.perf_counter()
+    found = {count: coverage(IDC, count, data_sets, resamples, seed) for count in cases}
+    shares = {
+        str(count): {
+            method: dict(zip(METRICS, np.round(row, 4).tolist(), strict=True))
+            for method, row in zip(METHODS, rows, strict=True)
+        }
+        for count, rows in found.items()
+    }
+    misses = {method: np.mean([1 - rows[place] for rows in found.values()]) for place, method in enumerate(METHODS)}
+    report(
+        "coverage",
+        ratio=round(float(misses["percentiles"] / max(misses["ours"], 1 / data_sets)), 2),
+        data_sets=data_sets,
+        resamples=resamples,
+        error=round(float(np.sqrt(NOMINAL * (1 - NOMINAL) / data_sets)), 4),
+        coverage=shares,
+        seconds=round(time.perf_counter() - began),
+    )
+
+
+if __name__ == "__main__":
+    main()

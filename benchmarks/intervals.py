@@ -1,0 +1,77 @@
+"""What intervals cost: 2,000 resamples of cases for every metric, at the size of Kaggle's archive.
+
+The other way, resample by resample through scikit-learn's functions with sample weights, is timed on a few resamples in
+the same run and reckoned up; the ratio is its seconds over ours. One process, one core. Cases are drawn as in
+`benchmarks.coverage`, with as many patches as the archive has.
+
+    python -m benchmarks.intervals
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import click
+import numpy as np
+
+from benchmarks.coverage import IDC, draw
+from benchmarks.measuring import report
+from histopipe.evaluation.intervals import draw_cases, grade
+from histopipe.evaluation.metrics import Numbers, Predictions
+
+PUBLISHED_CASES, PUBLISHED_PATCHES = 279, 277_524
+SEED = 42
+
+
+def full_size() -> Predictions:
+    """Predictions of as many cases and about as many patches as the whole archive has."""
+    population = replace(IDC, patches=PUBLISHED_PATCHES / PUBLISHED_CASES)
+    return draw(population, PUBLISHED_CASES, np.random.default_rng(SEED)).graded(0.5)
+
+
+def by_scikit_learn(predictions: Predictions, weights: Numbers) -> None:
+    """The metrics that scikit-learn has, one resample after the other; `weights` is (resamples, patches)."""
+    from sklearn import metrics
+
+    ranked = (metrics.roc_auc_score, metrics.average_precision_score, metrics.brier_score_loss)
+    called = (metrics.balanced_accuracy_score, metrics.f1_score, metrics.accuracy_score, metrics.precision_score)
+    for drawn in weights:
+        for score in ranked:
+            score(predictions.labels, predictions.probabilities, sample_weight=drawn)
+        for score in called:
+            score(predictions.labels, predictions.decisions, sample_weight=drawn)
+        for label in (0, 1):
+            metrics.recall_score(predictions.labels, predictions.decisions, sample_weight=drawn, pos_label=label)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@click.command()
+@click.option("--resamples", default=2000, show_default=True)
+@click.option("--sampled", default=3, show_default=True, help="Resamples that scikit-learn is timed on.")
+def main(resamples: int, sampled: int) -> None:
+    """Time both ways; the last line is JSON and holds `ratio`."""
+    predictions = full_size()
+    ours = seconds(lambda: grade(predictions, resamples, SEED))
+    weights = draw_cases(predictions.case_count, sampled, SEED)[:, predictions.cases]
+    theirs = seconds(lambda: by_scikit_learn(predictions, weights)) / sampled * resamples
+    report(
+        "intervals",
+        ratio=round(theirs / ours, 1),
+        patches=len(predictions.labels),
+        cases=predictions.case_count,
+        resamples=resamples,
+        seconds=round(ours, 1),
+        reckoned_seconds_by_scikit_learn=round(theirs, 1),
+    )
+
+
+if __name__ == "__main__":
+    main()
