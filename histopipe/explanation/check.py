@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from histopipe.evaluation.differences import difference
-from histopipe.evaluation.intervals import Measured, draw_cases, measured
+from histopipe.evaluation.intervals import Measured, draw_fewer, measured
 from histopipe.evaluation.metrics import Codes, Numbers
 from histopipe.explanation.removal import Predictor, area, moved, ranks, removal_curves, shares
 from histopipe.store import Patches, Rows
@@ -91,7 +91,7 @@ class _Means:
     def __init__(self, case_ids: pd.Series, resamples: int, seed: int) -> None:
         self._case, names = pd.factorize(case_ids, sort=True)
         self.cases = len(names)
-        drawn = draw_cases(self.cases, resamples, seed)
+        drawn = draw_fewer(self.cases, resamples, seed)
         weights = drawn[:, self._case]
         self._weights = weights / weights.sum(axis=1, keepdims=True)
 
