@@ -29,7 +29,7 @@ def choose_gallery(
     Returns:
         The rows chosen with a further column `group`, group by group, negative patches first, the most extreme first.
     """
-    distance = log_odds(table["probability"].to_numpy()) - log_odds(np.float64(threshold))
+    distance = log_odds(table["probability"].to_numpy(dtype=np.float64)) - log_odds(np.array([threshold]))
     graded = table.assign(certainty=np.abs(distance), right=table["label"] == table["decision"])
     confident = [
         _row(graded[(graded["right"] == right) & (graded["label"] == label)], group, False, per_row, per_case)

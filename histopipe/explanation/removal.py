@@ -55,8 +55,9 @@ def moved(maps: Maps, generator: np.random.Generator) -> Maps:
 def _round(length: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Coordinates once round an axis, from a random one in a random direction, (count, length)."""
     first = generator.integers(0, length, (count, 1))
-    direction = generator.choice([-1, 1], (count, 1))
-    return (first + direction * np.arange(length)) % length
+    forwards = generator.integers(0, 2, (count, 1)) == 1
+    steps = np.arange(length)
+    return (first + np.where(forwards, steps, -steps)) % length
 
 
 def blank(patches: Patches) -> Patches:
