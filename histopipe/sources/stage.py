@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from histopipe.addresses import is_url
 from histopipe.errors import HistopipeError, SourceError, UnreachableError
 from histopipe.files import as_size, replaced_folder, require_disk
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.sources.manifest import copy_manifest, describe_manifest
 from histopipe.sources.record import Source, SourceRecord
-from histopipe.sources.wanted import Wanted, is_url
+from histopipe.sources.wanted import Wanted
 
 _log = logging.getLogger(__name__)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from histopipe.addresses import public_source
 from histopipe.datasets import Dataset, get_dataset, list_datasets
-from histopipe.errors import SourceError
 from histopipe.params import DatasetParams, Params
 from histopipe.paths import Workspace
 
 MANIFEST_NAME = "manifest.csv"  # beside the archive under `data/raw/`
-_SECRET = re.compile(r"token|secret|passw|signature|credential|^sig$|^key$|apikey|api_key|access_?key", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Wanted:
     @property
     def shown(self) -> str:
         """The value of `source` as messages and records may hold it."""
-        return public_url(self.source) if is_url(self.source) else self.source
+        return public_source(self.source)
 
     @property
     def layout(self) -> Dataset | None:
@@ -62,32 +60,6 @@ class Wanted:
             return self.workspace.home / Path(text).expanduser()
         except RuntimeError:  # `~name` of a user who doesn't exist
             return self.workspace.home / text
-
-
-def is_url(source: str) -> bool:
-    """Whether a source is an http or https address."""
-    return source.lower().startswith(("http://", "https://"))
-
-
-def public_url(url: str) -> str:
-    """A URL without user name, password, fragment and the values of query keys that sound secret.
-
-    Raises:
-        SourceError: it can't be read as a URL.
-    """
-    try:
-        parts = urlsplit(url)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError:
-        raise SourceError("a source that starts like a URL can't be read as one: check its host and port") from None
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, _public_query(parts.query, query), ""))
-
-
-def _public_query(written: str, pairs: list[tuple[str, str]]) -> str:
-    if not any(_SECRET.search(key) for key, _ in pairs):
-        return written
-    return urlencode([(key, "..." if _SECRET.search(key) else value) for key, value in pairs], quote_via=quote)
 
 
 def archive_name(name: str, dataset: str) -> str:

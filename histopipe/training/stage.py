@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from histopipe import tracking
+from histopipe.addresses import public_source
 from histopipe.architectures import require_architecture
 from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags, output_hash, versions
@@ -108,7 +109,7 @@ def seed_everything(params: Params) -> None:
 
 
 def _tags(training: Training, params: Params) -> dict[str, str]:
-    tags = {"split_scheme": params.split.scheme, "source": params.dataset(training.dataset).source}
+    tags = {"split_scheme": params.split.scheme, "source": public_source(params.dataset(training.dataset).source)}
     flags = {"quick": training.capped, "leaky": training.leaky}
     if training.weights:
         tags |= {f"weights_{key}": value for key, value in training.weights.summary.items()}

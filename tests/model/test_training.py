@@ -199,11 +199,13 @@ def test_a_change_of_recipe_starts_afresh(ready: Workspace, small: dict[str, Any
 def test_the_run_says_what_it_was_made_from(ready: Workspace, content: dict[str, Any]) -> None:
     content["quick"] = {"max_epochs": 1, "max_patches": 60}
     content["recipes"]["cancernet"]["model"]["image_size"] = 16
+    content["idc"]["source"] = "https://me:word@example.org/idc.zip?token=word"
     record = train("idc", "cancernet", parse_params(content), ready)
     assert record == read_json(ready.model("idc", "cancernet") / "run.json")
     run = tracking._client().get_run(record["run_id"])
     assert run.info.run_name == "cancernet"
     assert run.data.tags["quick"] == "true"
+    assert run.data.tags["source"] == "https://example.org/idc.zip?token=..."
     assert "leaky" not in run.data.tags
     assert run.data.params["optimizer.learning_rate"] == "0.01"
     assert run.data.params["train_patches"] == "60"

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
+from histopipe.addresses import public_url
 from histopipe.datasets import get_dataset
 from histopipe.errors import HistopipeError, SourceError
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
 from histopipe.sources import archive_in, fetch, locate
-from histopipe.sources.wanted import archive_name, public_url
+from histopipe.sources.wanted import archive_name
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY.parent / "shared" / "data" / "idc-sample.zip"
