@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from histopipe.errors import EvaluationError
 from histopipe.evaluation.calibration import Calibration
 from histopipe.evaluation.figures import save_figure
 from histopipe.evaluation.grading import calibration_of
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 CHECKED = 40  # test patches whose maps are checked; each is predicted 14 times
 METHOD = "HiResCAM"
+UNEXPLAINED = "not explained"
+
+LOG = logging.getLogger(__name__)
 
 
 def explain_evaluation(
@@ -49,24 +54,34 @@ def explain_evaluation(
         folder: of the evaluation.
 
     Returns:
-        The content of `explanation.json`: that of `check_maps` and how the maps were made.
-
-    Raises:
-        EvaluationError: the network can't be explained.
+        The content of `explanation.json`: that of `check_maps` and how the maps were made. Of a network without a layer
+        that keeps places apart, only a verdict and the reason: no pictures are drawn, and the evaluation goes on.
     """
     from histopipe.explanation.figures import draw_curves
     from histopipe.explanation.maps import Explainer
 
     test = table[table["split"] == "test"].reset_index(drop=True)
-    explainer = Explainer.of(network)
+    chosen = choose_gallery(test, point["threshold"])
+    chosen[COLUMNS].to_csv(folder / "gallery.csv", index=False)
+    try:
+        explainer = Explainer.of(network)
+    except EvaluationError as problem:
+        return _unexplained(f"{point['data_set']} {architecture}", problem, folder)
     check = _check(network, explainer, test, store, calibration_of(point), params)
     how = {"method": METHOD, "layer": explainer.cut.layer, "places": list(explainer.cut.shape[:2])}
     write_json(folder / "explanation.json", how | check)
     name = f"{architecture} on {point['data_set']}"
     title = f"What maps of {name} are worth: {check['verdict']}\n{_sample(check)}; 95 % intervals by case"
     save_figure(draw_curves(check, title), folder / "figures" / "explanation.png")
-    _show_gallery(explainer, test, store, point, f"{name}: test patches and what speaks for each class", folder)
+    _show_gallery(explainer, chosen, store, point, f"{name}: test patches and what speaks for each class", folder)
     return how | check
+
+
+def _unexplained(title: str, problem: EvaluationError, folder: Path) -> dict[str, Any]:
+    LOG.warning("%s: %s", title, problem)
+    content = {"method": METHOD, "verdict": UNEXPLAINED, "reason": str(problem)}
+    write_json(folder / "explanation.json", content)
+    return content
 
 
 def _check(
@@ -105,12 +120,10 @@ def predictor(network: keras.Model, calibration: Calibration) -> Predictor:
 
 
 def _show_gallery(
-    explainer: Explainer, test: pd.DataFrame, store: PatchStore, point: dict[str, Any], title: str, folder: Path
+    explainer: Explainer, chosen: pd.DataFrame, store: PatchStore, point: dict[str, Any], title: str, folder: Path
 ) -> None:
     from histopipe.explanation.figures import draw_gallery
 
-    chosen = choose_gallery(test, point["threshold"])
-    chosen[COLUMNS].to_csv(folder / "gallery.csv", index=False)
     known = [name for name in ("x", "y") if name in store.index]
     patches = store.gather(chosen["row"].to_numpy())
     placed = chosen.join(store.index[known], on="row")

@@ -26,6 +26,7 @@ from histopipe.architectures.blocks import patch_input, probability, rescale
 from histopipe.cli import main
 from histopipe.errors import PromotionError, TrackingAwayError
 from histopipe.evaluation.stage import evaluate
+from histopipe.explanation.stage import UNEXPLAINED
 from histopipe.files import file_digest, read_json, write_json
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
@@ -138,6 +139,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         for name in CHANNELS:
             evaluate("idc", name, asked(name), workspace)
+    explanation = read_json(workspace.evaluation("idc", name) / "explanation.json")
+    assert explanation["verdict"] == UNEXPLAINED  # these networks see means of colours only; it stopped nothing
     return workspace
 
 
