@@ -29,8 +29,8 @@ def choose_gallery(
     Returns:
         The rows chosen with a further column `group`, group by group, negative patches first, the most extreme first.
     """
-    distance = log_odds(table["probability"].to_numpy()) - log_odds(np.float64(threshold))
-    graded = table.assign(certainty=np.abs(distance), right=table["label"] == table["decision"])
+    odds = log_odds(np.append(table["probability"].to_numpy(np.float64), threshold))
+    graded = table.assign(certainty=np.abs(odds[:-1] - odds[-1]), right=table["label"] == table["decision"])
     confident = [
         _row(graded[(graded["right"] == right) & (graded["label"] == label)], group, False, per_row, per_case)
         for group, right in ((RIGHT, True), (WRONG, False))

@@ -55,7 +55,7 @@ def moved(maps: Maps, generator: np.random.Generator) -> Maps:
 def _round(length: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Coordinates once round an axis, from a random one in a random direction, (count, length)."""
     first = generator.integers(0, length, (count, 1))
-    direction = generator.choice([-1, 1], (count, 1))
+    direction = 2 * generator.integers(0, 2, (count, 1)) - 1
     return (first + direction * np.arange(length)) % length
 
 
