@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, with_interval
-from histopipe.explanation.gallery import GROUPS, PER_ROW
+from histopipe.explanation.gallery import GROUPS, PER_ROW, WRONG
 from histopipe.store import Patches
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def draw_gallery(chosen: pd.DataFrame, patches: Patches, maps: Maps, point: dict
             axes.set_xlabel(_caption(chosen.iloc[place], classes, point["threshold"]), fontsize=8)
         for axes in row:
             axes.set(xticks=[], yticks=[], frame_on=False)
-        row[0].set_title(f"{group}: {classes[label]}{'' if len(places) else ', none'}", fontsize=10, loc="left")
+        row[0].set_title(_row_title(group, label, classes, len(places)), fontsize=10, loc="left")
     _key(figure, classes)
     figure.suptitle(title, fontsize=11, x=0.02, y=0.985, ha="left")
     return figure
@@ -69,6 +69,11 @@ def overlay(patch: NDArray[np.uint8], evidence: NDArray[np.float32]) -> Image:
     share = STRONGEST * np.abs(strength)[..., np.newaxis]
     coloured: Image = (1 - share) * grey + share * colormaps[EVIDENCE]((strength + 1) / 2)[..., :3]
     return coloured
+
+
+def _row_title(group: str, label: int, classes: tuple[str, str], count: int) -> str:
+    called = f" called {classes[1 - label]}" if group == WRONG else ""
+    return f"{group}: {classes[label]}{called}{'' if count else ', none'}"
 
 
 def _caption(patch: pd.Series, classes: tuple[str, str], threshold: float) -> str:

@@ -200,7 +200,7 @@ def test_the_gallery_can_be_drawn_of_nothing_and_without_places() -> None:
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [title.removesuffix(", none") for title in titles if title.endswith(", none")] == [
         f"{RIGHT}: IDC",
-        f"{WRONG}: benign",
+        f"{WRONG}: benign called IDC",
         f"{UNCERTAIN}: benign",
         f"{UNCERTAIN}: IDC",
     ]
