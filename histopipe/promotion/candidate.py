@@ -75,7 +75,7 @@ def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candid
     """The best single architecture by validation among the evaluations that are up to date.
 
     Raises:
-        PromotionError: there is none, its training was repeated since, or its probabilities aren't numbers.
+        PromotionError: there is none, or its training was repeated since.
     """
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:
@@ -86,7 +86,6 @@ def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candid
     _require_same_training(best.row, record, stage_name("evaluate", dataset, name))
     point = read_json(workspace.evaluation(dataset, name) / "operating_point.json")
     test = _test_patches(best.predictions, workspace.store(dataset))
-    _require_probabilities(test, workspace.evaluation(dataset, name) / "predictions.parquet")
     return Candidate(dataset, name, best.row, record, point, test)
 
 
@@ -107,14 +106,3 @@ def _test_patches(predictions: pd.DataFrame, store: Path) -> pd.DataFrame:
     index = read_index(store)[["file", "digest"]].assign(row=lambda table: np.arange(len(table)))
     columns = ["file", "case_id", "label", "probability", "decision"]
     return predictions.loc[predictions["split"] == "test", columns].merge(index, on="file", validate="one_to_one")
-
-
-def _require_probabilities(table: pd.DataFrame, path: Path) -> None:
-    """NaN isn't between 0 and 1 either."""
-    odd = ~table["probability"].between(0, 1)
-    if odd.any():
-        stage = stage_name("evaluate", path.parent.parent.name, path.parent.name)
-        raise PromotionError(
-            f"{path} holds {int(odd.sum()):,} values that are no probabilities (first: {table['file'][odd].iloc[0]}): "
-            f"run `dvc repro --force --single-item {stage}`"
-        )
