@@ -1,8 +1,8 @@
 """What intervals cost: 2,000 resamples of cases for every metric, at the size of Kaggle's archive.
 
 The other way, resample by resample through scikit-learn's functions with sample weights, is timed on a few resamples in
-the same run and reckoned up; the ratio is its seconds over ours. One process, one core. Cases are drawn as in
-`benchmarks.coverage`, with as many patches as the archive has.
+the same run and reckoned up; the ratio is its seconds over ours. Seconds of processor time, all threads together. Cases
+are drawn as in `benchmarks.coverage`, with as many patches as the archive has.
 
     python -m benchmarks.intervals
 """
@@ -47,10 +47,10 @@ def by_scikit_learn(predictions: Predictions, weights: Numbers) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
-    began = time.perf_counter()
+    """What it takes of processors, whatever else runs on them."""
+    began = time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 @click.command()
