@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from histopipe.errors import TrackingError
+from histopipe.addresses import public_url
+from histopipe.errors import TrackingAwayError, TrackingError
 from histopipe.lineage import lineage_tags
 from histopipe.paths import Workspace
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 VARIANT_TAGS = ("study", "variant")  # runs of the main pipeline have neither
 SYSTEM_METRICS_SECONDS = 2  # MLflow's own 10 s would miss a short training altogether
+PAUSES = (0, 1, 4)  # seconds before each question whether the server is there: it may just be starting anew
 
 
 def experiment_name(dataset: str) -> str:
@@ -35,10 +39,43 @@ def _embedded(workspace: Workspace) -> str:
     return f"sqlite:///{workspace.home / 'mlflow.db'}"
 
 
+def require_server(uri: str) -> None:
+    """See that a tracking server answers, whatever it answers: MLflow's client would try for minutes before it failed.
+
+    Args:
+        uri: of the tracking store; only one at http or https is asked.
+
+    Raises:
+        TrackingAwayError: nobody answers.
+    """
+    import requests
+
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return
+    for pause in PAUSES:
+        time.sleep(pause)
+        try:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+        except requests.exceptions.SSLError:  # somebody is there; whether to trust them is set for MLflow's client
+            return
+        except (requests.ConnectionError, requests.Timeout):
+            continue
+        return
+    raise TrackingAwayError(
+        f"no MLflow server answers at {public_url(uri)}: start it or set MLFLOW_TRACKING_URI right, then run again"
+    )
+
+
 def prepare(workspace: Workspace, dataset: str) -> str:
-    """Point MLflow at the tracking store and see that the experiment exists; returns the experiment's id."""
+    """Point MLflow at the tracking store and see that the experiment exists; returns the experiment's id.
+
+    Raises:
+        TrackingAwayError: no server answers at its address.
+        TrackingError: the experiment was deleted.
+    """
     import mlflow
 
+    require_server(tracking_uri(workspace))
     mlflow.set_tracking_uri(tracking_uri(workspace))
     lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -57,9 +94,14 @@ def prepare(workspace: Workspace, dataset: str) -> str:
 
 
 def registry(workspace: Workspace) -> MlflowClient:
-    """A client of the tracking store, which holds the registered models too."""
+    """A client of the tracking store, which holds the registered models too.
+
+    Raises:
+        TrackingAwayError: no server answers at its address.
+    """
     import mlflow
 
+    require_server(tracking_uri(workspace))
     mlflow.set_tracking_uri(tracking_uri(workspace))
     lock = Workspace(workspace.home).lock("mlflow")
     lock.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,10 +62,24 @@ def params(content: dict[str, Any]) -> Any:
     return parse_params(content)
 
 
+@pytest.fixture(scope="session")
+def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database as MLflow makes it at its first use, which takes it seconds."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{path}")
+    mlflow.search_experiments()
+    mlflow.set_tracking_uri(before)
+    return path
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Any:
+def workspace(tmp_path: Path, tracking_database: Path) -> Any:
     from histopipe.paths import Workspace
 
+    shutil.copy(tracking_database, tmp_path / "mlflow.db")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     return Workspace(tmp_path)
 

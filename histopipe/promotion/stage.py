@@ -34,10 +34,12 @@ from histopipe.promotion.served import served_run
 from histopipe.store import INDEX_FILE
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 PROMOTED, REFUSED, TAKEN_BACK = "promoted", "refused", "rolled back"
+REPORT_FILES = ("index.html", "comparison.png")  # of the compare stage
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,17 @@ def _register(
     card = model_card(read_facts(candidate, run, workspace))
     keep(candidate, registry.client, run_id)
     registry.client.log_text(run_id, card, CARD_FILE)
+    _log_report(candidate, registry.client, run_id, workspace)
     tags = _tags(candidate, run, workspace) | _verdict_tags(gates)
     return registry.register(run.data.tags[SERVED_MODEL_TAG], run_id, tags, description(card))
+
+
+def _log_report(candidate: Candidate, client: MlflowClient, run_id: str, workspace: Workspace) -> None:
+    """What the candidate was compared with, to be looked at beside it: the page and the picture of the ranking."""
+    for name in REPORT_FILES:
+        path = workspace.report(candidate.dataset) / name
+        if path.exists():
+            client.log_artifact(run_id, str(path), "report")
 
 
 def _tags(candidate: Candidate, run: Run, workspace: Workspace) -> dict[str, str]:

@@ -91,7 +91,9 @@ def test_the_flow_trains_once_and_shows_what_came_out(checkout: Make, server: st
     assert len(shown) == len(slides) > 0
     assert all(artifact["data"].startswith("data:image/jpeg;base64,") for artifact in shown)
 
-    second = run_flow(project, server)
+    assert flow_run_in_mlflow(project) in [run["id"] for run in ask(server, "flow_runs")]
+
+    second = project.run(sys.executable, "-m", "flows.pipeline")  # on the embedded defaults, without a server
     assert "epoch 1/2" not in second.stderr + second.stdout
     assert json.loads((project.root / "models/idc/cancernet/run.json").read_text()) == record
     assert "didn't change" in project.dvc("repro").stdout
@@ -108,15 +110,12 @@ def check_tables(project: Checkout, found: dict[str, dict[str, Any]]) -> None:
     assert [row["accuracy"] for row in cases] == pytest.approx(written["accuracy"].head(10).tolist(), abs=1e-4)
 
 
-def test_the_run_in_mlflow_names_the_flow_run(checkout: Make) -> None:
-    """On the embedded defaults: no server is running."""
+def flow_run_in_mlflow(project: Checkout) -> str:
     import mlflow
 
-    project = checkout()
-    project.run(sys.executable, "-m", "flows.pipeline")
     mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
     (run,) = mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list")
-    assert len(run.data.tags["prefect_flow_run"]) == 36
+    return str(run.data.tags["prefect_flow_run"])
 
 
 class Rivals:

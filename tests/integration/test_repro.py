@@ -29,6 +29,7 @@ def finished_runs(checkout: Checkout) -> list[Any]:
 
 def test_from_nothing_to_a_compared_and_logged_model(checkout: Make) -> None:
     project = checkout(promotion=LENIENT)
+    other = checkout(promotion=LENIENT)
     first = project.dvc("repro")
     ran = stages_run(first.stdout)
     assert ran.index("weights@cancernet") < ran.index("train@idc-cancernet")
@@ -40,6 +41,7 @@ def test_from_nothing_to_a_compared_and_logged_model(checkout: Make) -> None:
     check_run(project)
     check_champion(project)
     check_dvc_views(project)
+    check_second_clone(project, other)
     again = project.dvc("repro")
     assert stages_run(again.stdout) == []
     located = project.dvc("repro", "--force", "--single-item", "locate")
@@ -84,10 +86,13 @@ def check_run(project: Checkout) -> None:
 
 def check_champion(project: Checkout) -> None:
     (run,) = finished_runs(project)
-    champion = mlflow.MlflowClient().get_model_version_by_alias("histopipe-idc", "champion")
+    client = mlflow.MlflowClient()
+    champion = client.get_model_version_by_alias("histopipe-idc", "champion")
     assert (champion.version, champion.run_id) == (1, run.info.run_id)
     assert "Research use only" in champion.description
     assert run.data.tags["dvc_store"] in champion.description
+    report = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "report")}
+    assert report == {"report/index.html", "report/comparison.png"}
 
 
 def check_dvc_views(project: Checkout) -> None:
@@ -115,13 +120,11 @@ def check_staleness(project: Checkout) -> None:
     assert "train@idc-cancernet" in project.dvc("status").stdout
 
 
-def test_a_second_clone_gets_results_from_the_cache(checkout: Make) -> None:
+def check_second_clone(project: Checkout, other: Checkout) -> None:
     """What one checkout pushed, another one takes without training."""
-    project, other = checkout(), checkout()
     remote = str(project.root.parent / "remote")
     for each in (project, other):
         each.dvc("remote", "add", "--local", "--default", "store", remote)
-    project.dvc("repro")
     project.dvc("push", "--run-cache")
     other.dvc("pull", "--run-cache", "--allow-missing", check=False)
     done = other.dvc("repro", "--pull")

@@ -20,7 +20,13 @@ from tests.integration.conftest import Checkout
 from tests.integration.test_repro import stages_run
 
 Make = Callable[..., Checkout]
-STUDIES = {"folds": [0, 1, 2], "seeds": [1], "summaries": ["folds", "seeds"]}
+STUDIES = {
+    "folds": [0, 1, 2],
+    "seeds": [1],
+    "schemes": ["random"],
+    "sizes": [4],
+    "summaries": ["folds", "seeds", "schemes", "sizes"],
+}
 TINY = {"max_epochs": 1, "max_patches": 200, "max_image_size": 16}
 KEPT = {
     "history.csv",
@@ -42,36 +48,38 @@ def runs(project: Checkout) -> list[Any]:
     return list(mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list"))
 
 
-def test_folds_and_seeds_are_trained_and_summed_up(checkout: Make) -> None:
+def test_folds_are_trained_and_summed_up_by_themselves(checkout: Make) -> None:
+    """Neither the main pipeline's training nor another study's is started for them."""
     project = checkout(studies=STUDIES, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
-    done = project.dvc("repro", "study")
-    ran = stages_run(done.stdout)
-    assert {stage for stage in ran if stage.split("@")[0] in ("train", "evaluate", "fold", "seed", "study")} == {
+    ran = stages_run(project.dvc("repro", "study@idc-folds").stdout)
+    assert {stage for stage in ran if stage.split("@")[0] not in ("locate", "fetch", "ingest", "split")} == {
         "fold@idc-cancernet-0", "fold@idc-cancernet-1", "fold@idc-cancernet-2", "study@idc-folds",
-        "seed@idc-cancernet-1", "study@idc-seeds",
     }  # fmt: skip
     check_folds(project)
-    check_seed(project)
-    check_summaries(project)
-    check_runs(project)
-    assert stages_run(project.dvc("repro", "study").stdout) == []
+    check_summary(project)
+    assert stages_run(project.dvc("repro", "study@idc-folds").stdout) == []
     project.change(split={"scheme": "kfold"})
     project.dvc("repro", "split")
     assert not [stage for stage in read_status(project) if stage.startswith("fold@")]  # the same under every scheme
 
 
-def test_schemes_and_sizes_are_trained_and_summed_up(checkout: Make) -> None:
-    studies = {"schemes": ["random"], "sizes": [4], "summaries": ["schemes", "sizes"]}
-    project = checkout(studies=studies, quick=TINY, evaluate={"resamples": 200})
-    ran = stages_run(project.dvc("repro", "study").stdout)
-    assert {"scheme@idc-cancernet-random", "size@idc-cancernet-4", "study@idc-schemes", "study@idc-sizes"} <= set(ran)
+@pytest.mark.long
+def test_every_study_is_trained_and_summed_up(checkout: Make) -> None:
+    project = checkout(studies=STUDIES, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
+    ran = set(stages_run(project.dvc("repro", "study").stdout))
+    assert not [stage for stage in ran if stage.split("@")[0] in ("train", "evaluate")]
+    assert {"seed@idc-cancernet-1", "scheme@idc-cancernet-random", "size@idc-cancernet-4"} <= ran
+    check_folds(project)
+    check_seed(project)
+    check_summary(project)
+    check_runs(project)
     root = project.root / "studies"
     assert read(root / "schemes/idc/cancernet/random/metrics.json")["leaky"]
     assert len(read(root / "sizes/idc/cancernet/4/run.json")["train_cases"]) == 4
-    for name in ("schemes", "sizes"):
+    for name in STUDIES["summaries"]:
+        assert "cancernet" in (root / "summaries/idc" / name / "summary.md").read_text()
         assert (root / "summaries/idc" / name / "summary.png").stat().st_size > 10_000
-    tags = {run.info.run_name: run.data.tags for run in runs(project)}
-    assert tags["cancernet scheme random"]["leaky"] == "true"
+    assert stages_run(project.dvc("repro", "study").stdout) == []
     project.change(split={"scheme": "kfold"})
     project.dvc("repro", "split")
     assert not [stage for stage in read_status(project) if stage.startswith("scheme@")]  # it has a scheme of its own
@@ -105,22 +113,24 @@ def check_seed(project: Checkout) -> None:
     assert "split@idc" not in read_status(project)  # data/splits is as its stage left it
 
 
-def check_summaries(project: Checkout) -> None:
+def check_summary(project: Checkout) -> None:
     folds = read(project.root / "studies/summaries/idc/folds/summary.json")
     (row,) = folds["ranking"]
     values = [row["variants"][str(fold)]["test"]["roc_auc"]["value"] for fold in range(3)]
     mean = row["mean"]["roc_auc"]
     assert mean["value"] == pytest.approx(sum(values) / 3)
     assert mean["low"] < mean["value"] < mean["high"]
-    for name in ("folds", "seeds"):
-        folder = project.root / "studies/summaries/idc" / name
-        assert "cancernet" in (folder / "summary.md").read_text()
-        assert (folder / "summary.png").stat().st_size > 10_000
+    folder = project.root / "studies/summaries/idc/folds"
+    assert "cancernet" in (folder / "summary.md").read_text()
+    assert (folder / "summary.png").stat().st_size > 10_000
 
 
 def check_runs(project: Checkout) -> None:
     found = {run.info.run_name: run for run in runs(project)}
-    assert set(found) == {"cancernet fold 0", "cancernet fold 1", "cancernet fold 2", "cancernet seed 1"}
+    assert set(found) == {
+        *(f"cancernet fold {number}" for number in range(3)), "cancernet seed 1", "cancernet scheme random",
+        "cancernet size 4",
+    }  # fmt: skip
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert found["cancernet seed 1"].data.tags["study"] == "seeds"
     assert found["cancernet seed 1"].data.params["seed"] == "1"
@@ -128,6 +138,7 @@ def check_runs(project: Checkout) -> None:
     assert (tags["study"], tags["variant"], tags["split_scheme"]) == ("folds", "2", "kfold")
     assert "dvc_split" not in tags  # it was not trained on data/splits/idc.csv
     assert "test/roc_auc" in found["cancernet fold 2"].data.metrics
+    assert found["cancernet scheme random"].data.tags["leaky"] == "true"
 
 
 @pytest.mark.long

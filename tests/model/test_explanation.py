@@ -171,7 +171,7 @@ def test_where_a_bright_square_decides_the_map_lies_on_it_and_is_better_than_cha
     assert found["verdict"] == UNDECIDED
 
 
-@pytest.mark.timeout(1200)  # without a graph to compile, JAX compiles every operation
+@pytest.mark.long  # without a graph to compile, JAX compiles every operation
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_maps_are_the_same_on(backend: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(backend) is None:

@@ -577,8 +577,10 @@ def test_a_registry_that_goes_away_midway_costs_nothing(workspace: Workspace, mo
             with pytest.raises(TrackingAwayError, match="run the same command again") as problem:
                 promote("idc", asked("better"), workspace)
         assert "\n" not in str(problem.value)
+        monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")  # a dead server is told of at once all the same
         away = CliRunner().invoke(main, ["promote", "idc"])
         assert (away.exit_code, away.stderr.count("\n")) == (2, 1), away.stderr
+        assert f"no MLflow server answers at http://127.0.0.1:{port}: " in away.stderr
         assert read_json(workspace.failure("promote@idc"))["kind"] == "unreachable"
     finally:
         if server.poll() is None:

@@ -47,6 +47,13 @@ def small(content: dict[str, Any]) -> Any:
     return content
 
 
+@pytest.fixture
+def smallest(small: dict[str, Any]) -> Any:
+    """One epoch, where it matters only that something is trained."""
+    small["quick"] = {"max_epochs": 1, "max_patches": 40}
+    return small
+
+
 def history(workspace: Workspace) -> pd.DataFrame:
     return pd.read_csv(workspace.model("idc", "cancernet") / "history.csv").drop(
         columns=["seconds", "patches_per_second"]
@@ -133,7 +140,7 @@ def test_fresh_batch_norm_statistics_are_those_in_use(ready: Workspace) -> None:
 
 
 def test_a_kill_before_the_first_epoch_leaves_one_run(
-    ready: Workspace, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ready: Workspace, smallest: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first process dies without a word, as by SIGKILL: its run stays RUNNING, and the next one takes it up."""
 
@@ -143,28 +150,28 @@ def test_a_kill_before_the_first_epoch_leaves_one_run(
 
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
         patched.setattr(training_loop, "run_epochs", dies)
-        train("idc", "cancernet", parse_params(small), ready)
-    record = train("idc", "cancernet", parse_params(small), ready)
+        train("idc", "cancernet", parse_params(smallest), ready)
+    record = train("idc", "cancernet", parse_params(smallest), ready)
     experiment = tracking.prepare(ready, "idc")
     runs = [(run.info.run_id, run.info.status) for run in tracking._client().search_runs([experiment])]
     assert runs == [(record["run_id"], "FINISHED")]
 
 
-def test_what_dvc_has_on_record_is_trained_anew_on_request(ready: Workspace, small: dict[str, Any]) -> None:
+def test_what_dvc_has_on_record_is_trained_anew_on_request(ready: Workspace, smallest: dict[str, Any]) -> None:
     """Killed before DVC recorded it: taken as it is. Recorded and started again: someone wants it anew."""
-    first = train("idc", "cancernet", parse_params(small), ready)
-    assert train("idc", "cancernet", parse_params(small), ready)["run_id"] == first["run_id"]
+    first = train("idc", "cancernet", parse_params(smallest), ready)
+    assert train("idc", "cancernet", parse_params(smallest), ready)["run_id"] == first["run_id"]
     content = (ready.model("idc", "cancernet") / "run.json").read_bytes()
     out = {"path": "models/idc/cancernet/run.json", "md5": hashlib.md5(content).hexdigest()}
     ready.dvc_lock.write_text(yaml.safe_dump({"stages": {"train@idc-cancernet": {"outs": [out]}}}))
-    assert train("idc", "cancernet", parse_params(small), ready)["run_id"] != first["run_id"]
+    assert train("idc", "cancernet", parse_params(smallest), ready)["run_id"] != first["run_id"]
 
 
-def test_an_upgraded_lock_is_not_taken_for_the_same_training(ready: Workspace, small: dict[str, Any]) -> None:
+def test_an_upgraded_lock_is_not_taken_for_the_same_training(ready: Workspace, smallest: dict[str, Any]) -> None:
     (ready.root / "requirements.lock").write_text("keras==3.15.1")
-    before = train("idc", "cancernet", parse_params(small), ready)
+    before = train("idc", "cancernet", parse_params(smallest), ready)
     (ready.root / "requirements.lock").write_text("keras==3.16.0")
-    assert train("idc", "cancernet", parse_params(small), ready)["run_id"] != before["run_id"]
+    assert train("idc", "cancernet", parse_params(smallest), ready)["run_id"] != before["run_id"]
 
 
 @pytest.mark.parametrize(
@@ -188,10 +195,10 @@ def test_a_deleted_experiment_is_named(ready: Workspace, small: dict[str, Any]) 
         train("idc", "cancernet", parse_params(small), ready)
 
 
-def test_a_change_of_recipe_starts_afresh(ready: Workspace, small: dict[str, Any]) -> None:
-    first = train("idc", "cancernet", parse_params(small), ready)
-    small["recipes"]["cancernet"]["batch_size"] = 16
-    second = train("idc", "cancernet", parse_params(small), ready)
+def test_a_change_of_recipe_starts_afresh(ready: Workspace, smallest: dict[str, Any]) -> None:
+    first = train("idc", "cancernet", parse_params(smallest), ready)
+    smallest["recipes"]["cancernet"]["batch_size"] = 16
+    second = train("idc", "cancernet", parse_params(smallest), ready)
     assert first["run_id"] != second["run_id"]
     assert first["recipe_digest"] != second["recipe_digest"]
 
