@@ -1,0 +1,107 @@
+"""Whole slides graded by a network that never saw a patch of them: maps to look at, and how well they follow the truth.
+
+A recipe is trained on a sample of many cases by the pipeline's own stages, the slides' cases excluded. The slides are
+then graded with the calibration and threshold that the sample's validation cases gave.
+
+    python -m benchmarks.slides --sample idc-sample.zip --slides idc-slides.zip --pictures maps
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+
+from benchmarks.measuring import report
+from benchmarks.recipes import ingest_into, prepare, run_stage
+
+DATASET = "idc"
+
+
+def cases_in(archive: Path) -> list[str]:
+    """Ids of the cases in an archive of IDC's layout."""
+    from histopipe.datasets import get_dataset
+
+    with zipfile.ZipFile(archive) as members:
+        read = [get_dataset(DATASET).read_name(name) for name in members.namelist()]
+    return sorted({patch.case_id for patch in read if patch})
+
+
+def grade_slides(trained: Path, slides: Path, recipe: str, pictures: Path) -> list[dict[str, Any]]:
+    """Predict every patch of the ingested slides, draw their maps and measure each.
+
+    Args:
+        trained: the workspace with the trained and evaluated recipe.
+        slides: the workspace with the ingested slides.
+        recipe: its name.
+        pictures: the folder for the maps.
+
+    Returns:
+        A row per slide: patches, positive ones, ROC AUC and Pearson's correlation of probability and truth.
+    """
+    from histopipe.evaluation.grading import graded_table
+    from histopipe.evaluation.logits import finite_logits, load_network
+    from histopipe.evaluation.slide_figures import draw_slides
+    from histopipe.files import read_json
+    from histopipe.paths import Workspace
+    from histopipe.store import PatchStore
+
+    workspace = Workspace(trained)
+    network = load_network(workspace.model(DATASET, recipe) / "model.keras")
+    point = read_json(workspace.evaluation(DATASET, recipe) / "operating_point.json")
+    store = PatchStore.open(Workspace(slides).store(DATASET))
+    table = store.index[["file", "case_id", "label"]].copy()
+    table.insert(2, "split", "test")
+    table["row"] = np.arange(len(table))
+    table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"slides {recipe}"))
+    graded = graded_table(table, point)
+    draw_slides(graded, store, point, pictures)
+    return [measured(str(case), part) for case, part in graded.groupby("case_id")]
+
+
+def measured(case: str, part: pd.DataFrame) -> dict[str, Any]:
+    """How well one slide's probabilities follow its truth."""
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    label, probability = part["label"].to_numpy(), part["probability"].to_numpy()
+    return {
+        "case": case,
+        "patches": len(part),
+        "positive": int(label.sum()),
+        "roc_auc": round(float(roc_auc_score(label, probability)), 3),
+        "balanced_accuracy": round(float(balanced_accuracy_score(label, part["decision"])), 3),
+        "correlation": round(float(np.corrcoef(label, probability)[0, 1]), 3),
+    }
+
+
+@click.command()
+@click.option("--sample", type=click.Path(exists=True, path_type=Path), required=True, help="To train on.")
+@click.option("--slides", type=click.Path(exists=True, path_type=Path), required=True, help="To grade.")
+@click.option("--recipe", default="histonet", show_default=True)
+@click.option("--seed", default=42, show_default=True)
+@click.option("--max-epochs", type=int, help="Cap the recipe, where time is short.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-slides")
+@click.option("--pictures", type=click.Path(path_type=Path), required=True, help="Where the maps go.")
+def main(
+    sample: Path, slides: Path, recipe: str, seed: int, max_epochs: int | None, folder: Path, pictures: Path
+) -> None:
+    """Train without the slides' cases, then grade the slides; the last line is JSON with a row per slide."""
+    excluded = cases_in(slides)
+    prepare(folder / "trained", DATASET, sample, seed, "auto", max_epochs, excluded)
+    for stage in (["weights", recipe], ["train", DATASET, recipe], ["evaluate", DATASET, recipe]):
+        run_stage(folder / "trained", *stage)
+    ingest_into(folder / "slides", DATASET, slides, {})
+    rows = grade_slides(folder / "trained", folder / "slides", recipe, pictures)
+    print(json.dumps(rows, indent=1), file=sys.stderr)
+    report("slides", recipe=recipe, seed=seed, max_epochs=max_epochs, excluded=excluded, slides=rows)
+
+
+if __name__ == "__main__":
+    main()
