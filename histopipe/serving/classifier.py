@@ -45,6 +45,8 @@ class PatchClassifier(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the network (stock layers only, the calibration folded in) and the operating point."""
         self.network = keras.saving.load_model(context.artifacts["network"], compile=False, safe_mode=True)
+        if keras.backend.backend() == "tensorflow" and not _has_gpu():
+            self.network.jit_compile = False  # XLA on a CPU: slow, and compiled anew for each number of images
         self.operating_point = json.loads(Path(context.artifacts["operating_point"]).read_text(encoding="utf-8"))
 
     def predict(
@@ -81,6 +83,12 @@ class PatchClassifier(PythonModel):
             batch = np.stack([images[row] for row in rows])
             probability[rows] = np.asarray(self.network.predict_on_batch(batch), np.float64)[:, 0]
         return probability
+
+
+def _has_gpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _batches(images: list[Pixels]) -> Iterable[list[int]]:

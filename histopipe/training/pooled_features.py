@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histopipe.files import replaced_file
+from histopipe.prediction import for_prediction
 from histopipe.store import PatchStore, Rows
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class PooledFeatures:
 
 
 def _predict(network: keras.Model, store: PatchStore, rows: Rows, bar: tqdm) -> list[Features]:
+    for_prediction(network)
     parts: list[list[Features]] = [[] for _ in network.outputs]
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]

@@ -28,6 +28,7 @@ STUDIES = {
     "summaries": ["folds", "seeds", "schemes", "sizes"],
 }
 TINY = {"max_epochs": 1, "max_patches": 200, "max_image_size": 16}
+PREPARING = ("locate", "fetch", "ingest", "split", "weights")
 KEPT = {
     "history.csv",
     "metrics.json",
@@ -52,7 +53,7 @@ def test_folds_are_trained_and_summed_up_by_themselves(checkout: Make) -> None:
     """Neither the main pipeline's training nor another study's is started for them."""
     project = checkout(studies=STUDIES, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
     ran = stages_run(project.dvc("repro", "study@idc-folds").stdout)
-    assert {stage for stage in ran if stage.split("@")[0] not in ("locate", "fetch", "ingest", "split")} == {
+    assert {stage for stage in ran if stage.split("@")[0] not in PREPARING} == {
         "fold@idc-cancernet-0", "fold@idc-cancernet-1", "fold@idc-cancernet-2", "study@idc-folds",
     }  # fmt: skip
     check_folds(project)

@@ -12,6 +12,7 @@ import pytest
 from histopipe.architectures import build, list_architectures
 from histopipe.architectures.blocks import OUTPUT_LAYER
 from histopipe.errors import ArchitectureError
+from histopipe.prediction import for_prediction
 
 # What makes a network cheap enough for one core, on top of a small image; the builders' own sizes elsewhere.
 TINY: dict[str, dict[str, Any]] = {
@@ -62,14 +63,14 @@ def test_any_patch_size_gives_one_probability_each(name: str) -> None:
 def test_predict_call_and_saved_file_agree(name: str, tmp_path: Path) -> None:
     import keras
 
-    network = tiny(name)
+    network = for_prediction(tiny(name))
     # statistics that a network in training mode would not use, so that a mix-up shows
     network.set_weights([weight + 0.01 * number % 0.1 for number, weight in enumerate(network.get_weights())])
     batch = patches(16)
     expected = network.predict(batch, verbose=0)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(network(batch)), expected, atol=1e-6)
     network.save(tmp_path / "network.keras")
-    loaded = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
+    loaded = for_prediction(keras.saving.load_model(tmp_path / "network.keras", safe_mode=True))
     np.testing.assert_array_equal(loaded.predict(batch, verbose=0), expected)
 
 
@@ -79,7 +80,7 @@ def test_training_reaches_every_weight_and_learns_a_few_patches_by_heart(name: s
     network = tiny(name)
     before = [np.array(variable) for variable in network.trainable_variables]
     batch, labels = patches(32), (np.arange(32) % 2).astype("float32")[:, None]
-    network.compile("adam", "binary_crossentropy", metrics=["binary_crossentropy"])
+    network.compile("adam", "binary_crossentropy", metrics=["binary_crossentropy"], jit_compile=False)  # as in training
 
     def step() -> float:
         network.reset_metrics()
