@@ -16,7 +16,13 @@ from histopipe.architectures.blocks import patch_input, probability, rescale
 
 @register("histonet")
 def histonet(
-    image_size: int = 48, stem: int = 32, width: int = 32, stages: int = 4, blocks: int = 1, dropout: float = 0.1
+    image_size: int = 48,
+    stem: int = 32,
+    width: int = 32,
+    stages: int = 4,
+    blocks: int = 1,
+    dropout: float = 0.1,
+    pooling: str = "average",
 ) -> keras.Model:
     """A stem, stages of residual blocks that halve the size and double the width, and a linear head.
 
@@ -27,6 +33,8 @@ def histonet(
         stages: how often the size is halved.
         blocks: residual blocks in each stage.
         dropout: share of pooled features left out in training.
+        pooling: over the last maps: `average`, for what is all over the patch, or `average_and_max`, also for what is in
+            one place: a parasite in a cell would go under in the mean, and take the network long to find.
 
     Input:  uint8 (batch, height, width, 3), any height and width.
     Output: probability of the positive class, (batch, 1), float32.
@@ -36,8 +44,21 @@ def histonet(
     for stage in range(stages):
         for block in range(blocks):
             x = residual_block(x, width * 2**stage, stride=2 if block == 0 else 1)
-    x = layers.Dropout(dropout)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(inputs, probability(x), name="histonet")
+    return keras.Model(inputs, probability(layers.Dropout(dropout)(pooled(x, pooling))), name="histonet")
+
+
+def pooled(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    """Features of the whole patch, (batch, channels) or, with maxima beside the means, (batch, 2 * channels).
+
+    Raises:
+        ValueError: `pooling` is neither `average` nor `average_and_max`.
+    """
+    average = layers.GlobalAveragePooling2D()(x)
+    if pooling == "average":
+        return average
+    if pooling == "average_and_max":
+        return layers.Concatenate()([average, layers.GlobalMaxPooling2D()(x)])
+    raise ValueError(f"pooling is {pooling!r}: average or average_and_max is wanted")
 
 
 def residual_block(x: keras.KerasTensor, channels: int, stride: int) -> keras.KerasTensor:
