@@ -33,8 +33,8 @@ def histonet(
         stages: how often the size is halved.
         blocks: residual blocks in each stage.
         dropout: share of pooled features left out in training.
-        pooling: over the last maps: `average`, for what is all over the patch, or `average_and_max`, also for what is in
-            one place: a parasite in a cell would go under in the mean, and take the network long to find.
+        pooling: over the last maps: `average`, for what is all over the patch, or `average_and_max`, also for what is
+            in one place: a parasite in a cell would go under in the mean, and take the network long to find.
 
     Input:  uint8 (batch, height, width, 3), any height and width.
     Output: probability of the positive class, (batch, 1), float32.
