@@ -53,11 +53,12 @@ def test_a_name_with_a_path_in_it_makes_no_file(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.chdir(workspace.root)
+    before = sorted(workspace.root.rglob("*"))
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert done.stderr.startswith("histopipe: '")
     assert done.stderr.count("\n") == 1
-    assert [path.name for path in workspace.root.iterdir()] == ["params.yaml"]
+    assert sorted(workspace.root.rglob("*")) == before
 
 
 def failing_locate(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, problem: Exception) -> Result:
