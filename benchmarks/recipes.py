@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,22 +43,22 @@ def prepare(
     excluded: Sequence[str] = (),
 ) -> None:
     """A workspace of its own with the data ingested and the cases divided by `seed`, but for those `excluded`."""
-    changes: dict[str, dict[str, Any]] = {"train": {"precision": precision}}
-    if excluded:
-        changes[dataset] = {"exclude_cases": list(excluded)}
-    top = {"seed": seed, "quick": {"max_epochs": epochs} if epochs else None}
-    ingest_into(folder, dataset, source, changes, **top)
+    content = shipped_params()
+    content |= {"quick": {"max_epochs": epochs} if epochs else None, "seed": seed}
+    content["train"]["precision"] = precision
+    content[dataset]["exclude_cases"] = list(excluded)
+    ingest_into(folder, dataset, source, content)
     run_stage(folder, "split", dataset)
 
 
-def ingest_into(
-    folder: Path, dataset: str, source: Path, changes: Mapping[str, Mapping[str, Any]], **top: object
-) -> None:
-    """A workspace with one ingested data set; `changes` are merged into sections of `params.yaml`, `top` replaces."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    content |= {"datasets": [dataset], **top}
-    for section, values in changes.items():
-        content[section] |= values
+def shipped_params() -> dict[str, Any]:
+    """The content of the project's `params.yaml`."""
+    return dict(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+
+
+def ingest_into(folder: Path, dataset: str, source: Path, content: dict[str, Any]) -> None:
+    """A workspace with one ingested data set, under the parameters `content`."""
+    content["datasets"] = [dataset]
     content[dataset]["source"] = str(source.resolve())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

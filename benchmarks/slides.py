@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measuring import report
-from benchmarks.recipes import ingest_into, prepare, run_stage
+from benchmarks.recipes import ingest_into, prepare, shipped_params, trained
 
 DATASET = "idc"
 
@@ -34,11 +34,11 @@ def cases_in(archive: Path) -> list[str]:
     return sorted({patch.case_id for patch in read if patch})
 
 
-def grade_slides(trained: Path, slides: Path, recipe: str, pictures: Path) -> list[dict[str, Any]]:
+def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> list[dict[str, Any]]:
     """Predict every patch of the ingested slides, draw their maps and measure each.
 
     Args:
-        trained: the workspace with the trained and evaluated recipe.
+        sample: the workspace with the trained and evaluated recipe.
         slides: the workspace with the ingested slides.
         recipe: its name.
         pictures: the folder for the maps.
@@ -53,7 +53,7 @@ def grade_slides(trained: Path, slides: Path, recipe: str, pictures: Path) -> li
     from histopipe.paths import Workspace
     from histopipe.store import PatchStore
 
-    workspace = Workspace(trained)
+    workspace = Workspace(sample)
     network = load_network(workspace.model(DATASET, recipe) / "model.keras")
     point = read_json(workspace.evaluation(DATASET, recipe) / "operating_point.json")
     store = PatchStore.open(Workspace(slides).store(DATASET))
@@ -95,9 +95,8 @@ def main(
     """Train without the slides' cases, then grade the slides; the last line is JSON with a row per slide."""
     excluded = cases_in(slides)
     prepare(folder / "trained", DATASET, sample, seed, "auto", max_epochs, excluded)
-    for stage in (["weights", recipe], ["train", DATASET, recipe], ["evaluate", DATASET, recipe]):
-        run_stage(folder / "trained", *stage)
-    ingest_into(folder / "slides", DATASET, slides, {})
+    trained(folder / "trained", DATASET, recipe)
+    ingest_into(folder / "slides", DATASET, slides, shipped_params())
     rows = grade_slides(folder / "trained", folder / "slides", recipe, pictures)
     print(json.dumps(rows, indent=1), file=sys.stderr)
     report("slides", recipe=recipe, seed=seed, max_epochs=max_epochs, excluded=excluded, slides=rows)
