@@ -44,9 +44,10 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
         pictures: the folder for the maps.
 
     Returns:
-        A row per slide: patches, positive ones, ROC AUC and Pearson's correlation of probability and truth.
+        A row per slide: what `case_table` tells of it, and the `correlation` of probability and truth.
     """
-    from histopipe.evaluation.grading import graded_table
+    from histopipe.evaluation.cases import case_table
+    from histopipe.evaluation.grading import graded_table, predictions_of
     from histopipe.evaluation.logits import finite_logits, load_network
     from histopipe.evaluation.slide_figures import draw_slides
     from histopipe.files import read_json
@@ -63,22 +64,15 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
     table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"slides {recipe}"))
     graded = graded_table(table, point)
     draw_slides(graded, store, point, pictures)
-    return [measured(str(case), part) for case, part in graded.groupby("case_id")]
+    rows = case_table(predictions_of(graded, "test"), graded["case_id"])
+    by_case = {str(case): correlation(part) for case, part in graded.groupby("case_id")}
+    found = rows.assign(correlation=rows["case_id"].map(by_case)).round(3).to_dict(orient="records")
+    return [{str(name): value for name, value in row.items()} for row in found]
 
 
-def measured(case: str, part: pd.DataFrame) -> dict[str, Any]:
-    """How well one slide's probabilities follow its truth."""
-    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-
-    label, probability = part["label"].to_numpy(), part["probability"].to_numpy()
-    return {
-        "case": case,
-        "patches": len(part),
-        "positive": int(label.sum()),
-        "roc_auc": round(float(roc_auc_score(label, probability)), 3),
-        "balanced_accuracy": round(float(balanced_accuracy_score(label, part["decision"])), 3),
-        "correlation": round(float(np.corrcoef(label, probability)[0, 1]), 3),
-    }
+def correlation(part: pd.DataFrame) -> float:
+    """Pearson's, of one slide's probabilities and its truth."""
+    return float(np.corrcoef(part["label"], part["probability"])[0, 1])
 
 
 @click.command()

@@ -66,6 +66,22 @@ def require_server(uri: str) -> None:
     )
 
 
+@contextmanager
+def _first_use(workspace: Workspace) -> Iterator[None]:
+    """MLflow pointed at the tracking store, for one process of the checkout at a time.
+
+    Those that start together race on migrating the database and on creating the experiment.
+    """
+    import mlflow
+
+    require_server(tracking_uri(workspace))
+    mlflow.set_tracking_uri(tracking_uri(workspace))
+    lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
+
+
 def prepare(workspace: Workspace, dataset: str) -> str:
     """Point MLflow at the tracking store and see that the experiment exists; returns the experiment's id.
 
@@ -75,12 +91,7 @@ def prepare(workspace: Workspace, dataset: str) -> str:
     """
     import mlflow
 
-    require_server(tracking_uri(workspace))
-    mlflow.set_tracking_uri(tracking_uri(workspace))
-    lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    # processes that start together race on migrating the database and on creating the experiment
-    with FileLock(lock):
+    with _first_use(workspace):
         name = experiment_name(dataset)
         experiment = mlflow.get_experiment_by_name(name)
         if experiment and experiment.lifecycle_stage != "active":
@@ -101,11 +112,7 @@ def registry(workspace: Workspace) -> MlflowClient:
     """
     import mlflow
 
-    require_server(tracking_uri(workspace))
-    mlflow.set_tracking_uri(tracking_uri(workspace))
-    lock = Workspace(workspace.home).lock("mlflow")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):  # the first use makes the database
+    with _first_use(workspace):  # makes the database
         mlflow.search_experiments(max_results=1)
     return _client()
 

@@ -48,6 +48,7 @@ class PooledFeatures:
             title: of the progress bar.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for_prediction(network)
         with tqdm(total=len(rows), desc=title, unit="patch", unit_scale=True, file=sys.stderr) as bar:
             for start in range(0, len(rows), CHUNK):
                 part = rows[start : start + CHUNK]
@@ -78,7 +79,6 @@ class PooledFeatures:
 
 
 def _predict(network: keras.Model, store: PatchStore, rows: Rows, bar: tqdm) -> list[Features]:
-    for_prediction(network)
     parts: list[list[Features]] = [[] for _ in network.outputs]
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
