@@ -22,14 +22,7 @@ def build_optimizer(recipe: RecipeParams, steps_per_epoch: int) -> keras.optimiz
     Raises:
         TrainingError: the optimizer doesn't take one of its options.
     """
-    import keras
-
-    kinds = {
-        "adagrad": keras.optimizers.Adagrad,
-        "sgd": keras.optimizers.SGD,
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-    }
+    kinds = optimizer_kinds()
     assert recipe.optimizer is not None  # the parameters' own check: no classifier, so an optimizer
     chosen: OptimizerParams = recipe.optimizer
     rate = build_schedule(recipe.schedule, chosen.learning_rate, recipe.epochs, steps_per_epoch)
@@ -44,6 +37,23 @@ def build_optimizer(recipe: RecipeParams, steps_per_epoch: int) -> keras.optimiz
     if chosen.name == "adamw":  # decay pulls kernels towards 0; scales and offsets have no reason to be there
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
+
+
+def optimizer_kinds() -> dict[str, type[keras.optimizers.Optimizer]]:
+    """Keras' optimizers by the names that recipes use; on the TensorFlow backend with fused updates."""
+    import keras
+
+    kinds = {
+        "adagrad": keras.optimizers.Adagrad,
+        "sgd": keras.optimizers.SGD,
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+    }
+    if keras.backend.backend() == "tensorflow":
+        from histopipe.training.fused_optimizers import FusedAdam, FusedAdamW, FusedSGD
+
+        kinds |= {"sgd": FusedSGD, "adam": FusedAdam, "adamw": FusedAdamW}
+    return kinds
 
 
 def average_momentum(recipe: RecipeParams, steps: int) -> float:
