@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,22 +27,22 @@ CLASSIFIER = Path(__file__).with_name("classifier.py")
 MODEL_NAME = "model"
 
 
-def calibrated(network: keras.Model, temperature: float, offset: float = 0.0) -> keras.Model:
-    """A copy of `network` whose probabilities are calibrated.
+@contextmanager
+def calibrated(network: keras.Model, temperature: float, offset: float = 0.0) -> Iterator[keras.Model]:
+    """Inside, the probabilities of `network` are calibrated, also those of a file it is saved to.
 
-    The temperature divides the last layer's kernel and bias and the offset joins the bias, so the copy holds
-    stock layers only and any Keras reads it without this project.
+    The temperature divides the last layer's kernel and bias and the offset joins the bias, so the network holds
+    stock layers only and any Keras reads it without this project. A copy would take a deep network a while.
     """
-    import keras
-
     from histopipe.architectures.blocks import OUTPUT_LAYER
 
-    copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
-    output = copy.get_layer(OUTPUT_LAYER)
+    output = network.get_layer(OUTPUT_LAYER)
     kernel, bias = output.get_weights()
     output.set_weights([kernel / temperature, bias / temperature + offset])
-    return copy
+    try:
+        yield network
+    finally:
+        output.set_weights([kernel, bias])
 
 
 def log_served_model(
@@ -49,7 +51,7 @@ def log_served_model(
     """Log the calibrated model into the active MLflow run, with its signature and an input example.
 
     Args:
-        network: as trained; the calibration of the operating point is folded into a copy.
+        network: as trained; the calibration of the operating point is folded into the saved copy.
         operating_point: content of `operating_point.json`.
         example: one patch, uint8 (height, width, 3).
         tags: of the logged model.
@@ -61,7 +63,8 @@ def log_served_model(
     os.environ.setdefault("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING", "false")
     with TemporaryDirectory() as folder:
         file, point = Path(folder) / "model.keras", Path(folder) / "operating_point.json"
-        calibrated(network, operating_point["temperature"], operating_point["offset"]).save(file)
+        with calibrated(network, operating_point["temperature"], operating_point["offset"]):
+            network.save(file)
         write_json(point, operating_point)
         return mlflow.pyfunc.log_model(
             name=MODEL_NAME,

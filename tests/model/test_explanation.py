@@ -94,14 +94,16 @@ def test_patches_that_are_not_square_keep_their_shape_in_an_average_too() -> Non
 def test_calibration_divides_the_maps_and_leaves_their_order() -> None:
     network, batch = stirred("cancernet"), patches(3)
     expected = Explainer.of(network).maps(batch) / 2.5
-    np.testing.assert_allclose(Explainer.of(calibrated(network, 2.5, 0.7)).maps(batch), expected, atol=1e-5)
+    with calibrated(network, 2.5, 0.7):
+        np.testing.assert_allclose(Explainer.of(network).maps(batch), expected, atol=1e-5)
 
 
 def test_a_network_explained_can_still_be_saved_and_served(tmp_path: Path) -> None:
     network, batch = stirred("transfer"), patches(3)
     expected = network.predict(batch, verbose=0)
     Explainer.of(network).maps(batch)
-    calibrated(network, 1.0).save(tmp_path / "model.keras")
+    with calibrated(network, 1.0):
+        network.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
     np.testing.assert_allclose(loaded.predict(batch, verbose=0), expected, atol=1e-6)
 

@@ -114,14 +114,15 @@ def check(answer: pd.DataFrame, expected: np.ndarray) -> None:
 
 
 def test_the_calibration_is_inside_the_network(network: keras.Model, patches: np.ndarray, expected: np.ndarray) -> None:
-    assert calibrated(network, TEMPERATURE, OFFSET).predict(patches, verbose=0)[:, 0] == pytest.approx(
-        expected, abs=1e-5
-    )
+    with calibrated(network, TEMPERATURE, OFFSET):
+        assert network.predict(patches, verbose=0)[:, 0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_folding_leaves_the_trained_network_as_it_was(network: keras.Model) -> None:
     before = network.get_layer(OUTPUT_LAYER).get_weights()
-    calibrated(network, 3.0, 1.0)
+    with pytest.raises(OSError, match="full"), calibrated(network, 3.0, 1.0):
+        assert not np.array_equal(network.get_layer(OUTPUT_LAYER).get_weights()[0], before[0])
+        raise OSError("the disk is full")
     after = network.get_layer(OUTPUT_LAYER).get_weights()
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
 
@@ -157,9 +158,9 @@ def test_patches_of_several_sizes_are_treated_as_ingest_does(
     large = np.repeat(np.repeat(patches[2], 2, axis=0), 2, axis=1)
     mixed = np.empty(3, object)
     mixed[:] = [cut, patches[0], large]
-    inner = calibrated(network, TEMPERATURE, OFFSET)
     treated = [images.pad_patch(cut, (50, 50)), patches[0], large]
-    expected = [float(inner.predict(patch[None], verbose=0)[0, 0]) for patch in treated]
+    with calibrated(network, TEMPERATURE, OFFSET):
+        expected = [float(network.predict(patch[None], verbose=0)[0, 0]) for patch in treated]
     assert served.predict(mixed)["probability"].to_numpy() == pytest.approx(expected, abs=1e-5)
 
 

@@ -46,7 +46,8 @@ def test_the_saved_file_averages_too_and_can_be_calibrated(network: keras.Model,
     expected = averaged.predict(patches, verbose=0)
     np.testing.assert_allclose(loaded.predict(patches, verbose=0), expected, atol=1e-6)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(loaded(patches)), expected, atol=1e-6)
-    cooled = calibrated(loaded, temperature=2.0, offset=0.5).predict(patches, verbose=0)
+    with calibrated(loaded, temperature=2.0, offset=0.5):
+        cooled = loaded.predict(patches, verbose=0)
     np.testing.assert_allclose(logit(cooled), logit(expected) / 2 + 0.5, atol=1e-4)
 
 
