@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from histopipe.architectures import build, list_architectures
 from histopipe.architectures.blocks import OUTPUT_LAYER
@@ -20,7 +21,8 @@ TINY: dict[str, dict[str, Any]] = {
     "resnet": {"image_size": 16},
     "wide_resnet": {"width": 1},
 }
-SMALL_IMAGE = 32  # pixels
+PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
+SMALL_IMAGE = PARAMS["quick"]["max_image_size"]  # pixels: the shipped run needs every network at this size
 FITTED = {"features"}  # learn by a classifier on a frozen backbone: tests/model/test_features.py
 
 every_architecture = pytest.mark.parametrize("name", list_architectures())
