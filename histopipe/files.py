@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from histopipe.errors import HistopipeError
 
 ABANDONED_SECONDS = 3600.0  # a file being written changes far more often; process ids are used again
@@ -132,6 +134,17 @@ def read_json(path: Path) -> Any:
         raise HistopipeError(f"{path} is missing: run the stage that writes it (`dvc repro`)") from None
     except ValueError as problem:
         raise HistopipeError(f"{path} is not valid JSON ({problem}): run `dvc checkout {path}`") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, by libyaml where PyYAML has it: `dvc.lock` soon has a thousand lines.
+
+    Raises:
+        OSError: the file can't be read.
+        yaml.YAMLError, UnicodeDecodeError: it isn't YAML.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
 
 
 def file_digest(path: Path) -> str:

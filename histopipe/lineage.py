@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from histopipe import __version__
+from histopipe.files import read_yaml
 from histopipe.paths import Workspace, stage_name
 
 FLOW_RUN_VARIABLE = "HISTOPIPE_FLOW_RUN_ID"  # set by tasks for the stages they start
@@ -67,7 +68,7 @@ def versions() -> dict[str, str]:
 def locked_stage(workspace: Workspace, stage: str) -> dict[str, Any] | None:
     """What `dvc.lock` records of a stage; None if it doesn't."""
     try:
-        lock: Any = yaml.safe_load(workspace.dvc_lock.read_text(encoding="utf-8"))
+        lock: Any = read_yaml(workspace.dvc_lock)
         return dict(lock["stages"][stage])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         return None

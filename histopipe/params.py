@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from histopipe.errors import ParamsError
+from histopipe.files import read_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -341,7 +342,7 @@ def read_params(path: Path) -> Params:
         ParamsError: the file is missing, isn't YAML, or has an unknown key or an impossible value.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from a histopipe checkout") from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:

@@ -9,10 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import yaml
-
 from histopipe import tracking
 from histopipe.errors import WeightsError
+from histopipe.files import read_yaml
 from histopipe.paths import Workspace
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def copy_network(version: ModelVersion, folder: Path) -> Path | None:
     with TemporaryDirectory() as scratch:
         address = f"models:/{version.name}/{version.version}"
         model = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=scratch))
-        described = yaml.safe_load((model / "MLmodel").read_text(encoding="utf-8"))
+        described = read_yaml(model / "MLmodel")
         artifacts = described.get("flavors", {}).get("python_function", {}).get("artifacts") or {}
         if NETWORK_ARTIFACT not in artifacts:
             return None
