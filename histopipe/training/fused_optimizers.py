@@ -14,6 +14,17 @@ import keras
 class _AdamKernel:
     """Adam as Keras has it (Kingma & Ba 2015, arXiv:1412.6980, section 2: the order of computation before 2.1)."""
 
+    def _backend_update_step(self: Any, gradients: Any, variables: Any, learning_rate: Any) -> None:
+        """Compute once what all variables of a step share, then move them."""
+        import tensorflow as tf
+
+        step = tf.cast(self.iterations.value + 1, "float32")
+        numbers = {"lr": learning_rate, "beta1": self.beta_1, "beta2": self.beta_2, "epsilon": self.epsilon}
+        shared = {name: tf.cast(value, "float32") for name, value in numbers.items()}
+        powers = {f"{name}_power": shared[name] ** step for name in ("beta1", "beta2")}
+        self._shared = tuple((shared | powers).items())
+        super()._backend_update_step(gradients, variables, learning_rate)  # type: ignore[misc]
+
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one variable and its two moments."""
         if self.amsgrad:
@@ -22,19 +33,12 @@ class _AdamKernel:
         import tensorflow as tf
 
         place = self._get_variable_index(variable)
-        step = tf.cast(self.iterations + 1, variable.dtype)
-        beta_1, beta_2, epsilon = (tf.cast(value, variable.dtype) for value in (self.beta_1, self.beta_2, self.epsilon))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[place].value.handle,
             v=self._velocities[place].value.handle,
-            beta1_power=beta_1**step,
-            beta2_power=beta_2**step,
-            lr=tf.cast(learning_rate, variable.dtype),
-            beta1=beta_1,
-            beta2=beta_2,
-            epsilon=epsilon,
             grad=tf.cast(gradient, variable.dtype),
+            **{name: tf.cast(value, variable.dtype) for name, value in self._shared},
         )
 
 

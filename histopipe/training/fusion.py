@@ -29,7 +29,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
         variance *= (count - 1) / count  # the kernel's is that of a sample, Keras keeps that of the batch
         for average, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            average.assign(average * self.momentum + now * (1.0 - self.momentum))
+            average.assign(tf.convert_to_tensor(average) * self.momentum + now * (1.0 - self.momentum))
         return keras.ops.cast(outputs, self.compute_dtype)
 
     def _fits(self, inputs: Any, mask: Any) -> bool:
