@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from histopipe.backend import grow_gpu_memory
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.metrics import Numbers
 from histopipe.prediction import logit_network, predict_logits
@@ -27,6 +28,7 @@ def load_network(path: Path) -> keras.Model:
 
     from histopipe.architectures.blocks import OUTPUT_LAYER
 
+    grow_gpu_memory()
     stage = f"train@{path.parent.parent.name}-{path.parent.name}"
     if not path.is_file():
         raise EvaluationError(f"{path} is missing: run `dvc repro {stage}`")

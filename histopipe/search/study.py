@@ -22,6 +22,7 @@ from histopipe.search.ranges import Value, distributions, own_values, rounded
 from histopipe.store import INDEX_FILE
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest
+from histopipe.weights import weights_digest
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -82,7 +83,7 @@ def study_name(dataset: str, architecture: str, params: Params, workspace: Works
     """Another one as soon as patches, split, recipe, caps or ranges are others: their scores can't be compared."""
     recipe = params.recipe(architecture)
     decisive = [
-        recipe_digest(params, architecture),
+        recipe_digest(params, architecture, weights_digest(architecture, params, workspace)),
         {key: each.model_dump() for key, each in recipe.search.items()},
         file_digest(workspace.store(dataset) / INDEX_FILE),
         file_digest(workspace.split(dataset)),

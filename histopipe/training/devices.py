@@ -1,4 +1,4 @@
-"""What a training does with the machine: memory, precision, compilation, and GPUs that share its batches.
+"""What a training does with the machine: precision, compilation, and GPUs that share its batches.
 
 Nothing happens at import, and no backend is loaded before it is asked.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from histopipe.backend import backend_name
 from histopipe.errors import TrainingError
 from histopipe.params import TrainParams
 from histopipe.training.plan import Training
@@ -99,17 +100,6 @@ class Devices:
         return copy
 
 
-def prepare_devices() -> None:
-    """Let the backend take GPU memory as it needs it, rather than all at once; call it before the first tensor."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX reads it when it first looks at the GPU
-    if _backend() == "tensorflow":
-        import tensorflow as tf
-
-        with suppress(RuntimeError):  # too late, as in a notebook that has already computed something
-            for gpu in tf.config.list_physical_devices("GPU"):
-                tf.config.experimental.set_memory_growth(gpu, True)
-
-
 def choose_devices(wanted: TrainParams) -> Devices:
     """What `train.precision` and `train.devices` come to on this machine.
 
@@ -121,7 +111,7 @@ def choose_devices(wanted: TrainParams) -> Devices:
     """
     shared_by = _sharing() if wanted.devices == "all" else ()
     compiled = _gpu_count() > 0 and not shared_by
-    return Devices(_policy_for(wanted.precision), compiled if _backend() == "tensorflow" else "auto", shared_by)
+    return Devices(_policy_for(wanted.precision), compiled if backend_name() == "tensorflow" else "auto", shared_by)
 
 
 def number(variable: Any) -> float:
@@ -138,9 +128,9 @@ def _policy_for(precision: str) -> str:
 
 
 def _sharing() -> tuple[str, ...]:
-    if _backend() != "tensorflow":
+    if backend_name() != "tensorflow":
         raise TrainingError(
-            f"train.devices: all needs TensorFlow, and Keras runs on {_backend()}: "
+            f"train.devices: all needs TensorFlow, and Keras runs on {backend_name()}: "
             "set KERAS_BACKEND=tensorflow, or train.devices: one"
         )
     named = [name.strip() for name in os.environ.get(DEVICES_VARIABLE, "").split(",") if name.strip()]
@@ -157,23 +147,17 @@ def _logical_devices() -> set[str]:
     return {device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()}
 
 
-def _backend() -> str:
-    import keras
-
-    return str(keras.backend.backend())
-
-
 def _gpu_count() -> int:
     """GPUs that the backend sees."""
-    if _backend() == "tensorflow":
+    if backend_name() == "tensorflow":
         import tensorflow as tf
 
         return len(tf.config.list_physical_devices("GPU"))
-    if _backend() == "jax":
+    if backend_name() == "jax":
         import jax
 
         return sum(device.platform == "gpu" for device in jax.local_devices())
-    if _backend() == "torch":
+    if backend_name() == "torch":
         import torch
 
         return int(torch.cuda.device_count())
@@ -182,13 +166,13 @@ def _gpu_count() -> int:
 
 def _capability() -> tuple[int, int]:
     """The lowest compute capability among the GPUs; (0, 0) where they don't say, as AMD's and Apple's."""
-    if _backend() == "tensorflow":
+    if backend_name() == "tensorflow":
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         return min(detail.get("compute_capability", (0, 0)) for detail in details)
-    if _backend() == "jax":
+    if backend_name() == "jax":
         import jax
 
         texts = [str(getattr(device, "compute_capability", "0.0")) for device in jax.local_devices()]

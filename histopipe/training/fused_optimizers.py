@@ -18,7 +18,7 @@ class _AdamKernel:
         """Compute once what all variables of a step share, then move them."""
         import tensorflow as tf
 
-        step = tf.cast(self.iterations.value + 1, "float32")
+        step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, "float32")
         numbers = {"lr": learning_rate, "beta1": self.beta_1, "beta2": self.beta_2, "epsilon": self.epsilon}
         shared = {name: tf.cast(value, "float32") for name, value in numbers.items()}
         powers = {f"{name}_power": shared[name] ** step for name in ("beta1", "beta2")}

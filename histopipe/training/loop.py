@@ -15,6 +15,7 @@ from tqdm import tqdm
 from histopipe.architectures import build
 from histopipe.architectures.blocks import patch_input
 from histopipe.augmentation import augment
+from histopipe.backend import is_out_of_memory
 from histopipe.errors import TrainingError
 from histopipe.loading import PatchBatches
 from histopipe.prediction import logit_network, predict_logits
@@ -149,7 +150,12 @@ def _fit(trainer: keras.Model, batches: PatchBatches, name: str) -> float:
     import keras
 
     callbacks = [_progress_bar(len(batches), name), keras.callbacks.TerminateOnNaN(raise_error=False)]
-    logs = trainer.fit(batches, shuffle=False, verbose=0, callbacks=callbacks).history
+    try:
+        logs = trainer.fit(batches, shuffle=False, verbose=0, callbacks=callbacks).history
+    except Exception as problem:
+        if not is_out_of_memory(problem):
+            raise
+        raise TrainingError(f"{name}: out of memory: lower the recipe's batch_size, image size or width") from None
     return float(logs["loss"][-1])
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from histopipe import tracking
 from histopipe.addresses import public_source
 from histopipe.architectures import require_architecture
+from histopipe.backend import grow_gpu_memory
 from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags, output_hash, versions
 from histopipe.params import Params
@@ -17,7 +18,7 @@ from histopipe.paths import Workspace
 from histopipe.store import INDEX_FILE, PatchStore, Rows
 from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
-from histopipe.training.devices import choose_devices, prepare_devices
+from histopipe.training.devices import choose_devices
 from histopipe.training.effort import effort
 from histopipe.training.optimization import best_epoch
 from histopipe.training.plan import Training, plan_training
@@ -56,7 +57,7 @@ def train(
     """
     training = plan_training(dataset, architecture, params, workspace)
     require_architecture(training.architecture)
-    prepare_devices()
+    grow_gpu_memory()
     seed_everything(params)
     key = training_key(_digest(training, params), workspace, dataset, training.architecture)
     forget_finished(training.checkpoints, _recorded(workspace, dataset, architecture))

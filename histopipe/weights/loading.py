@@ -135,7 +135,17 @@ def _agreeing(source: keras.Model, target: keras.Model) -> list[tuple[keras.Laye
 
 
 def _weighted(model: keras.Model) -> list[keras.Layer]:
-    return [layer for layer in model._flatten_layers() if layer.weights and not isinstance(layer, keras.Model)]
+    """Layers with weights in the order in which they were built, also inside nested networks.
+
+    A saved network that averages over symmetries nests its layers, the one that is to start from it doesn't.
+    """
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += _weighted(layer)
+        elif layer.weights:
+            found.append(layer)
+    return found
 
 
 def _shapes(layer: keras.Layer) -> list[tuple[int, ...]]:

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.model.test_devices import run, small
 
 
-def main(folder: Path, last: int) -> None:
+def main(folder: Path, last: int, optimizer: str) -> None:
     """Train over both halves; die when `last` epochs are safely saved."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -29,9 +29,9 @@ def main(folder: Path, last: int) -> None:
         if len(progress.history) == last:
             os._exit(9)
 
-    network, _ = run(Workspace(folder), small(content, devices="all"), perhaps_die)
+    network, _ = run(Workspace(folder), small(content, optimizer, devices="all"), perhaps_die)
     network.save(folder / "model.keras")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

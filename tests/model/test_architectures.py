@@ -22,7 +22,7 @@ TINY: dict[str, dict[str, Any]] = {
     "wide_resnet": {"width": 1},
 }
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
-SMALL_IMAGE = PARAMS["quick"]["max_image_size"]  # pixels: the shipped run needs every network at this size
+SMALL_IMAGE = (PARAMS["quick"] or {}).get("max_image_size") or 32  # pixels: `make repro` needs networks of this size
 FITTED = {"features"}  # learn by a classifier on a frozen backbone: tests/model/test_features.py
 
 every_architecture = pytest.mark.parametrize("name", list_architectures())

@@ -17,6 +17,7 @@ from keras import ops
 
 from histopipe.architectures import build
 from histopipe.augmentation import RandomAffine
+from histopipe.backend import grow_gpu_memory
 from histopipe.errors import TrainingError
 from histopipe.ingest.stage import ingest
 from histopipe.params import AugmentationParams, Params, TrainParams, parse_params
@@ -25,7 +26,7 @@ from histopipe.resampling import affine_gather
 from histopipe.splitting import split
 from histopipe.training import train
 from histopipe.training.checkpoint import CHECKPOINT_FILE, Progress, load_progress
-from histopipe.training.devices import DEVICES_VARIABLE, Devices, choose_devices, prepare_devices
+from histopipe.training.devices import DEVICES_VARIABLE, Devices, choose_devices
 from histopipe.training.loop import build_training, run_epochs
 from histopipe.training.plan import plan_training
 from tests.conftest import ROOT, idc_members, write_zip
@@ -33,11 +34,17 @@ from tests.conftest import ROOT, idc_members, write_zip
 MODEL = {"depth": 10, "width": 1, "image_size": 32}
 
 
-def small(content: dict[str, Any], **execution: Any) -> Params:
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"name": "sgd", "learning_rate": 0.01, "options": {"momentum": 0.9}},
+    "adamw": {"name": "adamw", "learning_rate": 0.001, "options": {"weight_decay": 0.01}},
+}
+
+
+def small(content: dict[str, Any], optimizer: str = "sgd", **execution: Any) -> Params:
     """A short training of a network with batch norms and without dropout, whose patches aren't augmented."""
     recipe = {
         "model": MODEL,
-        "optimizer": {"name": "sgd", "learning_rate": 0.01, "options": {"momentum": 0.9}},
+        "optimizer": OPTIMIZERS[optimizer],
         "epochs": 3,
         "batch_size": 16,
     }
@@ -111,7 +118,7 @@ def test_the_precision_of_the_surroundings_is_restored() -> None:
 def test_memory_is_asked_for_at_any_time() -> None:
     """Also in a notebook that has already computed something."""
     ops.ones(1)
-    prepare_devices()
+    grow_gpu_memory()
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
@@ -126,8 +133,10 @@ def run(
     return network, pd.DataFrame(progress.history)
 
 
-def in_a_process_with_two_devices(workspace: Workspace, last: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.model.on_two_devices", str(workspace.root), str(last)]
+def in_a_process_with_two_devices(
+    workspace: Workspace, last: int, optimizer: str = "sgd"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.model.on_two_devices", str(workspace.root), str(last), optimizer]
     environment = os.environ | {DEVICES_VARIABLE: "CPU:0,CPU:1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -150,6 +159,17 @@ def test_two_devices_train_as_one_does_also_after_a_kill(workspace: Workspace, c
     np.testing.assert_allclose([row["validation/loss"] for row in shared], history["validation/loss"], rtol=1e-2)
     for ours, theirs in zip(network.get_weights(), alone.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=0.02)
+
+
+def test_two_devices_share_an_update_by_adams_kernel(workspace: Workspace, content: dict[str, Any]) -> None:
+    params = small(content, "adamw")
+    training = plan_training("idc", "wide_resnet", params, prepare(workspace, params))
+    done = in_a_process_with_two_devices(workspace, 0, "adamw")
+    assert (done.returncode, done.stdout.count("finished")) == (0, 3), done.stderr[-3000:]
+    shared = load_progress(training.checkpoints, "the same training").history
+    (training.checkpoints / CHECKPOINT_FILE).unlink()
+    _, history = run(workspace, params)
+    np.testing.assert_allclose([row["train/loss"] for row in shared], history["train/loss"], rtol=1e-2)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(workspace: Workspace, content: dict[str, Any]) -> None:

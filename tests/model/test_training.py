@@ -332,3 +332,21 @@ def test_batches_carry_patches_labels_and_weights_in_order(ready: Workspace) -> 
     assert (patches == store.gather(rows)).all()
     assert (labels[:, 0] == store.index["label"].to_numpy()[rows]).all()
     assert (weights == np.where(labels[:, 0] > 0, 2.5, 1.0)).all()
+
+
+class OneBatch(keras.utils.PyDataset):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((32, 2), np.float32), np.zeros((32, 1000), np.float32)
+
+
+def test_a_lack_of_memory_is_one_line() -> None:
+    inputs = keras.Input((2,))
+    huge = keras.layers.RepeatVector(2 * 10**9)(keras.layers.Dense(1000)(inputs))  # 256 TB
+    trainer = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(huge))
+    trainer.compile("sgd", "mse", jit_compile=False)
+    batches: Any = OneBatch()
+    with pytest.raises(TrainingError, match=r"^idc wide: out of memory: lower the recipe's batch_size"):
+        training_loop._fit(trainer, batches, "idc wide")

@@ -26,6 +26,7 @@ from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
 from histopipe.serving.packaging import log_served_model
 from histopipe.splitting import split
+from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training import recipe_digest, train
 from histopipe.weights import Weights, fetch_weights, read_weights, weights_digest
 from histopipe.weights.imagenet import SQUEEZENET_FILE
@@ -262,6 +263,15 @@ def test_a_registered_model_gives_all_layers_that_fit(workspace: Workspace, cont
     taken = load_into(other, file, None, "it")
     assert taken == (len(other.weights) - 2, len(other.weights))  # all but the dense layer behind the larger map
     np.testing.assert_array_equal(other.layers[2].get_weights()[0], champion.layers[2].get_weights()[0])
+
+
+def test_a_network_that_averages_over_symmetries_gives_all_its_layers(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(12)
+    champion, fresh = (build("histonet", image_size=32, width=8) for _ in range(2))
+    averaged_over_symmetries(champion).save(tmp_path / "champion.keras")
+    assert load_into(fresh, tmp_path / "champion.keras", None, "it") == (len(fresh.weights), len(fresh.weights))
+    for ours, champions in zip(fresh.get_weights(), champion.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, champions)
 
 
 def test_what_is_out_of_date_or_damaged_is_not_trained_on(

@@ -16,6 +16,7 @@ from histopipe.search.ranges import distributions, own_values, rounded, with_val
 from histopipe.search.study import storage_address, study_name
 from histopipe.search.trial import score
 from histopipe.search.workspace import TrialWorkspace
+from histopipe.weights import Weights
 from tests.conftest import ROOT
 
 RANGES = {
@@ -122,7 +123,12 @@ def test_changed_data_recipe_or_ranges_start_another_study(files: Workspace, con
     names.append(named())
     (files.store("idc") / "index.parquet").write_bytes(b"another")
     names.append(named())
-    assert len(set(names)) == 6
+    content["recipes"]["cancernet"]["weights"] = "mine.keras"
+    for digest in ("one", "other"):
+        record = Weights("mine.keras", "cancernet", "code", file="model.keras", sha256=digest)
+        record.write(files.weights("cancernet"))
+        names.append(named())
+    assert len(set(names)) == 8
 
 
 def test_studies_lie_in_the_checkout_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
