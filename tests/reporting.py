@@ -24,7 +24,7 @@ HOSTILE_FILE = '"><img src=x onerror=alert(1)>.png'
 CASES, SIDE, PATCH = 18, 6, 50  # cases, patches along a slide's side, pixels of a patch
 SPLITS = ("train", "validation", "test")
 RECIPE = {"optimizer": {"name": "adam", "learning_rate": 0.001}, "epochs": 2}
-PUBLISHED = {"dataset": "idc", "split": "by image", "metrics": {"accuracy": 0.837, "f1": 0.747}}
+PUBLISHED = {"dataset": "idc", "split": "by image", "metrics": {"accuracy": 0.837, "f1": 0.747}, "source": "at 48 px"}
 LINEAGE = {"git_commit": "c0ffee" + "0" * 34, "git_dirty": "true", "dvc_store": "5708e.dir", "dvc_split": "59117"}
 FOUND = {
     "dataset": "idc",

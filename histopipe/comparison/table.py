@@ -71,7 +71,7 @@ def _published_table(content: dict[str, Any]) -> list[str]:
             entry["architecture"],
             title.replace("_", " "),
             f"{value:.3f}",
-            entry["split"],
+            ", ".join(filter(None, (entry["split"], entry.get("source")))),
             with_interval(here[entry["architecture"]][title]),
         ]
         for entry in content["published"]

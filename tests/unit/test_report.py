@@ -73,7 +73,7 @@ def test_data_split_published_figures_and_lineage_are_there(page: str, content: 
     assert rows_of(page, "train") == [["train", "6", "216", "72", "33.3 %"]]
     ours = next(row for row in content["ranking"] if row["architecture"] == "cancernet")["test"]["accuracy"]
     published = next(row for row in rows_of(page, "cancernet") if row[1] == "accuracy")
-    assert published[2:4] == ["0.837", "by image"]
+    assert published[2:4] == ["0.837", "by image, at 48 px"]
     assert published[4].startswith(f"{ours['value']:.3f} [")
     took, made = rows_of(page, "resnet")[-2:]
     assert took == ["resnet", "579,516", "2", "1", "random", "12.3", "456.7", "1,234 MB"]
