@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -334,6 +335,36 @@ def test_a_training_says_what_it_started_from(
     given.load_weights(squeezenet_file)
     for mine, theirs in zip(trained.get_layer(BACKBONE_LAYER).get_weights(), given.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_the_published_file_is_worth_its_epochs_on_real_cells(
+    workspace: Workspace, content: dict[str, Any], real: Callable[[str], Path], trainable: str
+) -> None:
+    """Fine-tuned whole or by its head, it ranks a case's cells better than the same training from random weights."""
+    workspace.raw("malaria").mkdir(parents=True)
+    shutil.copy(real("malaria-sample.zip"), workspace.raw("malaria") / "archive.zip")
+    content["datasets"] = ["malaria"]
+    content["recipes"]["squeezenet"]["model"] |= {"trainable": trainable, "image_size": 48}
+    content["recipes"]["squeezenet"] |= {"schedule": {"name": "constant"}, "keep": "last"}
+    reached = {}
+    for asked in (str(real(f"weights/{SQUEEZENET_FILE}")), "random"):
+        params = starting(content, "squeezenet", asked, max_epochs=2, max_patches=800)
+        if not reached:
+            ingest("malaria", params, workspace)
+            split("malaria", params, workspace)
+        fetch_weights("squeezenet", params, workspace)
+        train("malaria", "squeezenet", params, workspace)
+        model = workspace.model("malaria", "squeezenet")
+        reached[asked] = pd.read_csv(model / "history.csv")["validation/roc_auc"].mean()  # over both epochs
+        if asked != "random":
+            tuned = keras.saving.load_model(model / "model.keras").get_layer(BACKBONE_LAYER)
+            given = build_backbone("squeezenet", 48)
+            load_into(given, real(f"weights/{SQUEEZENET_FILE}"), "squeezenet", "it")
+            pairs = zip(tuned.get_weights(), given.get_weights(), strict=True)
+            assert [np.array_equal(*pair) for pair in pairs] == [trainable == "head"] * len(given.weights)
+    published, random = reached.values()
+    assert published > random + 0.03, reached
 
 
 def test_the_cap_of_weights_is_random_or_nothing(content: dict[str, Any]) -> None:
