@@ -147,7 +147,7 @@ def test_a_killed_fold_resumes_its_own_run(checkout: Make) -> None:
     """Two folds are killed mid-training; each carries on in its own run, and neither closes the other's."""
     quick = TINY | {"max_epochs": 30, "max_patches": 400}
     project = checkout(studies={"folds": [0, 1]}, quick=quick, split={"folds": 3}, evaluate={"resamples": 200})
-    project.dvc("repro", "split")
+    project.dvc("repro", "split", "weights")
     for fold in (0, 1):
         kill_fold(project, fold)
     before = {run.info.run_name: run.info.run_id for run in runs(project)}
