@@ -16,6 +16,7 @@ from histopipe.params import Params, read_params
 from histopipe.paths import Workspace
 from tasks.parallel import SideBySide
 from tasks.studies import study, variant
+from tasks.training import weights
 
 
 @flow(name="histopipe-studies", task_runner=SideBySide())  # type: ignore[arg-type]
@@ -28,18 +29,21 @@ def studies(names: list[str] | None = None, datasets: list[str] | None = None) -
     """
     params = read_params(Workspace.around().params)
     wanted = asked(names, params)
+    starts = {name: weights.submit(name) for name in params.architectures}
     for dataset in chosen(datasets, params.datasets, "data set"):
         cases = prepare(dataset)
         for name in wanted:
             runs = [
-                variant.submit(name.removesuffix("s"), dataset, architecture, variant_name, wait_for=cases)  # type: ignore[call-overload]
+                variant.submit(  # type: ignore[call-overload]
+                    name.removesuffix("s"), dataset, architecture, variant_name, wait_for=[*cases, starts[architecture]]
+                )
                 for architecture in params.architectures
                 for variant_name in getattr(params.studies, name)
             ]
             wait(runs)
             if any(run.state.is_completed() for run in runs):
                 study(dataset, name, wait_for=[allow_failure(run) for run in runs])
-            for run in runs:
+            for run in (*starts.values(), *runs):
                 run.result()  # what failed makes the flow fail, after the others were summed up
 
 
