@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import ListedColormap
 
 SHOWN_SLIDES = 6
+PANEL_WIDTH = 3.1  # inches of one of the four pictures; the rest of the height is for title, legends and scale
 CANDIDATES = 50  # cases looked at for whole slides, those with the most patches
 OUTCOMES = ("negative, called so", "positive, called so", "false alarm", "missed")
 OUTCOME_COLOURS = ("#DDDDDD", "#4477AA", "#CCBB44", "#EE6677")  # Paul Tol's, told apart by colour-blind readers
@@ -71,7 +72,7 @@ def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canva
 
     height, width = canvas.shape
     margin = 0 if canvas.complete else 0.02 * max(height, width)  # room for dots
-    figure = new_figure(13, min(9.0, 13 / 4 * height / width + 1.6))
+    figure = new_figure(13, min(9.0, PANEL_WIDTH * height / width + 1.15))
     tissue, truth, probability, error = figure.subplots(1, 4, sharex=True, sharey=True)
     tissue.imshow(tissue_image, interpolation="nearest")
     label, decision = part["label"].to_numpy(), part["decision"].to_numpy()
