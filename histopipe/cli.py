@@ -218,8 +218,9 @@ def evaluate(dataset: str, architecture: str) -> None:
     """Grade a model on the test split, at the threshold that validation chose."""
     with _stage("evaluate", dataset, architecture) as (params, workspace):
         from histopipe.evaluation.stage import evaluate
+        from histopipe.workers import available_cores
 
-        metrics = evaluate(dataset, architecture, params, workspace)
+        metrics = evaluate(dataset, architecture, params, workspace, processes=available_cores())
         auc = metrics["test"]["roc_auc"]
         click.echo(f"{dataset} {architecture}: ROC AUC {_with_interval(auc)} by {metrics['cases']} cases")
 

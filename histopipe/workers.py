@@ -1,4 +1,4 @@
-"""Work spread over processes, with results in order and in bounded memory.
+"""Work spread over processes, with results in order and in bounded memory; and work done in another one meanwhile.
 
 Processes rather than threads: decoding and drawing release the interpreter's lock only for microseconds at a time, and
 two threads that hand it to each other reach .6 of two processes' speed.
@@ -13,10 +13,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from histopipe.errors import HistopipeError
 
@@ -44,11 +44,7 @@ class Workers(Generic[Task, Result]):
 
     def __enter__(self) -> Workers[Task, Result]:
         if self._count > 1:
-            # Spawned, not forked: the same on every system, and safe where the caller has threads.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._count, context, _start_worker)
-            for _ in range(self._count):
-                self._pool.submit(_load, self._function.__module__)
+            self._pool = _started_pool(self._count, [self._function.__module__])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,12 +69,70 @@ class Workers(Generic[Task, Result]):
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            reason = "a worker process was killed, perhaps for want of memory: make room and run again"
-            raise HistopipeError(reason) from None
+            raise _killed() from None
 
 
-def _load(module: str) -> None:
-    importlib.import_module(module)
+class Beside:
+    """Another process that works while this one goes on; its results are files.
+
+    Args:
+        modules: what it loads at once, so that the first work given to it finds them there.
+        processes: one means that this process does the work itself, when it is given.
+    """
+
+    def __init__(self, modules: Sequence[str], processes: int) -> None:
+        self._modules = modules
+        self._alone = processes < 2
+        self._pool: ProcessPoolExecutor | None = None
+        self._given: list[Future[Any]] = []
+
+    def __enter__(self) -> Beside:
+        if not self._alone:
+            self._pool = _started_pool(1, self._modules)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Give it work: a function of a module; the arguments must be picklable."""
+        if self._pool is None:
+            function(*arguments)
+        else:
+            self._given.append(self._pool.submit(function, *arguments))
+
+    def wait(self) -> None:
+        """Until all that was given is done.
+
+        Raises:
+            Exception: what the work raised.
+            HistopipeError: the process was killed.
+        """
+        try:
+            for work in self._given:
+                work.result()
+        except BrokenProcessPool:
+            raise _killed() from None
+
+
+def _started_pool(count: int, modules: Sequence[str]) -> ProcessPoolExecutor:
+    """Processes that load the modules while this one goes on."""
+    # Spawned, not forked: the same on every system, and safe where the caller has threads.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, _start_worker)
+    for _ in range(count):
+        pool.submit(_load, modules)
+    return pool
+
+
+def _killed() -> HistopipeError:
+    return HistopipeError("a worker process was killed, perhaps for want of memory: make room and run again")
+
+
+def _load(modules: Sequence[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
 
 
 def _start_worker() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from histopipe.evaluation.figures import draw_figures
 from histopipe.evaluation.grading import grade_table, graded_table, locked_point
 from histopipe.evaluation.slide_figures import draw_slides
 from histopipe.evaluation.stage import divided, write_outputs
@@ -136,7 +137,7 @@ def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, param
     folder = workspace.evaluation("idc", name)
     folder.mkdir(parents=True)
     parts = divided(table, store, workspace.split("idc"), params)
-    write_outputs(folder, table, parts, point, results, name)
+    draw_figures(*write_outputs(folder, table, parts, point, results, name), folder / "figures")
     draw_slides(table[table["split"] == "test"], store, point, folder / "figures" / "slides")
     Image.new("RGB", (600, 300), "#ddeeff").save(folder / "figures" / "gallery.png")
     write_json(folder / "metrics.json", results | {"run_id": "1" * 32})

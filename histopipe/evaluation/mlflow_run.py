@@ -20,24 +20,31 @@ SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluatio
 
 
 def log_evaluation(
-    folder: Path,
-    network: keras.Model,
-    operating_point: dict[str, Any],
-    results: Mapping[str, Any],
-    example: NDArray[np.uint8],
+    network: keras.Model, operating_point: dict[str, Any], results: Mapping[str, Any], example: NDArray[np.uint8]
 ) -> None:
-    """Log pictures, tables, the served model and the metrics into the active run.
+    """Log the served model and the metrics into the active run.
 
     Threshold and calibration are tags, not params: MLflow refuses to change a param, and an evaluation may be
     repeated with another rule.
 
     Args:
-        folder: where the evaluation's files lie.
         network: as trained.
         operating_point: content of `operating_point.json`.
         results: content of `metrics.json`.
         example: one patch, uint8 (height, width, 3).
     """
+    import mlflow
+
+    tags = {
+        name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
+    }
+    model = log_served_model(network, operating_point, example, tags)
+    mlflow.log_metrics(run_metrics(results), model_id=model.model_id)
+    mlflow.set_tags({**tags, SERVED_MODEL_TAG: model.model_id})
+
+
+def log_files(folder: Path) -> None:
+    """Log an evaluation's pictures and tables into the active run; `folder` is where they lie."""
     import mlflow
 
     pictures = sorted((folder / "figures").glob("*.png"))
@@ -48,12 +55,6 @@ def log_evaluation(
     for name in ("classification_report.txt", "predictions.parquet", "operating_point.json", "explanation.json"):
         if (folder / name).exists():  # variants aren't explained
             mlflow.log_artifact(str(folder / name))
-    tags = {
-        name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
-    }
-    model = log_served_model(network, operating_point, example, tags)
-    mlflow.log_metrics(run_metrics(results), model_id=model.model_id)
-    mlflow.set_tags({**tags, SERVED_MODEL_TAG: model.model_id})
 
 
 def run_metrics(results: Mapping[str, Any]) -> dict[str, float]:

@@ -23,15 +23,24 @@ from histopipe.files import file_digest, read_json, replaced_folder, write_json,
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.store import REPORT_FILE, Patches, PatchStore
+from histopipe.workers import Beside
 
 if TYPE_CHECKING:
     import keras
 
+    from histopipe.evaluation.figures import Evaluation
+
 STAIN_CLUSTERS = 3
+DRAWING = ("matplotlib.backends.backend_agg", "histopipe.evaluation.figures", "histopipe.evaluation.slide_figures")
 
 
 def evaluate(
-    dataset: str, architecture: str, params: Params, workspace: Workspace, explained: bool = True
+    dataset: str,
+    architecture: str,
+    params: Params,
+    workspace: Workspace,
+    explained: bool = True,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Grade one trained network and log it, ready to serve, into its MLflow run.
 
@@ -39,6 +48,7 @@ def evaluate(
     `subgroups.csv`, the curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't defined, such as
     precision where nothing is called positive, is null. Predictions of a network that averages over symmetries have a
     further column `one_view`: the probability without. What is to be `explained` gets what `explain_evaluation` writes.
+    With two `processes`, the second one draws while this one goes on.
 
     Returns:
         The content of `metrics.json`.
@@ -47,32 +57,44 @@ def evaluate(
         EvaluationError: the network is missing, can't be loaded or was trained on another split; predictions
             aren't numbers; a patch has no case; a split has one class only.
     """
+    from histopipe.evaluation.figures import draw_figures
     from histopipe.evaluation.logits import load_network
-    from histopipe.evaluation.mlflow_run import SLIDES, log_evaluation
-    from histopipe.evaluation.slide_figures import draw_slides
+    from histopipe.evaluation.mlflow_run import SLIDES, log_evaluation, log_files
     from histopipe.explanation.stage import explain_evaluation
     from histopipe.symmetry import is_averaged
     from histopipe.tracking import continued_run
 
     record = read_run(dataset, architecture, workspace)
-    network = load_network(workspace.model(dataset, architecture) / "model.keras")
-    store = PatchStore.open(workspace.store(dataset))
-    logits = predict_splits(network, store, workspace.split(dataset), f"{dataset} {architecture}")
-    point = operating_point(logits, dataset, params, store)
-    table = graded_table(logits, point)
-    if is_averaged(network):
-        table["one_view"] = one_view_probabilities(network, store, table, params, f"{dataset} {architecture}")
-    results = grade_table(table, point, record, params)
-    parts = divided(table, store, workspace.split(dataset), params)
-    with replaced_folder(workspace.evaluation(dataset, architecture)) as folder:
-        write_outputs(folder, table, parts, point, results, architecture)
-        draw_slides(table[table["split"] == "test"], store, point, folder / "figures" / SLIDES)
+    with replaced_folder(workspace.evaluation(dataset, architecture)) as folder, Beside(DRAWING, processes) as drawing:
+        network = load_network(workspace.model(dataset, architecture) / "model.keras")
+        store = PatchStore.open(workspace.store(dataset))
+        logits = predict_splits(network, store, workspace.split(dataset), f"{dataset} {architecture}")
+        point = operating_point(logits, dataset, params, store)
+        table = graded_table(logits, point)
+        test, figures = table[table["split"] == "test"], folder / "figures"
+        figures.mkdir()
+        drawing.start(draw_slides_of_store, test, store.folder, point, figures / SLIDES)
+        if is_averaged(network):
+            table["one_view"] = one_view_probabilities(network, store, table, params, f"{dataset} {architecture}")
+        results = grade_table(table, point, record, params)
+        parts = divided(table, store, workspace.split(dataset), params)
+        shown, tables = write_outputs(folder, table, parts, point, results, architecture)
+        drawing.start(draw_figures, shown, tables, figures)
         if explained:
             explain_evaluation(network, table, store, point, architecture, params, folder)
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
-            log_evaluation(folder, network, point, results, _example(store, table))
+            log_evaluation(network, point, results, _example(store, table))
+            drawing.wait()
+            log_files(folder)
             write_json(folder / "metrics.json", results | {"run_id": run_id})
     return results | {"run_id": run_id}
+
+
+def draw_slides_of_store(table: pd.DataFrame, store: Path, point: dict[str, Any], folder: Path) -> None:
+    """As `draw_slides`, of a store that another process opened: its arrays can't be handed over."""
+    from histopipe.evaluation.slide_figures import draw_slides
+
+    draw_slides(table, PatchStore.open(store), point, folder)
 
 
 def read_run(dataset: str, architecture: str, workspace: Workspace) -> dict[str, Any]:
@@ -200,10 +222,14 @@ def write_outputs(
     point: dict[str, Any],
     results: dict[str, Any],
     architecture: str,
-) -> None:
-    """Write everything but `metrics.json` into `folder`; `parts` as `divided` gives them."""
+) -> tuple[Evaluation, dict[str, pd.DataFrame]]:
+    """Write the tables and all else but `metrics.json` into `folder`; `parts` as `divided` gives them.
+
+    Returns:
+        What `draw_figures` draws.
+    """
     from histopipe.evaluation import curves
-    from histopipe.evaluation.figures import Evaluation, draw_figures
+    from histopipe.evaluation.figures import Evaluation
 
     classes = _classes(point)
     test = predictions_of(table, "test")
@@ -222,7 +248,7 @@ def write_outputs(
     metrics = results["test"] | {"uncalibrated": results["uncalibrated"]["calibration_error"]}
     shown = Evaluation(point["data_set"], architecture, classes, test, metrics, point["threshold"])
     tables["uncalibrated"] = curves.calibration_table(before_calibration(table))
-    draw_figures(shown, tables, folder / "figures")
+    return shown, tables
 
 
 def _classes(point: dict[str, Any]) -> tuple[str, str]:

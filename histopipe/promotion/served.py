@@ -64,13 +64,14 @@ def _serves(run: Run, candidate: Candidate, client: MlflowClient) -> bool:
 
 def _log_from_files(candidate: Candidate, workspace: Workspace) -> str:
     from histopipe.evaluation.logits import load_network
-    from histopipe.evaluation.mlflow_run import log_evaluation
+    from histopipe.evaluation.mlflow_run import log_evaluation, log_files
 
     dataset, architecture = candidate.dataset, candidate.architecture
     folder = workspace.evaluation(dataset, architecture)
     network = load_network(workspace.model(dataset, architecture) / "model.keras")
     with continued_run(workspace, dataset, architecture, candidate.training) as run_id:
-        log_evaluation(folder, network, candidate.point, candidate.metrics, _example(candidate, workspace))
+        log_files(folder)
+        log_evaluation(network, candidate.point, candidate.metrics, _example(candidate, workspace))
     return run_id
 
 
