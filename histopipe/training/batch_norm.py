@@ -24,16 +24,30 @@ from histopipe.store import PatchStore, Rows
 
 SETTLED_STEPS = 1000  # ten times the memory of a moving average with Keras' momentum of .99
 SAMPLE = 2048  # patches
-BATCH_SIZE = 128
+PIXELS = 128 * 64 * 64  # of one batch; Keras holds on to what every layer gives until the last one is done
 
 
-def refresh_batch_norm(network: keras.Model, store: PatchStore, rows: Rows) -> None:
+def statistics_batch(image_size: int, trained: int) -> int:
+    """How many images of that side to take at a time.
+
+    As many as fit `PIXELS`, a power of two; at least as many as a training step takes, since those fit with all their
+    gradients. DenseNet201 at 224 px holds some 250 MB per image.
+
+    Args:
+        image_size: side of the image that the network sees, in pixels.
+        trained: size of training's batches.
+    """
+    fitting = max(1, PIXELS // image_size**2)
+    return max(trained, 2 ** (fitting.bit_length() - 1))
+
+
+def refresh_batch_norm(network: keras.Model, store: PatchStore, rows: Rows, batch_size: int) -> None:
     """Replace the moving averages by plain means over `rows`, not augmented; weights stay as they are."""
     norms = _layers(network, keras.layers.BatchNormalization)
     seen = 0
     with _dropout_off(network), _kept(norms, "momentum"):
-        for start in range(0, len(rows), BATCH_SIZE):
-            patches = store.gather(rows[start : start + BATCH_SIZE])
+        for start in range(0, len(rows), batch_size):
+            patches = store.gather(rows[start : start + batch_size])
             for norm in norms:
                 norm.momentum = seen / (seen + len(patches))  # makes the moving average the mean of all so far
             seen += len(patches)

@@ -106,7 +106,7 @@ class Fitting:
         for folder in self.features.folder.parent.glob("*"):
             if folder != self.features.folder:
                 PooledFeatures(folder, ()).discard()
-        network = pooling(self.extractor, _backbone(self.training), _image_size(self.training), self.layers)
+        network = pooling(self.extractor, _backbone(self.training), self.training.image_size, self.layers)
         self.features.compute(network, self.training.store, self.rows, f"{self.training.title} features")
 
     def try_candidate(self, number: int) -> dict[str, float]:
@@ -136,7 +136,7 @@ class Fitting:
         features, labels = self._data(candidate.layer)
         count = len(self.training.train_rows)
         unit = self._fit(candidate, features[:count], labels[:count])
-        network = classifying(self.extractor, _backbone(self.training), _image_size(self.training), candidate.layer)
+        network = classifying(self.extractor, _backbone(self.training), self.training.image_size, candidate.layer)
         network.get_layer(OUTPUT_LAYER).set_weights(unit.weights)
         return network
 
@@ -176,7 +176,7 @@ def _random_backbone(training: Training) -> keras.Model:
 
     build(training.architecture, **training.recipe.model)  # says what is wrong with the recipe's values
     keras.utils.set_random_seed(training.seed)
-    return build_backbone(_backbone(training), _image_size(training))
+    return build_backbone(_backbone(training), training.image_size)
 
 
 def _layers(training: Training, extractor: keras.Model) -> tuple[str, ...]:
@@ -188,7 +188,3 @@ def _layers(training: Training, extractor: keras.Model) -> tuple[str, ...]:
 
 def _backbone(training: Training) -> str:
     return str(training.recipe.model.get("backbone", "squeezenet"))
-
-
-def _image_size(training: Training) -> int:
-    return int(training.recipe.model["image_size"])

@@ -21,7 +21,7 @@ from histopipe.loading import PatchBatches
 from histopipe.prediction import logit_network, predict_logits
 from histopipe.sampling import balanced_order, balanced_weights, epoch_order
 from histopipe.store import Rows
-from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_norm
+from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_norm, statistics_batch
 from histopipe.training.checkpoint import (
     Progress,
     all_variables,
@@ -182,7 +182,8 @@ def _validated(
     """The epoch's whole row of the history: what training gave, and validation's scores."""
     epoch = int(trained["epoch"]) - 1
     if number(trainer.optimizer.iterations) < SETTLED_STEPS or training.recipe.keep == "average":
-        refresh_batch_norm(logits, training.store, _order(training, epoch)[:SAMPLE])
+        batch_size = statistics_batch(training.image_size, training.recipe.batch_size)
+        refresh_batch_norm(logits, training.store, _order(training, epoch)[:SAMPLE], batch_size)
     scores = validation_scores(training, logits)
     row = {"epoch": trained["epoch"], "train/loss": trained["train/loss"], **scores}
     text = ", ".join(f"{key} {value:.4f}" for key, value in row.items() if "/" in key)

@@ -58,6 +58,11 @@ class Training:
         return self.recipe.architecture or self.name
 
     @property
+    def image_size(self) -> int:
+        """Side of the image that the network sees, in pixels."""
+        return int(self.recipe.model["image_size"])
+
+    @property
     def title(self) -> str:
         """How people are told of it."""
         return f"{self.dataset} {self.name}"

@@ -25,7 +25,7 @@ from histopipe.splitting import read_membership, split
 from histopipe.store import PatchStore
 from histopipe.training import loop as training_loop
 from histopipe.training import recipe_digest, train
-from histopipe.training.batch_norm import refresh_batch_norm
+from histopipe.training.batch_norm import refresh_batch_norm, statistics_batch
 from histopipe.training.plan import plan_training
 from tests.conftest import idc_members, write_zip
 
@@ -125,7 +125,7 @@ def test_fresh_batch_norm_statistics_are_those_in_use(ready: Workspace) -> None:
     """Without dropout, which would shift what the later norms see; weights and settings stay as they are."""
     store, network = PatchStore.open(ready.store("idc")), build("cancernet")
     weights = [variable.numpy() for variable in network.trainable_variables]
-    refresh_batch_norm(network, store, np.arange(128))
+    refresh_batch_norm(network, store, np.arange(128), batch_size=128)
     patches = store.gather(np.arange(128))
     norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for norm in (norms[0], norms[-1]):
@@ -137,6 +137,14 @@ def test_fresh_batch_norm_statistics_are_those_in_use(ready: Workspace) -> None:
     assert [layer.rate for layer in network.layers if isinstance(layer, keras.layers.Dropout)] == [0.25] * 3 + [0.5]
     for before, after in zip(weights, network.trainable_variables, strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "trained", "taken"), [(32, 32, 512), (48, 32, 128), (64, 32, 128), (224, 16, 16)]
+)
+def test_batch_norm_statistics_take_as_many_patches_as_memory_allows(image_size: int, trained: int, taken: int) -> None:
+    """Keras keeps what every layer gives: 128 images of 224 px would take 30 GB of DenseNet201."""
+    assert statistics_batch(image_size, trained) == taken
 
 
 def test_a_kill_before_the_first_epoch_leaves_one_run(
