@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -19,6 +20,8 @@ from histopipe.paths import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+_LOUD = ("mlflow.store.db.utils", "urllib3.connectionpool")  # print tracebacks and retries before we get the error
 
 VARIANT_TAGS = ("study", "variant")  # runs of the main pipeline have neither
 SYSTEM_METRICS_SECONDS = 2  # MLflow's own 10 s would miss a short training altogether
@@ -64,6 +67,39 @@ def require_server(uri: str) -> None:
     raise TrackingAwayError(
         f"no MLflow server answers at {public_url(uri)}: start it or set MLFLOW_TRACKING_URI right, then run again"
     )
+
+
+@contextmanager
+def told_in_one_line(workspace: Workspace) -> Iterator[None]:
+    """Turn what MLflow raises when it breaks off into one line that says what to do.
+
+    Raises:
+        TrackingAwayError: instead of it.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    levels = {name: logging.getLogger(name).level for name in _LOUD}
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as problem:
+        what = " ".join(str(problem).split())[:160]
+        raise TrackingAwayError(
+            f"MLflow at {_place(workspace)} can't be used ({what}): "
+            "see that it is up and can be written, then run the same command again, which carries on"
+        ) from None
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _place(workspace: Workspace) -> str:
+    """The tracking store's address without what opens it."""
+    parts = urlsplit(tracking_uri(workspace))
+    return f"{parts.scheme}://{parts.hostname}" if parts.hostname else parts.path.replace("//", "/")
 
 
 @contextmanager
@@ -133,7 +169,18 @@ def training_run(
     Args:
         run_id: the run that the training's checkpoint names, if there is one.
         tags: must hold `training_key`: what was left under another key in this checkout is closed as killed.
+
+    Raises:
+        TrackingAwayError: MLflow can't be asked, or breaks off before the run ends.
     """
+    with told_in_one_line(workspace), _training_run(workspace, dataset, architecture, run_id, tags) as opened:
+        yield opened
+
+
+@contextmanager
+def _training_run(
+    workspace: Workspace, dataset: str, architecture: str, run_id: str | None, tags: Mapping[str, str]
+) -> Iterator[str]:
     import mlflow
 
     experiment = prepare(workspace, dataset)
@@ -172,15 +219,19 @@ def continued_run(workspace: Workspace, dataset: str, architecture: str, run_id:
 
     Where that run isn't in this tracking store (the model came from another machine's cache), a new one tagged
     `restored_from` takes its place; evaluated again, the same one is continued.
+
+    Raises:
+        TrackingAwayError: MLflow can't be asked, or breaks off before the run ends.
     """
     import mlflow
 
-    known = known_run(workspace, dataset, run_id)
-    with mlflow.start_run(run_id=known, run_name=None if known else workspace.run_name(architecture)) as run:
-        if not known:
-            mlflow.set_tags({**_identity(workspace, dataset, architecture), "restored_from": run_id})
-            mlflow.set_tags(lineage_tags(workspace, dataset))
-        yield run.info.run_id
+    with told_in_one_line(workspace):
+        known = known_run(workspace, dataset, run_id)
+        with mlflow.start_run(run_id=known, run_name=None if known else workspace.run_name(architecture)) as run:
+            if not known:
+                mlflow.set_tags({**_identity(workspace, dataset, architecture), "restored_from": run_id})
+                mlflow.set_tags(lineage_tags(workspace, dataset))
+            yield run.info.run_id
 
 
 def known_run(workspace: Workspace, dataset: str, run_id: str) -> str | None:

@@ -72,9 +72,9 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> Path:
     """Write a PNG that names no software version, so that equal figures are equal files."""
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    figure.savefig(path, dpi=dpi, metadata={"Software": None})
     return path
 
 

@@ -61,7 +61,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """Read a `predictions.parquet`.
 
     Raises:
-        EvaluationError: it can't be read, lacks a column, or holds a patch without a case or without a probability.
+        EvaluationError: it can't be read, lacks a column, or holds a patch without a sound value in one.
     """
     try:
         table = pd.read_parquet(path)
@@ -79,7 +79,10 @@ def _fault(table: pd.DataFrame) -> str:
     lacking = [name for name in PREDICTED if name not in table]
     if lacking:
         return f"has no column {lacking[0]}"
-    odd = ~table["probability"].between(0, 1)
+    for name in ("label", "decision"):
+        if not table[name].isin([0, 1]).all():
+            return f"holds values of {name} other than 0 and 1"
+    odd = ~pd.to_numeric(table["probability"], errors="coerce").between(0, 1)
     if odd.any():
         return f"holds {int(odd.sum()):,} probabilities that are none (first: {table['file'][odd].iloc[0]})"
     nameless = table["case_id"].isna()

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from histopipe.evaluation.figures import new_figure, save_figure
+from histopipe.evaluation.figures import DPI, new_figure, save_figure
 from histopipe.evaluation.slide_maps import PLACES, Canvas, Image, canvas_of, paint, paint_tissue
 from histopipe.store import PatchStore
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import ListedColormap
 
 SHOWN_SLIDES = 6
-PANEL_WIDTH = 3.1  # inches of one of the four pictures; the rest of the height is for title, legends and scale
+PANEL_WIDTH, TALLEST, AROUND = 3.1, 9.0, 1.15  # inches: one of four pictures, the figure, title and legends in that
 CANDIDATES = 50  # cases looked at for whole slides, those with the most patches
 OUTCOMES = ("negative, called so", "positive, called so", "false alarm", "missed")
 OUTCOME_COLOURS = ("#DDDDDD", "#4477AA", "#CCBB44", "#EE6677")  # Paul Tol's, told apart by colour-blind readers
@@ -45,8 +45,16 @@ def draw_slides(table: pd.DataFrame, store: PatchStore, point: dict[str, Any], f
     for case, part, canvas in slides:
         patches = store.gather(part["row"].to_numpy())
         tissue = paint_tissue(canvas, patches, part[["height", "width"]] if not point["resized"] else None)
-        written.append(save_figure(draw_slide(case, part, tissue, canvas, classes), folder / file_name(case)))
+        figure = draw_slide(case, part, tissue, canvas, classes)
+        written.append(save_figure(figure, folder / file_name(case), _resolution(canvas)))
     return written
+
+
+def _resolution(canvas: Canvas) -> float:
+    """Dots per inch at which the pictures of a whole slide show every pixel of its canvas."""
+    height, width = canvas.shape
+    inches = min(PANEL_WIDTH, (TALLEST - AROUND) * width / height)
+    return max(DPI, width / inches) if canvas.complete else DPI
 
 
 def _chosen(table: pd.DataFrame, index: pd.DataFrame) -> list[tuple[str, pd.DataFrame, Canvas]]:
@@ -72,9 +80,9 @@ def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canva
 
     height, width = canvas.shape
     margin = 0 if canvas.complete else 0.02 * max(height, width)  # room for dots
-    figure = new_figure(13, min(9.0, PANEL_WIDTH * height / width + 1.15))
+    figure = new_figure(13, min(TALLEST, PANEL_WIDTH * height / width + AROUND))
     tissue, truth, probability, error = figure.subplots(1, 4, sharex=True, sharey=True)
-    tissue.imshow(tissue_image, interpolation="nearest")
+    tissue.imshow(tissue_image, interpolation="antialiased")
     label, decision = part["label"].to_numpy(), part["decision"].to_numpy()
     _draw(truth, canvas, label, ListedColormap(TRUTH_COLOURS), 2)
     shades = _draw(probability, canvas, part["probability"].to_numpy(), "viridis", 1)

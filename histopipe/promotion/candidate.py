@@ -19,6 +19,7 @@ from histopipe.files import read_json
 from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
 from histopipe.store import read_index
+from histopipe.weights.registered import cases_seen
 
 CHOSEN_BY = "roc_auc"  # on validation
 
@@ -55,8 +56,8 @@ class Candidate:
 
     @property
     def seen(self) -> list[str]:
-        """The cases it trained or validated on."""
-        return cases_seen(self.record)
+        """The cases that it, and what its weights come from, trained or validated on."""
+        return cases_seen(self.record)[self.dataset]
 
     @property
     def leaky(self) -> bool:
@@ -64,11 +65,6 @@ class Candidate:
         return bool(
             self.metrics.get("leaky") or self.record.get("leaky") or self.record.get("split_scheme") == "random"
         )
-
-
-def cases_seen(record: dict[str, Any]) -> list[str]:
-    """The cases that a training's record lists as trained or validated on."""
-    return [*map(str, record["train_cases"]), *map(str, record["validation_cases"])]
 
 
 def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candidate:

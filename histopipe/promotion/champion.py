@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from scipy.special import expit
 
-from histopipe.errors import EvaluationError, PromotionError
+from histopipe.errors import EvaluationError, HistopipeError, PromotionError
 from histopipe.evaluation.metrics import Numbers
 from histopipe.files import read_json, write_json
-from histopipe.promotion.candidate import Candidate, cases_seen
+from histopipe.promotion.candidate import Candidate
 from histopipe.store import PatchStore
+from histopipe.weights.registered import KEPT, RECORD, cases_seen
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-FOLDER = "promotion"  # in the run's artifacts
-RECORD, PREDICTIONS = "run.json", "test_predictions.parquet"
+PREDICTIONS = "test_predictions.parquet"  # beside the training's record
 _PATCH = ["file", "digest"]
 
 
@@ -30,7 +30,7 @@ class Champion:
     """A registered version and what its run holds.
 
     Attributes:
-        seen: the cases that it trained or validated on.
+        seen: the cases that it, and what its weights come from, trained or validated on.
         logged: its predictions of the test patches of its day: columns `file,digest,probability`.
     """
 
@@ -49,26 +49,46 @@ def keep(candidate: Candidate, client: MlflowClient, run_id: str) -> None:
     with TemporaryDirectory() as folder:
         write_json(Path(folder) / RECORD, candidate.record)
         candidate.test[[*_PATCH, "probability"]].to_parquet(Path(folder) / PREDICTIONS, index=False)
-        client.log_artifacts(run_id, folder, FOLDER)
+        client.log_artifacts(run_id, folder, KEPT)
 
 
 def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
     """Read what `keep` logged.
 
     Raises:
-        PromotionError: it isn't there.
+        PromotionError: it isn't there, or damaged.
     """
-    held = {Path(file.path).name for file in client.list_artifacts(str(version.run_id), FOLDER)}
-    if not {RECORD, PREDICTIONS} <= held:
-        raise PromotionError(
-            f"version {version.version} of {version.name} is champion, but its run {version.run_id} doesn't hold "
-            f"{FOLDER}/{RECORD}, so nobody knows which cases it was trained on: restore the run's artifacts, or take "
-            f"the alias away (`MlflowClient().delete_registered_model_alias('{version.name}', 'champion')`)"
-        )
+    if not {RECORD, PREDICTIONS} <= _held(version, client):
+        raise _unknown(version, f"doesn't hold {KEPT}/{RECORD}")
     with TemporaryDirectory() as scratch:
-        folder = Path(client.download_artifacts(str(version.run_id), FOLDER, scratch))
-        record: dict[str, Any] = read_json(folder / RECORD)
-        return Champion(version, cases_seen(record), pd.read_parquet(folder / PREDICTIONS))
+        folder = Path(client.download_artifacts(str(version.run_id), KEPT, scratch))
+        try:
+            record: dict[str, Any] = read_json(folder / RECORD)
+            return Champion(version, cases_seen(record)[record["dataset"]], pd.read_parquet(folder / PREDICTIONS))
+        except (HistopipeError, KeyError, OSError, ValueError):
+            raise _unknown(version, f"holds a damaged {KEPT}/") from None
+
+
+def _held(version: ModelVersion, client: MlflowClient) -> set[str]:
+    """Names of what its run keeps; none where it was registered without a run, or the run is gone."""
+    from mlflow.exceptions import MlflowException
+
+    if not version.run_id:
+        return set()
+    try:
+        return {Path(file.path).name for file in client.list_artifacts(version.run_id, KEPT)}
+    except MlflowException as problem:
+        if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return set()
+        raise
+
+
+def _unknown(version: ModelVersion, fault: str) -> PromotionError:
+    return PromotionError(
+        f"version {version.version} of {version.name} is champion, but its run {version.run_id} {fault}, so nobody "
+        "knows which cases it was trained on: restore the run's artifacts, or take the alias away "
+        f"(`MlflowClient().delete_registered_model_alias('{version.name}', 'champion')`)"
+    )
 
 
 def champion_probabilities(champion: Champion, patches: pd.DataFrame, store: Path) -> Numbers:

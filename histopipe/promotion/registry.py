@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
 from histopipe import tracking
-from histopipe.errors import BusyError, TrackingAwayError
+from histopipe.errors import BusyError
 from histopipe.paths import Workspace
 from histopipe.stages import LOCK_SECONDS
 
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 IDENTITY, TRAINING, ROLLED_BACK, PREVIOUS = "identity", "training_run", "rolled_back", "previous_champion"
-
-_LOUD = ("mlflow.store.db.utils", "urllib3.connectionpool")  # print tracebacks and retries before we get the error
 
 
 @dataclass(frozen=True)
@@ -157,34 +153,5 @@ def reading(dataset: str, workspace: Workspace) -> Iterator[Registry]:
         TrackingAwayError: it can't be asked.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with _one_line(workspace):
+    with tracking.told_in_one_line(workspace):
         yield Registry(tracking.experiment_name(dataset), tracking.registry(workspace))
-
-
-@contextmanager
-def _one_line(workspace: Workspace) -> Iterator[None]:
-    """Turn what MLflow raises into one line that says what to do."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    levels = {name: logging.getLogger(name).level for name in _LOUD}
-    for name in _LOUD:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    except (MlflowException, RequestException, SQLAlchemyError) as problem:
-        what = " ".join(str(problem).split())[:160]
-        raise TrackingAwayError(
-            f"MLflow's registry at {_place(workspace)} can't be used ({what}): "
-            "see that it is up and can be written, then run the same command again, which carries on"
-        ) from None
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
-def _place(workspace: Workspace) -> str:
-    """The tracking store's address without what opens it."""
-    parts = urlsplit(tracking.tracking_uri(workspace))
-    return f"{parts.scheme}://{parts.hostname}" if parts.hostname else parts.path.replace("//", "/")

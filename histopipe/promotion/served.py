@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from histopipe.errors import PromotionError
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
+from histopipe.files import file_digest
 from histopipe.paths import Workspace, stage_name
 from histopipe.promotion.candidate import Candidate
+from histopipe.serving.packaging import NETWORK_DIGEST_TAG
 from histopipe.store import Patches, PatchStore, read_index
 from histopipe.tracking import continued_run, known_run
+from histopipe.weights.registered import copy_network
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
+LOGGED_MODEL = "models:/m-"  # how the source of a version begins that was made from a logged model
 _POINT = ("threshold", "temperature", "offset")
 
 
@@ -60,6 +67,39 @@ def _serves(run: Run, candidate: Candidate, client: MlflowClient) -> bool:
             return False
         raise
     return all(tags.get(name) == str(candidate.point[name]) for name in _POINT)
+
+
+def require_whole(version: ModelVersion, client: MlflowClient) -> None:
+    """Check that a version's network is there and as it was logged: a champion that can't be loaded helps nobody.
+
+    Raises:
+        PromotionError: it is missing or damaged.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            file = copy_network(version, Path(folder))
+        except OSError as problem:
+            raise _broken(version, " ".join(str(problem).split())[:160]) from None
+        if file is None:
+            raise _broken(version, "it holds no Keras network")
+        if _logged_digest(version, client) not in (None, file_digest(file)):
+            raise _broken(version, "its bytes are not those that were logged")
+
+
+def _logged_digest(version: ModelVersion, client: MlflowClient) -> str | None:
+    """None for a version that wasn't made from a logged model, or from one without a digest."""
+    source = str(version.source)
+    if not source.startswith(LOGGED_MODEL):
+        return None
+    digest: str | None = client.get_logged_model(source.removeprefix("models:/")).tags.get(NETWORK_DIGEST_TAG)
+    return digest
+
+
+def _broken(version: ModelVersion, reason: str) -> PromotionError:
+    return PromotionError(
+        f"version {version.version} of {version.name} can't be served, its network is missing or damaged ({reason}): "
+        f"restore the artifacts of its run {version.run_id}, or delete the version and evaluate again"
+    )
 
 
 def _log_from_files(candidate: Candidate, workspace: Workspace) -> str:

@@ -30,7 +30,7 @@ from histopipe.promotion.registry import (
     Registry,
     registry_turn,
 )
-from histopipe.promotion.served import served_run
+from histopipe.promotion.served import require_whole, served_run
 from histopipe.store import INDEX_FILE
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def promote(dataset: str, params: Params, workspace: Workspace, again: bool = Fa
         if reasons(gates):
             registry.challenge(version)
         else:
+            require_whole(version, registry.client)
             _crown(version, champion, candidate, registry)
         return Verdict(registry.name, str(version.version), candidate.architecture, True, gates)
 
@@ -189,6 +190,8 @@ def _crown(version: ModelVersion, champion: ModelVersion | None, candidate: Cand
         registry.untag(version, PREVIOUS)
     for earlier in registry.of_training(candidate.training):
         registry.untag(earlier, ROLLED_BACK)  # by now it was asked for
+    if champion:
+        registry.untag(champion, ROLLED_BACK)  # of a rollback that was killed before it moved the alias
     registry.crown(version, before)
 
 
@@ -213,8 +216,10 @@ def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
                 f"nothing to go back to: no champion of {registry.name} before version {champion.version} is left; "
                 f"promote another model (`histopipe promote {dataset}`)"
             )
+        require_whole(target, registry.client)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         registry.tag(champion, {"verdict": TAKEN_BACK, ROLLED_BACK: now})
+        registry.tag(target, {"verdict": PROMOTED, "reasons": f"version {champion.version} was rolled back"})
         registry.crown(target, str(champion.version))
         return str(champion.version), str(target.version)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histopipe.files import write_json
+from histopipe.files import file_digest, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CLASSIFIER = Path(__file__).with_name("classifier.py")
 MODEL_NAME = "model"
+NETWORK_DIGEST_TAG = "network_sha256"  # of the logged model: tells later whether its file is whole
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def log_served_model(
             input_example=pd.DataFrame({"image": [as_text(example)]}),
             pip_requirements=requirements(),
             metadata=operating_point,
-            tags=tags,
+            tags=tags | {NETWORK_DIGEST_TAG: file_digest(file)},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from histopipe.store import REPORT_FILE, PatchStore, Rows
 from histopipe.training.recipe import effective_recipe, is_capped
 from histopipe.weights import Weights, read_weights
 
+LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Training:
@@ -29,7 +32,7 @@ class Training:
         train_rows, validation_rows: positions in the store's index, perhaps capped.
         validation_cases: all of the split's, capped or not.
         capped: whether the `quick` caps make it less than its recipe.
-        leaky: whether its split shares cases, so that its scores measure memory.
+        leaky: whether its split shares cases, or its weights have seen some that it tests on: scores measure memory.
         execution: how it runs on the machine, whatever the recipe.
         weights: what the network starts from; None for chance.
         weights_folder: where that lies.
@@ -74,6 +77,8 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
     splits = split_of_patches(workspace.split(dataset), store.index)
     limit = params.quick.max_patches if params.quick else None
     image_size = int(read_json(store.folder / REPORT_FILE)["image_size"])
+    weights = read_weights(architecture, params, workspace)
+    tested = store.index.loc[splits == "test", "case_id"]
     return Training(
         dataset=dataset,
         name=architecture,
@@ -85,11 +90,21 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         seed=params.seed,
         checkpoints=workspace.checkpoint(dataset, architecture),
         capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
-        leaky=is_leaky(read_membership(workspace.split(dataset))),
+        leaky=_have_seen(weights, dataset, tested) or is_leaky(read_membership(workspace.split(dataset))),
         execution=params.train,
-        weights=read_weights(architecture, params, workspace),
+        weights=weights,
         weights_folder=workspace.weights(architecture),
     )
+
+
+def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series) -> bool:
+    """Whether the trainings behind the weights saw cases that are tested on now; says so."""
+    seen = (weights.seen or {}).get(dataset, []) if weights else []
+    shared = set(tested.astype(str)) & set(seen)
+    if shared and weights:
+        said = "%s: %s was trained on %d of today's test cases (first: %s); the run is tagged leaky"
+        LOG.warning(said, dataset, weights.asked, len(shared), min(shared))
+    return bool(shared)
 
 
 def _rows(splits: pd.Series, index: pd.DataFrame, split: str, limit: int | None, seed: int) -> Rows:

@@ -169,6 +169,7 @@ def _record(
         "effort": effort(progress.history),
         "lineage": lineage_tags(workspace, training.dataset),
         "versions": versions(),
+        "seen_before": (training.weights.seen if training.weights else None) or {},
         "train_cases": _cases(training.store, training.train_rows),
         "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one
     }

@@ -29,6 +29,7 @@ class Weights:
         file: name of the file beside the record; None for `random`.
         sha256: of the file.
         origin: where it came from: a URL, a path, or model, version and run.
+        seen: the cases, by data set, that the trainings behind a registered model trained or validated on.
     """
 
     asked: str
@@ -38,6 +39,7 @@ class Weights:
     file: str | None = None
     sha256: str | None = None
     origin: dict[str, str] | None = None
+    seen: dict[str, list[str]] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Weights:

@@ -7,11 +7,11 @@ import re
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from histopipe import tracking
 from histopipe.errors import WeightsError
-from histopipe.files import read_yaml
+from histopipe.files import read_json, read_yaml
 from histopipe.paths import Workspace
 
 if TYPE_CHECKING:
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 NETWORK_ARTIFACT = "network"  # as the served model names it
+KEPT, RECORD = "promotion", "run.json"  # folder and file of the run's artifacts that hold the training's record
+
+Cases = dict[str, list[str]]  # ids by data set
 
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
-def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -> tuple[Path, dict[str, str]]:
+def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -> tuple[Path, dict[str, str], Cases]:
     """Copy the network of a registered model into `folder`.
 
     Args:
@@ -33,7 +36,8 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
         folder: where the file goes.
 
     Returns:
-        The file, and the model's name, version and run.
+        The file; the model's name, version and run; and the cases, by data set, that it and what it started from were
+        trained or validated on, as far as its run tells.
 
     Raises:
         WeightsError: there is no such model, or it holds no network of Keras.
@@ -44,8 +48,10 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
     if address is None:
         raise WeightsError(f"{key}: {asked} is no model's address: write models:/NAME@ALIAS or models:/NAME/VERSION")
     try:
-        version = _version(tracking.registry(workspace), **address.groupdict())
+        client = tracking.registry(workspace)
+        version = _version(client, **address.groupdict())
         file = copy_network(version, folder)
+        seen = _cases_behind(version, client)
     except (MlflowException, OSError) as problem:
         reason = " ".join(str(problem).split())[:200]
         raise WeightsError(
@@ -54,7 +60,23 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
         ) from None
     if file is None:
         raise WeightsError(f"{key}: {asked} holds no Keras network: name a model that `evaluate` logged")
-    return file, {"model": version.name, "version": str(version.version), "run_id": str(version.run_id)}
+    return file, {"model": version.name, "version": str(version.version), "run_id": str(version.run_id)}, seen
+
+
+def _cases_behind(version: ModelVersion, client: MlflowClient) -> Cases:
+    """What a version's own training saw, and the trainings before it; nothing of one that was registered by hand."""
+    run_id, path = version.run_id, f"{KEPT}/{RECORD}"
+    if not run_id or path not in {file.path for file in client.list_artifacts(run_id, KEPT)}:
+        return {}
+    with TemporaryDirectory() as scratch:
+        return cases_seen(read_json(Path(client.download_artifacts(run_id, path, scratch))))
+
+
+def cases_seen(record: dict[str, Any]) -> Cases:
+    """The cases, by data set, that a training's record lists, its own and those behind the weights it started from."""
+    seen = {name: list(cases) for name, cases in record.get("seen_before", {}).items()}
+    own = {str(case) for part in ("train_cases", "validation_cases") for case in record[part]}
+    return seen | {record["dataset"]: sorted(own | set(seen.get(record["dataset"], [])))}
 
 
 def _version(client: MlflowClient, name: str, alias: str | None, version: str | None) -> ModelVersion:

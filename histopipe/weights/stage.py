@@ -51,6 +51,7 @@ def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, tar
     kept = _keep(wanted, workspace.weights(name), target)
     if kept:
         return kept
+    seen = None
     if wanted.asked == IMAGENET:
         from histopipe.weights.imagenet import bring_imagenet
 
@@ -58,7 +59,7 @@ def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, tar
     elif wanted.asked.startswith(REGISTERED):
         from histopipe.weights.registered import bring_registered
 
-        file, origin = bring_registered(wanted.asked, key, workspace, target)
+        file, origin, seen = bring_registered(wanted.asked, key, workspace, target)
     else:
         file, origin = _copy(wanted.asked, key, workspace, target), {"path": wanted.asked}
     from histopipe.weights.loading import check_file
@@ -66,7 +67,7 @@ def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, tar
     # pooling behind a backbone takes any image size, so that such a network can be tried here
     network = build(wanted.architecture, **params.recipe(name).model) if backbone else None
     check_file(file, network, backbone, f"{key}: {wanted.asked}")
-    return replace(wanted, file=file.name, sha256=file_digest(file), origin=origin)
+    return replace(wanted, file=file.name, sha256=file_digest(file), origin=origin, seen=seen)
 
 
 def _keep(wanted: Weights, folder: Path, target: Path) -> Weights | None:

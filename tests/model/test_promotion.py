@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mlflow import MlflowClient
 from histopipe.architectures.blocks import patch_input, probability, rescale
 from histopipe.cli import main
 from histopipe.errors import PromotionError, TrackingAwayError
+from histopipe.evaluation import mlflow_run
 from histopipe.evaluation.stage import evaluate
 from histopipe.explanation.stage import UNEXPLAINED
 from histopipe.files import file_digest, read_json, write_json
@@ -108,6 +110,7 @@ def write_training(workspace: Workspace, name: str, run_id: str) -> None:
     cases = pd.read_csv(workspace.split("idc"), dtype=str)
     record = {
         "run_id": run_id,
+        "dataset": "idc",
         "recipe_digest": recipe_digest(asked("good"), name),
         "split_digest": file_digest(workspace.split("idc")),
         "split_scheme": "grouped",
@@ -323,6 +326,41 @@ def test_cases_that_the_champion_saw_do_not_count(workspace: Workspace) -> None:
     assert "neither model has seen: 4, wanted at least 6" in tags(workspace, "2")["reasons"]
 
 
+@contextmanager
+def damaged(workspace: Workspace, name: str) -> Iterator[None]:
+    """Inside, the network that was logged for an architecture has lost its end."""
+    run = client(workspace).get_run(read_json(workspace.evaluation("idc", name) / "metrics.json")["run_id"])
+    logged = client(workspace).get_logged_model(run.data.tags["served_model"])
+    (file,) = Path(logged.artifact_location.removeprefix("file://")).rglob("model.keras")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    try:
+        yield
+    finally:
+        file.write_bytes(whole)
+
+
+def test_a_model_whose_network_is_damaged_does_not_become_champion(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    said = r"version 2 of histopipe-idc can't be served.*not those that were logged"
+    with damaged(workspace, "better"), pytest.raises(PromotionError, match=said):
+        promote("idc", asked("better"), workspace)
+    assert aliases(workspace) == {"champion": "1"}
+    assert promote("idc", asked("better"), workspace).promoted
+    with damaged(workspace, "good"), pytest.raises(PromotionError, match="version 1 of histopipe-idc can't be served"):
+        rollback("idc", workspace)
+    assert (aliases(workspace), tags(workspace, "2")["verdict"]) == ({"champion": "2"}, "promoted")
+
+
+def test_cases_behind_a_models_weights_do_not_count(workspace: Workspace) -> None:
+    """As when it was fine-tuned from a model that was trained on another split."""
+    path = workspace.model("idc", "good") / "run.json"
+    test = [f"{number:03}" for number in range(2, CASES, 3)]
+    write_json(path, read_json(path) | {"seen_before": {"idc": test[:8], "malaria": test}})
+    assert not promote("idc", asked("good"), workspace).promoted
+    assert "seen: 4, wanted at least 6" in tags(workspace, "1")["reasons"]
+
+
 def test_what_the_champion_never_predicted_is_predicted_anew(workspace: Workspace) -> None:
     promote("idc", asked("good"), workspace)
     champion = read_champion(client(workspace).get_model_version(NAME, "1"), client(workspace))
@@ -415,6 +453,16 @@ def test_a_champion_that_nothing_is_known_of_is_not_taken_for_granted(workspace:
     assert aliases(workspace) == {"champion": "2"}
 
 
+def test_a_champion_without_a_run_is_not_taken_for_granted(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    source = str(client(workspace).get_model_version(NAME, "1").source)
+    logged = client(workspace).get_logged_model(source.removeprefix("models:/"))
+    client(workspace).create_model_version(NAME, logged.artifact_location)
+    client(workspace).set_registered_model_alias(NAME, "champion", "2")
+    with pytest.raises(PromotionError, match="nobody knows which cases it was trained on"):
+        promote("idc", asked("better"), workspace)
+
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing of ours catches it."""
 
@@ -473,7 +521,7 @@ def test_a_kill_between_any_two_steps_of_a_rollback_leaves_the_champion(
 ) -> None:
     promote("idc", asked("good"), workspace)
     promote("idc", asked("better"), workspace)
-    for steps in range(3):
+    for steps in range(5):
         killer(steps)
         with pytest.raises(Killed):
             rollback("idc", workspace)
@@ -482,6 +530,20 @@ def test_a_kill_between_any_two_steps_of_a_rollback_leaves_the_champion(
         assert not promote("idc", asked("better"), workspace).changed
     assert rollback("idc", workspace) == ("2", "1")
     assert not promote("idc", asked("better"), workspace).promoted
+
+
+def test_a_killed_rollback_does_not_hide_the_champion_from_the_next_one(
+    workspace: Workspace, killer: Callable[[int | None], list[str]]
+) -> None:
+    for name in ("worse", "good"):
+        promote("idc", asked(name), workspace)
+    killer(2)
+    with pytest.raises(Killed):
+        rollback("idc", workspace)
+    killer(None)
+    assert "rolled_back" in tags(workspace, "2")
+    assert promote("idc", asked("better"), workspace).promoted
+    assert rollback("idc", workspace) == ("3", "2")
 
 
 def start(workspace: Workspace, *command: str, **environment: str) -> subprocess.Popen[str]:
@@ -590,3 +652,32 @@ def test_a_registry_that_goes_away_midway_costs_nothing(workspace: Workspace, mo
     assert promote("idc", asked("better"), workspace).promoted
     assert aliases(workspace) == {"champion": "2"}
     assert (versions(workspace), tags(workspace, "2")["previous_champion"]) == (2, "1")
+
+
+def test_a_server_that_goes_away_while_a_model_is_evaluated_is_one_line_and_keeps_what_there_was(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    server = serve(workspace, port)
+    before = file_digest(workspace.evaluation("idc", "good") / "metrics.json")
+    real = mlflow_run.log_files
+
+    def after_its_end(folder: Path) -> None:
+        stop(server)
+        real(folder)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+            patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+            patch.chdir(workspace.root)
+            patch.setattr(mlflow_run, "log_files", after_its_end)
+            ended = CliRunner().invoke(main, ["evaluate", "idc", "good"])
+    finally:
+        if server.poll() is None:
+            stop(server)
+    said = [line for line in ended.stderr.splitlines() if line.startswith("histopipe: ")]
+    assert (ended.exit_code, len(said)) == (2, 1), ended.stderr
+    assert "MLflow at http://127.0.0.1 can't be used" in said[0]
+    assert read_json(workspace.failure("evaluate@idc-good"))["kind"] == "unreachable"
+    assert file_digest(workspace.evaluation("idc", "good") / "metrics.json") == before

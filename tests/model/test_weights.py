@@ -29,6 +29,7 @@ from histopipe.serving.packaging import log_served_model
 from histopipe.splitting import split
 from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training import recipe_digest, train
+from histopipe.training.plan import plan_training
 from histopipe.weights import Weights, fetch_weights, read_weights, weights_digest
 from histopipe.weights.imagenet import SQUEEZENET_FILE
 from histopipe.weights.loading import load_into
@@ -264,6 +265,31 @@ def test_a_registered_model_gives_all_layers_that_fit(workspace: Workspace, cont
     taken = load_into(other, file, None, "it")
     assert taken == (len(other.weights) - 2, len(other.weights))  # all but the dense layer behind the larger map
     np.testing.assert_array_equal(other.layers[2].get_weights()[0], champion.layers[2].get_weights()[0])
+
+
+def test_a_registered_models_cases_are_told_and_make_a_test_of_them_leaky(
+    workspace: Workspace, content: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The trainings behind it count too; cases of another data set don't."""
+    write_zip(workspace.raw("idc") / "archive.zip", idc_members(cases=12, patches=6))
+    ingest("idc", parse_params(content), workspace)
+    split("idc", parse_params(content), workspace)
+    tested = min(cases_of_test(workspace))
+    record = {"dataset": "idc", "train_cases": ["a"], "validation_cases": ["b"]}
+    run_id = served(workspace, build("cancernet", image_size=16))
+    params = starting(content, "cancernet", "models:/histopipe-idc/1")
+    for before, leaky in (({"malaria": [tested]}, False), ({"idc": [tested]}, True)):
+        tracking.registry(workspace).log_dict(run_id, record | {"seen_before": before}, "promotion/run.json")
+        found = fetch_weights("cancernet", params, workspace)
+        assert found.seen == before | {"idc": sorted({"a", "b", *before.get("idc", [])})}
+        assert Weights.read(workspace.weights("cancernet")) == found
+        assert plan_training("idc", "cancernet", params, workspace).leaky is leaky
+    assert f"trained on 1 of today's test cases (first: {tested})" in caplog.text
+
+
+def cases_of_test(workspace: Workspace) -> set[str]:
+    split = pd.read_csv(workspace.split("idc"), dtype=str)
+    return set(split.loc[split["split"] == "test", "case_id"])
 
 
 def test_a_network_that_averages_over_symmetries_gives_all_its_layers(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from histopipe.evaluation.slide_figures import SHOWN_SLIDES, draw_slides, file_name
+from histopipe.evaluation.slide_figures import OUTCOMES, SHOWN_SLIDES, draw_slide, draw_slides, file_name
 from histopipe.evaluation.slide_maps import canvas_of, paint, paint_tissue
 from histopipe.store import INDEX_FILE, PatchStore, shard_name
 
@@ -109,6 +109,49 @@ def test_whole_slides_are_drawn_before_samples(tmp_path: Path) -> None:
     with PIL.Image.open(drawn[0]) as picture:
         assert picture.width > 1000
         assert len(picture.convert("RGB").getcolors(2**24)) > 1000, "the tissue's own colours"
+
+
+def graded(places: pd.DataFrame) -> pd.DataFrame:
+    """Every place with a probability of its own; one right and one wrong decision of either kind, over and over."""
+    number = np.arange(len(places))
+    return places.assign(label=number % 2, decision=number // 2 % 2, probability=(number + 1) / (len(places) + 2))
+
+
+def test_each_panel_shows_its_own_values_at_the_same_places() -> None:
+    slide = pattern(173, 211)
+    patches, places = cut(slide, 50, (1, 51))
+    part, canvas = graded(places), canvas_of(places)
+    figure = draw_slide("1", part, paint_tissue(canvas, patches, places), canvas, ("benign", "IDC"))
+    tissue, truth, probability, error = figure.axes[:4]
+    assert [axes.get_title(loc="left") for axes in figure.axes[:4]] == [
+        "tissue", "truth", "probability of IDC", "error at the threshold",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(tissue.images[0].get_array(), slide)
+    found = {(0, 0): "negative, called so", (1, 1): "positive, called so", (0, 1): "false alarm", (1, 0): "missed"}
+    pairs = zip(part["label"], part["decision"], strict=True)
+    outcome = [OUTCOMES.index(found[pair]) for pair in pairs]
+    for axes, values in ((truth, part["label"]), (probability, part["probability"]), (error, outcome)):
+        np.testing.assert_array_equal(axes.images[0].get_array(), paint(canvas, values))
+        assert axes.get_xlim() == tissue.get_xlim() == (0, 211) and axes.get_ylim() == tissue.get_ylim() == (173, 0)
+
+
+def test_the_dots_of_a_sample_lie_in_the_middle_of_their_patches() -> None:
+    places = pd.DataFrame({"x": [0, 900, 400], "y": [0, 500, 100], "width": [50, 50, 20], "height": [50, 50, 30]})
+    part, canvas = graded(places), canvas_of(places)
+    patches = np.zeros((3, 50, 50, 3), np.uint8)
+    figure = draw_slide("1", part, paint_tissue(canvas, patches, places), canvas, ("benign", "IDC"))
+    assert not canvas.complete
+    for axes, values in ((figure.axes[1], part["label"]), (figure.axes[2], part["probability"])):
+        dots = axes.collections[0]
+        np.testing.assert_array_equal(dots.get_offsets(), [[25, 25], [925, 525], [410, 115]])
+        np.testing.assert_array_equal(dots.get_array(), values)
+
+
+def test_a_whole_slide_is_saved_with_every_pixel_of_its_map(tmp_path: Path) -> None:
+    patches, places = cut(pattern(700, 1000), 50)
+    store, table = store_of(tmp_path, {"whole": places}, {"whole": patches})
+    with PIL.Image.open(draw_slides(table, store, POINT, tmp_path / "slides")[0]) as picture:
+        assert picture.width > 4 * 1000
 
 
 def test_patches_that_were_resized_are_not_cut() -> None:
