@@ -1,4 +1,4 @@
-"""Writing files and folders so that a kill never leaves a half-written one in their place."""
+"""Reading files, and writing files and folders so that a kill never leaves a half-written one in their place."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from histopipe.errors import HistopipeError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ABANDONED_SECONDS = 3600.0  # a file being written changes far more often; process ids are used again
 
@@ -174,3 +177,11 @@ def as_size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def read_named(path: Path) -> pd.DataFrame:
+    """A CSV table of cases or subgroups, whose names are read as they stand: one may be called `NA` or `007`."""
+    import pandas as pd
+
+    names = dict.fromkeys(("case_id", "group", "level"), str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.files import read_json
+from histopipe.files import read_json, read_named
 from histopipe.paths import Workspace, stage_name
 from tasks.artifacts import publish_image, publish_markdown, publish_preview, publish_table, table_rows
 from tasks.parallel import for_prediction
@@ -42,9 +41,9 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
     publish_table(rows, title, "metrics", dataset, architecture)
     for figure in sorted((folder / "figures").glob("*.png")):
         publish_image(figure, f"{title}: {figure.stem}", figure.stem, dataset, architecture)
-    subgroups = pd.read_csv(folder / "subgroups.csv").round(SHOWN_DIGITS)
+    subgroups = read_named(folder / "subgroups.csv").round(SHOWN_DIGITS)
     publish_table(table_rows(subgroups), f"{title}: subgroups", "subgroups-table", dataset, architecture)
-    worst = pd.read_csv(folder / "cases.csv", dtype={"case_id": str}).head(WORST_CASES).round(SHOWN_DIGITS)
+    worst = read_named(folder / "cases.csv").head(WORST_CASES).round(SHOWN_DIGITS)
     publish_table(table_rows(worst), f"{title}: worst cases", "cases-table", dataset, architecture)
     for slide in sorted((folder / "figures" / "slides").glob("*.png")):
         publish_preview(slide, f"{title}: {slide.stem}", "slide", dataset, architecture, slide.stem)

@@ -45,7 +45,8 @@ def _score(rule: ThresholdRule, hits: Codes, false_alarms: Codes) -> Numbers:
     if rule.name == "f1":
         return 2 * hits / (hits + false_alarms + positives)
     if rule.name == "sensitivity":
-        return np.where(hits >= rule.at_least * positives, -false_alarms.astype(np.float64), -np.inf)
+        wanted = round(rule.at_least * positives, 9)  # .55 x 100 is 55.000000000000007
+        return np.where(hits >= wanted, -false_alarms.astype(np.float64), -np.inf)
     return -(rule.fn * (positives - hits) + rule.fp * false_alarms)
 
 

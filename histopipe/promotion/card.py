@@ -17,7 +17,7 @@ from histopipe import __version__
 from histopipe.comparison.table import markdown_table
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.files import read_json
+from histopipe.files import read_json, read_named
 from histopipe.lineage import output_hash
 from histopipe.paths import Workspace, stage_name
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
@@ -76,8 +76,8 @@ def read_facts(candidate: Candidate, run: Run, workspace: Workspace) -> Facts:
         run,
         read_json(workspace.store(dataset) / REPORT_FILE),
         _if_there(workspace.source(dataset)),
-        pd.read_csv(evaluation / "subgroups.csv"),
-        pd.read_csv(evaluation / "cases.csv", dtype={"case_id": str}),
+        read_named(evaluation / "subgroups.csv"),
+        read_named(evaluation / "cases.csv"),
         _if_there(workspace.report(dataset) / "comparison.json"),
         _environment(run.data.tags[SERVED_MODEL_TAG]),
         _hashes(dataset, architecture, workspace),

@@ -143,7 +143,7 @@ def _at_most(name: str, measured: Measured, limit: float) -> Gate:
 def _not_inferior(measured: Measured, margin: float) -> Gate:
     low = measured["low"]
     said = f"(difference {measured['value']:+.3f})" if measured["value"] is not None else ""
-    return Gate("difference", low is not None and low > -margin, low, -margin, said)
+    return Gate("difference", low is not None and low >= -margin, low, -margin, said)
 
 
 def _interval(measured: Measured) -> str:

@@ -85,8 +85,10 @@ def explaining_files(folder: Path) -> list[Path]:
 
 
 def _explanation(folder: Path) -> str:
-    """How the maps were made and what they are worth, in a sentence; empty where nothing was explained."""
+    """How the maps were made and what they are worth, or why there are none; empty where nothing is known."""
     found = known_json(folder / "explanation.json")
+    if "reason" in found:
+        return f"Decisions could not be explained: {found['reason']}"
     if not {"method", "layer", "verdict", "gain"} <= set(found):
         return ""
     how = f"Maps by {found['method']} at {found['layer']}"

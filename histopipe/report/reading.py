@@ -8,7 +8,7 @@ import pandas as pd
 
 from histopipe.comparison.evaluations import Row
 from histopipe.errors import EvaluationError
-from histopipe.files import read_json
+from histopipe.files import read_json, read_named
 
 
 def known_json(path: Path) -> Row:
@@ -26,8 +26,6 @@ def known_json(path: Path) -> Row:
 def known_table(path: Path, *columns: str) -> pd.DataFrame | None:
     """A CSV table; None where there is none.
 
-    Cases and levels may be called `NA` or `007`, so they are read as they stand.
-
     Args:
         path: of the file.
         columns: that it must have.
@@ -37,9 +35,8 @@ def known_table(path: Path, *columns: str) -> pd.DataFrame | None:
     """
     if not path.is_file():
         return None
-    names = dict.fromkeys(("case_id", "group", "level"), str)
     try:
-        table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+        table = read_named(path)
     except (ValueError, UnicodeDecodeError) as problem:
         raise EvaluationError(f"{path} is not a readable table ({problem}): run `dvc checkout {path}`") from None
     missing = [column for column in columns if column not in table]

@@ -25,7 +25,7 @@ from mlflow import MlflowClient
 
 from histopipe.architectures.blocks import patch_input, probability, rescale
 from histopipe.cli import main
-from histopipe.errors import PromotionError, TrackingAwayError
+from histopipe.errors import BusyError, PromotionError, TrackingAwayError
 from histopipe.evaluation import mlflow_run
 from histopipe.evaluation.stage import evaluate
 from histopipe.explanation.stage import UNEXPLAINED
@@ -564,6 +564,32 @@ def test_two_promotions_at_once_leave_one_champion(workspace: Workspace) -> None
     assert {code for *_, code in ends} <= {0, 75}, ends  # 75: the other one was at it for too long
     assert aliases(workspace) == {"champion": "1"}
     assert versions(workspace) == 1
+
+
+def test_two_different_promotions_at_once_take_turns_at_the_registry(workspace: Workspace) -> None:
+    """Without the stage's lock, as two notebooks would: the second one is measured against the first."""
+    code = (
+        "import sys, pathlib, yaml; from histopipe.params import parse_params; from histopipe.paths import Workspace\n"
+        "from histopipe.promotion import promote\n"
+        "content = yaml.safe_load(pathlib.Path('params.yaml').read_text()) | {'architectures': sys.argv[1:]}\n"
+        "print(promote('idc', parse_params(content), Workspace(pathlib.Path.cwd())))"
+    )
+    both = [start(workspace, "-c", code, name) for name in ("good", "better")]
+    for process in both:
+        assert process.communicate(timeout=300) and process.returncode == 0
+    later = str(max(int(version.version) for version in client(workspace).search_model_versions(f"name = '{NAME}'")))
+    assert later == "2" and list(aliases(workspace)).count("champion") == 1
+    assert tags(workspace, later)["gate.difference"] in ("passed", "failed"), "was measured against the first"
+
+
+def test_an_alias_that_moved_meanwhile_is_left_alone(workspace: Workspace) -> None:
+    """As another machine may move it, which the checkout's lock doesn't bind."""
+    promote("idc", asked("good"), workspace)
+    registry = Registry(NAME, client(workspace))
+    version = registry.client.create_model_version(NAME, str(registry.client.get_model_version(NAME, "1").source))
+    with pytest.raises(BusyError, match="changed meanwhile: run the same command again"):
+        registry.crown(version, None)
+    assert aliases(workspace) == {"champion": "1"}
 
 
 def test_a_killed_process_leaves_the_old_champion(workspace: Workspace) -> None:

@@ -81,6 +81,17 @@ def test_a_floor_of_sensitivity_is_reached_with_the_fewest_false_alarms(floor: s
     assert choose_threshold(rule(f"sensitivity>={floor}"), LABELS, FALLING) == pytest.approx(threshold)
 
 
+def test_a_floor_is_reached_by_exactly_its_share() -> None:
+    """.55 x 100 is 55.000000000000007 in floating point: 55 hits of 100 do."""
+    labels, probabilities = np.ones(101, np.int64), np.linspace(1, 0, 101)
+    labels[-1] = 0
+    threshold = choose_threshold(rule("sensitivity>=0.55"), labels, probabilities)
+    assert (probabilities >= threshold).sum() >= 55
+    labels, probabilities = np.r_[labels[:55], 0, labels[55:]], np.r_[probabilities[:55], 0.455, probabilities[55:]]
+    threshold = choose_threshold(rule("sensitivity>=0.55"), labels, probabilities)
+    assert ((probabilities >= threshold) & (labels == 1)).sum() == 55
+
+
 @pytest.mark.parametrize(("fn", "fp", "threshold"), [(1, 3, 0.75), (5, 1, 0.35), (1.5, 1, 0.35), (0.4, 1, 0.75)])
 def test_what_misses_and_false_alarms_cost(fn: float, fp: float, threshold: float) -> None:
     # cost of calling down to .8: 2 misses; to .6: 1 miss, 1 false alarm; to .4: 2 false alarms

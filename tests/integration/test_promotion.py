@@ -1,0 +1,43 @@
+"""Champion and challenger as trainings make them, through `dvc repro`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlflow
+import pytest
+
+from tests.integration.conftest import Checkout
+
+NAME = "histopipe-idc"
+MIDDLING = {"max_epochs": 3, "max_patches": 1000, "max_image_size": 32}
+
+
+@pytest.mark.long
+def test_one_epoch_is_refused_a_longer_training_promoted_and_taken_back(checkout: Callable[..., Checkout]) -> None:
+    project = checkout(quick=MIDDLING, synthetic={"cases": 60, "patches": 4000})
+    assert "version 1 (cancernet) is champion" in project.dvc("repro").stdout
+    project.change(quick={"max_epochs": 1, "max_patches": 64})
+    refused = project.dvc("repro").stdout
+    assert "version 2 (cancernet) is refused and becomes challenger" in refused
+    assert aliases(project) == {"champion": "1", "challenger": "2"}
+    assert "ROC AUC" in tags(project, "2")["reasons"]
+    project.change(quick={"max_epochs": 8, "max_patches": 2500})
+    assert "version 3 (cancernet) is champion" in project.dvc("repro").stdout
+    assert aliases(project)["champion"] == "3"
+    assert "version 1" in project.histopipe("rollback", "idc").stdout
+    assert aliases(project)["champion"] == "1"
+
+
+def client(project: Checkout) -> mlflow.MlflowClient:
+    mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
+    return mlflow.MlflowClient()
+
+
+def aliases(project: Checkout) -> dict[str, str]:
+    found = client(project).get_registered_model(NAME).aliases
+    return {name: str(number) for name, number in found.items()}
+
+
+def tags(project: Checkout, number: str) -> dict[str, str]:
+    return dict(client(project).get_model_version(NAME, number).tags)
