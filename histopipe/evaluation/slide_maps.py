@@ -17,6 +17,7 @@ from histopipe.store import Patches
 
 CANVAS = 1200  # pixels of the longer side at most
 COMPLETE = 0.2  # share of its bounding box that a slide's patches cover at least; a sample of it covers less
+FEWEST = 10  # patches of a whole slide: one alone covers its bounding box
 PLACES = ("x", "y", "width", "height")
 
 Image = NDArray[np.uint8]  # (height, width, 3)
@@ -59,7 +60,7 @@ def canvas_of(places: pd.DataFrame, longest: int = CANVAS) -> Canvas:
     scale = max(1.0, max(extent) / longest)
     edges = [np.floor(edge / scale + 0.5).astype(np.int64) for edge in (x, y, x + width, y + height)]
     covered = float((width * height).sum()) / (extent[0] * extent[1])
-    return Canvas(edges[0], edges[1], edges[2], edges[3], scale, covered >= COMPLETE)
+    return Canvas(edges[0], edges[1], edges[2], edges[3], scale, covered >= COMPLETE and len(places) >= FEWEST)
 
 
 def paint(canvas: Canvas, values: ArrayLike) -> Field:

@@ -74,6 +74,7 @@ def test_a_sample_of_a_slide_is_told_from_a_whole_one() -> None:
     canvas = canvas_of(places)
     assert not canvas.complete
     assert canvas.shape == (725, 1200)
+    assert not canvas_of(places[:1]).complete, "one patch is no slide"
 
 
 def test_a_sliver_that_vanishes_when_reduced_does_no_harm() -> None:
