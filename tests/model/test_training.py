@@ -143,7 +143,7 @@ def test_fresh_batch_norm_statistics_are_those_in_use(ready: Workspace) -> None:
     ("image_size", "trained", "taken"), [(32, 32, 512), (48, 32, 128), (64, 32, 128), (224, 16, 16)]
 )
 def test_batch_norm_statistics_take_as_many_patches_as_memory_allows(image_size: int, trained: int, taken: int) -> None:
-    """Keras keeps what every layer gives: 128 images of 224 px would take 30 GB of DenseNet201."""
+    """Keras keeps what every layer gives: 128 images of 224 px would take 40 GB with DenseNet201."""
     assert statistics_batch(image_size, trained) == taken
 
 
