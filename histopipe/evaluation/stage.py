@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from histopipe.evaluation.figures import Evaluation
 
 STAIN_CLUSTERS = 3
-DRAWING = ("matplotlib.backends.backend_agg", "histopipe.evaluation.figures", "histopipe.evaluation.slide_figures")
+DRAWING = (__name__, "histopipe.evaluation.slide_figures", "matplotlib.backends.backend_agg")
 
 
 def evaluate(

@@ -99,9 +99,10 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
 
 def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series) -> bool:
     """Whether the trainings behind the weights saw cases that are tested on now; says so."""
-    seen = (weights.seen or {}).get(dataset, []) if weights else []
-    shared = set(tested.astype(str)) & set(seen)
-    if shared and weights:
+    if weights is None or not weights.seen:
+        return False
+    shared = set(tested.astype(str)) & set(weights.seen.get(dataset, []))
+    if shared:
         said = "%s: %s was trained on %d of today's test cases (first: %s); the run is tagged leaky"
         LOG.warning(said, dataset, weights.asked, len(shared), min(shared))
     return bool(shared)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import mlflow
 import pytest
 
 from tests.integration.conftest import Checkout
+from tests.registry import aliases, tags
 
-NAME = "histopipe-idc"
 MIDDLING = {"max_epochs": 3, "max_patches": 1000, "max_image_size": 32}
 
 
@@ -27,17 +26,3 @@ def test_one_epoch_is_refused_a_longer_training_promoted_and_taken_back(checkout
     assert aliases(project)["champion"] == "3"
     assert "version 1" in project.histopipe("rollback", "idc").stdout
     assert aliases(project)["champion"] == "1"
-
-
-def client(project: Checkout) -> mlflow.MlflowClient:
-    mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
-    return mlflow.MlflowClient()
-
-
-def aliases(project: Checkout) -> dict[str, str]:
-    found = client(project).get_registered_model(NAME).aliases
-    return {name: str(number) for name, number in found.items()}
-
-
-def tags(project: Checkout, number: str) -> dict[str, str]:
-    return dict(client(project).get_model_version(NAME, number).tags)

@@ -39,9 +39,9 @@ from histopipe.promotion.summary import promotion_summary
 from histopipe.store import INDEX_FILE, REPORT_FILE, shard_name
 from histopipe.training.recipe import recipe_digest
 from tests.conftest import ROOT
+from tests.registry import NAME, aliases, client, tags
 
 CASES, PATCHES = 36, 16
-NAME = "histopipe-idc"
 CHANNELS = {"better": (0, 45), "good": (1, 22), "worse": (2, 6)}  # what each looks at, and how much darker IDC is there
 WRITES = (
     "create_registered_model",
@@ -153,20 +153,6 @@ def workspace(evaluated: Workspace, tmp_path: Path) -> Workspace:
     root = tmp_path / "checkout"
     shutil.copytree(evaluated.root, root, ignore=shutil.ignore_patterns("mlartifacts"))
     return Workspace(root)
-
-
-def client(workspace: Workspace) -> MlflowClient:
-    mlflow.set_tracking_uri(f"sqlite:///{workspace.root}/mlflow.db")
-    return MlflowClient()
-
-
-def aliases(workspace: Workspace) -> dict[str, str]:
-    found = client(workspace).get_registered_model(NAME).aliases
-    return {name: str(number) for name, number in found.items()}
-
-
-def tags(workspace: Workspace, number: str) -> dict[str, str]:
-    return dict(client(workspace).get_model_version(NAME, number).tags)
 
 
 def versions(workspace: Workspace) -> int:

@@ -1,0 +1,32 @@
+"""What the embedded registry of a checkout says of its models of IDC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import mlflow
+from mlflow import MlflowClient
+
+NAME = "histopipe-idc"
+
+
+class Rooted(Protocol):
+    """A workspace, or a checkout with commands."""
+
+    @property
+    def root(self) -> Path: ...
+
+
+def client(checkout: Rooted) -> MlflowClient:
+    mlflow.set_tracking_uri(f"sqlite:///{checkout.root}/mlflow.db")
+    return MlflowClient()
+
+
+def aliases(checkout: Rooted) -> dict[str, str]:
+    found = client(checkout).get_registered_model(NAME).aliases
+    return {name: str(number) for name, number in found.items()}
+
+
+def tags(checkout: Rooted, number: str) -> dict[str, str]:
+    return dict(client(checkout).get_model_version(NAME, number).tags)
