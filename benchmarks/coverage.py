@@ -6,6 +6,7 @@ moves all its log odds alike. The parameters of `IDC` are fitted to the real sam
 The truth is measured on `TRUTH_CASES` cases, at the calibration and threshold that `VALIDATION_CASES` others choose.
 
     python -m benchmarks.coverage                # 2,000 data sets each at 25, 49 and 200 cases
+    python -m benchmarks.coverage --offset 1     # of a network whose calibration is off
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ from scipy import special, stats
 
 from benchmarks.measuring import report
 from histopipe.evaluation.calibration import Calibration, fit_calibration
-from histopipe.evaluation.intervals import FOLDED, draw_fewer, informative_cases, measured
-from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.intervals import absolute_sum, draw_fewer, informative_cases, measured
+from histopipe.evaluation.metrics import (
+    METRICS,
+    Codes,
+    Numbers,
+    Predictions,
+    calibration_gaps,
+    measure,
+    measure_resamples,
+)
 from histopipe.evaluation.thresholds import choose_threshold
 from histopipe.params import ThresholdRule
 
@@ -110,6 +119,8 @@ class Found(NamedTuple):
         left_out: with each case left out in turn.
         cases: on how many the metric rests.
         patches: how many there are.
+        gaps: what each bin adds to the calibration error.
+        resampled_gaps: the same on each resample.
     """
 
     name: str
@@ -118,11 +129,16 @@ class Found(NamedTuple):
     left_out: Numbers
     cases: float
     patches: int
+    gaps: Numbers
+    resampled_gaps: Numbers
 
 
 def ours(found: Found) -> Ends:
     """The product's interval."""
-    answer = measured(found.value, found.resampled, found.cases, found.patches, found.name in FOLDED)
+    if found.name == "calibration_error":
+        answer = absolute_sum(found.gaps, found.resampled_gaps, found.cases)
+    else:
+        answer = measured(found.value, found.resampled, found.cases, found.patches)
     return answer["low"] or 0.0, answer["high"] or 0.0
 
 
@@ -158,13 +174,13 @@ METHODS: dict[str, Callable[[Found], Ends]] = {
 def held(predictions: Predictions, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
     """Whether each method's interval holds the truth, (methods, metrics): 1 or 0, NaN where there is no value."""
     count = predictions.case_count
-    once = measure(predictions)
-    spread = measure_resamples(predictions, draw_fewer(count, resamples, seed))
-    left_out = measure_resamples(predictions, 1 - np.eye(count))
-    cases = informative_cases(predictions)
+    draws, once = draw_fewer(count, resamples, seed), measure(predictions)
+    spread, left_out = (measure_resamples(predictions, drawn) for drawn in (draws, 1 - np.eye(count)))
+    gaps, drawn_gaps = (calibration_gaps(predictions, drawn) for drawn in (np.ones((1, count)), draws))
+    cases, patches = informative_cases(predictions), len(predictions.labels)
     answers = np.full((len(METHODS), len(METRICS)), np.nan)
     for column, name in enumerate(METRICS):
-        found = Found(name, once[name], spread[name], left_out[name], cases[name], len(predictions.labels))
+        found = Found(name, once[name], spread[name], left_out[name], cases[name], patches, gaps[0], drawn_gaps)
         if not np.isnan(found.value):
             ends = [method(found) for method in METHODS.values()]
             answers[:, column] = [low <= truth[name] <= high for low, high in ends]
@@ -172,7 +188,13 @@ def held(predictions: Predictions, truth: dict[str, float], resamples: int, seed
 
 
 def coverage(
-    population: Population, cases: int, data_sets: int, resamples: int, seed: int, truth_cases: int = TRUTH_CASES
+    population: Population,
+    cases: int,
+    data_sets: int,
+    resamples: int,
+    seed: int,
+    truth_cases: int = TRUTH_CASES,
+    offset: float = 0.0,
 ) -> Numbers:
     """Share of data sets whose intervals hold the truth, (methods, metrics).
 
@@ -183,8 +205,10 @@ def coverage(
         resamples: behind each interval.
         seed: the same seed gives the same data sets.
         truth_cases: on how many the truth is measured.
+        offset: added to the log odds that validation calibrated, so that they are wrong by as much.
     """
     threshold, calibration = operating_point(population, np.random.default_rng([seed, 1]))
+    calibration = calibration._replace(offset=calibration.offset + offset)
     truth = measure(draw(population, truth_cases, np.random.default_rng([seed, 2])).graded(threshold, calibration))
     found = []
     for number in range(data_sets):
@@ -201,10 +225,11 @@ def coverage(
 @click.option("--data-sets", default=2000, show_default=True)
 @click.option("--resamples", default=1000, show_default=True)
 @click.option("--seed", default=42, show_default=True)
-def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int) -> None:
+@click.option("--offset", default=0.0, show_default=True, help="Added to calibrated log odds.")
+def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int, offset: float) -> None:
     """Measure the coverage; the last line is JSON and holds `ratio`: misses of percentiles over ours, all together."""
     began = time.perf_counter()
-    found = {count: coverage(IDC, count, data_sets, resamples, seed) for count in cases}
+    found = {count: coverage(IDC, count, data_sets, resamples, seed, offset=offset) for count in cases}
     shares = {
         str(count): {
             method: dict(zip(METRICS, np.round(row, 4).tolist(), strict=True))
@@ -218,6 +243,7 @@ def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int) -> N
         ratio=round(float(misses["percentiles"] / max(misses["ours"], 1 / data_sets)), 2),
         data_sets=data_sets,
         resamples=resamples,
+        offset=offset,
         error=round(float(np.sqrt(NOMINAL * (1 - NOMINAL) / data_sets)), 4),
         coverage=shares,
         seconds=round(time.perf_counter() - began),

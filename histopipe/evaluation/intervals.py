@@ -14,7 +14,7 @@ What can't be resampled is answered by what is known of it:
 * An estimate of exactly 0 or 1, as of a perfect model, has no spread. Its far end is where all n cases alike
   would be seen one time in forty: 0.025 ** (1 / n), the bound of Clopper & Pearson 1934.
 * A metric that isn't defined (precision where nothing is called positive) has no interval: three times None.
-* Calibration error is a sum of absolute values, to which chance only adds: see `folded_interval`.
+* Calibration error is a sum of absolute values, to which chance only adds: see `absolute_sum`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
-from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, measure_resamples
+from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibration_gaps, measure_resamples
 
 LEVEL = 0.95
-FOLDED = ("calibration_error",)
+LOWER_RISK = 0.04  # of an absolute sum: its upper end hardly ever misses where chance is all there is
 
 Measured = dict[str, float | None]  # value, low, high
 Measures = Callable[[Predictions, Numbers], dict[str, Numbers]]
@@ -43,18 +43,20 @@ def grade(
         predictions: the graded patches.
         resamples: how many resamples stand behind each interval.
         seed: decides which cases they draw; the same seed gives the same intervals on every machine.
-        measures: metrics from predictions and how often each resample drew each case; all of them by default.
+        measures: metrics from predictions and how often each resample drew each case, calibration error among them;
+            all of them by default.
 
     Returns:
         `{"value": .., "low": .., "high": ..}` per metric, each None where the metric isn't defined.
     """
-    spread = measures(predictions, draw_fewer(predictions.case_count, resamples, seed))
-    once = measures(predictions, np.ones((1, predictions.case_count)))
-    informative = informative_cases(predictions)
-    return {
-        name: measured(float(value[0]), spread[name], informative[name], len(predictions.labels), name in FOLDED)
-        for name, value in once.items()
+    once, draws = np.ones((1, predictions.case_count)), draw_fewer(predictions.case_count, resamples, seed)
+    informative, patches = informative_cases(predictions), len(predictions.labels)
+    values, spread = measures(predictions, once), measures(predictions, draws)
+    found = {
+        name: measured(float(value[0]), spread[name], informative[name], patches) for name, value in values.items()
     }
+    gaps, drawn_gaps = calibration_gaps(predictions, once)[0], calibration_gaps(predictions, draws)
+    return found | {"calibration_error": absolute_sum(gaps, drawn_gaps, informative["calibration_error"])}
 
 
 def draw_cases(cases: int, resamples: int, seed: int | Sequence[int], draws: int | None = None) -> Numbers:
@@ -105,7 +107,7 @@ def _effective_cases(predictions: Predictions, patches: NDArray[np.bool_]) -> fl
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if sizes.any() else 0.0
 
 
-def measured(value: float, resampled: Numbers, cases: float, patches: int, folded: bool = False) -> Measured:
+def measured(value: float, resampled: Numbers, cases: float, patches: int) -> Measured:
     """A metric's value with its interval.
 
     Args:
@@ -113,12 +115,11 @@ def measured(value: float, resampled: Numbers, cases: float, patches: int, folde
         resampled: on each resample; NaN where it isn't defined there.
         cases: on how many cases the metric rests.
         patches: how many patches there are.
-        folded: whether it is a sum of absolute values.
     """
     if np.isnan(value):
         return {"value": None, "low": None, "high": None}
     defined = resampled[~np.isnan(resampled)]
-    low, high = folded_interval(value, defined, cases) if folded else interval(value, defined, cases, patches)
+    low, high = interval(value, defined, cases, patches)
     return {"value": float(value), "low": low, "high": high}
 
 
@@ -134,18 +135,43 @@ def interval(value: float, resampled: Numbers, cases: float, patches: int) -> tu
     return float(_expit(centre - reach)), float(_expit(centre + reach))
 
 
-def folded_interval(value: float, resampled: Numbers, cases: float) -> tuple[float, float]:
-    """The interval of a sum of absolute values, which chance raises, and resampling raises once more.
+def absolute_sum(terms: Numbers, resampled: Numbers, cases: float) -> Measured:
+    """The sum of the absolute values of `terms`, with its interval.
 
-    Where the true deviations are large, chance raises it by nothing. Where there are none, by 1 + √2 times what
-    resampling adds: |noise| is then √2 as large in a resample, which is √2 - 1 more. The lower end allows for the
-    latter, the upper end for the former. Arguments as for `interval`.
+    What chance does to a term raises the sum where the truth is near 0, and resampling raises it once more. So the
+    lower end is looked for: the smallest share of the terms found which chance, as the resamples show it, raises to
+    the sum found one time in 25 (a test turned round). At the upper end chance added nothing, or even hid what all
+    terms have in common: there the sum varies as much as the absolute values do, or the terms' net sum if that varies
+    more.
+
+    Args:
+        terms: on all patches, (terms,).
+        resampled: on each resample, (resamples, terms).
+        cases: on how many cases they rest.
     """
+    value = float(np.abs(terms).sum())
     if cases < 2 or len(resampled) < 2:
-        return 0.0, 1.0
-    raised = max(0.0, float(resampled.mean()) - value)
-    reach = _reach(resampled, cases)
-    return max(0.0, float(value - (1 + np.sqrt(2)) * raised - reach)), min(1.0, value + reach)
+        return {"value": value, "low": 0.0, "high": 1.0}
+    reach = max(_reach(np.abs(resampled).sum(axis=1), cases), _reach(resampled.sum(axis=1), cases))
+    low = value * _least_share(terms, _widening(cases) * (resampled - terms))
+    return {"value": value, "low": low, "high": min(1.0, value + reach)}
+
+
+def _least_share(terms: Numbers, noise: Numbers) -> float:
+    """Share of the terms, 0 to 1, with which chance gives their whole absolute sum at `LOWER_RISK`."""
+    value = np.abs(terms).sum()
+
+    def beyond(share: float) -> float:
+        return float(np.quantile(np.abs(share * terms + noise).sum(axis=1), 1 - LOWER_RISK) - value)
+
+    if beyond(0.0) >= 0:
+        return 0.0
+    return 1.0 if beyond(1.0) <= 0 else float(optimize.brentq(beyond, 0.0, 1.0, xtol=1e-6))
+
+
+def _widening(cases: float) -> float:
+    """How much further a t quantile for so many cases reaches than the normal law's."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, cases - 1) / stats.norm.ppf((1 + LEVEL) / 2))
 
 
 def _reach(resampled: Numbers, cases: float) -> float:

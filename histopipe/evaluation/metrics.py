@@ -113,15 +113,30 @@ def _decision_metrics(predictions: Predictions, multiplicities: Numbers) -> dict
 
 def probability_metrics(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
     """Brier score; expected calibration error: mean over patches of their bin's |probability - share|."""
-    patches = multiplicities @ predictions.per_case(np.ones(len(predictions.labels)))
-    excess = predictions.probabilities - predictions.labels
+    squares = predictions.per_case((predictions.probabilities - predictions.labels) ** 2)
+    return {
+        "brier": multiplicities @ squares / _patches(predictions, multiplicities),
+        "calibration_error": np.abs(calibration_gaps(predictions, multiplicities)).sum(axis=1),
+    }
+
+
+def calibration_gaps(predictions: Predictions, multiplicities: Numbers) -> Numbers:
+    """What each bin adds to the calibration error, with its sign: (resamples, bins); above 0 where it is overconfident.
+
+    Arguments as for `measure_resamples`.
+    """
     place = predictions.cases * CALIBRATION_BINS + calibration_bins(predictions.probabilities)
     size = predictions.case_count * CALIBRATION_BINS
-    gaps = np.bincount(place, excess, size).reshape(predictions.case_count, CALIBRATION_BINS)
-    return {
-        "brier": multiplicities @ predictions.per_case(excess**2) / patches,
-        "calibration_error": np.abs(multiplicities @ gaps).sum(axis=1) / patches,
-    }
+    gaps = np.bincount(place, predictions.probabilities - predictions.labels, size)
+    patches = _patches(predictions, multiplicities)
+    summed: Numbers = multiplicities @ gaps.reshape(predictions.case_count, CALIBRATION_BINS)
+    return summed / patches[:, np.newaxis]
+
+
+def _patches(predictions: Predictions, multiplicities: Numbers) -> Numbers:
+    """How many patches each resample holds, (resamples,)."""
+    patches: Numbers = multiplicities @ predictions.per_case(np.ones(len(predictions.labels)))
+    return patches
 
 
 def calibration_bins(probabilities: Numbers) -> Codes:

@@ -27,8 +27,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from histopipe.evaluation.differences import difference
-from histopipe.evaluation.intervals import FOLDED, Measured, draw_fewer, informative_cases, measured
-from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.intervals import Measured, absolute_sum, draw_fewer, informative_cases, measured
+from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibration_gaps, measure, measure_resamples
 
 Folds = Sequence[Predictions]
 
@@ -37,9 +37,22 @@ def fold_means(folds: Folds, resamples: int, seed: int) -> dict[str, Measured]:
     """Each metric's mean over the folds with its interval; all None where a fold leaves the metric undefined."""
     spread, means = resampled_means(folds, resamples, seed), mean_metrics(folds)
     patches = sum(len(fold.labels) for fold in folds)
-    return {
-        name: measured(means[name], spread[name], degrees(folds, name) + 1, patches, name in FOLDED) for name in METRICS
-    }
+    found = {name: measured(means[name], spread[name], degrees(folds, name) + 1, patches) for name in METRICS}
+    gaps = _mean_gaps(folds, [np.ones((1, fold.case_count)) for fold in folds])[0]
+    resampled_gaps = _mean_gaps(folds, _draws(folds, resamples, seed))
+    cases = degrees(folds, "calibration_error") + 1
+    return found | {"calibration_error": absolute_sum(gaps, resampled_gaps, cases)}
+
+
+def _mean_gaps(folds: Folds, draws: Sequence[Numbers]) -> Numbers:
+    """What each bin of each fold adds to the mean calibration error, with its sign: (resamples, folds x bins)."""
+    gaps = [calibration_gaps(fold, drawn) for fold, drawn in zip(folds, draws, strict=True)]
+    return np.concatenate(gaps, axis=1) / len(folds)
+
+
+def _draws(folds: Folds, resamples: int, seed: int) -> list[Numbers]:
+    """How often each resample draws each case, (resamples, cases) per fold."""
+    return [draw_fewer(fold.case_count, resamples, [seed, place]) for place, fold in enumerate(folds)]
 
 
 def mean_metrics(folds: Folds) -> dict[str, float]:
@@ -54,10 +67,8 @@ def resampled_means(folds: Folds, resamples: int, seed: int) -> dict[str, Number
     The draws depend on the seed, the fold's place and its number of cases alone, so that two architectures that were
     tested on the same folds are resampled alike.
     """
-    found = [
-        measure_resamples(fold, draw_fewer(fold.case_count, resamples, [seed, place]))
-        for place, fold in enumerate(folds)
-    ]
+    draws = _draws(folds, resamples, seed)
+    found = [measure_resamples(fold, drawn) for fold, drawn in zip(folds, draws, strict=True)]
     return {name: np.mean([each[name] for each in found], axis=0) for name in METRICS}
 
 

@@ -8,6 +8,7 @@ from scipy import stats
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.paired_coverage import coverage
 from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.differences import difference, holm, rank_ranges
 from histopipe.evaluation.intervals import draw_cases
@@ -54,6 +55,12 @@ def test_a_difference_rests_on_its_cases_t_distribution() -> None:
 def test_equal_models_are_told_apart_about_one_time_in_twenty() -> None:
     p_values = [difference(*resampled(*two_models(40, 15, seed)), 39)["p"] for seed in range(200)]
     assert 2 <= sum(p < 0.05 for p in p_values) <= 21  # 200 draws at .05: 10 plus or minus 3.5 standard errors
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.3])
+def test_intervals_of_differences_hold_the_truth_about_as_often_as_they_say(gain: float) -> None:
+    shares = coverage(cases=30, data_sets=150, resamples=200, seed=1, gain=gain)[:3]
+    assert (shares >= 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / 150)).all(), shares  # .888; 2,000 data sets are in the docs
 
 
 def test_a_model_compared_with_itself_does_not_differ() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.coverage import IDC, coverage, draw
-from histopipe.evaluation.intervals import draw_cases, grade, informative_cases, interval, measured
+from histopipe.evaluation.intervals import absolute_sum, draw_cases, grade, informative_cases, interval, measured
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
 
 
@@ -111,3 +111,27 @@ def test_resamples_without_one_class_are_left_out() -> None:
 def test_too_few_usable_resamples_say_nothing() -> None:
     found = measured(0.75, np.array([np.nan, 0.7, np.nan]), cases=4, patches=50)
     assert found == {"value": 0.75, "low": 0.0, "high": 1.0}
+
+
+def test_the_lower_end_of_an_absolute_sum_is_what_chance_would_raise_to_it_one_time_in_25() -> None:
+    """One term and the normal law, where both ends are known: 1.75 errors below, 1.96 above."""
+    noise = np.random.default_rng(1).normal(0, 0.01, (200_000, 1))
+    found = absolute_sum(np.array([-0.2]), -0.2 + noise, cases=1e6)
+    assert found["value"] == pytest.approx(0.2)
+    assert found["low"] == pytest.approx(0.2 - 1.7507 * 0.01, abs=2e-4)
+    assert found["high"] == pytest.approx(0.2 + 1.96 * 0.01, abs=2e-4)
+
+
+def test_an_absolute_sum_that_chance_alone_explains_may_be_none() -> None:
+    random = np.random.default_rng(2)
+    noise = random.normal(0, 0.01, (2000, 15))
+    assert absolute_sum(random.normal(0, 0.01, 15), noise, cases=1e6)["low"] == 0.0
+    doubled = absolute_sum(np.full(15, 0.03), 0.03 + noise, cases=1e6)
+    assert 0.3 < doubled["low"] < doubled["value"] == pytest.approx(0.45)
+
+
+def test_the_upper_end_of_an_absolute_sum_knows_what_its_terms_have_in_common() -> None:
+    shared = np.random.default_rng(3).normal(0, 0.01, (2000, 1)) * np.ones(4)
+    terms = np.array([0.05, -0.05, 0.05, -0.05])  # what one gains the next one loses: the absolute sum hardly varies
+    found = absolute_sum(terms, terms + shared, cases=1e6)
+    assert found["high"] == pytest.approx(0.2 + 1.96 * 0.04, rel=0.05)

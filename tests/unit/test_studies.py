@@ -287,7 +287,7 @@ def test_intervals_of_means_cover_the_truth_about_as_often_as_they_say() -> None
         name: float(np.mean([measure(fold)[name] for fold in folds_of(seed=99, sizes=(2500, 2500, 2500))]))
         for name in METRICS
     }
-    covered = dict.fromkeys(("roc_auc", "sensitivity", "specificity", "brier"), 0)
+    covered = dict.fromkeys(("roc_auc", "sensitivity", "specificity", "brier", "calibration_error"), 0)
     for seed in range(150):
         found = fold_means(folds_of(seed), 200, seed)
         for name in covered:

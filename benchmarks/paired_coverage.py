@@ -1,0 +1,114 @@
+"""How often the intervals of differences hold the truth: two networks on the same simulated cases.
+
+The first network's log odds are those of `benchmarks.coverage`. The second errs alike: its cases' levels, its cases'
+gaps and its patches' noise each correlate with the first's by `ALIKE`. It tells the classes apart as well, or better by
+`--gain` (log odds, in spreads of patches of one class and case). What the champion's gate and the ranking rest on is
+counted: how often the interval holds the true difference, and beside it how often DeLong's clustered test says
+p >= .05, which is the same question where there is no difference.
+
+    python -m benchmarks.paired_coverage                # two equally good networks
+    python -m benchmarks.paired_coverage --gain 0.3     # the second is better
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+import numpy as np
+
+from benchmarks.coverage import IDC, NOMINAL, TRUTH_CASES, Population, Sample, draw
+from benchmarks.measuring import report
+from histopipe.comparison.pairs import COMPARED
+from histopipe.evaluation.delong import clustered_delong
+from histopipe.evaluation.differences import difference
+from histopipe.evaluation.intervals import draw_fewer, informative_cases
+from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
+
+ALIKE = 0.8
+THRESHOLD = 0.5
+Pair = tuple[Predictions, Predictions]
+
+
+def draw_pair(population: Population, cases: int, gain: float, random: np.random.Generator) -> Pair:
+    """The same patches, graded by both networks."""
+    first = draw(population, cases, random)
+    own = draw_errors(first, population, random)
+    expected = population.gap * (first.labels - 0.5)
+    errors = ALIKE * (first.logits - expected) + np.sqrt(1 - ALIKE**2) * own
+    second = Sample(first.labels, expected + gain * (first.labels - 0.5) + errors, first.cases, cases)
+    return first.graded(THRESHOLD), second.graded(THRESHOLD)
+
+
+def draw_errors(sample: Sample, population: Population, random: np.random.Generator) -> Numbers:
+    """Errors of log odds for the sample's patches, spread like the first network's and independent of them."""
+    level = population.level_spread * random.normal(size=sample.case_count)
+    gap = population.gap_spread * random.normal(size=sample.case_count)
+    noise = random.normal(size=len(sample.labels))
+    return level[sample.cases] + gap[sample.cases] * (sample.labels - 0.5) + noise
+
+
+def true_differences(population: Population, gain: float, seed: int) -> dict[str, float]:
+    """The second network's metrics less the first's, on very many cases."""
+    first, second = (
+        measure(graded) for graded in draw_pair(population, TRUTH_CASES, gain, np.random.default_rng([seed, 2]))
+    )
+    return {name: second[name] - first[name] for name in COMPARED}
+
+
+def held(pair: Pair, truth: dict[str, float], resamples: int, seed: int) -> Iterator[float]:
+    """Per metric compared, whether the interval holds the truth: 1 or 0; then whether DeLong finds no difference."""
+    first, second = pair
+    drawn, cases = draw_fewer(first.case_count, resamples, seed), informative_cases(first)
+    one, other = measure(first), measure(second)
+    ones, others = measure_resamples(first, drawn), measure_resamples(second, drawn)
+    for name in COMPARED:
+        found = difference(other[name] - one[name], others[name] - ones[name], cases[name] - 1)
+        yield float((found["low"] or 0.0) <= truth[name] <= (found["high"] or 0.0))
+    tested = clustered_delong(second, first)
+    yield float(tested.p >= 1 - NOMINAL) if tested else np.nan
+
+
+def coverage(cases: int, data_sets: int, resamples: int, seed: int, gain: float) -> Numbers:
+    """Share of data sets whose intervals hold the truth, and in which DeLong finds nothing: (metrics + 1,)."""
+    truth = true_differences(IDC, gain, seed)
+    found = []
+    for number in range(data_sets):
+        pair = draw_pair(IDC, cases, gain, np.random.default_rng([seed, 3, cases, number]))
+        found.append(list(held(pair, truth, resamples, number)))
+        if number % 200 == 199:
+            print(f"{cases} cases: {number + 1} data sets", file=sys.stderr, flush=True)
+    shares: Numbers = np.nanmean(found, axis=0)
+    return shares
+
+
+@click.command()
+@click.option("--cases", multiple=True, type=int, default=(25, 49, 200), show_default=True)
+@click.option("--data-sets", default=2000, show_default=True)
+@click.option("--resamples", default=1000, show_default=True)
+@click.option("--seed", default=42, show_default=True)
+@click.option("--gain", default=0.0, show_default=True, help="By how much the second network's gap is larger.")
+def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int, gain: float) -> None:
+    """Measure the coverage; the last line is JSON."""
+    began = time.perf_counter()
+    names = (*COMPARED, "delong_finds_nothing")
+    report(
+        "paired_coverage",
+        data_sets=data_sets,
+        resamples=resamples,
+        gain=gain,
+        truth={name: round(value, 4) for name, value in true_differences(IDC, gain, seed).items()},
+        coverage={
+            str(count): dict(
+                zip(names, coverage(count, data_sets, resamples, seed, gain).round(4).tolist(), strict=True)
+            )
+            for count in cases
+        },
+        seconds=round(time.perf_counter() - began),
+    )
+
+
+if __name__ == "__main__":
+    main()
