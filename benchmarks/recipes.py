@@ -3,7 +3,8 @@
 For every seed the cases are divided anew and every recipe is trained and evaluated by the pipeline's own stages. In the
 same run, on the same training patches, the tutorial's way is timed: CancerNet by `model.fit` from Keras' directory
 generator, of which a few epochs are run and the rest reckoned. The ratio is the seconds of the tutorial's 40 epochs
-over those of the last recipe named. What a killed run has finished is kept in `--folder` and not done again.
+over those of the last recipe named. Every two models of a seed are compared case by case, also those whose patches are
+weighed against their neighbours. What a killed run has finished is kept in `--folder` and not done again.
 
     python -m benchmarks.recipes --source ../shared/data/idc-sample.zip --seed 1 --seed 2 --seed 3
 """
@@ -46,6 +47,7 @@ def prepare(
     content = shipped_params()
     content |= {"quick": {"max_epochs": epochs} if epochs else None, "seed": seed}
     content["train"]["precision"] = precision
+    content["compare"]["neighbourhood"] = True
     content[dataset]["exclude_cases"] = list(excluded)
     ingest_into(folder, dataset, source, content)
     run_stage(folder, "split", dataset)
@@ -104,6 +106,22 @@ def trained(folder: Path, dataset: str, recipe: str) -> dict[str, Any]:
     record = json.loads((folder / "models" / dataset / recipe / "run.json").read_text(encoding="utf-8"))
     shown = {name: _rounded(metrics["test"][name]) for name in SHOWN}
     return {"seconds": seconds, "epochs": record["epochs"], "cases": metrics["cases"], **shown}
+
+
+def compared(folder: Path, dataset: str) -> list[dict[str, Any]]:
+    """Every two models that were evaluated: difference in ROC AUC with its interval, p-value and DeLong's."""
+    run_stage(folder, "compare", dataset)
+    content = json.loads((folder / "reports" / dataset / "comparison.json").read_text(encoding="utf-8"))
+    return [
+        {
+            "first": pair["first"],
+            "second": pair["second"],
+            "difference": _rounded(pair["differences"]["roc_auc"]),
+            "p": pair["differences"]["roc_auc"]["p"],
+            "p_delong": pair["p_delong"],
+        }
+        for pair in content["pairs"]
+    ]
 
 
 def _rounded(measured: dict[str, float | None]) -> list[float | None]:
@@ -190,6 +208,7 @@ def one_seed(folder: Path, dataset: str, recipes: tuple[str, ...], epochs: int) 
         settings = settings_of(folder, recipe)
         found[recipe] = remembered(folder, recipe, settings, partial(trained, folder, dataset, recipe))
         print(json.dumps({recipe: found[recipe]}), file=sys.stderr, flush=True)
+    found["pairs"] = compared(folder, dataset)
     return found
 
 

@@ -1,8 +1,8 @@
 """What a model must show before it becomes champion: arithmetic on predictions, without a registry.
 
 Choosing a model on test would spend the test set, so validation chooses and test only says no. Against the champion the
-question is not "is it better?" but "is it at most so much worse?": the lower end of the paired interval must lie above
-the negative margin (non-inferiority; Piaggio et al. 2012, doi:10.1001/jama.2012.87802).
+question is not "is it better?" but "is it at most so much worse?": the lower end of the paired interval must not lie
+below the negative margin (non-inferiority; Piaggio et al. 2012, doi:10.1001/jama.2012.87802).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TITLES = {
     "calibration_error": "calibration error",
     "difference": "ROC AUC less the champion's, lower end of its interval",
 }
-WANTED = {"cases": "at least", "sensitivity": "at least", "calibration_error": "at most", "difference": "above"}
+WANTED = {"cases": "at least", "sensitivity": "at least", "calibration_error": "at most", "difference": "at least"}
 
 
 @dataclass(frozen=True)

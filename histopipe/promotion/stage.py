@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 PROMOTED, REFUSED, TAKEN_BACK = "promoted", "refused", "rolled back"
-REPORT_FILES = ("index.html", "comparison.png")  # of the compare stage
+REPORT_FILES = ("index.html", "comparison.png", "pairs.png")  # of the compare stage
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _register(
 
 
 def _log_report(candidate: Candidate, client: MlflowClient, run_id: str, workspace: Workspace) -> None:
-    """What the candidate was compared with, to be looked at beside it: the page and the picture of the ranking."""
+    """What the candidate was compared with, to be looked at beside it: the page and its two pictures of the ranking."""
     for name in REPORT_FILES:
         path = workspace.report(candidate.dataset) / name
         if path.exists():

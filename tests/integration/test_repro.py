@@ -92,7 +92,7 @@ def check_champion(project: Checkout) -> None:
     assert "Research use only" in champion.description
     assert run.data.tags["dvc_store"] in champion.description
     report = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "report")}
-    assert report == {"report/index.html", "report/comparison.png"}
+    assert report == {"report/index.html", "report/comparison.png", "report/pairs.png"}
 
 
 def check_dvc_views(project: Checkout) -> None:

@@ -97,7 +97,7 @@ def test_the_margin_decides_between_models_that_are_alike() -> None:
     wide = judge(predictions(1.0, 1), probabilities(1.0, 2), params(margin=0.1))
     narrow = judge(predictions(1.0, 1), probabilities(1.0, 2), params(margin=0.001))
     assert (verdicts(wide)["difference"], verdicts(narrow)["difference"]) == (True, False)
-    assert "wanted above -0.001" in reasons(narrow)[0]
+    assert "wanted at least -0.001" in reasons(narrow)[0]
 
 
 def test_a_network_under_another_threshold_is_no_worse_than_itself() -> None:
