@@ -151,12 +151,28 @@ def _fit(trainer: keras.Model, batches: PatchBatches, name: str) -> float:
 
     callbacks = [_progress_bar(len(batches), name), keras.callbacks.TerminateOnNaN(raise_error=False)]
     try:
-        logs = trainer.fit(batches, shuffle=False, verbose=0, callbacks=callbacks).history
+        with _average_apart(trainer.optimizer) as apart:
+            logs = trainer.fit(batches, shuffle=False, verbose=0, callbacks=[*callbacks, apart]).history
     except Exception as problem:
         if not is_out_of_memory(problem):
             raise
         raise TrainingError(f"{name}: out of memory: lower the recipe's batch_size, image size or width") from None
     return float(logs["loss"][-1])
+
+
+@contextmanager
+def _average_apart(optimizer: Any) -> Iterator[keras.callbacks.Callback]:
+    """With its callback, Keras doesn't end `fit` by putting the averaged weights in place of those to go on from.
+
+    Between the last step and the end of `fit` it is told that there is no average; the steps keep theirs.
+    """
+    import keras
+
+    averages = optimizer.use_ema
+    try:
+        yield keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(optimizer, "use_ema", False))
+    finally:
+        optimizer.use_ema = averages
 
 
 def _epoch_name(training: Training, epoch: int) -> str:

@@ -298,6 +298,25 @@ def test_averaged_weights_are_those_of_the_formula(ready: Workspace, small: dict
     np.testing.assert_array_equal(trainer.trainable_variables[0].numpy(), now)
 
 
+def test_an_averaged_training_goes_on_from_its_own_weights(ready: Workspace, small: dict[str, Any]) -> None:
+    """Keras puts the average in their place at the end of `fit`, and so of every epoch."""
+    small["recipes"]["cancernet"] |= AVERAGED
+    plan = plan_training("idc", "cancernet", parse_params(small), ready)
+    trainers = []
+    for _ in range(2):
+        keras.utils.set_random_seed(1)
+        trainers.append(training_loop.build_training(plan)[1])
+    for epoch in range(2):
+        batches = training_loop._batches(plan, epoch)
+        training_loop._fit(trainers[0], batches, "by epochs")
+        for number in range(len(batches)):
+            trainers[1].train_on_batch(*batches[number])
+    by_epochs, by_steps = (trainer.trainable_variables[0].numpy() for trainer in trainers)
+    np.testing.assert_allclose(by_epochs, by_steps, rtol=1e-4, atol=1e-6)
+    with training_loop._averaged(plan, trainers[0]):
+        assert np.abs(trainers[0].trainable_variables[0].numpy() - by_epochs).max() > 1e-3
+
+
 def test_a_diverging_training_stops_with_one_line_and_a_failed_run(ready: Workspace, content: dict[str, Any]) -> None:
     content["recipes"]["cancernet"]["optimizer"] = {"name": "sgd", "learning_rate": 1e30}
     content["recipes"]["cancernet"]["model"]["image_size"] = 16
