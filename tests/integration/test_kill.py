@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -10,9 +11,11 @@ import re
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import mlflow
 import numpy as np
 import pandas as pd
@@ -49,6 +52,16 @@ def trainers(project: Checkout) -> list[psutil.Process]:
 def history(project: Checkout) -> pd.DataFrame:
     table = pd.read_csv(project.root / "models/idc/cancernet/history.csv")
     return table.drop(columns=["seconds", "patches_per_second"])
+
+
+def weights(project: Checkout) -> bytes:
+    """Every weight of the network, bit for bit."""
+    with zipfile.ZipFile(project.root / "models/idc/cancernet/model.keras") as archive:
+        stored = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+        arrays: list[bytes] = []
+        stored.visititems(lambda name, item: arrays.append(item[()].tobytes()) if hasattr(item, "shape") else None)
+    assert len(arrays) > 30
+    return b"".join(arrays)
 
 
 def start_training(project: Checkout, log: Path) -> psutil.Popen:
@@ -89,11 +102,12 @@ def check_resumed(project: Checkout, epochs: int) -> None:
 def test_the_same_command_carries_on(checkout: Make, epochs: int) -> None:
     project = checkout(train={"deterministic": True}, quick=LONGER)
     project.dvc("repro", "train")
-    expected = history(project)
+    expected = history(project), weights(project)
     fresh = checkout(train={"deterministic": True}, quick=LONGER)
     kill_after(fresh, epochs)
     check_resumed(fresh, epochs)
-    pd.testing.assert_frame_equal(history(fresh), expected, check_exact=True)
+    pd.testing.assert_frame_equal(history(fresh), expected[0], check_exact=True)
+    assert weights(fresh) == expected[1]
     mlflow.set_tracking_uri(f"sqlite:///{fresh.root}/mlflow.db")
     (run,) = mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list")
     assert run.info.status == "FINISHED"

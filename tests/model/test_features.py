@@ -156,6 +156,16 @@ def ready_rows(workspace: Workspace) -> np.ndarray:
     return np.flatnonzero(splits.isin(["train", "validation"]).to_numpy())
 
 
+def test_a_few_patches_are_learnt_by_heart() -> None:
+    """As the other architectures do by gradient descent: 32 patches of noise, labels that say nothing of them."""
+    batch = np.random.default_rng(0).integers(0, 256, (32, 48, 48, 3), np.uint8)
+    labels = np.arange(32) % 2
+    pooled = pooling(build_backbone("squeezenet", 48), "squeezenet", 48, ["fire9_concat"]).predict(batch, verbose=0)
+    pooled = np.asarray(pooled[0] if isinstance(pooled, list) else pooled)
+    pipeline = fit("logistic_regression", 1e6, pooled, labels, balanced=False, seed=1)
+    assert (pipeline.predict(pooled) == labels).all()
+
+
 def test_random_features_are_the_seeds(ready: Workspace, small: dict[str, Any]) -> None:
     kernels = []
     for seed in (42, 42, 43):

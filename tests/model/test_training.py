@@ -279,6 +279,27 @@ def test_the_best_epoch_is_kept_and_a_training_without_progress_ends(
         np.testing.assert_array_equal(kept, second)
 
 
+def test_a_resumed_training_stops_early_where_it_would_have_without_a_kill(
+    ready: Workspace, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation is best in the second epoch; the kill comes in the third, the end after the fourth of six."""
+    small["recipes"]["cancernet"] |= {"keep": "best", "early_stopping": 2}
+    small["quick"] = {"max_epochs": 6}
+    scores = iter([0.6, 0.8, None, 0.7, 0.75, 0.9, 0.95])
+
+    def graded(training: Any, logits: keras.Model) -> dict[str, float]:
+        score = next(scores)
+        if score is None:
+            raise KeyboardInterrupt
+        return {"validation/loss": 0.5, "validation/roc_auc": score, "validation/accuracy": 0.5}
+
+    monkeypatch.setattr(training_loop, "validation_scores", graded)
+    with pytest.raises(KeyboardInterrupt):
+        train("idc", "cancernet", parse_params(small), ready)
+    record = train("idc", "cancernet", parse_params(small), ready)
+    assert (record["epochs"], record["best_epoch"]) == (4, 2)
+
+
 def test_averaged_weights_are_those_of_the_formula(ready: Workspace, small: dict[str, Any]) -> None:
     """After n steps, the average is m times the one before plus 1 - m times the weights, from the first step's on."""
     small["recipes"]["cancernet"] |= AVERAGED | {"average_momentum": 0.5, "batch_size": 64}
