@@ -190,13 +190,14 @@ def split(dataset: str, diff: str | None) -> None:
 
 @main.command()
 @_architecture
-def weights(architecture: str) -> None:
+@click.option("--force", is_flag=True, help="Also what was looked up before: an alias, published weights.")
+def weights(architecture: str, force: bool) -> None:
     """Bring the weights that an architecture's recipe starts from into data/weights."""
     with _stage("weights", None, architecture) as (params, workspace):
         from histopipe.weights import fetch_weights
 
-        found = fetch_weights(architecture, params, workspace)
-        click.echo(f"{architecture}: {found.asked}" + (f", {found.file}" if found.file else ""))
+        found = fetch_weights(architecture, params, workspace, anew=force)
+        click.echo(", ".join([f"{architecture}: {found.asked}", *found.shown]))
 
 
 @main.command()

@@ -138,6 +138,7 @@ class EvaluateParams(Section):
 
     threshold: Annotated[ThresholdRule, BeforeValidator(_threshold_rule)] = ThresholdRule(name="youden")
     resamples: Annotated[int, Field(ge=100)] = 2000
+    symmetries: bool = False  # also what a network that doesn't average over the eight symmetries would give if it did
 
 
 class CompareParams(Section):

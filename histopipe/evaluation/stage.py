@@ -47,8 +47,9 @@ def evaluate(
     Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
     `subgroups.csv`, the curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't defined, such as
     precision where nothing is called positive, is null. Predictions of a network that averages over symmetries have a
-    further column `one_view`: the probability without. What is to be `explained` gets what `explain_evaluation` writes.
-    With two `processes`, the second one draws while this one goes on.
+    further column `one_view`: the probability without; those of another one, where `evaluate.symmetries` asks for it,
+    `d4`: the probability with. What is to be `explained` gets what `explain_evaluation` writes. With two `processes`,
+    the second one draws while this one goes on.
 
     Returns:
         The content of `metrics.json`.
@@ -61,7 +62,6 @@ def evaluate(
     from histopipe.evaluation.logits import load_network
     from histopipe.evaluation.mlflow_run import SLIDES, log_evaluation, log_files
     from histopipe.explanation.stage import explain_evaluation
-    from histopipe.symmetry import is_averaged
     from histopipe.tracking import continued_run
 
     record = read_run(dataset, architecture, workspace)
@@ -74,8 +74,7 @@ def evaluate(
         test, figures = table[table["split"] == "test"], folder / "figures"
         figures.mkdir()
         drawing.start(draw_slides_of_store, test, store.folder, point, figures / SLIDES)
-        if is_averaged(network):
-            table["one_view"] = one_view_probabilities(network, store, table, params, f"{dataset} {architecture}")
+        table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = grade_table(table, point, record, params)
         parts = divided(table, store, workspace.split(dataset), params)
         shown, tables = write_outputs(folder, table, parts, point, results, architecture)
@@ -186,17 +185,22 @@ def _is_resized(dataset: str, params: Params) -> bool:
     return own or get_dataset(dataset).resized
 
 
-def one_view_probabilities(
+def other_views(
     network: keras.Model, store: PatchStore, table: pd.DataFrame, params: Params, title: str
-) -> Numbers:
-    """Probability of each patch as it lies, by an averaged network without its averaging, calibrated by itself."""
+) -> dict[str, Numbers]:
+    """Probabilities without the averaging over symmetries (`one_view`) or, on request, with it (`d4`), by column."""
     from histopipe.evaluation.logits import finite_logits
-    from histopipe.symmetry import one_view_network
+    from histopipe.symmetry import averaged_over_symmetries, is_averaged, one_view_network
 
-    single = one_view_network(network)
-    logits = finite_logits(single, store, table["row"].to_numpy(), f"evaluate {title}, one view")
+    if is_averaged(network):
+        column, other = "one_view", one_view_network(network)
+    elif params.evaluate.symmetries:
+        column, other = "d4", averaged_over_symmetries(network)
+    else:
+        return {}
+    logits = finite_logits(other, store, table["row"].to_numpy(), f"evaluate {title}, {column}")
     point = locked_point(table[["split", "label"]].assign(logit=logits), params.evaluate.threshold)
-    return calibration_of(point).apply(logits)
+    return {column: calibration_of(point).apply(logits)}
 
 
 def divided(table: pd.DataFrame, store: PatchStore, split: Path, params: Params) -> dict[str, pd.DataFrame]:

@@ -358,3 +358,20 @@ def test_a_network_that_averages_is_graded_and_served_so_and_shows_what_one_view
     alone = single.predict(patches, verbose=0)[:, 0]
     assert spearmanr(table["one_view"], alone).statistic > 0.9999
     assert spearmanr(table["one_view"], table["probability"]).statistic < 0.9999
+
+
+def test_on_request_a_network_shows_what_averaging_would_give(tmp_path: Path) -> None:
+    """Calibrated by itself, and without any effect on what is graded and served."""
+    workspace = make_workspace(tmp_path)
+    asked = parse_params(CONTENT | {"evaluate": {"resamples": 200, "symmetries": True}})
+    evaluate("idc", "cancernet", asked, workspace, explained=False)
+    table = pd.read_parquet(workspace.evaluation("idc", "cancernet") / "predictions.parquet")
+    patches = np.load(workspace.store("idc") / shard_name(0))[table["file"].str.removesuffix(".png").astype(int)]
+    single = keras.saving.load_model(workspace.model("idc", "cancernet") / "model.keras", compile=False)
+    averaged = averaged_over_symmetries(single).predict(patches, verbose=0)[:, 0]
+    assert spearmanr(table["d4"], averaged).statistic > 0.9999
+    assert spearmanr(table["probability"], single.predict(patches, verbose=0)[:, 0]).statistic > 0.9999
+    assert spearmanr(table["d4"], table["probability"]).statistic < 0.9999
+    assert "one_view" not in table
+    validation = table[table["split"] == "validation"]
+    assert validation["d4"].mean() == pytest.approx(validation["label"].mean(), abs=0.01)

@@ -121,3 +121,10 @@ def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Any, text: str) -> No
     path.write_text(text)
     with pytest.raises(ParamsError, match=r"params\.yaml"):
         read_params(path)
+
+
+def test_a_published_bound_is_told_as_one() -> None:
+    """The repository of the wide network says "over .85", which a bare .850 would not."""
+    published = read_params(ROOT / "params.yaml").recipe("wide_resnet").published
+    assert published is not None
+    assert (published.metrics, published.source) == ({"accuracy": 0.85}, "the authors say: over .85")
