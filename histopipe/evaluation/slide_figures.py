@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -9,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from histopipe.evaluation.figures import DPI, new_figure, save_figure
+from histopipe.evaluation.figures import DPI, new_figure, plain, save_figure
 from histopipe.evaluation.slide_maps import PLACES, Canvas, Image, canvas_of, paint, paint_tissue
 from histopipe.store import PatchStore
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SHOWN_SLIDES = 6
 PANEL_WIDTH, TALLEST, AROUND = 3.1, 9.0, 1.15  # inches: one of four pictures, the figure, title and legends in that
 CANDIDATES = 50  # cases looked at for whole slides, those with the most patches
+LONGEST_NAME, DIGEST = 180, 16  # letters of a picture's name, and of its digest; file systems take 255 bytes
 OUTCOMES = ("negative, called so", "positive, called so", "false alarm", "missed")
 OUTCOME_COLOURS = ("#DDDDDD", "#4477AA", "#CCBB44", "#EE6677")  # Paul Tol's, told apart by colour-blind readers
 TRUTH_COLOURS = ("#DDDDDD", "#4477AA")
@@ -70,8 +72,11 @@ def _chosen(table: pd.DataFrame, index: pd.DataFrame) -> list[tuple[str, pd.Data
 
 
 def file_name(case: str) -> str:
-    """Of a case's picture: what could mean a folder, or the one above, is spelt out."""
-    return quote(case, safe="").replace(".", "%2E") + ".png"
+    """Of a case's picture: what could mean a folder, or the one above, is spelt out; a long one ends in a digest."""
+    name = quote(case, safe="").replace(".", "%2E")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - DIGEST - 1]}-{hashlib.sha256(case.encode()).hexdigest()[:DIGEST]}"
+    return f"{name}.png"
 
 
 def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canvas, classes: tuple[str, str]) -> Any:
@@ -92,10 +97,10 @@ def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canva
     _legend(error, OUTCOMES, OUTCOME_COLOURS)
     _scale_bar(tissue, canvas)
     for axes, title in zip((tissue, truth, probability, error), _titles(classes), strict=True):
-        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_title(plain(title), fontsize=10, loc="left")
         axes.set(xticks=[], yticks=[], xlim=(-margin, width + margin), ylim=(height + margin, -margin))
     kind = "" if canvas.complete else ", a sample of the slide"
-    figure.suptitle(f"case {case}: {len(part):,} patches{kind}", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(plain(f"case {case}: {len(part):,} patches{kind}"), fontsize=11, x=0.01, ha="left")
     return figure
 
 
@@ -121,7 +126,7 @@ def _draw(axes: Axes, canvas: Canvas, values: Any, colours: str | ListedColormap
 def _legend(axes: Axes, names: tuple[str, ...], colours: tuple[str, ...]) -> None:
     from matplotlib.patches import Patch
 
-    keys = [Patch(facecolor=colour, label=name) for name, colour in zip(names, colours, strict=True)]
+    keys = [Patch(facecolor=colour, label=plain(name)) for name, colour in zip(names, colours, strict=True)]
     options = {"ncols": 2, "frameon": False, "fontsize": 8, "handlelength": 1}
     axes.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.01), **options)
 
@@ -132,6 +137,6 @@ def _scale_bar(axes: Axes, canvas: Canvas) -> None:
     target = width * canvas.scale / 3
     unit = 10 ** np.floor(np.log10(target))
     length = unit * max(step for step in (1, 2, 5) if step * unit <= target)
-    share = length / canvas.scale / width
-    axes.plot([0, share], [-0.03] * 2, color="black", linewidth=3, transform=axes.transAxes, clip_on=False)
-    axes.annotate(f"{length:,.0f} px of the slide", (0, -0.05), xycoords="axes fraction", va="top", fontsize=8)
+    below = axes.get_xaxis_transform()  # across in pixels of the map, up and down in shares of the panel
+    axes.plot([0, length / canvas.scale], [-0.03] * 2, color="black", linewidth=3, transform=below, clip_on=False)
+    axes.annotate(f"{length:,.0f} px of the slide", (0, -0.05), xycoords=below, va="top", fontsize=8)
