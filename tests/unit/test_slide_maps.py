@@ -9,6 +9,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 
+from histopipe.evaluation.mlflow_run import LOGGED_SLIDES, log_files
 from histopipe.evaluation.slide_figures import (
     OUTCOMES,
     SLIDES,
@@ -271,3 +272,26 @@ def test_patches_without_coordinates_give_no_slides(tmp_path: Path) -> None:
     assert draw_slides(table, store, POINT, ALL, tmp_path).empty
     assert drawn_slides(tmp_path) == []
     assert not (tmp_path / "figures").exists()
+
+
+def test_an_mlflow_run_holds_the_first_slides_of_the_list_alone(tmp_path: Path) -> None:
+    import mlflow
+
+    pictures = tmp_path / "evaluation" / "figures" / SLIDES
+    pictures.mkdir(parents=True)
+    cases = [f"{number}" for number in reversed(range(LOGGED_SLIDES + 3))]
+    for case in cases:
+        PIL.Image.new("RGB", (4, 4)).save(pictures / file_name(case))
+    listed = pd.DataFrame({"case_id": cases, "file": [file_name(case) for case in cases]})
+    listed.to_csv(pictures.parents[1] / "slides.csv", index=False)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        experiment = mlflow.create_experiment("slides", (tmp_path / "artifacts").as_uri())
+        with mlflow.start_run(experiment_id=experiment):
+            log_files(pictures.parents[1])
+    finally:
+        mlflow.set_tracking_uri(before)
+    logged = {path.name for path in (tmp_path / "artifacts").rglob("plots/slides/*")}
+    assert logged == {file_name(case) for case in cases[:LOGGED_SLIDES]}
+    assert list((tmp_path / "artifacts").rglob("plots/slides.csv"))
