@@ -41,7 +41,7 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
         sample: the workspace with the trained and evaluated recipe.
         slides: the workspace with the ingested slides.
         recipe: its name.
-        pictures: the folder for the maps.
+        pictures: the folder for the maps, in `figures/slides/`.
 
     Returns:
         A row per slide: what `case_table` tells of it, and the `correlation` of probability and truth.
@@ -51,6 +51,7 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
     from histopipe.evaluation.logits import finite_logits, load_network
     from histopipe.evaluation.slide_figures import draw_slides
     from histopipe.files import read_json
+    from histopipe.params import EvaluateParams
     from histopipe.paths import Workspace
     from histopipe.store import PatchStore
 
@@ -63,7 +64,8 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
     table["row"] = np.arange(len(table))
     table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"slides {recipe}"))
     graded = graded_table(table, point)
-    draw_slides(graded, store, point, pictures)
+    pictures.mkdir(parents=True, exist_ok=True)
+    draw_slides(graded, store, point, EvaluateParams(), pictures)
     rows = case_table(predictions_of(graded, "test"), graded["case_id"])
     by_case = {str(case): correlation(part) for case, part in graded.groupby("case_id")}
     found = rows.assign(correlation=rows["case_id"].map(by_case)).round(3).to_dict(orient="records")

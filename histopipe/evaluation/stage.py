@@ -20,7 +20,7 @@ from histopipe.evaluation.grading import (
 )
 from histopipe.evaluation.metrics import Numbers
 from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
-from histopipe.params import Params
+from histopipe.params import EvaluateParams, Params
 from histopipe.paths import Workspace
 from histopipe.store import REPORT_FILE, Patches, PatchStore
 from histopipe.workers import Beside
@@ -45,11 +45,11 @@ def evaluate(
     """Grade one trained network and log it, ready to serve, into its MLflow run.
 
     Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
-    `subgroups.csv`, the curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't defined, such as
-    precision where nothing is called positive, is null. Predictions of a network that averages over symmetries have a
-    further column `one_view`: the probability without; those of another one, where `evaluate.symmetries` asks for it,
-    `d4`: the probability with. What is to be `explained` gets what `explain_evaluation` writes. With two `processes`,
-    the second one draws while this one goes on.
+    `subgroups.csv`, `slides.csv`, the curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't
+    defined, such as precision where nothing is called positive, is null. Predictions of a network that averages over
+    symmetries have a further column `one_view`: the probability without; those of another one, where
+    `evaluate.symmetries` asks for it, `d4`: the probability with. What is to be `explained` gets what
+    `explain_evaluation` writes. With two `processes`, the second one draws while this one goes on.
 
     Returns:
         The content of `metrics.json`.
@@ -60,7 +60,7 @@ def evaluate(
     """
     from histopipe.evaluation.figures import draw_figures
     from histopipe.evaluation.logits import load_network
-    from histopipe.evaluation.mlflow_run import SLIDES, log_evaluation, log_files
+    from histopipe.evaluation.mlflow_run import log_evaluation, log_files
     from histopipe.explanation.stage import explain_evaluation
     from histopipe.tracking import continued_run
 
@@ -73,7 +73,7 @@ def evaluate(
         table = graded_table(logits, point)
         test, figures = table[table["split"] == "test"], folder / "figures"
         figures.mkdir()
-        drawing.start(draw_slides_of_store, test, store.folder, point, figures / SLIDES)
+        drawing.start(draw_slides_of_store, test, store.folder, point, params.evaluate, folder)
         table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = grade_table(table, point, record, params)
         parts = divided(table, store, workspace.split(dataset), params)
@@ -89,11 +89,13 @@ def evaluate(
     return results | {"run_id": run_id}
 
 
-def draw_slides_of_store(table: pd.DataFrame, store: Path, point: dict[str, Any], folder: Path) -> None:
+def draw_slides_of_store(
+    table: pd.DataFrame, store: Path, point: dict[str, Any], params: EvaluateParams, folder: Path
+) -> None:
     """As `draw_slides`, of a store that another process opened: its arrays can't be handed over."""
     from histopipe.evaluation.slide_figures import draw_slides
 
-    draw_slides(table, PatchStore.open(store), point, folder)
+    draw_slides(table, PatchStore.open(store), point, params, folder)
 
 
 def read_run(dataset: str, architecture: str, workspace: Workspace) -> dict[str, Any]:

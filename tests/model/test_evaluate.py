@@ -42,6 +42,7 @@ FILES = {
     "precision_recall.csv",
     "predictions.parquet",
     "roc.csv",
+    "slides.csv",
     "subgroups.csv",
 }
 FIGURES = {

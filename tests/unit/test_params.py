@@ -69,6 +69,11 @@ def test_a_misspelt_key_names_its_nearest_neighbour(content: dict[str, Any], pat
         ("recipes", None, "recipes"),
         ("recipes.cancernet", None, r"recipes\.cancernet"),
         ("split", None, "split"),
+        ("evaluate", {"slides": 0}, "evaluate.slides"),
+        ("evaluate", {"slides": "some"}, "evaluate.slides"),
+        ("evaluate", {"slides": None}, "evaluate.slides"),
+        ("evaluate", {"slide_side": 0}, "evaluate.slide_side"),
+        ("evaluate", {"slide_side": "all"}, "evaluate.slide_side"),
     ],
 )
 def test_an_impossible_value_is_named(content: dict[str, Any], path: str, value: object, message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from histopipe.cli import main
 from histopipe.errors import EvaluationError, ParamsError, SplitError
 from histopipe.evaluation.intervals import draw_cases
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
+from histopipe.evaluation.mlflow_run import LOGGED_SLIDES
 from histopipe.files import write_json, write_text
 from histopipe.params import Params, StudiesParams, parse_params
 from histopipe.paths import Workspace, stage_name
@@ -24,6 +25,7 @@ from histopipe.splitting import SPLITS, read_membership, split
 from histopipe.splitting.stage import as_csv, fold_membership
 from histopipe.studies.definition import fewer_training_cases, variant_params, variant_split
 from histopipe.studies.reading import split_digests
+from histopipe.studies.stage import _drawing_what_is_logged
 from histopipe.studies.statistics import fold_differences, fold_means, resampled_means, spread
 from histopipe.studies.summary import summarise_study
 from histopipe.studies.workspace import STAGES, VariantWorkspace
@@ -490,3 +492,12 @@ def test_more_training_cases_than_there_are_is_refused() -> None:
         fewer_training_cases(membership, 2, seed=1)
     with pytest.raises(SplitError, match="choose another scheme"):
         fewer_training_cases(membership.assign(file="f"), 1, seed=1)
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [("all", LOGGED_SLIDES), (2, 2), (1000, LOGGED_SLIDES)])
+def test_of_a_variants_slides_only_those_are_drawn_that_its_run_keeps(
+    two: Params, asked: Literal["all"] | int, drawn: int
+) -> None:
+    params = two.model_copy(update={"evaluate": two.evaluate.model_copy(update={"slides": asked})})
+    found = _drawing_what_is_logged(params).evaluate
+    assert (found.slides, found.resamples) == (drawn, 200)
