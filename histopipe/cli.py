@@ -335,9 +335,10 @@ def compare(dataset: str) -> None:
 def promote(dataset: str, again: bool) -> None:
     """Make the best model by validation champion, if it passes every gate on test."""
     with _stage("promote", dataset) as (params, workspace):
-        from histopipe.promotion import promote
+        from histopipe.promotion import held_back, promote
 
-        click.echo(f"{dataset}: {promote(dataset, params, workspace, again)}")
+        said = held_back(dataset, workspace) or promote(dataset, params, workspace, again)
+        click.echo(f"{dataset}: {said}")
 
 
 @main.command()

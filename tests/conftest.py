@@ -32,7 +32,7 @@ Machine = Callable[[int], None]
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers and flows of the surroundings stay out of the tests."""
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_STAGE", "DVC_ROOT", "HISTOPIPE_PARENT"):
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "HISTOPIPE_PARENT"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -57,14 +57,16 @@ def evaluate(
     Raises:
         EvaluationError: the network is missing, can't be loaded or was trained on another split; predictions
             aren't numbers; a patch has no case; a split has one class only.
+        TrackingAwayError: MLflow is away, which is looked at before anything is predicted, or breaks off.
     """
     from histopipe.evaluation.figures import draw_figures
     from histopipe.evaluation.logits import load_network
     from histopipe.evaluation.mlflow_run import log_evaluation, log_files
     from histopipe.explanation.stage import explain_evaluation
-    from histopipe.tracking import continued_run
+    from histopipe.tracking import continued_run, require_server, tracking_uri
 
     record = read_run(dataset, architecture, workspace)
+    require_server(tracking_uri(workspace))
     with replaced_folder(workspace.evaluation(dataset, architecture)) as folder, Beside(DRAWING, processes) as drawing:
         network = load_network(workspace.model(dataset, architecture) / "model.keras")
         store = PatchStore.open(workspace.store(dataset))

@@ -215,3 +215,4 @@ def _log_end(training: Training, workspace: Workspace, record: dict[str, Any]) -
         mlflow.log_artifact(str(folder / name), "plots")
     measured = {f"train/{name}": value for name, value in record["effort"].items() if value is not None}
     mlflow.log_metrics(measured | {"parameters": record["parameters"]})
+    mlflow.set_tag(tracking.TRAINED, "true")

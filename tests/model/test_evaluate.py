@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,24 @@ def test_the_command_says_one_line_and_leaves_what_lay_there(
     assert list(earlier.parent.parent.iterdir()) == [earlier.parent], "nothing half-written beside it"
     assert not (workspace.root / "mlflow.db").exists(), "no run was begun"
     assert read_json(workspace.failure("evaluate@idc-cancernet"))["kind"] == "bad_input"
+
+
+def test_a_server_that_is_away_is_told_of_before_anything_is_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that can't even be loaded isn't noticed."""
+    workspace = make_workspace(tmp_path)
+    workspace.params.write_text(yaml.safe_dump(CONTENT))
+    damage_model(workspace)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.chdir(workspace.root)
+    done = CliRunner().invoke(main, ["evaluate", "idc", "cancernet"])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"no MLflow server answers at {address}: " in done.stderr
+    assert not workspace.evaluation("idc", "cancernet").parent.exists(), "nothing was begun"
 
 
 @pytest.mark.parametrize(("dataset", "resized"), [("idc", False), ("malaria", True), ("breakhis", True)])

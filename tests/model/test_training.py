@@ -169,13 +169,30 @@ def test_a_kill_before_the_first_epoch_leaves_one_run(
     assert runs == [(record["run_id"], "FINISHED")]
 
 
+def put_on_record(workspace: Workspace) -> None:
+    """As `dvc repro` leaves a training that it saw to its end."""
+    content = (workspace.model("idc", "cancernet") / "run.json").read_bytes()
+    out = {"path": "models/idc/cancernet/run.json", "md5": hashlib.md5(content).hexdigest()}
+    workspace.dvc_lock.write_text(yaml.safe_dump({"stages": {"train@idc-cancernet": {"outs": [out]}}}))
+
+
+def test_a_training_anew_does_not_join_the_run_of_a_killed_evaluation(
+    ready: Workspace, smallest: dict[str, Any]
+) -> None:
+    first = train("idc", "cancernet", parse_params(smallest), ready)["run_id"]
+    put_on_record(ready)
+    tracking._client().update_run(first, status="RUNNING")  # as the evaluation's kill leaves it
+    second = train("idc", "cancernet", parse_params(smallest), ready)["run_id"]
+    assert second != first
+    assert len(tracking._client().get_metric_history(second, "train/loss")) == 1
+    assert tracking._client().get_run(first).info.status == "KILLED"
+
+
 def test_what_dvc_has_on_record_is_trained_anew_on_request(ready: Workspace, smallest: dict[str, Any]) -> None:
     """Killed before DVC recorded it: taken as it is. Recorded and started again: someone wants it anew."""
     first = train("idc", "cancernet", parse_params(smallest), ready)
     assert train("idc", "cancernet", parse_params(smallest), ready)["run_id"] == first["run_id"]
-    content = (ready.model("idc", "cancernet") / "run.json").read_bytes()
-    out = {"path": "models/idc/cancernet/run.json", "md5": hashlib.md5(content).hexdigest()}
-    ready.dvc_lock.write_text(yaml.safe_dump({"stages": {"train@idc-cancernet": {"outs": [out]}}}))
+    put_on_record(ready)
     assert train("idc", "cancernet", parse_params(smallest), ready)["run_id"] != first["run_id"]
 
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy import stats
 
+from histopipe import tracking
 from histopipe.cli import main
 from histopipe.errors import EvaluationError, ParamsError, SplitError
 from histopipe.evaluation.intervals import draw_cases
@@ -30,6 +31,7 @@ from histopipe.studies.statistics import fold_differences, fold_means, resampled
 from histopipe.studies.summary import summarise_study
 from histopipe.studies.workspace import STAGES, VariantWorkspace
 from histopipe.training.recipe import recipe_digest
+from tests.registry import client
 from tests.unit.test_intervals import slides
 from tests.unit.test_splitting import make_cases, small_cases, write_index
 
@@ -394,6 +396,20 @@ def test_folds_are_summed_up(studied: Workspace, two: Params) -> None:
     assert "never pooled" in text
     with Image.open(folder / "summary.png") as picture:
         assert picture.width > 800
+
+
+def test_a_summary_is_logged_into_one_run_however_often_it_is_made(
+    studied: Workspace, two: Params, tmp_path: Path
+) -> None:
+    for study in ("folds", "folds", "seeds"):
+        summarise_study(study, "idc", two, studied)
+    runs = {run.info.run_name: run for run in client(studied).search_runs([tracking.prepare(studied, "idc")])}
+    assert set(runs) == {"folds summary", "seeds summary"}
+    run = runs["folds summary"]
+    assert (run.info.status, run.data.tags["study"], run.data.tags["variant"]) == ("FINISHED", "folds", "summary")
+    for name in ("summary.json", "summary.md", "summary.png"):
+        logged = client(studied).download_artifacts(run.info.run_id, f"summary/{name}", str(tmp_path))
+        assert Path(logged).read_bytes() == (studied.study_summary("folds", "idc") / name).read_bytes()
 
 
 def test_seeds_have_a_spread_and_no_interval(studied: Workspace, two: Params) -> None:
