@@ -29,10 +29,11 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.measuring import report
+from benchmarks.tutorial import EPOCHS as TUTORIAL_EPOCHS
+from benchmarks.tutorial import FLOW, augmenting, scaling, tutorial_network
 from histopipe.comparison.neighbours import NEIGHBOURS
 
 ROOT = Path(__file__).parents[1]
-TUTORIAL_EPOCHS = 40
 SHOWN = ("roc_auc", "balanced_accuracy", "f1", "accuracy")
 
 
@@ -148,25 +149,10 @@ def _rounded(measured: dict[str, float | None]) -> list[float | None]:
 
 def tutorial(folder: Path, dataset: str, epochs: int) -> dict[str, float]:
     """Seconds of the tutorial's loop: the first epoch, and the median of the following ones."""
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
-
     class_folders = folder / "tutorial"
     weights = write_class_folders(folder, dataset, class_folders)
-    options = {"class_mode": "categorical", "target_size": (48, 48), "color_mode": "rgb", "batch_size": 32}
-    augmented = ImageDataGenerator(
-        rescale=1 / 255.0,
-        rotation_range=20,
-        zoom_range=0.05,
-        width_shift_range=0.1,
-        height_shift_range=0.1,
-        shear_range=0.05,
-        horizontal_flip=True,
-        vertical_flip=True,
-        fill_mode="nearest",
-    ).flow_from_directory(class_folders / "train", shuffle=True, **options)
-    plain = ImageDataGenerator(rescale=1 / 255.0).flow_from_directory(
-        class_folders / "validation", shuffle=False, **options
-    )
+    augmented = augmenting().flow_from_directory(class_folders / "train", shuffle=True, **FLOW)
+    plain = scaling().flow_from_directory(class_folders / "validation", shuffle=False, **FLOW)
     network = tutorial_network()
     took = []
     for _ in range(epochs):
@@ -174,23 +160,6 @@ def tutorial(folder: Path, dataset: str, epochs: int) -> dict[str, float]:
         network.fit(augmented, validation_data=plain, class_weight=weights, epochs=1, verbose=0)
         took.append(time.perf_counter() - began)
     return {"first": took[0], "epoch": statistics.median(took[1:])}
-
-
-def tutorial_network() -> Any:
-    """The tutorial's CancerNet with its two softmax units, compiled as there."""
-    import keras
-    from keras import layers
-
-    from histopipe.architectures.cancernet import separable_block
-
-    inputs = x = keras.Input((48, 48, 3))
-    for filters, depth in ((32, 1), (64, 2), (128, 3)):
-        x = separable_block(x, filters, depth, 0.25)
-    x = layers.BatchNormalization()(layers.Dense(256, activation="relu")(layers.Flatten()(x)))
-    network = keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.Dropout(0.5)(x)))
-    rate = keras.optimizers.schedules.InverseTimeDecay(0.01, decay_steps=1, decay_rate=0.01 / TUTORIAL_EPOCHS)
-    network.compile(keras.optimizers.Adagrad(rate), "binary_crossentropy", metrics=["accuracy"], jit_compile=False)
-    return network
 
 
 def write_class_folders(folder: Path, dataset: str, target: Path) -> dict[int, float]:

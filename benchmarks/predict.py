@@ -1,0 +1,117 @@
+"""Grading many patches with CancerNet: a compiled network, fed from the store, against Keras' own from a generator.
+
+Each side is timed from a loaded network to all probabilities; ours includes compiling it. The generator's way is timed
+on fewer files and reckoned up. Probabilities of ours are held against Keras' own on the same patches.
+
+    python -m benchmarks.predict
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.class_folders import class_folders, drawn_store
+from benchmarks.measuring import alternate, medians, report, run_side
+from benchmarks.tutorial import FLOW, scaling
+
+PATCHES, SAMPLED = 100_000, 20_000
+SIDES = ("float32", "bfloat16", "generator", "keras")
+
+
+def network() -> Any:
+    """CancerNet; what it has learnt doesn't matter for its speed."""
+    import keras
+
+    from histopipe.architectures import build
+    from histopipe.prediction import for_prediction
+
+    keras.utils.set_random_seed(1)
+    return for_prediction(build("cancernet", image_size=48))
+
+
+def compiled(folder: Path, precision: Any) -> dict[str, float]:
+    """Ours."""
+    from histopipe.inference import predict_compiled
+    from histopipe.prediction import logit_network, predict_logits
+
+    store = drawn_store(folder, SAMPLED)
+    rows, logits = np.tile(np.arange(len(store.index)), PATCHES // SAMPLED), logit_network(network())
+    began = time.perf_counter()
+    found = predict_compiled(logits, store, rows, precision=precision)
+    seconds = time.perf_counter() - began
+    expected = predict_logits(logits, store, rows[:2000])
+    apart = np.abs(1 / (1 + np.exp(-found[:2000])) - 1 / (1 + np.exp(-expected))).max()
+    return {
+        "seconds": seconds,
+        "patches_per_second": len(rows) / seconds,
+        "apart_from_keras_millionths": float(1e6 * apart),
+    }
+
+
+def keras_from_store(folder: Path) -> dict[str, float]:
+    """Keras' own prediction, fed from the store."""
+    from histopipe.prediction import logit_network, predict_logits
+
+    store, logits = drawn_store(folder, SAMPLED), logit_network(network())
+    began = time.perf_counter()
+    predict_logits(logits, store, np.arange(len(store.index)))
+    return reckoned(time.perf_counter() - began)
+
+
+def generator(folder: Path) -> dict[str, float]:
+    """The tutorial's way."""
+    files, classifier = class_folders(folder, drawn_store(folder, SAMPLED)), network()
+    batches = scaling().flow_from_directory(files, shuffle=False, **FLOW)
+    began = time.perf_counter()
+    classifier.predict(batches, verbose=0)
+    return reckoned(time.perf_counter() - began)
+
+
+def reckoned(seconds: float) -> dict[str, float]:
+    """From the sample to all patches."""
+    return {"seconds": seconds * PATCHES / SAMPLED, "patches_per_second": SAMPLED / seconds}
+
+
+def measure(side: str, folder: Path) -> dict[str, float]:
+    """One side, once."""
+    if side == "generator":
+        return generator(folder)
+    return keras_from_store(folder) if side == "keras" else compiled(folder, side)
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True, help="How often each side runs.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-benchmarks")
+@click.option("--side", type=click.Choice(SIDES), hidden=True)
+def main(rounds: int, folder: Path, side: str | None) -> None:
+    """Compare the ways; the last line is JSON and holds `ratio`: how many times sooner float32 is done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if side:
+        print(json.dumps(measure(side, folder)))
+        return
+    class_folders(folder, drawn_store(folder, SAMPLED))
+    command = ("benchmarks.predict", "--folder", str(folder), "--side")
+    runs = {name: (lambda name=name: run_side(*command, name)) for name in SIDES}
+    found = {name: medians(measurements) for name, measurements in alternate(runs, rounds).items()}
+    seconds = {name: one["seconds"] for name, one in found.items()}
+    report(
+        "predict",
+        ratio=round(seconds["generator"] / seconds["float32"], 2),
+        ratio_bfloat16=round(seconds["generator"] / seconds["bfloat16"], 2),
+        ratio_keras=round(seconds["keras"] / seconds["float32"], 2),
+        patches=PATCHES,
+        sampled=SAMPLED,
+        rounds=rounds,
+        **found,
+    )
+
+
+if __name__ == "__main__":
+    main()
