@@ -1,8 +1,8 @@
 """What intervals cost: 2,000 resamples of cases for every metric, at the size of Kaggle's archive.
 
 The other way, resample by resample through scikit-learn's functions with sample weights, is timed on a few resamples in
-the same run and reckoned up; the ratio is its seconds over ours. Seconds of processor time, all threads together. Cases
-are drawn as in `benchmarks.coverage`, with as many patches as the archive has.
+the same run and reckoned up; the ratio is its seconds over ours. Seconds of processor time of one core. Cases are drawn
+as in `benchmarks.coverage`, with as many patches as the archive has.
 
     python -m benchmarks.intervals
 """
@@ -26,9 +26,11 @@ SEED = 42
 
 
 def full_size() -> Predictions:
-    """Predictions of as many cases and about as many patches as the whole archive has."""
-    population = replace(IDC, patches=PUBLISHED_PATCHES / PUBLISHED_CASES)
-    return draw(population, PUBLISHED_CASES, np.random.default_rng(SEED)).graded(0.5)
+    """Predictions of as many cases and patches as the whole archive has."""
+    random = np.random.default_rng(SEED)
+    drawn = draw(replace(IDC, patches=1.1 * PUBLISHED_PATCHES / PUBLISHED_CASES), PUBLISHED_CASES, random)
+    kept = np.sort(random.choice(len(drawn.labels), PUBLISHED_PATCHES, replace=False))
+    return replace(drawn, labels=drawn.labels[kept], logits=drawn.logits[kept], cases=drawn.cases[kept]).graded(0.5)
 
 
 def by_scikit_learn(predictions: Predictions, weights: Numbers) -> None:
@@ -47,10 +49,13 @@ def by_scikit_learn(predictions: Predictions, weights: Numbers) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """What it takes of processors, whatever else runs on them."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
+    """What it takes of one core, whatever else runs on it."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # more of BLAS's would wait for each other busily, the longer the fuller the machine
+        began = time.process_time()
+        work()
+        return time.process_time() - began
 
 
 @click.command()

@@ -105,6 +105,13 @@ def _processor() -> str:
     return next(names, platform.machine())
 
 
-def report(benchmark: str, **content: Any) -> None:
-    """Print the closing JSON line."""
-    print(json.dumps({"benchmark": benchmark, **content, "machine": machine()}))
+def report(benchmark: str, ratio: float | str, **content: Any) -> None:
+    """Print the closing JSON line.
+
+    Args:
+        benchmark: its name.
+        ratio: the rival's cost over ours; words where there is none, which say why: `ratio` is then null.
+        content: the rest.
+    """
+    compared = {"ratio": None, "no_ratio": ratio} if isinstance(ratio, str) else {"ratio": ratio}
+    print(json.dumps({"benchmark": benchmark, **compared, **content, "machine": machine()}))

@@ -3,8 +3,8 @@
 The first network's log odds are those of `benchmarks.coverage`. The second errs alike: its cases' levels, its cases'
 gaps and its patches' noise each correlate with the first's by `ALIKE`. It tells the classes apart as well, or better by
 `--gain` (log odds, in spreads of patches of one class and case). What the champion's gate and the ranking rest on is
-counted: how often the interval holds the true difference, and beside it how often DeLong's clustered test says
-p >= .05, which is the same question where there is no difference.
+counted: how often the interval holds the true difference, and beside it how often the plain percentiles of the same
+resamples do, and DeLong's clustered test says p >= .05, which is the same question where there is no difference.
 
     python -m benchmarks.paired_coverage                # two equally good networks
     python -m benchmarks.paired_coverage --gain 0.3     # the second is better
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from typing import Any
 
 import click
 import numpy as np
@@ -29,6 +29,7 @@ from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_
 
 ALIKE = 0.8
 THRESHOLD = 0.5
+METHODS = ("ours", "percentiles")
 Pair = tuple[Predictions, Predictions]
 
 
@@ -58,30 +59,40 @@ def true_differences(population: Population, gain: float, seed: int) -> dict[str
     return {name: second[name] - first[name] for name in COMPARED}
 
 
-def held(pair: Pair, truth: dict[str, float], resamples: int, seed: int) -> Iterator[float]:
-    """Per metric compared, whether the interval holds the truth: 1 or 0; then whether DeLong finds no difference."""
+def held(pair: Pair, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
+    """Per metric compared, whether our interval and the percentiles' hold the truth, (2, metrics): 1 or 0."""
     first, second = pair
     drawn, cases = draw_fewer(first.case_count, resamples, seed), informative_cases(first)
     one, other = measure(first), measure(second)
     ones, others = measure_resamples(first, drawn), measure_resamples(second, drawn)
-    for name in COMPARED:
-        found = difference(other[name] - one[name], others[name] - ones[name], cases[name] - 1)
-        yield float((found["low"] or 0.0) <= truth[name] <= (found["high"] or 0.0))
-    tested = clustered_delong(second, first)
-    yield float(tested.p >= 1 - NOMINAL) if tested else np.nan
+    answers = np.zeros((len(METHODS), len(COMPARED)))
+    for column, name in enumerate(COMPARED):
+        resampled = others[name] - ones[name]
+        found = difference(other[name] - one[name], resampled, cases[name] - 1)
+        low, high = np.nanquantile(resampled, [(1 - NOMINAL) / 2, (1 + NOMINAL) / 2])
+        ends = (found["low"] or 0.0, found["high"] or 0.0), (low, high)
+        answers[:, column] = [low <= truth[name] <= high for low, high in ends]
+    return answers
 
 
-def coverage(cases: int, data_sets: int, resamples: int, seed: int, gain: float) -> Numbers:
-    """Share of data sets whose intervals hold the truth, and in which DeLong finds nothing: (metrics + 1,)."""
+def delong_finds_nothing(pair: Pair) -> float:
+    """1 where DeLong's clustered test says p >= .05, else 0; NaN where it says nothing."""
+    tested = clustered_delong(pair[1], pair[0])
+    return float(tested.p >= 1 - NOMINAL) if tested else np.nan
+
+
+def coverage(cases: int, data_sets: int, resamples: int, seed: int, gain: float) -> tuple[Numbers, float]:
+    """Share of data sets whose intervals hold the truth, (2, metrics) as `held`, and in which DeLong finds nothing."""
     truth = true_differences(IDC, gain, seed)
-    found = []
+    found, nothing = [], []
     for number in range(data_sets):
         pair = draw_pair(IDC, cases, gain, np.random.default_rng([seed, 3, cases, number]))
-        found.append(list(held(pair, truth, resamples, number)))
+        found.append(held(pair, truth, resamples, number))
+        nothing.append(delong_finds_nothing(pair))
         if number % 200 == 199:
             print(f"{cases} cases: {number + 1} data sets", file=sys.stderr, flush=True)
-    shares: Numbers = np.nanmean(found, axis=0)
-    return shares
+    shares: Numbers = np.mean(found, axis=0)
+    return shares, float(np.nanmean(nothing))
 
 
 @click.command()
@@ -91,23 +102,27 @@ def coverage(cases: int, data_sets: int, resamples: int, seed: int, gain: float)
 @click.option("--seed", default=42, show_default=True)
 @click.option("--gain", default=0.0, show_default=True, help="By how much the second network's gap is larger.")
 def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int, gain: float) -> None:
-    """Measure the coverage; the last line is JSON."""
+    """Measure the coverage; the last line is JSON and holds `ratio`: misses of percentiles over ours, all together."""
     began = time.perf_counter()
-    names = (*COMPARED, "delong_finds_nothing")
+    found = {count: coverage(count, data_sets, resamples, seed, gain) for count in cases}
+    ours, percentiles = np.mean([1 - shares for shares, _ in found.values()], axis=(0, 2))
     report(
         "paired_coverage",
+        ratio=round(float(percentiles / max(ours, 1 / data_sets)), 2),
         data_sets=data_sets,
         resamples=resamples,
         gain=gain,
         truth={name: round(value, 4) for name, value in true_differences(IDC, gain, seed).items()},
-        coverage={
-            str(count): dict(
-                zip(names, coverage(count, data_sets, resamples, seed, gain).round(4).tolist(), strict=True)
-            )
-            for count in cases
-        },
+        coverage={str(count): by_method(*answers) for count, answers in found.items()},
         seconds=round(time.perf_counter() - began),
     )
+
+
+def by_method(shares: Numbers, nothing: float) -> dict[str, Any]:
+    """What `coverage` gives, under names."""
+    rows = zip(METHODS, shares.round(4).tolist(), strict=True)
+    named = {method: dict(zip(COMPARED, row, strict=True)) for method, row in rows}
+    return {**named, "delong_finds_nothing": round(nothing, 4)}
 
 
 if __name__ == "__main__":

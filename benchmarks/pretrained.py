@@ -107,7 +107,7 @@ def main(weights: Path, idc: Path | None, malaria: Path | None, seeds: int, imag
             if archive
             for side in image_size
         }
-    ratio = statistics.mean(each["error_ratio"] for each in found.values()) if found else None
+    ratio = statistics.mean(each["error_ratio"] for each in found.values()) if found else "neither --idc nor --malaria"
     report("pretrained", ratio=ratio, seeds=seeds, results=found)
 
 

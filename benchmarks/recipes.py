@@ -4,7 +4,8 @@ For every seed the cases are divided anew and every recipe is trained and evalua
 same run, on the same training patches, the tutorial's way is timed: CancerNet by `model.fit` from Keras' directory
 generator, of which a few epochs are run and the rest reckoned. The ratio is the seconds of the tutorial's 40 epochs
 over those of the last recipe named. Every two models of a seed are compared case by case, also those whose patches are
-weighed against their neighbours. What a killed run has finished is kept in `--folder` and not done again.
+weighed against their neighbours (`neighbours`: their own ROC AUC). What a killed run has finished is kept in `--folder`
+and not done again.
 
     python -m benchmarks.recipes --source ../shared/data/idc-sample.zip --seed 1 --seed 2 --seed 3
 """
@@ -28,6 +29,7 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.measuring import report
+from histopipe.comparison.neighbours import NEIGHBOURS
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL_EPOCHS = 40
@@ -108,11 +110,24 @@ def trained(folder: Path, dataset: str, recipe: str) -> dict[str, Any]:
     return {"seconds": seconds, "epochs": record["epochs"], "cases": metrics["cases"], **shown}
 
 
-def compared(folder: Path, dataset: str) -> list[dict[str, Any]]:
-    """Every two models that were evaluated: difference in ROC AUC with its interval, p-value and DeLong's."""
+def compared(folder: Path, dataset: str) -> dict[str, Any]:
+    """What `compare` makes of the recipes that were evaluated, as `comparison_of` tells it."""
     run_stage(folder, "compare", dataset)
-    content = json.loads((folder / "reports" / dataset / "comparison.json").read_text(encoding="utf-8"))
-    return [
+    return comparison_of(json.loads((folder / "reports" / dataset / "comparison.json").read_text(encoding="utf-8")))
+
+
+def comparison_of(content: dict[str, Any]) -> dict[str, Any]:
+    """What is not in a recipe's own result.
+
+    Args:
+        content: of `comparison.json`.
+
+    Returns:
+        `neighbours`: by recipe, the ROC AUC with patches weighed against their neighbours, and its interval. `pairs`:
+        of every two models the difference in ROC AUC with its interval, the p-value and DeLong's.
+    """
+    rows = {row["architecture"]: _rounded(row["test"]["roc_auc"]) for row in content["ranking"]}
+    pairs = [
         {
             "first": pair["first"],
             "second": pair["second"],
@@ -122,6 +137,8 @@ def compared(folder: Path, dataset: str) -> list[dict[str, Any]]:
         }
         for pair in content["pairs"]
     ]
+    neighbours = {name.removesuffix(NEIGHBOURS): area for name, area in rows.items() if name.endswith(NEIGHBOURS)}
+    return {"neighbours": neighbours, "pairs": pairs}
 
 
 def _rounded(measured: dict[str, float | None]) -> list[float | None]:
@@ -208,8 +225,7 @@ def one_seed(folder: Path, dataset: str, recipes: tuple[str, ...], epochs: int) 
         settings = settings_of(folder, recipe)
         found[recipe] = remembered(folder, recipe, settings, partial(trained, folder, dataset, recipe))
         print(json.dumps({recipe: found[recipe]}), file=sys.stderr, flush=True)
-    found["pairs"] = compared(folder, dataset)
-    return found
+    return found | compared(folder, dataset)
 
 
 def tutorial_seconds(folder: Path, dataset: str, epochs: int) -> dict[str, Any]:
@@ -254,7 +270,7 @@ def main(
         prepare(workspace, dataset, source, seed, precision, max_epochs)
         found[str(seed)] = one_seed(workspace, dataset, recipes, sampled_epochs)
     timed = [one["tutorial"]["seconds"] / one[recipes[-1]]["seconds"] for one in found.values() if "tutorial" in one]
-    ratio = round(statistics.median(timed), 2) if timed else None
+    ratio = round(statistics.median(timed), 2) if timed else "the tutorial's loop was left out (--sampled-epochs 0)"
     report(
         "recipes",
         ratio=ratio,

@@ -23,6 +23,7 @@ from benchmarks.measuring import report
 from benchmarks.recipes import ingest_into, prepare, shipped_params, trained
 
 DATASET = "idc"
+NO_RIVAL = "one network's maps are measured against the truth; nothing is timed beside them"
 
 
 def cases_in(archive: Path) -> list[str]:
@@ -41,7 +42,7 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
         sample: the workspace with the trained and evaluated recipe.
         slides: the workspace with the ingested slides.
         recipe: its name.
-        pictures: the folder for the maps.
+        pictures: the folder for the maps, in `figures/slides/`.
 
     Returns:
         A row per slide: what `case_table` tells of it, and the `correlation` of probability and truth.
@@ -51,6 +52,7 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
     from histopipe.evaluation.logits import finite_logits, load_network
     from histopipe.evaluation.slide_figures import draw_slides
     from histopipe.files import read_json
+    from histopipe.params import EvaluateParams
     from histopipe.paths import Workspace
     from histopipe.store import PatchStore
 
@@ -63,7 +65,8 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
     table["row"] = np.arange(len(table))
     table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"slides {recipe}"))
     graded = graded_table(table, point)
-    draw_slides(graded, store, point, pictures)
+    pictures.mkdir(parents=True, exist_ok=True)
+    draw_slides(graded, store, point, EvaluateParams(), pictures)
     rows = case_table(predictions_of(graded, "test"), graded["case_id"])
     by_case = {str(case): correlation(part) for case, part in graded.groupby("case_id")}
     found = rows.assign(correlation=rows["case_id"].map(by_case)).round(3).to_dict(orient="records")
@@ -86,14 +89,14 @@ def correlation(part: pd.DataFrame) -> float:
 def main(
     sample: Path, slides: Path, recipe: str, seed: int, max_epochs: int | None, folder: Path, pictures: Path
 ) -> None:
-    """Train without the slides' cases, then grade the slides; the last line is JSON with a row per slide."""
+    """Train without the slides' cases, then grade the slides; the last line is JSON with a row per slide, no ratio."""
     excluded = cases_in(slides)
     prepare(folder / "trained", DATASET, sample, seed, "auto", max_epochs, excluded)
     trained(folder / "trained", DATASET, recipe)
     ingest_into(folder / "slides", DATASET, slides, shipped_params())
     rows = grade_slides(folder / "trained", folder / "slides", recipe, pictures)
     print(json.dumps(rows, indent=1), file=sys.stderr)
-    report("slides", recipe=recipe, seed=seed, max_epochs=max_epochs, excluded=excluded, slides=rows)
+    report("slides", NO_RIVAL, recipe=recipe, seed=seed, max_epochs=max_epochs, excluded=excluded, slides=rows)
 
 
 if __name__ == "__main__":

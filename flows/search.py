@@ -5,14 +5,17 @@ Run it with `python -m flows.search idc cancernet --trials 20`; killed, the same
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
+from prefect.logging import get_run_logger
 
 from flows.command import one_line_errors
-from histopipe.params import read_params, require_name
+from histopipe.params import Params, read_params, require_name
 from histopipe.paths import Workspace
-from histopipe.search.stage import missing_trials
+from histopipe.search.stage import ROUNDS, missing_trials, shortfall
 from tasks.parallel import SideBySide
 from tasks.search import conclude, trial
 
@@ -27,12 +30,18 @@ def search(dataset: str, architecture: str, trials: int = 20, name: str | None =
         trials: of the study in the end; those of earlier flows count, failed ones don't.
         name: of the recipe that the best trial becomes; `A_tuned` by default.
     """
-    lacking = missing(dataset, architecture, trials)
-    runs = [trial.submit(dataset, architecture, side) for side in range(lacking)]
-    wait(runs)
+    runs: list[Any] = []
+    for _ in range(ROUNDS):
+        sides = range(len(runs), len(runs) + missing(dataset, architecture, trials))
+        runs += [trial.submit(dataset, architecture, side) for side in sides]
+        wait(runs)
+        if any(not run.state.is_completed() for run in runs):
+            break
     conclude(dataset, architecture, name, wait_for=[allow_failure(run) for run in runs])
     for run in runs:
         run.result()  # what failed makes the flow fail, after the others were summed up
+    if said := shortfall(dataset, architecture, trials, *_checkout()):
+        get_run_logger().warning(said)
 
 
 def missing(dataset: str, architecture: str, trials: int) -> int:
@@ -41,10 +50,14 @@ def missing(dataset: str, architecture: str, trials: int) -> int:
     Raises:
         HistopipeError: nothing can be searched so.
     """
-    workspace = Workspace.around()
-    params = read_params(workspace.params)
+    params, workspace = _checkout()
     params.dataset(dataset)
     return missing_trials(dataset, architecture, trials, params, workspace)
+
+
+def _checkout() -> tuple[Params, Workspace]:
+    workspace = Workspace.around()
+    return read_params(workspace.params), workspace
 
 
 @click.command()

@@ -190,13 +190,14 @@ def split(dataset: str, diff: str | None) -> None:
 
 @main.command()
 @_architecture
-def weights(architecture: str) -> None:
+@click.option("--force", is_flag=True, help="Also what was looked up before: an alias, published weights.")
+def weights(architecture: str, force: bool) -> None:
     """Bring the weights that an architecture's recipe starts from into data/weights."""
     with _stage("weights", None, architecture) as (params, workspace):
         from histopipe.weights import fetch_weights
 
-        found = fetch_weights(architecture, params, workspace)
-        click.echo(f"{architecture}: {found.asked}" + (f", {found.file}" if found.file else ""))
+        found = fetch_weights(architecture, params, workspace, anew=force)
+        click.echo(", ".join([f"{architecture}: {found.asked}", *found.shown]))
 
 
 @main.command()
@@ -334,9 +335,10 @@ def compare(dataset: str) -> None:
 def promote(dataset: str, again: bool) -> None:
     """Make the best model by validation champion, if it passes every gate on test."""
     with _stage("promote", dataset) as (params, workspace):
-        from histopipe.promotion import promote
+        from histopipe.promotion import held_back, promote
 
-        click.echo(f"{dataset}: {promote(dataset, params, workspace, again)}")
+        said = held_back(dataset, workspace) or promote(dataset, params, workspace, again)
+        click.echo(f"{dataset}: {said}")
 
 
 @main.command()

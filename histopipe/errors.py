@@ -64,6 +64,10 @@ class TrackingAwayError(TrackingError):
     """MLflow can't be asked now, or breaks off; unlike bad input, worth trying again later."""
 
 
+class InferenceError(HistopipeError):
+    """A network can't be compiled for this machine as asked."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 

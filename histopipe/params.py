@@ -138,6 +138,9 @@ class EvaluateParams(Section):
 
     threshold: Annotated[ThresholdRule, BeforeValidator(_threshold_rule)] = ThresholdRule(name="youden")
     resamples: Annotated[int, Field(ge=100)] = 2000
+    symmetries: bool = False  # also what a network that doesn't average over the eight symmetries would give if it did
+    slides: Literal["all"] | Count = "all"  # how many test cases are put together again from their patches
+    slide_side: Count | None = 1200  # pixels of a whole slide's longer side at most; None: every pixel of the slide
 
 
 class CompareParams(Section):

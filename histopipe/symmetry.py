@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import keras
 
 ONE_VIEW = "one_view"  # the nested network that sees one orientation
-_FLIPS = ((), (1,), (2,), (1, 2))  # axes of (batch, height, width, channels)
+HEIGHT, WIDTH = 1, 2  # axes of patches (batch, height, width, channels)
 
 
 def averaged_over_symmetries(network: keras.Model) -> keras.Model:
@@ -32,7 +32,9 @@ def averaged_over_symmetries(network: keras.Model) -> keras.Model:
     output = network.get_layer(OUTPUT_LAYER)
     one_view = keras.Model(network.input, output.input, name=ONE_VIEW)
     patches = patch_input()
-    upright = ops.concatenate([ops.flip(patches, axes) if axes else patches for axes in _FLIPS], axis=0)
+    mirrored = ops.flip(patches, WIDTH)  # one axis at a time: OpenVINO knows no other flips
+    turned = [ops.flip(views, HEIGHT) for views in (patches, mirrored)]
+    upright = ops.concatenate([patches, mirrored, *turned], axis=0)
     lying = ops.transpose(upright, (0, 2, 1, 3))  # of its own shape where patches aren't square
     width = output.input.shape[-1]
     four = [ops.mean(ops.reshape(one_view(views), (4, -1, width)), axis=0) for views in (upright, lying)]

@@ -6,8 +6,11 @@ import logging
 import os
 import socket
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,6 +18,7 @@ from filelock import FileLock
 
 from histopipe.addresses import public_url
 from histopipe.errors import TrackingAwayError, TrackingError
+from histopipe.files import file_digest
 from histopipe.lineage import lineage_tags
 from histopipe.paths import Workspace
 
@@ -23,8 +27,22 @@ if TYPE_CHECKING:
 
 _LOUD = ("mlflow.store.db.utils", "urllib3.connectionpool")  # print tracebacks and retries before we get the error
 
+# By name, since those of boto are there only where artifacts go to S3; base classes stand for all beneath them.
+_BROKEN_OFF = frozenset(
+    {
+        "mlflow.exceptions.MlflowException",
+        "requests.exceptions.RequestException",
+        "sqlalchemy.exc.SQLAlchemyError",
+        "boto3.exceptions.Boto3Error",
+        "botocore.exceptions.BotoCoreError",
+        "botocore.exceptions.ClientError",
+    }
+)
+HTTP_RETRIES = 3  # of each question, 12 s all in all; MLflow's own 7 take 4 minutes, without a word
+
 VARIANT_TAGS = ("study", "variant")  # runs of the main pipeline have neither
 SYSTEM_METRICS_SECONDS = 2  # MLflow's own 10 s would miss a short training altogether
+TRAINED = "trained"  # tag of a run whose training came to its end, whatever became of its evaluation
 PAUSES = (0, 1, 4)  # seconds before each question whether the server is there: it may just be starting anew
 
 
@@ -71,21 +89,19 @@ def require_server(uri: str) -> None:
 
 @contextmanager
 def told_in_one_line(workspace: Workspace) -> Iterator[None]:
-    """Turn what MLflow raises when it breaks off into one line that says what to do.
+    """Turn what MLflow, or the store of its artifacts, raises when it breaks off into one line that says what to do.
 
     Raises:
         TrackingAwayError: instead of it.
     """
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
     levels = {name: logging.getLogger(name).level for name in _LOUD}
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError) as problem:
+    except Exception as problem:
+        if not _broke_off(problem):
+            raise
         what = " ".join(str(problem).split())[:160]
         raise TrackingAwayError(
             f"MLflow at {_place(workspace)} can't be used ({what}): "
@@ -94,6 +110,16 @@ def told_in_one_line(workspace: Workspace) -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _broke_off(problem: Exception) -> bool:
+    """Whether MLflow's store can't be reached or used; of broken connections only MLflow's own count."""
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(problem).__mro__}
+    if kinds & _BROKEN_OFF:
+        return True
+    frames = (frame for frame, _ in traceback.walk_tb(problem.__traceback__))
+    connection = isinstance(problem, ConnectionError | TimeoutError | socket.gaierror)
+    return connection and any(frame.f_globals.get("__name__", "").startswith("mlflow.") for frame in frames)
 
 
 def _place(workspace: Workspace) -> str:
@@ -110,6 +136,7 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
     """
     import mlflow
 
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(HTTP_RETRIES))
     require_server(tracking_uri(workspace))
     mlflow.set_tracking_uri(tracking_uri(workspace))
     lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
@@ -184,9 +211,9 @@ def _training_run(
     import mlflow
 
     experiment = prepare(workspace, dataset)
-    own = {**_identity(workspace, dataset, architecture), "checkout": f"{socket.gethostname()}:{workspace.root}"}
+    own = {**_identity(workspace, dataset, architecture), "checkout": checkout(workspace)}
     unfinished = _unfinished(experiment, own, tags["training_key"])
-    known = run_id if run_id and _exists(run_id) else unfinished
+    known = run_id if run_id and run_exists(run_id) else unfinished
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
     mlflow.set_system_metrics_samples_before_logging(1)
     # the tags go in with the run itself, so that a kill at any moment leaves one that can be found again
@@ -194,6 +221,11 @@ def _training_run(
     with mlflow.start_run(**start, log_system_metrics=True) as run:
         mlflow.set_tags({**lineage_tags(workspace, dataset), **tags})
         yield run.info.run_id
+
+
+def checkout(workspace: Workspace) -> str:
+    """Which machine's folder a run is made in: several may share a server."""
+    return f"{socket.gethostname()}:{workspace.root}"
 
 
 def _unfinished(experiment: str, own: Mapping[str, str], key: str) -> str | None:
@@ -206,7 +238,8 @@ def _unfinished(experiment: str, own: Mapping[str, str], key: str) -> str | None
     for run in _client().search_runs([experiment], " and ".join(conditions)):
         if any(run.data.tags.get(name) != own.get(name) for name in VARIANT_TAGS):
             continue  # a filter can't ask for the absence of a tag
-        if run.data.tags.get("training_key") == key and run.info.status != "FINISHED":
+        over = run.info.status == "FINISHED" or TRAINED in run.data.tags  # a killed evaluation leaves it running
+        if run.data.tags.get("training_key") == key and not over:
             found = found or str(run.info.run_id)
         elif run.info.status == "RUNNING":
             _client().set_terminated(run.info.run_id, "KILLED")
@@ -237,14 +270,15 @@ def continued_run(workspace: Workspace, dataset: str, architecture: str, run_id:
 def known_run(workspace: Workspace, dataset: str, run_id: str) -> str | None:
     """The run in this tracking store that holds a training: its own, or the one restored from it; None for neither."""
     experiment = prepare(workspace, dataset)
-    return run_id if _exists(run_id) else _restored(experiment, run_id)
+    return run_id if run_exists(run_id) else find_run(experiment, {"restored_from": run_id})
 
 
 def _identity(workspace: Workspace, dataset: str, architecture: str) -> dict[str, str]:
     return {"dataset": dataset, "architecture": architecture, **workspace.run_tags}
 
 
-def _exists(run_id: str) -> bool:
+def run_exists(run_id: str) -> bool:
+    """Whether the tracking store that MLflow points at has the run, and it wasn't deleted."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -255,8 +289,10 @@ def _exists(run_id: str) -> bool:
         raise
 
 
-def _restored(experiment: str, run_id: str) -> str | None:
-    found = _client().search_runs([experiment], f"tags.restored_from = '{run_id}'", max_results=1)
+def find_run(experiment: str, tags: Mapping[str, str]) -> str | None:
+    """Id of the newest run of an experiment that has all these tags; None if there is none."""
+    conditions = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
+    found = _client().search_runs([experiment], conditions, max_results=1)
     return str(found[0].info.run_id) if found else None
 
 
@@ -264,6 +300,20 @@ def _client() -> MlflowClient:
     from mlflow import MlflowClient
 
     return MlflowClient()
+
+
+def log_if_changed(client: MlflowClient, run_id: str, path: Path, folder: str) -> None:
+    """Log a file into a folder of a run's artifacts, unless the very same lies there.
+
+    A kill in the midst of copying leaves part of a file, which differs; what is whole isn't written over with itself.
+    """
+    address = f"{folder}/{path.name}"
+    if address in {file.path for file in client.list_artifacts(run_id, folder)}:
+        with TemporaryDirectory() as scratch:
+            logged = Path(client.download_artifacts(run_id, address, scratch))
+            if file_digest(logged) == file_digest(path):
+                return
+    client.log_artifact(run_id, str(path), folder)
 
 
 def log_epochs(run_id: str, history: Sequence[Mapping[str, float]]) -> None:

@@ -15,6 +15,7 @@ from tasks.reproduction import reproduce, worth_retrying
 
 WORST_CASES = 10
 SHOWN_DIGITS = 4
+SHOWN_SLIDES = 6  # an artifact carries its picture into the server's database
 
 
 @task(
@@ -34,7 +35,9 @@ def evaluate(dataset: str, architecture: str) -> Path:
 
 
 def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
-    """Show the numbers, the figures, subgroups and worst cases as tables, and the slides put together again."""
+    """Show the numbers, the figures, subgroups and worst cases as tables, and some slides put together again."""
+    from histopipe.evaluation.slide_figures import drawn_slides
+
     metrics = read_json(folder / "metrics.json")["test"]
     rows = [{"metric": name, **values} for name, values in metrics.items()]
     title = f"{architecture} on the test cases of {dataset}"
@@ -45,8 +48,8 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
     publish_table(table_rows(subgroups), f"{title}: subgroups", "subgroups-table", dataset, architecture)
     worst = read_named(folder / "cases.csv").head(WORST_CASES).round(SHOWN_DIGITS)
     publish_table(table_rows(worst), f"{title}: worst cases", "cases-table", dataset, architecture)
-    for slide in sorted((folder / "figures" / "slides").glob("*.png")):
-        publish_preview(slide, f"{title}: {slide.stem}", "slide", dataset, architecture, slide.stem)
+    for case, slide in drawn_slides(folder)[:SHOWN_SLIDES]:
+        publish_preview(slide, f"{title}: case {case}", "slide", dataset, architecture, slide.stem)
 
 
 @task(

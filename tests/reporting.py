@@ -21,12 +21,22 @@ from histopipe.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 from histopipe.training.recipe import recipe_digest
 
 HOSTILE = "<script>alert('case')</script>"
+MATHEMATICAL = r"A$^$B \x$1$"  # as a formula it is none
 HOSTILE_FILE = '"><img src=x onerror=alert(1)>.png'
 CASES, SIDE, PATCH = 18, 6, 50  # cases, patches along a slide's side, pixels of a patch
 SPLITS = ("train", "validation", "test")
 RECIPE = {"optimizer": {"name": "adam", "learning_rate": 0.001}, "epochs": 2}
 PUBLISHED = {"dataset": "idc", "split": "by image", "metrics": {"accuracy": 0.837, "f1": 0.747}, "source": "at 48 px"}
 LINEAGE = {"git_commit": "c0ffee" + "0" * 34, "git_dirty": "true", "dvc_store": "5708e.dir", "dvc_split": "59117"}
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3],
+        "train/loss": [0.9, 0.6, 0.5],
+        "validation/loss": [0.7, 0.75, np.nan],
+        "validation/roc_auc": [0.81, 0.89, 0.87],
+        "validation/accuracy": [0.7, 0.8, 0.8],
+    }
+)
 FOUND = {
     "dataset": "idc",
     "patches": CASES * SIDE * SIDE,
@@ -53,8 +63,9 @@ def report_params(*names: str) -> Params:
 
 
 def case_ids() -> list[str]:
-    """Every case's id; a test case has the hostile one."""
-    return [HOSTILE if number == CASES - 1 else f"{9000 + number}" for number in range(CASES)]
+    """Every case's id; two test cases have the hostile ones, which come first by name."""
+    hostile = {CASES - 1: HOSTILE, CASES - 4: MATHEMATICAL}
+    return [hostile.get(number, f"P{9000 + number}") for number in range(CASES)]
 
 
 def make_reported(root: Path, strengths: Mapping[str, float]) -> Workspace:
@@ -105,7 +116,7 @@ def _logits(index: pd.DataFrame, strength: float, seed: int) -> pd.DataFrame:
 
 
 def write_training(workspace: Workspace, name: str, params: Params) -> None:
-    """The record of a training."""
+    """The record of a training, and its history."""
     record = {
         "run_id": "1" * 32,
         "parameters": 579_516,
@@ -123,6 +134,7 @@ def write_training(workspace: Workspace, name: str, params: Params) -> None:
     }
     workspace.model("idc", name).mkdir(parents=True)
     write_json(workspace.model("idc", name) / "run.json", record)
+    HISTORY.to_csv(workspace.model("idc", name) / "history.csv", index=False)
 
 
 def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, params: Params) -> None:
@@ -138,7 +150,7 @@ def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, param
     folder.mkdir(parents=True)
     parts = divided(table, store, workspace.split("idc"), params)
     draw_figures(*write_outputs(folder, table, parts, point, results, name), folder / "figures")
-    draw_slides(table[table["split"] == "test"], store, point, folder / "figures" / "slides")
+    draw_slides(table[table["split"] == "test"], store, point, params.evaluate, folder)
     Image.new("RGB", (600, 300), "#ddeeff").save(folder / "figures" / "gallery.png")
     write_json(folder / "metrics.json", results | {"run_id": "1" * 32})
 

@@ -1,4 +1,4 @@
-"""Further rows of the comparison that need no training: an ensemble, and a network without its averaging."""
+"""Further rows of the comparison that need no training: an ensemble, and a network without or with averaging."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from histopipe.evaluation.grading import grade_table, graded_table, locked_point
 from histopipe.params import Params
 
 ENSEMBLE = "ensemble"
-ONE_VIEW = ", one view"
+ONE_VIEW, D4 = ", one view", ", D4"
+_VIEWS = {"one_view": ONE_VIEW, "d4": D4}  # columns of predictions.parquet
 _PATCH = ["file", "case_id", "split", "label"]
 
 
@@ -20,16 +21,18 @@ def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
     """What follows from the architectures' predictions, graded as those are.
 
     Each is calibrated anew and gets its threshold from validation. `A, one view` is an averaged network that sees each
-    patch as it lies; `ensemble` is the mean of all architectures' log odds.
+    patch as it lies; `A, D4` is another one averaged over the eight symmetries; `ensemble` is the mean of all
+    architectures' log odds.
 
     Args:
         evaluated: the evaluated architectures.
         params: rule of the threshold, resamples and seed.
     """
     found = [
-        graded_anew(each.row["architecture"] + ONE_VIEW, _seen_once(each.predictions), [each.row], params)
+        graded_anew(each.row["architecture"] + title, _seen_so(each.predictions, column), [each.row], params)
         for each in evaluated
-        if "one_view" in each.predictions
+        for column, title in _VIEWS.items()
+        if column in each.predictions
     ]
     if len(evaluated) > 1:
         logits = ensemble_logits([each.predictions for each in evaluated])
@@ -37,8 +40,8 @@ def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
     return found
 
 
-def _seen_once(predictions: pd.DataFrame) -> pd.DataFrame:
-    return predictions[_PATCH].assign(logit=log_odds(predictions["one_view"].to_numpy()))
+def _seen_so(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
+    return predictions[_PATCH].assign(logit=log_odds(predictions[column].to_numpy()))
 
 
 def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

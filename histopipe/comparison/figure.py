@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from histopipe.comparison.evaluations import Row
 from histopipe.comparison.pairs import SEPARATING
 from histopipe.comparison.table import COLUMNS, marks
-from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure
+from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,13 +30,11 @@ def draw_comparison(content: dict[str, Any]) -> Figure:
     if notes := [note for note, mark in legend.items() if any(row.get(mark) for row in ranking)]:
         figure.supxlabel("    ".join(notes), fontsize=8.5, x=0.01, ha="left")
     first = ranking[0]
-    figure.suptitle(
+    title = (
         f"{content['dataset']}, test split: {first['cases']:,} cases, {first['patches']:,} patches; "
-        f"95 % intervals by case; positive class {content['positive_class']}",
-        fontsize=11,
-        x=0.01,
-        ha="left",
+        f"95 % intervals by case; positive class {content['positive_class']}"
     )
+    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
     return figure
 
 

@@ -30,8 +30,8 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
     to see of the data set. Every two models are also compared case by case, and each gets the range of ranks that this
     leaves it. Architectures without an evaluation, or whose evaluation belongs to another split or recipe than today's,
     are listed with the reason and not ranked; folders of architectures that `params.yaml` doesn't list don't count. An
-    ensemble of those ranked, every averaged network without its averaging and, on request, every network with its
-    patches' neighbours are rows as well.
+    ensemble of those ranked, every averaged network without its averaging and, on request, every other one with it and
+    every network with its patches' neighbours are rows as well.
 
     Returns:
         The content of `comparison.json`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from histopipe.comparison.combination import ENSEMBLE, ONE_VIEW
+from histopipe.comparison.combination import D4, ENSEMBLE, ONE_VIEW
 from histopipe.comparison.evaluations import Row
 from histopipe.comparison.neighbours import NEIGHBOURS
 from histopipe.comparison.pairs import COMPARED, SEPARATING, SIGNIFICANCE
@@ -131,6 +131,8 @@ def footnotes(content: dict[str, Any]) -> list[str]:
         notes.append(f"{ENSEMBLE}: the mean of the log odds of {', '.join(ensemble['members'])}.")
     if any(row["architecture"].endswith(ONE_VIEW) for row in ranking):
         notes.append("One view: the same network without averaging over the eight symmetries of the square.")
+    if any(row["architecture"].endswith(D4) for row in ranking):
+        notes.append("D4: the same network averaged over the eight symmetries of the square.")
     if any(row["architecture"].endswith(NEIGHBOURS) for row in ranking):
         notes.append(
             "Neighbours: a logistic regression on the network's probabilities of a patch and of those around it on the "

@@ -15,6 +15,7 @@ from histopipe.errors import SourceError
 REQUIRED = ("file", "case_id", "label")
 COORDINATES = ("x", "y")
 
+_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"  # also what breaks lines: names stand in titles, tables and messages
 _WHOLE_PIXELS = r"(-?[0-9]{1,9}(\.0*)?)?"  # or nothing; nine digits fit the index's 32-bit integers
 
 
@@ -44,7 +45,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
     Raises:
         SourceError: a column is missing or stands twice, a row has too many fields, a label isn't 0 or 1, a file or
-            case id is empty, a file is listed twice, a coordinate isn't a whole number.
+            case id is empty or holds a control character, a file is listed twice, a coordinate isn't a whole number.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -103,6 +104,8 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
     faults = {
         "file is empty": table["file"] == "",
         "case_id is empty": table["case_id"] == "",
+        "file holds a line break or another control character": table["file"].str.contains(_CONTROL),
+        "case_id holds a line break or another control character": table["case_id"].str.contains(_CONTROL),
         "label is not 0 or 1": ~table["label"].isin(["0", "1"]),
         "file is listed twice": table["file"].duplicated(),
         "column x holds something else than whole pixels": ~table["x"].str.fullmatch(_WHOLE_PIXELS),

@@ -78,6 +78,14 @@ def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> Path:
     return path
 
 
+def plain(text: str) -> str:
+    """A text that holds names as Matplotlib shows it letter by letter: it takes what stands between two $ for formulas.
+
+    Names of cases and classes come from archives and tables that anyone may have made, so they may hold any letter.
+    """
+    return text.replace("$", r"\$")
+
+
 def draw_roc(evaluation: Evaluation, curve: pd.DataFrame) -> Figure:
     """ROC curve with the operating point."""
     figure = new_figure(5.4, 5.6)
@@ -86,8 +94,8 @@ def draw_roc(evaluation: Evaluation, curve: pd.DataFrame) -> Figure:
     axes.plot(curve["fpr"], curve["tpr"], color=CURVE, linewidth=2, label=_named("AUC", evaluation, "roc_auc"))
     specificity, sensitivity = (evaluation.metrics[name]["value"] or 0.0 for name in ("specificity", "sensitivity"))
     _mark_operating_point(axes, 1 - specificity, sensitivity, evaluation)
-    axes.set_xlabel(f"1 - specificity ({evaluation.classes[0]} called {evaluation.classes[1]})")
-    axes.set_ylabel(f"sensitivity ({evaluation.classes[1]} found)")
+    axes.set_xlabel(plain(f"1 - specificity ({evaluation.classes[0]} called {evaluation.classes[1]})"))
+    axes.set_ylabel(plain(f"sensitivity ({evaluation.classes[1]} found)"))
     _finish_unit_square(axes, "lower right")
     _title(axes, evaluation, "ROC curve")
     return figure
@@ -104,8 +112,8 @@ def draw_precision_recall(evaluation: Evaluation, curve: pd.DataFrame) -> Figure
     precision, sensitivity = (evaluation.metrics[name]["value"] for name in ("precision", "sensitivity"))
     if precision is not None and sensitivity is not None:
         _mark_operating_point(axes, sensitivity, precision, evaluation)
-    axes.set_xlabel(f"recall = sensitivity ({evaluation.classes[1]} found)")
-    axes.set_ylabel(f"precision ({evaluation.classes[1]} among those called so)")
+    axes.set_xlabel(plain(f"recall = sensitivity ({evaluation.classes[1]} found)"))
+    axes.set_ylabel(plain(f"precision ({evaluation.classes[1]} among those called so)"))
     _finish_unit_square(axes, "lower left")
     _title(axes, evaluation, "Precision and recall")
     return figure
@@ -129,8 +137,9 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
             fontsize=15,
             color="white" if share > 0.55 else "black",
         )
-    axes.set_xticks([0, 1], evaluation.classes)
-    axes.set_yticks([0, 1], evaluation.classes, rotation=90, va="center")
+    classes = [plain(name) for name in evaluation.classes]
+    axes.set_xticks([0, 1], classes)
+    axes.set_yticks([0, 1], classes, rotation=90, va="center")
     axes.tick_params(length=0)
     axes.set_xlabel(f"called (threshold {evaluation.threshold:.3f})\n" + _rates(evaluation))
     axes.set_ylabel("actual")
@@ -155,13 +164,13 @@ def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.Data
         markersize=5,
         label=label,
     )
-    axes.set_ylabel(f"share of {evaluation.classes[1]} among them")
+    axes.set_ylabel(plain(f"share of {evaluation.classes[1]} among them"))
     _finish_unit_square(axes, "upper left")
     axes.set_aspect("auto")  # as wide as the panel below, whose axis it shares
     below.bar(bins["low"], bins["patches"], bins["high"] - bins["low"], align="edge", color=CURVE, edgecolor="white")
     below.axvline(evaluation.threshold, color=MARK, linewidth=1.5, label=f"threshold {evaluation.threshold:.3f}")
     below.set_ylabel("patches")
-    below.set_xlabel(f"calibrated probability of {evaluation.classes[1]}")
+    below.set_xlabel(plain(f"calibrated probability of {evaluation.classes[1]}"))
     below.spines[["top", "right"]].set_visible(False)
     below.legend(frameon=False, fontsize=9)
     _title(axes, evaluation, "Calibration")
@@ -177,7 +186,8 @@ def draw_cases(evaluation: Evaluation, cases: pd.DataFrame) -> Figure:
     accuracy = evaluation.metrics["accuracy"]["value"] or 0.0
     axes.axhline(accuracy, color=REFERENCE, linewidth=1, linestyle=":", label=f"all patches {accuracy:.3f}")
     for place, row in enumerate(cases.head(NAMED_CASES).itertuples()):
-        axes.annotate(f" {row.case_id}", (place, row.accuracy), fontsize=8.5, color=MARK, va="center")
+        name = plain(f" {row.case_id}")  # a long one is cut rather than given room
+        axes.annotate(name, (place, row.accuracy), fontsize=8.5, color=MARK, va="center", in_layout=False)
     axes.set_xticks([])
     axes.set_xlabel("cases, the worst first; the larger, the more patches")
     axes.set_ylabel(f"accuracy (threshold {evaluation.threshold:.3f})")
@@ -200,7 +210,8 @@ def draw_subgroups(evaluation: Evaluation, subgroups: pd.DataFrame) -> Figure:
     axes.hlines(known.index, known["roc_auc_low"], known["roc_auc_high"], color=CURVE, linewidth=2.5, alpha=0.55)
     axes.plot(known["roc_auc"], known.index, "o", color=CURVE, markersize=7)
     labels = [
-        f"{row.group}: {row.level}\n{row.cases:,} cases, {row.patches:,} patches" for row in subgroups.itertuples()
+        plain(f"{row.group}: {row.level}\n{row.cases:,} cases, {row.patches:,} patches")
+        for row in subgroups.itertuples()
     ]
     axes.set_yticks(range(len(subgroups)), labels, fontsize=8.5)
     axes.set_ylim(max(1, len(subgroups)) - 0.5, -0.5)
@@ -240,9 +251,8 @@ def _finish_unit_square(axes: Axes, legend: Literal["lower right", "lower left",
 
 def _title(axes: Axes, evaluation: Evaluation, what: str) -> None:
     cases, patches = evaluation.predictions.case_count, len(evaluation.predictions.labels)
-    axes.set_title(
+    title = (
         f"{what}: {evaluation.architecture} on {evaluation.dataset}\n"
-        f"test split, {cases:,} cases, {patches:,} patches; 95 % intervals by case",
-        fontsize=10.5,
-        loc="left",
+        f"test split, {cases:,} cases, {patches:,} patches; 95 % intervals by case"
     )
+    axes.set_title(plain(title), fontsize=10.5, loc="left")

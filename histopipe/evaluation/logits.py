@@ -10,6 +10,7 @@ import numpy as np
 from histopipe.backend import grow_gpu_memory
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.metrics import Numbers
+from histopipe.inference import is_quicker, predict_compiled
 from histopipe.prediction import logit_network, predict_logits
 from histopipe.store import PatchStore, Rows
 
@@ -47,7 +48,8 @@ def finite_logits(network: keras.Model, store: PatchStore, rows: Rows, title: st
     Raises:
         EvaluationError: one of them isn't a number.
     """
-    logits = predict_logits(logit_network(network), store, rows, title)
+    predict = predict_compiled if is_quicker(len(rows)) else predict_logits
+    logits = predict(logit_network(network), store, rows, title)
     _require_numbers(logits, store, rows, title)
     return logits
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.slide_figures import SLIDES, drawn_slides
 from histopipe.serving.packaging import log_served_model
 
 if TYPE_CHECKING:
     import keras
 
-SLIDES = "slides"  # folder of the slides' pictures
+LOGGED_SLIDES = 6  # of those drawn: all of a real test split would add some hundred megabytes to every run
 SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluation done again logs another
 
 
@@ -50,7 +51,7 @@ def log_files(folder: Path) -> None:
     pictures = sorted((folder / "figures").glob("*.png"))
     for picture in (*pictures, *sorted(folder.glob("*.csv"))):  # a curve and its points stand side by side
         mlflow.log_artifact(str(picture), "plots")
-    for picture in sorted((folder / "figures" / SLIDES).glob("*.png")):
+    for _, picture in drawn_slides(folder)[:LOGGED_SLIDES]:
         mlflow.log_artifact(str(picture), f"plots/{SLIDES}")
     for name in ("classification_report.txt", "predictions.parquet", "operating_point.json", "explanation.json"):
         if (folder / name).exists():  # variants aren't explained

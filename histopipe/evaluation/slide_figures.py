@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -9,45 +10,66 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from histopipe.evaluation.figures import DPI, new_figure, save_figure
+from histopipe.evaluation.figures import DPI, new_figure, plain, save_figure
 from histopipe.evaluation.slide_maps import PLACES, Canvas, Image, canvas_of, paint, paint_tissue
+from histopipe.files import read_named
+from histopipe.params import EvaluateParams
 from histopipe.store import PatchStore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import ListedColormap
 
-SHOWN_SLIDES = 6
+SLIDES = "slides"  # folder of the pictures; with `.csv` the table that lists them
+COLUMNS = ("case_id", "patches", "complete", "file")
 PANEL_WIDTH, TALLEST, AROUND = 3.1, 9.0, 1.15  # inches: one of four pictures, the figure, title and legends in that
-CANDIDATES = 50  # cases looked at for whole slides, those with the most patches
+LONGEST_NAME, DIGEST = 180, 16  # letters of a picture's name, and of its digest; file systems take 255 bytes
 OUTCOMES = ("negative, called so", "positive, called so", "false alarm", "missed")
 OUTCOME_COLOURS = ("#DDDDDD", "#4477AA", "#CCBB44", "#EE6677")  # Paul Tol's, told apart by colour-blind readers
 TRUTH_COLOURS = ("#DDDDDD", "#4477AA")
 
 
-def draw_slides(table: pd.DataFrame, store: PatchStore, point: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw the slides of which most is known: whole ones before samples, many patches before few.
+def draw_slides(
+    table: pd.DataFrame, store: PatchStore, point: dict[str, Any], params: EvaluateParams, folder: Path
+) -> pd.DataFrame:
+    """Draw every slide, or those of which most is known, into `figures/slides/`, and list them in `slides.csv`.
 
     Args:
         table: graded patches of the test split; `row` is each one's place in the store.
         store: with the patches and their coordinates.
         point: the operating point: names of the classes, and whether patches were resized or padded when stored.
-        folder: is made if there is anything to draw.
+        params: how many slides, and how large.
+        folder: of the evaluation.
 
     Returns:
-        The files written, named after their cases; none where patches have no coordinates.
+        What `slides.csv` holds: `COLUMNS`, a row per picture, whole slides before samples, many patches before few;
+        no rows where patches have no coordinates.
     """
-    slides = _chosen(table, store.index)
-    if slides:
-        folder.mkdir(parents=True, exist_ok=True)
-    classes = (point["negative_class"], point["positive_class"])
-    written = []
-    for case, part, canvas in slides:
+    chosen = _chosen(table, store.index, params)
+    pictures = folder / "figures" / SLIDES
+    if chosen:
+        pictures.mkdir(parents=True, exist_ok=True)
+    for case, part, canvas in chosen:
         patches = store.gather(part["row"].to_numpy())
         tissue = paint_tissue(canvas, patches, part[["height", "width"]] if not point["resized"] else None)
-        figure = draw_slide(case, part, tissue, canvas, classes)
-        written.append(save_figure(figure, folder / file_name(case), _resolution(canvas)))
-    return written
+        figure = draw_slide(case, part, tissue, canvas, (point["negative_class"], point["positive_class"]))
+        save_figure(figure, pictures / file_name(case), _resolution(canvas))
+    rows = [(case, len(part), canvas.complete, file_name(case)) for case, part, canvas in chosen]
+    drawn = pd.DataFrame(rows, columns=list(COLUMNS))
+    drawn.to_csv(folder / f"{SLIDES}.csv", index=False)
+    return drawn
+
+
+def drawn_slides(folder: Path) -> list[tuple[str, Path]]:
+    """Case and picture of each slide that an evaluation drew, in the order of its `slides.csv`; none without one."""
+    path = folder / f"{SLIDES}.csv"
+    return pictured(read_named(path), folder) if path.is_file() else []
+
+
+def pictured(slides: pd.DataFrame, folder: Path) -> list[tuple[str, Path]]:
+    """The same from the table, `case_id` and `file`."""
+    pictures = folder / "figures" / SLIDES
+    return [(case, pictures / file) for case, file in zip(slides["case_id"], slides["file"], strict=True)]
 
 
 def _resolution(canvas: Canvas) -> float:
@@ -57,21 +79,23 @@ def _resolution(canvas: Canvas) -> float:
     return max(DPI, width / inches) if canvas.complete else DPI
 
 
-def _chosen(table: pd.DataFrame, index: pd.DataFrame) -> list[tuple[str, pd.DataFrame, Canvas]]:
-    """At most `SHOWN_SLIDES` of the cases with the most patches."""
+def _chosen(table: pd.DataFrame, index: pd.DataFrame, params: EvaluateParams) -> list[tuple[str, pd.DataFrame, Canvas]]:
+    """The cases to draw, whole slides first, then those with the most patches."""
     if not set(PLACES) <= set(index.columns):
         return []
     placed = table.join(index[list(PLACES)], on="row").dropna(subset=list(PLACES))
-    largest = placed["case_id"].value_counts().index[:CANDIDATES]
-    parts = [(case, placed[placed["case_id"] == case]) for case in largest]
-    found = [(str(case), part, canvas_of(part)) for case, part in parts]
+    parts = placed.groupby("case_id", sort=True)
+    found = [(str(case), part, canvas_of(part, params.slide_side)) for case, part in parts]
     found.sort(key=lambda slide: (not slide[2].complete, -len(slide[1])))
-    return found[:SHOWN_SLIDES]
+    return found if params.slides == "all" else found[: params.slides]
 
 
 def file_name(case: str) -> str:
-    """Of a case's picture: what could mean a folder, or the one above, is spelt out."""
-    return quote(case, safe="").replace(".", "%2E") + ".png"
+    """Of a case's picture: what could mean a folder, or the one above, is spelt out; a long one ends in a digest."""
+    name = quote(case, safe="").replace(".", "%2E")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - DIGEST - 1]}-{hashlib.sha256(case.encode()).hexdigest()[:DIGEST]}"
+    return f"{name}.png"
 
 
 def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canvas, classes: tuple[str, str]) -> Any:
@@ -82,7 +106,7 @@ def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canva
     margin = 0 if canvas.complete else 0.02 * max(height, width)  # room for dots
     figure = new_figure(13, min(TALLEST, PANEL_WIDTH * height / width + AROUND))
     tissue, truth, probability, error = figure.subplots(1, 4, sharex=True, sharey=True)
-    tissue.imshow(tissue_image, interpolation="antialiased")
+    tissue.imshow(tissue_image, interpolation="antialiased", extent=canvas.extent)
     label, decision = part["label"].to_numpy(), part["decision"].to_numpy()
     _draw(truth, canvas, label, ListedColormap(TRUTH_COLOURS), 2)
     shades = _draw(probability, canvas, part["probability"].to_numpy(), "viridis", 1)
@@ -92,10 +116,10 @@ def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canva
     _legend(error, OUTCOMES, OUTCOME_COLOURS)
     _scale_bar(tissue, canvas)
     for axes, title in zip((tissue, truth, probability, error), _titles(classes), strict=True):
-        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_title(plain(title), fontsize=10, loc="left")
         axes.set(xticks=[], yticks=[], xlim=(-margin, width + margin), ylim=(height + margin, -margin))
     kind = "" if canvas.complete else ", a sample of the slide"
-    figure.suptitle(f"case {case}: {len(part):,} patches{kind}", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(plain(f"case {case}: {len(part):,} patches{kind}"), fontsize=11, x=0.01, ha="left")
     return figure
 
 
@@ -112,7 +136,8 @@ def _draw(axes: Axes, canvas: Canvas, values: Any, colours: str | ListedColormap
     """Areas where the slide is whole, dots where it is a sample; `levels` 1 means a scale from 0 to 1."""
     low, high = (0.0, 1.0) if levels == 1 else (-0.5, levels - 0.5)
     if canvas.complete:
-        return axes.imshow(paint(canvas, values), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        options: dict[str, Any] = {"vmin": low, "vmax": high, "interpolation": "nearest", "extent": canvas.extent}
+        return axes.imshow(paint(canvas, values), cmap=colours, **options)
     axes.set_aspect("equal")
     x, y = (canvas.left + canvas.right) / 2, (canvas.top + canvas.bottom) / 2
     return axes.scatter(x, y, c=values, cmap=colours, vmin=low, vmax=high, s=22, edgecolor="#666666", linewidth=0.3)
@@ -121,7 +146,7 @@ def _draw(axes: Axes, canvas: Canvas, values: Any, colours: str | ListedColormap
 def _legend(axes: Axes, names: tuple[str, ...], colours: tuple[str, ...]) -> None:
     from matplotlib.patches import Patch
 
-    keys = [Patch(facecolor=colour, label=name) for name, colour in zip(names, colours, strict=True)]
+    keys = [Patch(facecolor=colour, label=plain(name)) for name, colour in zip(names, colours, strict=True)]
     options = {"ncols": 2, "frameon": False, "fontsize": 8, "handlelength": 1}
     axes.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.01), **options)
 
@@ -132,6 +157,6 @@ def _scale_bar(axes: Axes, canvas: Canvas) -> None:
     target = width * canvas.scale / 3
     unit = 10 ** np.floor(np.log10(target))
     length = unit * max(step for step in (1, 2, 5) if step * unit <= target)
-    share = length / canvas.scale / width
-    axes.plot([0, share], [-0.03] * 2, color="black", linewidth=3, transform=axes.transAxes, clip_on=False)
-    axes.annotate(f"{length:,.0f} px of the slide", (0, -0.05), xycoords="axes fraction", va="top", fontsize=8)
+    below = axes.get_xaxis_transform()  # across in pixels of the map, up and down in shares of the panel
+    axes.plot([0, length / canvas.scale], [-0.03] * 2, color="black", linewidth=3, transform=below, clip_on=False)
+    axes.annotate(f"{length:,.0f} px of the slide", (0, -0.05), xycoords=below, va="top", fontsize=8)

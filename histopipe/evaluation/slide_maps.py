@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from histopipe.store import Patches
 
-CANVAS = 1200  # pixels of the longer side at most
+CANVAS = 1200  # pixels of the longer side of a sample's map, whose patches are drawn as dots
 COMPLETE = 0.2  # share of its bounding box that a slide's patches cover at least; a sample of it covers less
 FEWEST = 10  # patches of a whole slide: one alone covers its bounding box
 PLACES = ("x", "y", "width", "height")
@@ -46,21 +46,29 @@ class Canvas:
         """Height and width of the map."""
         return int(self.bottom.max()), int(self.right.max())
 
+    @property
+    def extent(self) -> tuple[int, int, int, int]:
+        """Left, right, bottom and top of the map: pixels end, rather than have their middle, at whole numbers."""
+        return 0, self.shape[1], self.shape[0], 0
 
-def canvas_of(places: pd.DataFrame, longest: int = CANVAS) -> Canvas:
+
+def canvas_of(places: pd.DataFrame, longest: int | None = CANVAS) -> Canvas:
     """Lay out one slide.
 
     Args:
         places: columns `x`, `y` (upper left corner on the slide), `width` and `height` (as found), in slide pixels.
-        longest: pixels of the map's longer side at most; a slide is never enlarged.
+        longest: pixels of the map's longer side at most, None for as many as the slide has; a slide is never enlarged,
+            and the map of a sample never has more than `CANVAS`.
     """
     x, y, width, height = (places[name].to_numpy(np.float64) for name in PLACES)
     x, y = x - x.min(), y - y.min()
     extent = (float((x + width).max()), float((y + height).max()))
-    scale = max(1.0, max(extent) / longest)
-    edges = [np.floor(edge / scale + 0.5).astype(np.int64) for edge in (x, y, x + width, y + height)]
     covered = float((width * height).sum()) / (extent[0] * extent[1])
-    return Canvas(edges[0], edges[1], edges[2], edges[3], scale, covered >= COMPLETE and len(places) >= FEWEST)
+    complete = covered >= COMPLETE and len(places) >= FEWEST
+    sides = [side for side in (longest, None if complete else CANVAS) if side is not None]
+    scale = max([1.0, *(max(extent) / side for side in sides)])
+    edges = [np.floor(edge / scale + 0.5).astype(np.int64) for edge in (x, y, x + width, y + height)]
+    return Canvas(edges[0], edges[1], edges[2], edges[3], scale, complete)
 
 
 def paint(canvas: Canvas, values: ArrayLike) -> Field:

@@ -20,7 +20,7 @@ from histopipe.evaluation.grading import (
 )
 from histopipe.evaluation.metrics import Numbers
 from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
-from histopipe.params import Params
+from histopipe.params import EvaluateParams, Params
 from histopipe.paths import Workspace
 from histopipe.store import REPORT_FILE, Patches, PatchStore
 from histopipe.workers import Beside
@@ -45,10 +45,11 @@ def evaluate(
     """Grade one trained network and log it, ready to serve, into its MLflow run.
 
     Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
-    `subgroups.csv`, the curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't defined, such as
-    precision where nothing is called positive, is null. Predictions of a network that averages over symmetries have a
-    further column `one_view`: the probability without. What is to be `explained` gets what `explain_evaluation` writes.
-    With two `processes`, the second one draws while this one goes on.
+    `subgroups.csv`, `slides.csv`, the curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't
+    defined, such as precision where nothing is called positive, is null. Predictions of a network that averages over
+    symmetries have a further column `one_view`: the probability without; those of another one, where
+    `evaluate.symmetries` asks for it, `d4`: the probability with. What is to be `explained` gets what
+    `explain_evaluation` writes. With two `processes`, the second one draws while this one goes on.
 
     Returns:
         The content of `metrics.json`.
@@ -56,15 +57,16 @@ def evaluate(
     Raises:
         EvaluationError: the network is missing, can't be loaded or was trained on another split; predictions
             aren't numbers; a patch has no case; a split has one class only.
+        TrackingAwayError: MLflow is away, which is looked at before anything is predicted, or breaks off.
     """
     from histopipe.evaluation.figures import draw_figures
     from histopipe.evaluation.logits import load_network
-    from histopipe.evaluation.mlflow_run import SLIDES, log_evaluation, log_files
+    from histopipe.evaluation.mlflow_run import log_evaluation, log_files
     from histopipe.explanation.stage import explain_evaluation
-    from histopipe.symmetry import is_averaged
-    from histopipe.tracking import continued_run
+    from histopipe.tracking import continued_run, require_server, tracking_uri
 
     record = read_run(dataset, architecture, workspace)
+    require_server(tracking_uri(workspace))
     with replaced_folder(workspace.evaluation(dataset, architecture)) as folder, Beside(DRAWING, processes) as drawing:
         network = load_network(workspace.model(dataset, architecture) / "model.keras")
         store = PatchStore.open(workspace.store(dataset))
@@ -73,9 +75,8 @@ def evaluate(
         table = graded_table(logits, point)
         test, figures = table[table["split"] == "test"], folder / "figures"
         figures.mkdir()
-        drawing.start(draw_slides_of_store, test, store.folder, point, figures / SLIDES)
-        if is_averaged(network):
-            table["one_view"] = one_view_probabilities(network, store, table, params, f"{dataset} {architecture}")
+        drawing.start(draw_slides_of_store, test, store.folder, point, params.evaluate, folder)
+        table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = grade_table(table, point, record, params)
         parts = divided(table, store, workspace.split(dataset), params)
         shown, tables = write_outputs(folder, table, parts, point, results, architecture)
@@ -90,11 +91,13 @@ def evaluate(
     return results | {"run_id": run_id}
 
 
-def draw_slides_of_store(table: pd.DataFrame, store: Path, point: dict[str, Any], folder: Path) -> None:
+def draw_slides_of_store(
+    table: pd.DataFrame, store: Path, point: dict[str, Any], params: EvaluateParams, folder: Path
+) -> None:
     """As `draw_slides`, of a store that another process opened: its arrays can't be handed over."""
     from histopipe.evaluation.slide_figures import draw_slides
 
-    draw_slides(table, PatchStore.open(store), point, folder)
+    draw_slides(table, PatchStore.open(store), point, params, folder)
 
 
 def read_run(dataset: str, architecture: str, workspace: Workspace) -> dict[str, Any]:
@@ -197,17 +200,22 @@ def _is_resized(dataset: str, params: Params) -> bool:
     return own or get_dataset(dataset).resized
 
 
-def one_view_probabilities(
+def other_views(
     network: keras.Model, store: PatchStore, table: pd.DataFrame, params: Params, title: str
-) -> Numbers:
-    """Probability of each patch as it lies, by an averaged network without its averaging, calibrated by itself."""
+) -> dict[str, Numbers]:
+    """Probabilities without the averaging over symmetries (`one_view`) or, on request, with it (`d4`), by column."""
     from histopipe.evaluation.logits import finite_logits
-    from histopipe.symmetry import one_view_network
+    from histopipe.symmetry import averaged_over_symmetries, is_averaged, one_view_network
 
-    single = one_view_network(network)
-    logits = finite_logits(single, store, table["row"].to_numpy(), f"evaluate {title}, one view")
+    if is_averaged(network):
+        column, other = "one_view", one_view_network(network)
+    elif params.evaluate.symmetries:
+        column, other = "d4", averaged_over_symmetries(network)
+    else:
+        return {}
+    logits = finite_logits(other, store, table["row"].to_numpy(), f"evaluate {title}, {column}")
     point = locked_point(table[["split", "label"]].assign(logit=logits), params.evaluate.threshold)
-    return calibration_of(point).apply(logits)
+    return {column: calibration_of(point).apply(logits)}
 
 
 def divided(table: pd.DataFrame, store: PatchStore, split: Path, params: Params) -> dict[str, pd.DataFrame]:

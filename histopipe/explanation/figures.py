@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, with_interval
+from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, plain, with_interval
 from histopipe.explanation.gallery import GROUPS, PER_ROW, WRONG
 from histopipe.store import Patches
 
@@ -45,12 +45,12 @@ def draw_gallery(chosen: pd.DataFrame, patches: Patches, maps: Maps, point: dict
         places = np.flatnonzero((chosen["group"] == group) & (chosen["label"] == label))
         for axes, place in zip(row, places, strict=False):
             axes.imshow(side_by_side(patches[place], maps[place]), interpolation="nearest")
-            axes.set_xlabel(_caption(chosen.iloc[place], classes, point["threshold"]), fontsize=8)
+            axes.set_xlabel(plain(_caption(chosen.iloc[place], classes, point["threshold"])), fontsize=8)
         for axes in row:
             axes.set(xticks=[], yticks=[], frame_on=False)
-        row[0].set_title(_row_title(group, label, classes, len(places)), fontsize=10, loc="left")
+        row[0].set_title(plain(_row_title(group, label, classes, len(places))), fontsize=10, loc="left")
     _key(figure, classes)
-    figure.suptitle(title, fontsize=11, x=0.02, y=0.985, ha="left")
+    figure.suptitle(plain(title), fontsize=11, x=0.02, y=0.985, ha="left")
     return figure
 
 
@@ -90,7 +90,8 @@ def _key(figure: Figure, classes: tuple[str, str]) -> None:
 
     shades = ScalarMappable(Normalize(-1, 1), EVIDENCE)
     bar = figure.colorbar(shades, cax=figure.add_axes(KEY), orientation="horizontal")
-    bar.set_ticks([-1, 0, 1], labels=[f"speaks for {classes[0]}", "neither", f"speaks for {classes[1]}"])
+    against, along = (plain(f"speaks for {name}") for name in classes)
+    bar.set_ticks([-1, 0, 1], labels=[against, "neither", along])
     bar.set_label("evidence, each map on its own scale", fontsize=8)
 
 
@@ -109,7 +110,7 @@ def draw_curves(check: dict[str, Any], title: str) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="lower left" if name == "deletion" else "lower right", frameon=False, fontsize=9)
     deletion.set_ylabel("mean probability of the class called")
-    figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
+    figure.suptitle(plain(title), fontsize=10.5, x=0.01, ha="left")
     return figure
 
 

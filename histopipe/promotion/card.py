@@ -127,11 +127,16 @@ def model_card(facts: Facts) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def description(card: str) -> str:
-    """The card as a version's description, which databases cut or refuse beyond 5,000 characters."""
+def description(card: str, folder: str) -> str:
+    """The card as a version's description, which databases cut or refuse beyond 5,000 characters.
+
+    Args:
+        card: as `model_card` gives it.
+        folder: where among the run's artifacts the whole card lies.
+    """
     if len(card) <= DESCRIPTION_LENGTH:
         return card
-    rest = f"\n\n(The whole card: `{CARD_FILE}` among the run's artifacts.)\n"
+    rest = f"\n\n(The whole card: `{folder}/{CARD_FILE}` among the run's artifacts.)\n"
     return card[: DESCRIPTION_LENGTH - len(rest)].rsplit("\n", 1)[0] + rest
 
 

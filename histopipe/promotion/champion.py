@@ -12,10 +12,12 @@ from scipy.special import expit
 
 from histopipe.errors import EvaluationError, HistopipeError, PromotionError
 from histopipe.evaluation.metrics import Numbers
-from histopipe.files import read_json, write_json
+from histopipe.files import read_json, write_json, write_text
 from histopipe.promotion.candidate import Candidate
+from histopipe.promotion.card import CARD_FILE
 from histopipe.store import PatchStore
-from histopipe.weights.registered import KEPT, RECORD, cases_seen
+from histopipe.tracking import log_if_changed
+from histopipe.weights.registered import KEPT, RECORD, cases_seen, kept_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,12 +46,24 @@ class Champion:
         return f"the champion (version {self.version.version} of {self.version.name})"
 
 
-def keep(candidate: Candidate, client: MlflowClient, run_id: str) -> None:
-    """Log into a run what a later promotion needs of its model: the training's record and the test predictions."""
-    with TemporaryDirectory() as folder:
-        write_json(Path(folder) / RECORD, candidate.record)
-        candidate.test[[*_PATCH, "probability"]].to_parquet(Path(folder) / PREDICTIONS, index=False)
-        client.log_artifacts(run_id, folder, KEPT)
+def keep(candidate: Candidate, card: str, client: MlflowClient, run_id: str) -> str:
+    """Log into a run what a later promotion needs of its model: the training's record and the test predictions.
+
+    The card lies with them, in a folder of the candidate's own: a kill can't tear what another version of the same run,
+    perhaps the champion, is known by.
+
+    Returns:
+        That folder.
+    """
+    kept = f"{KEPT}/{candidate.identity}"
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_json(folder / RECORD, candidate.record)
+        candidate.test[[*_PATCH, "probability"]].to_parquet(folder / PREDICTIONS, index=False)
+        write_text(folder / CARD_FILE, card)
+        for path in sorted(folder.iterdir()):
+            log_if_changed(client, run_id, path, kept)
+    return kept
 
 
 def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
@@ -58,25 +72,26 @@ def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
     Raises:
         PromotionError: it isn't there, or damaged.
     """
-    if not {RECORD, PREDICTIONS} <= _held(version, client):
-        raise _unknown(version, f"doesn't hold {KEPT}/{RECORD}")
+    kept = kept_folder(version)
+    if not {RECORD, PREDICTIONS} <= _held(version, kept, client):
+        raise _unknown(version, f"doesn't hold {kept}/{RECORD}")
     with TemporaryDirectory() as scratch:
-        folder = Path(client.download_artifacts(str(version.run_id), KEPT, scratch))
+        folder = Path(client.download_artifacts(str(version.run_id), kept, scratch))
         try:
             record: dict[str, Any] = read_json(folder / RECORD)
             return Champion(version, cases_seen(record)[record["dataset"]], pd.read_parquet(folder / PREDICTIONS))
         except (HistopipeError, KeyError, OSError, ValueError):
-            raise _unknown(version, f"holds a damaged {KEPT}/") from None
+            raise _unknown(version, f"holds a damaged {kept}/") from None
 
 
-def _held(version: ModelVersion, client: MlflowClient) -> set[str]:
-    """Names of what its run keeps; none where it was registered without a run, or the run is gone."""
+def _held(version: ModelVersion, kept: str, client: MlflowClient) -> set[str]:
+    """Names of what its run keeps in a folder; none where it was registered without a run, or the run is gone."""
     from mlflow.exceptions import MlflowException
 
     if not version.run_id:
         return set()
     try:
-        return {Path(file.path).name for file in client.list_artifacts(version.run_id, KEPT)}
+        return {Path(file.path).name for file in client.list_artifacts(version.run_id, kept)}
     except MlflowException as problem:
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
             return set()

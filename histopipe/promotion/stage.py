@@ -7,6 +7,7 @@ server the alias is one row, so there is always one champion; who finds it moved
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from histopipe.files import file_digest
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.promotion.candidate import Candidate, read_candidate
-from histopipe.promotion.card import CARD_FILE, LINEAGE, description, model_card, read_facts
+from histopipe.promotion.card import LINEAGE, description, model_card, read_facts
 from histopipe.promotion.champion import champion_probabilities, keep, read_champion
 from histopipe.promotion.gates import Gate, judge, leak_gate, reasons, rolled_back_gate, unseen
 from histopipe.promotion.registry import (
@@ -32,6 +33,8 @@ from histopipe.promotion.registry import (
 )
 from histopipe.promotion.served import require_whole, served_run
 from histopipe.store import INDEX_FILE
+from histopipe.tracking import log_if_changed, run_exists
+from histopipe.weights.registered import KEPT_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,6 +76,16 @@ class Verdict:
         return "\n".join(lines + [f"  {'+' if gate.passed else '-'} {gate.reason}" for gate in self.gates])
 
 
+def held_back(dataset: str, workspace: Workspace) -> str | None:
+    """Why the pipeline's own `promote` does nothing here: one line inside of one of DVC's experiments, else None.
+
+    An experiment is for choosing by validation: it mustn't move the checkout's champion, nor look at the gates on test.
+    """
+    if not (os.environ.get("DVC_EXP_NAME") or workspace.home != workspace.root):
+        return None
+    return f"experiments don't promote: keep this one with `dvc exp apply`, then run `histopipe promote {dataset}`"
+
+
 def promote(dataset: str, params: Params, workspace: Workspace, again: bool = False) -> Verdict:
     """Register the best model by validation, and make it champion if every gate holds; else it becomes challenger.
 
@@ -92,6 +105,8 @@ def promote(dataset: str, params: Params, workspace: Workspace, again: bool = Fa
         champion = registry.aliased(CHAMPION)
         if champion and champion.tags.get(IDENTITY) == candidate.identity:
             registry.dismiss(champion)
+            if run_exists(str(champion.run_id)):
+                _log_report(dataset, registry.client, str(champion.run_id), workspace)
             return Verdict(registry.name, str(champion.version), candidate.architecture, False, [])
         run = served_run(candidate, registry.client, workspace)
         gates = _gates(candidate, run, champion, registry, params, workspace, again)
@@ -136,19 +151,18 @@ def _register(
     """The version with its card and tags; the run keeps what later promotions need of it."""
     run_id = run.info.run_id
     card = model_card(read_facts(candidate, run, workspace))
-    keep(candidate, registry.client, run_id)
-    registry.client.log_text(run_id, card, CARD_FILE)
-    _log_report(candidate, registry.client, run_id, workspace)
-    tags = _tags(candidate, run, workspace) | _verdict_tags(gates)
-    return registry.register(run.data.tags[SERVED_MODEL_TAG], run_id, tags, description(card))
+    kept = keep(candidate, card, registry.client, run_id)
+    _log_report(candidate.dataset, registry.client, run_id, workspace)
+    tags = _tags(candidate, run, workspace) | _verdict_tags(gates) | {KEPT_TAG: kept}
+    return registry.register(run.data.tags[SERVED_MODEL_TAG], run_id, tags, description(card, kept))
 
 
-def _log_report(candidate: Candidate, client: MlflowClient, run_id: str, workspace: Workspace) -> None:
-    """What the candidate was compared with, to be looked at beside it: the page and its two pictures of the ranking."""
+def _log_report(dataset: str, client: MlflowClient, run_id: str, workspace: Workspace) -> None:
+    """What the model was compared with, to be looked at beside it: the page and its two pictures of the ranking."""
     for name in REPORT_FILES:
-        path = workspace.report(candidate.dataset) / name
+        path = workspace.report(dataset) / name
         if path.exists():
-            client.log_artifact(run_id, str(path), "report")
+            log_if_changed(client, run_id, path, "report")
 
 
 def _tags(candidate: Candidate, run: Run, workspace: Workspace) -> dict[str, str]:

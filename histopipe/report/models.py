@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pandas as pd
 
@@ -15,14 +14,24 @@ from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.curves import calibration_table
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.metrics import Predictions
-from histopipe.evaluation.mlflow_run import SLIDES
+from histopipe.evaluation.slide_figures import SLIDES, pictured
 from histopipe.evaluation.subgroups import SUBGROUP_METRICS
 from histopipe.paths import Workspace
 from histopipe.report.pictures import Picture
-from histopipe.report.plots import Plot, bars, calibration_plot, marked, precision_recall_plot, roc_plot
+from histopipe.report.plots import (
+    Plot,
+    bars,
+    calibration_plot,
+    case_plot,
+    history_plot,
+    marked,
+    precision_recall_plot,
+    roc_plot,
+)
 from histopipe.report.reading import known_json, known_table, records
 
 WORST_CASES = 8
+HISTORY = ("train/loss", "validation/loss", "validation/roc_auc")
 SHOWN_SLIDES = 3  # of each model; the rest lies in its folder
 EXPLAINING = {
     "gallery.png": "patches it was most and least sure of, and what speaks for each class",
@@ -47,14 +56,15 @@ def model_part(
     folder = workspace.evaluation(dataset, name)
     test = tested(folder)
     slides = slide_files(folder)
+    history = known_table(workspace.model(dataset, name) / "history.csv", "epoch", *HISTORY)
     return {
         "name": name,
         "row": row,
-        "plots": _plots(row, folder, test, classes),
+        "plots": [*_plots(row, folder, test, classes), *_learning(name, history)],
         "confusion": confusion(test),
         **_cases(folder),
         "subgroups": _subgroups(folder),
-        "slides": [pictures[path] for path in slides[:SHOWN_SLIDES]],
+        "slides": [pictures[path] for _, path in slides[:SHOWN_SLIDES]],
         "more_slides": max(0, len(slides) - SHOWN_SLIDES),
         "explaining": [pictures[path] for path in explaining_files(folder)],
         "explanation": _explanation(folder),
@@ -67,16 +77,16 @@ def picture_files(dataset: str, names: Iterable[str], workspace: Workspace) -> l
     found = []
     for name in names:
         folder = workspace.evaluation(dataset, name)
-        for path in slide_files(folder)[:SHOWN_SLIDES]:
-            case = unquote(path.stem)
+        for case, path in slide_files(folder)[:SHOWN_SLIDES]:
             found.append((path, f"{name}, case {case}: tissue, truth, probability and error side by side"))
         found += [(path, f"{name}: {EXPLAINING[path.name]}") for path in explaining_files(folder)]
     return found
 
 
-def slide_files(folder: Path) -> list[Path]:
-    """An evaluation's pictures of slides, by the names of their cases."""
-    return sorted((folder / "figures" / SLIDES).glob("*.png"))
+def slide_files(folder: Path) -> list[tuple[str, Path]]:
+    """Case and picture of an evaluation's slides, whole ones before samples, many patches before few."""
+    slides = known_table(folder / f"{SLIDES}.csv", "case_id", "file")
+    return [] if slides is None else pictured(slides, folder)
 
 
 def explaining_files(folder: Path) -> list[Path]:
@@ -123,8 +133,35 @@ def overview(dataset: str, names: Sequence[str], positive: str, workspace: Works
 
 
 def _plots(row: Row, folder: Path, test: pd.DataFrame, classes: tuple[str, str]) -> list[Plot]:
-    drawn = (_roc(row, folder), _precision_recall(row, folder, test), _calibration(row, folder, test, classes[1]))
+    drawn = (
+        _roc(row, folder),
+        _precision_recall(row, folder, test),
+        _calibration(row, folder, test, classes[1]),
+        _case_spread(row, folder),
+    )
     return [plot for plot in drawn if plot]
+
+
+def _learning(name: str, history: pd.DataFrame | None) -> list[Plot]:
+    """Validation's ROC AUC and the losses by epoch."""
+    if history is None:
+        return []
+    score = {"validation/roc_auc": ("ROC AUC on validation", "c0")}
+    losses = {
+        "train/loss": ("training, weighted and with penalties", "grey"),
+        "validation/loss": ("validation", "c0"),
+    }
+    return [
+        history_plot(f"{name}: validation ROC AUC", "ROC AUC", history, score),
+        history_plot(f"{name}: loss", "loss", history, losses),
+    ]
+
+
+def _case_spread(row: Row, folder: Path) -> Plot | None:
+    cases = known_table(folder / "cases.csv", "case_id", "patches", "accuracy")
+    if cases is None:
+        return None
+    return case_plot(f"{row['architecture']}: accuracy of every case", cases, row["test"]["accuracy"]["value"])
 
 
 def _roc(row: Row, folder: Path) -> Plot | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from histopipe.paths import Workspace
 from histopipe.search.study import ATTEMPTS, counted, open_search
 from histopipe.search.winner import Winner, conclude
 from histopipe.stages import EXIT_BAD_INPUT, EXIT_BUSY, PARENT_VARIABLE
+
+LOG = logging.getLogger(__name__)
+ROUNDS = 2  # the second makes up for the trials that failed in the first; values that all fail must not run for ever
 
 
 def missing_trials(dataset: str, architecture: str, wanted: int, params: Params, workspace: Workspace) -> int:
@@ -39,9 +43,22 @@ def search(
     Raises:
         SearchError: a trial refused its input, or none was trained to its end.
     """
-    for _ in range(missing_trials(dataset, architecture, wanted, params, workspace)):
-        _run_trial(dataset, architecture, workspace)
-    return conclude(open_search(dataset, architecture, params, workspace), name)
+    for _ in range(ROUNDS * missing_trials(dataset, architecture, wanted, params, workspace)):
+        if missing_trials(dataset, architecture, wanted, params, workspace):
+            _run_trial(dataset, architecture, workspace)
+    winner = conclude(open_search(dataset, architecture, params, workspace), name)
+    if said := shortfall(dataset, architecture, wanted, params, workspace):
+        LOG.warning(said)
+    return winner
+
+
+def shortfall(dataset: str, architecture: str, wanted: int, params: Params, workspace: Workspace) -> str:
+    """What to say where a study still lacks some of `wanted` trials; nothing where it has them."""
+    lacking = missing_trials(dataset, architecture, wanted, params, workspace)
+    if not lacking:
+        return ""
+    remedy = f"run the search again, or narrow recipes.{architecture}.search"
+    return f"{dataset} {architecture}: {lacking} of {wanted} trials are lacking, since others failed: {remedy}"
 
 
 def _run_trial(dataset: str, architecture: str, workspace: Workspace) -> None:

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from histopipe.files import file_digest
 from histopipe.params import Params, RecipeParams
 from histopipe.paths import Workspace, stage_name
 from histopipe.search.ranges import Value, distributions, own_values, rounded
-from histopipe.store import INDEX_FILE
+from histopipe.training.checkpoint import training_key
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest
 from histopipe.weights import weights_digest
@@ -80,13 +79,15 @@ def open_search(dataset: str, architecture: str, params: Params, workspace: Work
 
 
 def study_name(dataset: str, architecture: str, params: Params, workspace: Workspace) -> str:
-    """Another one as soon as patches, split, recipe, caps or ranges are others: their scores can't be compared."""
+    """Another one as soon as patches, split, recipe, caps, ranges, code or packages are others.
+
+    Their scores can't be compared.
+    """
     recipe = params.recipe(architecture)
+    digest = recipe_digest(params, architecture, weights_digest(architecture, params, workspace))
     decisive = [
-        recipe_digest(params, architecture, weights_digest(architecture, params, workspace)),
+        training_key(digest, workspace, dataset, recipe.architecture or architecture),
         {key: each.model_dump() for key, each in recipe.search.items()},
-        file_digest(workspace.store(dataset) / INDEX_FILE),
-        file_digest(workspace.split(dataset)),
     ]
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
     return f"{dataset}-{architecture}-{digest[:12]}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from histopipe.comparison.figure import DRAWN_COLUMNS, finish_panel
 from histopipe.comparison.table import COLUMNS
-from histopipe.evaluation.figures import CURVE, MARK, new_figure
+from histopipe.evaluation.figures import CURVE, MARK, new_figure, plain
 from histopipe.studies.table import extent
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ def draw_study(content: Row) -> Figure:
         finish_panel(axes, ranking, -0.75)
         axes.set_title(title, fontsize=10.5, loc="left")
     about = f"{content['dataset']}, {extent(content)}; positive class {content['positive_class']}"
-    figure.suptitle(
-        f"{about}\n{LEGEND[content['study']]}",
-        fontsize=11,
-        x=0.01,
-        ha="left",
-    )
+    figure.suptitle(plain(f"{about}\n{LEGEND[content['study']]}"), fontsize=11, x=0.01, ha="left")
     return figure
 
 

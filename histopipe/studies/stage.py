@@ -32,12 +32,21 @@ def run_variant(
     from histopipe.training import train
 
     own = VariantWorkspace(workspace.root, study, architecture, variant)
-    changed = variant_params(study, variant, params)
+    changed = _drawing_what_is_logged(variant_params(study, variant, params))
     write_text(own.split(dataset), as_csv(variant_split(study, dataset, variant, params, workspace)))
     train(dataset, architecture, changed, own)
     metrics = evaluate(dataset, architecture, changed, own, explained=False)
     _put_together(own.folder(dataset), own.model(dataset, architecture), own.evaluation(dataset, architecture))
     return metrics
+
+
+def _drawing_what_is_logged(params: Params) -> Params:
+    """Of the slides only those that the MLflow run holds: of a variant's pictures nothing else is kept."""
+    from histopipe.evaluation.mlflow_run import LOGGED_SLIDES
+
+    asked = params.evaluate.slides
+    most = LOGGED_SLIDES if asked == "all" else min(asked, LOGGED_SLIDES)
+    return params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"slides": most})})
 
 
 def _put_together(folder: Path, model: Path, evaluation: Path) -> None:

@@ -12,6 +12,7 @@ from histopipe.evaluation.metrics import METRICS
 from histopipe.files import replaced_folder, write_json, write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.studies.mlflow_run import log_summary
 from histopipe.studies.reading import Variant, read_variant, split_digests
 from histopipe.studies.statistics import fold_differences, fold_means, spread
 from histopipe.studies.table import AVERAGED
@@ -23,8 +24,9 @@ KEPT = ("test", "cases", "patches", "threshold", "run_id", "leaky")  # of a vari
 def summarise_study(study: str, dataset: str, params: Params, workspace: Workspace) -> Row:
     """Sum up the variants of every architecture of `params.yaml`, best mean ROC AUC first.
 
-    Writes `summary.json`, `summary.md` and `summary.png`. An architecture of which a variant is missing or out of
-    date is listed with the reason and has no part in the table: means over different folds don't compare.
+    Writes `summary.json`, `summary.md` and `summary.png`, and logs them into the study's own MLflow run. An
+    architecture of which a variant is missing or out of date is listed with the reason and has no part in the table:
+    means over different folds don't compare.
 
     Args:
         study: `folds`, `seeds`, `schemes` or `sizes`.
@@ -38,6 +40,7 @@ def summarise_study(study: str, dataset: str, params: Params, workspace: Workspa
     Raises:
         ParamsError: `params.yaml` asks for no variants.
         EvaluationError: no architecture has all its variants.
+        TrackingAwayError: MLflow can't be asked; the same command carries on.
     """
     from histopipe.studies.figure import draw_study
     from histopipe.studies.table import as_markdown
@@ -55,6 +58,7 @@ def summarise_study(study: str, dataset: str, params: Params, workspace: Workspa
         write_text(folder / "summary.md", as_markdown(content))
         draw = {"schemes": draw_schemes, "sizes": draw_curve}.get(study, draw_study)
         save_figure(draw(content), folder / "summary.png")
+        log_summary(study, dataset, folder, workspace)
     return content
 
 

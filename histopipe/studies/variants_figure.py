@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from histopipe.comparison.figure import DRAWN_COLUMNS, finish_panel
 from histopipe.comparison.table import COLUMNS
-from histopipe.evaluation.figures import new_figure
+from histopipe.evaluation.figures import new_figure, plain
 from histopipe.studies.table import extent
 
 if TYPE_CHECKING:
@@ -79,4 +79,4 @@ def _curve(axes: Axes, row: Row, metric: str, colour: str) -> None:
 
 def _title(figure: Figure, content: Row) -> None:
     about = f"{content['dataset']}, {extent(content)}; positive class {content['positive_class']}"
-    figure.suptitle(f"{about}\n95 % intervals by case", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(plain(f"{about}\n95 % intervals by case"), fontsize=11, x=0.01, ha="left")

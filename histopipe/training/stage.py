@@ -10,7 +10,8 @@ import pandas as pd
 from histopipe import tracking
 from histopipe.addresses import public_source
 from histopipe.architectures import require_architecture
-from histopipe.backend import grow_gpu_memory
+from histopipe.backend import backend_name, grow_gpu_memory
+from histopipe.errors import TrainingError
 from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags, output_hash, versions
 from histopipe.params import Params
@@ -53,7 +54,7 @@ def train(
         The content of `run.json`.
 
     Raises:
-        TrainingError: nothing to train on, or the loss is no longer a number.
+        TrainingError: nothing to train on, `train.deterministic` can't be kept, or the loss is no longer a number.
     """
     training = plan_training(dataset, architecture, params, workspace)
     require_architecture(training.architecture)
@@ -99,14 +100,24 @@ def _recorded(workspace: Workspace, dataset: str, architecture: str) -> str | No
 
 
 def seed_everything(params: Params) -> None:
-    """Seed Python, NumPy and Keras; with `train.deterministic`, also forbid kernels that vary from run to run."""
+    """Seed Python, NumPy and Keras; with `train.deterministic`, also forbid kernels that vary from run to run.
+
+    Raises:
+        TrainingError: that is asked for under a backend that can't be told so.
+    """
     import keras
 
     keras.utils.set_random_seed(params.seed)
-    if params.train.deterministic and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    if not params.train.deterministic:
+        return
+    if backend_name() != "tensorflow":
+        raise TrainingError(
+            f"train.deterministic: true is kept on TensorFlow alone, and Keras runs on {backend_name()}: "
+            "set KERAS_BACKEND=tensorflow, or deterministic: false in params.yaml"
+        )
+    import tensorflow as tf
 
-        tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_op_determinism()
 
 
 def _tags(training: Training, params: Params) -> dict[str, str]:
@@ -204,3 +215,4 @@ def _log_end(training: Training, workspace: Workspace, record: dict[str, Any]) -
         mlflow.log_artifact(str(folder / name), "plots")
     measured = {f"train/{name}": value for name, value in record["effort"].items() if value is not None}
     mlflow.log_metrics(measured | {"parameters": record["parameters"]})
+    mlflow.set_tag(tracking.TRAINED, "true")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import URLError
 
 from histopipe.errors import UnreachableError, WeightsError
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 SQUEEZENET_FILE = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
 SQUEEZENET_URL = f"https://github.com/rcmalli/keras-squeezenet/releases/download/v1.0/{SQUEEZENET_FILE}"
 SILENCE = 60.0  # seconds without an answer after which a server counts as unreachable
+NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 OTHER_CHOICES = "give a file's path, models:/name@alias, or random"
 
 
@@ -35,7 +39,8 @@ def bring_imagenet(backbone: str | None, key: str, folder: Path) -> tuple[Path, 
 
     Raises:
         UnreachableError: they can't be fetched now.
-        WeightsError: there are none.
+        WeightsError: there are none, or what came is something else.
+        OSError: the disk takes no more.
     """
     if backbone is None:
         raise WeightsError(f"{key}: nobody published imagenet weights for this architecture: {OTHER_CHOICES}")
@@ -71,18 +76,29 @@ def _fetch_published(name: str, folder: Path) -> tuple[Path, dict[str, str]]:
 
 @contextmanager
 def _plainly(key: str, name: str) -> Iterator[None]:
-    """Turn what Keras raises into one line, and don't wait for ever.
+    """Turn what Keras raises into one line, and don't wait for ever; faults of the disk are told by the command.
 
     Raises:
-        UnreachableError: whatever went wrong on the way.
+        UnreachableError: nobody answers, or breaks off.
+        WeightsError: what came isn't what was published.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE)
+    what = f"{key}: imagenet weights for {name}"
     try:
         yield
-    except Exception as problem:  # Keras raises bare exceptions for addresses that can't be reached
+    except Exception as problem:
         reason = " ".join(str(problem).split())[:200] or type(problem).__name__
-        what = f"{key}: imagenet weights for {name} can't be fetched ({reason})"
-        raise UnreachableError(what, f"connect once, or {OTHER_CHOICES}") from None
+        if _is_of_network(problem):
+            said = f"{what} can't be fetched ({reason})"
+            raise UnreachableError(said, f"connect once, or {OTHER_CHOICES}") from None
+        if isinstance(problem, ValueError):
+            raise WeightsError(f"{what} came as something else ({reason}): fetch again, or {OTHER_CHOICES}") from None
+        raise
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _is_of_network(problem: Exception) -> bool:
+    """Whether the way is to blame, rather than the disk or the file; Keras raises bare exceptions for refusals."""
+    return type(problem) is Exception or isinstance(problem, NETWORK_ERRORS)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from histopipe.architectures.backbones import BACKBONE_LAYER, published
+from histopipe.architectures.backbones import BACKBONE_LAYER, has_generated_name, published
+from histopipe.architectures.blocks import OUTPUT_LAYER
 from histopipe.errors import WeightsError
 
 NETWORK_SUFFIX = ".keras"
@@ -119,9 +120,10 @@ def _backbone_in(network: keras.Model) -> keras.Model:
 
 
 def _agreeing(source: keras.Model, target: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
-    """Layers of two networks that hold the same: paired in order where there are as many, else by name.
+    """Layers of two networks that hold the same: paired in order where there are as many, else by chosen names.
 
-    Names alone won't do: Keras numbers those that nobody chose through a whole process.
+    Names that Keras made say nothing, since it numbers them through a whole process; nor does that of the output, whose
+    weights are of use behind the same layers only.
     """
     if target.name == BACKBONE_LAYER:
         source = _backbone_in(source)
@@ -129,8 +131,8 @@ def _agreeing(source: keras.Model, target: keras.Model) -> list[tuple[keras.Laye
     if len(ours) == len(theirs):
         pairs = list(zip(theirs, ours, strict=True))
     else:
-        named = {layer.name: layer for layer in theirs}
-        pairs = [(named[layer.name], layer) for layer in ours if layer.name in named]
+        named = {layer.name: layer for layer in theirs if not has_generated_name(layer)}
+        pairs = [(named[layer.name], layer) for layer in ours if layer.name in named and layer.name != OUTPUT_LAYER]
     return [(one, other) for one, other in pairs if type(one) is type(other) and _shapes(one) == _shapes(other)]
 
 

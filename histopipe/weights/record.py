@@ -66,6 +66,12 @@ class Weights:
         shown = {"asked": self.asked, "backbone": self.backbone, "file": self.file, "sha256": self.sha256}
         return {key: value for key, value in (shown | (self.origin or {})).items() if value}
 
+    @property
+    def shown(self) -> list[str]:
+        """What people are told of them beside what was asked for: the file, and of a registered model the version."""
+        version = (self.origin or {}).get("version")
+        return [*filter(None, [self.file, f"version {version}" if version else None])]
+
 
 def code_digest(architecture: str) -> str:
     """Digest of the files that draw an architecture's network."""

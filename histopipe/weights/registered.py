@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NETWORK_ARTIFACT = "network"  # as the served model names it
 KEPT, RECORD = "promotion", "run.json"  # folder and file of the run's artifacts that hold the training's record
+KEPT_TAG = "kept"  # of a version: its own folder within that one, which versions of one run don't share
 
 Cases = dict[str, list[str]]  # ids by data set
 
@@ -41,23 +42,25 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
 
     Raises:
         WeightsError: there is no such model, or it holds no network of Keras.
+        TrackingAwayError: the tracking store or its artifacts can't be reached.
     """
     from mlflow.exceptions import MlflowException
 
     address = _ADDRESS.fullmatch(asked)
     if address is None:
         raise WeightsError(f"{key}: {asked} is no model's address: write models:/NAME@ALIAS or models:/NAME/VERSION")
-    try:
-        client = tracking.registry(workspace)
-        version = _version(client, **address.groupdict())
-        file = copy_network(version, folder)
-        seen = _cases_behind(version, client)
-    except (MlflowException, OSError) as problem:
-        reason = " ".join(str(problem).split())[:200]
-        raise WeightsError(
-            f"{key}: {asked} can't be had from the tracking store ({reason}): "
-            "promote a model first, or give imagenet, random or a file's path"
-        ) from None
+    with tracking.told_in_one_line(workspace):
+        try:
+            client = tracking.registry(workspace)
+            version = _version(client, **address.groupdict())
+            file = copy_network(version, folder)
+            seen = _cases_behind(version, client)
+        except (MlflowException, OSError) as problem:
+            reason = " ".join(str(problem).split())[:200]
+            raise WeightsError(
+                f"{key}: {asked} can't be had from the tracking store ({reason}): "
+                "promote a model first, or give imagenet, random or a file's path"
+            ) from None
     if file is None:
         raise WeightsError(f"{key}: {asked} holds no Keras network: name a model that `evaluate` logged")
     return file, {"model": version.name, "version": str(version.version), "run_id": str(version.run_id)}, seen
@@ -65,11 +68,17 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
 
 def _cases_behind(version: ModelVersion, client: MlflowClient) -> Cases:
     """What a version's own training saw, and the trainings before it; nothing of one that was registered by hand."""
-    run_id, path = version.run_id, f"{KEPT}/{RECORD}"
-    if not run_id or path not in {file.path for file in client.list_artifacts(run_id, KEPT)}:
+    run_id, folder = version.run_id, kept_folder(version)
+    path = f"{folder}/{RECORD}"
+    if not run_id or path not in {file.path for file in client.list_artifacts(run_id, folder)}:
         return {}
     with TemporaryDirectory() as scratch:
         return cases_seen(read_json(Path(client.download_artifacts(run_id, path, scratch))))
+
+
+def kept_folder(version: ModelVersion) -> str:
+    """Where among its run's artifacts a version has its training's record; earlier ones shared the whole folder."""
+    return version.tags.get(KEPT_TAG, KEPT)
 
 
 def cases_seen(record: dict[str, Any]) -> Cases:

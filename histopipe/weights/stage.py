@@ -18,11 +18,18 @@ REGISTERED = "models:/"
 CHOICES = "imagenet, random, models:/NAME@ALIAS, or a file's path from the checkout"
 
 
-def fetch_weights(name: str, params: Params, workspace: Workspace) -> Weights:
+def fetch_weights(name: str, params: Params, workspace: Workspace, anew: bool = False) -> Weights:
     """Bring the weights of the recipe called `name` into `workspace.weights(name)`, checked.
 
-    Published weights are fetched once: what lies there already and answers the same question stays. A path and a
-    registered model are looked up each time.
+    Published weights are fetched once, and an alias is looked up once: what lies there already and answers the same
+    question stays, so that what a recipe starts from doesn't change with its learning rate. A path and a version are
+    looked up each time.
+
+    Args:
+        name: the recipe's.
+        params: hold the recipe.
+        workspace: where to read and write.
+        anew: look up what lies there too.
 
     Returns:
         The record, as written to `weights.json`.
@@ -37,18 +44,18 @@ def fetch_weights(name: str, params: Params, workspace: Workspace) -> Weights:
     wanted = Weights(params.weights(name), architecture, code_digest(architecture))
     folder = workspace.weights(name)
     with replaced_folder(folder) as beside:
-        found = wanted if wanted.asked == RANDOM else _bring(wanted, name, params, workspace, beside)
+        found = wanted if wanted.asked == RANDOM else _bring(wanted, name, params, workspace, beside, anew)
         found.write(beside)
     return found
 
 
-def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, target: Path) -> Weights:
+def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, target: Path, anew: bool) -> Weights:
     """Put the file into `target` and say what it is."""
     from histopipe.architectures import backbone_of, build
 
     backbone = backbone_of(wanted.architecture, params.recipe(name).model)
     wanted, key = replace(wanted, backbone=backbone), f"recipes.{name}.weights"
-    kept = _keep(wanted, workspace.weights(name), target)
+    kept = None if anew else _keep(wanted, workspace.weights(name), target)
     if kept:
         return kept
     seen = None
@@ -71,16 +78,21 @@ def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, tar
 
 
 def _keep(wanted: Weights, folder: Path, target: Path) -> Weights | None:
-    """Published weights that were fetched before, copied to `target`; None where they are others or damaged."""
+    """What was brought for the same question before, copied to `target`; None where it is another or damaged."""
     try:
         earlier = Weights.read(folder)
     except HistopipeError:
         return None
-    same = (earlier.asked, earlier.backbone) == (wanted.asked, wanted.backbone) == (IMAGENET, wanted.backbone)
-    if not same or not earlier.file or not (folder / earlier.file).is_file():
+    same = (earlier.asked, earlier.backbone) == (wanted.asked, wanted.backbone)
+    if not (same and _is_looked_up_once(wanted.asked)) or not earlier.file or not (folder / earlier.file).is_file():
         return None
     shutil.copyfile(folder / earlier.file, target / earlier.file)
     return replace(earlier, code=wanted.code) if file_digest(target / earlier.file) == earlier.sha256 else None
+
+
+def _is_looked_up_once(asked: str) -> bool:
+    """Published weights and an alias, which may point elsewhere by now."""
+    return asked == IMAGENET or (asked.startswith(REGISTERED) and "@" in asked)
 
 
 def _copy(asked: str, key: str, workspace: Workspace, target: Path) -> Path:

@@ -35,9 +35,10 @@ def test_maps_of_slides_that_were_left_out_follow_the_truth(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert found["excluded"] == CASES
+    assert found["ratio"] is None and "truth" in found["no_ratio"]
     record = json.loads((tmp_path / "work" / "trained" / "models" / "idc" / "cancernet" / "run.json").read_text())
     assert not set(CASES) & {*record["train_cases"], *record["validation_cases"]}
     for slide in found["slides"]:
         assert slide["correlation"] > 0.3, slide
-        with PIL.Image.open(tmp_path / "maps" / f"{slide['case_id']}.png") as picture:
+        with PIL.Image.open(tmp_path / "maps" / "figures" / "slides" / f"{slide['case_id']}.png") as picture:
             assert picture.width > 4 * 1000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,20 +141,6 @@ def test_bad_members_are_listed_and_the_rest_goes_on(checkout: Make, tmp_path: P
     check_clear(done)
     assert "more than ingest.max_bad = 0.01 allows" in done.stderr
     assert yaml.safe_load((project.root / "data/store/idc/report.json").read_text()) == report  # the old store stays
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 3 MB; mounting one takes root."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("needs root to mount a small file system (run the tests as root in a container)")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("stage", ["fetch", "ingest"])

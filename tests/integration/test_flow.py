@@ -21,6 +21,7 @@ from prefect.testing.utilities import prefect_test_harness
 from benchmarks.checkouts import environment
 from flows.pipeline import pipeline
 from histopipe.paths import Workspace
+from tasks.evaluation import SHOWN_SLIDES
 from tests.conftest import Machine
 from tests.integration.conftest import Checkout
 
@@ -89,7 +90,7 @@ def test_the_flow_trains_once_and_shows_what_came_out(checkout: Make, server: st
     check_tables(project, found)
     slides = list((project.root / "evaluations/idc/cancernet/figures/slides").iterdir())
     shown = [artifact for key, artifact in found.items() if key.startswith("slide-idc-cancernet-")]
-    assert len(shown) == len(slides) > 0
+    assert len(shown) == min(len(slides), SHOWN_SLIDES) > 0
     assert all(artifact["data"].startswith("data:image/jpeg;base64,") for artifact in shown)
 
     assert flow_run_in_mlflow(project) in [run["id"] for run in ask(server, "flow_runs")]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.integration.conftest import Checkout
-from tests.registry import aliases, tags
+from tests.integration.test_repro import LENIENT
+from tests.registry import NAME, aliases, client, tags
 
 MIDDLING = {"max_epochs": 3, "max_patches": 1000, "max_image_size": 32}
 
@@ -26,3 +27,17 @@ def test_one_epoch_is_refused_a_longer_training_promoted_and_taken_back(checkout
     assert aliases(project)["champion"] == "3"
     assert "version 1" in project.histopipe("rollback", "idc").stdout
     assert aliases(project)["champion"] == "1"
+
+
+@pytest.mark.long
+def test_experiments_leave_the_registry_alone_until_one_is_kept_and_promoted(checkout: Callable[..., Checkout]) -> None:
+    """Real ones, in place and in DVC's temporary folder; by DVC's account `promote` ran and ended well in both."""
+    project = checkout(promotion=LENIENT)
+    project.run("git", "commit", "--quiet", "--all", "--message", "small")
+    for place, epochs in (((), 1), (("--temp",), 3)):
+        done = project.dvc("exp", "run", *place, "-S", f"quick.max_epochs={epochs}").stdout
+        assert "idc: experiments don't promote: keep this one with `dvc exp apply`" in done
+        assert client(project).search_model_versions(f"name = '{NAME}'") == []
+    assert "Data and pipelines are up to date" in project.dvc("repro").stdout
+    assert "version 1 (cancernet) is champion" in project.histopipe("promote", "idc").stdout
+    assert aliases(project) == {"champion": "1"}

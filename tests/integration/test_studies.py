@@ -130,7 +130,7 @@ def check_runs(project: Checkout) -> None:
     found = {run.info.run_name: run for run in runs(project)}
     assert set(found) == {
         *(f"cancernet fold {number}" for number in range(3)), "cancernet seed 1", "cancernet scheme random",
-        "cancernet size 4",
+        "cancernet size 4", *(f"{study} summary" for study in STUDIES["summaries"]),
     }  # fmt: skip
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert found["cancernet seed 1"].data.tags["study"] == "seeds"

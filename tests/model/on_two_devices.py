@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.model.test_devices import run, small
 
 
-def main(folder: Path, last: int, optimizer: str) -> None:
+def main(folder: Path, last: int, recipe: str) -> None:
     """Train over both halves; die when `last` epochs are safely saved."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -29,7 +29,7 @@ def main(folder: Path, last: int, optimizer: str) -> None:
         if len(progress.history) == last:
             os._exit(9)
 
-    network, _ = run(Workspace(folder), small(content, optimizer, devices="all"), perhaps_die)
+    network, _ = run(Workspace(folder), small(content, recipe, devices="all"), perhaps_die)
     network.save(folder / "model.keras")
 
 

@@ -34,28 +34,29 @@ from tests.conftest import ROOT, idc_members, write_zip
 MODEL = {"depth": 10, "width": 1, "image_size": 32}
 
 
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"name": "sgd", "learning_rate": 0.01, "options": {"momentum": 0.9}},
-    "adamw": {"name": "adamw", "learning_rate": 0.001, "options": {"weight_decay": 0.01}},
+SGD = {"name": "sgd", "learning_rate": 0.01, "options": {"momentum": 0.9}}
+ADAMW = {"name": "adamw", "learning_rate": 0.001, "options": {"weight_decay": 0.01}}
+RECIPES: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": SGD},
+    "adamw": {"optimizer": ADAMW},
+    "averaged": {"optimizer": SGD, "keep": "average", "average_momentum": 0.8, "imbalance": "class_weight"},
 }
 
 
-def small(content: dict[str, Any], optimizer: str = "sgd", **execution: Any) -> Params:
+def small(content: dict[str, Any], recipe: str = "sgd", **execution: Any) -> Params:
     """A short training of a network with batch norms and without dropout, whose patches aren't augmented."""
-    recipe = {
-        "model": MODEL,
-        "optimizer": OPTIMIZERS[optimizer],
-        "epochs": 3,
-        "batch_size": 16,
-    }
     content["quick"] = None
-    content["recipes"]["wide_resnet"] = recipe
+    content["recipes"]["wide_resnet"] = {"model": MODEL, "epochs": 3, "batch_size": 16} | RECIPES[recipe]
     content["train"] |= execution
     return parse_params(content)
 
 
-def prepare(workspace: Workspace, params: Params) -> Workspace:
-    write_zip(workspace.raw("idc") / "archive.zip", idc_members(cases=12, patches=12))
+def prepare(workspace: Workspace, params: Params, positives: int = 6) -> Workspace:
+    """Twelve cases of six benign patches and so many positive ones."""
+    members = idc_members(cases=12, patches=12)
+    surplus = {f"_x{50 * number + 1}_" for number in range(1 + 2 * positives, 12, 2)}
+    kept = {name: data for name, data in members.items() if not any(place in name for place in surplus)}
+    write_zip(workspace.raw("idc") / "archive.zip", kept)
     ingest("idc", params, workspace)
     split("idc", params, workspace)
     return workspace
@@ -134,9 +135,9 @@ def run(
 
 
 def in_a_process_with_two_devices(
-    workspace: Workspace, last: int, optimizer: str = "sgd"
+    workspace: Workspace, last: int, recipe: str = "sgd"
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.model.on_two_devices", str(workspace.root), str(last), optimizer]
+    command = [sys.executable, "-m", "tests.model.on_two_devices", str(workspace.root), str(last), recipe]
     environment = os.environ | {DEVICES_VARIABLE: "CPU:0,CPU:1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -170,6 +171,21 @@ def test_two_devices_share_an_update_by_adams_kernel(workspace: Workspace, conte
     (training.checkpoints / CHECKPOINT_FILE).unlink()
     _, history = run(workspace, params)
     np.testing.assert_allclose([row["train/loss"] for row in shared], history["train/loss"], rtol=1e-2)
+
+
+def test_two_devices_share_averaged_weights_and_class_weights(workspace: Workspace, content: dict[str, Any]) -> None:
+    params = small(content, "averaged")
+    training = plan_training("idc", "wide_resnet", params, prepare(workspace, params, positives=2))
+    done = in_a_process_with_two_devices(workspace, 0, "averaged")
+    assert (done.returncode, done.stdout.count("finished")) == (0, 3), done.stderr[-3000:]
+    shared = load_progress(training.checkpoints, "the same training").history
+    network = keras.saving.load_model(workspace.root / "model.keras", safe_mode=True)
+    (training.checkpoints / CHECKPOINT_FILE).unlink()
+    alone, history = run(workspace, params)
+    np.testing.assert_allclose([row["train/loss"] for row in shared], history["train/loss"], rtol=1e-3)
+    np.testing.assert_allclose([row["validation/loss"] for row in shared], history["validation/loss"], rtol=1e-2)
+    for ours, theirs in zip(network.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(workspace: Workspace, content: dict[str, Any]) -> None:

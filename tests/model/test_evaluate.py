@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ FILES = {
     "precision_recall.csv",
     "predictions.parquet",
     "roc.csv",
+    "slides.csv",
     "subgroups.csv",
 }
 FIGURES = {
@@ -336,6 +338,24 @@ def test_the_command_says_one_line_and_leaves_what_lay_there(
     assert read_json(workspace.failure("evaluate@idc-cancernet"))["kind"] == "bad_input"
 
 
+def test_a_server_that_is_away_is_told_of_before_anything_is_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that can't even be loaded isn't noticed."""
+    workspace = make_workspace(tmp_path)
+    workspace.params.write_text(yaml.safe_dump(CONTENT))
+    damage_model(workspace)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.chdir(workspace.root)
+    done = CliRunner().invoke(main, ["evaluate", "idc", "cancernet"])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"no MLflow server answers at {address}: " in done.stderr
+    assert not workspace.evaluation("idc", "cancernet").parent.exists(), "nothing was begun"
+
+
 @pytest.mark.parametrize(("dataset", "resized"), [("idc", False), ("malaria", True), ("breakhis", True)])
 def test_served_models_resize_where_ingest_does(params: Params, dataset: str, resized: bool) -> None:
     with_block = parse_params({**params.model_dump(exclude={"sources"}), "idc": {}, dataset: {}})
@@ -358,3 +378,20 @@ def test_a_network_that_averages_is_graded_and_served_so_and_shows_what_one_view
     alone = single.predict(patches, verbose=0)[:, 0]
     assert spearmanr(table["one_view"], alone).statistic > 0.9999
     assert spearmanr(table["one_view"], table["probability"]).statistic < 0.9999
+
+
+def test_on_request_a_network_shows_what_averaging_would_give(tmp_path: Path) -> None:
+    """Calibrated by itself, and without any effect on what is graded and served."""
+    workspace = make_workspace(tmp_path)
+    asked = parse_params(CONTENT | {"evaluate": {"resamples": 200, "symmetries": True}})
+    evaluate("idc", "cancernet", asked, workspace, explained=False)
+    table = pd.read_parquet(workspace.evaluation("idc", "cancernet") / "predictions.parquet")
+    patches = np.load(workspace.store("idc") / shard_name(0))[table["file"].str.removesuffix(".png").astype(int)]
+    single = keras.saving.load_model(workspace.model("idc", "cancernet") / "model.keras", compile=False)
+    averaged = averaged_over_symmetries(single).predict(patches, verbose=0)[:, 0]
+    assert spearmanr(table["d4"], averaged).statistic > 0.9999
+    assert spearmanr(table["probability"], single.predict(patches, verbose=0)[:, 0]).statistic > 0.9999
+    assert spearmanr(table["d4"], table["probability"]).statistic < 0.9999
+    assert "one_view" not in table
+    validation = table[table["split"] == "validation"]
+    assert validation["d4"].mean() == pytest.approx(validation["label"].mean(), abs=0.01)

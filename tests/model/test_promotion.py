@@ -51,8 +51,7 @@ WRITES = (
     "delete_model_version_tag",
     "set_registered_model_alias",
     "delete_registered_model_alias",
-    "log_artifacts",
-    "log_text",
+    "log_artifact",
 )
 
 
@@ -188,7 +187,7 @@ def test_the_version_serves_what_was_graded(workspace: Workspace) -> None:
 def test_the_card_says_what_the_files_say_and_lies_with_the_run(workspace: Workspace, tmp_path: Path) -> None:
     promote("idc", asked("good"), workspace)
     version = client(workspace).get_model_version(NAME, "1")
-    card = Path(client(workspace).download_artifacts(version.run_id, "model_card.md", str(tmp_path))).read_text()
+    card = kept(workspace, "1", "model_card.md", tmp_path).read_text()
     assert version.description == card
     metrics = read_json(workspace.evaluation("idc", "good") / "metrics.json")
     area = metrics["test"]["roc_auc"]
@@ -205,6 +204,12 @@ def test_the_card_says_what_the_files_say_and_lies_with_the_run(workspace: Works
         version.run_id,
     ]
     assert [line for line in wanted if line not in card] == []
+
+
+def kept(workspace: Workspace, number: str, name: str, scratch: Path) -> Path:
+    """A file that a version's run keeps for it."""
+    held = tags(workspace, number)
+    return Path(client(workspace).download_artifacts(held["run_id"], f"{held['kept']}/{name}", str(scratch)))
 
 
 def test_promoted_again_nothing_changes(workspace: Workspace) -> None:
@@ -368,7 +373,7 @@ def test_other_pixels_under_the_same_names_are_predicted_anew(workspace: Workspa
     assert np.abs(found - champion.logged["probability"].to_numpy()).max() > 0.1
 
 
-def test_another_threshold_is_another_version_of_the_same_run(workspace: Workspace) -> None:
+def test_another_threshold_is_another_version_of_the_same_run(workspace: Workspace, tmp_path: Path) -> None:
     promote("idc", asked("good"), workspace)
     changed = asked("good", evaluate={"resamples": 200, "threshold": "sensitivity>=0.9"})
     evaluate("idc", "good", changed, workspace)
@@ -376,8 +381,91 @@ def test_another_threshold_is_another_version_of_the_same_run(workspace: Workspa
     assert aliases(workspace) == {"champion": "2"}
     assert tags(workspace, "1")["training_run"] == tags(workspace, "2")["training_run"]
     assert tags(workspace, "1")["threshold"] != tags(workspace, "2")["threshold"]
+    for number, rule in (("1", "youden"), ("2", "sensitivity>=0.9")):
+        card = kept(workspace, number, "model_card.md", tmp_path).read_text()
+        assert f"validation chose by the rule {rule}." in card
+        assert client(workspace).get_model_version(NAME, number).description == card
     rollback("idc", workspace)
     assert not promote("idc", changed, workspace).promoted
+
+
+@pytest.mark.parametrize(("torn", "rule"), [("run.json", "f1"), ("test_predictions.parquet", "sensitivity>=0.8")])
+def test_a_kill_within_a_copy_leaves_the_champions_own_record_whole(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, torn: str, rule: str
+) -> None:
+    """The candidate is the champion's run under another threshold, one that no other test has already logged."""
+    promote("idc", asked("good"), workspace)
+    changed = asked("good", evaluate={"resamples": 200, "threshold": rule})
+    evaluate("idc", "good", changed, workspace)
+    real = MlflowClient.log_artifact
+
+    def half(registry: MlflowClient, run_id: str, path: str, folder: str) -> None:
+        if Path(path).name == torn:
+            Path(path).write_bytes(Path(path).read_bytes()[:40])
+        real(registry, run_id, path, folder)
+        if Path(path).name == torn:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(MlflowClient, "log_artifact", half)
+        promote("idc", changed, workspace)
+    assert not promote("idc", asked("worse"), workspace).promoted, "was judged against the champion"
+    assert promote("idc", changed, workspace).promoted
+    assert promote("idc", asked("better"), workspace).promoted, "and so is what carried on"
+
+
+def test_a_champion_of_before_versions_had_their_own_folders_is_still_known(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    held = tags(workspace, "1")
+    root = client(workspace).get_run(held["run_id"]).info.artifact_uri.removeprefix("file://")
+    for path in Path(root, held["kept"]).iterdir():
+        path.rename(Path(root, "promotion", path.name))
+    with pytest.raises(PromotionError, match=f"doesn't hold {held['kept']}/run.json"):
+        promote("idc", asked("better"), workspace)
+    client(workspace).delete_model_version_tag(NAME, "1", "kept")
+    assert promote("idc", asked("better"), workspace).promoted
+
+
+def test_the_champions_run_gets_the_report_of_a_later_comparison_too(
+    workspace: Workspace, tmp_path: Path, killer: Callable[[int | None], list[str]]
+) -> None:
+    page = workspace.report("idc") / "index.html"
+    page.parent.mkdir(parents=True)
+    for text in ("first", "second"):
+        page.write_text(text)
+        promote("idc", asked("good"), workspace)
+        run_id = tags(workspace, "1")["run_id"]
+        assert (
+            Path(client(workspace).download_artifacts(run_id, "report/index.html", str(tmp_path))).read_text() == text
+        )
+    written = killer(None)
+    promote("idc", asked("good"), workspace)
+    assert written == [], "what hasn't changed isn't logged again"
+    client(workspace).delete_run(run_id)
+    assert not promote("idc", asked("good"), workspace).changed
+
+
+@pytest.mark.parametrize("temporary", [True, False], ids=["temporary folder", "in place"])
+def test_an_experiment_does_not_promote_and_says_how(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, temporary: bool
+) -> None:
+    here = workspace.root
+    if temporary:
+        here = workspace.root / ".dvc/tmp/exps/tmp1"
+        shutil.copytree(workspace.root, here, ignore=shutil.ignore_patterns(".dvc", "mlflow.db"))
+    else:
+        monkeypatch.setenv("DVC_EXP_NAME", "puffy-ayah")
+    monkeypatch.chdir(here)
+    done = CliRunner().invoke(main, ["promote", "idc"])
+    assert (done.exit_code, done.output.count("\n")) == (0, 1)
+    assert (
+        "experiments don't promote: keep this one with `dvc exp apply`, then run `histopipe promote idc`" in done.output
+    )
+    assert versions(workspace) == 0
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    monkeypatch.chdir(workspace.root)
+    assert CliRunner().invoke(main, ["promote", "idc"]).exit_code == 0
+    assert aliases(workspace) == {"champion": "1"}
 
 
 def test_an_evaluation_from_elsewhere_is_logged_from_its_files(workspace: Workspace) -> None:

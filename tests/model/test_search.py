@@ -15,6 +15,7 @@ from histopipe.ingest.stage import ingest
 from histopipe.params import parse_params
 from histopipe.paths import Workspace
 from histopipe.search.mlflow_run import parent_run
+from histopipe.search.stage import search
 from histopipe.search.study import ATTEMPTS, STARTUP_TRIALS, Search, counted, next_trial, open_search, suggested
 from histopipe.search.trial import run_trial
 from histopipe.search.winner import conclude
@@ -170,6 +171,33 @@ def test_a_diverging_trial_fails_and_the_search_goes_on(ready: Workspace, small:
         conclude(search)
     with next_trial(search) as trial:
         assert trial.number == 1
+
+
+def searched(small: dict[str, Any], ready: Workspace, wanted: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """States of all trials after a search, with its trials in this process."""
+    monkeypatch.setattr("histopipe.search.stage._run_trial", lambda *_: run(small, ready))
+    small["quick"] = {"max_epochs": 1}
+    search("idc", "cancernet", wanted, None, parse_params(small), ready)
+    return states(opened(small, ready))
+
+
+def test_failed_trials_are_made_up_for(
+    ready: Workspace, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    small["recipes"]["cancernet"]["search"] = {RATE: {"choices": [0.01, 0.02, 1e30]}}
+    found = searched(small, ready, 3, monkeypatch)
+    assert "FAIL" in found
+    assert found.count("COMPLETE") == 3
+    assert "lacking" not in caplog.text
+
+
+def test_a_search_that_lacks_trials_in_the_end_says_so(
+    ready: Workspace, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    small["recipes"]["cancernet"]["search"] = {RATE: {"choices": [0.01, *(1e30 * times for times in range(1, 99))]}}
+    assert searched(small, ready, 2, monkeypatch) == ["COMPLETE", "FAIL", "FAIL", "FAIL"]
+    said = "idc cancernet: 1 of 2 trials are lacking, since others failed: run the search again, or narrow recipes"
+    assert said in caplog.text
 
 
 def test_values_that_no_network_can_have_fail_their_trial_alone(ready: Workspace, small: dict[str, Any]) -> None:

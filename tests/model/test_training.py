@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import subprocess
+import sys
 from typing import Any
 
 import keras
@@ -27,7 +31,7 @@ from histopipe.training import loop as training_loop
 from histopipe.training import recipe_digest, train
 from histopipe.training.batch_norm import refresh_batch_norm, statistics_batch
 from histopipe.training.plan import plan_training
-from tests.conftest import idc_members, write_zip
+from tests.conftest import ROOT, idc_members, write_zip
 
 
 @pytest.fixture
@@ -165,13 +169,30 @@ def test_a_kill_before_the_first_epoch_leaves_one_run(
     assert runs == [(record["run_id"], "FINISHED")]
 
 
+def put_on_record(workspace: Workspace) -> None:
+    """As `dvc repro` leaves a training that it saw to its end."""
+    content = (workspace.model("idc", "cancernet") / "run.json").read_bytes()
+    out = {"path": "models/idc/cancernet/run.json", "md5": hashlib.md5(content).hexdigest()}
+    workspace.dvc_lock.write_text(yaml.safe_dump({"stages": {"train@idc-cancernet": {"outs": [out]}}}))
+
+
+def test_a_training_anew_does_not_join_the_run_of_a_killed_evaluation(
+    ready: Workspace, smallest: dict[str, Any]
+) -> None:
+    first = train("idc", "cancernet", parse_params(smallest), ready)["run_id"]
+    put_on_record(ready)
+    tracking._client().update_run(first, status="RUNNING")  # as the evaluation's kill leaves it
+    second = train("idc", "cancernet", parse_params(smallest), ready)["run_id"]
+    assert second != first
+    assert len(tracking._client().get_metric_history(second, "train/loss")) == 1
+    assert tracking._client().get_run(first).info.status == "KILLED"
+
+
 def test_what_dvc_has_on_record_is_trained_anew_on_request(ready: Workspace, smallest: dict[str, Any]) -> None:
     """Killed before DVC recorded it: taken as it is. Recorded and started again: someone wants it anew."""
     first = train("idc", "cancernet", parse_params(smallest), ready)
     assert train("idc", "cancernet", parse_params(smallest), ready)["run_id"] == first["run_id"]
-    content = (ready.model("idc", "cancernet") / "run.json").read_bytes()
-    out = {"path": "models/idc/cancernet/run.json", "md5": hashlib.md5(content).hexdigest()}
-    ready.dvc_lock.write_text(yaml.safe_dump({"stages": {"train@idc-cancernet": {"outs": [out]}}}))
+    put_on_record(ready)
     assert train("idc", "cancernet", parse_params(smallest), ready)["run_id"] != first["run_id"]
 
 
@@ -347,6 +368,44 @@ def test_a_diverging_training_stops_with_one_line_and_a_failed_run(ready: Worksp
     experiment = tracking.prepare(ready, "idc")
     assert [run.info.status for run in tracking._client().search_runs([experiment])] == ["FAILED"]
     assert not ready.model("idc", "cancernet").exists()
+
+
+def command_trains(ready: Workspace, content: dict[str, Any], **surroundings: str) -> subprocess.CompletedProcess[str]:
+    """`histopipe train idc cancernet` with `content` as params.yaml."""
+    ready.params.write_text(yaml.safe_dump(content))
+    return subprocess.run(
+        [sys.executable, "-m", "histopipe", "train", "idc", "cancernet"],
+        cwd=ready.root,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | surroundings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_ends_a_diverging_training_in_one_line(ready: Workspace, smallest: dict[str, Any]) -> None:
+    smallest["recipes"]["cancernet"]["optimizer"] = {"name": "sgd", "learning_rate": 1e30}
+    done = command_trains(ready, smallest)
+    assert done.returncode == 2
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("histopipe: ")]
+    assert re.fullmatch(r"histopipe: idc cancernet: the loss became \w+ in epoch 1: lower .* learning rate", said)
+    assert "Traceback" not in done.stderr
+    assert read_json(ready.failure("train@idc-cancernet"))["kind"] == "bad_input"
+    experiment = tracking.prepare(ready, "idc")
+    assert [run.info.status for run in tracking._client().search_runs([experiment])] == ["FAILED"]
+    assert not ready.model("idc", "cancernet").exists()
+
+
+def test_a_backend_that_cannot_be_deterministic_is_refused(ready: Workspace, smallest: dict[str, Any]) -> None:
+    pytest.importorskip("jax")
+    done = command_trains(ready, smallest, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "histopipe: train.deterministic: true is kept on TensorFlow alone, and Keras runs on jax: "
+        "set KERAS_BACKEND=tensorflow, or deterministic: false in params.yaml"
+    )
+    experiment = tracking.prepare(ready, "idc")
+    assert not tracking._client().search_runs([experiment])
 
 
 def test_the_quick_caps_touch_the_digest_and_not_the_recipe(content: dict[str, Any]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from histopipe import tracking
 from histopipe.architectures import build
 from histopipe.architectures.backbones import BACKBONE_LAYER, build_backbone
+from histopipe.architectures.blocks import OUTPUT_LAYER
+from histopipe.cli import main
 from histopipe.errors import ParamsError, UnreachableError, WeightsError
 from histopipe.files import file_digest, read_json
 from histopipe.ingest.stage import ingest
@@ -35,6 +41,7 @@ from histopipe.weights.imagenet import SQUEEZENET_FILE
 from histopipe.weights.loading import load_into
 from tests.conftest import ROOT, idc_members, write_zip
 
+HISTONETS = ({"blocks": 2}, {"blocks": 1})
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
 
 
@@ -53,10 +60,10 @@ def squeezenet_file(tmp_path: Path) -> Path:
     return file
 
 
-def served(workspace: Workspace, network: keras.Model) -> str:
+def served(workspace: Workspace, network: keras.Model, temperature: float = 1.0, offset: float = 0.0) -> str:
     """Log and register a network as `evaluate` and `promote` do; returns the run's id."""
     experiment = tracking.prepare(workspace, "idc")
-    point = {"temperature": 1.0, "offset": 0.0, "threshold": 0.5, "patch_size": [50, 50], "resized": False}
+    point = {"temperature": temperature, "offset": offset, "threshold": 0.5, "patch_size": [50, 50], "resized": False}
     with mlflow.start_run(experiment_id=experiment) as run:
         info = log_served_model(network, point, np.zeros((50, 50, 3), np.uint8), {})
         version = mlflow.register_model(info.model_uri, "histopipe-idc")
@@ -110,6 +117,53 @@ def test_without_a_network_one_line_names_the_other_choices(workspace: Workspace
     assert not workspace.weights(recipe).exists()
     reason = read_json(workspace.failure(f"weights@{recipe}"))
     assert reason["kind"] == "unreachable"
+
+
+@pytest.fixture
+def mirror() -> Iterator[str]:
+    """The address of a server that answers every question with four megabytes of nothing."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(4 * 2**20))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(bytes(4 * 2**20))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/weights.h5"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_full_disk_is_told_as_that_and_not_tried_again(
+    workspace: Workspace, small_disk: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histopipe.weights.imagenet.SQUEEZENET_URL", mirror)
+    workspace.params.write_text(yaml.safe_dump(yaml.safe_load(workspace.params.read_text()) | {"quick": None}))
+    workspace.weights("squeezenet").parent.parent.mkdir()
+    workspace.weights("squeezenet").parent.symlink_to(small_disk, target_is_directory=True)
+    monkeypatch.chdir(workspace.root)
+    done = CliRunner().invoke(main, ["weights", "squeezenet"])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
+    assert done.stderr.endswith("No space left on device: make room, then run again\n")
+    assert read_json(workspace.failure("weights@squeezenet"))["kind"] == "bad_input"
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_file_that_is_not_the_published_one_is_told_as_that(
+    workspace: Workspace, content: dict[str, Any], mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keras.src.applications.vgg16.WEIGHTS_PATH_NO_TOP", mirror)
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path / "keras"))
+    content["recipes"]["squeezenet"]["model"]["backbone"] = "vgg16"
+    with pytest.raises(WeightsError, match=r"imagenet weights for vgg16 came as something else \(.* or random$"):
+        fetch_weights("squeezenet", starting(content, "squeezenet", "imagenet"), workspace)
 
 
 def test_published_weights_are_fetched_once(
@@ -271,9 +325,7 @@ def test_a_registered_models_cases_are_told_and_make_a_test_of_them_leaky(
     workspace: Workspace, content: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The trainings behind it count too; cases of another data set don't."""
-    write_zip(workspace.raw("idc") / "archive.zip", idc_members(cases=12, patches=6))
-    ingest("idc", parse_params(content), workspace)
-    split("idc", parse_params(content), workspace)
+    ready_set(workspace, content)
     tested = min(cases_of_test(workspace))
     record = {"dataset": "idc", "train_cases": ["a"], "validation_cases": ["b"]}
     run_id = served(workspace, build("cancernet", image_size=16))
@@ -292,6 +344,70 @@ def cases_of_test(workspace: Workspace) -> set[str]:
     return set(split.loc[split["split"] == "test", "case_id"])
 
 
+def test_an_alias_stays_with_its_version_until_it_is_looked_up_anew(
+    workspace: Workspace, content: dict[str, Any]
+) -> None:
+    """A sweep of learning rates must not go over to another champion on its way."""
+    params, found = starting(content, "cancernet", "models:/histopipe-idc@champion"), []
+    served(workspace, build("cancernet", image_size=16))
+    found.append(fetch_weights("cancernet", params, workspace))
+    served(workspace, build("cancernet", image_size=16))
+    content["recipes"]["cancernet"]["optimizer"]["learning_rate"] = 0.5
+    found.append(fetch_weights("cancernet", parse_params(content), workspace))
+    assert found[0] == found[1] == read_weights("cancernet", params, workspace)
+    found.append(fetch_weights("cancernet", starting(content, "cancernet", "models:/histopipe-idc/1"), workspace))
+    found.append(fetch_weights("cancernet", params, workspace))  # its `weights:` was another in between
+    served(workspace, build("cancernet", image_size=16))
+    found.append(fetch_weights("cancernet", params, workspace, anew=True))
+    assert [each.origin["version"] for each in found if each.origin] == ["1", "1", "1", "2", "3"]
+    assert len({each.sha256 for each in found}) == 3
+
+
+def test_the_command_says_which_version_it_keeps_or_takes(
+    workspace: Workspace, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting(content, "cancernet", "models:/histopipe-idc@champion")
+    workspace.params.write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(workspace.root)
+    for options, version in (([], 1), ([], 1), (["--force"], 3)):
+        served(workspace, build("cancernet", image_size=16))
+        done = CliRunner().invoke(main, ["weights", "cancernet", *options])
+        said = f"cancernet: models:/histopipe-idc@champion, model.keras, version {version}\n"
+        assert (done.exit_code, done.stdout) == (0, said)
+
+
+def test_a_training_from_the_champion_names_its_version_and_run(workspace: Workspace, content: dict[str, Any]) -> None:
+    """And starts from it as it is served, calibration included."""
+    ready_set(workspace, content)
+    keras.utils.set_random_seed(13)
+    champion = build("cancernet", image_size=16)
+    run_id = served(workspace, champion, temperature=2.0, offset=0.5)
+    content["recipes"]["cancernet"]["model"]["image_size"] = 16
+    content["recipes"]["cancernet"]["optimizer"]["learning_rate"] = 1e-12  # what it starts from is what it ends with
+    params = starting(content, "cancernet", "models:/histopipe-idc@champion", max_epochs=1, max_patches=40)
+    found = fetch_weights("cancernet", params, workspace)
+    record = train("idc", "cancernet", params, workspace)
+    origin = {"model": "histopipe-idc", "version": "1", "run_id": run_id}
+    asked = {"asked": "models:/histopipe-idc@champion", "file": "model.keras", "sha256": found.sha256}
+    count = len(champion.weights)
+    assert record["weights"] == asked | origin | {"taken": count, "variables": count}
+    tags = tracking._client().get_run(record["run_id"]).data.tags
+    assert {key: tags[f"weights_{key}"] for key in asked | origin} == asked | origin
+
+    trained = keras.saving.load_model(workspace.model("idc", "cancernet") / "model.keras", safe_mode=True)
+    kernel, bias = champion.get_layer(OUTPUT_LAYER).get_weights()
+    for mine, expected in zip(trained.get_layer(OUTPUT_LAYER).get_weights(), (kernel / 2, bias / 2 + 0.5), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-4)
+    np.testing.assert_allclose(trained.layers[2].get_weights()[0], champion.layers[2].get_weights()[0], rtol=1e-4)
+
+
+def ready_set(workspace: Workspace, content: dict[str, Any]) -> None:
+    """A small data set, ingested and split."""
+    write_zip(workspace.raw("idc") / "archive.zip", idc_members(cases=12, patches=6))
+    ingest("idc", parse_params(content), workspace)
+    split("idc", parse_params(content), workspace)
+
+
 def test_a_network_that_averages_over_symmetries_gives_all_its_layers(tmp_path: Path) -> None:
     keras.utils.set_random_seed(12)
     champion, fresh = (build("histonet", image_size=32, width=8) for _ in range(2))
@@ -299,6 +415,32 @@ def test_a_network_that_averages_over_symmetries_gives_all_its_layers(tmp_path: 
     assert load_into(fresh, tmp_path / "champion.keras", None, "it") == (len(fresh.weights), len(fresh.weights))
     for ours, champions in zip(fresh.get_weights(), champion.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, champions)
+
+
+@pytest.mark.parametrize(("name", "depths"), [("wide_resnet", ({"depth": 16}, {"depth": 10})), ("histonet", HISTONETS)])
+def test_a_network_of_another_depth_is_refused_rather_than_taken_in_part(
+    name: str, depths: tuple[dict[str, int], dict[str, int]], tmp_path: Path
+) -> None:
+    """Their layers have names by number: `conv2d_7` of one is not that of the other, whatever the shapes."""
+    build(name, image_size=16, width=2, **depths[0]).save(tmp_path / "deep.keras")
+    keras.utils.clear_session()  # so that numbers begin anew, as in the process that trains
+    shallow = build(name, image_size=16, width=2, **depths[1])
+    before = shallow.get_weights()
+    with pytest.raises(WeightsError, match=r"^it has no layer that fits this network: give weights of the same"):
+        load_into(shallow, tmp_path / "deep.keras", None, "it")
+    for now, then in zip(shallow.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_layers_whose_names_were_chosen_are_taken_from_a_network_of_another_depth(tmp_path: Path) -> None:
+    def network(*names: str | None) -> keras.Model:
+        return keras.Sequential([keras.Input((3,)), *(keras.layers.Dense(3, name=name) for name in names)])
+
+    source, target = network("first", None, "last"), network("first", None, None, "last")
+    source.save(tmp_path / "source.keras")
+    assert load_into(target, tmp_path / "source.keras", None, "it") == (4, 8)
+    for name in ("first", "last"):
+        np.testing.assert_array_equal(target.get_layer(name).kernel, source.get_layer(name).kernel)
 
 
 def test_what_is_out_of_date_or_damaged_is_not_trained_on(

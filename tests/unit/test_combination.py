@@ -10,7 +10,7 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from histopipe.comparison.combination import ENSEMBLE, ONE_VIEW, combined, ensemble_logits
+from histopipe.comparison.combination import D4, ENSEMBLE, ONE_VIEW, combined, ensemble_logits
 from histopipe.comparison.evaluations import Evaluated
 from histopipe.params import Params
 
@@ -62,12 +62,13 @@ def test_independent_errors_average_out(params: Params) -> None:
     assert 0 < row["threshold"] < 1
 
 
-def test_a_network_without_its_averaging_is_a_row_of_its_own(params: Params) -> None:
-    table = predictions(1, 1.0).assign(one_view=predictions(5, 3.0)["probability"])
-    row = only_row([evaluated("averaged", table)], params)
+@pytest.mark.parametrize(("column", "name"), [("one_view", "network" + ONE_VIEW), ("d4", "network" + D4)])
+def test_a_network_without_or_with_averaging_is_a_row_of_its_own(params: Params, column: str, name: str) -> None:
+    table = predictions(1, 1.0).assign(**{column: predictions(5, 3.0)["probability"]})
+    row = only_row([evaluated("network", table)], params)
     test = table[table["split"] == "test"]
-    assert row["architecture"] == "averaged" + ONE_VIEW
-    assert row["test"]["roc_auc"]["value"] == pytest.approx(roc_auc_score(test["label"], test["one_view"]))
+    assert (row["architecture"], row["members"]) == (name, ["network"])
+    assert row["test"]["roc_auc"]["value"] == pytest.approx(roc_auc_score(test["label"], test[column]))
 
 
 def test_sure_predictions_have_finite_log_odds(params: Params) -> None:

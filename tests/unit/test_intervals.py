@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.coverage import IDC, coverage, draw
+from benchmarks.intervals import PUBLISHED_CASES, PUBLISHED_PATCHES, full_size, seconds
 from histopipe.evaluation.intervals import absolute_sum, draw_cases, grade, informative_cases, interval, measured
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
 
@@ -41,6 +42,15 @@ def test_more_cases_give_narrower_intervals() -> None:
     few, many = (grade(slides(cases, seed=4), 300, 42) for cases in (20, 200))
     for name in METRICS:
         assert width(many[name]) < 0.7 * width(few[name]), name
+
+
+@pytest.mark.long
+def test_intervals_of_the_whole_archive_take_half_a_minute_of_one_core() -> None:
+    predictions = full_size()
+    assert (len(predictions.labels), len(np.unique(predictions.cases))) == (PUBLISHED_PATCHES, PUBLISHED_CASES)
+    found: dict[str, dict[str, float]] = {}
+    assert seconds(lambda: found.update(grade(predictions, 2000, 42))) <= 30
+    assert list(found) == list(METRICS)
 
 
 def width(found: dict[str, float]) -> float:

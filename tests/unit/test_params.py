@@ -69,6 +69,11 @@ def test_a_misspelt_key_names_its_nearest_neighbour(content: dict[str, Any], pat
         ("recipes", None, "recipes"),
         ("recipes.cancernet", None, r"recipes\.cancernet"),
         ("split", None, "split"),
+        ("evaluate", {"slides": 0}, "evaluate.slides"),
+        ("evaluate", {"slides": "some"}, "evaluate.slides"),
+        ("evaluate", {"slides": None}, "evaluate.slides"),
+        ("evaluate", {"slide_side": 0}, "evaluate.slide_side"),
+        ("evaluate", {"slide_side": "all"}, "evaluate.slide_side"),
     ],
 )
 def test_an_impossible_value_is_named(content: dict[str, Any], path: str, value: object, message: str) -> None:
@@ -121,3 +126,10 @@ def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Any, text: str) -> No
     path.write_text(text)
     with pytest.raises(ParamsError, match=r"params\.yaml"):
         read_params(path)
+
+
+def test_a_published_bound_is_told_as_one() -> None:
+    """The repository of the wide network says "over .85", which a bare .850 would not."""
+    published = read_params(ROOT / "params.yaml").recipe("wide_resnet").published
+    assert published is not None
+    assert (published.metrics, published.source) == ({"accuracy": 0.85}, "the authors say: over .85")

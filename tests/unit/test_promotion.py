@@ -139,10 +139,10 @@ def test_the_candidate_is_the_best_by_validation_whatever_test_says() -> None:
 
 
 def test_a_long_card_is_cut_at_a_line_and_says_where_the_rest_is() -> None:
-    assert description("short\n") == "short\n"
-    cut = description("a line of the card\n" * 400)
+    assert description("short\n", "promotion/x") == "short\n"
+    cut = description("a line of the card\n" * 400, "promotion/x")
     assert len(cut) <= DESCRIPTION_LENGTH
-    assert "model_card.md" in cut.splitlines()[-1]
+    assert "`promotion/x/model_card.md`" in cut.splitlines()[-1]
     assert set(cut.splitlines()[:-2]) == {"a line of the card"}
 
 

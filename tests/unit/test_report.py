@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from itertools import pairwise
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -19,8 +21,19 @@ from histopipe.paths import Workspace
 from histopipe.report import answer
 from histopipe.report.page import render_page
 from histopipe.report.pictures import embed
-from histopipe.report.plots import BAR_MARGIN, BAR_WIDTH, MAX_POINTS, bars, line
-from tests.reporting import HOSTILE, LINEAGE, cells, make_reported, report_params
+from histopipe.report.plots import (
+    BAR_MARGIN,
+    BAR_WIDTH,
+    LARGEST_DOT,
+    MAX_POINTS,
+    SMALLEST_DOT,
+    bars,
+    case_plot,
+    history_plot,
+    line,
+    round_axis,
+)
+from tests.reporting import HISTORY, HOSTILE, LINEAGE, MATHEMATICAL, cells, make_reported, report_params
 
 STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
 
@@ -85,13 +98,84 @@ def test_data_split_published_figures_and_lineage_are_there(page: str, content: 
 def test_every_model_has_its_confusion_worst_cases_curves_and_slides(page: str) -> None:
     for number in (1, 2):
         part = page.split(f'<section id="model-{number}">')[1].split("</section>", maxsplit=1)[0]
-        assert part.count("<svg viewBox") == 3
+        assert part.count("<svg viewBox") == 6
         assert part.count("<img ") == 4  # three slides and the gallery
         confusion = [row for row in cells(part) if row and row[0] in ("benign", "IDC")]
         counts = [int(cell.split(" (")[0]) for row in confusion for cell in row[1:]]
         assert sum(counts) == 6 * 36
         assert "3 more in <code>evaluations/idc/" in part
         assert "before: error 0." in part
+
+
+def test_learning_curves_hold_every_epoch_and_leave_out_what_is_no_number(page: str) -> None:
+    score = drawing(page, "cancernet: validation ROC AUC")
+    assert re.findall(r'points="([^"]+)"', score) == ["0,90 50,10 100,30"]  # .81, .89 and .87 between .80 and .90
+    labels = re.findall(r">([^<]+)</text>", score)
+    assert labels == ["1", "2", "3", "0.8", "0.82", "0.84", "0.86", "0.88", "0.9", "epoch", "ROC AUC"]
+    loss = drawing(page, "cancernet: loss")
+    training, validation = re.findall(r'points="([^"]+)"', loss)
+    assert (len(training.split()), len(validation.split())) == (3, 2)
+    assert "nan" not in loss
+
+
+def test_every_case_is_a_dot_from_the_worst_to_the_best(page: str, workspace: Workspace) -> None:
+    cases = pd.read_csv(workspace.evaluation("idc", "resnet") / "cases.csv")
+    found = drawing(page, "resnet: accuracy of every case")
+    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle class="dot" cx="([^"]+)" cy="([^"]+)"', found)]
+    assert [y for _, y in dots] == pytest.approx([100 * (1 - value) for value in cases["accuracy"]], abs=0.01)
+    assert [x for x, _ in dots] == pytest.approx([100 * (place + 0.5) / 6 for place in range(6)], abs=0.01)
+    (level,) = re.findall(r'points="0,([^ ]+) 100,', found)
+    patches = (cases["accuracy"] * cases["patches"]).sum() / cases["patches"].sum()
+    assert float(level) == pytest.approx(100 * (1 - patches), abs=0.01)
+
+
+def drawing(page: str, title: str) -> str:
+    """The plot of that title, with its legend."""
+    (found,) = [part for part in page.split('<figure class="plot">') if f'aria-label="{title}:' in part]
+    return found.split("</figure>", maxsplit=1)[0]
+
+
+def test_the_larger_a_case_the_larger_its_dot() -> None:
+    cases = pd.DataFrame({"case_id": ["a", "b", "c"], "patches": [25, 100, 1], "accuracy": [0.9, 0.5, 0.7]})
+    dots, level = case_plot("cases", cases, 0.6).lines
+    assert [radius for _, _, radius in dots.dots] == [LARGEST_DOT, pytest.approx(SMALLEST_DOT, abs=0.3), 1.9]
+    assert (dots.points, level.points) == ("", "0,40 100,40")
+    assert len(case_plot("cases", cases, None).lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "whole", "ends", "labels"),
+    [
+        ([1, 2, 3], True, (1, 3), ["1", "2", "3"]),
+        ([1], True, (0.5, 1.5), ["1"]),
+        ([1, 40], True, (1, 40), ["10", "20", "30", "40"]),
+        ([0.12, 3.3], False, (0, 4), ["0", "1", "2", "3", "4"]),
+        ([0.5, np.inf], False, (0.45, 0.55), ["0.45", "0.5", "0.55"]),
+        ([np.nan], False, (0, 1), ["0", "0.5", "1"]),
+    ],
+)
+def test_axes_end_at_round_numbers(
+    values: list[float], whole: bool, ends: tuple[float, float], labels: list[str]
+) -> None:
+    axis = round_axis(np.array(values, float), whole)
+    assert (axis.low, axis.high) == pytest.approx(ends)
+    assert [label for _, label in axis.ticks] == labels
+    assert all(0 <= place <= 100 for place, _ in axis.ticks)
+
+
+def test_candidates_are_no_epochs() -> None:
+    history = HISTORY.assign(c=[0.1, 1.0, 10.0])
+    assert history_plot("", "loss", history, {"train/loss": ("training", "c0")}).x_label == "candidate"
+
+
+def test_the_slides_shown_are_those_of_which_most_is_known(workspace: Workspace, content: dict[str, Any]) -> None:
+    path = workspace.evaluation("idc", "resnet") / "slides.csv"
+    slides = pd.read_csv(path, dtype=str)
+    slides.iloc[::-1].to_csv(path, index=False)
+    page = render_page(content, report_params(*STRENGTHS), workspace)
+    shown = [html.unescape(name) for name in re.findall(r'alt="resnet, case ([^"]*): tissue', page)]
+    assert shown == slides["case_id"].tolist()[::-1][:3]
+    assert set(slides["case_id"]) >= {HOSTILE, MATHEMATICAL}
 
 
 def test_names_from_archives_are_escaped(page: str) -> None:
@@ -137,7 +221,8 @@ def test_what_is_missing_is_left_out(workspace: Workspace, content: dict[str, An
     for path in (workspace.evaluation("idc", "cancernet")).glob("*.csv"):
         path.unlink()
     shutil.rmtree(workspace.evaluation("idc", "cancernet") / "figures")
-    (workspace.model("idc", "cancernet") / "run.json").unlink()
+    for name in ("run.json", "history.csv"):
+        (workspace.model("idc", "cancernet") / name).unlink()
     (workspace.store("idc") / "report.json").unlink()
     page = render_page(content, report_params(*STRENGTHS), workspace)
     part = page.split(f'<section id="{section_of(page, "cancernet")}">')[1].split("</section>")[0]
@@ -158,6 +243,8 @@ def section_of(page: str, name: str) -> str:
         ("evaluations/idc/resnet/roc.csv", b"", "roc.csv is not a readable table"),
         ("evaluations/idc/resnet/cases.csv", b"patches\n3\n", "cases.csv has no column case_id"),
         ("evaluations/idc/resnet/figures/gallery.png", b"GIF89a", "gallery.png is not a readable picture"),
+        ("evaluations/idc/resnet/slides.csv", b"case_id\n1\n", "slides.csv has no column file"),
+        ("models/idc/resnet/history.csv", b"epoch\n1\n", "history.csv has no column train/loss, validation/loss"),
         ("models/idc/resnet/run.json", b"{", "run.json is not valid JSON"),
         ("data/store/idc/report.json", b"\xff", "report.json is not valid JSON"),
         ("data/store/idc/report.json", b"[1]", "report.json holds no names and values"),

@@ -131,6 +131,18 @@ def test_changed_data_recipe_or_ranges_start_another_study(files: Workspace, con
     assert len(set(names)) == 8
 
 
+def test_changed_code_or_packages_start_another_study(
+    files: Workspace, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, names = tmp_path / "cancernet.py", set()
+    monkeypatch.setattr("histopipe.training.checkpoint.network_code", lambda name: [code])
+    for text, packages in (("one", "keras==3.14"), ("other", "keras==3.14"), ("other", "keras==3.15")):
+        code.write_text(text)
+        (files.root / "requirements.lock").write_text(packages)
+        names.add(study_name("idc", "cancernet", parse_params(content), files))
+    assert len(names) == 3
+
+
 def test_studies_lie_in_the_checkout_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
     experiment = Workspace(tmp_path / ".dvc" / "tmp" / "exps" / "temp1")

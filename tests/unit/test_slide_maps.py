@@ -9,11 +9,21 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from histopipe.evaluation.slide_figures import OUTCOMES, SHOWN_SLIDES, draw_slide, draw_slides, file_name
-from histopipe.evaluation.slide_maps import canvas_of, paint, paint_tissue
+from histopipe.evaluation.mlflow_run import LOGGED_SLIDES, log_files
+from histopipe.evaluation.slide_figures import (
+    OUTCOMES,
+    SLIDES,
+    draw_slide,
+    draw_slides,
+    drawn_slides,
+    file_name,
+)
+from histopipe.evaluation.slide_maps import CANVAS, Canvas, canvas_of, paint, paint_tissue
+from histopipe.params import EvaluateParams
 from histopipe.store import INDEX_FILE, PatchStore, shard_name
 
 POINT = {"negative_class": "benign", "positive_class": "IDC", "resized": False}
+ALL = EvaluateParams()
 
 
 def cut(slide: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, pd.DataFrame]:
@@ -77,6 +87,16 @@ def test_a_sample_of_a_slide_is_told_from_a_whole_one() -> None:
     assert not canvas_of(places[:1]).complete, "one patch is no slide"
 
 
+def test_a_whole_slide_has_every_pixel_where_that_is_asked_for_and_a_sample_never() -> None:
+    patches, places = cut(pattern(50, 2600), 50)
+    assert canvas_of(places).shape[1] == CANVAS
+    assert canvas_of(places, None).shape == (50, 2600)
+    np.testing.assert_array_equal(paint_tissue(canvas_of(places, None), patches, places), pattern(50, 2600))
+    apart = pd.DataFrame({"x": [0, 50_000], "y": [0, 40_000], "width": 50, "height": 50})
+    assert canvas_of(apart, None).shape[1] == CANVAS
+    assert canvas_of(apart, 600).shape[1] == 600
+
+
 def test_a_sliver_that_vanishes_when_reduced_does_no_harm() -> None:
     places = pd.DataFrame({"x": [0, 5000], "y": [0, 0], "width": [5000, 1], "height": [5000, 5000]})
     canvas = canvas_of(places, 100)
@@ -98,18 +118,45 @@ def store_of(
     return PatchStore.open(folder), table
 
 
-def test_whole_slides_are_drawn_before_samples(tmp_path: Path) -> None:
+def samples_and_a_whole(folder: Path) -> tuple[PatchStore, pd.DataFrame]:
+    """Eight samples of 30 to 37 patches, and a whole slide of 24, which comes last by name."""
     patches, places = cut(pattern(200, 300), 50)
-    sample = pd.DataFrame({"x": np.arange(30) * 997, "y": np.arange(30)[::-1] * 1013, "width": 50, "height": 50})
-    slides = {"whole": places} | {f"sample{number}": sample for number in range(SHOWN_SLIDES)}
-    pixels = {case: patches if case == "whole" else np.repeat(patches[:1], 30, axis=0) for case in slides}
-    store, table = store_of(tmp_path, slides, pixels)
-    drawn = draw_slides(table, store, POINT, tmp_path / "slides")
-    assert len(drawn) == SHOWN_SLIDES
-    assert drawn[0].name == "whole.png"
-    with PIL.Image.open(drawn[0]) as picture:
+    slides, pixels = {}, {}
+    for number in range(8):
+        count = np.arange(30 + number)
+        slides[f"s{number}"] = pd.DataFrame({"x": count * 997, "y": count[::-1] * 1013, "width": 50, "height": 50})
+        pixels[f"s{number}"] = np.repeat(patches[:1], len(count), axis=0)
+    return store_of(folder, slides | {"whole": places}, pixels | {"whole": patches})
+
+
+def test_every_slide_is_drawn_and_listed_whole_ones_before_samples(tmp_path: Path) -> None:
+    store, table = samples_and_a_whole(tmp_path)
+    drawn = draw_slides(table, store, POINT, ALL, tmp_path)
+    assert drawn["case_id"].tolist() == ["whole", *(f"s{number}" for number in reversed(range(8)))]
+    assert drawn["patches"].tolist() == [24, *range(37, 29, -1)]
+    assert drawn["complete"].tolist() == [True] + [False] * 8
+    listed = drawn_slides(tmp_path)
+    assert [case for case, _ in listed] == drawn["case_id"].tolist()
+    assert {path for _, path in listed} == set((tmp_path / "figures" / SLIDES).iterdir())
+    with PIL.Image.open(listed[0][1]) as picture:
         assert picture.width > 1000
         assert len(picture.convert("RGB").getcolors(2**24)) > 1000, "the tissue's own colours"
+
+
+def test_a_number_bounds_the_slides_and_keeps_those_of_which_most_is_known(tmp_path: Path) -> None:
+    store, table = samples_and_a_whole(tmp_path)
+    drawn = draw_slides(table, store, POINT, EvaluateParams(slides=3), tmp_path)
+    assert drawn["case_id"].tolist() == ["whole", "s7", "s6"]
+    assert len(list((tmp_path / "figures" / SLIDES).iterdir())) == 3
+
+
+def test_the_list_of_slides_keeps_names_as_they_stand(tmp_path: Path) -> None:
+    patches, places = cut(pattern(100, 100), 50)
+    cases = ["007", "NA", "字" * 60, 'a,"b"']
+    store, table = store_of(tmp_path, dict.fromkeys(cases, places), dict.fromkeys(cases, patches))
+    draw_slides(table, store, POINT, ALL, tmp_path)
+    assert sorted(case for case, _ in drawn_slides(tmp_path)) == sorted(cases)
+    assert all(path.is_file() for _, path in drawn_slides(tmp_path))
 
 
 def graded(places: pd.DataFrame) -> pd.DataFrame:
@@ -148,10 +195,50 @@ def test_the_dots_of_a_sample_lie_in_the_middle_of_their_patches() -> None:
         np.testing.assert_array_equal(dots.get_array(), values)
 
 
+WHOLE = cut(pattern(700, 1100), 50)[1]
+SAMPLE = pd.DataFrame({"x": [0, 9000, 4000], "y": [0, 5000, 1000], "width": 50, "height": 50})
+
+
+@pytest.mark.parametrize(("places", "length"), [(WHOLE, 200), (SAMPLE, 2000)])
+@pytest.mark.parametrize("longest", [1200, 500])
+def test_the_scale_bar_is_as_long_as_it_says(places: pd.DataFrame, length: int, longest: int) -> None:
+    canvas = canvas_of(places, longest)
+    bar, said = scale_bar(places, canvas)
+    assert said == f"{length:,} px of the slide"
+    assert bar * canvas.scale == pytest.approx(length)
+
+
+def scale_bar(places: pd.DataFrame, canvas: Canvas) -> tuple[float, str]:
+    """Length of the bar in pixels of the map, measured where it is drawn on the page, and its label."""
+    tissue = np.zeros((*canvas.shape, 3), np.uint8)
+    figure = draw_slide("1", graded(places), tissue, canvas, ("benign", "IDC"))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    line, label = axes.lines[0], axes.texts[0]
+    drawn = line.get_transform().transform(line.get_xydata())
+    (left, _), (right, _) = axes.transData.inverted().transform(drawn)
+    assert line.get_transform().transform(line.get_xydata())[0, 1] < axes.bbox.y0, "below the tissue"
+    return float(right - left), str(label.get_text())
+
+
+@pytest.mark.parametrize("places", [WHOLE, SAMPLE])
+def test_legends_name_every_colour_that_is_drawn(places: pd.DataFrame) -> None:
+    from matplotlib.colors import to_hex
+
+    canvas = canvas_of(places)
+    figure = draw_slide("1", graded(places), np.zeros((*canvas.shape, 3), np.uint8), canvas, ("benign", "IDC"))
+    for axes, names in ((figure.axes[1], ("benign", "IDC")), (figure.axes[3], OUTCOMES)):
+        legend, drawn = axes.get_legend(), (axes.images or axes.collections)[0]
+        assert [text.get_text() for text in legend.get_texts()] == list(names)
+        keys = [to_hex(patch.get_facecolor()) for patch in legend.get_patches()]
+        assert keys == [to_hex(drawn.cmap(drawn.norm(code))) for code in range(len(names))]
+
+
 def test_a_whole_slide_is_saved_with_every_pixel_of_its_map(tmp_path: Path) -> None:
     patches, places = cut(pattern(700, 1000), 50)
     store, table = store_of(tmp_path, {"whole": places}, {"whole": patches})
-    with PIL.Image.open(draw_slides(table, store, POINT, tmp_path / "slides")[0]) as picture:
+    draw_slides(table, store, POINT, ALL, tmp_path)
+    with PIL.Image.open(drawn_slides(tmp_path)[0][1]) as picture:
         assert picture.width > 4 * 1000
 
 
@@ -170,9 +257,41 @@ def test_a_case_named_like_a_path_stays_in_its_folder(tmp_path: Path, case: str)
     assert file_name(case) != file_name(case + "x")
 
 
+@pytest.mark.parametrize("case", ["字" * 60, "ü" * 500, "A" * 3000])
+def test_a_long_case_id_gives_a_name_that_file_systems_take(tmp_path: Path, case: str) -> None:
+    (tmp_path / file_name(case)).touch()
+    assert len(file_name(case).encode()) <= 200
+    assert len({file_name(case), file_name(case + "x"), file_name("x" + case), file_name(case[:-1])}) == 4
+    assert file_name("A" * 180) == "A" * 180 + ".png"
+
+
 def test_patches_without_coordinates_give_no_slides(tmp_path: Path) -> None:
     patches, places = cut(pattern(100, 100), 50)
     nowhere = places.assign(x=None, y=None).astype({"x": "Int32", "y": "Int32"})
     store, table = store_of(tmp_path, {"whole": nowhere}, {"whole": patches})
-    assert draw_slides(table, store, POINT, tmp_path / "slides") == []
-    assert not (tmp_path / "slides").exists()
+    assert draw_slides(table, store, POINT, ALL, tmp_path).empty
+    assert drawn_slides(tmp_path) == []
+    assert not (tmp_path / "figures").exists()
+
+
+def test_an_mlflow_run_holds_the_first_slides_of_the_list_alone(tmp_path: Path) -> None:
+    import mlflow
+
+    pictures = tmp_path / "evaluation" / "figures" / SLIDES
+    pictures.mkdir(parents=True)
+    cases = [f"{number}" for number in reversed(range(LOGGED_SLIDES + 3))]
+    for case in cases:
+        PIL.Image.new("RGB", (4, 4)).save(pictures / file_name(case))
+    listed = pd.DataFrame({"case_id": cases, "file": [file_name(case) for case in cases]})
+    listed.to_csv(pictures.parents[1] / "slides.csv", index=False)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        experiment = mlflow.create_experiment("slides", (tmp_path / "artifacts").as_uri())
+        with mlflow.start_run(experiment_id=experiment):
+            log_files(pictures.parents[1])
+    finally:
+        mlflow.set_tracking_uri(before)
+    logged = {path.name for path in (tmp_path / "artifacts").rglob("plots/slides/*")}
+    assert logged == {file_name(case) for case in cases[:LOGGED_SLIDES]}
+    assert list((tmp_path / "artifacts").rglob("plots/slides.csv"))

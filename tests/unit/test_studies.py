@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,12 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy import stats
 
+from histopipe import tracking
 from histopipe.cli import main
 from histopipe.errors import EvaluationError, ParamsError, SplitError
 from histopipe.evaluation.intervals import draw_cases
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
+from histopipe.evaluation.mlflow_run import LOGGED_SLIDES
 from histopipe.files import write_json, write_text
 from histopipe.params import Params, StudiesParams, parse_params
 from histopipe.paths import Workspace, stage_name
@@ -24,10 +26,12 @@ from histopipe.splitting import SPLITS, read_membership, split
 from histopipe.splitting.stage import as_csv, fold_membership
 from histopipe.studies.definition import fewer_training_cases, variant_params, variant_split
 from histopipe.studies.reading import split_digests
+from histopipe.studies.stage import _drawing_what_is_logged
 from histopipe.studies.statistics import fold_differences, fold_means, resampled_means, spread
 from histopipe.studies.summary import summarise_study
 from histopipe.studies.workspace import STAGES, VariantWorkspace
 from histopipe.training.recipe import recipe_digest
+from tests.registry import client
 from tests.unit.test_intervals import slides
 from tests.unit.test_splitting import make_cases, small_cases, write_index
 
@@ -394,6 +398,20 @@ def test_folds_are_summed_up(studied: Workspace, two: Params) -> None:
         assert picture.width > 800
 
 
+def test_a_summary_is_logged_into_one_run_however_often_it_is_made(
+    studied: Workspace, two: Params, tmp_path: Path
+) -> None:
+    for study in ("folds", "folds", "seeds"):
+        summarise_study(study, "idc", two, studied)
+    runs = {run.info.run_name: run for run in client(studied).search_runs([tracking.prepare(studied, "idc")])}
+    assert set(runs) == {"folds summary", "seeds summary"}
+    run = runs["folds summary"]
+    assert (run.info.status, run.data.tags["study"], run.data.tags["variant"]) == ("FINISHED", "folds", "summary")
+    for name in ("summary.json", "summary.md", "summary.png"):
+        logged = client(studied).download_artifacts(run.info.run_id, f"summary/{name}", str(tmp_path))
+        assert Path(logged).read_bytes() == (studied.study_summary("folds", "idc") / name).read_bytes()
+
+
 def test_seeds_have_a_spread_and_no_interval(studied: Workspace, two: Params) -> None:
     found = summarise_study("seeds", "idc", two, studied)
     assert all("mean" not in row for row in [*found["ranking"], *found["differences"]])
@@ -490,3 +508,12 @@ def test_more_training_cases_than_there_are_is_refused() -> None:
         fewer_training_cases(membership, 2, seed=1)
     with pytest.raises(SplitError, match="choose another scheme"):
         fewer_training_cases(membership.assign(file="f"), 1, seed=1)
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [("all", LOGGED_SLIDES), (2, 2), (1000, LOGGED_SLIDES)])
+def test_of_a_variants_slides_only_those_are_drawn_that_its_run_keeps(
+    two: Params, asked: Literal["all"] | int, drawn: int
+) -> None:
+    params = two.model_copy(update={"evaluate": two.evaluate.model_copy(update={"slides": asked})})
+    found = _drawing_what_is_logged(params).evaluate
+    assert (found.slides, found.resamples) == (drawn, 200)

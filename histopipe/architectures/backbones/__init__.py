@@ -101,7 +101,10 @@ def _last_of_each_resolution(backbone: keras.Model) -> tuple[str, ...]:
 
 
 def _auxiliary(layer: keras.Layer) -> bool:
-    if isinstance(layer, keras.layers.ZeroPadding2D | keras.layers.Cropping2D):
-        return True
+    return isinstance(layer, keras.layers.ZeroPadding2D | keras.layers.Cropping2D) or has_generated_name(layer)
+
+
+def has_generated_name(layer: keras.Layer) -> bool:
+    """Whether Keras named the layer, by its type and a number that counts through the process, such as `conv2d_7`."""
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
     return re.fullmatch(rf"{kind}(_\d+)?", layer.name) is not None

@@ -1,0 +1,79 @@
+"""Networks compiled for the CPU: the numbers that Keras gives, in order, however many patches there are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from histopipe import inference
+from histopipe.architectures import list_architectures
+from histopipe.errors import InferenceError
+from histopipe.evaluation.logits import finite_logits
+from histopipe.inference import BATCH_SIZE, CompiledNetwork, predict_compiled
+from histopipe.prediction import logit_network, predict_logits
+from histopipe.symmetry import averaged_over_symmetries
+from tests.conftest import ROOT
+from tests.model.test_architectures import patches, settled
+from tests.model.test_prediction import store_of
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+@pytest.mark.parametrize("name", list_architectures())
+def test_a_compiled_network_agrees_with_keras(name: str) -> None:
+    network, batch = logit_network(settled(name)), patches(70)
+    expected = np.asarray(network.predict_on_batch(batch))[:, 0]
+    found = CompiledNetwork(network, (50, 50)).predict([batch[:BATCH_SIZE], batch[BATCH_SIZE:]], 70)
+    np.testing.assert_allclose(probabilities(found), probabilities(expected), rtol=0, atol=1e-4)
+    assert np.ptp(expected) > 1e-3
+
+
+@pytest.mark.parametrize("count", [1, BATCH_SIZE, 5 * BATCH_SIZE + 7])
+def test_every_patch_gets_its_own_number(tmp_path: Path, count: int) -> None:
+    network = logit_network(averaged_over_symmetries(settled("cancernet")))
+    store, rows = store_of(tmp_path, count), np.arange(count)[::-1].copy()
+    expected = predict_logits(network, store, rows)
+    found = predict_compiled(network, store, rows)
+    np.testing.assert_allclose(probabilities(found), probabilities(expected), rtol=0, atol=1e-4)
+
+
+def test_bfloat16_is_near_or_refused() -> None:
+    network, batch = logit_network(settled("cancernet")), patches(BATCH_SIZE)
+    expected = probabilities(CompiledNetwork(network, (50, 50)).predict([batch], BATCH_SIZE))
+    try:
+        compiled = CompiledNetwork(network, (50, 50), "bfloat16")
+    except InferenceError as problem:
+        assert str(problem) == "this CPU has no bfloat16: predict in float32"
+        return
+    found = probabilities(compiled.predict([batch], BATCH_SIZE))
+    assert np.abs(found - expected).max() > 0
+    assert np.corrcoef(found, expected)[0, 1] > 0.99  # of noise, to which an untrained network is touchy
+
+
+def test_many_patches_are_graded_by_a_compiled_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, store, rows = settled("cancernet"), store_of(tmp_path, 100), np.arange(100)
+    expected = finite_logits(network, store, rows, "few")
+    used: list[int] = []
+    real = inference.CompiledNetwork.predict
+    monkeypatch.setattr(inference, "WORTH_COMPILING", 100)
+    monkeypatch.setattr(CompiledNetwork, "predict", lambda self, *given: (used.append(given[1]), real(self, *given))[1])
+    found = finite_logits(network, store, rows, "many")
+    np.testing.assert_allclose(probabilities(found), probabilities(expected), rtol=0, atol=1e-4)
+    assert used == [100]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiles on TensorFlow only")
+def test_nobody_is_told_of_it() -> None:
+    """OpenVINO reports to its makers unless its telemetry can't be imported."""
+    code = (
+        "import sys; from histopipe.inference import _openvino; _openvino(); "
+        "assert not [name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module]"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,115 @@
+"""What is said when MLflow, or the store of its artifacts, breaks off; and how soon."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import socket
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from histopipe import tracking
+from histopipe.errors import TrackingAwayError
+from histopipe.paths import Workspace
+
+
+def raised_by(module: str, base: str, name: str, **details: Any) -> Exception:
+    """An exception of boto's: a real one where it is installed, else one made alike."""
+    try:
+        found: Exception = getattr(importlib.import_module(module), name)(**details)
+    except ModuleNotFoundError:
+        parent = type(base, (Exception,), {"__module__": module})
+        found = type(name, (parent,), {"__module__": module})(str(details))
+    return found
+
+
+BOTO = [
+    ("botocore.exceptions", "BotoCoreError", "EndpointConnectionError", {"endpoint_url": "https://s3.example"}),
+    ("botocore.exceptions", "BotoCoreError", "NoCredentialsError", {}),
+    (
+        "botocore.exceptions",
+        "ClientError",
+        "ClientError",
+        {"error_response": {"Error": {"Code": "403"}}, "operation_name": "PutObject"},
+    ),
+    ("boto3.exceptions", "Boto3Error", "S3UploadFailedError", {}),
+]
+
+
+@pytest.mark.parametrize(("module", "base", "name", "details"), BOTO, ids=[each[2] for each in BOTO])
+def test_a_bucket_that_breaks_off_is_one_line(
+    workspace: Workspace, module: str, base: str, name: str, details: dict[str, Any]
+) -> None:
+    with (
+        pytest.raises(TrackingAwayError, match=r"can't be used \(.*run the same command again") as said,
+        tracking.told_in_one_line(workspace),
+    ):
+        raise raised_by(module, base, name, **details)
+    assert "\n" not in str(said.value)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_connection_that_mlflow_is_refused_is_one_line(workspace: Workspace, tmp_path: Path) -> None:
+    """Artifacts on a server of files, as MLflow reaches it: by FTP, nobody there."""
+    import mlflow
+
+    tracking.prepare(workspace, "idc")
+    experiment = mlflow.create_experiment("elsewhere", f"ftp://127.0.0.1:{free_port()}/artifacts")
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(experiment).info.run_id
+    with pytest.raises(TrackingAwayError, match="Connection refused"), tracking.told_in_one_line(workspace):
+        client.log_artifact(run_id, str(workspace.params))
+
+
+@pytest.mark.parametrize("problem", [OSError(errno.ENOSPC, "full", "disk"), BrokenPipeError(), ValueError("mine")])
+def test_what_is_not_mlflows_is_not_put_down_to_it(workspace: Workspace, problem: Exception) -> None:
+    with pytest.raises(type(problem)) as caught, tracking.told_in_one_line(workspace):
+        raise problem
+    assert caught.value is problem
+
+
+@pytest.fixture
+def server_of_one_answer() -> Iterator[str]:
+    """The address of a real server that says it is well, and is gone after that."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+
+        def answer_once() -> None:
+            server.handle_request()
+            server.server_close()
+
+        thread = Thread(target=answer_once)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        thread.join()
+
+
+def test_a_server_that_goes_away_is_told_of_within_half_a_minute(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, server_of_one_answer: str
+) -> None:
+    """With no word in the environment on how often MLflow should try again."""
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server_of_one_answer)
+    began = time.monotonic()
+    with pytest.raises(TrackingAwayError, match="can't be used"), tracking.told_in_one_line(workspace):
+        tracking.registry(workspace)
+    assert 5 < time.monotonic() - began < 30
