@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro flow test test-long check format pictures lock clean help
+.PHONY: repro flow test test-long bench check format pictures lock clean help
 
 help:                      ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
@@ -26,6 +26,9 @@ test: $(BIN)/.ready-dev check  ## lint, types, layers and all tests but the long
 
 test-long: $(BIN)/.ready-dev   ## what takes longer: many kills, full-size archives
 	$(BIN)/python -m pytest -m long
+
+bench: $(BIN)/.ready-dev   ## every benchmark, and the table of docs/performance.md: an hour of an idle machine
+	$(BIN)/python -m benchmarks.bench
 
 check: $(BIN)/.ready-dev   ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -8,13 +8,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import psutil
 
 SAMPLE_SECONDS = 0.1
+Environment = Mapping[str, str] | None
 
 
 def alternate(sides: Mapping[str, Callable[[], dict[str, float]]], rounds: int) -> dict[str, list[dict[str, float]]]:
@@ -32,16 +34,40 @@ def medians(measurements: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.median(one[name] for one in measurements), 3) for name in measurements[0]}
 
 
-def run_side(*command: str) -> dict[str, float]:
-    """Run `python -m …` as a child; its last line is JSON. `peak_gib` is added: all its processes' memory."""
-    with subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True) as child:
+class Finished(NamedTuple):
+    """A command that came to its end: how long it took, the most memory its processes held, and what it printed."""
+
+    seconds: float
+    peak_gib: float
+    output: str
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """Seconds and peak memory."""
+        return {"seconds": round(self.seconds, 3), "peak_gib": self.peak_gib}
+
+
+def run_command(command: Sequence[str], folder: Path | None = None, surroundings: Environment = None) -> Finished:
+    """Run a command in `folder` to its end; what it writes to stderr is shown.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    began = time.perf_counter()
+    with subprocess.Popen(command, cwd=folder, env=surroundings, stdout=subprocess.PIPE, text=True) as child:
         with ThreadPoolExecutor(1) as pool:
             peak = pool.submit(_peak_memory, child)
             output, _ = child.communicate()
         if child.returncode != 0:
-            raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
-    result: dict[str, float] = json.loads(output.strip().splitlines()[-1])
-    return result | {"peak_gib": round(peak.result() / 2**30, 3)}
+            raise SystemExit(f"{' '.join(command)} ended with {child.returncode}: {output[-2000:]}")
+    return Finished(time.perf_counter() - began, round(peak.result() / 2**30, 3), output)
+
+
+def run_side(*command: str) -> dict[str, float]:
+    """Run `python -m …` as a child; its last line is JSON. `peak_gib` is added: all its processes' memory."""
+    done = run_command([sys.executable, "-m", *command])
+    result: dict[str, float] = json.loads(done.output.strip().splitlines()[-1])
+    return result | {"peak_gib": done.peak_gib}
 
 
 def _peak_memory(child: subprocess.Popen[str]) -> int:
@@ -64,10 +90,19 @@ def _memory(pid: int) -> int:
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     return {
+        "processor": _processor(),
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
     }
+
+
+def _processor() -> str:
+    """Its name; Linux alone tells more than the architecture."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def report(benchmark: str, ratio: float | str, **content: Any) -> None:

@@ -126,6 +126,18 @@ def predict_splits(network: keras.Model, store: PatchStore, split: Path, title: 
         EvaluationError: a patch has no case, a split has one class only, or predictions aren't numbers.
     """
     from histopipe.evaluation.logits import finite_logits
+
+    table = patches_to_grade(store, split)
+    table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"evaluate {title}"))
+    return table
+
+
+def patches_to_grade(store: PatchStore, split: Path) -> pd.DataFrame:
+    """Columns `file,case_id,split,label,row` of validation and test, in the store's order.
+
+    Raises:
+        EvaluationError: a patch has no case, or a split has one class only.
+    """
     from histopipe.splitting import split_of_patches
 
     require_cases(store.index, store.folder)
@@ -134,7 +146,6 @@ def predict_splits(network: keras.Model, store: PatchStore, split: Path, title: 
     table["row"] = np.arange(len(table))
     table = table[table["split"].isin(GRADED_SPLITS)].reset_index(drop=True)
     require_both_classes(table, split)
-    table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"evaluate {title}"))
     return table
 
 

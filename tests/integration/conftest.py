@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.conftest import ROOT
+from benchmarks.checkouts import change_params, copy_project, environment
 
 SMALL = {
     "architectures": ["cancernet"],
@@ -32,12 +29,7 @@ class Checkout:
 
     def change(self, **sections: Any) -> None:
         """Merge into params.yaml."""
-        path = self.root / "params.yaml"
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for name, value in sections.items():
-            both_maps = isinstance(value, dict) and isinstance(content.get(name), dict)
-            content[name] = content[name] | value if both_maps else value
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        change_params(self.root, **sections)
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command; its output goes to one pipe."""
@@ -80,33 +72,3 @@ def checkout(tmp_path: Path) -> Callable[..., Checkout]:
         return made[-1]
 
     return make
-
-
-def copy_project(target: Path) -> None:
-    """Copy what git tracks or would track, and commit it."""
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if name != "dvc.lock" and (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    for arguments in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "start")):
-        subprocess.run(["git", *arguments], cwd=target, check=True, env=environment(target))
-
-
-def environment(root: Path) -> dict[str, str]:
-    """The surroundings of a user who has activated the virtual environment."""
-    own = {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(root),
-        "PREFECT_HOME": str(root / ".prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine is slow, not broken
-        **{f"GIT_{role}_{part}": "test" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")},
-    }
-    hidden = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "HISTOPIPE_PARENT")
-    return {name: value for name, value in os.environ.items() if name not in hidden} | own

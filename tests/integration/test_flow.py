@@ -18,11 +18,12 @@ import requests
 import yaml
 from prefect.testing.utilities import prefect_test_harness
 
+from benchmarks.checkouts import environment
 from flows.pipeline import pipeline
 from histopipe.paths import Workspace
 from tasks.evaluation import SHOWN_SLIDES
 from tests.conftest import Machine
-from tests.integration.conftest import Checkout, environment
+from tests.integration.conftest import Checkout
 
 Make = Callable[..., Checkout]
 

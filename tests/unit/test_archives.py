@@ -1,5 +1,6 @@
 """Archives: damage is noticed, and nothing an archive claims costs memory, endless reading or a crash."""
 
+import gc
 import io
 import subprocess
 import tarfile
@@ -176,6 +177,13 @@ def test_a_member_that_claims_to_lie_outside_the_zip_is_set_aside(
     archive = ZipArchive(write_zip(tmp_path / "a.zip", MEMBERS))
     with pytest.raises(MemberRejected, match="damaged member"):
         next(archive.payloads([Member("folder/1.png", 513, offset, stored, method, 0)]))()
+
+
+def test_a_zip_is_listed_once_in_memory(tmp_path: Path) -> None:
+    """The standard library's entries take three times what ours do, and there may be millions."""
+    archive = open_archive(write_zip(tmp_path / "a.zip", MEMBERS))
+    assert not [one for one in gc.get_objects() if isinstance(one, zipfile.ZipInfo)]
+    assert len(archive.members) == len(MEMBERS)
 
 
 def test_a_zip_member_without_a_name_is_listed(tmp_path: Path) -> None:

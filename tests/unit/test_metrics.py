@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from histopipe.evaluation import metrics
 from histopipe.evaluation.metrics import METRICS, Predictions, measure, measure_resamples
@@ -132,6 +133,25 @@ def test_resamples_worked_off_in_pieces_give_the_same(drawn: Predictions, monkey
     pieces = measure_resamples(drawn, multiplicities)
     for name in METRICS:
         np.testing.assert_allclose(pieces[name], whole[name], rtol=1e-12, equal_nan=True)
+
+
+def test_small_products_are_left_to_one_thread(drawn: Predictions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that wait for each other took 25 times as long on a busy machine; what follows has its threads again."""
+    reckon, seen = metrics._sums, []
+
+    def watched(*arguments: object) -> object:
+        seen.append(blas_threads())
+        return reckon(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(metrics, "_sums", watched)
+    with threadpool_limits(2, "blas"):
+        measure(drawn)
+        assert blas_threads() == {2}
+    assert seen == [{1}]
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
 
 def test_what_a_resample_leaves_undefined_is_nan() -> None:

@@ -1,0 +1,232 @@
+"""Every benchmark of docs/performance.md, one after the other, and the table there.
+
+Each closing line is kept under `benchmarks/results` with command, commit and machine; the table is made from these
+files alone. A benchmark is any module of this package whose last line is a JSON object: list it in `BENCHMARKS`.
+
+    python -m benchmarks.bench               # all, as `make bench` does: leave the machine alone meanwhile
+    python -m benchmarks.bench noop startup  # these alone
+    python -m benchmarks.bench --quick       # whether they run: small sizes, nothing is kept
+    python -m benchmarks.bench --table       # the table alone, from what is kept
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.checkouts import ROOT
+from benchmarks.measuring import run_command
+
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+START, END = "<!-- table: made by `make bench` -->", "<!-- end of the table -->"
+HEADER = ("benchmark", "ours", "other", "ratio", "aim", "command", "commit", "machine")
+NUMBERS = frozenset({"ours", "other", "ratio"})  # columns
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        what: is compared, for people.
+        aim: what the issue asks for.
+        ours, other: where the numbers stand in the closing line, names joined by dots; empty for none.
+        ratio: where the ratio stands.
+        unit: of `ours` and `other`.
+    """
+
+    what: str
+    aim: str
+    ours: str = ""
+    other: str = ""
+    ratio: str = "ratio"
+    unit: str = "s"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A module of this package and what its closing line gives.
+
+    Attributes:
+        module: its name.
+        rows: of the table.
+        quick: arguments of a run that only shows that it works.
+        arguments: of the run that counts, where they aren't the defaults.
+    """
+
+    module: str
+    rows: tuple[Row, ...]
+    quick: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Path:
+        """The file of its last result."""
+        return RESULTS / f"{self.module}.json"
+
+
+BENCHMARKS = (
+    Benchmark(
+        "ingest",
+        (Row("ingest: archive to every patch decoded", "at least 8x", "ours.seconds", "tutorial.seconds"),),
+        quick=("--patches", "3000", "--rounds", "1"),
+        arguments=("--rounds", "5"),
+    ),
+    Benchmark(
+        "intervals",
+        (Row("evaluate: 2,000 resamples", "at least 30x", "seconds", "reckoned_seconds_by_scikit_learn"),),
+        quick=("--resamples", "100", "--sampled", "1"),
+    ),
+    Benchmark(
+        "noop",
+        (Row("noop: nothing to do, beside tracked files", "at least 4x", "ours.seconds", "files.seconds"),),
+        quick=("--patches", "3000", "--rounds", "1"),
+    ),
+    Benchmark(
+        "orchestration",
+        (Row("orchestration: Prefect flow, beside `dvc repro`", "at most 25 s more", "flow.seconds", "dvc.seconds"),),
+        quick=("--rounds", "1"),
+    ),
+    Benchmark(
+        "startup",
+        (
+            Row("startup: `histopipe --help`, beside its limit", "0.5 s", "help.seconds", "limits.help", "ratios.help"),
+            Row(
+                "startup: to the first step of a checkout's first training",
+                "15 s",
+                "first_training.seconds",
+                "limits.first_training",
+                "ratios.first_training",
+            ),
+            Row(
+                "startup: to the first step of any other training",
+                "15 s",
+                "next_training.seconds",
+                "limits.next_training",
+                "ratios.next_training",
+            ),
+        ),
+        quick=("--patches", "3000", "--rounds", "1"),
+    ),
+    Benchmark(
+        "scaling",
+        tuple(
+            Row(
+                f"scaling: {job}, a patch in the largest data set, beside the cheapest smaller one",
+                "at least 0.83x",
+                f"{job}.largest",
+                f"{job}.cheapest_smaller",
+                f"{job}.ratio",
+                "µs",
+            )
+            for job in ("ingest", "split", "grade")
+        ),
+        quick=("--size", "5000", "--size", "10000", "--rounds", "1"),
+    ),
+)
+
+
+def run(benchmark: Benchmark, quick: bool, commit: str) -> None:
+    """Run one; what it found is kept, unless the run was a quick one."""
+    arguments = benchmark.quick if quick else benchmark.arguments
+    command = ["python", "-m", f"benchmarks.{benchmark.module}", *arguments]
+    print(" ".join(command), file=sys.stderr, flush=True)
+    done = run_command([sys.executable, *command[1:]], ROOT)
+    line = done.output.strip().splitlines()[-1]
+    print(line, flush=True)
+    if not quick:
+        keep(benchmark.kept, " ".join(command), commit, json.loads(line))
+
+
+def keep(path: Path, command: str, commit: str, found: dict[str, Any]) -> None:
+    """Write a closing line with where it comes from."""
+    path.parent.mkdir(exist_ok=True)
+    machine = found.pop("machine")
+    content = {"command": command, "commit": commit, "machine": machine, "found": found}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def current_commit() -> str:
+    """The commit that is measured; marked where the code differs from it."""
+    commit = _git("rev-parse", "--short", "HEAD").strip()
+    changed = _git("status", "--porcelain", "--", ".", f":!{RESULTS.relative_to(ROOT)}", f":!{PAGE.relative_to(ROOT)}")
+    return f"{commit}, changed" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def table() -> str:
+    """The table in Markdown; a benchmark of which nothing is kept has its aims alone."""
+    ruler = ["--:" if name in NUMBERS else "---" for name in HEADER]
+    rows = [cells(row, _kept(one)) for one in BENCHMARKS for row in one.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (HEADER, ruler, *rows))
+
+
+def _kept(benchmark: Benchmark) -> dict[str, Any]:
+    return json.loads(benchmark.kept.read_text(encoding="utf-8")) if benchmark.kept.exists() else {}
+
+
+def cells(row: Row, kept: dict[str, Any]) -> list[str]:
+    """A row's cells, in the order of `HEADER`; `kept` as `keep` wrote it."""
+    found = kept.get("found", {})
+    ours, other = (_shown(_at(found, place), f" {row.unit}") for place in (row.ours, row.other))
+    ratio = _shown(_at(found, row.ratio), "x")
+    if not kept:
+        return [row.what, ours, other, ratio, row.aim, ABSENT, ABSENT, ABSENT]
+    return [row.what, ours, other, ratio, row.aim, f"`{kept['command']}`", kept["commit"], _machine(kept["machine"])]
+
+
+def _at(found: dict[str, Any], place: str) -> Any:
+    """What stands at a place such as `ours.seconds`; None for nothing."""
+    value: Any = found
+    for name in filter(None, place.split(".")):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if place else None
+
+
+def _shown(value: float | None, unit: str) -> str:
+    """Three digits, or all of a larger number's."""
+    if value is None:
+        return ABSENT
+    return (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}") + unit
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    where = [f"{machine['cores']} cores", f"{machine['memory_gib']} GiB", f"Python {machine['python']}"]
+    names = [str(machine[name]) for name in ("accelerator", "processor") if machine.get(name)]
+    return ", ".join([*names, *where])
+
+
+def write_table(page: Path) -> None:
+    """Put the table between its two markers."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{START}\n{table()}\n{END}{after}", encoding="utf-8")
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice([one.module for one in BENCHMARKS]))
+@click.option("--quick", is_flag=True, help="Small sizes, a round each; nothing is kept.")
+@click.option("--table", "table_alone", is_flag=True, help="Run nothing.")
+def main(names: tuple[str, ...], quick: bool, table_alone: bool) -> None:
+    """Run the benchmarks, all or those named, and bring the table of docs/performance.md up to date."""
+    commit = current_commit()
+    for benchmark in () if table_alone else BENCHMARKS:
+        if not names or benchmark.module in names:
+            run(benchmark, quick, commit)
+    if not quick:
+        write_table(PAGE)
+
+
+if __name__ == "__main__":
+    main()

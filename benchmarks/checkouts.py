@@ -1,0 +1,63 @@
+"""Checkouts of the project to measure and test in: what git tracks, with parameters and surroundings of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def copy_project(target: Path) -> None:
+    """Copy what git tracks or would track, and commit it; an earlier copy is brought up to date, its results stay."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if name != "dvc.lock" and (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    commit_all(target)
+
+
+def commit_all(root: Path) -> None:
+    """Make the folder a git repository, if it is none, and commit what is in it."""
+    for arguments in (
+        ("init", "--quiet"),
+        ("add", "--all"),
+        ("commit", "--quiet", "--allow-empty", "--message", "start"),
+    ):
+        subprocess.run(["git", *arguments], cwd=root, check=True, env=environment(root), stdout=sys.stderr)
+
+
+def change_params(root: Path, **sections: Any) -> None:
+    """Merge into the checkout's `params.yaml`."""
+    path = root / "params.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, value in sections.items():
+        both_maps = isinstance(value, dict) and isinstance(content.get(name), dict)
+        content[name] = content[name] | value if both_maps else value
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def environment(root: Path) -> dict[str, str]:
+    """The surroundings of a user who has activated the virtual environment."""
+    own = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(root),
+        "PREFECT_HOME": str(root / ".prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine is slow, not broken
+        **{f"GIT_{role}_{part}": "test" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")},
+    }
+    hidden = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "HISTOPIPE_PARENT")
+    return {name: value for name, value in os.environ.items() if name not in hidden} | own
