@@ -37,7 +37,7 @@ class Row:
 
     Attributes:
         what: is compared, for people.
-        aim: what the issue asks for.
+        aim: of the ratio, or of ours.
         ours, other: where the numbers stand in the closing line, names joined by dots; empty for none.
         ratio: where the ratio stands.
         unit: of `ours` and `other`.
@@ -79,6 +79,63 @@ BENCHMARKS = (
         (Row("ingest: archive to every patch decoded", "at least 8x", "ours.seconds", "tutorial.seconds"),),
         quick=("--patches", "3000", "--rounds", "1"),
         arguments=("--rounds", "5"),
+    ),
+    Benchmark(
+        "loading",
+        tuple(
+            Row(what, aim, f"{ours}.patches_per_second", f"{other}.patches_per_second", ratio, "patches/s")
+            for what, aim, ours, other, ratio in (
+                (
+                    "loading: CancerNet's augmentation, beside the generator",
+                    "at least 10x",
+                    "ours",
+                    "generator",
+                    "ratio",
+                ),
+                ("loading: the same, beside `tf.data` from files", "", "ours", "tf_data", "ratio_tf_data"),
+                ("loading: orientations and stain, beside the generator", "", "ours_stain", "generator", "ratio_stain"),
+            )
+        ),
+        quick=("--rounds", "1"),
+    ),
+    Benchmark(
+        "training",
+        tuple(
+            Row(what, aim, f"{ours}.patches_per_second", f"{other}.patches_per_second", ratio, "patches/s")
+            for what, aim, ours, other, ratio in (
+                ("training: CancerNet, beside the tutorial", "at least 1.8x", "ours_cancernet", "tutorial", "ratio"),
+                (
+                    "training: CancerNet, beside its ceiling",
+                    "at least 0.95x",
+                    "ours_cancernet",
+                    "ceiling_cancernet",
+                    "of_ceiling.cancernet",
+                ),
+                (
+                    "training: HistoNet, beside its ceiling",
+                    "at least 0.95x",
+                    "ours_histonet",
+                    "ceiling_histonet",
+                    "of_ceiling.histonet",
+                ),
+            )
+        ),
+        quick=("--rounds", "1"),
+    ),
+    Benchmark(
+        "predict",
+        (
+            Row("predict: float32, beside the generator", "at least 3x", "float32.seconds", "generator.seconds"),
+            Row(
+                "predict: bfloat16, beside the generator",
+                "at least 6x",
+                "bfloat16.seconds",
+                "generator.seconds",
+                "ratio_bfloat16",
+            ),
+            Row("predict: float32, beside Keras from the store", "", "float32.seconds", "keras.seconds", "ratio_keras"),
+        ),
+        quick=("--rounds", "1"),
     ),
     Benchmark(
         "intervals",
