@@ -2,8 +2,7 @@
 
 Slides grow in number, not in size. A few cases are drawn; larger archives repeat their patches, byte by byte, under
 further case ids (ingest counts patches of equal pixels in two cases, but sets none aside). Grading is `evaluate`
-without network and pictures: thresholds, every metric with its interval, and all tables, from logits drawn at random;
-no more than six slides are drawn whatever their number.
+without network and pictures: thresholds, every metric with its interval, and all tables, from logits drawn at random.
 
 What starts, loads and draws once is spread over few patches in a small size. `ratio` tells how much dearer a patch gets
 all the same: what it costs in the largest size, under what it costs in the cheapest smaller one, the least of all jobs.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16"]
 
 BATCH_SIZE = 64  # patches per request: their activations stay in a core's cache
-WORTH_COMPILING = 20_000  # patches; fewer are graded before a deep network is compiled
+WORTH_COMPILING = 20_000  # patches: DenseNet201 takes 11 s to compile, CancerNet predicts some 2,000 of them a second
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
 
 
@@ -37,7 +37,8 @@ class CompiledNetwork:
         precision: of the arithmetic.
 
     Raises:
-        InferenceError: Keras runs on another backend than TensorFlow, or the CPU has no bfloat16.
+        InferenceError: Keras runs on another backend than TensorFlow, the CPU has no bfloat16, or OpenVINO can't read
+            the network.
     """
 
     def __init__(self, network: keras.Model, patch_size: tuple[int, int], precision: Precision = "float32") -> None:
@@ -48,7 +49,7 @@ class CompiledNetwork:
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InferenceError("this CPU has no bfloat16: predict in float32")
         shape = (BATCH_SIZE, *patch_size, 3)
-        model = openvino.convert_model(network, input=[(list(shape), openvino.Type.u8)])
+        model = _converted(openvino, network, shape)
         hints = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "THROUGHPUT"}
         self._requests = openvino.AsyncInferQueue(core.compile_model(model, "CPU", hints))
         self._shape = shape
@@ -82,6 +83,14 @@ class CompiledNetwork:
         filled = np.zeros(self._shape, np.uint8)
         filled[: len(batch)] = batch
         return filled
+
+
+def _converted(openvino: Any, network: keras.Model, shape: tuple[int, ...]) -> Any:
+    try:
+        return openvino.convert_model(network, input=[(list(shape), openvino.Type.u8)])
+    except Exception as problem:  # it has an error of its own for every part of the conversion
+        reason = " ".join(str(problem).split())[:200]
+        raise InferenceError(f"{network.name} can't be compiled ({reason}): predict by Keras") from None
 
 
 def is_quicker(patches: int) -> bool:

@@ -38,7 +38,9 @@ _BROKEN_OFF = frozenset(
         "botocore.exceptions.ClientError",
     }
 )
-HTTP_RETRIES = 3  # of each question, 12 s all in all; MLflow's own 7 take 4 minutes, without a word
+HTTP_RETRIES = (
+    3  # of each question, 12 s all in all; MLflow's own 7 take 4 minutes, without a word: trainings have those
+)
 
 VARIANT_TAGS = ("study", "variant")  # runs of the main pipeline have neither
 SYSTEM_METRICS_SECONDS = 2  # MLflow's own 10 s would miss a short training altogether
@@ -136,13 +138,17 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
     """
     import mlflow
 
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(HTTP_RETRIES))
     require_server(tracking_uri(workspace))
     mlflow.set_tracking_uri(tracking_uri(workspace))
     lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
         yield
+
+
+def _lose_patience_soon() -> None:
+    """A server that went away is told of within seconds, but for trainings: they outlast its restart."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(HTTP_RETRIES))
 
 
 def prepare(workspace: Workspace, dataset: str) -> str:
@@ -175,6 +181,7 @@ def registry(workspace: Workspace) -> MlflowClient:
     """
     import mlflow
 
+    _lose_patience_soon()
     with _first_use(workspace):  # makes the database
         mlflow.search_experiments(max_results=1)
     return _client()
@@ -269,6 +276,7 @@ def continued_run(workspace: Workspace, dataset: str, architecture: str, run_id:
 
 def known_run(workspace: Workspace, dataset: str, run_id: str) -> str | None:
     """The run in this tracking store that holds a training: its own, or the one restored from it; None for neither."""
+    _lose_patience_soon()
     experiment = prepare(workspace, dataset)
     return run_id if run_exists(run_id) else find_run(experiment, {"restored_from": run_id})
 

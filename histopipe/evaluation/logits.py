@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from histopipe.backend import grow_gpu_memory
-from histopipe.errors import EvaluationError
+from histopipe.errors import EvaluationError, InferenceError
 from histopipe.evaluation.metrics import Numbers
 from histopipe.inference import is_quicker, predict_compiled
 from histopipe.prediction import logit_network, predict_logits
@@ -16,6 +17,8 @@ from histopipe.store import PatchStore, Rows
 
 if TYPE_CHECKING:
     import keras
+
+LOG = logging.getLogger(__name__)
 
 
 def load_network(path: Path) -> keras.Model:
@@ -48,10 +51,19 @@ def finite_logits(network: keras.Model, store: PatchStore, rows: Rows, title: st
     Raises:
         EvaluationError: one of them isn't a number.
     """
-    predict = predict_compiled if is_quicker(len(rows)) else predict_logits
-    logits = predict(logit_network(network), store, rows, title)
+    logits = _predicted(logit_network(network), store, rows, title)
     _require_numbers(logits, store, rows, title)
     return logits
+
+
+def _predicted(network: keras.Model, store: PatchStore, rows: Rows, title: str) -> Numbers:
+    """By a compiled network where that is quicker and can be; else as Keras does it."""
+    if is_quicker(len(rows)):
+        try:
+            return predict_compiled(network, store, rows, title)
+        except InferenceError as problem:
+            LOG.warning("%s: %s", title, problem)
+    return predict_logits(network, store, rows, title)
 
 
 def _require_numbers(logits: Numbers, store: PatchStore, rows: Rows, title: str) -> None:

@@ -44,8 +44,9 @@ def search(
         SearchError: a trial refused its input, or none was trained to its end.
     """
     for _ in range(ROUNDS * missing_trials(dataset, architecture, wanted, params, workspace)):
-        if missing_trials(dataset, architecture, wanted, params, workspace):
-            _run_trial(dataset, architecture, workspace)
+        _run_trial(dataset, architecture, workspace)
+        if not missing_trials(dataset, architecture, wanted, params, workspace):
+            break
     winner = conclude(open_search(dataset, architecture, params, workspace), name)
     if said := shortfall(dataset, architecture, wanted, params, workspace):
         LOG.warning(said)

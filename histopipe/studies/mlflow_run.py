@@ -34,7 +34,9 @@ def log_summary(study: str, dataset: str, folder: Path, workspace: Workspace) ->
     }
     with tracking.told_in_one_line(workspace):
         known = tracking.find_run(tracking.prepare(workspace, dataset), tags)
-        with mlflow.start_run(run_id=known, run_name=None if known else f"{study} {SUMMARY}") as run:
+        # the tags go in with the run itself: without, a kill between would leave what looks like a main run
+        start = {"run_id": known} if known else {"run_name": f"{study} {SUMMARY}", "tags": tags}
+        with mlflow.start_run(**start) as run:
             mlflow.set_tags({**lineage_tags(workspace, dataset), **tags})
             for name in PICTURE_AND_TABLES:
                 mlflow.log_artifact(str(folder / name), SUMMARY)

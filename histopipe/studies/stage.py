@@ -32,7 +32,7 @@ def run_variant(
     from histopipe.training import train
 
     own = VariantWorkspace(workspace.root, study, architecture, variant)
-    changed = _drawing_what_is_logged(variant_params(study, variant, params))
+    changed = _with_what_is_kept(variant_params(study, variant, params))
     write_text(own.split(dataset), as_csv(variant_split(study, dataset, variant, params, workspace)))
     train(dataset, architecture, changed, own)
     metrics = evaluate(dataset, architecture, changed, own, explained=False)
@@ -40,13 +40,14 @@ def run_variant(
     return metrics
 
 
-def _drawing_what_is_logged(params: Params) -> Params:
-    """Of the slides only those that the MLflow run holds: of a variant's pictures nothing else is kept."""
+def _with_what_is_kept(params: Params) -> Params:
+    """Of the slides only those that the MLflow run holds, and no further rows: nothing else of them is kept."""
     from histopipe.evaluation.mlflow_run import LOGGED_SLIDES
 
     asked = params.evaluate.slides
     most = LOGGED_SLIDES if asked == "all" else min(asked, LOGGED_SLIDES)
-    return params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"slides": most})})
+    kept = {"slides": most, "symmetries": False}
+    return params.model_copy(update={"evaluate": params.evaluate.model_copy(update=kept)})
 
 
 def _put_together(folder: Path, model: Path, evaluation: Path) -> None:

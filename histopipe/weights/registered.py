@@ -22,6 +22,8 @@ NETWORK_ARTIFACT = "network"  # as the served model names it
 KEPT, RECORD = "promotion", "run.json"  # folder and file of the run's artifacts that hold the training's record
 KEPT_TAG = "kept"  # of a version: its own folder within that one, which versions of one run don't share
 
+_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # MLflow's codes for what isn't there
+
 Cases = dict[str, list[str]]  # ids by data set
 
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -56,6 +58,8 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
             file = copy_network(version, folder)
             seen = _cases_behind(version, client)
         except (MlflowException, OSError) as problem:
+            if _broke_off(problem):
+                raise
             reason = " ".join(str(problem).split())[:200]
             raise WeightsError(
                 f"{key}: {asked} can't be had from the tracking store ({reason}): "
@@ -64,6 +68,16 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
     if file is None:
         raise WeightsError(f"{key}: {asked} holds no Keras network: name a model that `evaluate` logged")
     return file, {"model": version.name, "version": str(version.version), "run_id": str(version.run_id)}, seen
+
+
+def _broke_off(problem: Exception) -> bool:
+    """Whether the tracking store couldn't be asked, rather than having no such model."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    if isinstance(problem, MlflowException):
+        return problem.error_code not in _NOT_THERE
+    return isinstance(problem, RequestException | ConnectionError | TimeoutError)
 
 
 def _cases_behind(version: ModelVersion, client: MlflowClient) -> Cases:

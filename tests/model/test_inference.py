@@ -12,7 +12,9 @@ import pytest
 
 from histopipe import inference
 from histopipe.architectures import list_architectures
+from histopipe.architectures.blocks import patch_input
 from histopipe.errors import InferenceError
+from histopipe.evaluation import logits as evaluation_logits
 from histopipe.evaluation.logits import finite_logits
 from histopipe.inference import BATCH_SIZE, CompiledNetwork, predict_compiled
 from histopipe.prediction import logit_network, predict_logits
@@ -20,6 +22,11 @@ from histopipe.symmetry import averaged_over_symmetries
 from tests.conftest import ROOT
 from tests.model.test_architectures import patches, settled
 from tests.model.test_prediction import store_of
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiles on TensorFlow only")
+without_gpu = pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow" and not inference.is_quicker(10**9), reason="this machine has a GPU"
+)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -32,7 +39,7 @@ def test_a_compiled_network_agrees_with_keras(name: str) -> None:
     expected = np.asarray(network.predict_on_batch(batch))[:, 0]
     found = CompiledNetwork(network, (50, 50)).predict([batch[:BATCH_SIZE], batch[BATCH_SIZE:]], 70)
     np.testing.assert_allclose(probabilities(found), probabilities(expected), rtol=0, atol=1e-4)
-    assert np.ptp(expected) > 1e-3
+    assert np.ptp(probabilities(expected)) > 5e-4
 
 
 @pytest.mark.parametrize("count", [1, BATCH_SIZE, 5 * BATCH_SIZE + 7])
@@ -41,6 +48,7 @@ def test_every_patch_gets_its_own_number(tmp_path: Path, count: int) -> None:
     store, rows = store_of(tmp_path, count), np.arange(count)[::-1].copy()
     expected = predict_logits(network, store, rows)
     found = predict_compiled(network, store, rows)
+    assert count == 1 or np.ptp(probabilities(expected)) > 0.01
     np.testing.assert_allclose(probabilities(found), probabilities(expected), rtol=0, atol=1e-4)
 
 
@@ -57,6 +65,25 @@ def test_bfloat16_is_near_or_refused() -> None:
     assert np.corrcoef(found, expected)[0, 1] > 0.99  # of noise, to which an untrained network is touchy
 
 
+def test_what_cannot_be_compiled_is_graded_by_keras(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenVINO knows no flip over two axes at once, as earlier averaged networks hold it."""
+    inner = settled("cancernet")
+    inputs = patch_input()
+    network = keras.Model(inputs, inner(keras.ops.flip(inputs, (1, 2))))
+    logits = keras.Model(inputs, keras.ops.log(network.output / (1 - network.output)))
+    store, rows = store_of(tmp_path, 100), np.arange(100)
+    with pytest.raises(InferenceError, match=r"can't be compiled \(.*\): predict by Keras$"):
+        CompiledNetwork(logits, store.patch_size)
+    monkeypatch.setattr(inference, "WORTH_COMPILING", 100)
+    monkeypatch.setattr(evaluation_logits, "logit_network", lambda given: given)
+    found = finite_logits(logits, store, rows, "odd")
+    np.testing.assert_array_equal(found, predict_logits(logits, store, rows))
+    assert "odd: " in caplog.text and "can't be compiled" in caplog.text
+
+
+@without_gpu
 def test_many_patches_are_graded_by_a_compiled_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, store, rows = settled("cancernet"), store_of(tmp_path, 100), np.arange(100)
     expected = finite_logits(network, store, rows, "few")
@@ -69,7 +96,6 @@ def test_many_patches_are_graded_by_a_compiled_network(tmp_path: Path, monkeypat
     assert used == [100]
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiles on TensorFlow only")
 def test_nobody_is_told_of_it() -> None:
     """OpenVINO reports to its makers unless its telemetry can't be imported."""
     code = (

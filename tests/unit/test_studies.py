@@ -26,7 +26,7 @@ from histopipe.splitting import SPLITS, read_membership, split
 from histopipe.splitting.stage import as_csv, fold_membership
 from histopipe.studies.definition import fewer_training_cases, variant_params, variant_split
 from histopipe.studies.reading import split_digests
-from histopipe.studies.stage import _drawing_what_is_logged
+from histopipe.studies.stage import _with_what_is_kept
 from histopipe.studies.statistics import fold_differences, fold_means, resampled_means, spread
 from histopipe.studies.summary import summarise_study
 from histopipe.studies.workspace import STAGES, VariantWorkspace
@@ -511,9 +511,7 @@ def test_more_training_cases_than_there_are_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("asked", "drawn"), [("all", LOGGED_SLIDES), (2, 2), (1000, LOGGED_SLIDES)])
-def test_of_a_variants_slides_only_those_are_drawn_that_its_run_keeps(
-    two: Params, asked: Literal["all"] | int, drawn: int
-) -> None:
-    params = two.model_copy(update={"evaluate": two.evaluate.model_copy(update={"slides": asked})})
-    found = _drawing_what_is_logged(params).evaluate
-    assert (found.slides, found.resamples) == (drawn, 200)
+def test_of_a_variant_only_what_is_kept_is_made(two: Params, asked: Literal["all"] | int, drawn: int) -> None:
+    params = two.model_copy(update={"evaluate": two.evaluate.model_copy(update={"slides": asked, "symmetries": True})})
+    found = _with_what_is_kept(params).evaluate
+    assert (found.slides, found.symmetries, found.resamples) == (drawn, False, 200)
