@@ -6,6 +6,7 @@ architecture. bfloat16 is for those who ask for it, where the CPU has it (docs/p
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,9 +87,13 @@ class CompiledNetwork:
 
 
 def _converted(openvino: Any, network: keras.Model, shape: tuple[int, ...]) -> Any:
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
     try:
         return openvino.convert_model(network, input=[(list(shape), openvino.Type.u8)])
     except Exception as problem:  # it has an error of its own for every part of the conversion
+        root.setLevel(level)  # after a failure it leaves the log muted
+        root.filters, root.handlers = filters, handlers
         reason = " ".join(str(problem).split())[:200]
         raise InferenceError(f"{network.name} can't be compiled ({reason}): predict by Keras") from None
 
