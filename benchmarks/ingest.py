@@ -26,7 +26,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from benchmarks.measuring import alternate, medians, report, run_side
+from benchmarks.measuring import report, sides_in_turn
 from histopipe.workers import available_cores
 
 PUBLISHED_PATCHES = 277_524
@@ -159,11 +159,7 @@ def main(patches: int, rounds: int, folder: Path, side: str | None) -> None:
         print(json.dumps(measured))
         return
     options = ("--patches", str(patches), "--folder", str(folder))
-    sides = {
-        name: (lambda name=name: run_side("benchmarks.ingest", *options, "--side", name))
-        for name in ("ours", "tutorial", "decoder")
-    }
-    found = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
+    found = sides_in_turn("ingest", ("ours", "tutorial", "decoder"), rounds, *options)
     seconds = found["ours"]["seconds"]
     report(
         "ingest",

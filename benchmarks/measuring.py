@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,12 @@ def alternate(sides: Mapping[str, Callable[[], dict[str, float]]], rounds: int) 
             measured[name].append(measure())
             print(f"round {number + 1}/{rounds} {name}: {measured[name][-1]}", file=sys.stderr, flush=True)
     return measured
+
+
+def sides_in_turn(module: str, sides: Sequence[str], rounds: int, *options: str) -> dict[str, dict[str, float]]:
+    """Medians of each side of a benchmark that runs one of them under its option `--side`, in a process of its own."""
+    runs = {name: partial(run_side, f"benchmarks.{module}", *options, "--side", name) for name in sides}
+    return {name: medians(measurements) for name, measurements in alternate(runs, rounds).items()}
 
 
 def medians(measurements: list[dict[str, float]]) -> dict[str, float]:

@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from benchmarks.class_folders import class_folders, drawn_store
-from benchmarks.measuring import alternate, medians, report, run_side
+from benchmarks.measuring import report, sides_in_turn
 from benchmarks.tutorial import FLOW, scaling
 
 PATCHES, SAMPLED = 100_000, 20_000
@@ -100,9 +100,7 @@ def main(rounds: int, folder: Path, side: str | None) -> None:
         print(json.dumps(measure(side, folder)))
         return
     class_folders(folder, drawn_store(folder, SAMPLED))
-    command = ("benchmarks.predict", "--folder", str(folder), "--side")
-    runs = {name: (lambda name=name: run_side(*command, name)) for name in SIDES}
-    found = {name: medians(measurements) for name, measurements in alternate(runs, rounds).items()}
+    found = sides_in_turn("predict", SIDES, rounds, "--folder", str(folder))
     seconds = {name: one["seconds"] for name, one in found.items()}
     report(
         "predict",

@@ -19,7 +19,7 @@ import click
 import yaml
 
 from benchmarks.class_folders import class_folders, drawn_store
-from benchmarks.measuring import alternate, medians, report, run_side
+from benchmarks.measuring import report, sides_in_turn
 from benchmarks.recipes import run_stage, shipped_params
 from benchmarks.tutorial import FLOW, augmenting, tutorial_network
 from histopipe.paths import Workspace
@@ -98,9 +98,7 @@ def main(rounds: int, folder: Path, side: str | None) -> None:
         return
     class_folders(folder, drawn_store(folder, PATCHES))
     prepared(folder)
-    command = ("benchmarks.training", "--folder", str(folder), "--side")
-    runs = {name: (lambda name=name: run_side(*command, name)) for name in SIDES}
-    found = {name: medians(measurements) for name, measurements in alternate(runs, rounds).items()}
+    found = sides_in_turn("training", SIDES, rounds, "--folder", str(folder))
     speed = {name: one["patches_per_second"] for name, one in found.items()}
     report(
         "training",

@@ -82,7 +82,8 @@ def test_predict_call_and_saved_file_agree(name: str, tmp_path: Path) -> None:
     network, batch = settled(name), patches(16)
     expected = network.predict(batch, verbose=0)
     assert np.isfinite(expected).all() and np.ptp(expected) > 1e-5
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(network(batch)), expected, atol=1e-5)
+    # rounding grows with depth; training mode would be off by a hundredth at least
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(network(batch)), expected, rtol=0, atol=1e-4)
     network.save(tmp_path / "network.keras")
     loaded = for_prediction(keras.saving.load_model(tmp_path / "network.keras", safe_mode=True))
     np.testing.assert_array_equal(loaded.predict(batch, verbose=0), expected)
