@@ -10,7 +10,6 @@ parallel and augments them with Keras' stock layers. HistoNet's augmentation (al
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ import click
 import numpy as np
 
 from benchmarks.class_folders import class_folders, drawn_store
-from benchmarks.measuring import report, sides_in_turn
+from benchmarks.measuring import report, side_options, sides_in_turn
 from benchmarks.tutorial import FLOW, augmenting
 
 PATCHES = 20_000
@@ -111,9 +110,7 @@ def measure(side: str, folder: Path) -> dict[str, float]:
 
 
 @click.command()
-@click.option("--rounds", default=5, show_default=True, help="How often each side runs.")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-benchmarks")
-@click.option("--side", type=click.Choice(SIDES), hidden=True)
+@side_options(SIDES)
 def main(rounds: int, folder: Path, side: str | None) -> None:
     """Compare the ways of loading; the last line is JSON and holds `ratio`: ours over the generator's speed."""
     folder.mkdir(parents=True, exist_ok=True)

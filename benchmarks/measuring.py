@@ -7,6 +7,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import psutil
 
 SAMPLE_SECONDS = 0.1
@@ -28,6 +30,23 @@ def alternate(sides: Mapping[str, Callable[[], dict[str, float]]], rounds: int) 
             measured[name].append(measure())
             print(f"round {number + 1}/{rounds} {name}: {measured[name][-1]}", file=sys.stderr, flush=True)
     return measured
+
+
+def side_options(sides: Sequence[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options of a benchmark whose sides take turns: `rounds`, `folder` (what is drawn once is kept there), `side`."""
+    kept = Path(tempfile.gettempdir()) / "histopipe-benchmarks"
+    options = (
+        click.option("--rounds", default=5, show_default=True, help="How often each side runs."),
+        click.option("--folder", type=click.Path(path_type=Path), default=kept),
+        click.option("--side", type=click.Choice(sides), hidden=True),
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def sides_in_turn(module: str, sides: Sequence[str], rounds: int, *options: str) -> dict[str, dict[str, float]]:

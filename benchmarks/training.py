@@ -10,7 +10,6 @@ augmentation cost is what ours lacks to it. Peak memory is that of the process, 
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import click
 import yaml
 
 from benchmarks.class_folders import class_folders, drawn_store
-from benchmarks.measuring import report, sides_in_turn
+from benchmarks.measuring import report, side_options, sides_in_turn
 from benchmarks.recipes import run_stage, shipped_params
 from benchmarks.tutorial import FLOW, augmenting, tutorial_network
 from histopipe.paths import Workspace
@@ -87,9 +86,7 @@ def measure(side: str, folder: Path) -> dict[str, float]:
 
 
 @click.command()
-@click.option("--rounds", default=5, show_default=True, help="How often each side runs.")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-benchmarks")
-@click.option("--side", type=click.Choice(SIDES), hidden=True)
+@side_options(SIDES)
 def main(rounds: int, folder: Path, side: str | None) -> None:
     """Compare the loops; the last line is JSON and holds `ratio`: CancerNet's speed over the tutorial's."""
     folder.mkdir(parents=True, exist_ok=True)
