@@ -13,8 +13,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from histopipe.backend import on_tensorflow_cpu
 from histopipe.params import AugmentationParams
-from histopipe.resampling import affine_gather
+from histopipe.resampling import affine_gather, affine_on_cpu
 
 # Optical densities of haematoxylin, eosin and DAB in red, green and blue (Ruifrok & Johnston 2001); the third takes up
 # what the first two can't explain
@@ -52,7 +53,10 @@ class RandomAffine(keras.layers.Layer):
         """Warp a batch; outside training, leave it alone."""
         if not training:
             return patches
-        pixels, transforms = ops.cast(patches, "float32"), self._transforms(patches)
+        transforms = self._transforms(patches)
+        if on_tensorflow_cpu() and not self.compiled:
+            return affine_on_cpu(patches, transforms, self.ranges.fill)
+        pixels = ops.cast(patches, "float32")
         resample = affine_gather if self.compiled else ops.image.affine_transform  # the latter is bilinear by itself
         warped = resample(pixels, transforms, fill_mode=self.ranges.fill)
         return ops.cast(ops.clip(ops.round(warped), 0, 255), "uint8")

@@ -15,6 +15,15 @@ def backend_name() -> str:
     return str(keras.backend.backend())
 
 
+def on_tensorflow_cpu() -> bool:
+    """Whether TensorFlow computes, and sees no GPU: what it is worth to replace its slower kernels for."""
+    if backend_name() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
+
+
 def grow_gpu_memory() -> None:
     """Let the backend take GPU memory as it needs it, rather than all at once; call it before the first tensor."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX reads it when it first looks at the GPU

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histopipe.backend import backend_name
+from histopipe.backend import backend_name, on_tensorflow_cpu
 from histopipe.errors import InferenceError
 from histopipe.store import Patches, PatchStore, Rows
 
@@ -100,11 +100,7 @@ def _converted(openvino: Any, network: keras.Model, shape: tuple[int, ...]) -> A
 
 def is_quicker(patches: int) -> bool:
     """Whether so many patches are graded sooner by a compiled network, compiling it included."""
-    if patches < WORTH_COMPILING or backend_name() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return not tf.config.list_physical_devices("GPU")
+    return patches >= WORTH_COMPILING and on_tensorflow_cpu()
 
 
 def predict_compiled(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from histopipe.backend import backend_name
 from histopipe.store import Patches, PatchStore, Rows
+
+AHEAD = 2  # batches that wait for their step
 
 
 class PatchBatches(keras.utils.PyDataset):
@@ -34,3 +38,21 @@ class PatchBatches(keras.utils.PyDataset):
     def __getitem__(self, number: int) -> tuple[Patches, NDArray[np.float32], NDArray[np.float32]]:
         part = slice(number * self._batch_size, (number + 1) * self._batch_size)
         return self._store.gather(self._rows[part]), self._labels[part, None], self._weights[part]
+
+
+def for_fit(batches: PatchBatches) -> Any:
+    """The batches as Keras' `fit` best takes them: on TensorFlow as a `tf.data.Dataset` whose pipeline isn't tuned.
+
+    Keras has TensorFlow tune what it makes of batches itself, and `fit` then now and then waits for the tuner at its
+    end, by up to as long as it took: the tuner's thread misses that it was told to stop, and sleeps on for what is left
+    of its period, which doubles each time (seen with TensorFlow 2.21).
+    """
+    if backend_name() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0])
+    data = tf.data.Dataset.from_generator(lambda: map(batches.__getitem__, range(len(batches))), output_signature=kinds)
+    return data.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(AHEAD).with_options(options)

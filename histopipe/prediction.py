@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from histopipe.backend import on_tensorflow_cpu
 from histopipe.store import PatchStore, Rows
 
 if TYPE_CHECKING:
@@ -37,13 +38,8 @@ def for_prediction(network: keras.Model) -> keras.Model:
     batch. On a CPU that costs more than it gains: with Keras 3.15 on one core, CancerNet took 21 times as long for a
     batch, and DenseNet201 72 s of CPU before its first one instead of 16.
     """
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if not tf.config.list_physical_devices("GPU"):
-            network.jit_compile = False
+    if on_tensorflow_cpu():
+        network.jit_compile = False
     return network
 
 

@@ -17,7 +17,7 @@ from histopipe.architectures.blocks import patch_input
 from histopipe.augmentation import augment
 from histopipe.backend import is_out_of_memory
 from histopipe.errors import TrainingError
-from histopipe.loading import PatchBatches
+from histopipe.loading import PatchBatches, for_fit
 from histopipe.prediction import logit_network, predict_logits
 from histopipe.sampling import balanced_order, balanced_weights, epoch_order
 from histopipe.store import Rows
@@ -30,7 +30,7 @@ from histopipe.training.checkpoint import (
     save_checkpoint,
 )
 from histopipe.training.devices import Devices, choose_devices, number
-from histopipe.training.fusion import fused_batch_norms
+from histopipe.training.kernels import quicker_kernels
 from histopipe.training.optimization import best_epoch, build_loss, build_optimizer, has_stopped, plateau_rate
 from histopipe.training.plan import Training
 from histopipe.training.scores import validation_metrics
@@ -62,7 +62,7 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
     if progress.history:
         restore_variables(training.checkpoints, all_variables(trainer))
         kept = kept_weights(training.checkpoints)
-    with fused_batch_norms(network):
+    with quicker_kernels(network):
         kept = _remaining_epochs(training, network, trainer, progress, kept, after_epoch)
     if kept:
         network.set_weights(kept)
@@ -152,7 +152,7 @@ def _fit(trainer: keras.Model, batches: PatchBatches, name: str) -> float:
     callbacks = [_progress_bar(len(batches), name), keras.callbacks.TerminateOnNaN(raise_error=False)]
     try:
         with _average_apart(trainer.optimizer) as apart:
-            logs = trainer.fit(batches, shuffle=False, verbose=0, callbacks=[*callbacks, apart]).history
+            logs = trainer.fit(for_fit(batches), shuffle=False, verbose=0, callbacks=[*callbacks, apart]).history
     except Exception as problem:
         if not is_out_of_memory(problem):
             raise

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from histopipe.augmentation import STAINS, RandomAffine, RandomStain
 from histopipe.params import AugmentationParams
+from histopipe.resampling import affine_gather, affine_on_cpu
 
 
 def patches(count: int = 64) -> np.ndarray:
@@ -95,6 +96,20 @@ def test_quarter_turns_and_flips_give_the_eight_symmetries_exactly() -> None:
     hits = np.array([(warped == view).all(axis=(1, 2, 3)) for view in views])
     assert (hits.sum(axis=0) == 1).all()
     assert (hits.mean(axis=1) > 0.06).all()  # an eighth each
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's graph alone holds OpenCV's warp")
+@pytest.mark.parametrize("shape", [(4, 50, 50, 3), (2, 23, 41, 3)])
+@pytest.mark.parametrize("fill", ["nearest", "constant", "reflect", "wrap"])
+def test_both_ways_to_resample_agree(fill: str, shape: tuple[int, int, int, int]) -> None:
+    random = np.random.default_rng(3)
+    batch = random.integers(0, 256, shape, np.uint8)
+    transforms = np.tile(np.float32([1, 0, 0, 0, 1, 0, 0, 0]), (len(batch), 1))
+    transforms[:, [0, 1, 3, 4]] += random.uniform(-0.3, 0.3, (len(batch), 4))
+    transforms[:, [2, 5]] += random.uniform(-9, 9, (len(batch), 2))
+    found = np.asarray(affine_on_cpu(batch, transforms, fill), float)
+    expected = np.asarray(affine_gather(batch.astype(np.float32), transforms, fill))
+    assert np.abs(found - expected).max() < 1.0  # rounding, and a last digit of the place
 
 
 def stained(batch: np.ndarray, share: float, seed: int = 1) -> np.ndarray:

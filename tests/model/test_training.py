@@ -21,7 +21,7 @@ from histopipe.architectures import build
 from histopipe.errors import HistopipeError, TrainingError
 from histopipe.files import read_json
 from histopipe.ingest.stage import ingest
-from histopipe.loading import PatchBatches
+from histopipe.loading import PatchBatches, for_fit
 from histopipe.params import parse_params
 from histopipe.paths import Workspace
 from histopipe.sampling import balanced_weights, cap_rows, epoch_order
@@ -439,6 +439,17 @@ def test_batches_carry_patches_labels_and_weights_in_order(ready: Workspace) -> 
     assert (patches == store.gather(rows)).all()
     assert (labels[:, 0] == store.index["label"].to_numpy()[rows]).all()
     assert (weights == np.where(labels[:, 0] > 0, 2.5, 1.0)).all()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is TensorFlow's pipeline that is tuned")
+def test_no_epoch_waits_for_a_tuner_of_the_pipeline(ready: Workspace) -> None:
+    """TensorFlow's sleeps on at the end of a `fit`, now and then, for as long as the epoch took."""
+    batches = PatchBatches(PatchStore.open(ready.store("idc")), np.arange(10), 4)
+    data = for_fit(batches)
+    assert data.options().autotune.enabled is False
+    assert len(data) == 3
+    for found, expected in zip(data.as_numpy_iterator(), map(batches.__getitem__, range(3)), strict=True):
+        assert all((one == other).all() for one, other in zip(found, expected, strict=True))
 
 
 class OneBatch(keras.utils.PyDataset):

@@ -1,4 +1,4 @@
-"""The fused kernel gives the numbers of Keras' own batch norm and leaves no trace in the saved model."""
+"""Quicker kernels compute what Keras' own layers do and leave no trace in the saved model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from histopipe.architectures import build
-from histopipe.training.fusion import FusedBatchNormalization, fused_batch_norms
+from histopipe.backend import on_tensorflow_cpu
+from histopipe.training.kernels import ByteDropout, FusedBatchNormalization, quicker_kernels
 
 
 def trained(fused: bool) -> tuple[keras.Model, list[float]]:
@@ -29,7 +30,7 @@ def trained(fused: bool) -> tuple[keras.Model, list[float]]:
 
     if not fused:
         return network, descend()
-    with fused_batch_norms(network):
+    with quicker_kernels(network):
         return network, descend()
 
 
@@ -47,7 +48,7 @@ def test_outputs_gradients_and_averages_are_those_of_the_stock_layer() -> None:
         network = keras.Sequential([keras.Input((6, 6, 4)), layer])
         layer.gamma.assign([0.5, 1.0, 2.0, 3.0])
         network.compile(keras.optimizers.SGD(1.0), lambda truth, found: keras.ops.sum(truth * found**2))
-        with fused_batch_norms(network) if fused else nullcontext():
+        with quicker_kernels(network) if fused else nullcontext():
             network.train_on_batch(inputs, weights)
         return [*network.get_weights(), np.asarray(network.predict(inputs, verbose=0))]
 
@@ -64,9 +65,41 @@ def test_a_network_learns_alike(networks: list[tuple[keras.Model, list[float]]])
 
 def test_the_kernel_is_really_used() -> None:
     network = build("cancernet", image_size=16)
-    with fused_batch_norms(network):
+    with quicker_kernels(network):
         kinds = {type(layer) for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)}
     assert kinds == {FusedBatchNormalization if keras.backend.backend() == "tensorflow" else next(iter(kinds))}
+
+
+@pytest.mark.skipif(not on_tensorflow_cpu(), reason="dropout by bytes is for TensorFlow on a CPU")
+@pytest.mark.parametrize("rate", [0.25, 0.3, 0.5])
+def test_dropout_by_bytes_drops_its_share_and_keeps_the_mean(rate: float) -> None:
+    layer, values = keras.layers.Dropout(rate, seed=1), np.full((7, 333, 33), 2.0, np.float32)
+    with quicker_kernels(keras.Sequential([layer])):
+        assert type(layer) is ByteDropout
+        first, second = (np.asarray(layer(values, training=True)) for _ in range(2))
+        assert (np.asarray(layer(values)) == values).all()  # outside training
+    assert type(layer) is keras.layers.Dropout
+    assert abs((first == 0).mean() - rate) < 1 / 512 + 4 * 0.5 / np.sqrt(values.size)
+    assert abs(first.mean() / 2 - 1) < 0.02
+    assert len(np.unique(first)) == 2
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.02
+    neighbours = first.ravel()
+    assert max(abs(np.corrcoef(neighbours[step:], neighbours[:-step])[0, 1]) for step in (1, 2, 4, 8)) < 0.02
+
+
+@pytest.mark.skipif(not on_tensorflow_cpu(), reason="dropout by bytes is for TensorFlow on a CPU")
+def test_what_dropout_drops_gets_no_gradient_and_the_seed_repeats_it() -> None:
+    def gradients() -> np.ndarray:
+        import tensorflow as tf
+
+        layer, values = keras.layers.Dropout(0.25, seed=7), tf.Variable(np.ones((40, 9), np.float32))
+        with quicker_kernels(keras.Sequential([layer])), tf.GradientTape() as tape:
+            outputs = layer(values, training=True)
+        found = np.asarray(tape.gradient(outputs, values))
+        assert (found == np.asarray(outputs)).all()
+        return found
+
+    assert (gradients() == gradients()).all()
 
 
 def test_the_saved_model_holds_stock_layers(networks: list[tuple[keras.Model, list[float]]], tmp_path: Path) -> None:
