@@ -23,7 +23,7 @@ from benchmarks.recipes import run_stage, shipped_params
 from benchmarks.tutorial import FLOW, augmenting, tutorial_network
 from histopipe.paths import Workspace
 
-PATCHES, TRAINED = 20_000, 3_200
+PATCHES, TRAINED = 20_000, 2_400
 RECIPES = ("cancernet", "histonet")
 SIDES = ("tutorial", *(f"{kind}_{recipe}" for recipe in RECIPES for kind in ("ours", "ceiling")))
 
@@ -31,10 +31,10 @@ SIDES = ("tutorial", *(f"{kind}_{recipe}" for recipe in RECIPES for kind in ("ou
 def prepared(folder: Path) -> Workspace:
     """A workspace whose recipes run in full on some drawn patches."""
     workspace = Workspace(drawn_store(folder, PATCHES).folder.parents[2])
+    content = shipped_params() | {"quick": {"max_patches": TRAINED}}
+    content["idc"]["source"] = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))["idc"]["source"]
+    workspace.params.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     if not workspace.split("idc").exists():
-        content = shipped_params() | {"quick": {"max_patches": TRAINED}}
-        content["idc"]["source"] = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))["idc"]["source"]
-        workspace.params.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         for stage in (("weights", "cancernet"), ("weights", "histonet"), ("split", "idc")):
             run_stage(workspace.root, *stage)
     return workspace
