@@ -23,7 +23,7 @@ from benchmarks.recipes import run_stage, shipped_params
 from benchmarks.tutorial import FLOW, augmenting, tutorial_network
 from histopipe.paths import Workspace
 
-PATCHES, TRAINED = 20_000, 2_400
+PATCHES, TRAINED = 20_000, 1_920
 RECIPES = ("cancernet", "histonet")
 SIDES = ("tutorial", *(f"{kind}_{recipe}" for recipe in RECIPES for kind in ("ours", "ceiling")))
 

@@ -6,6 +6,7 @@ saved model. Their random state belongs to the layers and is checkpointed with t
 
 from __future__ import annotations
 
+from functools import partial
 from math import pi
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 from keras import ops
 
 from histopipe.backend import on_tensorflow_cpu
+from histopipe.opencv import in_graph, stained, warped
 from histopipe.params import AugmentationParams
-from histopipe.resampling import affine_gather, affine_on_cpu
+from histopipe.resampling import affine_gather
 
 # Optical densities of haematoxylin, eosin and DAB in red, green and blue (Ruifrok & Johnston 2001); the third takes up
 # what the first two can't explain
@@ -28,8 +30,8 @@ def augment(
     patches: keras.KerasTensor, ranges: AugmentationParams, seed: int, compiled: bool = False
 ) -> keras.KerasTensor:
     """The random changes that a recipe asks for, one after the other; uint8 (batch, height, width, 3) in and out."""
-    warped = RandomAffine(ranges, seed=seed, compiled=compiled)(patches)
-    return RandomStain(ranges.stain, seed=seed + 1)(warped) if ranges.stain else warped
+    moved = RandomAffine(ranges, seed=seed, compiled=compiled)(patches)
+    return RandomStain(ranges.stain, seed=seed + 1, compiled=compiled)(moved) if ranges.stain else moved
 
 
 class RandomAffine(keras.layers.Layer):
@@ -55,11 +57,11 @@ class RandomAffine(keras.layers.Layer):
             return patches
         transforms = self._transforms(patches)
         if on_tensorflow_cpu() and not self.compiled:
-            return affine_on_cpu(patches, transforms, self.ranges.fill)
+            return in_graph(partial(warped, fill_mode=self.ranges.fill), patches, transforms)
         pixels = ops.cast(patches, "float32")
         resample = affine_gather if self.compiled else ops.image.affine_transform  # the latter is bilinear by itself
-        warped = resample(pixels, transforms, fill_mode=self.ranges.fill)
-        return ops.cast(ops.clip(ops.round(warped), 0, 255), "uint8")
+        moved = resample(pixels, transforms, fill_mode=self.ranges.fill)
+        return ops.cast(ops.clip(ops.round(moved), 0, 255), "uint8")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shapes stay as they are."""
@@ -114,23 +116,29 @@ class RandomStain(keras.layers.Layer):
     Input and output: uint8 (batch, height, width, 3); unchanged outside training.
     """
 
-    def __init__(self, share: float, seed: int, **options: Any) -> None:
+    def __init__(self, share: float, seed: int, compiled: bool = False, **options: Any) -> None:
         super().__init__(dtype="uint8", trainable=False, **options)
         self.share = share
+        self.compiled = compiled
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, patches: Any, training: bool = False) -> Any:
         """Stain a batch anew; outside training, leave it alone."""
         if not training:
             return patches
+        turned, shifted = self._changes(ops.shape(patches)[0])
+        if on_tensorflow_cpu() and not self.compiled:
+            return in_graph(stained, patches, turned, shifted)
         densities = -ops.log((ops.cast(patches, "float32") + 1.0) / 256.0)
-        count = ops.shape(patches)[0]
-        amounts = 1.0 + self._uniform((count, 1, 3))
-        unmix, mix = ops.convert_to_tensor(np.linalg.inv(STAINS)), ops.convert_to_tensor(STAINS)
-        turned = ops.matmul(unmix * amounts, mix)  # (batch, 3, 3): out of colours, change, back into colours
-        shifted = ops.matmul(_SHIFT * self._uniform((count, 1, 3)), mix)
         changed = ops.einsum("nhwi,nij->nhwj", densities, turned) + shifted[:, :, None]
         return ops.cast(ops.clip(ops.round(256.0 * ops.exp(-changed) - 1.0), 0, 255), "uint8")
+
+    def _changes(self, count: Any) -> tuple[Any, Any]:
+        """Per patch, what its densities are multiplied by, (count, 3, 3), and what is added to them, (count, 1, 3)."""
+        amounts = 1.0 + self._uniform((count, 1, 3))
+        unmix, mix = ops.convert_to_tensor(np.linalg.inv(STAINS)), ops.convert_to_tensor(STAINS)
+        turned = ops.matmul(unmix * amounts, mix)  # out of colours, change, back into colours
+        return turned, ops.matmul(_SHIFT * self._uniform((count, 1, 3)), mix)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shapes stay as they are."""

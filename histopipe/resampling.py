@@ -1,50 +1,13 @@
-"""Affine resampling: in plain Keras operations, which XLA compiles on every backend, and by OpenCV on a CPU.
+"""Affine resampling in plain Keras operations: what XLA can compile on every backend.
 
-TensorFlow's own kernel, which `ops.image.affine_transform` calls, is unknown to XLA, and takes six times the processor
-time of OpenCV's.
+XLA doesn't know TensorFlow's own kernel, which `ops.image.affine_transform` calls; for a CPU there is `opencv`.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import numpy as np
 from keras import ops
-from numpy.typing import NDArray
-
-from histopipe.store import Patches
-
-
-def affine_on_cpu(patches: Any, transforms: Any, fill_mode: str) -> Any:
-    """As `affine_gather`, by OpenCV and rounded: a part of TensorFlow's graph that runs on a CPU and isn't compiled.
-
-    Args:
-        patches: uint8 (batch, height, width, channels); the answer is like it.
-        transforms: (batch, 8).
-        fill_mode: as there.
-    """
-    import tensorflow as tf
-
-    warped = tf.numpy_function(partial(_warped, fill_mode=fill_mode), [patches, transforms], tf.uint8, stateful=False)
-    warped.set_shape(patches.shape)
-    return warped
-
-
-def _warped(patches: Patches, transforms: NDArray[np.float32], fill_mode: str) -> Patches:
-    import cv2
-
-    borders = {
-        "nearest": cv2.BORDER_REPLICATE,
-        "constant": cv2.BORDER_CONSTANT,
-        "reflect": cv2.BORDER_REFLECT,
-        "wrap": cv2.BORDER_WRAP,
-    }
-    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": borders[fill_mode]}
-    size, warped = patches.shape[2:0:-1], np.empty_like(patches)
-    for patch, matrix, target in zip(patches, transforms[:, :6].reshape(-1, 2, 3), warped, strict=True):
-        cv2.warpAffine(patch, matrix, size, dst=target, **how)
-    return warped
 
 
 def affine_gather(images: Any, transforms: Any, fill_mode: str) -> Any:

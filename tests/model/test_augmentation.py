@@ -10,8 +10,10 @@ import pytest
 from scipy import ndimage
 
 from histopipe.augmentation import STAINS, RandomAffine, RandomStain
+from histopipe.opencv import stained as stained_by_opencv
+from histopipe.opencv import warped
 from histopipe.params import AugmentationParams
-from histopipe.resampling import affine_gather, affine_on_cpu
+from histopipe.resampling import affine_gather
 
 
 def patches(count: int = 64) -> np.ndarray:
@@ -98,7 +100,6 @@ def test_quarter_turns_and_flips_give_the_eight_symmetries_exactly() -> None:
     assert (hits.mean(axis=1) > 0.06).all()  # an eighth each
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's graph alone holds OpenCV's warp")
 @pytest.mark.parametrize("shape", [(4, 50, 50, 3), (2, 23, 41, 3)])
 @pytest.mark.parametrize("fill", ["nearest", "constant", "reflect", "wrap"])
 def test_both_ways_to_resample_agree(fill: str, shape: tuple[int, int, int, int]) -> None:
@@ -107,7 +108,7 @@ def test_both_ways_to_resample_agree(fill: str, shape: tuple[int, int, int, int]
     transforms = np.tile(np.float32([1, 0, 0, 0, 1, 0, 0, 0]), (len(batch), 1))
     transforms[:, [0, 1, 3, 4]] += random.uniform(-0.3, 0.3, (len(batch), 4))
     transforms[:, [2, 5]] += random.uniform(-9, 9, (len(batch), 2))
-    found = np.asarray(affine_on_cpu(batch, transforms, fill), float)
+    found = warped(batch, transforms, fill).astype(float)
     expected = np.asarray(affine_gather(batch.astype(np.float32), transforms, fill))
     assert np.abs(found - expected).max() < 1.0  # rounding, and a last digit of the place
 
@@ -137,6 +138,20 @@ def test_each_patch_and_each_batch_is_stained_anew() -> None:
     batch = np.repeat(patches(1), 4, axis=0)
     first, second = (np.asarray(keras.ops.convert_to_numpy(layer(batch, training=True))) for _ in range(2))
     assert len({patch.tobytes() for patch in (*first, *second)}) == 8
+
+
+def test_both_ways_to_stain_agree() -> None:
+    """What isn't compiled is OpenCV's on a CPU, plain operations of Keras otherwise."""
+    batch = np.random.default_rng(3).integers(0, 256, (9, 20, 30, 3), np.uint8)
+    batch[0], batch[1] = 0, 255
+    found, expected = (
+        keras.ops.convert_to_numpy(RandomStain(0.5, 1, compiled=compiled)(batch, training=True)).astype(int)
+        for compiled in (False, True)
+    )
+    assert np.abs(found - expected).max() <= 1
+    assert (found == expected).mean() > 0.99
+    nothing = np.tile(np.eye(3, dtype=np.float32), (9, 1, 1)), np.zeros((9, 1, 3), np.float32)
+    assert (stained_by_opencv(batch, *nothing) == batch).all()
 
 
 def test_no_stain_is_changed_outside_training() -> None:
