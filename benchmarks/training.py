@@ -1,8 +1,10 @@
 """Training: histopipe's loop against the tutorial's, and against the same network fed from an array in memory.
 
-Patches per second of one epoch, after one that warms up. The tutorial's is CancerNet by `model.fit` from the directory
-generator. The ceiling is our network without augmentation, `fit` on patches that already lie in memory: what input and
-augmentation cost is what ours lacks to it. Peak memory is that of the process, mapped pages of the store included.
+Patches per second of an epoch, after one that warms up; the ways take turns, epoch by epoch, in one process for each
+recipe, since a machine's mood changes faster than processes start. The tutorial's is CancerNet by `model.fit` from the
+directory generator. The ceiling is our network without augmentation, `fit` on patches that already lie in memory: what
+input and augmentation cost is what ours lacks to it. Peak memory is that of a process which trains our way alone,
+mapped pages of the store included.
 
     python -m benchmarks.training
 """
@@ -10,7 +12,10 @@ augmentation cost is what ours lacks to it. Peak memory is that of the process, 
 from __future__ import annotations
 
 import json
+import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +23,15 @@ import click
 import yaml
 
 from benchmarks.class_folders import class_folders, drawn_store
-from benchmarks.measuring import report, side_options, sides_in_turn
+from benchmarks.measuring import alternate, medians, report, run_side
 from benchmarks.recipes import run_stage, shipped_params
 from benchmarks.tutorial import FLOW, augmenting, tutorial_network
 from histopipe.paths import Workspace
 
-PATCHES, TRAINED = 20_000, 1_920
+PATCHES, TRAINED = 20_000, 4_800
 RECIPES = ("cancernet", "histonet")
-SIDES = ("tutorial", *(f"{kind}_{recipe}" for recipe in RECIPES for kind in ("ours", "ceiling")))
+
+Epoch = Callable[[], object]
 
 
 def prepared(folder: Path) -> Workspace:
@@ -40,16 +46,16 @@ def prepared(folder: Path) -> Workspace:
     return workspace
 
 
-def tutorial(folder: Path) -> dict[str, float]:
+def tutorial(folder: Path) -> Epoch:
     """The tutorial's loop, on as many patches."""
     files = class_folders(folder, drawn_store(folder, PATCHES))
     batches, network = augmenting().flow_from_directory(files, shuffle=True, **FLOW), tutorial_network()
     steps = TRAINED // int(str(FLOW["batch_size"]))
-    return timed(lambda: network.fit(batches, steps_per_epoch=steps, class_weight={0: 1.0, 1: 2.5}, verbose=0), TRAINED)
+    return lambda: network.fit(batches, steps_per_epoch=steps, class_weight={0: 1.0, 1: 2.5}, verbose=0)
 
 
-def ours(folder: Path, recipe: str, in_memory: bool) -> dict[str, float]:
-    """Our loop; or, from patches `in_memory`, what the network can do at best."""
+def measure(folder: Path, recipe: str, rounds: int, alone: bool) -> dict[str, float]:
+    """Patches per second of our loop and, unless it runs `alone`, of the others with a recipe, in turn."""
     import keras
 
     from histopipe.params import read_params
@@ -60,60 +66,59 @@ def ours(folder: Path, recipe: str, in_memory: bool) -> dict[str, float]:
     workspace = prepared(folder)
     training = plan_training("idc", recipe, read_params(workspace.params), workspace)
     network, trainer = build_training(training)
-    batches, size = _batches(training, 0), training.recipe.batch_size
-    with quicker_kernels(network):
-        if not in_memory:
-            return timed(lambda: _fit(trainer, batches, recipe), len(training.train_rows))
+    batches = _batches(training, 0)
+    epochs: dict[str, Epoch] = {"ours": lambda: _fit(trainer, batches, recipe)}
+    if not alone:
         bare = keras.Model(network.input, network.output)
         bare.compile(trainer.optimizer, trainer.loss, weighted_metrics=[], jit_compile=trainer.jit_compile)
-        labels = training.store.index["label"].to_numpy()[training.train_rows].astype("float32")[:, None]
-        content = (training.store.gather(training.train_rows), labels, 1.0 + labels[:, 0])
-        return timed(lambda: bare.fit(from_memory(content, size), verbose=0), len(labels))
+        kept = from_memory([batches[number] for number in range(len(batches))])
+        epochs["ceiling"] = lambda: bare.fit(kept, verbose=0)
+        epochs |= {"tutorial": tutorial(folder)} if recipe == "cancernet" else {}
+    with quicker_kernels(network):
+        for epoch in epochs.values():
+            epoch()
+        sides = {name: partial(timed, epoch) for name, epoch in epochs.items()}
+        return {name: medians(found)["speed"] for name, found in alternate(sides, rounds).items()}
 
 
-def from_memory(content: Any, batch_size: int) -> Any:
-    """Batches of arrays by `tf.data`, which isn't tuned: an epoch would now and then wait for the tuner at its end."""
+def from_memory(batches: list[Any]) -> Any:
+    """Batches in memory by `tf.data`, which isn't tuned: an epoch would now and then wait for the tuner at its end."""
+    import numpy as np
     import tensorflow as tf
 
     options = tf.data.Options()
     options.autotune.enabled = False
-    return tf.data.Dataset.from_tensor_slices(content).batch(batch_size).prefetch(2).with_options(options)
+    content = tuple(np.stack(parts) for parts in zip(*batches, strict=True))
+    return tf.data.Dataset.from_tensor_slices(content).prefetch(2).with_options(options)
 
 
-def timed(epoch: Any, patches: int) -> dict[str, float]:
-    """Patches per second of the second epoch."""
-    epoch()
+def timed(epoch: Epoch) -> dict[str, float]:
+    """Patches per second of an epoch."""
     began = time.perf_counter()
     epoch()
-    return {"patches_per_second": round(patches / (time.perf_counter() - began), 1)}
-
-
-def measure(side: str, folder: Path) -> dict[str, float]:
-    """One side, once."""
-    kind, _, recipe = side.partition("_")
-    return tutorial(folder) if kind == "tutorial" else ours(folder, recipe, in_memory=kind == "ceiling")
+    return {"speed": round(TRAINED / (time.perf_counter() - began), 1)}
 
 
 @click.command()
-@side_options(SIDES)
-def main(rounds: int, folder: Path, side: str | None) -> None:
+@click.option("--rounds", default=5, show_default=True, help="Epochs of each way.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-benchmarks")
+@click.option("--recipe", type=click.Choice(RECIPES), hidden=True)
+@click.option("--alone", is_flag=True, hidden=True)
+def main(rounds: int, folder: Path, recipe: str | None, alone: bool) -> None:
     """Compare the loops; the last line is JSON and holds `ratio`: CancerNet's speed over the tutorial's."""
     folder.mkdir(parents=True, exist_ok=True)
-    if side:
-        print(json.dumps(measure(side, folder)))
+    if recipe:
+        print(json.dumps(measure(folder, recipe, rounds, alone)))
         return
     class_folders(folder, drawn_store(folder, PATCHES))
     prepared(folder)
-    found = sides_in_turn("training", SIDES, rounds, "--folder", str(folder))
-    speed = {name: one["patches_per_second"] for name, one in found.items()}
-    report(
-        "training",
-        ratio=round(speed["ours_cancernet"] / speed["tutorial"], 2),
-        of_ceiling={name: round(speed[f"ours_{name}"] / speed[f"ceiling_{name}"], 3) for name in RECIPES},
-        patches=TRAINED,
-        rounds=rounds,
-        **found,
-    )
+    command = ("benchmarks.training", "--folder", str(folder), "--rounds", str(rounds), "--recipe")
+    found = {name: run_side(*command, name) for name in RECIPES}
+    for name, one in found.items():
+        one["peak_gib"] = run_side(*command, name, "--rounds", "1", "--alone")["peak_gib"]
+        one["of_ceiling"] = round(one["ours"] / one["ceiling"], 3)
+    ratio = round(found["cancernet"]["ours"] / found["cancernet"]["tutorial"], 2)
+    report("training", ratio=ratio, patches=TRAINED, rounds=rounds, unit="patches per second", **found)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from histopipe.backend import backend_name
+from histopipe.backend import backend_name, on_tensorflow_cpu
 from histopipe.store import Patches, PatchStore, Rows
 
-AHEAD = 2  # batches that wait for their step
+AHEAD = 2  # batches that wait for their step on a GPU
 
 
 class PatchBatches(keras.utils.PyDataset):
@@ -46,6 +46,9 @@ def for_fit(batches: PatchBatches) -> Any:
     Keras has TensorFlow tune what it makes of batches itself, and `fit` then now and then waits for the tuner at its
     end, by up to as long as it took: the tuner's thread misses that it was told to stop, and sleeps on for what is left
     of its period, which doubles each time (seen with TensorFlow 2.21).
+
+    Batches are read ahead for a GPU only: on a CPU a thread that reads takes from those that compute, and handing over
+    costs more than a batch.
     """
     if backend_name() != "tensorflow":
         return batches
@@ -55,4 +58,5 @@ def for_fit(batches: PatchBatches) -> Any:
     options.autotune.enabled = False
     kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0])
     data = tf.data.Dataset.from_generator(lambda: map(batches.__getitem__, range(len(batches))), output_signature=kinds)
-    return data.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(AHEAD).with_options(options)
+    data = data.apply(tf.data.experimental.assert_cardinality(len(batches)))
+    return (data if on_tensorflow_cpu() else data.prefetch(AHEAD)).with_options(options)
