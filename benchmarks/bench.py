@@ -82,7 +82,6 @@ BENCHMARKS = (
             Row("ingest: beside the best decoder", "at least 0.6x", "ours.seconds", "decoder.seconds", "of_decoder"),
         ),
         quick=("--patches", "3000", "--rounds", "1"),
-        arguments=("--rounds", "5"),
     ),
     Benchmark(
         "loading",
