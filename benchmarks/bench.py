@@ -5,6 +5,7 @@ files alone. A benchmark is any module of this package whose last line is a JSON
 
     python -m benchmarks.bench               # all, as `make bench` does: leave the machine alone meanwhile
     python -m benchmarks.bench noop startup  # these alone
+    python -m benchmarks.bench gpu           # needs a GPU; run only where it is named
     python -m benchmarks.bench --quick       # whether they run: small sizes, nothing is kept
     python -m benchmarks.bench --table       # the table alone, from what is kept
 """
@@ -60,12 +61,14 @@ class Benchmark:
         rows: of the table.
         quick: arguments of a run that only shows that it works.
         arguments: of the run that counts, where they aren't the defaults.
+        on_request: whether it runs only where it is named, since it needs what few machines have.
     """
 
     module: str
     rows: tuple[Row, ...]
     quick: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    on_request: bool = False
 
     @property
     def kept(self) -> Path:
@@ -194,6 +197,19 @@ BENCHMARKS = (
         ),
         quick=("--size", "5000", "--size", "10000", "--rounds", "1"),
     ),
+    Benchmark(
+        "gpu",
+        (
+            Row("gpu: 40 epochs of CancerNet over 200,000 patches", "2 min", "minutes_of_40_epochs", "", "", "min"),
+            *(
+                Row(f"gpu: CancerNet, {batch}, {beside}", "", f"{job}.resident", f"{job}.{other}", "", "patches/s")
+                for batch, job in (("its own batch", "cancernet_own"), ("batches of 1,024", "cancernet_1024"))
+                for beside, other in (("beside host batches", "host"), ("beside the arithmetic limit", "limit"))
+            ),
+        ),
+        quick=("--recipe", "cancernet", "--batch", "0", "--patches", "3000", "--rounds", "1", "--seconds", "0.1"),
+        on_request=True,
+    ),
 )
 
 
@@ -213,6 +229,8 @@ def keep(path: Path, command: str, commit: str, found: dict[str, Any]) -> None:
     """Write a closing line with where it comes from."""
     path.parent.mkdir(exist_ok=True)
     machine = found.pop("machine")
+    if "accelerator" in found:
+        machine["accelerator"] = found.pop("accelerator")
     content = {"command": command, "commit": commit, "machine": machine, "found": found}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -285,7 +303,7 @@ def main(names: tuple[str, ...], quick: bool, table_alone: bool) -> None:
     """Run the benchmarks, all or those named, and bring the table of docs/performance.md up to date."""
     commit = current_commit()
     for benchmark in () if table_alone else BENCHMARKS:
-        if not names or benchmark.module in names:
+        if benchmark.module in names or not (names or benchmark.on_request):
             run(benchmark, quick, commit)
             if not quick:
                 write_table(PAGE)

@@ -77,6 +77,8 @@ def _parts(planned: Sequence[Planned], most: int) -> Iterator[list[Planned]]:
 def _numbered(shard: Shard, number: int, attributes: Mapping[str, str]) -> pd.DataFrame:
     """The shard's part of the index; its file takes the next number, which is its own unless one before was empty."""
     shard.path.rename(shard.path.with_name(shard_name(number)))
-    rows = pd.DataFrame(shard.rows, columns=[*COLUMNS, *attributes]).astype(TYPES | dict(attributes))
+    kinds = dict.fromkeys(COLUMNS, "str") | TYPES | dict(attributes)  # named, or pandas looks at every value first
+    columns = zip(kinds, zip(*shard.rows, strict=True), strict=True)
+    rows = pd.DataFrame({name: pd.Series(values, dtype=kinds[name]) for name, values in columns})
     rows[COLOURS] = np.concatenate(shard.colours)
     return rows.assign(shard=np.int32(number), row=np.arange(len(rows), dtype=np.int32))

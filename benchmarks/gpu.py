@@ -1,0 +1,284 @@
+"""Training with store, augmentation and network on the accelerator, beside the same network fed from host batches.
+
+Every recipe, with the batch that it asks for and with a larger one: above its own batch it is no longer the recipe, but
+shows what the accelerator could do. The patches lie on the device; many steps, each with a batch of rows, are one call
+(XLA's loop on JAX and TensorFlow). Beside it are Keras' `fit` on host batches, as `histopipe train` does it, and the
+arithmetic limit: the network's multiplications, three times over for forward and backward pass, at the speed of a large
+product of matrices in the same precision. A process for each recipe and batch, in which the sides take turns.
+
+    python -m benchmarks.gpu
+    KERAS_BACKEND=jax python -m benchmarks.gpu --recipe cancernet --batch 0 --batch 1024
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.measuring import alternate, medians, report, run_side
+from benchmarks.training import PATCHES as STORED
+from benchmarks.training import prepared
+
+PUBLISHED_PATCHES, EPOCHS = 200_000, 40  # of CancerNet's training
+RECIPES = ("cancernet", "histonet", "resnet", "wide_resnet", "densenet201")
+OWN, LARGE = 0, 1024  # batch sizes
+
+Run = Callable[[int], object]  # takes a number of steps
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe's training on this machine.
+
+    Attributes:
+        trainer: compiled, with the augmentation in front of the network.
+        training: as the train stage plans it.
+        batch: patches of a step.
+        patches: how many lie on the device.
+    """
+
+    trainer: Any
+    training: Any
+    batch: int
+    patches: int
+
+    def rows(self, steps: int, below: int) -> Any:
+        """Random rows, int32 (steps, batch)."""
+        return np.random.default_rng(steps).integers(0, below, (steps, self.batch), dtype=np.int32)
+
+    def on_device(self) -> tuple[Any, Any, Any]:
+        """Patches, labels and weights; the drawn ones are repeated."""
+        from keras import ops
+
+        store, rows = self.training.store, np.arange(self.patches) % STORED
+        labels = store.index["label"].to_numpy(np.float32)[rows][:, None]
+        patches, labels, weights = map(ops.convert_to_tensor, (store.gather(rows), labels, 1.0 + labels[:, 0]))
+        return patches, labels, weights
+
+
+@contextmanager
+def job(folder: Path, recipe: str, batch: int, patches: int) -> Iterator[Job]:
+    """Build a training of the recipe in full; inside, it has the kernels that it trains by."""
+    import keras
+
+    from histopipe.params import read_params
+    from histopipe.training.kernels import quicker_kernels
+    from histopipe.training.loop import build_training
+    from histopipe.training.plan import plan_training
+
+    workspace = prepared(folder)
+    content = read_params(workspace.params).model_copy(update={"quick": None})
+    training = plan_training("idc", recipe, content, workspace)
+    keras.utils.set_random_seed(training.seed)
+    network, trainer = build_training(training)
+    with quicker_kernels(network):
+        yield Job(trainer, training, batch or training.recipe.batch_size, patches)
+
+
+def resident(job: Job) -> Run:
+    """Steps whose batches are taken from patches on the device, many in one call."""
+    from histopipe.backend import backend_name
+
+    ways = {"jax": by_jax, "tensorflow": by_tensorflow, "torch": step_by_step}
+    stored = job.on_device()
+    job.trainer._symbolic_build(data_batch=tuple(part[:2] for part in stored))
+    run = ways[backend_name()](job.trainer, stored)
+    return lambda steps: float(run(job.rows(steps, job.patches)))
+
+
+def by_jax(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
+    """XLA's loop over the steps, which carries the trainer's state."""
+    import jax
+
+    groups = (trainer.trainable_variables, trainer.non_trainable_variables, trainer.optimizer.variables)
+    variables = [*groups, trainer.metrics_variables]
+    state = tuple([jax.numpy.copy(one.value) for one in group] for group in variables)
+
+    @partial(jax.jit, donate_argnums=0)
+    def run(state: Any, rows: Any, *stored: Any) -> tuple[Any, Any]:
+        def step(state: Any, batch: Any) -> tuple[Any, Any]:
+            logs, state = trainer.train_step(state, tuple(part[batch] for part in stored))
+            return state, logs["loss"]
+
+        return jax.lax.scan(step, state, rows)
+
+    def steps(rows: Any) -> Any:
+        nonlocal state
+        state, losses = run(state, rows, *stored)
+        return losses[-1]
+
+    return steps
+
+
+def by_tensorflow(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
+    """TensorFlow's loop over the steps, compiled by XLA where the trainer is."""
+    import tensorflow as tf
+
+    @tf.function(jit_compile=trainer.jit_compile)
+    def run(rows: Any, *stored: Any) -> Any:
+        loss = tf.constant(0.0)
+        for batch in rows:
+            loss = trainer.train_step(tuple(tf.gather(part, batch) for part in stored))["loss"]
+        return loss
+
+    return lambda rows: run(tf.constant(rows), *stored)
+
+
+def step_by_step(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
+    """A call for every step: Torch has no loop of its own."""
+    from keras import ops
+
+    def steps(rows: Any) -> Any:
+        for batch in ops.convert_to_tensor(rows):
+            patches, labels, weights = (part[batch] for part in stored)
+            logs = trainer.train_on_batch(patches, labels, sample_weight=weights, return_dict=True)
+        return logs["loss"]
+
+    return steps
+
+
+def from_host(job: Job) -> Run:
+    """Keras' `fit` on batches from the store."""
+    from histopipe.loading import PatchBatches
+    from histopipe.training.loop import _fit
+
+    def run(steps: int) -> float:
+        rows = job.rows(steps, STORED).ravel()
+        return _fit(job.trainer, PatchBatches(job.training.store, rows, job.batch), job.training.name)
+
+    return run
+
+
+def measure(job: Job, rounds: int, seconds: float) -> dict[str, Any]:
+    """Patches per second of both ways, in turn, each for about so many seconds; and the limit."""
+    sides = {}
+    for name, run in {"host": from_host(job), "resident": resident(job)}.items():
+        steps = fitting_steps(run, seconds)
+        sides[name] = lambda run=run, steps=steps: {"speed": steps * job.batch / _seconds(lambda: run(steps))}
+    speeds = {name: medians(one)["speed"] for name, one in alternate(sides, rounds).items()}
+    return {
+        "batch": job.batch,
+        **speeds,
+        "limit": round(arithmetic_limit(job), 1),
+        "epoch_seconds": round(PUBLISHED_PATCHES / speeds["resident"], 2),
+        "ratio": round(speeds["resident"] / speeds["host"], 2),
+        "on": accelerator(job),
+    }
+
+
+def fitting_steps(run: Run, seconds: float, few: int = 8) -> int:
+    """As many steps as fill the time; `run` has then been compiled for their number."""
+    run(few)
+    steps = max(few, int(seconds * few / _seconds(lambda: run(few))))
+    run(steps)
+    return steps
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def arithmetic_limit(job: Job) -> float:
+    """Patches per second if every multiplication of the network ran as fast as those of a large product."""
+    return products_per_second(job.trainer.compute_dtype) / (3 * products_per_patch(job.trainer))
+
+
+def products_per_second(dtype: str, side: int = 4096) -> float:
+    """Multiplications (with their additions) per second in a product of square matrices."""
+    import keras
+    from keras import ops
+
+    matrix = keras.random.normal((side, side), dtype=dtype, seed=1)
+
+    def run(times: int) -> float:
+        product = matrix
+        for _ in range(times):
+            product = ops.matmul(matrix, product) / side
+        return float(ops.sum(product))
+
+    times = fitting_steps(run, seconds=1.0, few=2)
+    return times * side**3 / _seconds(lambda: run(times))
+
+
+def products_per_patch(network: Any) -> float:
+    """Multiplications of a forward pass in convolutions and dense layers, from their kernels and output shapes."""
+    total = 0.0
+    for layer in network._flatten_layers():
+        kernels = [getattr(layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel")]
+        if any(kernel is not None for kernel in kernels):
+            places = np.prod(layer.output.shape[1:-1]) if len(layer.output.shape) == 4 else 1
+            total += float(places * sum(np.prod(kernel.shape) for kernel in kernels if kernel is not None))
+    return total
+
+
+def accelerator(job: Job) -> str:
+    """What Keras computes on: backend, devices, precision."""
+    import keras
+
+    from histopipe.backend import backend_name
+
+    devices: list[Any] = list(keras.distribution.list_devices())
+    if backend_name() == "jax":
+        import jax
+
+        devices = [device.device_kind for device in jax.devices()]
+    return f"{backend_name()} on {', '.join(map(str, devices))}, {job.trainer.dtype_policy.name}"
+
+
+@click.command()
+@click.option("--recipe", "recipes", multiple=True, default=RECIPES, show_default=True)
+@click.option("--batch", "batches", multiple=True, default=(OWN, LARGE), show_default=True, help="0: the recipe's own.")
+@click.option("--patches", default=PUBLISHED_PATCHES, show_default=True, help="How many lie on the device.")
+@click.option("--rounds", default=5, show_default=True, help="How often each side runs.")
+@click.option("--seconds", default=2.0, show_default=True, help="Of each side's run.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-benchmarks")
+@click.option("--child", is_flag=True, hidden=True)
+def main(
+    recipes: tuple[str, ...],
+    batches: tuple[int, ...],
+    patches: int,
+    rounds: int,
+    seconds: float,
+    folder: Path,
+    child: bool,
+) -> None:
+    """Measure every recipe and batch; the last line is JSON and holds `ratio`: of the first, resident over host."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if child:
+        with job(folder, recipes[0], batches[0], patches) as one:
+            print(json.dumps(measure(one, rounds, seconds)))
+        return
+    prepared(folder)
+    options = ("--patches", str(patches), "--rounds", str(rounds), "--seconds", str(seconds), "--folder", str(folder))
+    found: dict[str, Any] = {}
+    for recipe in recipes:
+        for batch in batches:
+            side = ("--recipe", recipe, "--batch", str(batch), "--child")
+            found[f"{recipe}_{batch or 'own'}"] = run_side("benchmarks.gpu", *options, *side)
+    first = next(iter(found.values()))
+    minutes = round(EPOCHS * first["epoch_seconds"] / 60, 2)
+    report(
+        "gpu",
+        ratio=first["ratio"],
+        accelerator=first["on"],
+        patches=patches,
+        rounds=rounds,
+        minutes_of_40_epochs=minutes,
+        **found,
+    )
+
+
+if __name__ == "__main__":
+    main()
