@@ -35,9 +35,9 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", list_architectures())
 def test_a_compiled_network_agrees_with_keras(name: str) -> None:
-    network, batch = logit_network(settled(name)), patches(70)
+    network, batch = logit_network(settled(name)), patches(BATCH_SIZE + 6)
     expected = np.asarray(network.predict_on_batch(batch))[:, 0]
-    found = CompiledNetwork(network, (50, 50)).predict([batch[:BATCH_SIZE], batch[BATCH_SIZE:]], 70)
+    found = CompiledNetwork(network, (50, 50)).predict([batch[:BATCH_SIZE], batch[BATCH_SIZE:]], BATCH_SIZE + 6)
     np.testing.assert_allclose(probabilities(found), probabilities(expected), rtol=0, atol=1e-4)
     assert np.ptp(probabilities(expected)) > 5e-4
 
