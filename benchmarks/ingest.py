@@ -158,15 +158,13 @@ def main(patches: int, rounds: int, folder: Path, side: str | None) -> None:
     options = ("--patches", str(patches), "--folder", str(folder))
     found = sides_in_turn("ingest", ("ours", "tutorial", "decoder"), rounds, *options)
     seconds = found["ours"]["seconds"]
-    unpacked = round(found["tutorial"]["unzip"] + found["tutorial"]["copy"], 3)
     report(
         "ingest",
         ratio=round(found["tutorial"]["seconds"] / seconds, 2),
-        ratio_unzip_and_copy=round(unpacked / seconds, 2),
+        ratio_unzip_and_copy=round((found["tutorial"]["unzip"] + found["tutorial"]["copy"]) / seconds, 2),
         of_decoder=round(found["decoder"]["seconds"] / seconds, 3),
         patches=patches,
         rounds=rounds,
-        unzip_and_copy={"seconds": unpacked},
         **found,
     )
 
