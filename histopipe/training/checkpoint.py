@@ -28,6 +28,7 @@ FINISHED_FILE = "finished.json"
 SHARED_CODE = (
     "augmentation.py",
     "loading.py",
+    "opencv.py",
     "prediction.py",
     "resampling.py",
     "sampling.py",
