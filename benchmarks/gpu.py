@@ -4,7 +4,8 @@ Every recipe, with the batch that it asks for and with a larger one: above its o
 shows what the accelerator could do. The patches lie on the device; many steps, each with a batch of rows, are one call
 (XLA's loop on JAX and TensorFlow). Beside it are Keras' `fit` on host batches, as `histopipe train` does it, and the
 arithmetic limit: the network's multiplications, three times over for forward and backward pass, at the speed of a large
-product of matrices in the same precision. A process for each recipe and batch, in which the sides take turns.
+product of matrices in the same precision. A process for each recipe and batch, in which the sides take turns. The loop
+on the device is this benchmark's own: what `histopipe train` does is the other side.
 
     python -m benchmarks.gpu
     KERAS_BACKEND=jax python -m benchmarks.gpu --recipe cancernet --batch 0 --batch 1024
@@ -13,6 +14,7 @@ product of matrices in the same precision. A process for each recipe and batch, 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -53,7 +55,7 @@ class Job:
     patches: int
 
     def rows(self, steps: int, below: int) -> Any:
-        """Random rows, int32 (steps, batch)."""
+        """Rows below `below`, int32 (steps, batch): the same ones for the same number of steps."""
         return np.random.default_rng(steps).integers(0, below, (steps, self.batch), dtype=np.int32)
 
     def on_device(self) -> tuple[Any, Any, Any]:
@@ -67,17 +69,17 @@ class Job:
 
 
 @contextmanager
-def job(folder: Path, recipe: str, batch: int, patches: int) -> Iterator[Job]:
+def planned(folder: Path, recipe: str, batch: int, patches: int) -> Iterator[Job]:
     """Build a training of the recipe in full; inside, it has the kernels that it trains by."""
     import keras
 
-    from histopipe.params import read_params
+    from histopipe.params import QuickParams, read_params
     from histopipe.training.kernels import quicker_kernels
     from histopipe.training.loop import build_training
     from histopipe.training.plan import plan_training
 
     workspace = prepared(folder)
-    content = read_params(workspace.params).model_copy(update={"quick": None})
+    content = read_params(workspace.params).model_copy(update={"quick": QuickParams(weights="random")})
     training = plan_training("idc", recipe, content, workspace)
     keras.utils.set_random_seed(training.seed)
     network, trainer = build_training(training)
@@ -93,16 +95,20 @@ def resident(job: Job) -> Run:
     stored = job.on_device()
     job.trainer._symbolic_build(data_batch=tuple(part[:2] for part in stored))
     run = ways[backend_name()](job.trainer, stored)
-    return lambda steps: float(run(job.rows(steps, job.patches)))
+    return lambda steps: finite(float(run(job.rows(steps, job.patches))), job)
 
 
 def by_jax(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
     """XLA's loop over the steps, which carries the trainer's state."""
     import jax
 
-    groups = (trainer.trainable_variables, trainer.non_trainable_variables, trainer.optimizer.variables)
-    variables = [*groups, trainer.metrics_variables]
-    state = tuple([jax.numpy.copy(one.value) for one in group] for group in variables)
+    groups = (
+        trainer.trainable_variables,
+        trainer.non_trainable_variables,
+        trainer.optimizer.variables,
+        trainer.metrics_variables,
+    )
+    state = tuple([jax.numpy.copy(one.value) for one in group] for group in groups)
 
     @partial(jax.jit, donate_argnums=0)
     def run(state: Any, rows: Any, *stored: Any) -> tuple[Any, Any]:
@@ -154,9 +160,22 @@ def from_host(job: Job) -> Run:
 
     def run(steps: int) -> float:
         rows = job.rows(steps, STORED).ravel()
-        return _fit(job.trainer, PatchBatches(job.training.store, rows, job.batch), job.training.name)
+        return finite(_fit(job.trainer, PatchBatches(job.training.store, rows, job.batch), job.training.name), job)
 
     return run
+
+
+def finite(loss: float, job: Job) -> float:
+    """The loss, where it is a number: `fit` ends early where it isn't, and would seem quick.
+
+    Raises:
+        SystemExit: it isn't.
+    """
+    if not math.isfinite(loss):
+        raise SystemExit(
+            f"{job.training.name} in batches of {job.batch}: the loss became {loss}, so nothing was measured"
+        )
+    return loss
 
 
 def measure(job: Job, rounds: int, seconds: float) -> dict[str, Any]:
@@ -170,17 +189,21 @@ def measure(job: Job, rounds: int, seconds: float) -> dict[str, Any]:
         "batch": job.batch,
         **speeds,
         "limit": round(arithmetic_limit(job), 1),
-        "epoch_seconds": round(PUBLISHED_PATCHES / speeds["resident"], 2),
+        "epoch_seconds": {name: round(PUBLISHED_PATCHES / speed, 2) for name, speed in speeds.items()},
+        "minutes": {name: round(EPOCHS * PUBLISHED_PATCHES / speed / 60, 2) for name, speed in speeds.items()},
         "ratio": round(speeds["resident"] / speeds["host"], 2),
         "on": accelerator(job),
     }
 
 
 def fitting_steps(run: Run, seconds: float, few: int = 8) -> int:
-    """As many steps as fill the time; `run` has then been compiled for their number."""
+    """As many steps as fill the time, whatever a run costs before its first one; `run` has been compiled for them."""
     run(few)
-    steps = max(few, int(seconds * few / _seconds(lambda: run(few))))
-    run(steps)
+    steps, taken = few, _seconds(partial(run, few))
+    while taken < 0.7 * seconds:
+        steps = int(steps * min(10.0, 1.1 * seconds / taken)) + 1
+        run(steps)
+        taken = _seconds(partial(run, steps))
     return steps
 
 
@@ -205,7 +228,7 @@ def products_per_second(dtype: str, side: int = 4096) -> float:
     def run(times: int) -> float:
         product = matrix
         for _ in range(times):
-            product = ops.matmul(matrix, product) / side
+            product = ops.matmul(matrix, product) / side**0.5  # keeps its size: zeros would be quicker
         return float(ops.sum(product))
 
     times = fitting_steps(run, seconds=1.0, few=2)
@@ -225,15 +248,20 @@ def products_per_patch(network: Any) -> float:
 
 def accelerator(job: Job) -> str:
     """What Keras computes on: backend, devices, precision."""
-    import keras
-
     from histopipe.backend import backend_name
 
-    devices: list[Any] = list(keras.distribution.list_devices())
     if backend_name() == "jax":
         import jax
 
         devices = [device.device_kind for device in jax.devices()]
+    elif backend_name() == "torch":
+        import torch
+
+        devices = [torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"]
+    else:
+        import keras
+
+        devices = keras.distribution.list_devices()
     return f"{backend_name()} on {', '.join(map(str, devices))}, {job.trainer.dtype_policy.name}"
 
 
@@ -257,7 +285,7 @@ def main(
     """Measure every recipe and batch; the last line is JSON and holds `ratio`: of the first, resident over host."""
     folder.mkdir(parents=True, exist_ok=True)
     if child:
-        with job(folder, recipes[0], batches[0], patches) as one:
+        with planned(folder, recipes[0], batches[0], patches) as one:
             print(json.dumps(measure(one, rounds, seconds)))
         return
     prepared(folder)
@@ -268,14 +296,12 @@ def main(
             side = ("--recipe", recipe, "--batch", str(batch), "--child")
             found[f"{recipe}_{batch or 'own'}"] = run_side("benchmarks.gpu", *options, *side)
     first = next(iter(found.values()))
-    minutes = round(EPOCHS * first["epoch_seconds"] / 60, 2)
     report(
         "gpu",
         ratio=first["ratio"],
         accelerator=first["on"],
         patches=patches,
         rounds=rounds,
-        minutes_of_40_epochs=minutes,
         **found,
     )
 

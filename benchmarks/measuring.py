@@ -1,4 +1,4 @@
-"""Measure two ways of one job side by side: alternating, each in a process of its own, in one run."""
+"""Measure two ways of one job side by side in one run: alternating, most benchmarks each in a process of its own."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 
-BATCH_SIZE = 32  # patches per request: their activations stay in a core's cache; 64 are a sixth slower, 16 a tenth
+BATCH_SIZE = 32  # patches per request: their activations stay in a core's cache
 JOBS = 4  # requests per stream: some wait while one is computed, or the stream would wait for Python, a tenth of it
 WORTH_COMPILING = 20_000  # patches: DenseNet201 takes 11 s to compile, CancerNet predicts some 2,000 of them a second
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names

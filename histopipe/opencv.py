@@ -63,8 +63,9 @@ def stained(patches: Patches, turned: Numbers, shifted: Numbers) -> Patches:
     density_of = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
     densities = cv2.LUT(patches.reshape(count * height, width, channels), density_of).reshape(patches.shape)
     maps = -np.concatenate([turned, shifted], axis=1).transpose(0, 2, 1)  # negative: what follows is exp(-density)
-    for patch, matrix in zip(densities, maps, strict=True):
-        cv2.transform(patch, matrix, dst=patch)
-    light = cv2.exp(densities.reshape(count * height, width * channels))
-    changed = cv2.addWeighted(light, 256, light, 0, -1, dtype=cv2.CV_8U)
-    return np.asarray(changed, np.uint8).reshape(patches.shape)
+    changed = np.empty_like(densities)
+    for before, matrix, after in zip(densities, maps, changed, strict=True):
+        cv2.transform(before, matrix, dst=after)
+    light = cv2.exp(np.minimum(changed, 0.0).reshape(count * height, width * channels))  # white is the lightest
+    pixels = cv2.addWeighted(light, 256, light, 0, -1, dtype=cv2.CV_8U)
+    return np.asarray(pixels, np.uint8).reshape(patches.shape)

@@ -27,6 +27,7 @@ CHECKPOINT_FILE = "checkpoint.npz"
 FINISHED_FILE = "finished.json"
 SHARED_CODE = (
     "augmentation.py",
+    "backend.py",
     "loading.py",
     "opencv.py",
     "prediction.py",

@@ -15,6 +15,8 @@ import keras
 
 from histopipe.backend import backend_name, on_tensorflow_cpu
 
+_INTEGERS = 2**16
+
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, with its training step in one kernel."""
@@ -40,25 +42,25 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return mask is None and last and plain and len(inputs.shape) == 4
 
 
-class ByteDropout(keras.layers.Dropout):
-    """Keras' layer, with a random byte per value in place of a random float: a quarter of the random numbers.
+class IntegerDropout(keras.layers.Dropout):
+    """Keras' layer, with 16 random bits per value in place of a random float: half the random numbers.
 
-    The share that is dropped is the nearest 256th to the rate, and what stays is scaled by what that leaves.
+    The share that is dropped is the nearest 65,536th to the rate, and what stays is scaled by what that leaves.
     """
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Drop values while training."""
-        below = round(256 * self.rate)
-        if not training or self.noise_shape is not None or not 0 < below < 256:
+        below = round(_INTEGERS * self.rate)
+        if not training or self.noise_shape is not None or not 0 < below < _INTEGERS:
             return super().call(inputs, training=training)
         import tensorflow as tf
 
         inputs = tf.convert_to_tensor(inputs)
         count, seed = tf.size(inputs), tf.cast(self.seed_generator.next(), tf.int32)
-        words = tf.random.stateless_uniform([(count + 3) // 4], seed, None, None, tf.uint32)
-        drawn = tf.reshape(tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:count], tf.shape(inputs))
-        kept = tf.cast(drawn >= tf.constant(below, tf.uint8), inputs.dtype)
-        return inputs * (kept * (256 / (256 - below)))
+        words = tf.random.stateless_uniform([(count + 1) // 2], seed, None, None, tf.uint32)
+        drawn = tf.reshape(tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:count], tf.shape(inputs))
+        kept = tf.cast(drawn >= tf.constant(below, tf.uint16), inputs.dtype)
+        return inputs * (kept * (_INTEGERS / (_INTEGERS - below)))
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def quicker_kernels(network: keras.Model) -> Iterator[None]:
     if backend_name() == "tensorflow":
         quicker[keras.layers.BatchNormalization] = FusedBatchNormalization
     if on_tensorflow_cpu():
-        quicker[keras.layers.Dropout] = ByteDropout
+        quicker[keras.layers.Dropout] = IntegerDropout
     replaced = [(layer, type(layer)) for layer in network._flatten_layers() if type(layer) in quicker]
     for layer, kind in replaced:
         layer.__class__ = quicker[kind]

@@ -13,7 +13,7 @@ import pytest
 
 from histopipe.architectures import build
 from histopipe.backend import on_tensorflow_cpu
-from histopipe.training.kernels import ByteDropout, FusedBatchNormalization, quicker_kernels
+from histopipe.training.kernels import FusedBatchNormalization, IntegerDropout, quicker_kernels
 
 
 def trained(fused: bool) -> tuple[keras.Model, list[float]]:
@@ -70,24 +70,31 @@ def test_the_kernel_is_really_used() -> None:
     assert kinds == {FusedBatchNormalization if keras.backend.backend() == "tensorflow" else next(iter(kinds))}
 
 
-@pytest.mark.skipif(not on_tensorflow_cpu(), reason="dropout by bytes is for TensorFlow on a CPU")
-@pytest.mark.parametrize("rate", [0.25, 0.3, 0.5])
-def test_dropout_by_bytes_drops_its_share_and_keeps_the_mean(rate: float) -> None:
-    layer, values = keras.layers.Dropout(rate, seed=1), np.full((7, 333, 33), 2.0, np.float32)
+@pytest.mark.skipif(not on_tensorflow_cpu(), reason="dropout by integers is for TensorFlow on a CPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5])
+def test_dropout_by_integers_drops_its_share_and_keeps_the_mean(rate: float, dtype: str) -> None:
+    import tensorflow as tf
+
+    layer, values = keras.layers.Dropout(rate, seed=1, dtype=dtype), tf.fill((7, 333, 33), tf.cast(2.0, dtype))
     with quicker_kernels(keras.Sequential([layer])):
-        assert type(layer) is ByteDropout
-        first, second = (np.asarray(layer(values, training=True)) for _ in range(2))
-        assert (np.asarray(layer(values)) == values).all()  # outside training
+        assert type(layer) is IntegerDropout
+        drop = tf.function(
+            lambda some: layer(some, training=True), input_signature=[tf.TensorSpec((None, None, 33), dtype)]
+        )
+        outputs = [drop(values) for _ in range(2)]
+        assert (np.asarray(layer(values)) == np.asarray(values)).all()  # outside training
     assert type(layer) is keras.layers.Dropout
-    assert abs((first == 0).mean() - rate) < 1 / 512 + 4 * 0.5 / np.sqrt(values.size)
+    assert {output.dtype.name for output in outputs} == {dtype}
+    first, second = (np.asarray(tf.cast(output, "float32")).ravel() for output in outputs)
+    assert abs((first == 0).mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / first.size)
     assert abs(first.mean() / 2 - 1) < 0.02
     assert len(np.unique(first)) == 2
-    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.02
-    neighbours = first.ravel()
-    assert max(abs(np.corrcoef(neighbours[step:], neighbours[:-step])[0, 1]) for step in (1, 2, 4, 8)) < 0.02
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
+    assert max(abs(np.corrcoef(first[step:], first[:-step])[0, 1]) for step in (1, 2, 4, 8)) < 0.02
 
 
-@pytest.mark.skipif(not on_tensorflow_cpu(), reason="dropout by bytes is for TensorFlow on a CPU")
+@pytest.mark.skipif(not on_tensorflow_cpu(), reason="dropout by integers is for TensorFlow on a CPU")
 def test_what_dropout_drops_gets_no_gradient_and_the_seed_repeats_it() -> None:
     def gradients() -> np.ndarray:
         import tensorflow as tf

@@ -21,7 +21,7 @@ from histopipe.architectures import build
 from histopipe.errors import HistopipeError, TrainingError
 from histopipe.files import read_json
 from histopipe.ingest.stage import ingest
-from histopipe.loading import PatchBatches, for_fit
+from histopipe.loading import PatchBatches
 from histopipe.params import parse_params
 from histopipe.paths import Workspace
 from histopipe.sampling import balanced_weights, cap_rows, epoch_order
@@ -442,10 +442,15 @@ def test_batches_carry_patches_labels_and_weights_in_order(ready: Workspace) -> 
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is TensorFlow's pipeline that is tuned")
-def test_no_epoch_waits_for_a_tuner_of_the_pipeline(ready: Workspace) -> None:
+def test_no_epoch_waits_for_a_tuner_of_the_pipeline(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorFlow's sleeps on at the end of a `fit`, now and then, for as long as the epoch took."""
     batches = PatchBatches(PatchStore.open(ready.store("idc")), np.arange(10), 4)
-    data = for_fit(batches)
+    trainer = keras.Sequential([keras.Input((50, 50, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    trainer.compile("sgd", "mse", jit_compile=False)
+    fit, given = trainer.fit, []
+    monkeypatch.setattr(trainer, "fit", lambda data, **options: given.append(data) or fit(data, **options))
+    training_loop._fit(trainer, batches, "idc small")
+    (data,) = given
     assert data.options().autotune.enabled is False
     assert len(data) == 3
     for found, expected in zip(data.as_numpy_iterator(), map(batches.__getitem__, range(3)), strict=True):
