@@ -82,14 +82,14 @@ def measure(folder: Path, recipe: str, rounds: int, alone: bool) -> dict[str, fl
 
 
 def from_memory(batches: list[Any]) -> Any:
-    """Batches in memory by `tf.data`, which isn't tuned: an epoch would now and then wait for the tuner at its end."""
+    """Batches in memory by `tf.data`."""
     import numpy as np
     import tensorflow as tf
 
-    options = tf.data.Options()
-    options.autotune.enabled = False
+    from histopipe.loading import AHEAD, untuned
+
     content = tuple(np.stack(parts) for parts in zip(*batches, strict=True))
-    return tf.data.Dataset.from_tensor_slices(content).prefetch(2).with_options(options)
+    return untuned(tf.data.Dataset.from_tensor_slices(content).prefetch(AHEAD))
 
 
 def timed(epoch: Epoch) -> dict[str, float]:

@@ -43,10 +43,6 @@ class PatchBatches(keras.utils.PyDataset):
 def for_fit(batches: PatchBatches) -> Any:
     """The batches as Keras' `fit` best takes them: on TensorFlow as a `tf.data.Dataset` whose pipeline isn't tuned.
 
-    Keras has TensorFlow tune what it makes of batches itself, and `fit` then now and then waits for the tuner at its
-    end, by up to as long as it took: the tuner's thread misses that it was told to stop, and sleeps on for what is left
-    of its period, which doubles each time (seen with TensorFlow 2.21).
-
     Batches are read ahead for a GPU only: on a CPU a thread that reads takes from those that compute, and handing over
     costs more than a batch.
     """
@@ -54,9 +50,21 @@ def for_fit(batches: PatchBatches) -> Any:
         return batches
     import tensorflow as tf
 
-    options = tf.data.Options()
-    options.autotune.enabled = False
     kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0])
     data = tf.data.Dataset.from_generator(lambda: map(batches.__getitem__, range(len(batches))), output_signature=kinds)
     data = data.apply(tf.data.experimental.assert_cardinality(len(batches)))
-    return (data if on_tensorflow_cpu() else data.prefetch(AHEAD)).with_options(options)
+    return untuned(data if on_tensorflow_cpu() else data.prefetch(AHEAD))
+
+
+def untuned(data: Any) -> Any:
+    """The `tf.data.Dataset` with TensorFlow's tuner off.
+
+    With it, as in what Keras makes of batches itself, `fit` now and then waits for the tuner at its end, by up to as
+    long as it took: the tuner's thread misses that it was told to stop, and sleeps on for what is left of its period,
+    which doubles each time (seen with TensorFlow 2.21).
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
