@@ -102,10 +102,13 @@ def check_member(member: Member) -> None:
     Raises:
         MemberRejected: an unsafe path, a name that isn't text, an encrypted member or one of absurd size.
     """
-    if not _is_text(member.name):
+    name = member.name
+    if not name.isascii() and not _is_text(name):
         raise MemberRejected("name is not valid text")
-    folders = member.name.split("/")
-    if folders[0] == "" or folders[-1] == "." or ".." in folders or "\\" in member.name or ":" in folders[0]:
+    # looked for in the whole name first, which is quick where it isn't there
+    climbs = ".." in name and ".." in name.split("/")
+    drive = ":" in name and ":" in name.partition("/")[0]
+    if climbs or drive or "\\" in name or name in ("", ".") or name.startswith("/") or name.endswith("/."):
         raise MemberRejected("unsafe path")
     if member.encrypted:
         raise MemberRejected("encrypted")

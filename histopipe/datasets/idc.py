@@ -21,17 +21,26 @@ def read_name(name: str) -> PatchName | None:
     Raises:
         MemberRejected: a PNG with another name, or whose folder contradicts its name.
     """
-    *folders, last = name.split("/")
-    if not last.lower().endswith(".png"):
-        return None
+    folders, _, last = name.rpartition("/")
     match = _NAME.fullmatch(last)
     if match is None:
-        raise MemberRejected("name is not a patch's")
-    if folders and folders[-1] in ("0", "1") and folders[-1] != match["label"]:
+        if last.lower().endswith(".png"):
+            raise MemberRejected("name is not a patch's")
+        return None
+    case, x, y, label = match.groups()
+    _check_folders(folders, case, label)
+    return PatchName(case, int(label), int(x), int(y))
+
+
+def _check_folders(folders: str, case: str, label: str) -> None:
+    """Refuse a patch that lies, if in the folder of a class, in another one's or in another case's."""
+    outer, _, own = folders.rpartition("/")
+    if own not in ("0", "1"):
+        return
+    if own != label:
         raise MemberRejected("label contradicts folder")
-    if len(folders) > 1 and folders[-1] in ("0", "1") and folders[-2] != match["case"]:
+    if outer and outer.rpartition("/")[2] != case:
         raise MemberRejected("case contradicts folder")
-    return PatchName(match["case"], int(match["label"]), int(match["x"]), int(match["y"]))
 
 
 IDC = Dataset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,14 +13,12 @@ from tqdm import tqdm
 from histopipe.archives import Archive
 from histopipe.datasets import Dataset
 from histopipe.ingest.plan import Plan, Planned
-from histopipe.ingest.shards import COLOURS, COLUMNS, Shard, ShardTask, write_shard
+from histopipe.ingest.shards import Shard, ShardTask, write_shard
 from histopipe.store import shard_length, shard_name
 from histopipe.workers import Workers, available_cores
 
 PAYLOAD_BYTES = 32 * 2**20  # of encoded members for one shard; those of a compressed tar are held in memory
 BYTES_PER_WORKER = 60 * 2**20  # about as much as is decoded while another process starts
-
-TYPES = {"label": "int8", "x": "Int32", "y": "Int32", "width": "int32", "height": "int32"}
 
 
 def shard_workers(archive: Path) -> Workers[ShardTask, Shard]:
@@ -39,25 +37,24 @@ def pack(
         The index: one row per patch, in the order of the shards.
     """
     index: list[pd.DataFrame] = []
+    written = 0
     with tqdm(total=len(plan.patches), desc=f"ingest {dataset.name}", unit="patch", unit_scale=True) as bar:
         for shard in workers.in_order(_tasks(archive, plan.patches, dataset, folder)):
             for reason, file in shard.rejected:
                 plan.set_aside.add(reason, file)
-            if shard.rows:
-                index.append(_numbered(shard, len(index), dataset.attributes))
-            else:
-                shard.path.unlink()
-            bar.update(len(shard.rows) + len(shard.rejected))
-    if index:
-        return pd.concat(index, ignore_index=True)
-    return pd.DataFrame(columns=[*COLUMNS, *dataset.attributes, *COLOURS, "shard", "row"])
+            index.append(_numbered(shard, written))
+            written += bool(len(shard.index))
+            bar.update(len(shard.index) + len(shard.rejected))
+    return pd.concat(index, ignore_index=True)
 
 
 def _tasks(archive: Archive, planned: Sequence[Planned], dataset: Dataset, folder: Path) -> Iterator[ShardTask]:
     payloads = archive.payloads([one.member for one in planned])
     for number, part in enumerate(_parts(planned, shard_length(dataset.patch_size))):
         path = folder / shard_name(number)
-        yield ShardTask(path, part, list(islice(payloads, len(part))), dataset.patch_size, dataset.resized)
+        yield ShardTask(
+            path, part, list(islice(payloads, len(part))), dataset.patch_size, dataset.resized, dataset.attributes
+        )
 
 
 def _parts(planned: Sequence[Planned], most: int) -> Iterator[list[Planned]]:
@@ -74,11 +71,10 @@ def _parts(planned: Sequence[Planned], most: int) -> Iterator[list[Planned]]:
         yield part
 
 
-def _numbered(shard: Shard, number: int, attributes: Mapping[str, str]) -> pd.DataFrame:
+def _numbered(shard: Shard, number: int) -> pd.DataFrame:
     """The shard's part of the index; its file takes the next number, which is its own unless one before was empty."""
-    shard.path.rename(shard.path.with_name(shard_name(number)))
-    kinds = dict.fromkeys(COLUMNS, "str") | TYPES | dict(attributes)  # named, or pandas looks at every value first
-    columns = zip(kinds, zip(*shard.rows, strict=True), strict=True)
-    rows = pd.DataFrame({name: pd.Series(values, dtype=kinds[name]) for name, values in columns})
-    rows[COLOURS] = np.concatenate(shard.colours)
-    return rows.assign(shard=np.int32(number), row=np.arange(len(rows), dtype=np.int32))
+    if len(shard.index):
+        shard.path.rename(shard.path.with_name(shard_name(number)))
+    else:
+        shard.path.unlink()
+    return shard.index.assign(shard=np.int32(number), row=np.arange(len(shard.index), dtype=np.int32))

@@ -99,6 +99,8 @@ def _without_copies(candidates: list[Planned], set_aside: SetAside) -> list[Plan
     Kaggle's archives hold every patch of IDC a second time under `IDC_regular_ps50_idx5/`, and every cell of malaria
     under `cell_images/cell_images/`, where only the folder tells the label.
     """
+    if len({(_last_name(planned), planned.name.label) for planned in candidates}) == len(candidates):
+        return candidates
     kept: dict[tuple[str, int], Planned] = {}
     for planned in sorted(candidates, key=lambda planned: planned.member.name.count("/")):
         first = kept.setdefault((_last_name(planned), planned.name.label), planned)
