@@ -89,9 +89,9 @@ def run_command(command: Sequence[str], folder: Path | None = None, surroundings
     return Finished(time.perf_counter() - began, round(peak.result() / 2**30, 3), output)
 
 
-def run_side(*command: str) -> dict[str, float]:
+def run_side(*command: str, folder: Path | None = None, surroundings: Environment = None) -> dict[str, float]:
     """Run `python -m …` as a child; its last line is JSON. `peak_gib` is added: all its processes' memory."""
-    done = run_command([sys.executable, "-m", *command])
+    done = run_command([sys.executable, "-m", *command], folder, surroundings)
     result: dict[str, float] = json.loads(done.output.strip().splitlines()[-1])
     return result | {"peak_gib": done.peak_gib}
 

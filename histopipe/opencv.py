@@ -59,13 +59,15 @@ def stained(patches: Patches, turned: Numbers, shifted: Numbers) -> Patches:
     """
     import cv2
 
-    count, height, width, channels = patches.shape
     density_of = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-    densities = cv2.LUT(patches.reshape(count * height, width, channels), density_of).reshape(patches.shape)
     maps = -np.concatenate([turned, shifted], axis=1).transpose(0, 2, 1)  # negative: what follows is exp(-density)
-    changed = np.empty_like(densities)
-    for before, matrix, after in zip(densities, maps, changed, strict=True):
-        cv2.transform(before, matrix, dst=after)
-    light = cv2.exp(np.minimum(changed, 0.0).reshape(count * height, width * channels))  # white is the lightest
-    pixels = cv2.addWeighted(light, 256, light, 0, -1, dtype=cv2.CV_8U)
-    return np.asarray(pixels, np.uint8).reshape(patches.shape)
+    # One patch after the other: fresh memory for a whole batch's densities costs more than all that is computed.
+    densities, changed = np.empty((2, *patches.shape[1:]), np.float32)
+    pixels = np.empty_like(patches)
+    for patch, matrix, target in zip(patches, maps, pixels, strict=True):
+        cv2.LUT(patch, density_of, dst=densities)
+        cv2.transform(densities, matrix, dst=changed)
+        np.minimum(changed, 0.0, out=changed)  # white is the lightest
+        cv2.exp(changed, dst=changed)
+        cv2.addWeighted(changed, 256, changed, 0, -1, dst=target, dtype=cv2.CV_8U)
+    return pixels
