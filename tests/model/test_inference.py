@@ -42,6 +42,14 @@ def test_a_compiled_network_agrees_with_keras(name: str) -> None:
     assert np.ptp(probabilities(expected)) > 5e-4
 
 
+@pytest.mark.parametrize(("length", "resized"), [(50, 48), (48, 50), (50, 50), (64, 7), (1, 5)])
+def test_matrices_resize_as_keras_does(length: int, resized: int) -> None:
+    picture = np.random.default_rng(length).random((1, length, 3, 1)).astype(np.float32)
+    expected = keras.ops.image.resize(picture, (resized, 3), interpolation="bilinear")
+    found = inference.bilinear_weights(length, resized) @ picture[0, :, :, 0]
+    np.testing.assert_allclose(found, np.asarray(expected)[0, :, :, 0], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("count", [1, BATCH_SIZE, 5 * BATCH_SIZE + 7])
 def test_every_patch_gets_its_own_number(tmp_path: Path, count: int) -> None:
     network = logit_network(averaged_over_symmetries(settled("cancernet")))
