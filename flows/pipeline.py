@@ -13,11 +13,12 @@ from prefect.futures import wait
 from flows.command import one_line_errors
 from histopipe.errors import ParamsError
 from histopipe.params import read_params
-from histopipe.paths import Workspace
+from histopipe.paths import Workspace, stage_name
 from tasks.data import fetch, ingest, locate, split
 from tasks.evaluation import compare, evaluate
 from tasks.parallel import SideBySide
 from tasks.promotion import promote
+from tasks.reproduction import collect, hand_out
 from tasks.training import train, weights
 
 
@@ -43,7 +44,9 @@ def pipeline(datasets: list[str] | None = None, architectures: list[str] | None 
             for name, run in zip(names, runs, strict=True)
         ]
         wait(scores)
-        if any(score.state.is_completed() for score in scores):
+        done = [name for name, score in zip(names, scores, strict=True) if score.state.is_completed()]
+        collect([stage_name(stage, dataset, name) for name in done for stage in ("train", "evaluate")])
+        if done:
             ranking = compare(dataset, wait_for=[allow_failure(score) for score in scores])
             promote(dataset, wait_for=[ranking])
         for future in (*starts.values(), *runs, *scores):
@@ -55,7 +58,9 @@ def prepare(dataset: str) -> list[object]:
     source = locate(dataset)
     archive = fetch(dataset, wait_for=[source])
     store = ingest(dataset, wait_for=[archive])
-    return [split(dataset, wait_for=[store])]
+    cases = split(dataset, wait_for=[store])
+    hand_out(dataset)
+    return [cases]
 
 
 def chosen(wanted: list[str] | None, known: tuple[str, ...], what: str) -> list[str]:

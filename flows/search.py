@@ -16,11 +16,11 @@ from flows.command import one_line_errors
 from histopipe.params import Params, read_params, require_name
 from histopipe.paths import Workspace
 from histopipe.search.stage import ROUNDS, missing_trials, shortfall
-from tasks.parallel import SideBySide
+from tasks.parallel import SideBySideHere
 from tasks.search import conclude, trial
 
 
-@flow(name="search", task_runner=SideBySide())  # type: ignore[arg-type]
+@flow(name="search", task_runner=SideBySideHere())  # type: ignore[arg-type]
 def search(dataset: str, architecture: str, trials: int = 20, name: str | None = None) -> None:
     """Run the trials that the study lacks, as many side by side as `train.parallel` says; write the best as a recipe.
 

@@ -13,8 +13,9 @@ from flows.command import one_line_errors
 from flows.pipeline import chosen, prepare
 from histopipe.errors import ParamsError
 from histopipe.params import Params, read_params
-from histopipe.paths import Workspace
+from histopipe.paths import Workspace, stage_name
 from tasks.parallel import SideBySide
+from tasks.reproduction import collect
 from tasks.studies import study, variant
 from tasks.training import weights
 
@@ -41,6 +42,11 @@ def studies(names: list[str] | None = None, datasets: list[str] | None = None) -
                 for variant_name in getattr(params.studies, name)
             ]
             wait(runs)
+            variants = [
+                (architecture, one) for architecture in params.architectures for one in getattr(params.studies, name)
+            ]
+            finished = [of for of, run in zip(variants, runs, strict=True) if run.state.is_completed()]
+            collect([stage_name(name.removesuffix("s"), dataset, of[0], str(of[1])) for of in finished])
             if any(run.state.is_completed() for run in runs):
                 study(dataset, name, wait_for=[allow_failure(run) for run in runs])
             for run in (*starts.values(), *runs):

@@ -355,5 +355,31 @@ def rollback(dataset: str) -> None:
         )
 
 
+@main.command()
+@click.pass_context
+def doctor(context: click.Context) -> None:
+    """Check machine, packages, servers, disk and data; exit code 1 with warnings, 2 with errors."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from histopipe.doctor import examine, severity
+    from histopipe.paths import Workspace
+
+    console = Console()
+    colours = {"ok": "green", "warning": "yellow", "error": "bold red"}
+    table = Table("", "", "found", "remedy", box=box.SIMPLE_HEAD, pad_edge=False)
+    findings = []
+    with console.status("looking"):
+        for finding in examine(Workspace.around()):
+            findings.append(finding)
+            table.add_row(
+                f"[{colours[finding.state]}]{finding.state}", finding.what, *map(escape, (finding.said, finding.remedy))
+            )
+    console.print(table)
+    context.exit(severity(findings))
+
+
 if __name__ == "__main__":
     main()

@@ -97,6 +97,19 @@ class TrainParams(Section):
     devices: Literal["one", "all"] = "one"  # all: one training over every GPU of the machine
 
 
+class FlowParams(Section):
+    """Where a flow's submitted tasks run: in threads of its own process, or on the workers of a Dask scheduler."""
+
+    task_runner: Literal["threads", "dask"] = "threads"
+    scheduler: str | None = None  # such as tcp://HOST:8786
+
+    @model_validator(mode="after")
+    def _has_address(self) -> FlowParams:
+        if self.task_runner == "dask" and not self.scheduler:
+            raise ValueError("task_runner: dask needs the scheduler's address: scheduler: tcp://HOST:8786")
+        return self
+
+
 class ThresholdRule(Section):
     """How validation chooses the threshold.
 
@@ -310,6 +323,7 @@ class Params(Section):
     compare: CompareParams = CompareParams()
     promotion: PromotionParams = PromotionParams()
     studies: StudiesParams = StudiesParams()
+    flow: FlowParams = FlowParams()
     recipes: dict[Name, RecipeParams]
     sources: dict[Name, DatasetParams]  # the data sets' own blocks: `idc: {…}` stands at the file's top level
 

@@ -50,6 +50,10 @@ class Workspace:
         """What `locate` found: the source's fingerprint."""
         return self.root / "data" / "source" / f"{dataset}.json"
 
+    def used_source(self, dataset: str) -> Path:
+        """The fingerprint of the source when results were last made from it by a schedule."""
+        return self.root / ".used-sources" / f"{dataset}.json"
+
     def raw(self, dataset: str) -> Path:
         """The archive as it came."""
         return self.root / "data" / "raw" / dataset

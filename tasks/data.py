@@ -4,24 +4,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from histopipe.files import read_json
 from histopipe.paths import Workspace, stage_name
+from histopipe.sources.watch import change_since_last_use, remember_use
+from histopipe.splitting.membership import read_membership
 from histopipe.store import REPORT_FILE
 from tasks.artifacts import publish_image, publish_table
-from tasks.reproduction import reproduce, worth_retrying
+from tasks.reproduction import JITTER, reproduce, worth_retrying
 
 
-@task(name="locate", retries=2, retry_delay_seconds=10, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+@task(
+    name="locate",
+    retries=2,
+    retry_delay_seconds=10,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
 def locate(dataset: str) -> Path:
     """Look at the source again: whether it changed is what the rest depends on."""
     reproduce(stage_name("locate", dataset), force=True)
     return Workspace.around().source(dataset)
 
 
-@task(name="fetch", retries=2, retry_delay_seconds=30, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+@task(
+    name="fetch",
+    retries=2,
+    retry_delay_seconds=30,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
 def fetch(dataset: str) -> Path:
     """Bring the archive here; returns its folder."""
     reproduce(stage_name("fetch", dataset))
@@ -48,3 +65,33 @@ def split(dataset: str) -> Path:
     publish_table(summary, f"How the cases of {dataset} are divided", "split", dataset)
     publish_image(workspace.split_plot(dataset), f"How the cases of {dataset} are divided", "split-plot", dataset)
     return workspace.split(dataset)
+
+
+def source_change(dataset: str) -> str | None:
+    """What is new about a source that was just located; None if nothing is."""
+    return change_since_last_use(dataset, Workspace.around())
+
+
+def use_source(dataset: str) -> None:
+    """Note that results were made from the source as it is now."""
+    remember_use(dataset, Workspace.around())
+
+
+def splits_of_cases(dataset: str) -> pd.Series:
+    """Which split every known case is in, by case; empty before the first split."""
+    path = Workspace.around().split(dataset)
+    if not path.exists():
+        return pd.Series(dtype=str)
+    table = read_membership(path)
+    return table.drop_duplicates("case_id").set_index("case_id")["split"]
+
+
+def show_growth(dataset: str, before: pd.Series) -> None:
+    """Publish how many cases each split gained, beside how many it had."""
+    after = splits_of_cases(dataset)
+    new = after[~after.index.isin(before.index)]
+    rows = [
+        {"split": split, "before": int((before == split).sum()), "new cases": int((new == split).sum())}
+        for split in ("train", "validation", "test")
+    ]
+    publish_table(rows, f"New cases of {dataset}", "growth", dataset)

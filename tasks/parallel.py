@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Literal, Self
 
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -16,24 +16,39 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from histopipe.errors import HistopipeError
 from histopipe.params import Params, read_params
 from histopipe.paths import Workspace
+from tasks.workers import on_dask
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+GPU_TAG = "gpu"  # of tasks that train
 
 
 class SideBySide(ThreadPoolTaskRunner[Any]):
     """Runs as many submitted tasks at a time as `train.parallel` says, looked up whenever a flow starts.
 
     A flow that names this runner keeps to the limit however it is started: by its command, from a notebook or from
-    a deployment.
+    a deployment. With `flow.task_runner: dask` the workers of a scheduler take its place.
     """
+
+    def duplicate(self) -> Any:
+        """The runner of one flow run."""
+        try:
+            params = read_params(Workspace.around().params)
+        except HistopipeError:
+            return type(self)(max_workers=1)  # the flow itself reads the parameters next, and says what is wrong
+        if params.flow.scheduler and params.flow.task_runner == "dask":
+            return on_dask(params.flow.scheduler)
+        return type(self)(max_workers=parallel_trainings(params))
+
+
+class SideBySideHere(SideBySide):
+    """The same, for tasks that need this checkout's own database, and so never leave it."""
 
     def duplicate(self) -> Self:
         """The runner of one flow run."""
         try:
-            limit = parallel_trainings(read_params(Workspace.around().params))
+            return type(self)(max_workers=parallel_trainings(read_params(Workspace.around().params)))
         except HistopipeError:
-            limit = 1  # the flow itself reads the parameters next, and says what is wrong with them
-        return type(self)(max_workers=limit)
+            return type(self)(max_workers=1)
 
 
 def parallel_trainings(params: Params) -> int:
@@ -82,6 +97,23 @@ def for_training() -> AbstractContextManager[dict[str, str]]:
 def for_prediction() -> AbstractContextManager[dict[str, str]]:
     """The environment of a prediction: one GPU, rather than the first one that a training may be using."""
     return GPUS.lend("one")
+
+
+def set_gpu_limit(limit: int, keep: bool) -> int:
+    """Let the server run at most `limit` tasks tagged `gpu` at one time; with `keep`, one that is set stays.
+
+    Returns:
+        The limit in force.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        if keep:
+            with suppress(ObjectNotFound):
+                return client.read_concurrency_limit_by_tag(GPU_TAG).concurrency_limit
+        client.create_concurrency_limit(tag=GPU_TAG, concurrency_limit=limit)
+    return limit
 
 
 def visible_gpus() -> list[str]:

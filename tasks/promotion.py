@@ -9,7 +9,7 @@ from histopipe.paths import Workspace, stage_name
 from histopipe.promotion.summary import promotion_summary
 from tasks.artifacts import publish_markdown
 from tasks.parallel import for_prediction
-from tasks.reproduction import reproduce, worth_retrying
+from tasks.reproduction import JITTER, reproduce, worth_retrying
 
 
 @task(
@@ -17,6 +17,7 @@ from tasks.reproduction import reproduce, worth_retrying
     task_run_name="promote-{dataset}",
     retries=2,
     retry_delay_seconds=10,
+    retry_jitter_factor=JITTER,
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
 )

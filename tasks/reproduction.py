@@ -19,12 +19,15 @@ from prefect.logging import get_logger, get_run_logger
 from prefect.runtime import flow_run
 
 from histopipe.lineage import FLOW_RUN_VARIABLE
-from histopipe.paths import Workspace
+from histopipe.params import read_params
+from histopipe.paths import Workspace, stage_name
 from histopipe.stages import PARENT_VARIABLE, read_failure
+from tasks.workers import handed_over, share
 
 BUSY_PAUSE = 5.0  # seconds between looks at a stage that another process is running
 BUSY_LIMIT = 24 * 3600.0  # the longest training one would wait for
 TAIL_LINES = 20
+JITTER = 0.5  # by which waits before retries differ, so that machines don't all come back at once
 BAR_SECONDS = "10"  # between redrawings of progress bars, which nobody watches here
 
 _BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
@@ -52,21 +55,49 @@ def reproduce(
     force: bool = False,
     on_line: Callable[[str], None] | None = None,
     environment: Mapping[str, str] | None = None,
+    pull: bool = False,
 ) -> None:
     """Bring one stage up to date, as `dvc repro --single-item` does.
+
+    On a Dask worker, DVC first pulls what the stage reads, from stages before it as other clones left them, and what
+    comes out is pushed.
 
     Args:
         stage: its name in `dvc.yaml`, such as `train@idc-cancernet`.
         force: run it even if nothing changed.
         on_line: is shown every line of the stage's log.
         environment: variables that the stage finds besides this process's own.
+        pull: take it from the remote where another clone has run it.
 
     Raises:
         BadInput: the stage refused its input.
         StageFailed: it failed otherwise, or stayed busy for too long.
     """
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item", stage]
-    _run_when_free(stage, [*command, "--force"] if force else command, on_line, environment)
+    command = ["dvc", "--wait-for-lock", "repro", stage]
+    if (clone := handed_over()) is not None:
+        clone.take_over(Workspace.around())
+        _run_when_free(stage, [*command, "--pull", "--allow-missing"], on_line, environment)
+        share([stage])
+        return
+    options = [*(["--force"] if force else []), *(["--pull"] if pull else [])]
+    _run_when_free(stage, [*command, "--single-item", *options], on_line, environment)
+
+
+def is_distributed() -> bool:
+    """Whether submitted tasks run in other clones."""
+    return read_params(Workspace.around().params).flow.task_runner == "dask"
+
+
+def hand_out(dataset: str) -> None:
+    """Where tasks run in other clones, let these pull the data set's store and split."""
+    if is_distributed():
+        share([stage_name(stage, dataset) for stage in ("ingest", "split")])
+
+
+def collect(stages: Sequence[str]) -> None:
+    """Where tasks ran in other clones, bring what came out into this one."""
+    for stage in stages if is_distributed() else ():
+        reproduce(stage, pull=True)
 
 
 def run_stage(

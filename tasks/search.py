@@ -11,8 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from histopipe.paths import Workspace, stage_name
 from histopipe.search.winner import PICTURE_FILE, RECIPE_FILE, TRIALS_FILE
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown, publish_table, table_rows
-from tasks.parallel import for_training
-from tasks.reproduction import run_stage, worth_retrying
+from tasks.parallel import GPU_TAG, for_training
+from tasks.reproduction import JITTER, run_stage, worth_retrying
 
 
 @task(
@@ -20,9 +20,10 @@ from tasks.reproduction import run_stage, worth_retrying
     task_run_name="trial-{dataset}-{architecture}-{side}",
     retries=2,
     retry_delay_seconds=5,
+    retry_jitter_factor=JITTER,
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
-    tags=["gpu"],
+    tags=[GPU_TAG],
 )
 def trial(dataset: str, architecture: str, side: int) -> None:
     """Run one trial; a retry goes on with the one that was left, from its last finished epoch.

@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 
 from histopipe.paths import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown
-from tasks.parallel import for_training
-from tasks.reproduction import reproduce, worth_retrying
+from tasks.parallel import GPU_TAG, for_training
+from tasks.reproduction import JITTER, reproduce, worth_retrying
 
 
 @task(
@@ -18,9 +18,10 @@ from tasks.reproduction import reproduce, worth_retrying
     task_run_name="{stage}-{dataset}-{architecture}-{name}",
     retries=2,
     retry_delay_seconds=5,
+    retry_jitter_factor=JITTER,
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
-    tags=["gpu"],
+    tags=[GPU_TAG],
 )
 def variant(stage: str, dataset: str, architecture: str, name: int | str) -> Path:
     """Train and evaluate one variant; a retry goes on from the last finished epoch. Returns its folder.

@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 
 from histopipe.paths import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image
-from tasks.parallel import for_training
-from tasks.reproduction import reproduce, worth_retrying
+from tasks.parallel import GPU_TAG, for_training
+from tasks.reproduction import JITTER, reproduce, worth_retrying
 
 
 @task(
@@ -18,6 +18,7 @@ from tasks.reproduction import reproduce, worth_retrying
     task_run_name="weights-{architecture}",
     retries=2,
     retry_delay_seconds=30,
+    retry_jitter_factor=JITTER,
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
 )
@@ -32,9 +33,10 @@ def weights(architecture: str) -> Path:
     task_run_name="train-{dataset}-{architecture}",
     retries=2,
     retry_delay_seconds=5,
+    retry_jitter_factor=JITTER,
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
-    tags=["gpu"],
+    tags=[GPU_TAG],
 )
 def train(dataset: str, architecture: str) -> Path:
     """Train one architecture; a retry goes on from the last finished epoch. Returns the model's folder."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from benchmarks.checkouts import change_params, copy_project, environment
+from tests import servers
 
 SMALL = {
     "architectures": ["cancernet"],
@@ -72,3 +74,17 @@ def checkout(tmp_path: Path) -> Callable[..., Checkout]:
         return made[-1]
 
     return make
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A Prefect server of its own; yields its API's address."""
+    with servers.prefect(tmp_path, environment(tmp_path)) as address:
+        yield address
+
+
+def ask(address: str, what: str) -> list[dict[str, Any]]:
+    answer = requests.post(f"{address}/{what}/filter", json={"limit": 200}, timeout=30)
+    answer.raise_for_status()
+    found: list[dict[str, Any]] = answer.json()
+    return found

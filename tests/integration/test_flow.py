@@ -3,66 +3,25 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
-import requests
 import yaml
 from prefect.testing.utilities import prefect_test_harness
 
-from benchmarks.checkouts import environment
 from flows.pipeline import pipeline
 from histopipe.paths import Workspace
 from tasks.evaluation import SHOWN_SLIDES
 from tests.conftest import Machine
-from tests.integration.conftest import Checkout
+from tests.integration.conftest import Checkout, ask
 
 Make = Callable[..., Checkout]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A Prefect server of its own; yields its API's address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment(tmp_path), stdout=log, stderr=log)
-    try:
-        wait_until_healthy(address, process, tmp_path / "server.log")
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            if requests.get(f"{address}/health", timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.3)
-    pytest.fail(log.read_text()[-3000:])
-
-
-def ask(address: str, what: str) -> list[dict[str, Any]]:
-    answer = requests.post(f"{address}/{what}/filter", json={"limit": 200}, timeout=30)
-    answer.raise_for_status()
-    found: list[dict[str, Any]] = answer.json()
-    return found
 
 
 def run_flow(project: Checkout, server: str) -> subprocess.CompletedProcess[str]:

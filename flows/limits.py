@@ -1,0 +1,26 @@
+"""The server's limit on trainings: tasks tagged `gpu` take turns, whatever flow or machine they belong to.
+
+`prefect deploy` runs it (prefect.yaml). A tag alone limits nothing: the limit is the server's, and says for all
+machines together how many trainings run at one time.
+
+    python -m flows.limits             # as many as this machine has GPUs, at least one; a limit that is set stays
+    python -m flows.limits --gpus 4    # set or changed
+"""
+
+from __future__ import annotations
+
+import click
+
+from tasks.parallel import set_gpu_limit, visible_gpus
+
+
+@click.command()
+@click.option("--gpus", type=click.IntRange(min=1), help="GPUs of all machines; by default those of this one.")
+def main(gpus: int | None) -> None:
+    """Set how many trainings the server lets run at one time."""
+    limit = set_gpu_limit(gpus or max(1, len(visible_gpus())), keep=gpus is None)
+    click.echo(f"at most {limit} tasks tagged gpu at one time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""All deployments of prefect.yaml from one command: registered, scheduled and run by this process.
+
+    python -m flows.serve
+
+It talks to the server of PREFECT_API_URL; where none is set, it starts one and ends it with itself.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import requests
+
+from flows.command import one_line_errors
+from histopipe.errors import HistopipeError
+from histopipe.files import read_yaml
+from histopipe.paths import Workspace
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+PATIENCE = 120.0  # seconds for a server to start, or to answer
+FILE = "prefect.yaml"
+
+
+def deployments(path: Path) -> list[RunnerDeployment]:
+    """What `prefect deploy --all` would register, without a work pool."""
+    return [_deployment(described) for described in read_yaml(path)["deployments"]]
+
+
+def _deployment(described: dict[str, Any]) -> RunnerDeployment:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.deployments.runner import RunnerDeployment
+
+    schedules = [
+        DeploymentScheduleCreate.model_validate({"schedule": schedule}) for schedule in described.get("schedules", [])
+    ]
+    return RunnerDeployment.from_entrypoint(
+        described["entrypoint"],
+        described["name"],
+        schedules=schedules or None,
+        parameters=described.get("parameters"),
+        description=described.get("description"),
+        tags=described.get("tags"),
+        concurrency_limit=ConcurrencyLimitConfig.model_validate(described["concurrency_limit"]),
+    )
+
+
+@contextmanager
+def server_at(port: int) -> Iterator[str]:
+    """A Prefect server while this lasts; yields its API's address.
+
+    Raises:
+        HistopipeError: it didn't start.
+    """
+    address = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_for_server(address, process)
+            yield address
+        finally:
+            process.terminate()
+
+
+def wait_for_server(address: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Until the server answers.
+
+    Raises:
+        HistopipeError: it ended, or didn't answer in time.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
+        try:
+            if requests.get(f"{address}/health", timeout=5).ok:
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(0.5)
+    raise HistopipeError(f"no Prefect server answers at {address}: start one, or set PREFECT_API_URL to one that runs")
+
+
+@click.command()
+@click.option("--port", default=4200, show_default=True, help="Of the server that is started where none is set.")
+@click.option("--limit", default=2, show_default=True, help="Flow runs at one time.")
+def main(port: int, limit: int) -> None:
+    """Register every deployment of prefect.yaml, and run them by schedule and on demand."""
+    with one_line_errors():
+        root = Workspace.around().root
+        os.chdir(root)
+        if address := _configured_server():
+            wait_for_server(address)
+            _serve(limit)
+            return
+        with server_at(port) as address:
+            click.echo(f"Prefect's UI: {address.removesuffix('/api')}")
+            # in a process of its own: Prefect has read its settings by now
+            command = [sys.executable, "-m", "flows.serve", "--limit", str(limit)]
+            subprocess.run(command, env=os.environ | {"PREFECT_API_URL": address}, check=False)
+
+
+def _configured_server() -> str | None:
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def _serve(limit: int) -> None:
+    from prefect import serve
+
+    from tasks.parallel import set_gpu_limit, visible_gpus
+
+    set_gpu_limit(max(1, len(visible_gpus())), keep=True)
+    serve(*deployments(Path(FILE)), limit=limit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""What could keep a checkout from working, in one table: `histopipe doctor`."""
+
+from histopipe.doctor.examination import examine, severity
+from histopipe.doctor.finding import Finding
+
+__all__ = ["Finding", "examine", "severity"]

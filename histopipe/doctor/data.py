@@ -1,0 +1,63 @@
+"""Whether stores hold the pixels that ingest wrote."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import xxhash
+from tqdm import tqdm
+
+from histopipe.doctor.finding import Finding
+from histopipe.errors import HistopipeError
+from histopipe.ingest.shards import COLOURS, colour_statistics
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.store import PatchStore, Rows, shard_name
+
+CHUNK = 1024  # patches looked at together
+
+
+def stores(params: Params, workspace: Workspace) -> list[Finding]:
+    """One finding for every data set of `params.yaml`."""
+    return [store(dataset, workspace) for dataset in params.datasets]
+
+
+def store(dataset: str, workspace: Workspace) -> Finding:
+    """Whether every patch still has the digest, or the colours, that the index holds."""
+    what, folder = f"store of {dataset}", workspace.store(dataset)
+    if not folder.exists():
+        return Finding(what, "none yet")
+    try:
+        opened = PatchStore.open(folder)
+    except HistopipeError as problem:
+        said, _, remedy = str(problem).rpartition(": ")
+        return Finding(what, said, "error", remedy)
+    damaged = damaged_rows(opened, what)
+    if not len(damaged):
+        return Finding(what, f"{len(opened.index):,} patches, all as ingested")
+    shards = sorted({int(number) for number in opened.index["shard"].to_numpy()[damaged]})
+    named = ", ".join(shard_name(number) for number in shards[:3])
+    said = f"{len(damaged):,} of {len(opened.index):,} patches differ from the index, in {named}"
+    return Finding(what, said, "error", f"`dvc checkout --force {folder.relative_to(workspace.root)}`")
+
+
+def damaged_rows(opened: PatchStore, title: str) -> Rows:
+    """Rows whose pixels aren't those that were ingested.
+
+    A patch that was stored as it came has its own digest. Of one that was resized or padded the digest is that of the
+    original: its stored pixels are told by their mean and standard deviation.
+    """
+    index = opened.index
+    height, width = opened.patch_size
+    whole = ((index["height"] == height) & (index["width"] == width)).to_numpy()
+    digests, colours = index["digest"].to_numpy(), index[COLOURS].to_numpy()
+    damaged = np.zeros(len(index), bool)
+    starts = range(0, len(index), CHUNK)
+    for start in tqdm(starts, desc=title, unit="k patch", file=sys.stderr, leave=False):
+        rows = np.arange(start, min(start + CHUNK, len(index)))
+        patches = opened.gather(rows)
+        found = [xxhash.xxh3_128_hexdigest(patch.data) for patch in patches]
+        same = np.where(whole[rows], digests[rows] == found, True)
+        damaged[rows] = ~same | (colour_statistics(patches) != colours[rows]).any(axis=1)
+    return np.flatnonzero(damaged)

@@ -1,0 +1,147 @@
+"""Deployments on a real Prefect server: registered, run by a worker, and by their schedule."""
+
+from __future__ import annotations
+
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import requests
+import yaml
+
+from histopipe.synthetic import SyntheticSlides, write_archive
+from tests.conftest import ROOT
+from tests.integration.conftest import Checkout, ask
+from tests.servers import running
+
+Make = Callable[..., Checkout]
+DEPLOYED = {one["name"]: one for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+PATIENCE = 300.0  # seconds
+
+
+def grown_archive(small: Path, large: Path) -> None:
+    """Two archives, of which the larger holds the smaller one's cases and some more."""
+    write_archive(large, SyntheticSlides(cases=26, patches=1100, nested_copy=False))
+    with zipfile.ZipFile(large) as content, zipfile.ZipFile(small, "w") as part:
+        names = content.namelist()
+        cases = sorted({name.split("/")[0] for name in names})[:20]
+        for name in names:
+            if name.split("/")[0] in cases:
+                part.writestr(name, content.read(name))
+
+
+def at_server(project: Checkout, server: str) -> Checkout:
+    """The checkout with commands that talk to the server."""
+    return Checkout(project.root, {**project.environment, "PREFECT_API_URL": server})
+
+
+def prefect(project: Checkout, *arguments: str) -> str:
+    return project.run(sys.executable, "-m", "prefect", "--no-prompt", *arguments).stdout
+
+
+def in_checkout(project: Checkout, *command: str) -> AbstractContextManager[object]:
+    """A command that runs until it is ended."""
+    log = project.root.parent / "command.log"
+    return running([sys.executable, "-m", *command], log, project.environment, project.root)
+
+
+def finished(server: str, said: str, count: int) -> list[dict[str, Any]]:
+    """Wait for that many runs of the flow `retrain` that ended with such words."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        runs = [run for run in ask(server, "flow_runs") if (run["state"]["message"] or "").startswith(said)]
+        failed = [run["state"] for run in ask(server, "flow_runs") if run["state_type"] in ("FAILED", "CRASHED")]
+        assert not failed, failed
+        if len(runs) >= count:
+            return runs
+        time.sleep(1)
+    pytest.fail(f"no {count} runs said {said!r}: {[(run['name'], run['state']) for run in ask(server, 'flow_runs')]}")
+
+
+def models(project: Checkout) -> int:
+    """How many trainings MLflow knows."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
+    return len(mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list"))
+
+
+def split_of(project: Checkout) -> pd.Series:
+    return pd.read_csv(project.root / "data/splits/idc.csv", dtype=str).set_index("case_id")["split"]
+
+
+def deploy(project: Checkout) -> None:
+    prefect(project, "work-pool", "create", "histopipe", "--type", "process")
+    prefect(project, "deploy", "--all")
+
+
+def test_deploying_registers_everything_and_limits_trainings(checkout: Make, server: str) -> None:
+    project = at_server(checkout(), server)
+    deploy(project)
+    found = {one["name"]: one for one in ask(server, "deployments")}
+    assert set(found) == set(DEPLOYED)
+    for name, one in found.items():
+        described = DEPLOYED[name]
+        assert one["global_concurrency_limit"]["limit"] == described["concurrency_limit"]["limit"]
+        assert one["concurrency_options"]["collision_strategy"] == described["concurrency_limit"]["collision_strategy"]
+        asked = [schedule["cron"] for schedule in described.get("schedules", [])]
+        assert [schedule["schedule"]["cron"] for schedule in one["schedules"]] == asked
+        properties = one["parameter_openapi_schema"]["properties"]
+        assert properties and all(field.get("description") for field in properties.values()), name
+    assert requests.get(f"{server}/concurrency_limits/tag/gpu", timeout=30).json()["concurrency_limit"] == 1
+    limit = project.run(sys.executable, "-m", "flows.limits", "--gpus", "3").stdout
+    assert limit == "at most 3 tasks tagged gpu at one time\n"
+    again = project.run(sys.executable, "-m", "flows.limits").stdout
+    assert again == limit  # what was set stays
+
+
+def test_a_schedule_trains_then_rests_and_retrains_when_the_source_gains_cases(
+    checkout: Make, server: str, tmp_path: Path
+) -> None:
+    source, larger = tmp_path / "slides.zip", tmp_path / "larger.zip"
+    grown_archive(source, larger)
+    project = at_server(checkout(idc={"source": str(source), "exclude_cases": []}), server)
+    deploy(project)
+    prefect(project, "deployment", "schedule", "create", "retrain/retrain", "--interval", "15")
+    with in_checkout(project, "prefect", "worker", "start", "--pool", "histopipe"):
+        finished(server, "Retrained. idc: first seen", 1)
+        assert models(project) == 1
+        before = split_of(project)
+        finished(server, "No source has changed since it was last used", 1)
+        assert models(project) == 1
+        larger.replace(source)
+        finished(server, "Retrained. idc: changed (", 1)
+    assert models(project) == 2
+    after = split_of(project)
+    assert len(before) == 20 and len(after) == 26
+    pd.testing.assert_series_equal(after[before.index], before)
+    growth = next(
+        one for one in ask(server, "artifacts") if one["key"] == "growth-idc" and '"before": 0' not in one["data"]
+    )
+    assert growth["type"] == "table"
+
+
+def test_one_command_serves_them_all(checkout: Make, server: str) -> None:
+    project = at_server(checkout(), server)
+    with in_checkout(project, "flows.serve"):
+        deadline = time.monotonic() + PATIENCE
+        while len(ask(server, "deployments")) < len(DEPLOYED) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        prefect(project, "deployment", "run", "retrain/retrain", "--param", 'architectures=["cancernet"]')
+        finished(server, "Retrained. idc: first seen", 1)
+    assert {one["name"] for one in ask(server, "deployments")} == set(DEPLOYED)
+    assert all(one["paused"] for one in ask(server, "deployments"))  # nobody runs them any more
+
+
+def test_serving_without_a_server_says_what_to_do(checkout: Make) -> None:
+    project = at_server(checkout(), "http://127.0.0.1:9/api")
+    done = project.run(sys.executable, "-c", "import flows.serve as s; s.PATIENCE = 1; s.main()", check=False)
+    assert done.returncode == 2
+    said = "histopipe: no Prefect server answers at http://127.0.0.1:9/api: start one, or set PREFECT_API_URL"
+    assert done.stderr.strip().splitlines()[-1].startswith(said)

@@ -1,0 +1,157 @@
+"""The pipeline through shared servers and over two workers, each with a clone of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow as tracking
+import pytest
+import requests
+from mlflow import MlflowClient
+
+from benchmarks.checkouts import commit_all, environment
+from tests import servers
+from tests.integration.conftest import Checkout, ask
+
+Make = Callable[..., Checkout]
+SECRETS = (servers.DATABASE_PASSWORD, servers.S3_KEYS["AWS_SECRET_ACCESS_KEY"])
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Servers that several machines share.
+
+    Attributes:
+        surroundings: the variables that lead there.
+    """
+
+    mlflow: str
+    prefect: str
+    surroundings: Mapping[str, str]
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Shared]:
+    """MLflow and Prefect on PostgreSQL, artifacts and DVC's remote on S3."""
+    folder = tmp_path / "servers"
+    folder.mkdir()
+    with ExitStack() as stack:
+        database = stack.enter_context(servers.postgres(folder, "mlflow", "prefect"))
+        store = stack.enter_context(servers.s3(folder, "mlflow", "dvc"))
+        plain = environment(folder) | store
+        uri = f"postgresql://{database}/mlflow"
+        mlflow = stack.enter_context(servers.mlflow(folder, uri, "s3://mlflow/artifacts", plain))
+        uri = f"postgresql+asyncpg://{database}/prefect"
+        prefect = stack.enter_context(servers.prefect(folder, plain, uri))
+        yield Shared(mlflow, prefect, store | {"MLFLOW_TRACKING_URI": mlflow, "PREFECT_API_URL": prefect})
+
+
+def with_remote(project: Checkout, shared: Shared) -> Checkout:
+    """The checkout with DVC's remote on S3 and the servers' addresses, committed so that it can be cloned."""
+    joined = Checkout(project.root, {**project.environment, **shared.surroundings})
+    joined.dvc("remote", "add", "--default", "shared", "s3://dvc/histopipe")
+    commit_all(project.root)
+    return joined
+
+
+def cloned(project: Checkout, root: Path) -> Checkout:
+    subprocess.run(["git", "clone", "--quiet", str(project.root), str(root)], check=True)
+    own = {name: environment(root)[name] for name in ("PYTHONPATH", "PREFECT_HOME")}
+    return Checkout(root, {**project.environment, **own})
+
+
+@contextmanager
+def workers(folder: Path, clones: list[Checkout], resources: tuple[str, ...] = ()) -> Iterator[str]:
+    """A Dask scheduler and a worker in each clone; yields the scheduler's address."""
+    port = servers.free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    with ExitStack() as stack:
+        log = folder / "scheduler.log"
+        stack.enter_context(servers.running([*start, "--no-dashboard"], log, clones[0].environment, folder))
+        for number, clone in enumerate(clones):
+            command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+            command += ["--no-dashboard", "--name", clone.root.name, *resources]
+            log = folder / f"worker{number}.log"
+            stack.enter_context(servers.running(command, log, clone.environment, clone.root))
+        wait_for_workers(address, len(clones))
+        yield address
+
+
+def wait_for_workers(address: str, count: int) -> None:
+    from distributed import Client
+
+    deadline = time.monotonic() + servers.PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            with Client(address, timeout=5) as client:
+                client.wait_for_workers(count, timeout=60)
+                return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail("the workers didn't come")
+
+
+def runs_of(shared: Shared) -> list[Any]:
+    tracking.set_tracking_uri(shared.mlflow)
+    return list(tracking.search_runs(experiment_names=["histopipe-idc"], output_format="list"))
+
+
+def champion(shared: Shared) -> str:
+    return str(MlflowClient(shared.mlflow).get_model_version_by_alias("histopipe-idc", "champion").version)
+
+
+def everything_said(folder: Path, shared: Shared) -> str:
+    """All that logs, Prefect and MLflow hold in words."""
+    logs = "".join(path.read_text(errors="replace") for path in folder.rglob("*.log"))
+    told = [ask(shared.prefect, what) for what in ("flow_runs", "task_runs", "artifacts", "deployments")]
+    lines: list[Any] = []
+    while True:
+        page = {"limit": 200, "offset": len(lines)}
+        found = requests.post(f"{shared.prefect}/logs/filter", json=page, timeout=30).json()
+        lines += found
+        if len(found) < page["limit"]:
+            break
+    kept = [run.to_dictionary() for run in runs_of(shared)]
+    return logs + json.dumps([told, lines, kept], default=str)
+
+
+def test_two_workers_train_for_a_third_clone_through_shared_servers(
+    checkout: Make, shared: Shared, tmp_path: Path
+) -> None:
+    project = with_remote(checkout(architectures=["cancernet", "resnet"]), shared)
+    clones = [cloned(project, tmp_path / f"clone{number}") for number in range(2)]
+    with workers(tmp_path, clones) as address:
+        project.change(flow={"task_runner": "dask", "scheduler": address})
+        done = project.run(sys.executable, "-m", "flows.pipeline")
+        (tmp_path / "flow.log").write_text(done.stdout + done.stderr)
+        trained_at = {
+            name: [clone.root.name for clone in clones if f"train idc {name}" in stages_run(tmp_path, clone)]
+            for name in ("cancernet", "resnet")
+        }
+        assert sorted(trained_at["cancernet"] + trained_at["resnet"]) == ["clone0", "clone1"]
+        assert "Running stage 'train" not in done.stdout + done.stderr  # not here
+    assert [run.info.status for run in runs_of(shared)] == ["FINISHED", "FINISHED"]
+    assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in runs_of(shared))
+    assert champion(shared) == "1"
+    for name in ("cancernet", "resnet"):
+        assert (project.root / "models/idc" / name / "model.keras").exists()
+    assert "didn't change" in project.dvc("repro").stdout
+    assert "Running stage" not in project.dvc("repro").stdout
+    assert {run["state_type"] for run in ask(shared.prefect, "flow_runs")} == {"COMPLETED"}
+    said = everything_said(tmp_path, shared)
+    assert "train-idc-resnet" in said
+    assert not [secret for secret in SECRETS if secret in said]
+
+
+def stages_run(folder: Path, clone: Checkout) -> str:
+    """What the worker of a clone ran, as its log has it."""
+    return (folder / f"worker{clone.root.name[-1]}.log").read_text(errors="replace")
