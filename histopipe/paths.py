@@ -50,6 +50,10 @@ class Workspace:
         """What `locate` found: the source's fingerprint."""
         return self.root / "data" / "source" / f"{dataset}.json"
 
+    def digest(self, dataset: str) -> Path:
+        """The digest of a local archive, remembered with what the file looked like."""
+        return self.root / ".digests" / f"{dataset}.json"
+
     def raw(self, dataset: str) -> Path:
         """The archive as it came."""
         return self.root / "data" / "raw" / dataset
