@@ -198,6 +198,21 @@ BENCHMARKS = (
         quick=("--size", "5000", "--size", "10000", "--rounds", "1"),
     ),
     Benchmark(
+        "safety",
+        tuple(
+            Row(
+                f"safety: {stage}, share of validation, hashing and logging",
+                "at most 0.1",
+                f"{stage}.share",
+                "",
+                "",
+                "",
+            )
+            for stage in ("fetch", "ingest", "train", "evaluate", "promote")
+        ),
+        quick=("--patches", "3000"),
+    ),
+    Benchmark(
         "gpu",
         (
             *(
@@ -273,7 +288,7 @@ def _kept(benchmark: Benchmark) -> dict[str, Any]:
 def cells(row: Row, kept: dict[str, Any]) -> list[str]:
     """A row's cells, in the order of `HEADER`; `kept` as `keep` wrote it."""
     found = kept.get("found", {})
-    ours, other = (_shown(_at(found, place), f" {row.unit}") for place in (row.ours, row.other))
+    ours, other = (_shown(_at(found, place), f" {row.unit}".rstrip()) for place in (row.ours, row.other))
     ratio = _shown(_at(found, row.ratio), "x")
     if not kept:
         return [row.what, ours, other, ratio, row.aim, ABSENT, ABSENT, ABSENT]

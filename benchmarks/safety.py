@@ -5,6 +5,9 @@ one calls another the outer one counts. Ingest runs in one process instead of on
 Sizes are those of the published archive; cancernet trains for one epoch on 20,000 of its patches, which makes what a
 training does once look dearer than it is, and is then graded on the whole test split.
 
+`locate` is run twice: the first time it reads the archive for the digest that it is there for (`first_locate`, which no
+limit is set to), afterwards, whenever somebody asks for news, it only looks whether the file is the same.
+
 `ratio` is the limit, a tenth of a stage, over the largest share.
 
     python -m benchmarks.safety
@@ -188,11 +191,11 @@ def main(patches: int, folder: Path, side: str | None) -> None:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(dir=folder) as root:
         prepare(Path(root), archive)
-        for stage in STAGES:
+        for name, stage in (("first_locate", "locate"), *zip(STAGES, STAGES, strict=True)):
             one = run_side("benchmarks.safety", "--side", stage, folder=Path(root), surroundings=environment(ROOT))
-            found[stage] = one | {"share": round(sum(one[kind] for kind in WATCHED) / one["seconds"], 3)}
-            print(f"{stage}: {found[stage]}", file=sys.stderr, flush=True)
-    largest = max(found, key=lambda stage: found[stage]["share"])
+            found[name] = one | {"share": round(sum(one[kind] for kind in WATCHED) / one["seconds"], 3)}
+            print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+    largest = max(STAGES, key=lambda stage: found[stage]["share"])
     ratio = round(LIMIT / found[largest]["share"], 2)
     report("safety", ratio=ratio, largest=largest, limit=LIMIT, patches=patches, **found)
 

@@ -54,6 +54,10 @@ class Workspace:
         """The fingerprint of the source when results were last made from it by a schedule."""
         return self.root / ".used-sources" / f"{dataset}.json"
 
+    def digest(self, dataset: str) -> Path:
+        """The digest of a local archive, remembered with what the file looked like."""
+        return self.root / ".digests" / f"{dataset}.json"
+
     def raw(self, dataset: str) -> Path:
         """The archive as it came."""
         return self.root / "data" / "raw" / dataset

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from histopipe.errors import SourceError
-from histopipe.files import file_digest
 from histopipe.sources.archive_file import check_archive, check_digest, count_patches, count_zipped_patches
+from histopipe.sources.digests import archive_digest
 from histopipe.sources.packing import Listing, list_folder, pack
 from histopipe.sources.progress import byte_progress
 from histopipe.sources.record import Source, SourceRecord
@@ -75,7 +75,7 @@ class ArchiveFile:
         """
         try:
             check_archive(self.path, str(self.path))
-            digest = file_digest(self.path)
+            digest = archive_digest(self.path, self.wanted.workspace.digest(self.wanted.dataset))
         except OSError as problem:
             raise SourceError(f"{self.path} can't be read ({problem.strerror}): check the disk it is on") from None
         check_digest(digest, self.wanted, str(self.path))

@@ -17,9 +17,10 @@ import yaml
 from histopipe.addresses import public_url
 from histopipe.datasets import get_dataset
 from histopipe.errors import HistopipeError, SourceError
+from histopipe.files import file_digest
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
-from histopipe.sources import archive_in, fetch, locate
+from histopipe.sources import archive_in, digests, fetch, locate
 from histopipe.sources.wanted import archive_name
 
 REPOSITORY = Path(__file__).parents[2]
@@ -95,6 +96,28 @@ def test_the_record_is_the_same_until_the_archive_changes(workspace: Workspace) 
     source.write_bytes(content)
     locate("idc", params, workspace)
     assert record_of(workspace) != before
+
+
+def test_an_archive_is_read_through_once_while_it_looks_the_same(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(digests, "file_digest", lambda path: (read.append(path), file_digest(path))[1])
+    path = zip_at(workspace.root / "slides.zip")
+    settled = path.stat().st_mtime - 60
+    params = params_with("slides.zip")
+    first = locate("idc", params, workspace)
+    assert locate("idc", params, workspace) == first
+    assert len(read) == 2  # it may be written to yet
+    os.utime(path, (settled, settled))
+    for _ in range(3):
+        assert locate("idc", params, workspace) == first
+    assert len(read) == 3
+    workspace.digest("idc").write_text("{")
+    assert locate("idc", params, workspace) == first
+    zip_at(path, {PATCH: b"other" * 99})
+    os.utime(path, (settled, settled))  # of the same age, but longer
+    assert locate("idc", params, workspace).fingerprint == {"sha256": file_digest(path)} != first.fingerprint
 
 
 def test_an_archive_that_changed_after_locating_is_refused(workspace: Workspace) -> None:
