@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import time
 import zipfile
@@ -45,7 +47,7 @@ def prefect(project: Checkout, *arguments: str) -> str:
     return project.run(sys.executable, "-m", "prefect", "--no-prompt", *arguments).stdout
 
 
-def in_checkout(project: Checkout, *command: str) -> AbstractContextManager[object]:
+def in_checkout(project: Checkout, *command: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """A command that runs until it is ended."""
     log = project.root.parent / "command.log"
     return running([sys.executable, "-m", *command], log, project.environment, project.root)
@@ -129,12 +131,14 @@ def test_a_schedule_trains_then_rests_and_retrains_when_the_source_gains_cases(
 
 def test_one_command_serves_them_all(checkout: Make, server: str) -> None:
     project = at_server(checkout(), server)
-    with in_checkout(project, "flows.serve"):
+    with in_checkout(project, "flows.serve") as serving:
         deadline = time.monotonic() + PATIENCE
         while len(ask(server, "deployments")) < len(DEPLOYED) and time.monotonic() < deadline:
             time.sleep(0.5)
         prefect(project, "deployment", "run", "retrain/retrain", "--param", 'architectures=["cancernet"]')
         finished(server, "Retrained. idc: first seen", 1)
+        serving.send_signal(signal.SIGINT)  # Ctrl-C
+        assert serving.wait(60) == 0
     assert {one["name"] for one in ask(server, "deployments")} == set(DEPLOYED)
     assert all(one["paused"] for one in ask(server, "deployments"))  # nobody runs them any more
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -22,6 +23,7 @@ from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
 from histopipe.sources import archive_in, digests, fetch, locate
 from histopipe.sources.wanted import archive_name
+from histopipe.sources.watch import change_since_last_use, remember_use
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY.parent / "shared" / "data" / "idc-sample.zip"
@@ -472,3 +474,20 @@ def test_the_real_sample_is_located_and_fetched(workspace: Workspace, capsys: py
 
 def test_kaggle_knows_the_published_set() -> None:
     assert get_dataset("idc").kaggle == "paultimothymooney/breast-histopathology-images"
+
+
+def test_a_source_is_new_until_it_was_used(workspace: Workspace) -> None:
+    source = zip_at(workspace.root / "patches.zip")
+    locate("idc", params_with("patches.zip"), workspace)
+    assert change_since_last_use("idc", workspace) == "first seen"
+    remember_use("idc", workspace)
+    assert change_since_last_use("idc", workspace) is None
+    zip_at(source, {PATCH: b"more" * 200})
+    locate("idc", params_with("patches.zip"), workspace)
+    assert re.fullmatch(r"changed \([\d,]+ -> [\d,]+ bytes\)", change_since_last_use("idc", workspace) or "")
+    zip_at(workspace.root / "others.zip")
+    locate("idc", params_with("others.zip"), workspace)
+    assert change_since_last_use("idc", workspace) == "others.zip instead of patches.zip"
+    workspace.used_source("idc").write_text("{")
+    with pytest.raises(HistopipeError):
+        change_since_last_use("idc", workspace)
