@@ -45,7 +45,8 @@ def pipeline(datasets: list[str] | None = None, architectures: list[str] | None 
         ]
         wait(scores)
         done = [name for name, score in zip(names, scores, strict=True) if score.state.is_completed()]
-        collect([stage_name(stage, dataset, name) for name in done for stage in ("train", "evaluate")])
+        for name in done:
+            collect([stage_name("weights", name), *(stage_name(one, dataset, name) for one in ("train", "evaluate"))])
         if done:
             ranking = compare(dataset, wait_for=[allow_failure(score) for score in scores])
             promote(dataset, wait_for=[ranking])

@@ -46,6 +46,7 @@ def studies(names: list[str] | None = None, datasets: list[str] | None = None) -
                 (architecture, one) for architecture in params.architectures for one in getattr(params.studies, name)
             ]
             finished = [of for of, run in zip(variants, runs, strict=True) if run.state.is_completed()]
+            collect([stage_name("weights", architecture) for architecture in params.architectures])
             collect([stage_name(name.removesuffix("s"), dataset, of[0], str(of[1])) for of in finished])
             if any(run.state.is_completed() for run in runs):
                 study(dataset, name, wait_for=[allow_failure(run) for run in runs])
