@@ -98,7 +98,12 @@ def disk(workspace: Workspace) -> Finding:
     free = shutil.disk_usage(workspace.root).free
     said = f"{as_size(free)} free at {workspace.root}"
     if free < SCARCE:
-        return Finding("disk", said, "error", "make room: even a short run needs 2 GB; `histopipe gc` says what can go")
+        return Finding(
+            "disk",
+            said,
+            "error",
+            "make room: even a short run needs 2 GB (`dvc gc --workspace --dry` says what DVC could drop)",
+        )
     if free < LITTLE:
         return Finding("disk", said, "warning", "a full archive, its store and DVC's copies of both need 20 GB")
     return Finding("disk", said)
