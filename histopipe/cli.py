@@ -356,6 +356,25 @@ def rollback(dataset: str) -> None:
 
 
 @main.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.option("--dataset", default="idc", show_default=True, callback=_named("data set"), help="That the model is of.")
+@click.option("--model", default="champion", show_default=True, help="champion, models:/NAME/VERSION, or a folder.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+def predict(inputs: tuple[Path, ...], dataset: str, model: str, out: Path, precision: Any) -> None:
+    """Grade new patches: image files, folders of them, archives."""
+    from histopipe.paths import Workspace
+    from histopipe.scoring import score
+
+    done = score(list(inputs), model, dataset, out, Workspace.around(), precision)
+    aside = sum(reason["count"] for reason in done["set_aside"].values())
+    click.echo(
+        f"{out}: {done['patches']:,} patches of {done['cases']:,} cases, {done['positive']:,} called "
+        f"{done['positive_class']}" + (f"; {aside:,} set aside" if aside else "")
+    )
+
+
+@main.command()
 @click.pass_context
 def doctor(context: click.Context) -> None:
     """Check machine, packages, servers, disk and data; exit code 1 with warnings, 2 with errors."""

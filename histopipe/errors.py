@@ -68,6 +68,10 @@ class InferenceError(HistopipeError):
     """A network can't be compiled for this machine as asked."""
 
 
+class ScoringError(HistopipeError):
+    """No such model, or nothing that it could grade."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 

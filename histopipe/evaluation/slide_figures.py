@@ -108,9 +108,9 @@ def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canva
     tissue, truth, probability, error = figure.subplots(1, 4, sharex=True, sharey=True)
     tissue.imshow(tissue_image, interpolation="antialiased", extent=canvas.extent)
     label, decision = part["label"].to_numpy(), part["decision"].to_numpy()
-    _draw(truth, canvas, label, ListedColormap(TRUTH_COLOURS), 2)
-    shades = _draw(probability, canvas, part["probability"].to_numpy(), "viridis", 1)
-    _draw(error, canvas, _outcome(label, decision), ListedColormap(OUTCOME_COLOURS), 4)
+    draw_values(truth, canvas, label, ListedColormap(TRUTH_COLOURS), 2)
+    shades = draw_values(probability, canvas, part["probability"].to_numpy(), "viridis", 1)
+    draw_values(error, canvas, _outcome(label, decision), ListedColormap(OUTCOME_COLOURS), 4)
     figure.colorbar(shades, cax=probability.inset_axes((0, -0.09, 1, 0.05)), orientation="horizontal")
     _legend(truth, classes, TRUTH_COLOURS)
     _legend(error, OUTCOMES, OUTCOME_COLOURS)
@@ -132,8 +132,11 @@ def _outcome(label: Any, decision: Any) -> Any:
     return np.where(label == decision, label, np.where(decision == 1, 2, 3))
 
 
-def _draw(axes: Axes, canvas: Canvas, values: Any, colours: str | ListedColormap, levels: int) -> Any:
-    """Areas where the slide is whole, dots where it is a sample; `levels` 1 means a scale from 0 to 1."""
+def draw_values(axes: Axes, canvas: Canvas, values: Any, colours: str | ListedColormap, levels: int) -> Any:
+    """Draw one value per patch: areas where the slide is whole, dots where it is a sample.
+
+    `levels` is the number of colours; 1 means a scale from 0 to 1.
+    """
     low, high = (0.0, 1.0) if levels == 1 else (-0.5, levels - 0.5)
     if canvas.complete:
         options: dict[str, Any] = {"vmin": low, "vmax": high, "interpolation": "nearest", "extent": canvas.extent}

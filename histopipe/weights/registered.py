@@ -22,7 +22,7 @@ NETWORK_ARTIFACT = "network"  # as the served model names it
 KEPT, RECORD = "promotion", "run.json"  # folder and file of the run's artifacts that hold the training's record
 KEPT_TAG = "kept"  # of a version: its own folder within that one, which versions of one run don't share
 
-_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # MLflow's codes for what isn't there
+NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # MLflow's codes for what isn't there
 
 Cases = dict[str, list[str]]  # ids by data set
 
@@ -76,7 +76,7 @@ def _broke_off(problem: Exception) -> bool:
     from requests import RequestException
 
     if isinstance(problem, MlflowException):
-        return problem.error_code not in _NOT_THERE
+        return problem.error_code not in NOT_THERE
     return isinstance(problem, RequestException | ConnectionError | TimeoutError)
 
 

@@ -1,0 +1,106 @@
+"""What is to be graded: image files, folders of them, and archives, in any layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from histopipe.archives import check_member, open_archive
+from histopipe.datasets import MemberRejected
+from histopipe.errors import ArchiveError, ScoringError
+from histopipe.images import MAX_PIXELS
+
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+LONGEST_FILE = 4 * MAX_PIXELS + 2**20  # bytes of an image that is read, uncompressed with transparency
+
+_PLACE = re.compile(r"(?:^|_)x(?P<x>\d{1,9})_y(?P<y>\d{1,9})(?=[_.])")
+_CASE = re.compile(r"(?P<case>[A-Za-z0-9-]+)_idx\d+_x\d+_y\d+")
+
+
+class Found(NamedTuple):
+    """An image that may be graded.
+
+    Attributes:
+        file: how the table names it.
+        case_id: what it belongs to: a slide or case by its name, else the folder or archive that it lies in.
+        x, y: its place on the slide in pixels, as its name tells; None where it doesn't.
+        read: gives its bytes; raises MemberRejected for a damaged one.
+    """
+
+    file: str
+    case_id: str
+    x: int | None
+    y: int | None
+    read: Callable[[], bytes]
+
+
+def find_images(inputs: list[Path], rejected: Callable[[str, str], None]) -> Iterator[Found]:
+    """Every image of the inputs, one after the other; what is no image's name is passed over.
+
+    Args:
+        inputs: files, folders and archives.
+        rejected: is told the reason and name of a member that can't be used.
+
+    Raises:
+        ScoringError: an input is missing or no image, folder or archive.
+        ArchiveError: an archive can't be read.
+    """
+    for path in inputs:
+        if path.is_dir():
+            yield from _in_folder(path)
+        elif path.name.lower().endswith(ARCHIVES):
+            yield from _in_archive(path, rejected)
+        elif path.suffix.lower() in IMAGES and path.is_file():
+            yield _named(path.name, path.parent.resolve().name, _reader(path))
+        elif not path.exists():
+            raise ScoringError(f"{path} is missing: correct the path")
+        else:
+            raise ScoringError(f"{path} is no image, folder or archive of patches: give one of these")
+
+
+def _in_folder(folder: Path) -> Iterator[Found]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGES and path.is_file() and not path.name.startswith("."):
+            yield _named(path.relative_to(folder).as_posix(), folder.resolve().name, _reader(path))
+
+
+def _in_archive(path: Path, rejected: Callable[[str, str], None]) -> Iterator[Found]:
+    try:
+        opened = open_archive(path)
+    except FileNotFoundError:
+        raise ArchiveError(f"{path} is missing: correct the path") from None
+    with closing(opened) as archive:
+        chosen = []
+        for member in archive.members:
+            if Path(member.name).suffix.lower() in IMAGES:
+                try:
+                    check_member(member)
+                except MemberRejected as reason:
+                    rejected(str(reason), member.name.encode("utf-8", "backslashreplace").decode())
+                    continue
+                chosen.append(member)
+        for member, payload in zip(chosen, archive.payloads(chosen), strict=True):
+            yield _named(member.name, path.name.partition(".")[0], payload)
+
+
+def _named(file: str, container: str, read: Callable[[], bytes]) -> Found:
+    folder, _, last = file.rpartition("/")
+    case, place = _CASE.match(last), _PLACE.search(last)
+    case_id = case["case"] if case else folder.partition("/")[0] or container
+    return Found(file, case_id, int(place["x"]) if place else None, int(place["y"]) if place else None, read)
+
+
+def _reader(path: Path) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            if path.stat().st_size > LONGEST_FILE:
+                raise MemberRejected("too large for a patch")
+            return path.read_bytes()
+        except OSError:
+            raise MemberRejected("can't be read") from None
+
+    return read

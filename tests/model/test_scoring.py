@@ -1,0 +1,216 @@
+"""Grading new patches: the numbers of the served model, in bounded memory, whatever the input holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from histopipe.archives import open_archive
+from histopipe.cli import main
+from histopipe.errors import ScoringError
+from histopipe.paths import Workspace
+from histopipe.scoring import score, stage
+from tests.model.test_architectures import settled
+
+POINT = {
+    "data_set": "idc",
+    "positive_class": "IDC",
+    "negative_class": "benign",
+    "threshold": 0.5,
+    "patch_size": [50, 50],
+    "resized": False,
+}
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    return settled("cancernet")
+
+
+@pytest.fixture
+def model(tmp_path: Path, network: keras.Model) -> Path:
+    """A folder laid out as MLflow keeps a served model."""
+    folder = tmp_path / "model"
+    (folder / "artifacts").mkdir(parents=True)
+    network.save(folder / "artifacts/model.keras")
+    (folder / "artifacts/operating_point.json").write_text(json.dumps(POINT))
+    named = {"network": "model.keras", "operating_point": "operating_point.json"}
+    lines = "".join(f"      {name}: {{path: artifacts/{file}}}\n" for name, file in named.items())
+    (folder / "MLmodel").write_text(f"flavors:\n  python_function:\n    artifacts:\n{lines}")
+    return folder
+
+
+def picture(seed: int, size: tuple[int, int] = (50, 50), kind: str = "PNG", mode: str = "RGB") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+def members(count: int = 12) -> dict[str, bytes]:
+    """Patches of two cases on a grid, as Kaggle names them."""
+    names = [f"{8863 + number % 2}_idx5_x{50 * (number // 2) + 1}_y101_class0.png" for number in range(count)]
+    return {f"{name[:4]}/0/{name}": picture(number) for number, name in enumerate(names)}
+
+
+def zipped(path: Path, content: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+def in_folder(path: Path, content: dict[str, bytes]) -> Path:
+    for name, data in content.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def tarred(path: Path, content: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in content.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def graded(inputs: list[Path], model: Path, tmp_path: Path, **options: Any) -> tuple[dict[str, Any], pd.DataFrame]:
+    out = tmp_path / "out"
+    summary = score(inputs, str(model), "idc", out, Workspace(tmp_path), **options)
+    return summary, pd.read_parquet(out / "predictions.parquet")
+
+
+def expected(network: keras.Model, content: dict[str, bytes]) -> np.ndarray:
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in content.values()])
+    return np.asarray(network.predict_on_batch(pixels))[:, 0]
+
+
+@pytest.mark.parametrize("pack", [zipped, in_folder, tarred])
+def test_every_kind_of_input_gives_the_networks_own_probabilities(
+    tmp_path: Path, model: Path, network: keras.Model, pack: Callable[[Path, dict[str, bytes]], Path]
+) -> None:
+    content = members()
+    name = {zipped: "new.zip", in_folder: "new", tarred: "new.tar.gz"}[pack]
+    summary, table = graded([pack(tmp_path / name, content)], model, tmp_path)
+    assert sorted(table["file"]) == sorted(content)
+    by_file = dict(zip(content, expected(network, content), strict=True))
+    np.testing.assert_allclose(table["probability"], table["file"].map(by_file), rtol=0, atol=1e-4)
+    assert (table["decision"] == (table["probability"] >= 0.5)).all()
+    assert set(zip(table["case_id"], table["x"], strict=True)) == {
+        (case, 50 * place + 1) for case in ("8863", "8864") for place in range(6)
+    }
+    assert (summary["patches"], summary["cases"], summary["maps"], summary["set_aside"]) == (12, 2, 2, {})
+    cases = pd.read_csv(tmp_path / "out/cases.csv", dtype={"case_id": str}).set_index("case_id")
+    assert cases["patches"].to_dict() == {"8863": 6, "8864": 6}
+    means = table.groupby("case_id")["probability"].mean()
+    assert cases["mean_probability"].to_dict() == pytest.approx(means.to_dict())
+    assert Image.open(tmp_path / "out/maps/8863.png").size[0] > 500
+
+
+def test_chunks_change_nothing(
+    tmp_path: Path, model: Path, network: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = zipped(tmp_path / "new.zip", members(11))
+    _, whole = graded([archive], model, tmp_path)
+    monkeypatch.setattr(stage, "CHUNK", 4)
+    monkeypatch.setattr(stage, "WORTH_COMPILING", 0)
+    summary, parts = graded([archive], model, tmp_path)
+    pd.testing.assert_frame_equal(parts, whole, rtol=0, atol=1e-4)
+    assert summary["cases"] == 2
+
+
+def test_single_files_without_places_have_no_map(tmp_path: Path, model: Path) -> None:
+    files = [tmp_path / "some" / name for name in ("a.png", "b.jpg")]
+    in_folder(tmp_path / "some", {"a.png": picture(1), "b.jpg": picture(2, kind="JPEG")})
+    summary, table = graded(files, model, tmp_path)
+    assert table["case_id"].tolist() == ["some", "some"] and table["x"].isna().all()
+    assert summary["maps"] == 0 and not (tmp_path / "out/maps").exists()
+
+
+def test_what_cannot_be_graded_is_set_aside_and_listed(tmp_path: Path, model: Path) -> None:
+    good = members(4)
+    odd = {
+        "8863/0/grey.png": picture(20, mode="L"),  # graded like any other
+        "8863/0/small.png": picture(21, (30, 50)),
+        "8863/0/large.png": picture(22, (60, 60)),
+        "8863/0/cut.png": picture(23)[:200],
+        "8863/0/text.png": b"no picture",
+        "../up.png": picture(24),
+        "notes.txt": b"passed over",
+    }
+    summary, table = graded([zipped(tmp_path / "new.zip", good | odd)], model, tmp_path)
+    reasons = {reason: entry["files"] for reason, entry in summary["set_aside"].items()}
+    assert reasons == {
+        "unsafe path": ["../up.png"],
+        "larger than a patch": ["8863/0/large.png"],
+        "not a readable image": ["8863/0/cut.png", "8863/0/text.png"],
+    }
+    assert set(table["file"]) == {*good, "8863/0/grey.png", "8863/0/small.png"}
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["predict", *map(str, arguments)])
+    return done.exit_code, done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.output
+
+
+@pytest.mark.parametrize(
+    ("break_it", "complaint"),
+    [
+        (lambda model, new: new.unlink(), "new.zip is missing: correct the path"),
+        (lambda model, new: zipped(new, {"a.txt": b"x"}), "nothing to grade in"),
+        (lambda model, new: new.write_bytes(b"PK\x03\x04"), "is a truncated zip"),
+        (lambda model, new: (model / "MLmodel").unlink(), "is no model that histopipe's `evaluate` logged"),
+        (lambda model, new: (model / "artifacts/model.keras").write_bytes(b"?"), "can't be loaded"),
+        (lambda model, new: shutil.rmtree(model), "is no folder of a model"),
+        (
+            lambda model, new: (model / "artifacts/operating_point.json").write_text('{"data_set": "malaria"}'),
+            "is a model of malaria, not of idc",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_the_earlier_result(
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[Path, Path], object],
+    complaint: str,
+) -> None:
+    (tmp_path / "params.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    new, out = zipped(tmp_path / "new.zip", members(4)), tmp_path / "out"
+    in_folder(out, {"earlier.txt": b"kept"})
+    break_it(model, new)
+    code, said = run(new, "--model", model, "--out", out)
+    assert code == 2 and said.startswith("histopipe: ") and complaint in said
+    assert [path.name for path in out.iterdir()] == ["earlier.txt"]
+
+
+def test_no_champion_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ScoringError, match=r"histopipe-idc@champion can't be had .*: promote a model first"):
+        score([tmp_path], "champion", "idc", tmp_path / "out", Workspace(tmp_path))
+
+
+def test_real_slides_are_graded_and_drawn(tmp_path: Path, model: Path, real: Callable[[str], Path]) -> None:
+    source = real("idc-slides.zip")
+    summary, table = graded([source], model, tmp_path)
+    assert (
+        summary["patches"]
+        == len(table)
+        == len(open_archive(source).members) - sum(entry["count"] for entry in summary["set_aside"].values())
+    )
+    assert summary["maps"] == summary["cases"] == 3
