@@ -361,12 +361,18 @@ def rollback(dataset: str) -> None:
 @click.option("--model", default="champion", show_default=True, help="champion, models:/NAME/VERSION, or a folder.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-def predict(inputs: tuple[Path, ...], dataset: str, model: str, out: Path, precision: Any) -> None:
+@click.option("--log", is_flag=True, help="Log what came out to MLflow.")
+def predict(inputs: tuple[Path, ...], dataset: str, model: str, out: Path, precision: Any, log: bool) -> None:
     """Grade new patches: image files, folders of them, archives."""
-    from histopipe.paths import Workspace
-    from histopipe.scoring import score
+    from histopipe.scoring.inputs import folder_key
 
-    done = score(list(inputs), model, dataset, out, Workspace.around(), precision)
+    with _stage("predict", dataset, variant=folder_key(out)) as (_, workspace):
+        from histopipe.scoring import score
+        from histopipe.scoring.mlflow_run import log_score
+
+        done = score(list(inputs), model, dataset, out, workspace, precision)
+        if log:
+            log_score(dataset, done, out, workspace)
     aside = sum(reason["count"] for reason in done["set_aside"].values())
     click.echo(
         f"{out}: {done['patches']:,} patches of {done['cases']:,} cases, {done['positive']:,} called "

@@ -26,9 +26,14 @@ def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
         "dvc_raw": output_hash(workspace, stage_name("fetch", dataset), f"data/raw/{dataset}"),
         "dvc_store": output_hash(workspace, stage_name("ingest", dataset), f"data/store/{dataset}"),
         "dvc_split": output_hash(workspace, stage_name("split", dataset), _split(workspace, dataset)),
-        "prefect_flow_run": os.environ.get(FLOW_RUN_VARIABLE),
     }
-    return {name: value for name, value in tags.items() if value}
+    return {name: value for name, value in tags.items() if value} | flow_run_tag()
+
+
+def flow_run_tag() -> dict[str, str]:
+    """The Prefect flow run that this process works for; nothing where it works for none."""
+    identifier = os.environ.get(FLOW_RUN_VARIABLE)
+    return {"prefect_flow_run": identifier} if identifier else {}
 
 
 def _split(workspace: Workspace, dataset: str) -> str:

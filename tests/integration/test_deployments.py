@@ -20,6 +20,7 @@ import yaml
 from histopipe.synthetic import SyntheticSlides, write_archive
 from tests.conftest import ROOT
 from tests.integration.conftest import Checkout, ask
+from tests.integration.test_repro import LENIENT
 from tests.servers import running
 
 Make = Callable[..., Checkout]
@@ -66,12 +67,11 @@ def finished(server: str, said: str, count: int) -> list[dict[str, Any]]:
     pytest.fail(f"no {count} runs said {said!r}: {[(run['name'], run['state']) for run in ask(server, 'flow_runs')]}")
 
 
-def models(project: Checkout) -> int:
-    """How many trainings MLflow knows."""
+def runs_in_mlflow(project: Checkout, experiment: str = "histopipe-idc") -> list[Any]:
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
-    return len(mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list"))
+    return list(mlflow.search_runs(experiment_names=[experiment], output_format="list"))
 
 
 def split_of(project: Checkout) -> pd.Series:
@@ -113,13 +113,13 @@ def test_a_schedule_trains_then_rests_and_retrains_when_the_source_gains_cases(
     prefect(project, "deployment", "schedule", "create", "retrain/retrain", "--interval", "15")
     with in_checkout(project, "prefect", "worker", "start", "--pool", "histopipe"):
         finished(server, "Retrained. idc: first seen", 1)
-        assert models(project) == 1
+        assert len(runs_in_mlflow(project)) == 1
         before = split_of(project)
         finished(server, "No source has changed since it was last used", 1)
-        assert models(project) == 1
+        assert len(runs_in_mlflow(project)) == 1
         larger.replace(source)
         finished(server, "Retrained. idc: changed (", 1)
-    assert models(project) == 2
+    assert len(runs_in_mlflow(project)) == 2
     after = split_of(project)
     assert len(before) == 20 and len(after) == 26
     pd.testing.assert_series_equal(after[before.index], before)
@@ -129,18 +129,30 @@ def test_a_schedule_trains_then_rests_and_retrains_when_the_source_gains_cases(
     assert growth["type"] == "table"
 
 
-def test_one_command_serves_them_all(checkout: Make, server: str) -> None:
-    project = at_server(checkout(), server)
+def test_one_command_serves_them_all(checkout: Make, server: str, tmp_path: Path) -> None:
+    project = at_server(checkout(promotion=LENIENT), server)
     with in_checkout(project, "flows.serve") as serving:
         deadline = time.monotonic() + PATIENCE
         while len(ask(server, "deployments")) < len(DEPLOYED) and time.monotonic() < deadline:
             time.sleep(0.5)
         prefect(project, "deployment", "run", "retrain/retrain", "--param", 'architectures=["cancernet"]')
         finished(server, "Retrained. idc: first seen", 1)
+        new = tmp_path / "new.zip"
+        write_archive(new, SyntheticSlides(cases=3, patches=150, nested_copy=False, seed=7))
+        prefect(
+            project, "deployment", "run", "score/score", "--param", f'inputs=["{new}"]', "--param", "out=scores/new"
+        )
+        finished(server, "Graded into", 1)
         serving.send_signal(signal.SIGINT)  # Ctrl-C
         assert serving.wait(60) == 0
     assert {one["name"] for one in ask(server, "deployments")} == set(DEPLOYED)
     assert all(one["paused"] for one in ask(server, "deployments"))  # nobody runs them any more
+    table = pd.read_parquet(project.root / "scores/new/predictions.parquet")
+    assert len(table) == 150 and table["case_id"].nunique() == 3
+    (run,) = runs_in_mlflow(project, "histopipe-idc-scores")
+    assert run.data.metrics["patches"] == 150 and run.data.tags["model"] == "models:/histopipe-idc@champion"
+    shown = {one["key"]: one["type"] for one in ask(server, "artifacts")}
+    assert shown["score-idc"] == "table" and shown["score-map-idc-0"] == "image"
 
 
 def test_serving_without_a_server_says_what_to_do(checkout: Make) -> None:

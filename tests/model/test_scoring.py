@@ -23,6 +23,7 @@ from histopipe.cli import main
 from histopipe.errors import ScoringError
 from histopipe.paths import Workspace
 from histopipe.scoring import score, stage
+from tests.conftest import ROOT
 from tests.model.test_architectures import settled
 
 POINT = {
@@ -190,7 +191,7 @@ def test_bad_input_is_one_line_and_leaves_the_earlier_result(
     break_it: Callable[[Path, Path], object],
     complaint: str,
 ) -> None:
-    (tmp_path / "params.yaml").write_text("")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     new, out = zipped(tmp_path / "new.zip", members(4)), tmp_path / "out"
     in_folder(out, {"earlier.txt": b"kept"})

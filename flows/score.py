@@ -1,0 +1,48 @@
+"""Batch prediction: new patches, in files, folders or archives, graded by the champion.
+
+python -m flows.score idc /data/new-slides.zip
+"""
+
+from __future__ import annotations
+
+import click
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.command import one_line_errors
+from histopipe.params import require_name
+from histopipe.paths import Workspace
+from tasks.scoring import predict
+
+
+@flow(name="score")
+def score(dataset: str, inputs: list[str], model: str = "champion", out: str | None = None) -> State[None]:
+    """Grade new patches; tables, maps and a summary are written, logged to MLflow and shown as artifacts.
+
+    Args:
+        dataset: the data set whose champion grades, such as idc.
+        inputs: paths of image files, folders of them, or archives, as the worker sees them.
+        model: champion, or an address such as models:/histopipe-idc/3.
+        out: the folder to write, in the checkout; `scores/NAME`, by the run's name, where none is given.
+    """
+    folder = predict(dataset, inputs, model, out or f"scores/{flow_run.name}")
+    return Completed(message=f"Graded into {folder}.")
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--model", default="champion", show_default=True)
+@click.option("--out", help="The folder to write; scores/NAME by default.")
+def main(dataset: str, inputs: tuple[str, ...], model: str, out: str | None) -> None:
+    """Grade new patches as a Prefect flow."""
+    with one_line_errors():
+        require_name("data set", dataset)
+        Workspace.around()
+        click.echo(score(dataset, list(inputs), model, out, return_state=True).message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""New patches graded by a model in use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from histopipe.paths import Workspace, stage_name
+from histopipe.scoring.inputs import folder_key
+from histopipe.scoring.stage import CASES, MAPS
+from tasks.artifacts import publish_preview, publish_table, table_rows
+from tasks.parallel import for_prediction
+from tasks.reproduction import JITTER, run_stage, worth_retrying
+
+SHOWN_CASES, SHOWN_MAPS = 200, 10
+
+
+@task(
+    name="predict",
+    task_run_name="predict-{dataset}",
+    retries=2,
+    retry_delay_seconds=10,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
+def predict(dataset: str, inputs: Sequence[str], model: str, out: str) -> Path:
+    """Grade inputs and log what came out; returns the folder."""
+    arguments = ["predict", *inputs, "--dataset", dataset, "--model", model, "--out", out, "--log"]
+    with for_prediction() as environment:
+        run_stage(stage_name("predict", dataset, folder_key(Path(out))), *arguments, environment=environment)
+    folder = Workspace.around().root / out
+    cases = pd.read_csv(folder / CASES, dtype={"case_id": str}, keep_default_na=False)
+    publish_table(table_rows(cases.head(SHOWN_CASES)), f"New cases graded by {model}", "score", dataset)
+    for number, picture in enumerate(sorted((folder / MAPS).glob("*.png"))[:SHOWN_MAPS]):
+        publish_preview(picture, f"Case {picture.stem}", "score-map", dataset, str(number))
+    return folder
