@@ -19,7 +19,7 @@ from tasks.evaluation import compare, evaluate
 from tasks.parallel import SideBySide
 from tasks.promotion import promote
 from tasks.reproduction import collect, hand_out
-from tasks.training import train, weights
+from tasks.training import start_weights, train
 
 
 @flow(name="histopipe", task_runner=SideBySide())  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ def pipeline(datasets: list[str] | None = None, architectures: list[str] | None 
     """
     params = read_params(Workspace.around().params)
     names = chosen(architectures, params.architectures, "architecture")
-    starts = {name: weights.submit(name) for name in names}
+    starts = {name: start_weights(name) for name in names}
     for dataset in chosen(datasets, params.datasets, "data set"):
         cases = prepare(dataset)
         runs = [
@@ -45,8 +45,7 @@ def pipeline(datasets: list[str] | None = None, architectures: list[str] | None 
         ]
         wait(scores)
         done = [name for name, score in zip(names, scores, strict=True) if score.state.is_completed()]
-        for name in done:
-            collect([stage_name("weights", name), *(stage_name(one, dataset, name) for one in ("train", "evaluate"))])
+        collect([stage_name(stage, dataset, name) for name in done for stage in ("train", "evaluate")])
         if done:
             ranking = compare(dataset, wait_for=[allow_failure(score) for score in scores])
             promote(dataset, wait_for=[ranking])
@@ -60,7 +59,7 @@ def prepare(dataset: str) -> list[object]:
     archive = fetch(dataset, wait_for=[source])
     store = ingest(dataset, wait_for=[archive])
     cases = split(dataset, wait_for=[store])
-    hand_out(dataset)
+    hand_out([stage_name("ingest", dataset), stage_name("split", dataset)])
     return [cases]
 
 

@@ -6,6 +6,8 @@ that broke off is therefore taken up again the next time. Known cases keep their
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -15,8 +17,10 @@ from flows.command import one_line_errors
 from flows.pipeline import chosen, pipeline
 from histopipe.params import read_params
 from histopipe.paths import Workspace
-from tasks.data import locate, show_growth, source_change, splits_of_cases, use_source
+from tasks.data import locate, show_growth, source_change, source_record, splits_of_cases, use_source
 from tasks.parallel import SideBySide
+
+UNCHANGED = "No source has changed since it was last used: nothing to do."
 
 
 @flow(name="retrain", task_runner=SideBySide())  # type: ignore[arg-type]
@@ -28,20 +32,40 @@ def retrain(datasets: list[str] | None = None, architectures: list[str] | None =
         architectures: which of its architectures; all by default.
     """
     params = read_params(Workspace.around().params)
-    changes: dict[str, str] = {}
-    for dataset in chosen(datasets, params.datasets, "data set"):
-        locate(dataset)
-        if change := source_change(dataset):
-            changes[dataset] = change
-    if not changes:
-        return Completed(message="No source has changed since it was last used: nothing to do.")
-    before = {dataset: splits_of_cases(dataset) for dataset in changes}
-    pipeline(list(changes), architectures)
-    for dataset in changes:
-        use_source(dataset)
-        show_growth(dataset, before[dataset])
-    said = "; ".join(f"{dataset}: {change}" for dataset, change in changes.items())
-    return Completed(message=f"Retrained. {said}")
+    names = chosen(architectures, params.architectures, "architecture")
+    everything = set(names) == set(params.architectures)
+    ended = {one: retrained(one, names, everything) for one in chosen(datasets, params.datasets, "data set")}
+    failed = [state for state in ended.values() if state.is_failed() or state.is_crashed()]
+    if failed:
+        return failed[0]  # after the other data sets had their turn
+    said = {dataset: state.message for dataset, state in ended.items() if state.message != UNCHANGED}
+    if not said:
+        return Completed(message=UNCHANGED)
+    return Completed(message="Retrained. " + "; ".join(f"{dataset}: {change}" for dataset, change in said.items()))
+
+
+def retrained(dataset: str, architectures: list[str], everything: bool) -> State[Any]:
+    """Look at one data set's source and run the pipeline if it changed; the state's message says what is new.
+
+    Args:
+        dataset: its name.
+        architectures: to train.
+        everything: whether these are all that `params.yaml` lists; else others still lack the change.
+    """
+    located = locate(dataset, return_state=True)
+    if not located.is_completed():
+        return located
+    change = source_change(dataset)
+    if change is None:
+        return Completed(message=UNCHANGED)
+    record, before = source_record(dataset), splits_of_cases(dataset)
+    trained: State[Any] = pipeline([dataset], architectures, return_state=True)
+    if not trained.is_completed():
+        return trained
+    if everything:
+        use_source(record, dataset)
+    show_growth(dataset, before)
+    return Completed(message=change)
 
 
 @click.command()
@@ -53,7 +77,9 @@ def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
         params = read_params(Workspace.around().params)
         chosen(list(datasets), params.datasets, "data set")
         chosen(list(architectures), params.architectures, "architecture")
-        click.echo(retrain(list(datasets) or None, list(architectures) or None, return_state=True).message)
+        state = retrain(list(datasets) or None, list(architectures) or None, return_state=True)
+        state.result()  # raises what it failed with
+        click.echo(state.message)
 
 
 if __name__ == "__main__":

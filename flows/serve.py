@@ -8,10 +8,12 @@ It talks to the server of PREFECT_API_URL; where none is set, it starts one and 
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 120.0  # seconds for a server to start, or to answer
 FILE = "prefect.yaml"
+# what a flow holds of a limit is given back also when the server was started anew since
+LASTING_LEASES = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
 
 
 def deployments(path: Path) -> list[RunnerDeployment]:
@@ -60,16 +66,32 @@ def server_at(port: int) -> Iterator[str]:
     """A Prefect server while this lasts; yields its API's address.
 
     Raises:
-        HistopipeError: it didn't start.
+        HistopipeError: the port is taken, or the server didn't start.
     """
     address = f"http://127.0.0.1:{port}/api"
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise HistopipeError(
+                f"port {port} is taken: set PREFECT_API_URL={address} if a server runs there, or --port"
+            )
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    # a session of its own: Ctrl-C is for the flows first, which need the server to end well
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, start_new_session=True, env=LASTING_LEASES | os.environ
+    ) as process:
         try:
             wait_for_server(address, process)
             yield address
         finally:
             process.terminate()
+
+
+def run_until_ended(command: Sequence[str], surroundings: Mapping[str, str]) -> int:
+    """Run a command that ends when this process is told to end; returns its exit status."""
+    with subprocess.Popen(command, env=dict(surroundings), start_new_session=True) as child:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: child.send_signal(signal.SIGINT))
+        return child.wait()
 
 
 def wait_for_server(address: str, process: subprocess.Popen[bytes] | None = None) -> None:
@@ -105,7 +127,7 @@ def main(port: int, limit: int) -> None:
             click.echo(f"Prefect's UI: {address.removesuffix('/api')}")
             # in a process of its own: Prefect has read its settings by now
             command = [sys.executable, "-m", "flows.serve", "--limit", str(limit)]
-            subprocess.run(command, env=os.environ | {"PREFECT_API_URL": address}, check=False)
+            sys.exit(run_until_ended(command, os.environ | {"PREFECT_API_URL": address}))
 
 
 def _configured_server() -> str | None:

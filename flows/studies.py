@@ -17,7 +17,7 @@ from histopipe.paths import Workspace, stage_name
 from tasks.parallel import SideBySide
 from tasks.reproduction import collect
 from tasks.studies import study, variant
-from tasks.training import weights
+from tasks.training import start_weights
 
 
 @flow(name="histopipe-studies", task_runner=SideBySide())  # type: ignore[arg-type]
@@ -30,7 +30,7 @@ def studies(names: list[str] | None = None, datasets: list[str] | None = None) -
     """
     params = read_params(Workspace.around().params)
     wanted = asked(names, params)
-    starts = {name: weights.submit(name) for name in params.architectures}
+    starts = {name: start_weights(name) for name in params.architectures}
     for dataset in chosen(datasets, params.datasets, "data set"):
         cases = prepare(dataset)
         for name in wanted:
@@ -46,7 +46,6 @@ def studies(names: list[str] | None = None, datasets: list[str] | None = None) -
                 (architecture, one) for architecture in params.architectures for one in getattr(params.studies, name)
             ]
             finished = [of for of, run in zip(variants, runs, strict=True) if run.state.is_completed()]
-            collect([stage_name("weights", architecture) for architecture in params.architectures])
             collect([stage_name(name.removesuffix("s"), dataset, of[0], str(of[1])) for of in finished])
             if any(run.state.is_completed() for run in runs):
                 study(dataset, name, wait_for=[allow_failure(run) for run in runs])

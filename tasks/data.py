@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from histopipe.files import read_json
 from histopipe.paths import Workspace, stage_name
+from histopipe.sources.record import SourceRecord
 from histopipe.sources.watch import change_since_last_use, remember_use
 from histopipe.splitting.membership import read_membership
 from histopipe.store import REPORT_FILE
@@ -72,9 +73,14 @@ def source_change(dataset: str) -> str | None:
     return change_since_last_use(dataset, Workspace.around())
 
 
-def use_source(dataset: str) -> None:
-    """Note that results were made from the source as it is now."""
-    remember_use(dataset, Workspace.around())
+def source_record(dataset: str) -> SourceRecord:
+    """The source as it was just located."""
+    return SourceRecord.read(Workspace.around().source(dataset))
+
+
+def use_source(record: SourceRecord, dataset: str) -> None:
+    """Note that results were made from the source as it was located before."""
+    remember_use(record, dataset, Workspace.around())
 
 
 def splits_of_cases(dataset: str) -> pd.Series:

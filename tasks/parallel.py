@@ -16,10 +16,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from histopipe.errors import HistopipeError
 from histopipe.params import Params, read_params
 from histopipe.paths import Workspace
-from tasks.workers import on_dask
+from tasks.workers import GPU_TAG, on_dask
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-GPU_TAG = "gpu"  # of tasks that train
 
 
 class SideBySide(ThreadPoolTaskRunner[Any]):

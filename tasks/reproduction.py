@@ -18,12 +18,14 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.runtime import flow_run
 
+from histopipe.errors import HistopipeError, UnreachableError
 from histopipe.lineage import FLOW_RUN_VARIABLE
 from histopipe.params import read_params
 from histopipe.paths import Workspace, stage_name
 from histopipe.stages import PARENT_VARIABLE, read_failure
-from tasks.workers import handed_over, share
+from tasks.workers import Clone, fetch_inputs, handed_over, share
 
+REPRODUCE = ("dvc", "--wait-for-lock", "repro", "--single-item")
 BUSY_PAUSE = 5.0  # seconds between looks at a stage that another process is running
 BUSY_LIMIT = 24 * 3600.0  # the longest training one would wait for
 TAIL_LINES = 20
@@ -59,8 +61,7 @@ def reproduce(
 ) -> None:
     """Bring one stage up to date, as `dvc repro --single-item` does.
 
-    On a Dask worker, DVC first pulls what the stage reads, from stages before it as other clones left them, and what
-    comes out is pushed.
+    On a Dask worker, DVC first pulls what the stage reads, as the flow's clone has it, and what comes out is pushed.
 
     Args:
         stage: its name in `dvc.yaml`, such as `train@idc-cancernet`.
@@ -73,14 +74,29 @@ def reproduce(
         BadInput: the stage refused its input.
         StageFailed: it failed otherwise, or stayed busy for too long.
     """
-    command = ["dvc", "--wait-for-lock", "repro", stage]
     if (clone := handed_over()) is not None:
-        clone.take_over(Workspace.around())
-        _run_when_free(stage, [*command, "--pull", "--allow-missing"], on_line, environment)
-        share([stage])
+        _reproduce_here_for(clone, stage, on_line, environment)
         return
     options = [*(["--force"] if force else []), *(["--pull"] if pull else [])]
-    _run_when_free(stage, [*command, "--single-item", *options], on_line, environment)
+    _run_when_free(stage, [*REPRODUCE, *options, stage], on_line, environment)
+
+
+def _reproduce_here_for(
+    clone: Clone, stage: str, on_line: Callable[[str], None] | None, environment: Mapping[str, str] | None
+) -> None:
+    """Run a stage in this worker's clone for the flow's; an evaluation first takes over the training it is of."""
+    kind, _, about = stage.partition("@")
+    chain = [stage_name("train", about), stage] if kind == "evaluate" else [stage]
+    try:
+        with clone.taken_over(Workspace.around()):
+            fetch_inputs(clone.inputs_of(stage))
+            for one in chain:
+                _run_when_free(one, [*REPRODUCE, "--pull", one], on_line, environment)
+            share(chain)
+    except UnreachableError as problem:
+        raise StageFailed(str(problem)) from None
+    except HistopipeError as problem:
+        raise BadInput(str(problem)) from None
 
 
 def is_distributed() -> bool:
@@ -88,10 +104,10 @@ def is_distributed() -> bool:
     return read_params(Workspace.around().params).flow.task_runner == "dask"
 
 
-def hand_out(dataset: str) -> None:
-    """Where tasks run in other clones, let these pull the data set's store and split."""
+def hand_out(stages: Sequence[str]) -> None:
+    """Where tasks run in other clones, let these pull what the stages gave."""
     if is_distributed():
-        share([stage_name(stage, dataset) for stage in ("ingest", "split")])
+        share(stages)
 
 
 def collect(stages: Sequence[str]) -> None:

@@ -9,8 +9,9 @@ from prefect.cache_policies import NO_CACHE
 
 from histopipe.paths import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown
-from tasks.parallel import GPU_TAG, for_training
+from tasks.parallel import for_training
 from tasks.reproduction import JITTER, reproduce, worth_retrying
+from tasks.workers import GPU_TAG
 
 
 @task(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from histopipe.paths import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image
-from tasks.parallel import GPU_TAG, for_training
-from tasks.reproduction import JITTER, reproduce, worth_retrying
+from tasks.parallel import for_training
+from tasks.reproduction import JITTER, hand_out, is_distributed, reproduce, worth_retrying
+from tasks.workers import GPU_TAG
 
 
 @task(
@@ -26,6 +28,19 @@ def weights(architecture: str) -> Path:
     """Bring what an architecture's network starts from; returns the folder."""
     reproduce(stage_name("weights", architecture))
     return Workspace.around().weights(architecture)
+
+
+def start_weights(architecture: str) -> Any:
+    """Bring an architecture's weights, beside other tasks where these run here; returns a future or a state.
+
+    Workers in other clones pull them from DVC's remote: an alias must mean the same version to all of them.
+    """
+    if not is_distributed():
+        return weights.submit(architecture)
+    state: Any = weights(architecture, return_state=True)
+    if state.is_completed():
+        hand_out([stage_name("weights", architecture)])
+    return state
 
 
 @task(

@@ -1,18 +1,23 @@
 """Stages on other machines: Dask workers that each hold a clone of their own, and a DVC remote between them.
 
-A worker gets the coordinator's parameters and `dvc.lock`, lets DVC pull what its stage reads, runs it, and pushes what
-came XX"""
+A worker gets the parameters and `dvc.lock` of the flow's clone, has DVC pull the inputs as that lock has them, runs its
+stage alone, and pushes what came out with the run-cache. The flow's clone takes it from there (docs/production.md).
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from histopipe.errors import HistopipeError
+import yaml
+from filelock import FileLock
+from prefect.runtime import flow_run
+
+from histopipe.errors import HistopipeError, UnreachableError
 from histopipe.files import write_text
 from histopipe.lineage import git_commit
 from histopipe.paths import Workspace
@@ -20,8 +25,10 @@ from histopipe.paths import Workspace
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
-METADATA = ["histopipe", "clone"]  # where the scheduler keeps what workers take over
+GPU_TAG = "gpu"  # of tasks that train
 GPU_RESOURCE = "GPU"  # what `dask worker --resources GPU=1` advertises
+INPUTS = ("ingest", "split", "weights")  # stages that the flow's clone runs, and whose outputs workers pull
+OWN_FILES = ("params.yaml", "dvc.lock")  # which a worker's clone takes over
 
 
 @dataclass(frozen=True)
@@ -40,25 +47,57 @@ class Clone:
 
     @classmethod
     def of(cls, workspace: Workspace) -> Clone:
-        """This checkout, as it is now."""
+        """This checkout, as it is now.
+
+        Raises:
+            HistopipeError: its code differs from its commit, so that no other clone can have it.
+        """
+        _require_committed(workspace)
         lock = workspace.dvc_lock.read_text(encoding="utf-8") if workspace.dvc_lock.exists() else ""
         return cls(git_commit(workspace.root), workspace.params.read_text(encoding="utf-8"), lock)
 
-    def take_over(self, workspace: Workspace) -> None:
-        """Give another clone these parameters and this record.
+    @contextmanager
+    def taken_over(self, workspace: Workspace) -> Iterator[None]:
+        """Another clone with these parameters and this record, for one stage at a time.
 
         Raises:
-            HistopipeError: another commit is checked out there.
+            HistopipeError: other code lies there.
         """
-        here = git_commit(workspace.root)
-        if here != self.commit:
-            raise HistopipeError(
-                f"the clone at {workspace.root} is at commit {here}, the flow's at {self.commit}: "
-                f"`git checkout {self.commit}` there"
-            )
-        write_text(workspace.params, self.params)
-        if self.lock:
-            write_text(workspace.dvc_lock, self.lock)
+        place = workspace.lock("clone")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place):
+            here = git_commit(workspace.root)
+            if here != self.commit:
+                raise HistopipeError(
+                    f"the clone at {workspace.root} is at commit {here}, the flow's at {self.commit}: "
+                    f"`git checkout {self.commit}` there"
+                )
+            _require_committed(workspace)
+            write_text(workspace.params, self.params)
+            if self.lock:
+                write_text(workspace.dvc_lock, self.lock)
+            yield
+
+    def inputs_of(self, stage: str) -> list[str]:
+        """Stages on record that this one reads from and that workers don't run, by name."""
+        about = stage.partition("@")[2]  # such as idc-cancernet or idc-cancernet-3; names may hold dashes themselves
+        recorded = (yaml.safe_load(self.lock) or {}).get("stages") or {} if self.lock else {}
+        found = []
+        for name in recorded:
+            kind, _, of = name.partition("@")
+            mine = about.startswith(f"{of}-") if kind != "weights" else f"-{of}-" in f"-{about}-"
+            if kind in INPUTS and mine:
+                found.append(name)
+        return found
+
+
+def _require_committed(workspace: Workspace) -> None:
+    others = [f":!{name}" for name in OWN_FILES]
+    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *others]
+    changed = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False).stdout
+    if changed.strip():
+        first = changed.splitlines()[0][3:]
+        raise HistopipeError(f"{workspace.root}: {first} differs from its commit, which other clones have: commit it")
 
 
 def on_dask(address: str) -> TaskRunner[Any]:
@@ -75,12 +114,17 @@ def on_dask(address: str) -> TaskRunner[Any]:
 
         def submit(self, task: Any, *arguments: Any, **options: Any) -> Any:
             """Submit a task; see `DaskTaskRunner`."""
-            self.client.set_metadata(METADATA, asdict(Clone.of(Workspace.around())))
-            trains = "gpu" in task.tags and _have_gpus(self.client)
+            self.client.set_metadata(_place(), asdict(Clone.of(Workspace.around())))
+            trains = GPU_TAG in task.tags and _have_gpus(self.client)
             with dask.annotate(resources={GPU_RESOURCE: 1}) if trains else nullcontext():  # type: ignore[attr-defined]
                 return super().submit(task, *arguments, **options)
 
     return OnWorkers(address=address)
+
+
+def _place() -> list[str]:
+    """Where the scheduler keeps what a flow run hands over."""
+    return ["histopipe", str(flow_run.get_id())]
 
 
 def _have_gpus(client: Any) -> bool:
@@ -98,17 +142,31 @@ def handed_over() -> Clone | None:
         get_worker()
     except ValueError:
         return None
-    return Clone(**get_client().get_metadata(METADATA))
+    return Clone(**get_client().get_metadata(_place()))
 
 
-def share(paths: Iterable[str]) -> None:
-    """Push what DVC keeps at these paths or of these stages, and the run-cache, to the remote.
+def share(stages: Sequence[str]) -> None:
+    """Push the outputs of these stages, and the run-cache, to DVC's remote.
 
     Raises:
-        HistopipeError: there is no remote, or it can't be reached.
+        UnreachableError: there is no remote, or it can't be written.
     """
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "push", "--run-cache", *paths]
+    _remote("written", "push", "--run-cache", *stages)
+
+
+def fetch_inputs(stages: Sequence[str]) -> None:
+    """Bring the outputs of these stages here as `dvc.lock` has them, whatever lies there.
+
+    Raises:
+        UnreachableError: there is no remote, or it can't be read.
+    """
+    if stages:
+        _remote("read", "pull", "--force", *stages)
+
+
+def _remote(what: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     done = subprocess.run(command, cwd=Workspace.around().root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1].removeprefix("ERROR: ")
-        raise HistopipeError(f"DVC's remote can't be written ({said}): see `dvc remote list` and docs/production.md")
+        raise UnreachableError(f"DVC's remote can't be {what} ({said})", "see `dvc remote list` and docs/production.md")

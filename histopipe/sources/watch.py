@@ -24,6 +24,6 @@ def change_since_last_use(dataset: str, workspace: Workspace) -> str | None:
     return f"changed{grown}"
 
 
-def remember_use(dataset: str, workspace: Workspace) -> None:
-    """Note that results were made from the source as `locate` found it last."""
-    SourceRecord.read(workspace.source(dataset)).write(workspace.used_source(dataset))
+def remember_use(record: SourceRecord, dataset: str, workspace: Workspace) -> None:
+    """Note that results were made from a source as `locate` found it before they were made."""
+    record.write(workspace.used_source(dataset))

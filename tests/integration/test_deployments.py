@@ -18,10 +18,11 @@ import requests
 import yaml
 
 from histopipe.synthetic import SyntheticSlides, write_archive
+from tests import servers
 from tests.conftest import ROOT
 from tests.integration.conftest import Checkout, ask
 from tests.integration.test_repro import LENIENT
-from tests.servers import running
+from tests.servers import free_port, running, wait_until
 
 Make = Callable[..., Checkout]
 DEPLOYED = {one["name"]: one for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
@@ -129,12 +130,18 @@ def test_a_schedule_trains_then_rests_and_retrains_when_the_source_gains_cases(
     assert growth["type"] == "table"
 
 
-def test_one_command_serves_them_all(checkout: Make, server: str, tmp_path: Path) -> None:
-    project = at_server(checkout(promotion=LENIENT), server)
-    with in_checkout(project, "flows.serve") as serving:
+def test_one_command_serves_them_all(checkout: Make, tmp_path: Path) -> None:
+    port = free_port()
+    server = f"http://127.0.0.1:{port}/api"
+    plain = checkout(promotion=LENIENT)
+    project = at_server(plain, server)
+    with in_checkout(plain, "flows.serve", "--port", str(port)) as serving:  # starts the server too
+        wait_until(f"{server}/health", serving)
         deadline = time.monotonic() + PATIENCE
         while len(ask(server, "deployments")) < len(DEPLOYED) and time.monotonic() < deadline:
             time.sleep(0.5)
+        taken = plain.run(sys.executable, "-m", "flows.serve", "--port", str(port), check=False)
+        assert taken.returncode == 2 and f"port {port} is taken" in taken.stderr
         prefect(project, "deployment", "run", "retrain/retrain", "--param", 'architectures=["cancernet"]')
         finished(server, "Retrained. idc: first seen", 1)
         new = tmp_path / "new.zip"
@@ -143,15 +150,16 @@ def test_one_command_serves_them_all(checkout: Make, server: str, tmp_path: Path
             project, "deployment", "run", "score/score", "--param", f'inputs=["{new}"]', "--param", "out=scores/new"
         )
         finished(server, "Graded into", 1)
+        shown = {one["key"]: one["type"] for one in ask(server, "artifacts")}
+        assert {one["name"] for one in ask(server, "deployments")} == set(DEPLOYED)
         serving.send_signal(signal.SIGINT)  # Ctrl-C
         assert serving.wait(60) == 0
-    assert {one["name"] for one in ask(server, "deployments")} == set(DEPLOYED)
-    assert all(one["paused"] for one in ask(server, "deployments"))  # nobody runs them any more
+    with servers.prefect(tmp_path, plain.environment) as server:  # on the same database
+        assert all(one["paused"] for one in ask(server, "deployments"))  # nobody runs them any more
     table = pd.read_parquet(project.root / "scores/new/predictions.parquet")
     assert len(table) == 150 and table["case_id"].nunique() == 3
     (run,) = runs_in_mlflow(project, "histopipe-idc-scores")
     assert run.data.metrics["patches"] == 150 and run.data.tags["model"] == "models:/histopipe-idc@champion"
-    shown = {one["key"]: one["type"] for one in ask(server, "artifacts")}
     assert shown["score-idc"] == "table" and shown["score-map-idc-0"] == "image"
 
 
@@ -161,3 +169,15 @@ def test_serving_without_a_server_says_what_to_do(checkout: Make) -> None:
     assert done.returncode == 2
     said = "histopipe: no Prefect server answers at http://127.0.0.1:9/api: start one, or set PREFECT_API_URL"
     assert done.stderr.strip().splitlines()[-1].startswith(said)
+
+
+def test_a_missing_source_ends_with_one_line_after_the_other_data_sets(checkout: Make) -> None:
+    project = checkout(datasets=["idc", "malaria"], idc={"source": "gone.zip", "exclude_cases": []})
+    project.change(synthetic={"cases": 20, "patches": 300, "nested_copy": False})
+    done = project.run(sys.executable, "-m", "flows.retrain", check=False)
+    assert done.returncode == 2, done.stderr[-3000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("histopipe: locate@idc: ") and "gone.zip" in last
+    assert (project.root / "models/malaria/cancernet/model.keras").exists()
+    assert (project.root / ".used-sources/malaria.json").exists()
+    assert not (project.root / ".used-sources/idc.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import mlflow as tracking
 import pytest
 import requests
+import yaml
 from mlflow import MlflowClient
 
 from benchmarks.checkouts import commit_all, environment
@@ -126,32 +128,77 @@ def everything_said(folder: Path, shared: Shared) -> str:
     return logs + json.dumps([told, lines, kept], default=str)
 
 
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_two_workers_train_for_a_third_clone_through_shared_servers(
-    checkout: Make, shared: Shared, tmp_path: Path
+    checkout: Make, shared: Shared, tmp_path: Path, whole: bool
 ) -> None:
+    """The whole of it also trains again, on a clone that never held half of what was made, and on new data."""
     project = with_remote(checkout(architectures=["cancernet", "resnet"], promotion=NO_FLOORS), shared)
     clones = [cloned(project, tmp_path / f"clone{number}") for number in range(2)]
     with workers(tmp_path, clones) as address:
-        project.change(flow={"task_runner": "dask", "scheduler": address})
-        done = project.run(sys.executable, "-m", "flows.pipeline")
-        (tmp_path / "flow.log").write_text(done.stdout + done.stderr)
+        run_flow(project, address, tmp_path)
         trained_at = {
             name: [clone.root.name for clone in clones if f"train idc {name}" in stages_run(tmp_path, clone)]
             for name in ("cancernet", "resnet")
         }
         assert sorted(trained_at["cancernet"] + trained_at["resnet"]) == ["clone0", "clone1"]
-        assert "Running stage 'train" not in done.stdout + done.stderr  # not here
-    assert [run.info.status for run in runs_of(shared)] == ["FINISHED", "FINISHED"]
-    assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in runs_of(shared))
+    first = runs_of(shared)
+    assert [run.info.status for run in first] == ["FINISHED", "FINISHED"]
+    assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in first)
     assert champion(shared) == "1"
     for name in ("cancernet", "resnet"):
         assert (project.root / "models/idc" / name / "model.keras").exists()
     assert "didn't change" in project.dvc("repro").stdout
     assert "Running stage" not in project.dvc("repro").stdout
+
+    if whole:
+        train_again(project, clones[0], shared, tmp_path)
     assert {run["state_type"] for run in ask(shared.prefect, "flow_runs")} == {"COMPLETED"}
     said = everything_said(tmp_path, shared)
     assert "train-idc-resnet" in said
     assert not [secret for secret in SECRETS if secret in said]
+
+
+def train_again(project: Checkout, clone: Checkout, shared: Shared, tmp_path: Path) -> None:
+    """Run the flow with one worker alone: first with nothing new, then with more cases."""
+    first = runs_of(shared)
+    with workers(tmp_path, [clone], ("--resources", "GPU=1")) as address:  # half of it was never in this clone
+        run_flow(project, address, tmp_path)
+        assert len(runs_of(shared)) == 2  # nothing had changed
+        project.change(synthetic={"cases": 24, "patches": 1000, "nested_copy": True})
+        run_flow(project, address, tmp_path)
+    second = [run for run in runs_of(shared) if run.info.run_id not in {one.info.run_id for one in first}]
+    assert [run.info.status for run in second] == ["FINISHED", "FINISHED"]
+    lock = yaml.safe_load((project.root / "dvc.lock").read_text())["stages"]
+    (store,) = lock["ingest@idc"]["outs"]
+    for run in second:
+        assert run.data.tags["dvc_store"] == store["md5"]
+        trained = lock[f"train@idc-{run.data.tags['architecture']}"]["deps"]
+        assert next(one["md5"] for one in trained if one["path"] == "data/store/idc") == store["md5"]
+    assert {int(run.data.params["train_patches"]) for run in second} == {320}
+
+
+def run_flow(project: Checkout, scheduler: str, folder: Path) -> None:
+    """Run the pipeline on the scheduler's workers; nothing is trained here."""
+    project.change(flow={"task_runner": "dask", "scheduler": scheduler})
+    done = project.run(sys.executable, "-m", "flows.pipeline")
+    with (folder / "flow.log").open("a") as log:
+        log.write(done.stdout + done.stderr)
+    assert not re.search(r"Running stage '(train|evaluate)", done.stdout + done.stderr)
+
+
+def test_a_worker_with_other_code_refuses(checkout: Make, shared: Shared, tmp_path: Path) -> None:
+    project = with_remote(checkout(), shared)
+    clone = cloned(project, tmp_path / "clone0")
+    commit_all(clone.root)  # another commit
+    with workers(tmp_path, [clone]) as address:
+        project.change(flow={"task_runner": "dask", "scheduler": address})
+        done = project.run(sys.executable, "-m", "flows.pipeline", check=False)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"histopipe: the clone at {clone.root} is at commit ") and "`git checkout " in last
+    tries = [run["run_count"] for run in ask(shared.prefect, "task_runs") if run["name"].startswith("train-idc")]
+    assert tries == [1]  # bad input stays bad
 
 
 def stages_run(folder: Path, clone: Checkout) -> str:

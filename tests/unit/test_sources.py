@@ -22,6 +22,7 @@ from histopipe.files import file_digest
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
 from histopipe.sources import archive_in, digests, fetch, locate
+from histopipe.sources.record import SourceRecord
 from histopipe.sources.wanted import archive_name
 from histopipe.sources.watch import change_since_last_use, remember_use
 
@@ -480,7 +481,7 @@ def test_a_source_is_new_until_it_was_used(workspace: Workspace) -> None:
     source = zip_at(workspace.root / "patches.zip")
     locate("idc", params_with("patches.zip"), workspace)
     assert change_since_last_use("idc", workspace) == "first seen"
-    remember_use("idc", workspace)
+    remember_use(SourceRecord.read(workspace.source("idc")), "idc", workspace)
     assert change_since_last_use("idc", workspace) is None
     zip_at(source, {PATCH: b"more" * 200})
     locate("idc", params_with("patches.zip"), workspace)
