@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import click
 
-from tasks.parallel import set_gpu_limit, visible_gpus
+from tasks.parallel import set_gpu_limit
 
 
 @click.command()
 @click.option("--gpus", type=click.IntRange(min=1), help="GPUs of all machines; by default those of this one.")
 def main(gpus: int | None) -> None:
     """Set how many trainings the server lets run at one time."""
-    limit = set_gpu_limit(gpus or max(1, len(visible_gpus())), keep=gpus is None)
+    limit = set_gpu_limit(gpus)
     click.echo(f"at most {limit} tasks tagged gpu at one time")
 
 

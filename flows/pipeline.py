@@ -10,7 +10,7 @@ import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
 
-from flows.command import one_line_errors
+from flows.command import choosing_architectures, choosing_datasets, one_line_errors
 from histopipe.errors import ParamsError
 from histopipe.params import read_params
 from histopipe.paths import Workspace, stage_name
@@ -76,8 +76,8 @@ def chosen(wanted: list[str] | None, known: tuple[str, ...], what: str) -> list[
 
 
 @click.command()
-@click.option("--datasets", "-d", multiple=True, help="Repeat for several; all of params.yaml by default.")
-@click.option("--architectures", "-a", multiple=True, help="Repeat for several; all of params.yaml by default.")
+@choosing_datasets
+@choosing_architectures
 def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
     """Run the pipeline as a Prefect flow."""
     with one_line_errors():

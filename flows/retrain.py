@@ -13,17 +13,16 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.command import one_line_errors
+from flows.command import choosing_architectures, choosing_datasets, one_line_errors, tell
 from flows.pipeline import chosen, pipeline
 from histopipe.params import read_params
 from histopipe.paths import Workspace
 from tasks.data import locate, show_growth, source_change, source_record, splits_of_cases, use_source
-from tasks.parallel import SideBySide
 
 UNCHANGED = "No source has changed since it was last used: nothing to do."
 
 
-@flow(name="retrain", task_runner=SideBySide())  # type: ignore[arg-type]
+@flow(name="retrain")
 def retrain(datasets: list[str] | None = None, architectures: list[str] | None = None) -> State[None]:
     """Run the pipeline for the data sets whose source changed since the last finished run, for no others.
 
@@ -69,17 +68,15 @@ def retrained(dataset: str, architectures: list[str], everything: bool) -> State
 
 
 @click.command()
-@click.option("--datasets", "-d", multiple=True, help="Repeat for several; all of params.yaml by default.")
-@click.option("--architectures", "-a", multiple=True, help="Repeat for several; all of params.yaml by default.")
+@choosing_datasets
+@choosing_architectures
 def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
     """Retrain where a source changed."""
     with one_line_errors():
         params = read_params(Workspace.around().params)
         chosen(list(datasets), params.datasets, "data set")
         chosen(list(architectures), params.architectures, "architecture")
-        state = retrain(list(datasets) or None, list(architectures) or None, return_state=True)
-        state.result()  # raises what it failed with
-        click.echo(state.message)
+        tell(retrain(list(datasets) or None, list(architectures) or None, return_state=True))
 
 
 if __name__ == "__main__":

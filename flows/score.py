@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.command import one_line_errors
+from flows.command import one_line_errors, tell
 from histopipe.params import require_name
 from histopipe.paths import Workspace
 from tasks.scoring import predict
@@ -41,7 +41,7 @@ def main(dataset: str, inputs: tuple[str, ...], model: str, out: str | None) -> 
     with one_line_errors():
         require_name("data set", dataset)
         Workspace.around()
-        click.echo(score(dataset, list(inputs), model, out, return_state=True).message)
+        tell(score(dataset, list(inputs), model, out, return_state=True))
 
 
 if __name__ == "__main__":

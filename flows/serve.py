@@ -139,9 +139,9 @@ def _configured_server() -> str | None:
 def _serve(limit: int) -> None:
     from prefect import serve
 
-    from tasks.parallel import set_gpu_limit, visible_gpus
+    from tasks.parallel import set_gpu_limit
 
-    set_gpu_limit(max(1, len(visible_gpus())), keep=True)
+    set_gpu_limit()
     serve(*deployments(Path(FILE)), limit=limit)
 
 

@@ -9,7 +9,7 @@ import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
 
-from flows.command import one_line_errors
+from flows.command import choosing_datasets, one_line_errors
 from flows.pipeline import chosen, prepare
 from histopipe.errors import ParamsError
 from histopipe.params import Params, read_params
@@ -34,20 +34,16 @@ def studies(names: list[str] | None = None, datasets: list[str] | None = None) -
     for dataset in chosen(datasets, params.datasets, "data set"):
         cases = prepare(dataset)
         for name in wanted:
+            stage = name.removesuffix("s")
+            variants = [(of, one) for of in params.architectures for one in getattr(params.studies, name)]
             runs = [
-                variant.submit(  # type: ignore[call-overload]
-                    name.removesuffix("s"), dataset, architecture, variant_name, wait_for=[*cases, starts[architecture]]
-                )
-                for architecture in params.architectures
-                for variant_name in getattr(params.studies, name)
+                variant.submit(stage, dataset, of, one, wait_for=[*cases, starts[of]])  # type: ignore[call-overload]
+                for of, one in variants
             ]
             wait(runs)
-            variants = [
-                (architecture, one) for architecture in params.architectures for one in getattr(params.studies, name)
-            ]
-            finished = [of for of, run in zip(variants, runs, strict=True) if run.state.is_completed()]
-            collect([stage_name(name.removesuffix("s"), dataset, of[0], str(of[1])) for of in finished])
-            if any(run.state.is_completed() for run in runs):
+            done = [variants[number] for number, run in enumerate(runs) if run.state.is_completed()]
+            collect([stage_name(stage, dataset, of, str(one)) for of, one in done])
+            if done:
                 study(dataset, name, wait_for=[allow_failure(run) for run in runs])
             for run in (*starts.values(), *runs):
                 run.result()  # what failed makes the flow fail, after the others were summed up
@@ -73,7 +69,7 @@ def asked(names: list[str] | None, params: Params) -> list[str]:
 @click.option("--seeds", "names", flag_value="seeds", multiple=True, help="Every seed of studies.seeds.")
 @click.option("--schemes", "names", flag_value="schemes", multiple=True, help="Every scheme of studies.schemes.")
 @click.option("--sizes", "names", flag_value="sizes", multiple=True, help="The learning curve of studies.sizes.")
-@click.option("--datasets", "-d", multiple=True, help="Repeat for several; all of params.yaml by default.")
+@choosing_datasets
 def main(names: tuple[str, ...], datasets: tuple[str, ...]) -> None:
     """Run the variants as a Prefect flow; without a choice, all that studies.summaries lists."""
     with one_line_errors():

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -34,6 +34,9 @@ class SideBySide(ThreadPoolTaskRunner[Any]):
             params = read_params(Workspace.around().params)
         except HistopipeError:
             return type(self)(max_workers=1)  # the flow itself reads the parameters next, and says what is wrong
+        return self._runner(params)
+
+    def _runner(self, params: Params) -> Any:
         if params.flow.scheduler and params.flow.task_runner == "dask":
             return on_dask(params.flow.scheduler)
         return type(self)(max_workers=parallel_trainings(params))
@@ -42,12 +45,8 @@ class SideBySide(ThreadPoolTaskRunner[Any]):
 class SideBySideHere(SideBySide):
     """The same, for tasks that need this checkout's own database, and so never leave it."""
 
-    def duplicate(self) -> Self:
-        """The runner of one flow run."""
-        try:
-            return type(self)(max_workers=parallel_trainings(read_params(Workspace.around().params)))
-        except HistopipeError:
-            return type(self)(max_workers=1)
+    def _runner(self, params: Params) -> Any:
+        return type(self)(max_workers=parallel_trainings(params))
 
 
 def parallel_trainings(params: Params) -> int:
@@ -98,8 +97,10 @@ def for_prediction() -> AbstractContextManager[dict[str, str]]:
     return GPUS.lend("one")
 
 
-def set_gpu_limit(limit: int, keep: bool) -> int:
-    """Let the server run at most `limit` tasks tagged `gpu` at one time; with `keep`, one that is set stays.
+def set_gpu_limit(limit: int | None = None) -> int:
+    """Let the server run at most so many tasks tagged `gpu` at one time.
+
+    Without a number a limit that is set stays; where none is, it becomes this machine's GPUs, at least one.
 
     Returns:
         The limit in force.
@@ -108,9 +109,10 @@ def set_gpu_limit(limit: int, keep: bool) -> int:
     from prefect.exceptions import ObjectNotFound
 
     with get_client(sync_client=True) as client:
-        if keep:
+        if limit is None:
             with suppress(ObjectNotFound):
                 return client.read_concurrency_limit_by_tag(GPU_TAG).concurrency_limit
+        limit = limit or max(1, len(visible_gpus()))
         client.create_concurrency_limit(tag=GPU_TAG, concurrency_limit=limit)
     return limit
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +18,10 @@ from histopipe.errors import HistopipeError
 from histopipe.files import read_yaml
 from histopipe.paths import Workspace
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
 ANSWER_SECONDS = 60
 
 
@@ -25,16 +30,14 @@ def mlflow(workspace: Workspace) -> Finding:
     from mlflow.exceptions import MlflowException
 
     uri = tracking.tracking_uri(workspace)
-    place = (
-        public_url(uri) if uri.startswith("http") else uri.partition(":")[0]
-    )  # a database's address may hold a password
-    database = workspace.home / "mlflow.db"
-    if uri == f"sqlite:///{database}" and not database.exists():
+    # a database's address may hold a password
+    place = public_url(uri) if uri.startswith("http") else uri.partition(":")[0]
+    if _before_the_first_run(workspace):
         return Finding("MLflow", "no run yet; the first one makes mlflow.db here")
     try:
         with tracking.told_in_one_line(workspace):
             client = tracking.registry(workspace)
-            known = [one for one in client.search_experiments() if one.name.startswith(tracking.experiment_name(""))]
+            known = _experiments(client)
             models = [one for one in client.search_registered_models() if one.name.startswith("histopipe-")]
     except MlflowException as problem:
         said = " ".join(str(problem).split())[:120]
@@ -46,19 +49,24 @@ def mlflow(workspace: Workspace) -> Finding:
     return Finding("MLflow", f"{place}: {len(known)} experiments, {len(models)} registered models")
 
 
+def _before_the_first_run(workspace: Workspace) -> bool:
+    """Whether the embedded database is still to be made; asking for it would make it."""
+    database = workspace.home / "mlflow.db"
+    return tracking.tracking_uri(workspace) == f"sqlite:///{database}" and not database.exists()
+
+
+def _experiments(client: MlflowClient) -> list[Experiment]:
+    return [one for one in client.search_experiments() if one.name.startswith(tracking.experiment_name(""))]
+
+
 def orphaned_runs(workspace: Workspace) -> Finding:
     """Runs of this checkout that MLflow takes for running though no stage does."""
-    database = workspace.home / "mlflow.db"
-    if tracking.tracking_uri(workspace) == f"sqlite:///{database}" and not database.exists():
+    if _before_the_first_run(workspace):
         return Finding("runs", "none yet")
     try:
         with tracking.told_in_one_line(workspace):
             client = tracking.registry(workspace)
-            experiments = [
-                one.experiment_id
-                for one in client.search_experiments()
-                if one.name.startswith(tracking.experiment_name(""))
-            ]
+            experiments = [one.experiment_id for one in _experiments(client)]
             condition = f"tags.checkout = '{tracking.checkout(workspace)}' and attributes.status = 'RUNNING'"
             found = client.search_runs(experiments, condition) if experiments else []
     except Exception as problem:  # the line on MLflow says it in full

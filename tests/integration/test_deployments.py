@@ -181,3 +181,10 @@ def test_a_missing_source_ends_with_one_line_after_the_other_data_sets(checkout:
     assert (project.root / "models/malaria/cancernet/model.keras").exists()
     assert (project.root / ".used-sources/malaria.json").exists()
     assert not (project.root / ".used-sources/idc.json").exists()
+
+
+def test_a_grading_that_fails_ends_with_one_line(checkout: Make) -> None:
+    done = checkout().run(sys.executable, "-m", "flows.score", "idc", "gone.zip", check=False)
+    assert done.returncode == 2, done.stderr[-3000:]
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("histopipe: ")]
+    assert said.startswith("histopipe: predict@idc-")
