@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 GPU_TAG = "gpu"  # of tasks that train
 GPU_RESOURCE = "GPU"  # what `dask worker --resources GPU=1` advertises
 INPUTS = ("ingest", "split", "weights")  # stages that the flow's clone runs, and whose outputs workers pull
+WATCH_SECONDS = 0.5
 OWN_FILES = ("params.yaml", "dvc.lock")  # which a worker's clone takes over
 
 
@@ -134,15 +136,53 @@ def _have_gpus(client: Any) -> bool:
 
 def handed_over() -> Clone | None:
     """What the flow's clone gave to the worker that runs this; None in the flow's own process."""
+    if _worker() is None:
+        return None
+    from distributed import get_client
+
+    return Clone(**get_client().get_metadata(_place()))
+
+
+def _worker() -> Any:
+    """The Dask worker that runs this task; None elsewhere."""
     if "distributed" not in sys.modules:
         return None
-    from distributed import get_client, get_worker
+    from distributed import get_worker
 
     try:
-        get_worker()
+        return get_worker()
     except ValueError:
         return None
-    return Clone(**get_client().get_metadata(_place()))
+
+
+@contextmanager
+def while_wanted(end: Callable[[], object]) -> Iterator[None]:
+    """On a worker, call `end` once nobody waits for its task any more: its flow was killed, or the scheduler is gone.
+
+    Dask can't stop a task that runs. Left alone, it would train on while another worker, asked by the next flow,
+    trains the same.
+    """
+    worker = _worker()
+    if worker is None:
+        yield
+        return
+    over = threading.Event()
+    arguments = (worker, worker.get_current_task(), over, end)
+    threading.Thread(target=_end_unwanted, args=arguments, name="while-wanted", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _end_unwanted(worker: Any, key: str, over: threading.Event, end: Callable[[], object]) -> None:
+    from distributed.core import Status
+
+    while not over.wait(WATCH_SECONDS):
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled" or worker.status not in (Status.running, Status.paused):
+            end()
+            return
 
 
 def share(stages: Sequence[str]) -> None:
