@@ -21,6 +21,7 @@ from histopipe.errors import HistopipeError, UnreachableError
 from histopipe.files import write_text
 from histopipe.lineage import git_commit
 from histopipe.paths import Workspace
+from tasks.timeouts import seconds_for
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
@@ -166,7 +167,12 @@ def fetch_inputs(stages: Sequence[str]) -> None:
 
 def _remote(what: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    done = subprocess.run(command, cwd=Workspace.around().root, capture_output=True, text=True, check=False)
+    workspace, remedy = Workspace.around(), "see `dvc remote list` and docs/production.md"
+    limit = seconds_for("fetch", workspace)
+    try:
+        done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise UnreachableError(f"DVC's remote can't be {what} within flow.timeouts.fetch", remedy) from None
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1].removeprefix("ERROR: ")
-        raise UnreachableError(f"DVC's remote can't be {what} ({said})", "see `dvc remote list` and docs/production.md")
+        raise UnreachableError(f"DVC's remote can't be {what} ({said})", remedy)
