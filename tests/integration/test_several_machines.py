@@ -213,6 +213,40 @@ def test_a_worker_with_other_code_refuses(checkout: Make, shared: Shared, tmp_pa
     assert tries == [1]  # bad input stays bad
 
 
+def test_whom_a_server_refuses_is_told_in_one_line_and_at_once(checkout: Make, shared: Shared) -> None:
+    project = checkout()
+    project.dvc("repro", "ingest@idc", "split@idc", "weights@cancernet")
+    wrong = shared.surroundings | {"MLFLOW_TRACKING_PASSWORD": "wrong", "PREFECT_API_AUTH_STRING": "admin:wrong"}
+    nobody = Checkout(project.root, {**project.environment, **wrong})
+    refusals = {
+        "MLflow": f"MLflow at {shared.mlflow.rpartition(':')[0]} refuses: set MLFLOW_TRACKING_USERNAME and",
+        "Prefect": f"Prefect's server at {shared.prefect} refuses: set PREFECT_API_AUTH_STRING",
+    }
+    for command, who in (
+        (["histopipe", "train", "idc", "cancernet"], "MLflow"),
+        (["flows.pipeline"], "Prefect"),
+        (["flows.limits"], "Prefect"),
+        (["flows.serve"], "Prefect"),
+    ):
+        done = nobody.run(sys.executable, "-m", *command, check=False)
+        assert done.returncode == 2, done.stderr[-2000:]
+        assert "Traceback" not in done.stderr, done.stderr[-2000:]
+        assert done.stderr.strip().splitlines()[-1].startswith(f"histopipe: {refusals[who]}")
+
+    half = {"PREFECT_API_AUTH_STRING": shared.surroundings["PREFECT_API_AUTH_STRING"]}
+    done = Checkout(project.root, {**nobody.environment, **half}).run(
+        sys.executable, "-m", "flows.pipeline", check=False
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert done.stderr.strip().splitlines()[-1].startswith(f"histopipe: train@idc-cancernet: {refusals['MLflow']}")
+    tries = [run["run_count"] for run in shared.ask("task_runs") if run["name"].startswith("train-idc")]
+    assert tries == [1]  # trying again changes nothing
+
+    found = nobody.histopipe("doctor", check=False).stdout
+    for remedy in ("MLFLOW_TRACKING_USERNAME", "PREFECT_API_AUTH_STRING"):
+        assert remedy in found
+
+
 def stages_run(folder: Path, clone: Checkout) -> str:
     """What the worker of a clone ran, as its log has it."""
     return (folder / f"worker{clone.root.name[-1]}.log").read_text(errors="replace")
