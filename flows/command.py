@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
+import httpx
 from prefect.client.schemas.objects import State
+from prefect.settings import get_current_settings
 
+from histopipe.addresses import public_url
 from histopipe.errors import HistopipeError
 from tasks.reproduction import BadInput, StageFailed
 
@@ -21,6 +24,22 @@ def one_line_errors() -> Iterator[None]:
     except (HistopipeError, StageFailed) as problem:
         click.echo(f"histopipe: {problem}", err=True)
         sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)
+    except (httpx.HTTPError, RuntimeError) as problem:
+        if (said := server_refusal(problem)) is None:
+            raise
+        click.echo(f"histopipe: {said}", err=True)
+        sys.exit(2)
+
+
+def server_refusal(problem: Exception) -> str | None:
+    """What to do where Prefect's server isn't there or won't have us; None where it is another matter."""
+    place = public_url(str(get_current_settings().api.url))
+    if isinstance(problem, httpx.HTTPStatusError):
+        refused = problem.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+        remedy = "set PREFECT_API_AUTH_STRING to the text that the server was started with"
+        return f"Prefect's server at {place} refuses: {remedy}" if refused else None
+    away = isinstance(problem, httpx.TransportError) or str(problem).startswith("Failed to reach API")
+    return f"no Prefect server answers at {place}: start it, or set PREFECT_API_URL right" if away else None
 
 
 def choosing_datasets(command: Callable[..., None]) -> Callable[..., None]:

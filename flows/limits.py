@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import click
 
+from flows.command import one_line_errors
 from tasks.parallel import set_gpu_limit
 
 
@@ -18,7 +19,8 @@ from tasks.parallel import set_gpu_limit
 @click.option("--gpus", type=click.IntRange(min=1), help="GPUs of all machines; by default those of this one.")
 def main(gpus: int | None) -> None:
     """Set how many trainings the server lets run at one time."""
-    limit = set_gpu_limit(gpus)
+    with one_line_errors():
+        limit = set_gpu_limit(gpus)
     click.echo(f"at most {limit} tasks tagged gpu at one time")
 
 

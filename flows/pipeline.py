@@ -10,6 +10,7 @@ import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
 
+from flows.choices import ListedArchitecture, ListedDataset
 from flows.command import choosing_architectures, choosing_datasets, one_line_errors
 from histopipe.errors import ParamsError
 from histopipe.params import read_params
@@ -23,12 +24,14 @@ from tasks.training import start_weights, train
 
 
 @flow(name="histopipe", task_runner=SideBySide())  # type: ignore[arg-type]
-def pipeline(datasets: list[str] | None = None, architectures: list[str] | None = None) -> None:
+def pipeline(
+    datasets: list[ListedDataset] | None = None, architectures: list[ListedArchitecture] | None = None
+) -> None:
     """From raw archives to compared models and a champion. Unchanged stages are skipped by DVC.
 
     Args:
-        datasets: which of `params.yaml`'s data sets; all by default.
-        architectures: which of its architectures; all by default.
+        datasets: Which of the data sets that params.yaml lists; without any, all of them.
+        architectures: Which of the networks that params.yaml lists; without any, all of them.
     """
     params = read_params(Workspace.around().params)
     names = chosen(architectures, params.architectures, "architecture")

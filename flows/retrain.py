@@ -13,6 +13,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.choices import ListedArchitecture, ListedDataset
 from flows.command import choosing_architectures, choosing_datasets, one_line_errors, tell
 from flows.pipeline import chosen, pipeline
 from histopipe.params import read_params
@@ -23,12 +24,14 @@ UNCHANGED = "No source has changed since it was last used: nothing to do."
 
 
 @flow(name="retrain")
-def retrain(datasets: list[str] | None = None, architectures: list[str] | None = None) -> State[None]:
+def retrain(
+    datasets: list[ListedDataset] | None = None, architectures: list[ListedArchitecture] | None = None
+) -> State[None]:
     """Run the pipeline for the data sets whose source changed since the last finished run, for no others.
 
     Args:
-        datasets: which of `params.yaml`'s data sets; all by default.
-        architectures: which of its architectures; all by default.
+        datasets: Which of the data sets that params.yaml lists; without any, all of them.
+        architectures: Which of the networks that params.yaml lists; without any, all of them.
     """
     params = read_params(Workspace.around().params)
     names = chosen(architectures, params.architectures, "architecture")

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.choices import AnyDataset
 from flows.command import one_line_errors, tell
 from histopipe.params import require_name
 from histopipe.paths import Workspace
@@ -18,14 +19,14 @@ from tasks.scoring import predict
 
 
 @flow(name="score")
-def score(dataset: str, inputs: list[str], model: str = "champion", out: str | None = None) -> State[None]:
+def score(dataset: AnyDataset, inputs: list[str], model: str = "champion", out: str | None = None) -> State[None]:
     """Grade new patches; tables, maps and a summary are written, logged to MLflow and shown as artifacts.
 
     Args:
-        dataset: the data set whose champion grades, such as idc.
-        inputs: paths of image files, folders of them, or archives, as the worker sees them.
-        model: champion, or an address such as models:/histopipe-idc/3.
-        out: the folder to write, in the checkout; `scores/NAME`, by the run's name, where none is given.
+        dataset: The data set whose champion grades.
+        inputs: Paths of image files, of folders of them, or of archives, one a line, as the worker's machine sees them.
+        model: champion, or another registered model such as models:/histopipe-idc/3.
+        out: The folder to write, in the worker's checkout; without one, scores/ and the name of this run.
     """
     folder = predict(dataset, inputs, model, out or f"scores/{flow_run.name}")
     return Completed(message=f"Graded into {folder}.")

@@ -12,6 +12,7 @@ from prefect import allow_failure, flow
 from prefect.futures import wait
 from prefect.logging import get_run_logger
 
+from flows.choices import AnyDataset, AnyRecipe
 from flows.command import one_line_errors
 from histopipe.params import Params, read_params, require_name
 from histopipe.paths import Workspace
@@ -21,14 +22,14 @@ from tasks.search import conclude, trial
 
 
 @flow(name="search", task_runner=SideBySideHere())  # type: ignore[arg-type]
-def search(dataset: str, architecture: str, trials: int = 20, name: str | None = None) -> None:
+def search(dataset: AnyDataset, architecture: AnyRecipe, trials: int = 20, name: str | None = None) -> None:
     """Run the trials that the study lacks, as many side by side as `train.parallel` says; write the best as a recipe.
 
     Args:
-        dataset: the data set's name.
-        architecture: the recipe's name.
-        trials: of the study in the end; those of earlier flows count, failed ones don't.
-        name: of the recipe that the best trial becomes; `A_tuned` by default.
+        dataset: The data set to search on; ingested and split before.
+        architecture: The recipe whose ranges are searched (its key search in params.yaml).
+        trials: How many the study has in the end; those of earlier runs count, failed ones don't.
+        name: Of the recipe that the best trial becomes; without one, the recipe's own with _tuned.
     """
     runs: list[Any] = []
     for _ in range(ROUNDS):

@@ -76,8 +76,9 @@ def server_at(port: int) -> Iterator[str]:
             )
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     # a session of its own: Ctrl-C is for the flows first, which need the server to end well
+    settings = LASTING_LEASES | {"PREFECT_SERVER_UI_API_URL": address}  # its pages else ask at port 4200
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, start_new_session=True, env=LASTING_LEASES | os.environ
+        command, stdout=subprocess.DEVNULL, start_new_session=True, env=settings | os.environ
     ) as process:
         try:
             wait_for_server(address, process)

@@ -5,14 +5,18 @@ Run it with `python -m flows.studies --folds --seeds`; see docs/studies.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
 
+from flows.choices import ListedDataset
 from flows.command import choosing_datasets, one_line_errors
 from flows.pipeline import chosen, prepare
 from histopipe.errors import ParamsError
-from histopipe.params import Params, read_params
+from histopipe.params import Params, Study, read_params
 from histopipe.paths import Workspace, stage_name
 from tasks.parallel import SideBySide
 from tasks.reproduction import collect
@@ -21,12 +25,12 @@ from tasks.training import start_weights
 
 
 @flow(name="histopipe-studies", task_runner=SideBySide())  # type: ignore[arg-type]
-def studies(names: list[str] | None = None, datasets: list[str] | None = None) -> None:
+def studies(names: list[Study] | None = None, datasets: list[ListedDataset] | None = None) -> None:
     """Train, evaluate and sum up variants. Unchanged stages are skipped by DVC.
 
     Args:
-        names: `folds`, `seeds`, `schemes`, `sizes`; all that `studies.summaries` lists by default.
-        datasets: which of `params.yaml`'s data sets; all by default.
+        names: Which studies; without any, all that params.yaml sums up (its key studies.summaries).
+        datasets: Which of the data sets that params.yaml lists; without any, all of them.
     """
     params = read_params(Workspace.around().params)
     wanted = asked(names, params)
@@ -49,7 +53,7 @@ def studies(names: list[str] | None = None, datasets: list[str] | None = None) -
                 run.result()  # what failed makes the flow fail, after the others were summed up
 
 
-def asked(names: list[str] | None, params: Params) -> list[str]:
+def asked(names: Sequence[str] | None, params: Params) -> list[str]:
     """The studies asked for, all that `params.yaml` sums up where none is named.
 
     Raises:
@@ -76,7 +80,7 @@ def main(names: tuple[str, ...], datasets: tuple[str, ...]) -> None:
         params = read_params(Workspace.around().params)
         asked(list(names), params)
         chosen(list(datasets), params.datasets, "data set")
-        studies(list(names) or None, list(datasets) or None)
+        studies(cast("list[Study]", list(names)) or None, list(datasets) or None)
 
 
 if __name__ == "__main__":

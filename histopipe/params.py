@@ -97,11 +97,30 @@ class TrainParams(Section):
     devices: Literal["one", "all"] = "one"  # all: one training over every GPU of the machine
 
 
+Hours = Annotated[float, Field(gt=0, le=24 * 365)]
+
+
+class TimeoutParams(Section):
+    """Hours after which a stage that a flow started is taken to hang, and ended; variants and trials are trainings."""
+
+    locate: Hours = 0.25
+    fetch: Hours = 24.0  # also what DVC brings from its remote, or takes there
+    ingest: Hours = 12.0
+    split: Hours = 1.0
+    weights: Hours = 2.0
+    train: Hours = 72.0
+    evaluate: Hours = 24.0
+    compare: Hours = 6.0  # also what sums up a study or a search
+    promote: Hours = 1.0
+    predict: Hours = 72.0
+
+
 class FlowParams(Section):
     """Where a flow's submitted tasks run: in threads of its own process, or on the workers of a Dask scheduler."""
 
     task_runner: Literal["threads", "dask"] = "threads"
     scheduler: str | None = None  # such as tcp://HOST:8786
+    timeouts: TimeoutParams = TimeoutParams()
 
     @model_validator(mode="after")
     def _has_address(self) -> FlowParams:

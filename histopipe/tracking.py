@@ -95,6 +95,7 @@ def told_in_one_line(workspace: Workspace) -> Iterator[None]:
 
     Raises:
         TrackingAwayError: instead of it.
+        TrackingError: the server is there, but refuses this account or address; trying again changes nothing.
     """
     levels = {name: logging.getLogger(name).level for name in _LOUD}
     for name in _LOUD:
@@ -104,6 +105,8 @@ def told_in_one_line(workspace: Workspace) -> Iterator[None]:
     except Exception as problem:
         if not _broke_off(problem):
             raise
+        if remedy := _refusal(problem):
+            raise TrackingError(f"MLflow at {_place(workspace)} refuses: {remedy}") from None
         what = " ".join(str(problem).split())[:160]
         raise TrackingAwayError(
             f"MLflow at {_place(workspace)} can't be used ({what}): "
@@ -122,6 +125,21 @@ def _broke_off(problem: Exception) -> bool:
     frames = (frame for frame, _ in traceback.walk_tb(problem.__traceback__))
     connection = isinstance(problem, ConnectionError | TimeoutError | socket.gaierror)
     return connection and any(frame.f_globals.get("__name__", "").startswith("mlflow.") for frame in frames)
+
+
+def _refusal(problem: Exception) -> str | None:
+    """What to do where a server answers but won't have this account or address; None where it is another matter."""
+    status = getattr(getattr(problem, "response", None), "status_code", None)
+    code = getattr(problem, "error_code", None)
+    if "Invalid Host header" in str(problem):
+        return "it doesn't know itself by this name; start it with this name among its --allowed-hosts"
+    if status == 401 or code == "UNAUTHENTICATED":
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account that it knows"
+    if status == 403 or code == "PERMISSION_DENIED":
+        return (
+            "this account may not do that; ask its administrator for permission on histopipe's experiments and models"
+        )
+    return None
 
 
 def _place(workspace: Workspace) -> str:

@@ -23,11 +23,11 @@ from histopipe.lineage import FLOW_RUN_VARIABLE
 from histopipe.params import read_params
 from histopipe.paths import Workspace, stage_name
 from histopipe.stages import PARENT_VARIABLE, read_failure
-from tasks.workers import Clone, fetch_inputs, handed_over, share
+from tasks.timeouts import Alarm, end_with_children, hours_for, seconds_for, setting_for
+from tasks.workers import Clone, fetch_inputs, handed_over, share, while_wanted
 
 REPRODUCE = ("dvc", "--wait-for-lock", "repro", "--single-item")
 BUSY_PAUSE = 5.0  # seconds between looks at a stage that another process is running
-BUSY_LIMIT = 24 * 3600.0  # the longest training one would wait for
 TAIL_LINES = 20
 JITTER = 0.5  # by which waits before retries differ, so that machines don't all come back at once
 BAR_SECONDS = "10"  # between redrawings of progress bars, which nobody watches here
@@ -43,13 +43,21 @@ class BadInput(StageFailed):
     """A stage refused its input; trying again changes nothing."""
 
 
+class TookTooLong(StageFailed):
+    """A stage was ended because it ran for longer than `flow.timeouts` lets it."""
+
+
+class Unwanted(StageFailed):
+    """Nobody waits for the stage any more."""
+
+
 class Busy(StageFailed):
     """Another process is running the stage."""
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     """Prefect's retry condition: bad input stays bad."""
-    return not isinstance(state.result(raise_on_failure=False), BadInput)
+    return not isinstance(state.result(raise_on_failure=False), BadInput | Unwanted)
 
 
 def reproduce(
@@ -72,7 +80,7 @@ def reproduce(
 
     Raises:
         BadInput: the stage refused its input.
-        StageFailed: it failed otherwise, or stayed busy for too long.
+        StageFailed: it failed otherwise, ran for too long, or stayed busy for as long.
     """
     if (clone := handed_over()) is not None:
         _reproduce_here_for(clone, stage, on_line, environment)
@@ -132,7 +140,7 @@ def run_stage(
 
     Raises:
         BadInput: the command refused its input.
-        StageFailed: it failed otherwise, or stayed busy for too long.
+        StageFailed: it failed otherwise, ran for too long, or stayed busy for as long.
     """
     _run_when_free(stage, ["histopipe", *arguments], on_line, environment)
 
@@ -143,7 +151,7 @@ def _run_when_free(
     on_line: Callable[[str], None] | None,
     environment: Mapping[str, str] | None,
 ) -> None:
-    deadline = time.monotonic() + BUSY_LIMIT
+    deadline = time.monotonic() + seconds_for(stage, Workspace.around())
     while True:
         try:
             return _run_once(stage, command, on_line, environment or {})
@@ -161,22 +169,39 @@ def _run_once(
     workspace = Workspace.around()
     workspace.failure(stage).unlink(missing_ok=True)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    with subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=workspace.root,
-        env=_environment() | dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as child:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=workspace.root,
+            env=_environment() | dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as child,
+        Alarm(child, seconds_for(stage, workspace)).set() as alarm,
+        while_wanted(lambda: end_with_children(child.pid)) as unwanted,
+    ):
         assert child.stdout is not None
         for line in _lines(child.stdout):
             tail.append(line)
             task_logger().info(line)
             if on_line:
                 on_line(line)
+        child.wait()
+    if alarm.rang and child.returncode != 0:
+        raise _took_too_long(stage, workspace)
+    if unwanted.is_set():
+        raise Unwanted(f"{stage} was ended: its flow, or Dask's scheduler, is gone")
     if child.returncode != 0:
         raise _failure(stage, workspace, list(tail))
+
+
+def _took_too_long(stage: str, workspace: Workspace) -> TookTooLong:
+    setting = f"flow.timeouts.{setting_for(stage)}"
+    return TookTooLong(
+        f"{stage} was ended after {hours_for(stage, workspace):g} hours, its {setting} in params.yaml: "
+        "raise that if it needs longer; the next run carries on where it was"
+    )
 
 
 def _environment() -> dict[str, str]:

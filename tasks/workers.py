@@ -9,9 +9,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -22,6 +23,7 @@ from histopipe.errors import HistopipeError, UnreachableError
 from histopipe.files import write_text
 from histopipe.lineage import git_commit
 from histopipe.paths import Workspace
+from tasks.timeouts import seconds_for
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
@@ -156,33 +158,38 @@ def _worker() -> Any:
 
 
 @contextmanager
-def while_wanted(end: Callable[[], object]) -> Iterator[None]:
+def while_wanted(end: Callable[[], object]) -> Iterator[threading.Event]:
     """On a worker, call `end` once nobody waits for its task any more: its flow was killed, or the scheduler is gone.
 
     Dask can't stop a task that runs. Left alone, it would train on while another worker, asked by the next flow,
-    trains the same.
+    trains the same. Yields what is set before `end` is called.
     """
+    unwanted, over = threading.Event(), threading.Event()
     worker = _worker()
-    if worker is None:
-        yield
-        return
-    over = threading.Event()
-    arguments = (worker, worker.get_current_task(), over, end)
-    threading.Thread(target=_end_unwanted, args=arguments, name="while-wanted", daemon=True).start()
+    if worker is not None:
+        wanted = partial(_is_wanted, worker, worker.get_current_task())
+        threading.Thread(target=_end_unwanted, args=(wanted, over, unwanted, end), daemon=True).start()
     try:
-        yield
+        yield unwanted
     finally:
         over.set()
 
 
-def _end_unwanted(worker: Any, key: str, over: threading.Event, end: Callable[[], object]) -> None:
-    from distributed.core import Status
-
+def _end_unwanted(
+    wanted: Callable[[], bool], over: threading.Event, unwanted: threading.Event, end: Callable[[], object]
+) -> None:
     while not over.wait(WATCH_SECONDS):
-        task = worker.state.tasks.get(key)
-        if task is None or task.state == "cancelled" or worker.status not in (Status.running, Status.paused):
+        if not wanted():
+            unwanted.set()
             end()
             return
+
+
+def _is_wanted(worker: Any, key: str) -> bool:
+    from distributed.core import Status
+
+    task = worker.state.tasks.get(key)
+    return task is not None and task.state != "cancelled" and worker.status in (Status.running, Status.paused)
 
 
 def share(stages: Sequence[str]) -> None:
@@ -206,7 +213,12 @@ def fetch_inputs(stages: Sequence[str]) -> None:
 
 def _remote(what: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    done = subprocess.run(command, cwd=Workspace.around().root, capture_output=True, text=True, check=False)
+    workspace, remedy = Workspace.around(), "see `dvc remote list` and docs/production.md"
+    limit = seconds_for("fetch", workspace)
+    try:
+        done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise UnreachableError(f"DVC's remote can't be {what} within flow.timeouts.fetch", remedy) from None
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1].removeprefix("ERROR: ")
-        raise UnreachableError(f"DVC's remote can't be {what} ({said})", "see `dvc remote list` and docs/production.md")
+        raise UnreachableError(f"DVC's remote can't be {what} ({said})", remedy)

@@ -46,7 +46,9 @@ class ServiceManager:
 
     def __enter__(self) -> ServiceManager:
         for name, words in self.words.items():
-            self._known[name] = Service.of(self._process(words))
+            process = self._process(words)
+            assert process is not None, f"{' '.join(words)} doesn't run"
+            self._known[name] = Service.of(process)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,6 +63,8 @@ class ServiceManager:
     def kill(self, name: str, alone: bool = False) -> None:
         """Kill a server with all that it started, or alone so that its children have to notice."""
         process = self._process(self.words[name])
+        if process is None:
+            return
         if alone:
             process.kill()
         else:
@@ -77,10 +81,17 @@ class ServiceManager:
                 return
         raise AssertionError(f"{name} doesn't start again: see {name}-again.log")
 
-    def _process(self, words: Sequence[str]) -> psutil.Process:
+    def tend(self) -> list[str]:
+        """Start anew those that ended by themselves, for a server that they lost; returns their names."""
+        ended = [name for name, words in self.words.items() if self._process(words) is None]
+        for name in ended:
+            self.restart(name)
+        return ended
+
+    def _process(self, words: Sequence[str]) -> psutil.Process | None:
         found = [child for child in psutil.Process().children() if _runs(child, words)]
-        assert len(found) == 1, f"{' '.join(words)}: {len(found)} processes"
-        return found[0]
+        assert len(found) <= 1, f"{' '.join(words)}: {len(found)} processes"
+        return next(iter(found), None)
 
 
 def kill_with_children(process: psutil.Process) -> None:

@@ -1,4 +1,7 @@
-"""Real servers for tests: PostgreSQL, an S3 store, MLflow and Prefect, each on a port and in a folder of its own."""
+"""Real servers for tests: PostgreSQL, an S3 store, MLflow and Prefect, each on a port and in a folder of its own.
+
+MLflow and Prefect run with the commands, users and settings of compose.yaml.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests import composed
+
 PATIENCE = 300.0  # seconds; a busy machine is slow, not broken
-S3_KEYS = {
-    "AWS_ACCESS_KEY_ID": "histopipe",
-    "AWS_SECRET_ACCESS_KEY": "planted-s3-secret",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
-DATABASE_PASSWORD = "planted-database-secret"
 
 
 def free_port() -> int:
@@ -72,8 +71,8 @@ def postgres_folder() -> Path:
 
 
 @contextmanager
-def postgres(folder: Path, *databases: str) -> Iterator[str]:
-    """A PostgreSQL server with these databases; yields `USER:PASSWORD@HOST:PORT`.
+def postgres(folder: Path) -> Iterator[dict[str, str]]:
+    """A PostgreSQL server with compose.yaml's databases; yields the environment in which its own programs find it.
 
     It refuses to run as root; then the user `postgres`, which its package makes, runs it.
     """
@@ -81,7 +80,7 @@ def postgres(folder: Path, *databases: str) -> Iterator[str]:
     other = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     data.mkdir(parents=True)
     password = folder / "password"
-    password.write_text(DATABASE_PASSWORD)
+    password.write_text(composed.PLANTED["POSTGRES_PASSWORD"])
     if other:
         for path in (folder, *folder.parents):
             if path.owner() == "root" and path != Path("/"):
@@ -91,61 +90,87 @@ def postgres(folder: Path, *databases: str) -> Iterator[str]:
     initialise = [str(programs / "initdb"), "-D", str(data), "-U", "histopipe", "--auth=scram-sha-256", "--no-sync"]
     subprocess.run([*other, *initialise, f"--pwfile={password}"], check=True, capture_output=True, cwd="/")
     serve = [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-k", str(data), "-c", "fsync=off"]
-    address = f"histopipe:{DATABASE_PASSWORD}@127.0.0.1:{port}"
+    found = {name: value for name, value in composed.environment("mlflow").items() if name.startswith("PG")}
+    found |= {"PGHOST": "127.0.0.1", "PGPORT": str(port)}
     with running([*other, *serve], folder / "postgres.log", os.environ, Path("/")):
-        for database in databases:
-            _create_database(programs, address, database)
-        yield address
+        _create_databases(programs, found)
+        yield found
 
 
-def _create_database(programs: Path, address: str, name: str) -> None:
+def _create_databases(programs: Path, found: Mapping[str, str]) -> None:
     deadline = time.monotonic() + PATIENCE
-    command = [str(programs / "psql"), f"postgresql://{address}/postgres", "-c", f"CREATE DATABASE {name}"]
-    while (done := subprocess.run(command, capture_output=True, text=True, check=False)).returncode != 0:
-        assert time.monotonic() < deadline, done.stderr
+    ask = [str(programs / "psql"), "--dbname", "postgres", "--set", "ON_ERROR_STOP=1"]
+    surroundings = os.environ | found
+    up = [*ask, "-c", "SELECT 1"]
+    while subprocess.run(up, env=surroundings, capture_output=True, check=False).returncode:
+        assert time.monotonic() < deadline, "PostgreSQL does not answer"
         time.sleep(0.3)
+    subprocess.run(ask, env=surroundings, input=composed.content("databases"), text=True, check=True)
 
 
 @contextmanager
-def s3(folder: Path, *buckets: str) -> Iterator[dict[str, str]]:
-    """An S3 store in memory with these buckets; yields the environment that leads to it."""
-    import boto3
-
+def s3(folder: Path) -> Iterator[dict[str, str]]:
+    """An S3 store in memory with compose.yaml's buckets; yields the environment that leads to it."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(command, folder / "s3.log", os.environ) as process:
         wait_until(f"{address}/moto-api/", process)
-        client = boto3.client(
-            "s3",
-            endpoint_url=address,
-            aws_access_key_id=S3_KEYS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=S3_KEYS["AWS_SECRET_ACCESS_KEY"],
-            region_name=S3_KEYS["AWS_DEFAULT_REGION"],
-        )
-        for bucket in buckets:
-            client.create_bucket(Bucket=bucket)
-        yield {**S3_KEYS, "AWS_ENDPOINT_URL": address, "MLFLOW_S3_ENDPOINT_URL": address}
+        found = composed.environment("buckets", AWS_ENDPOINT_URL=address)
+        subprocess.run(composed.command("buckets", {}), env=os.environ | found, check=True)
+        yield found
 
 
 @contextmanager
-def mlflow(folder: Path, database: str, artifacts: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """An MLflow server; yields its address."""
+def mlflow(
+    folder: Path, surroundings: Mapping[str, str], database: Mapping[str, str], store: Mapping[str, str]
+) -> Iterator[str]:
+    """An MLflow server with compose.yaml's authentication, on PostgreSQL and S3; yields its address."""
     address = f"http://127.0.0.1:{(port := free_port())}"
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", database, "--artifacts-destination", artifacts]
-    command = [sys.executable, "-m", "mlflow", "server", *options, *store]
-    without_jobs = dict(environment) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # five processes of no use here
-    with running(command, folder / "mlflow.log", without_jobs) as process:
+    users = folder / "mlflow-users.ini"
+    users.write_text(composed.content("users"))
+    settings = composed.environment(
+        "mlflow",
+        MLFLOW_AUTH_CONFIG_PATH=str(users),
+        MLFLOW_S3_ENDPOINT_URL=store["AWS_ENDPOINT_URL"],
+        **database,
+        **store,
+    )
+    options = {"--host": "127.0.0.1", "--port": str(port), "--workers": "1"}
+    command = composed.command("mlflow", options, composed.PLANTED | {"MLFLOW_HOSTS": f"127.0.0.1:{port}"})
+    with running(command, folder / "mlflow.log", dict(surroundings) | settings, folder) as process:
         wait_until(f"{address}/health", process)
         yield address
 
 
 @contextmanager
-def prefect(folder: Path, environment: Mapping[str, str], database: str | None = None) -> Iterator[str]:
-    """A Prefect server, on a database of its own or the one given; yields its API's address."""
-    address = f"http://127.0.0.1:{(port := free_port())}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    surroundings = dict(environment) | ({"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {})
-    with running(command, folder / "prefect.log", surroundings) as process:
-        wait_until(f"{address}/health", process)
+def prefect(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """A Prefect server on a database of its own, open to all; yields its API's address."""
+    with prefect_process(folder, environment, free_port()) as (address, _):
         yield address
+
+
+@contextmanager
+def shared_prefect(folder: Path, surroundings: Mapping[str, str], database: Mapping[str, str]) -> Iterator[str]:
+    """A Prefect server with compose.yaml's settings on PostgreSQL; yields its API's address."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    settings = composed.environment(
+        "prefect",
+        PREFECT_HOME=str(folder / "prefect"),
+        PREFECT_SERVER_DATABASE_HOST=database["PGHOST"],
+        PREFECT_SERVER_DATABASE_PORT=database["PGPORT"],
+        PREFECT_SERVER_UI_API_URL=f"{address}/api",
+    )
+    with prefect_process(folder, dict(surroundings) | settings, port) as (api, _):
+        yield api
+
+
+@contextmanager
+def prefect_process(
+    folder: Path, environment: Mapping[str, str], port: int
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A Prefect server at a port; yields its API's address and its process."""
+    address = f"http://127.0.0.1:{port}/api"
+    command = composed.command("prefect", {"--host": "127.0.0.1", "--port": str(port)})
+    with running(command, folder / "prefect.log", environment) as process:
+        wait_until(f"{address}/health", process)
+        yield address, process

@@ -83,8 +83,8 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def ask(address: str, what: str) -> list[dict[str, Any]]:
-    answer = requests.post(f"{address}/{what}/filter", json={"limit": 200}, timeout=30)
+def ask(address: str, what: str, credentials: tuple[str, str] | None = None) -> list[dict[str, Any]]:
+    answer = requests.post(f"{address}/{what}/filter", json={"limit": 200}, timeout=30, auth=credentials)
     answer.raise_for_status()
     found: list[dict[str, Any]] = answer.json()
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import requests
 import yaml
 
+from flows.serve import LASTING_LEASES
 from histopipe.synthetic import SyntheticSlides, write_archive
 from tests import servers
 from tests.conftest import ROOT
 from tests.integration.conftest import Checkout, ask
+from tests.integration.test_kill import trainers
 from tests.integration.test_repro import LENIENT
 from tests.servers import free_port, running, wait_until
 
@@ -97,6 +101,11 @@ def test_deploying_registers_everything_and_limits_trainings(checkout: Make, ser
         assert [schedule["schedule"]["cron"] for schedule in one["schedules"]] == asked
         properties = one["parameter_openapi_schema"]["properties"]
         assert properties and all(field.get("description") for field in properties.values()), name
+    fields = found["pipeline"]["parameter_openapi_schema"]["properties"]  # which the form offers as choices
+    assert {name: field["anyOf"][0]["items"]["enum"] for name, field in fields.items()} == {
+        "datasets": ["idc"],
+        "architectures": ["cancernet"],
+    }
     assert requests.get(f"{server}/concurrency_limits/tag/gpu", timeout=30).json()["concurrency_limit"] == 1
     limit = project.run(sys.executable, "-m", "flows.limits", "--gpus", "3").stdout
     assert limit == "at most 3 tasks tagged gpu at one time\n"
@@ -104,14 +113,23 @@ def test_deploying_registers_everything_and_limits_trainings(checkout: Make, ser
     assert again == limit  # what was set stays
 
 
+EVERY_MINUTE = ("--cron", "* * * * *")
+
+
+@pytest.mark.parametrize(
+    "schedule", [("--interval", "15"), pytest.param(EVERY_MINUTE, marks=pytest.mark.long)], ids=["short", "minute"]
+)
 def test_a_schedule_trains_then_rests_and_retrains_when_the_source_gains_cases(
-    checkout: Make, server: str, tmp_path: Path
+    checkout: Make, server: str, tmp_path: Path, schedule: tuple[str, str]
 ) -> None:
+    """Deployed from one checkout, run by the worker of another, at another path."""
     source, larger = tmp_path / "slides.zip", tmp_path / "larger.zip"
     grown_archive(source, larger)
     project = at_server(checkout(idc={"source": str(source), "exclude_cases": []}), server)
-    deploy(project)
-    prefect(project, "deployment", "schedule", "create", "retrain/retrain", "--interval", "15")
+    deploying = at_server(checkout(), server)
+    deploy(deploying)
+    shutil.rmtree(deploying.root)
+    prefect(project, "deployment", "schedule", "create", "retrain/retrain", *schedule)
     with in_checkout(project, "prefect", "worker", "start", "--pool", "histopipe"):
         finished(server, "Retrained. idc: first seen", 1)
         assert len(runs_in_mlflow(project)) == 1
@@ -140,6 +158,8 @@ def test_one_command_serves_them_all(checkout: Make, tmp_path: Path) -> None:
         deadline = time.monotonic() + PATIENCE
         while len(ask(server, "deployments")) < len(DEPLOYED) and time.monotonic() < deadline:
             time.sleep(0.5)
+        pages = requests.get(server.replace("/api", "/ui-settings"), timeout=30).json()
+        assert pages["api_url"] == server
         taken = plain.run(sys.executable, "-m", "flows.serve", "--port", str(port), check=False)
         assert taken.returncode == 2 and f"port {port} is taken" in taken.stderr
         prefect(project, "deployment", "run", "retrain/retrain", "--param", 'architectures=["cancernet"]')
@@ -161,6 +181,127 @@ def test_one_command_serves_them_all(checkout: Make, tmp_path: Path) -> None:
     (run,) = runs_in_mlflow(project, "histopipe-idc-scores")
     assert run.data.metrics["patches"] == 150 and run.data.tags["model"] == "models:/histopipe-idc@champion"
     assert shown["score-idc"] == "table" and shown["score-map-idc-0"] == "image"
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from prefect import flow, task
+
+@task(tags=["gpu"])
+def hold():
+    Path("holds").touch()
+    while not Path("let-go").exists():
+        time.sleep(0.2)
+
+@flow
+def holding():
+    hold()
+
+holding()
+"""
+
+
+def slots_taken(server: str) -> int:
+    """How many tasks the server takes to be holding the limit on trainings."""
+    limits = requests.post(f"{server}/v2/concurrency_limits/filter", json={}, timeout=30).json()
+    (limit,) = [one for one in limits if one["name"] == "tag:gpu"]
+    return int(limit["active_slots"])
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_what_a_run_holds_of_a_limit_outlasts_a_killed_server(checkout: Make, tmp_path: Path) -> None:
+    """The flow that holds it goes on, and gives it back; that of a flow that is killed too comes back in time."""
+    port = free_port()
+    project = at_server(checkout(), f"http://127.0.0.1:{port}/api")
+    (project.root / "holding.py").write_text(HOLDING)
+    surroundings = {**project.environment, **LASTING_LEASES}
+    with servers.prefect_process(tmp_path, surroundings, port) as (server, process):
+        project.run(sys.executable, "-m", "flows.limits", "--gpus", "1")
+        flow = project.start(sys.executable, "holding.py")
+        until((project.root / "holds").exists)
+        assert slots_taken(server) == 1
+        process.kill()
+        process.wait()
+    with servers.prefect_process(tmp_path, surroundings, port) as (server, process):
+        assert slots_taken(server) == 1
+        (project.root / "let-go").touch()
+        said, _ = flow.communicate(timeout=PATIENCE)
+        assert flow.returncode == 0, said
+        until(lambda: slots_taken(server) == 0)
+
+        (project.root / "holds").unlink()
+        (project.root / "let-go").unlink()
+        flow = project.start(sys.executable, "holding.py")
+        until((project.root / "holds").exists)
+        process.kill()
+        process.wait()
+        flow.kill()
+        flow.communicate()
+    with servers.prefect_process(tmp_path, surroundings, port) as (server, _):
+        until(lambda: slots_taken(server) == 0)
+        (project.root / "let-go").touch()
+        project.run(sys.executable, "holding.py")
+
+
+@pytest.mark.long
+def test_a_pipeline_outlasts_a_killed_server(checkout: Make, tmp_path: Path) -> None:
+    port = free_port()
+    longer = {"max_epochs": 8, "max_patches": 320, "max_image_size": 24}
+    project = at_server(checkout(quick=longer, promotion=LENIENT), f"http://127.0.0.1:{port}/api")
+    surroundings = {**project.environment, **LASTING_LEASES}
+    with servers.prefect_process(tmp_path, surroundings, port) as (server, process):
+        project.run(sys.executable, "-m", "flows.limits", "--gpus", "1")
+        flow = project.start(sys.executable, "-m", "flows.pipeline")
+        assert flow.stdout
+        for line in flow.stdout:
+            if "epoch 2/8" in line:
+                break
+        process.kill()
+        process.wait()
+    with servers.prefect_process(tmp_path, surroundings, port) as (server, _):
+        said, _ = flow.communicate(timeout=2 * PATIENCE)
+        assert flow.returncode == 0, said[-3000:]
+        until(lambda: slots_taken(server) == 0)
+        assert [run["state_type"] for run in ask(server, "flow_runs")] == ["COMPLETED"]
+    (run,) = runs_in_mlflow(project)
+    assert run.info.status == "FINISHED"
+
+
+def stalled(project: Checkout) -> psutil.Process | None:
+    """The training, halted by this; None while there is none."""
+    for process in trainers(project):
+        process.suspend()
+        return process
+    return None
+
+
+@pytest.mark.long
+def test_a_training_that_hangs_is_ended_and_the_retry_goes_on(checkout: Make) -> None:
+    quick = {"max_epochs": 6, "max_patches": 320, "max_image_size": 24}
+    project = checkout(quick=quick, promotion=LENIENT, flow={"timeouts": {"train": 120 / 3600}})
+    flow = project.start(sys.executable, "-m", "flows.pipeline")
+    assert flow.stdout
+    said = []
+    halted = None
+    for line in flow.stdout:
+        said.append(line)
+        if "epoch 2/6" in line and not halted:
+            halted = stalled(project)
+    assert flow.wait(PATIENCE) == 0, "".join(said[-60:])
+    assert halted and not halted.is_running()
+    assert "train@idc-cancernet was ended after 0.0333333 hours, its flow.timeouts.train in params.yaml" in "".join(
+        said
+    )
+    assert sum("epoch 1/6" in line for line in said) == 1  # the retry went on
+    (run,) = runs_in_mlflow(project)
+    assert run.info.status == "FINISHED"
 
 
 def test_serving_without_a_server_says_what_to_do(checkout: Make) -> None:

@@ -106,6 +106,11 @@ class Disturbed:
         self._say(f"killed {victim}")
         return True
 
+    def tend(self) -> None:
+        """Bring back what ended because something else was killed."""
+        for name in self.manager.tend():
+            self._say(f"{name} had ended, and was started again")
+
     def _kill_child(self, module: str) -> bool:
         for process in processes(self.folders, module):
             try:
@@ -132,6 +137,7 @@ def disturb(pipeline: Disturbed, kills: int, moments: random.Random) -> None:
     for victim in shuffled(moments):
         pause = moments.uniform(1, 9)
         time.sleep(pause)
+        pipeline.tend()
         code = pipeline.ended()
         if code is not None:
             assert code != 0, f"over after {len(pipeline.kills)} kills: the pipeline is too short"
@@ -146,8 +152,12 @@ def carried_to_its_end(pipeline: Disturbed) -> int:
     """Run the command until it ends well; how often it had to be started."""
     for attempt in itertools.count(1):
         assert pipeline.flow is not None
-        pipeline.flow.wait(PATIENCE)
-        if pipeline.ended() == 0:
+        deadline = time.monotonic() + PATIENCE
+        while (code := pipeline.ended()) is None:
+            assert time.monotonic() < deadline, pipeline.log.read_text()[-6000:]
+            pipeline.tend()
+            time.sleep(1)
+        if code == 0:
             return attempt
         assert attempt < 4, pipeline.log.read_text()[-6000:]
         pipeline.start()

@@ -20,13 +20,13 @@ import yaml
 from mlflow import MlflowClient
 
 from benchmarks.checkouts import commit_all, environment
-from tests import servers
+from tests import composed, servers
 from tests.integration.conftest import Checkout, ask
 
 NO_FLOORS = {"min_sensitivity": 0.0, "max_calibration_error": 1.0, "min_cases": 1}  # what two epochs learn is little
 
 Make = Callable[..., Checkout]
-SECRETS = (servers.DATABASE_PASSWORD, servers.S3_KEYS["AWS_SECRET_ACCESS_KEY"])
+SECRETS = tuple(text.rpartition(":")[2] for text in composed.PLANTED.values())
 
 
 @dataclass(frozen=True)
@@ -34,28 +34,40 @@ class Shared:
     """Servers that several machines share.
 
     Attributes:
-        surroundings: the variables that lead there.
+        surroundings: the variables that lead there, credentials among them.
     """
 
     mlflow: str
     prefect: str
     surroundings: Mapping[str, str]
 
+    def ask(self, what: str) -> list[dict[str, Any]]:
+        """What Prefect's server has of a kind."""
+        return ask(self.prefect, what, self.credentials)
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        """User and password at Prefect's server."""
+        user, _, password = self.surroundings["PREFECT_API_AUTH_STRING"].partition(":")
+        return user, password
+
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Shared]:
-    """MLflow and Prefect on PostgreSQL, artifacts and DVC's remote on S3."""
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
+    """compose.yaml's servers: MLflow and Prefect on PostgreSQL with users, artifacts and DVC's remote on S3."""
     folder = tmp_path / "servers"
     folder.mkdir()
     with ExitStack() as stack:
-        database = stack.enter_context(servers.postgres(folder, "mlflow", "prefect"))
-        store = stack.enter_context(servers.s3(folder, "mlflow", "dvc"))
-        plain = environment(folder) | store
-        uri = f"postgresql://{database}/mlflow"
-        mlflow = stack.enter_context(servers.mlflow(folder, uri, "s3://mlflow/artifacts", plain))
-        uri = f"postgresql+asyncpg://{database}/prefect"
-        prefect = stack.enter_context(servers.prefect(folder, plain, uri))
-        yield Shared(mlflow, prefect, store | {"MLFLOW_TRACKING_URI": mlflow, "PREFECT_API_URL": prefect})
+        database = stack.enter_context(servers.postgres(folder))
+        store = stack.enter_context(servers.s3(folder))
+        plain = environment(folder)
+        mlflow = stack.enter_context(servers.mlflow(folder, plain, database, store))
+        prefect = stack.enter_context(servers.shared_prefect(folder, plain, database))
+        worker = composed.environment("worker", MLFLOW_TRACKING_URI=mlflow, PREFECT_API_URL=prefect, **store)
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            monkeypatch.setenv(name, worker[name])
+        own = ("HOME", "PYTHONPATH")  # each clone's
+        yield Shared(mlflow, prefect, {name: value for name, value in worker.items() if name not in own})
 
 
 def with_remote(project: Checkout, shared: Shared) -> Checkout:
@@ -116,11 +128,11 @@ def champion(shared: Shared) -> str:
 def everything_said(folder: Path, shared: Shared) -> str:
     """All that logs, Prefect and MLflow hold in words."""
     logs = "".join(path.read_text(errors="replace") for path in folder.rglob("*.log"))
-    told = [ask(shared.prefect, what) for what in ("flow_runs", "task_runs", "artifacts", "deployments")]
+    told = [shared.ask(what) for what in ("flow_runs", "task_runs", "artifacts", "deployments")]
     lines: list[Any] = []
     while True:
         page = {"limit": 200, "offset": len(lines)}
-        found = requests.post(f"{shared.prefect}/logs/filter", json=page, timeout=30).json()
+        found = requests.post(f"{shared.prefect}/logs/filter", json=page, timeout=30, auth=shared.credentials).json()
         lines += found
         if len(found) < page["limit"]:
             break
@@ -153,7 +165,7 @@ def test_two_workers_train_for_a_third_clone_through_shared_servers(
 
     if whole:
         train_again(project, clones[0], shared, tmp_path)
-    assert {run["state_type"] for run in ask(shared.prefect, "flow_runs")} == {"COMPLETED"}
+    assert {run["state_type"] for run in shared.ask("flow_runs")} == {"COMPLETED"}
     said = everything_said(tmp_path, shared)
     assert "train-idc-resnet" in said
     assert not [secret for secret in SECRETS if secret in said]
@@ -197,8 +209,42 @@ def test_a_worker_with_other_code_refuses(checkout: Make, shared: Shared, tmp_pa
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"histopipe: the clone at {clone.root} is at commit ") and "`git checkout " in last
-    tries = [run["run_count"] for run in ask(shared.prefect, "task_runs") if run["name"].startswith("train-idc")]
+    tries = [run["run_count"] for run in shared.ask("task_runs") if run["name"].startswith("train-idc")]
     assert tries == [1]  # bad input stays bad
+
+
+def test_whom_a_server_refuses_is_told_in_one_line_and_at_once(checkout: Make, shared: Shared) -> None:
+    project = checkout()
+    project.dvc("repro", "ingest@idc", "split@idc", "weights@cancernet")
+    wrong = shared.surroundings | {"MLFLOW_TRACKING_PASSWORD": "wrong", "PREFECT_API_AUTH_STRING": "admin:wrong"}
+    nobody = Checkout(project.root, {**project.environment, **wrong})
+    refusals = {
+        "MLflow": f"MLflow at {shared.mlflow.rpartition(':')[0]} refuses: set MLFLOW_TRACKING_USERNAME and",
+        "Prefect": f"Prefect's server at {shared.prefect} refuses: set PREFECT_API_AUTH_STRING",
+    }
+    for command, who in (
+        (["histopipe", "train", "idc", "cancernet"], "MLflow"),
+        (["flows.pipeline"], "Prefect"),
+        (["flows.limits"], "Prefect"),
+        (["flows.serve"], "Prefect"),
+    ):
+        done = nobody.run(sys.executable, "-m", *command, check=False)
+        assert done.returncode == 2, done.stderr[-2000:]
+        assert "Traceback" not in done.stderr, done.stderr[-2000:]
+        assert done.stderr.strip().splitlines()[-1].startswith(f"histopipe: {refusals[who]}")
+
+    half = {"PREFECT_API_AUTH_STRING": shared.surroundings["PREFECT_API_AUTH_STRING"]}
+    done = Checkout(project.root, {**nobody.environment, **half}).run(
+        sys.executable, "-m", "flows.pipeline", check=False
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert done.stderr.strip().splitlines()[-1].startswith(f"histopipe: train@idc-cancernet: {refusals['MLflow']}")
+    tries = [run["run_count"] for run in shared.ask("task_runs") if run["name"].startswith("train-idc")]
+    assert tries == [1]  # trying again changes nothing
+
+    found = nobody.histopipe("doctor", check=False).stdout
+    for remedy in ("MLFLOW_TRACKING_USERNAME", "PREFECT_API_AUTH_STRING"):
+        assert remedy in found
 
 
 def stages_run(folder: Path, clone: Checkout) -> str:

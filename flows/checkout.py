@@ -1,0 +1,25 @@
+"""Where a worker runs flows: in its own checkout, wherever that lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from histopipe.errors import HistopipeError
+from histopipe.paths import Workspace
+
+
+def enter() -> dict[str, str]:
+    """Change to the checkout of HISTOPIPE_HOME, else to the one that this Python has histopipe from.
+
+    The pull step of all deployments (prefect.yaml): they name no path, so each worker uses its own checkout.
+
+    Raises:
+        HistopipeError: there is none.
+    """
+    try:
+        root = Workspace.around(Path(os.environ.get("HISTOPIPE_HOME") or __file__)).root
+    except HistopipeError as problem:
+        raise HistopipeError(f"{problem}; or set HISTOPIPE_HOME to the worker's checkout") from None
+    os.chdir(root)
+    return {"directory": str(root)}

@@ -1,0 +1,88 @@
+"""When a stage has run for too long, and how it is ended with everything that it started.
+
+Prefect's own timeout can't end a stage: tasks run in threads, and the stage is a process that DVC started.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+from histopipe.errors import HistopipeError
+from histopipe.params import TimeoutParams, read_params
+from histopipe.paths import Workspace
+
+HOUR = 3600.0  # seconds
+
+_COUNTED_AS = dict.fromkeys(("fold", "seed", "scheme", "size", "trial"), "train") | {
+    "study": "compare",
+    "search": "compare",
+}
+
+
+class Alarm:
+    """Ends a child process, with its children, once a time is over.
+
+    Attributes:
+        rang: whether it had to.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes], seconds: float) -> None:
+        self.rang = False
+        self._child = child
+        self._timer = threading.Timer(seconds, self._ring)
+        self._timer.daemon = True
+
+    @contextmanager
+    def set(self) -> Iterator[Alarm]:
+        """Set while this lasts."""
+        self._timer.start()
+        try:
+            yield self
+        finally:
+            self._timer.cancel()
+
+    def _ring(self) -> None:
+        if self._child.poll() is None:
+            self.rang = True
+            end_with_children(self._child.pid)
+
+
+def end_with_children(pid: int) -> None:
+    """Kill a process, whatever state it is in, and all that it started, also meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        known: set[psutil.Process] = set()
+        process.suspend()  # starts no more
+        while new := set(process.children(recursive=True)) - known:
+            for child in new:
+                with suppress(psutil.NoSuchProcess):
+                    child.suspend()
+            known |= new
+        for one in (process, *known):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def setting_for(stage: str) -> str:
+    """The key of `flow.timeouts` that a stage's time is under."""
+    kind = stage.partition("@")[0]
+    return _COUNTED_AS.get(kind, kind)
+
+
+def seconds_for(stage: str, workspace: Workspace) -> float:
+    """How long a stage may run."""
+    return hours_for(stage, workspace) * HOUR
+
+
+def hours_for(stage: str, workspace: Workspace) -> float:
+    """How long a stage may run, as `flow.timeouts` says."""
+    try:
+        timeouts = read_params(workspace.params).flow.timeouts
+    except HistopipeError:
+        timeouts = TimeoutParams()  # the stage itself reads the parameters next, and says what is wrong
+    return float(getattr(timeouts, setting_for(stage)))
