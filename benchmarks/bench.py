@@ -198,6 +198,18 @@ BENCHMARKS = (
         quick=("--size", "5000", "--size", "10000", "--rounds", "1"),
     ),
     Benchmark(
+        "workers",
+        (
+            Row(
+                "workers: four equal trainings, two Dask workers beside one",
+                "at least 1.67x",
+                "two.seconds",
+                "one.seconds",
+            ),
+        ),
+        quick=("--rounds", "1", "--epochs", "1", "--patches", "400"),
+    ),
+    Benchmark(
         "safety",
         tuple(
             Row(

@@ -1,4 +1,4 @@
-"""Servers, workers, flows and stages killed at random moments: the same command carries on, the numbers are the same."""
+"""Servers, workers, flows and stages killed at random moments: the same command carries on to the same numbers."""
 
 from __future__ import annotations
 
