@@ -1,8 +1,8 @@
 """Four equal trainings on two Dask workers beside one, each worker with a clone and one core of its own.
 
 Everything is real: a Prefect server, Dask's scheduler, clones, a DVC remote from which workers pull the store and to
-which they push what they trained. Counted is the time from the first training's start to the last one's end, as Prefect's
-server has it, and so what travels for it.
+which they push what they trained. Counted is the time from the first training's start to the last one's end, as
+Prefect's server has it, and so what travels for it.
 
     python -m benchmarks.workers
 """

@@ -35,7 +35,10 @@ def server_refusal(problem: Exception) -> str | None:
     """What to do where Prefect's server isn't there or won't have us; None where it is another matter."""
     place = public_url(str(get_current_settings().api.url))
     if isinstance(problem, httpx.HTTPStatusError):
-        refused = problem.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+        status = problem.response.status_code
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            return f"Prefect's server at {place} is in trouble ({status}): see its log, then run again"
+        refused = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
         remedy = "set PREFECT_API_AUTH_STRING to the text that the server was started with"
         return f"Prefect's server at {place} refuses: {remedy}" if refused else None
     away = isinstance(problem, httpx.TransportError) or str(problem).startswith("Failed to reach API")

@@ -49,7 +49,6 @@ SERVERS = {
     "worker1": ("distributed.cli.dask_worker", "clone1"),
 }
 VICTIMS = ("flow", "stage", "dvc", *SERVERS)
-PATIENCE = 600.0  # seconds
 
 
 @dataclass
@@ -131,12 +130,18 @@ def shuffled(moments: random.Random) -> Iterator[str]:
         yield from moments.sample(VICTIMS, len(VICTIMS))
 
 
-def disturb(pipeline: Disturbed, kills: int, moments: random.Random) -> None:
-    """Kill so many parts, at random moments; a flow that ended for it is started again, like a killed one."""
+def disturb(pipeline: Disturbed, kills: int, moments: random.Random, undisturbed: float) -> None:
+    """Kill so many parts, at random moments; a flow that ended for it is started again, like a killed one.
+
+    Args:
+        pipeline: to be started.
+        kills: how many.
+        moments: says what and when.
+        undisturbed: seconds that the stages take here without kills, by which pauses are measured.
+    """
     pipeline.start()
     for victim in shuffled(moments):
-        pause = moments.uniform(1, 9)
-        time.sleep(pause)
+        time.sleep(moments.uniform(0.01, 0.25) * undisturbed)
         pipeline.tend()
         code = pipeline.ended()
         if code is not None:
@@ -148,11 +153,11 @@ def disturb(pipeline: Disturbed, kills: int, moments: random.Random) -> None:
             return
 
 
-def carried_to_its_end(pipeline: Disturbed) -> int:
-    """Run the command until it ends well; how often it had to be started."""
+def carried_to_its_end(pipeline: Disturbed, patience: float) -> int:
+    """Run the command until it ends well, each time for so many seconds at most; how often it had to be started."""
     for attempt in itertools.count(1):
         assert pipeline.flow is not None
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while (code := pipeline.ended()) is None:
             assert time.monotonic() < deadline, pipeline.log.read_text()[-6000:]
             pipeline.tend()
@@ -173,14 +178,16 @@ def graded(project: Checkout) -> dict[str, Any]:
 @pytest.mark.timeout(5400)
 def test_thirty_kills_of_any_part_change_nothing(checkout: Make, shared: Shared, tmp_path: Path) -> None:
     undisturbed = checkout(**SETTINGS)
+    began = time.monotonic()
     undisturbed.dvc("repro")
+    seconds = time.monotonic() - began
     project = with_remote(checkout(**SETTINGS), shared)
     clones = [cloned(project, tmp_path / f"clone{number}") for number in range(2)]
     with workers(tmp_path, clones) as address, ServiceManager(SERVERS, tmp_path) as manager:
         project.change(flow={"task_runner": "dask", "scheduler": address})
         pipeline = Disturbed([project, *clones], manager, tmp_path / "flow.log")
-        disturb(pipeline, 30, random.Random(11))
-        carried_to_its_end(pipeline)
+        disturb(pipeline, 30, random.Random(11), seconds)
+        carried_to_its_end(pipeline, 600 + 10 * seconds)
         print(f"killed {' '.join(pipeline.kills)}; the command ended with {pipeline.ends}")
         assert graded(project) == graded(undisturbed)
         finished = [run.data.tags["architecture"] for run in runs_of(shared) if run.info.status == "FINISHED"]
