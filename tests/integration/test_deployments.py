@@ -102,7 +102,7 @@ def test_deploying_registers_everything_and_limits_trainings(checkout: Make, ser
         properties = one["parameter_openapi_schema"]["properties"]
         assert properties and all(field.get("description") for field in properties.values()), name
     fields = found["pipeline"]["parameter_openapi_schema"]["properties"]  # which the form offers as choices
-    assert {name: field["anyOf"][0]["items"]["enum"] for name, field in fields.items()} == {
+    assert {name: field["items"]["enum"] for name, field in fields.items()} == {
         "datasets": ["idc"],
         "architectures": ["cancernet"],
     }
