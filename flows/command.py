@@ -33,7 +33,8 @@ def one_line_errors() -> Iterator[None]:
 
 def server_refusal(problem: Exception) -> str | None:
     """What to do where Prefect's server isn't there or won't have us; None where it is another matter."""
-    place = public_url(str(get_current_settings().api.url))
+    address = get_current_settings().api.url
+    place = public_url(address) if address else "the flow's own address"
     if isinstance(problem, httpx.HTTPStatusError):
         status = problem.response.status_code
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:

@@ -6,6 +6,8 @@ to that server, otherwise to a temporary one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 from prefect import allow_failure, flow
 from prefect.futures import wait
@@ -24,9 +26,7 @@ from tasks.training import start_weights, train
 
 
 @flow(name="histopipe", task_runner=SideBySide())  # type: ignore[arg-type]
-def pipeline(
-    datasets: list[ListedDataset] | None = None, architectures: list[ListedArchitecture] | None = None
-) -> None:
+def pipeline(datasets: tuple[ListedDataset, ...] = (), architectures: tuple[ListedArchitecture, ...] = ()) -> None:
     """From raw archives to compared models and a champion. Unchanged stages are skipped by DVC.
 
     Args:
@@ -66,13 +66,13 @@ def prepare(dataset: str) -> list[object]:
     return [cases]
 
 
-def chosen(wanted: list[str] | None, known: tuple[str, ...], what: str) -> list[str]:
+def chosen(wanted: Sequence[str], known: tuple[str, ...], what: str) -> list[str]:
     """The names asked for, all where none are.
 
     Raises:
         ParamsError: a name that `params.yaml` doesn't list.
     """
-    for name in wanted or []:
+    for name in wanted:
         if name not in known:
             raise ParamsError(f"params.yaml lists no {what} {name!r}; it lists {', '.join(known)}")
     return list(wanted or known)
@@ -85,9 +85,9 @@ def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
     """Run the pipeline as a Prefect flow."""
     with one_line_errors():
         params = read_params(Workspace.around().params)
-        chosen(list(datasets), params.datasets, "data set")
-        chosen(list(architectures), params.architectures, "architecture")
-        pipeline(list(datasets) or None, list(architectures) or None)
+        chosen(datasets, params.datasets, "data set")
+        chosen(architectures, params.architectures, "architecture")
+        pipeline(datasets, architectures)
 
 
 if __name__ == "__main__":

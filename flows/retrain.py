@@ -25,7 +25,7 @@ UNCHANGED = "No source has changed since it was last used: nothing to do."
 
 @flow(name="retrain")
 def retrain(
-    datasets: list[ListedDataset] | None = None, architectures: list[ListedArchitecture] | None = None
+    datasets: tuple[ListedDataset, ...] = (), architectures: tuple[ListedArchitecture, ...] = ()
 ) -> State[None]:
     """Run the pipeline for the data sets whose source changed since the last finished run, for no others.
 
@@ -61,7 +61,7 @@ def retrained(dataset: str, architectures: list[str], everything: bool) -> State
     if change is None:
         return Completed(message=UNCHANGED)
     record, before = source_record(dataset), splits_of_cases(dataset)
-    trained: State[Any] = pipeline([dataset], architectures, return_state=True)
+    trained: State[Any] = pipeline((dataset,), tuple(architectures), return_state=True)
     if not trained.is_completed():
         return trained
     if everything:
@@ -77,9 +77,9 @@ def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
     """Retrain where a source changed."""
     with one_line_errors():
         params = read_params(Workspace.around().params)
-        chosen(list(datasets), params.datasets, "data set")
-        chosen(list(architectures), params.architectures, "architecture")
-        tell(retrain(list(datasets) or None, list(architectures) or None, return_state=True))
+        chosen(datasets, params.datasets, "data set")
+        chosen(architectures, params.architectures, "architecture")
+        tell(retrain(datasets, architectures, return_state=True))
 
 
 if __name__ == "__main__":

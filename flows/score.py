@@ -19,12 +19,12 @@ from tasks.scoring import predict
 
 
 @flow(name="score")
-def score(dataset: AnyDataset, inputs: list[str], model: str = "champion", out: str | None = None) -> State[None]:
+def score(dataset: AnyDataset, inputs: list[str], model: str = "champion", out: str = "") -> State[None]:
     """Grade new patches; tables, maps and a summary are written, logged to MLflow and shown as artifacts.
 
     Args:
         dataset: The data set whose champion grades.
-        inputs: Paths of image files, of folders of them, or of archives, one a line, as the worker's machine sees them.
+        inputs: Paths of image files, folders of them or archives, as the worker's machine sees them.
         model: champion, or another registered model such as models:/histopipe-idc/3.
         out: The folder to write, in the worker's checkout; without one, scores/ and the name of this run.
     """
@@ -36,8 +36,8 @@ def score(dataset: AnyDataset, inputs: list[str], model: str = "champion", out: 
 @click.argument("dataset")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--model", default="champion", show_default=True)
-@click.option("--out", help="The folder to write; scores/NAME by default.")
-def main(dataset: str, inputs: tuple[str, ...], model: str, out: str | None) -> None:
+@click.option("--out", default="", help="The folder to write; scores/NAME by default.")
+def main(dataset: str, inputs: tuple[str, ...], model: str, out: str) -> None:
     """Grade new patches as a Prefect flow."""
     with one_line_errors():
         require_name("data set", dataset)

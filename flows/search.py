@@ -22,7 +22,7 @@ from tasks.search import conclude, trial
 
 
 @flow(name="search", task_runner=SideBySideHere())  # type: ignore[arg-type]
-def search(dataset: AnyDataset, architecture: AnyRecipe, trials: int = 20, name: str | None = None) -> None:
+def search(dataset: AnyDataset, architecture: AnyRecipe, trials: int = 20, name: str = "") -> None:
     """Run the trials that the study lacks, as many side by side as `train.parallel` says; write the best as a recipe.
 
     Args:
@@ -38,7 +38,7 @@ def search(dataset: AnyDataset, architecture: AnyRecipe, trials: int = 20, name:
         wait(runs)
         if any(not run.state.is_completed() for run in runs):
             break
-    conclude(dataset, architecture, name, wait_for=[allow_failure(run) for run in runs])
+    conclude(dataset, architecture, name or None, wait_for=[allow_failure(run) for run in runs])
     for run in runs:
         run.result()  # what failed makes the flow fail, after the others were summed up
     if said := shortfall(dataset, architecture, trials, *_checkout()):
@@ -65,8 +65,8 @@ def _checkout() -> tuple[Params, Workspace]:
 @click.argument("dataset")
 @click.argument("architecture")
 @click.option("--trials", default=20, show_default=True, type=click.IntRange(min=1), help="In the study, in the end.")
-@click.option("--name", help="Of the best trial's recipe; A_tuned by default.")
-def main(dataset: str, architecture: str, trials: int, name: str | None) -> None:
+@click.option("--name", default="", help="Of the best trial's recipe; A_tuned by default.")
+def main(dataset: str, architecture: str, trials: int, name: str) -> None:
     """Run a search as a Prefect flow."""
     with one_line_errors():
         for what, given in (("data set", dataset), ("architecture", architecture), ("recipe", name)):

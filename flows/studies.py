@@ -25,7 +25,7 @@ from tasks.training import start_weights
 
 
 @flow(name="histopipe-studies", task_runner=SideBySide())  # type: ignore[arg-type]
-def studies(names: list[Study] | None = None, datasets: list[ListedDataset] | None = None) -> None:
+def studies(names: tuple[Study, ...] = (), datasets: tuple[ListedDataset, ...] = ()) -> None:
     """Train, evaluate and sum up variants. Unchanged stages are skipped by DVC.
 
     Args:
@@ -53,14 +53,14 @@ def studies(names: list[Study] | None = None, datasets: list[ListedDataset] | No
                 run.result()  # what failed makes the flow fail, after the others were summed up
 
 
-def asked(names: Sequence[str] | None, params: Params) -> list[str]:
+def asked(names: Sequence[str], params: Params) -> list[str]:
     """The studies asked for, all that `params.yaml` sums up where none is named.
 
     Raises:
         ParamsError: `params.yaml` doesn't sum up one of them, or none at all.
     """
     summed = params.studies.summaries
-    for name in names or []:
+    for name in names:
         if name not in summed:
             raise ParamsError(f"params.yaml: studies.summaries lacks {name}: add it, and list the {name}")
     if not summed:
@@ -78,9 +78,9 @@ def main(names: tuple[str, ...], datasets: tuple[str, ...]) -> None:
     """Run the variants as a Prefect flow; without a choice, all that studies.summaries lists."""
     with one_line_errors():
         params = read_params(Workspace.around().params)
-        asked(list(names), params)
-        chosen(list(datasets), params.datasets, "data set")
-        studies(cast("list[Study]", list(names)) or None, list(datasets) or None)
+        asked(names, params)
+        chosen(datasets, params.datasets, "data set")
+        studies(cast("tuple[Study, ...]", names), datasets)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import requests
@@ -74,27 +75,24 @@ def postgres_folder() -> Path:
 def postgres(folder: Path) -> Iterator[dict[str, str]]:
     """A PostgreSQL server with compose.yaml's databases; yields the environment in which its own programs find it.
 
-    It refuses to run as root; then the user `postgres`, which its package makes, runs it.
+    It refuses to run as root; then the user `postgres`, which its package makes, runs it. That user can't enter
+    pytest's folders, which every start of pytest closes to others again: its data lie in a folder of their own.
     """
-    programs, data, port = postgres_folder(), folder / "postgres", free_port()
+    programs, port = postgres_folder(), free_port()
     other = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    data.mkdir(parents=True)
-    password = folder / "password"
-    password.write_text(composed.PLANTED["POSTGRES_PASSWORD"])
-    if other:
-        for path in (folder, *folder.parents):
-            if path.owner() == "root" and path != Path("/"):
-                path.chmod(path.stat().st_mode | 0o011)
-        shutil.chown(data, "postgres")
-        shutil.chown(password, "postgres")
-    initialise = [str(programs / "initdb"), "-D", str(data), "-U", "histopipe", "--auth=scram-sha-256", "--no-sync"]
-    subprocess.run([*other, *initialise, f"--pwfile={password}"], check=True, capture_output=True, cwd="/")
-    serve = [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-k", str(data), "-c", "fsync=off"]
-    found = {name: value for name, value in composed.environment("mlflow").items() if name.startswith("PG")}
-    found |= {"PGHOST": "127.0.0.1", "PGPORT": str(port)}
-    with running([*other, *serve], folder / "postgres.log", os.environ, Path("/")):
-        _create_databases(programs, found)
-        yield found
+    with TemporaryDirectory(prefix="histopipe-postgres-", ignore_cleanup_errors=True) as place:
+        data, password = Path(place, "data"), Path(place, "password")
+        password.write_text(composed.PLANTED["POSTGRES_PASSWORD"])
+        for path in (Path(place), password) if other else ():
+            shutil.chown(path, "postgres")
+        initialise = [str(programs / "initdb"), "-D", str(data), "-U", "histopipe", "--auth=scram-sha-256", "--no-sync"]
+        subprocess.run([*other, *initialise, f"--pwfile={password}"], check=True, capture_output=True, cwd="/")
+        serve = [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-k", str(data), "-c", "fsync=off"]
+        found = {name: value for name, value in composed.environment("mlflow").items() if name.startswith("PG")}
+        found |= {"PGHOST": "127.0.0.1", "PGPORT": str(port)}
+        with running([*other, *serve], folder / "postgres.log", os.environ, Path("/")):
+            _create_databases(programs, found)
+            yield found
 
 
 def _create_databases(programs: Path, found: Mapping[str, str]) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from histopipe import tracking
-from histopipe.errors import TrackingAwayError
+from histopipe.errors import TrackingAwayError, TrackingError
 from histopipe.paths import Workspace
+from histopipe.stages import failure_kind
 
 
 def raised_by(module: str, base: str, name: str, **details: Any) -> Exception:
@@ -113,3 +114,45 @@ def test_a_server_that_goes_away_is_told_of_within_half_a_minute(
     with pytest.raises(TrackingAwayError, match="can't be used"), tracking.told_in_one_line(workspace):
         tracking.registry(workspace)
     assert 5 < time.monotonic() - began < 30
+
+
+@pytest.fixture
+def refusing(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a real server that says it is well, and refuses everything else with a status and a text."""
+    status, text = request.param
+
+    class Refusal(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            well = self.path == "/health"
+            self.send_response(200 if well else status)
+            self.end_headers()
+            self.wfile.write(b"" if well else text.encode())
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusal) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://user:secret@127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("refusing", "remedy"),
+    [
+        ((401, "You are not authenticated."), "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        ((403, "Permission denied"), "this account may not do that"),
+        ((403, "Invalid Host header - possible DNS rebinding attack detected"), "among its --allowed-hosts"),
+    ],
+    indirect=["refusing"],
+)
+def test_a_server_that_refuses_is_told_with_a_remedy_and_not_asked_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, refusing: str, remedy: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", refusing)
+    with pytest.raises(TrackingError, match=remedy) as caught, tracking.told_in_one_line(workspace):
+        tracking.registry(workspace)
+    assert failure_kind(caught.value) == "bad_input"
+    assert "secret" not in str(caught.value)

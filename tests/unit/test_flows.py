@@ -1,0 +1,84 @@
+"""What deployments and commands of flows share: where they run, what their forms offer, what they say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.utilities.callables import parameter_schema
+
+from flows import checkout
+from flows.command import one_line_errors, server_refusal
+from flows.pipeline import pipeline
+from flows.score import score
+from histopipe.errors import HistopipeError
+from histopipe.paths import Workspace
+from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _comes_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_worker_runs_flows_in_the_checkout_that_it_has_them_from() -> None:
+    assert checkout.enter() == {"directory": str(ROOT)}
+    assert Path.cwd() == ROOT
+
+
+def test_or_in_the_one_that_it_is_told(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> None:
+    monkeypatch.setenv("HISTOPIPE_HOME", str(workspace.root))
+    checkout.enter()
+    assert Path.cwd() == workspace.root
+
+
+def test_without_a_checkout_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HISTOPIPE_HOME", str(tmp_path))
+    with pytest.raises(HistopipeError, match=r"no params\.yaml in .*set HISTOPIPE_HOME to the worker's checkout"):
+        checkout.enter()
+
+
+def test_forms_offer_the_names_that_the_parameters_list(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace.root)
+    fields = parameter_schema(pipeline.fn).model_dump()["properties"]
+    assert fields["datasets"]["items"]["enum"] == ["idc"]
+    assert fields["architectures"]["items"]["enum"][0] == "cancernet"
+    assert fields["datasets"]["default"] == []
+    fields = parameter_schema(score.fn).model_dump()["properties"]
+    assert fields["dataset"]["enum"] == ["idc", "malaria", "breakhis"]
+    assert fields["out"]["default"] == ""
+
+
+def test_without_parameters_forms_take_any_name() -> None:
+    assert "enum" not in parameter_schema(score.fn).model_dump()["properties"]["dataset"]
+
+
+def answered(status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("GET", "http://127.0.0.1:9/api")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (answered(401), "refuses: set PREFECT_API_AUTH_STRING"),
+        (answered(403), "refuses: set PREFECT_API_AUTH_STRING"),
+        (answered(500), None),
+        (httpx.ConnectError("refused"), "start it, or set PREFECT_API_URL right"),
+        (RuntimeError("Failed to reach API at http://127.0.0.1:9/api/"), "no Prefect server answers"),
+        (RuntimeError("something else"), None),
+    ],
+)
+def test_what_prefects_server_refuses_is_told_with_a_remedy(
+    problem: Exception, said: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = server_refusal(problem)
+    assert (said in found) if said and found else (found == said)
+    with pytest.raises(SystemExit if said else type(problem)) as ended, one_line_errors():
+        raise problem
+    if said:
+        assert ended.value.code == 2  # type: ignore[attr-defined]
+        assert capsys.readouterr().err.startswith("histopipe: ")
+    assert os.environ.get("PREFECT_API_URL") is None
