@@ -28,6 +28,7 @@ class Leftover:
         count: of objects, runs or files.
         size: bytes that its removal gives back; None where that can't be told.
         removal: removes it, and goes on with what a killed removal left; None for what stays.
+        at_once: whether removal gives the room back; a later gc does, where it only marks as deleted.
         state: `garbage`, `kept` (somebody else may need it), or `unknown` (something can't be asked).
     """
 
@@ -37,6 +38,7 @@ class Leftover:
     size: int | None = 0
     removal: Callable[[], None] | None = None
     state: State = "garbage"
+    at_once: bool = True
 
 
 @dataclass(frozen=True)

@@ -147,10 +147,10 @@ def _last_change(run: Run) -> float:
 
 def _runs(store: Store, old: Sequence[Run], young: Sequence[Run], age: Age) -> Iterator[Leftover]:
     why = "no registered version, commit, output or checkpoint names them; `mlflow runs restore` undoes it"
-    then = f"a later gc, {age.written} on, removes the files" if _database(store) else "`mlflow gc` on the server frees"
+    then = f"a gc {age.written} later removes the files" if _database(store) else "`mlflow gc` on the server frees"
     if old:
         removal = partial(_delete_runs, store, old)
-        yield Leftover("MLflow runs", f"{why}; {then}", len(old), _run_room(store, old), removal)
+        yield Leftover("MLflow runs", f"{why}; {then}", len(old), _run_room(store, old), removal, at_once=False)
     if young:
         said = f"nothing names them, but they are younger than {age.written}"
         yield Leftover("MLflow runs", said, len(young), _run_room(store, young), state="kept")
@@ -184,7 +184,9 @@ def _replaced(store: Store, age: Age) -> Iterator[Leftover]:
     if found:
         why = "their run was evaluated again since, and no registered version is made from them"
         removal = partial(_delete_models, store, found)
-        yield Leftover("MLflow models", why, len(found), _room(model.artifact_location for model in found), removal)
+        yield Leftover(
+            "MLflow models", why, len(found), _room(model.artifact_location for model in found), removal, at_once=False
+        )
 
 
 def _delete_models(store: Store, models: Iterable[LoggedModel]) -> None:

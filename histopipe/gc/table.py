@@ -44,6 +44,6 @@ def _add(table: Table, line: Leftover, removed: bool) -> None:
 def _sum_up(console: Console, lines: Iterable[Leftover], removed: bool) -> None:
     garbage = [line for line in lines if line.removal]
     if garbage:
-        known = as_size(sum(line.size or 0 for line in garbage))
+        known = as_size(sum(line.size or 0 for line in garbage if line.at_once))
         unknown = " and what lies elsewhere" if any(line.size is None for line in garbage) else ""
         console.print(f"{'removed' if removed else 'can go'}: {known}{unknown}")
