@@ -16,6 +16,8 @@ import click
 from histopipe import __version__
 from histopipe.errors import BusyError, HistopipeError
 
+EXIT_UNKNOWN = 1  # of `gc`: some part of it couldn't be asked
+
 if TYPE_CHECKING:
     from histopipe.params import Params
     from histopipe.paths import Workspace
@@ -404,6 +406,32 @@ def doctor(context: click.Context) -> None:
             )
     console.print(table)
     context.exit(severity(findings))
+
+
+@main.command()
+@click.option("--force", "-f", is_flag=True, help="Remove it; without, only say what would be removed.")
+@click.option(
+    "--older-than", default="7d", show_default=True, metavar="AGE", help="Unchanged for so long: 90s, 30m, 12h, 7d, 2w."
+)
+@click.option("--only", multiple=True, type=click.Choice(["mlflow", "dvc", "checkpoints", "files"]), help="Repeatable.")
+@click.option("--cloud", is_flag=True, help="DVC's remote too, which other clones may use.")
+def gc(force: bool, older_than: str, only: tuple[Any, ...], cloud: bool) -> None:
+    """Find what no commit, registered model or running flow refers to, and with --force remove it."""
+    from contextlib import nullcontext
+
+    from histopipe.gc import activity, collect, removing
+    from histopipe.gc.table import show
+    from histopipe.paths import Workspace
+
+    workspace = Workspace.around()
+    with removing(workspace) if force else nullcontext():
+        found = show(collect(workspace, older_than, only, cloud), force)
+    if not force and any(one.removal for one in found):
+        click.echo("nothing was removed: `histopipe gc --force` removes it")
+        if works := activity(workspace):
+            click.echo(f"not now, though: {works[0]} works here")
+    if any(one.state == "unknown" for one in found):
+        sys.exit(EXIT_UNKNOWN)
 
 
 if __name__ == "__main__":

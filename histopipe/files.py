@@ -104,6 +104,20 @@ def _left_over(path: Path, ending: str) -> list[tuple[int, Path]]:
     return [(int(match[1]), entry) for match, entry in matches if match]
 
 
+def left_over_name(name: str) -> tuple[str, int, str] | None:
+    """Of a name that a file or folder has while it is written: the name it is to have, process id, `part` or `old`."""
+    match = re.fullmatch(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<ending>part|old)", name)
+    return (match["name"], int(match["pid"]), match["ending"]) if match else None
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether nobody goes on writing what has such a name: its process is gone, or it hasn't changed for an hour."""
+    parts = left_over_name(path.name)
+    with suppress(OSError):
+        return parts is not None and (not _runs(parts[1]) or time.time() - path.lstat().st_mtime > ABANDONED_SECONDS)
+    return False  # gone by now
+
+
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)  # asks, sends nothing

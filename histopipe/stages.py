@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -57,6 +58,21 @@ def _exclusive(stage: str, workspace: Workspace) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def running_stages(workspace: Workspace) -> list[str]:
+    """Names of the stages, and of gradings, that some process of this checkout runs now."""
+    locks = sorted(workspace.lock("any").parent.glob("*@*.lock"))
+    return [path.name.removesuffix(".lock") for path in locks if _is_held(path)]
+
+
+def _is_held(path: Path) -> bool:
+    lock = FileLock(path)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def watch_parents() -> None:

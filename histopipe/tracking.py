@@ -24,6 +24,7 @@ from histopipe.paths import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 _LOUD = ("mlflow.store.db.utils", "urllib3.connectionpool")  # print tracebacks and retries before we get the error
 
@@ -60,6 +61,16 @@ def tracking_uri(workspace: Workspace) -> str:
 
 def _embedded(workspace: Workspace) -> str:
     return f"sqlite:///{workspace.home / 'mlflow.db'}"
+
+
+def before_the_first_run(workspace: Workspace) -> bool:
+    """Whether the embedded database is still to be made; asking for it would make it."""
+    return tracking_uri(workspace) == _embedded(workspace) and not (workspace.home / "mlflow.db").exists()
+
+
+def own_experiments(client: MlflowClient) -> list[Experiment]:
+    """The experiments that this project made in a tracking store, which may hold others' too."""
+    return [one for one in client.search_experiments() if one.name.startswith(experiment_name(""))]
 
 
 def require_server(uri: str) -> None:
