@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from benchmarks.training import prepared
 PUBLISHED_PATCHES, EPOCHS = 200_000, 40  # of CancerNet's training
 RECIPES = ("cancernet", "histonet", "resnet", "wide_resnet", "densenet201")
 OWN, LARGE = 0, 1024  # batch sizes
+CALL = 2048  # patches of a call on the device, at least
 
 Run = Callable[[int], object]  # takes a number of steps
 
@@ -53,6 +55,11 @@ class Job:
     training: Any
     batch: int
     patches: int
+
+    @property
+    def call(self) -> int:
+        """Steps of one call on the device; always as many, since XLA compiles a loop anew for another length."""
+        return max(8, CALL // self.batch)
 
     def rows(self, steps: int, below: int) -> Any:
         """Rows below `below`, int32 (steps, batch): the same ones for the same number of steps."""
@@ -95,7 +102,13 @@ def resident(job: Job) -> Run:
     stored = job.on_device()
     job.trainer._symbolic_build(data_batch=tuple(part[:2] for part in stored))
     run = ways[backend_name()](job.trainer, stored)
-    return lambda steps: finite(float(run(job.rows(steps, job.patches))), job)
+
+    def calls(steps: int) -> float:
+        for rows in job.rows(steps, job.patches).reshape(-1, job.call, job.batch):
+            loss = run(rows)
+        return finite(float(loss), job)
+
+    return calls
 
 
 def by_jax(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
@@ -182,7 +195,7 @@ def measure(job: Job, rounds: int, seconds: float) -> dict[str, Any]:
     """Patches per second of both ways, in turn, each for about so many seconds; and the limit."""
     sides = {}
     for name, run in {"host": from_host(job), "resident": resident(job)}.items():
-        steps = fitting_steps(run, seconds)
+        steps = fitting_steps(run, seconds, job.call)
         sides[name] = lambda run=run, steps=steps: {"speed": steps * job.batch / _seconds(lambda: run(steps))}
     speeds = {name: medians(one)["speed"] for name, one in alternate(sides, rounds).items()}
     return {
@@ -196,12 +209,12 @@ def measure(job: Job, rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def fitting_steps(run: Run, seconds: float, few: int = 8) -> int:
-    """As many steps as fill the time, whatever a run costs before its first one; `run` has been compiled for them."""
+def fitting_steps(run: Run, seconds: float, few: int) -> int:
+    """As many times `few` steps as fill the time, whatever a run costs before its first one; `run` is compiled then."""
     run(few)
     steps, taken = few, _seconds(partial(run, few))
     while taken < 0.7 * seconds:
-        steps = int(steps * min(10.0, 1.1 * seconds / taken)) + 1
+        steps = few * math.ceil(steps / few * min(10.0, 1.1 * seconds / taken))
         run(steps)
         taken = _seconds(partial(run, steps))
     return steps
@@ -223,13 +236,12 @@ def products_per_second(dtype: str, side: int = 4096) -> float:
     import keras
     from keras import ops
 
-    matrix = keras.random.normal((side, side), dtype=dtype, seed=1)
+    first, second = (keras.random.normal((side, side), dtype=dtype, seed=seed) for seed in (1, 2))
 
     def run(times: int) -> float:
-        product = matrix
         for _ in range(times):
-            product = ops.matmul(matrix, product) / side**0.5  # keeps its size: zeros would be quicker
-        return float(ops.sum(product))
+            product = ops.matmul(first, second)
+        return float(product[0, 0])  # waits for all of them
 
     times = fitting_steps(run, seconds=1.0, few=2)
     return times * side**3 / _seconds(lambda: run(times))
@@ -294,7 +306,9 @@ def main(
     for recipe in recipes:
         for batch in batches:
             side = ("--recipe", recipe, "--batch", str(batch), "--child")
-            found[f"{recipe}_{batch or 'own'}"] = run_side("benchmarks.gpu", *options, *side)
+            name = f"{recipe}_{batch or 'own'}"
+            found[name] = run_side("benchmarks.gpu", *options, *side)
+            print(name, json.dumps(found[name]), file=sys.stderr, flush=True)  # a killed run has shown what it found
     first = next(iter(found.values()))
     report(
         "gpu",

@@ -75,7 +75,8 @@ def ingest_into(folder: Path, dataset: str, source: Path, content: dict[str, Any
 def run_stage(folder: Path, *arguments: str) -> float:
     """Run a stage's command in the workspace; returns its seconds."""
     began = time.perf_counter()
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    searched = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": searched, "MLFLOW_DISABLE_TELEMETRY": "true"}
     subprocess.run(
         [sys.executable, "-m", "histopipe", *arguments], cwd=folder, env=environment, check=True, stdout=sys.stderr
     )

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from histopipe.backend import on_tensorflow_cpu
+from histopipe.backend import backend_name, on_tensorflow_cpu
 from histopipe.opencv import in_graph, stained, warped
 from histopipe.params import AugmentationParams
 from histopipe.resampling import affine_gather
@@ -59,7 +59,8 @@ class RandomAffine(keras.layers.Layer):
         if on_tensorflow_cpu() and not self.compiled:
             return in_graph(partial(warped, fill_mode=self.ranges.fill), patches, transforms)
         pixels = ops.cast(patches, "float32")
-        resample = affine_gather if self.compiled else ops.image.affine_transform  # the latter is bilinear by itself
+        gathers = self.compiled or backend_name() == "jax"  # whose own kernel for it is several times slower
+        resample = affine_gather if gathers else ops.image.affine_transform  # the latter is bilinear by itself
         moved = resample(pixels, transforms, fill_mode=self.ranges.fill)
         return ops.cast(ops.clip(ops.round(moved), 0, 255), "uint8")
 

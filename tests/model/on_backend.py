@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from histopipe.architectures import list_architectures
+from histopipe.augmentation import RandomAffine
 from histopipe.errors import TrainingError
 from histopipe.ingest.stage import ingest
 from histopipe.params import Params, TrainParams, parse_params
@@ -31,6 +32,7 @@ def main(folder: Path, names: list[str]) -> None:
     write_zip(workspace.raw("idc") / "archive.zip", idc_members(cases=12, patches=4))
     ingest("idc", params, workspace)
     split("idc", params, workspace)
+    warps_as_keras_does(params)
     for name in names:
         trains_a_step_and_predicts(name, params, workspace)
     trains_saves_and_loads(params, workspace)
@@ -47,6 +49,15 @@ def small_params() -> Params:
     }
     content["quick"] = {"max_epochs": 1}
     return parse_params(content)
+
+
+def warps_as_keras_does(params: Params) -> None:
+    ranges, batch = params.recipe("cancernet").augmentation, patches(8)
+    transforms = RandomAffine(ranges, seed=1)._transforms(batch)
+    expected = keras.ops.image.affine_transform(batch.astype("float32"), transforms, fill_mode=ranges.fill)
+    moved = keras.ops.convert_to_numpy(RandomAffine(ranges, seed=1)(batch, training=True))
+    assert moved.dtype == np.uint8 and (moved != batch).any()
+    assert np.abs(moved - np.array(keras.ops.convert_to_numpy(expected))).max() <= 1
 
 
 def trains_a_step_and_predicts(name: str, params: Params, workspace: Workspace) -> None:
