@@ -31,7 +31,7 @@ from tasks.workers import handed_over, listening, own_address
 
 PARTS_PER_WORKER = 3  # so that a quicker worker does more of them
 ROUNDS = 2  # times that a part is tried on the workers
-LOOK_SECONDS = 15.0  # between looks at whether there are workers at all
+LOOK_SECONDS = 5.0  # between looks at whether there are workers at all
 
 
 class PartFailed(StageFailed):
@@ -93,6 +93,8 @@ def decode_on_workers(dataset: str) -> None:
         }
         if not failed:
             return
+        if not listening(client):
+            break
     task_logger().warning("%d parts of %s didn't come from the workers: they are ingested here", len(failed), dataset)
 
 

@@ -139,8 +139,7 @@ def test_two_workers_ingest_and_train_for_a_third_clone_through_shared_servers(
     clones = [cloned(project, tmp_path / f"clone{number}") for number in range(2)]
     with workers(tmp_path, clones) as address:
         run_flow(project, address, tmp_path)
-        assert sorted(sum((parts_of(tmp_path, clone) for clone in clones), [])) == ["1-2", "2-2"]
-        assert all(len(parts_of(tmp_path, clone)) == 1 for clone in clones)
+        assert sorted(parts_of(tmp_path, clone) for clone in clones) == [["1-2"], ["2-2"]]
         trained_at = {
             name: [clone.root.name for clone in clones if f"train malaria {name}" in stages_run(tmp_path, clone)]
             for name in ("cancernet", "resnet")
@@ -204,6 +203,21 @@ def test_a_worker_killed_while_it_ingests_changes_nothing(
     assert ("are ingested here" in said) == (survivors == 0)
     assert ("4 of 4 shards were decoded before" in said) == (survivors == 1)
     check_ingested_as_alone(project, clones[1:])
+
+
+@pytest.mark.long
+def test_a_part_refused_by_one_worker_goes_to_another(checkout: Make, shared: Shared, tmp_path: Path) -> None:
+    project = with_remote(cells(checkout, architectures=["cancernet"], synthetic=MORE_CELLS), shared)
+    clones = [cloned(project, tmp_path / f"clone{number}") for number in range(2)]
+    commit_all(clones[0].root)  # another commit
+    with workers(tmp_path, clones) as address:
+        project.change(flow={"task_runner": "dask", "scheduler": address})
+        done = project.run(sys.executable, "-c", INGEST_ALONE)
+    said = done.stdout + done.stderr
+    assert f"the clone at {clones[0].root} is at commit" in said
+    assert "4 of 4 shards were decoded before" in said
+    assert parts_of(tmp_path, clones[1]) == ["1-4", "2-4", "3-4", "4-4"]
+    check_ingested_as_alone(project, clones)
 
 
 INGEST_ALONE = """
