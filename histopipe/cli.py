@@ -160,8 +160,12 @@ def fetch(dataset: str) -> None:
 
 @main.command()
 @_dataset
-def ingest(dataset: str) -> None:
+@click.option("--part", metavar="K/N", help="Only decode the K-th of N parts, for an ingest here or elsewhere.")
+def ingest(dataset: str, part: str | None) -> None:
     """Pack the archive's patches into the store."""
+    if part is not None:
+        _ingest_part(dataset, part)
+        return
     with _stage("ingest", dataset) as (params, workspace):
         from histopipe.ingest.stage import ingest
 
@@ -170,6 +174,16 @@ def ingest(dataset: str) -> None:
             f"{dataset}: {report['patches']:,} patches of {report['cases']} cases, {report['positive']:,} positive, "
             f"{report['undersized']} undersized, {report['second_copies']} second copies, {report['bad']} unusable"
         )
+
+
+def _ingest_part(dataset: str, written: str) -> None:
+    from histopipe.ingest.parts import Part
+
+    part = Part.parse(written)
+    with _stage("ingest", dataset, variant=str(part)) as (params, workspace):
+        from histopipe.ingest.stage import ingest_part
+
+        click.echo(ingest_part(dataset, part, params, workspace).relative_to(workspace.root))
 
 
 @main.command()

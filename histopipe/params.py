@@ -121,6 +121,7 @@ class FlowParams(Section):
     task_runner: Literal["threads", "dask"] = "threads"
     scheduler: str | None = None  # such as tcp://HOST:8786
     timeouts: TimeoutParams = TimeoutParams()
+    part_shards: Count = 16  # shards of 32 MiB worth a worker's while: an ingest of fewer than twice as many stays
 
     @model_validator(mode="after")
     def _has_address(self) -> FlowParams:

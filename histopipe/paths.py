@@ -98,6 +98,10 @@ class Workspace:
         """What a killed training resumes from."""
         return self.root / ".checkpoints" / dataset / architecture
 
+    def parts(self, dataset: str) -> Path:
+        """Shards that were decoded for an ingest to come."""
+        return self.root / ".checkpoints" / "ingest" / dataset
+
     def evaluation(self, dataset: str, architecture: str) -> Path:
         """What grading a network gave."""
         return self.root / "evaluations" / dataset / architecture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from histopipe.archives import Archive
 from histopipe.datasets import Dataset
-from histopipe.ingest.plan import Plan, Planned
+from histopipe.ingest.parts import brought
+from histopipe.ingest.plan import Plan, Planned, SetAside
 from histopipe.ingest.shards import Shard, ShardTask, write_shard
 from histopipe.store import shard_length, shard_name
 from histopipe.workers import Workers, available_cores
@@ -27,48 +28,85 @@ def shard_workers(archive: Path) -> Workers[ShardTask, Shard]:
 
 
 def pack(
-    archive: Archive, plan: Plan, dataset: Dataset, folder: Path, workers: Workers[ShardTask, Shard]
+    archive: Archive,
+    shards: Sequence[Sequence[Planned]],
+    present: Mapping[int, Shard],
+    set_aside: SetAside,
+    dataset: Dataset,
+    folder: Path,
+    workers: Workers[ShardTask, Shard],
 ) -> pd.DataFrame:
     """Write the planned patches as shards into `folder`.
 
-    Members that can't be decoded are added to the plan's `set_aside`.
+    Args:
+        archive: the open archive.
+        shards: the members of each shard.
+        present: shards by number that were decoded before.
+        set_aside: is told of members that can't be decoded.
+        dataset: whose patches they are.
+        folder: where the shards are written.
+        workers: decode what isn't present.
 
     Returns:
         The index: one row per patch, in the order of the shards.
     """
     index: list[pd.DataFrame] = []
     written = 0
-    with tqdm(total=len(plan.patches), desc=f"ingest {dataset.name}", unit="patch", unit_scale=True) as bar:
-        for shard in workers.in_order(_tasks(archive, plan.patches, dataset, folder)):
+    missing = [number for number in range(len(shards)) if number not in present]
+    decoded = decode(archive, shards, missing, dataset, folder, workers)
+    with tqdm(total=sum(map(len, shards)), desc=f"ingest {dataset.name}", unit="patch", unit_scale=True) as bar:
+        for number in range(len(shards)):
+            shard = brought(present[number], folder / shard_name(number)) if number in present else next(decoded)
             for reason, file in shard.rejected:
-                plan.set_aside.add(reason, file)
+                set_aside.add(reason, file)
             index.append(_numbered(shard, written))
             written += bool(len(shard.index))
             bar.update(len(shard.index) + len(shard.rejected))
     return pd.concat(index, ignore_index=True)
 
 
-def _tasks(archive: Archive, planned: Sequence[Planned], dataset: Dataset, folder: Path) -> Iterator[ShardTask]:
-    payloads = archive.payloads([one.member for one in planned])
-    for number, part in enumerate(_parts(planned, shard_length(dataset.patch_size))):
-        path = folder / shard_name(number)
-        yield ShardTask(
-            path, part, list(islice(payloads, len(part))), dataset.patch_size, dataset.resized, dataset.attributes
+def decode(
+    archive: Archive,
+    shards: Sequence[Sequence[Planned]],
+    numbers: Sequence[int],
+    dataset: Dataset,
+    folder: Path,
+    workers: Workers[ShardTask, Shard],
+) -> Iterator[Shard]:
+    """Decode some of an archive's shards into `folder`, each into a file of its number, in that order."""
+    payloads = archive.payloads([one.member for number in numbers for one in shards[number]])
+    size, resized, attributes = dataset.patch_size, dataset.resized, dataset.attributes
+    tasks = (
+        ShardTask(
+            folder / shard_name(number),
+            list(shards[number]),
+            list(islice(payloads, len(shards[number]))),
+            size,
+            resized,
+            attributes,
         )
+        for number in numbers
+    )
+    return workers.in_order(tasks)
 
 
-def _parts(planned: Sequence[Planned], most: int) -> Iterator[list[Planned]]:
+def divide(plan: Plan, dataset: Dataset) -> list[list[Planned]]:
+    """The members of each shard."""
+    return list(_runs(plan.patches, shard_length(dataset.patch_size)))
+
+
+def _runs(planned: Sequence[Planned], most: int) -> Iterator[list[Planned]]:
     """Runs of at most `most` members and `PAYLOAD_BYTES`."""
-    part: list[Planned] = []
+    run: list[Planned] = []
     size = 0
     for one in planned:
-        if part and (len(part) == most or size + one.member.size > PAYLOAD_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(one)
+        if run and (len(run) == most or size + one.member.size > PAYLOAD_BYTES):
+            yield run
+            run, size = [], 0
+        run.append(one)
         size += one.member.size
-    if part:
-        yield part
+    if run:
+        yield run
 
 
 def _numbered(shard: Shard, number: int) -> pd.DataFrame:

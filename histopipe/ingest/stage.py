@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from histopipe.archives import Archive, open_archive
 from histopipe.datasets import Dataset, MemberRejected, get_dataset, list_datasets
@@ -18,8 +20,9 @@ from histopipe.datasets.manifest import manifest_dataset
 from histopipe.errors import ArchiveError
 from histopipe.files import replaced_folder, require_disk, write_json
 from histopipe.images import decode_patch
-from histopipe.ingest.packing import pack, shard_workers
-from histopipe.ingest.plan import Plan, plan_ingest
+from histopipe.ingest.packing import decode, divide, pack, shard_workers
+from histopipe.ingest.parts import Part, forget_other_keys, parts_key, read_shards, write_description
+from histopipe.ingest.plan import Plan, Planned, plan_ingest
 from histopipe.ingest.report import build_report
 from histopipe.ingest.shards import Shard, ShardTask
 from histopipe.params import Params
@@ -33,7 +36,7 @@ SIZE_SAMPLE = 64
 
 
 def ingest(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
-    """Pack a data set's archive into its store.
+    """Pack a data set's archive into its store; shards that `ingest_part` left here are taken as they are.
 
     Returns:
         The report that is also written to `report.json`.
@@ -48,10 +51,84 @@ def ingest(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]
         shard_workers(archive_path) as workers,
         closing(open_archive(archive_path)) as archive,
     ):
-        described = describe(dataset, params, workspace, archive)
-        plan = plan_ingest(archive.members, described)
-        _require_patches(plan, archive, archive_path)
-        return _pack(archive, plan, described, params, workspace, archive_path, workers)
+        described, plan = _planned(dataset, params, workspace, archive, archive_path)
+        report = _pack(archive, plan, described, params, workspace, archive_path, workers)
+    shutil.rmtree(workspace.parts(dataset), ignore_errors=True)
+    return report
+
+
+def ingest_part(dataset: str, part: Part, params: Params, workspace: Workspace) -> Path:
+    """Decode one part of a data set's archive, for the ingest that puts the parts together.
+
+    Returns:
+        The folder with the part's shards, the index of each and what each rejected.
+
+    Raises:
+        ArchiveError: the archive can't be read or holds no patches.
+        HistopipeError: the disk is too full.
+    """
+    folder = parts_folder(dataset, params, workspace)
+    forget_other_keys(folder)
+    archive_path = archive_in(workspace.raw(dataset))
+    with (
+        _collector_paused(),
+        shard_workers(archive_path) as workers,
+        closing(open_archive(archive_path)) as archive,
+    ):
+        described, plan = _planned(dataset, params, workspace, archive, archive_path)
+        shards = divide(plan, described)
+        numbers = part.of_shards(len(shards))
+        _require_room(folder, sum(len(shards[number]) for number in numbers), described)
+        with replaced_folder(folder / str(part)) as beside:
+            decoded = decode(archive, shards, numbers, described, beside, workers)
+            bar = tqdm(decoded, f"ingest {dataset}, part {part.number} of {part.of}", len(numbers), unit="shard")
+            for shard in bar:
+                write_description(shard)
+    return folder / str(part)
+
+
+def parts_folder(dataset: str, params: Params, workspace: Workspace) -> Path:
+    """Where the parts of the archive lie that is here now, decoded with these parameters and this code."""
+    return workspace.parts(dataset) / parts_key(dataset, params, workspace)
+
+
+def missing_parts(dataset: str, most: int, shards_per_part: int, params: Params, workspace: Workspace) -> list[Part]:
+    """The parts that an archive is best divided into, without those that lie here.
+
+    Args:
+        dataset: its name.
+        most: how many parts there may be.
+        shards_per_part: how many shards are worth a part; an archive with fewer than two parts of them isn't divided.
+        params: of the data set.
+        workspace: holds the archive.
+
+    Raises:
+        ArchiveError: the archive can't be read or holds no patches.
+    """
+    path = archive_in(workspace.raw(dataset))
+    with _collector_paused(), closing(open_archive(path)) as archive:
+        described, plan = _planned(dataset, params, workspace, archive, path)
+        shards = divide(plan, described)
+    count = min(most, len(shards) // shards_per_part)
+    present = _present(dataset, shards, params, workspace)
+    parts = [Part(number + 1, count) for number in range(count if count > 1 else 0)]
+    return [part for part in parts if any(number not in present for number in part.of_shards(len(shards)))]
+
+
+def _planned(dataset: str, params: Params, workspace: Workspace, archive: Archive, path: Path) -> tuple[Dataset, Plan]:
+    described = describe(dataset, params, workspace, archive)
+    plan = plan_ingest(archive.members, described)
+    _require_patches(plan, archive, path)
+    return described, plan
+
+
+def _present(
+    dataset: str, shards: Sequence[Sequence[Planned]], params: Params, workspace: Workspace
+) -> dict[int, Shard]:
+    """Shards that lie here; the archive is read for its digest only where there may be some."""
+    if not workspace.parts(dataset).exists():
+        return {}
+    return read_shards(parts_folder(dataset, params, workspace), shards)
 
 
 @contextmanager
@@ -102,15 +179,23 @@ def _pack(
 ) -> dict[str, Any]:
     folder = workspace.store(dataset.name)
     planned = len(plan.patches)
-    require_disk(folder, int(1.05 * planned * np.prod(dataset.patch_size) * 3), f"the store of {planned:,} patches")
+    _require_room(folder, planned, dataset)
+    shards = divide(plan, dataset)
+    present = _present(dataset.name, shards, params, workspace)
+    if present:
+        print(f"{dataset.name}: {len(present)} of {len(shards)} shards were decoded before", flush=True)
     with replaced_folder(folder) as beside:
-        index = pack(archive, plan, dataset, beside, workers)
+        index = pack(archive, shards, present, plan.set_aside, dataset, beside, workers)
         index.to_parquet(beside / INDEX_FILE, index=False)
         report = build_report(dataset, index, plan.set_aside, len(archive.members))
         _require_quality(report, planned, params, path)
         _require_complete(dataset, params, workspace, index, path)
         write_json(beside / REPORT_FILE, report)
     return report
+
+
+def _require_room(folder: Path, patches: int, dataset: Dataset) -> None:
+    require_disk(folder, int(1.05 * patches * np.prod(dataset.patch_size) * 3), f"the store of {patches:,} patches")
 
 
 def _require_patches(plan: Plan, archive: Archive, path: Path) -> None:
