@@ -42,6 +42,7 @@ FILES = {
     "operating_point.json",
     "precision_recall.csv",
     "predictions.parquet",
+    "reference.parquet",
     "roc.csv",
     "slides.csv",
     "subgroups.csv",
