@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from histopipe.colours import COLOURS
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.grading import (
     GRADED_SPLITS,
@@ -80,13 +81,13 @@ def evaluate(
         table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = grade_table(table, point, record, params)
         parts = divided(table, store, workspace.split(dataset), params)
-        write_reference(folder / REFERENCE_FILE, table, store, workspace.split(dataset))
+        reference = write_reference(folder / REFERENCE_FILE, table, store, workspace.split(dataset))
         shown, tables = write_outputs(folder, table, parts, point, results, architecture)
         drawing.start(draw_figures, shown, tables, figures)
         if explained:
             explain_evaluation(network, table, store, point, architecture, params, folder)
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
-            log_evaluation(network, point, results, _example(store, table), folder / REFERENCE_FILE)
+            log_evaluation(network, point, results, _example(store, table), reference)
             drawing.wait()
             log_files(folder)
             write_json(folder / "metrics.json", results | {"run_id": run_id})
@@ -272,11 +273,21 @@ def write_outputs(
     return shown, tables
 
 
-def write_reference(path: Path, table: pd.DataFrame, store: PatchStore, split: Path) -> None:
-    """Write the profiles that new patches are compared with; `table` holds the predictions of validation and test."""
+def write_reference(path: Path, table: pd.DataFrame, store: PatchStore, split: Path) -> Path | None:
+    """Write the profiles that new patches are compared with; None where the store's index has no colours.
+
+    Args:
+        path: the file to write.
+        table: the predictions of validation and test.
+        store: with colour statistics of every patch.
+        split: the split's file.
+    """
     from histopipe.splitting import split_of_patches
 
+    if not set(COLOURS) <= set(store.index):
+        return None
     reference_profiles(store.index, split_of_patches(split, store.index), table).to_parquet(path, index=False)
+    return path
 
 
 def _classes(point: dict[str, Any]) -> tuple[str, str]:

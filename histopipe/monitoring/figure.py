@@ -61,7 +61,7 @@ def _draw_densities(axes: Axes, old: Numbers, fresh: Numbers, colour: str) -> No
         histtype="step",
         color=colour,
         linewidth=1.6,
-        label=f"new, {len(fresh)}",
+        label=f"new, {len(fresh)} cases",
     )
     axes.set_yticks([])
     axes.tick_params(labelbottom=False)

@@ -32,14 +32,18 @@ def case_profiles(features: pd.DataFrame, cases: pd.Series) -> pd.DataFrame:
     Returns:
         One row per case and feature: `case_id`, `feature`, `patches`, and the quantiles, `QUANTILES`.
     """
-    parts = []
-    for case, rows in features.groupby(cases.to_numpy()):
-        part = pd.DataFrame(np.quantile(rows.to_numpy(float), LEVELS, axis=0).T, columns=QUANTILES)
-        part.insert(0, "case_id", str(case))
-        part.insert(1, "feature", list(features.columns))
-        part.insert(2, "patches", len(rows))
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    values = features.to_numpy(float)
+    places = [
+        (str(case), np.asarray(rows))
+        for case, rows in cases.reset_index(drop=True).groupby(cases.to_numpy()).indices.items()
+    ]
+    quantiles = [np.quantile(values[rows], LEVELS, axis=0).T for _, rows in places]
+    table = pd.DataFrame(np.concatenate(quantiles), columns=QUANTILES)
+    count = len(features.columns)
+    table.insert(0, "case_id", np.repeat([case for case, _ in places], count))
+    table.insert(1, "feature", list(features.columns) * len(places))
+    table.insert(2, "patches", np.repeat([len(rows) for _, rows in places], count))
+    return table
 
 
 def reference_profiles(index: pd.DataFrame, split: pd.Series, predictions: pd.DataFrame) -> pd.DataFrame:

@@ -42,7 +42,6 @@ FILES = {
     "operating_point.json",
     "precision_recall.csv",
     "predictions.parquet",
-    "reference.parquet",
     "roc.csv",
     "slides.csv",
     "subgroups.csv",
