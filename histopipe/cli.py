@@ -416,7 +416,7 @@ def monitor(
             found = monitor_inputs(dataset, list(inputs), model or "champion", out, params, workspace)
         if log:
             log_drift(dataset, found, out, workspace)
-    click.echo(f"{found['said']}: {out}")
+    click.echo(f"{found['said']}; see {out}")
     context.exit(1 if found["verdict"] == "drift" and not exit_zero else 0)
 
 

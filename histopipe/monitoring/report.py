@@ -38,17 +38,17 @@ def summary_of(comparison: Comparison, graded: dict[str, Any], params: MonitorPa
 
 
 def _said(comparison: Comparison, dataset: str, params: MonitorParams) -> str:
-    """One line."""
-    count = f"{len(comparison.cases):,} new cases" if len(comparison.cases) != 1 else "one new case"
+    """One line; that of drift begins with the word, by which an automation can tell it from other failures."""
+    count = len(comparison.cases)
+    cases = f"{count:,} new case{'s' if count != 1 else ''} of {dataset}"
     if comparison.verdict == "drift":
         rows = comparison.features[comparison.features["drifted"]]
         moved = ", ".join(f"{name} by {size:.2f}" for name, size in zip(rows["feature"], rows["distance"], strict=True))
-        return f"{dataset}: {count} have drifted: {moved} standard deviations (limit {params.max_distance:g})"
+        return f"Drift in {cases}: {moved} standard deviations (limit {params.max_distance:g})"
     if comparison.verdict == "undecided":
-        return f"{dataset}: {count}: too few, here or in the reference, to tell drift from chance"
+        return f"Undecided for {cases}: too few, here or in the reference, to tell drift from chance"
     farthest = max(comparison.features.to_dict("records"), key=lambda row: row["distance"])
-    distance = f"{farthest['distance']:.2f} standard deviations"
-    return f"{dataset}: no drift in {count}; farthest is {farthest['feature']}, {distance}"
+    return f"No drift in {cases}: farthest is {farthest['feature']}, by {farthest['distance']:.2f} standard deviations"
 
 
 def markdown_of(summary: dict[str, Any], comparison: Comparison) -> str:

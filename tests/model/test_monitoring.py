@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -17,45 +15,21 @@ from click.testing import CliRunner
 from PIL import Image
 
 from histopipe.cli import main
-from histopipe.monitoring.profiles import new_profiles
 from histopipe.paths import Workspace
 from histopipe.scoring import score
-from tests.conftest import ROOT, patch_name
-from tests.model.test_scoring import in_folder, model, network, zipped  # noqa: F401  # fixtures
-
-
-def cases(seed: int, count: int, first: int, factor: float = 1.0) -> dict[str, bytes]:
-    """Patches of cases that differ in colour; darker by a factor."""
-    random = np.random.default_rng(seed)
-    content = {}
-    for case in range(first, first + count):
-        stain = random.uniform((180, 130, 160), (210, 170, 190))
-        for number in range(8):
-            level = stain * random.uniform(0.85, 1.1)
-            pixels = np.clip(random.normal(level, 15, (50, 50, 3)) * factor, 0, 255).astype(np.uint8)
-            stream = io.BytesIO()
-            Image.fromarray(pixels).save(stream, "PNG")
-            content[patch_name(case, 50 * number + 1, 51, 0)] = stream.getvalue()
-    return content
-
-
-def give_reference(folder: Path, workspace: Workspace) -> None:
-    """Let a served model carry the profiles of cases that it graded."""
-    reference = zipped(workspace.root / "reference.zip", cases(1, 40, 10000))
-    score([reference], str(folder), "idc", workspace.root / "known", workspace)
-    profiles = new_profiles(pd.read_parquet(workspace.root / "known/predictions.parquet"))
-    profiles.to_parquet(folder / "artifacts/reference.parquet", index=False)
-    described = yaml.safe_load((folder / "MLmodel").read_text())
-    described["flavors"]["python_function"]["artifacts"]["reference"] = {"path": "artifacts/reference.parquet"}
-    (folder / "MLmodel").write_text(yaml.safe_dump(described))
+from tests.conftest import ROOT, write_zip
+from tests.drifting import give_profiles, new_cases, save_model
 
 
 @pytest.fixture
-def project(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    give_reference(model, Workspace(tmp_path))
-    zipped(tmp_path / "alike.zip", cases(2, 4, 20000))
-    zipped(tmp_path / "dark.zip", cases(2, 4, 20000, factor=0.6))
+    save_model(tmp_path / "model")
+    reference = write_zip(tmp_path / "reference.zip", new_cases(1, 40, 10000))
+    score([reference], str(tmp_path / "model"), "idc", tmp_path / "known", Workspace(tmp_path))
+    give_profiles(tmp_path / "model", tmp_path / "known")
+    write_zip(tmp_path / "alike.zip", new_cases(2, 4, 20000))
+    write_zip(tmp_path / "dark.zip", new_cases(2, 4, 20000, factor=0.6))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -72,9 +46,9 @@ def read(path: Path) -> dict[str, Any]:
 
 def test_new_cases_like_the_reference_end_well_and_darker_ones_with_1(project: Path) -> None:
     code, said = run("alike.zip", "--model", "model", "--out", "drift/alike")
-    assert code == 0 and said.startswith("idc: no drift in 4 new cases"), said
+    assert code == 0 and said.startswith("No drift in 4 new cases of idc: "), said
     code, said = run("dark.zip", "--model", "model", "--out", "drift/dark")
-    assert code == 1 and said.startswith("idc: 4 new cases have drifted: brightness by "), said
+    assert code == 1 and said.startswith("Drift in 4 new cases of idc: brightness by "), said
     found = read(project / "drift/dark/drift.json")
     assert found["verdict"] == "drift" and found["patches"] == 32
     assert {row["feature"] for row in found["features"] if row["drifted"]} >= {"brightness"}
@@ -124,7 +98,8 @@ def test_bad_input_is_one_line_and_leaves_the_earlier_report(
     project: Path, break_it: Callable[[Path], None], arguments: list[str], complaint: str
 ) -> None:
     score([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
-    in_folder(project / "out", {"earlier.txt": b"kept"})
+    (project / "out").mkdir()
+    (project / "out/earlier.txt").write_text("kept")
     break_it(project)
     code, said = run(*arguments, "--out", "out")
     assert code == 2 and said.startswith("histopipe: ") and complaint in said
