@@ -174,7 +174,7 @@ class PromotionParams(Section):
 class MonitorParams(Section):
     """What counts as drift of new cases: a distance that is both large and more than chance."""
 
-    max_distance: Annotated[float, Field(gt=0)] = 0.5  # Wasserstein, in standard deviations of the reference's patches
+    max_distance: Annotated[float, Field(gt=0)] = 0.4  # Wasserstein, in standard deviations of the reference's patches
     max_chance: Share = 0.02  # of a false alarm, over all features
     min_patches: Count = 5  # cases of fewer aren't judged
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from histopipe.colours import COLOURS
@@ -12,30 +13,33 @@ FEATURES = (*COLOUR_FEATURES, PROBABILITY)
 DESCRIBED = {
     "brightness": "mean grey level, 0 to 255",
     "contrast": "standard deviation of grey levels within a patch",
-    "red": "red's share of the mean colour",
-    "blue": "blue's share of the mean colour",
+    "red": "red's share of the light absorbed",
+    "blue": "blue's share of the light absorbed",
     PROBABILITY: "calibrated probability",
 }
 
+LEAST_DENSITY = 0.05  # of all channels together; an empty patch has no colour
 _CHANNELS = len(COLOURS) // 2  # the means come first, then the standard deviations
 
 
 def colour_features(table: pd.DataFrame) -> pd.DataFrame:
-    """Brightness, contrast and colour balance of each patch.
+    """Brightness, contrast and stain of each patch.
 
-    A darker scan moves the brightness, blurring the contrast, another stain the balance, which brightness leaves
-    alone: the three channels themselves mostly rise and fall together.
+    A darker scan moves the brightness, blurring the contrast, another stain the shares of the light absorbed (optical
+    density, in which stains add up): haematoxylin takes much red, eosin hardly any. The three channels themselves
+    mostly rise and fall together, with the amount of tissue.
 
     Args:
         table: with the columns `COLOURS`, as a store's index and a grading of new patches have them.
     """
     means, deviations = table[COLOURS[:_CHANNELS]].astype(float), table[COLOURS[_CHANNELS:]].astype(float)
-    total = means.sum(axis=1).clip(lower=1.0)  # a black patch has no colour
+    densities = -np.log((means + 1) / 256)
+    total = densities.sum(axis=1).clip(lower=LEAST_DENSITY)
     return pd.DataFrame(
         {
             "brightness": means.mean(axis=1),
             "contrast": deviations.mean(axis=1),
-            "red": means["red_mean"] / total,
-            "blue": means["blue_mean"] / total,
+            "red": densities["red_mean"] / total,
+            "blue": densities["blue_mean"] / total,
         }
     )
