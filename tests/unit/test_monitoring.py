@@ -38,7 +38,7 @@ def patches(random: np.random.Generator, cases: int, each: int, name: str = "old
     """Graded patches whose colours differ between cases half as much as within them, as real ones do."""
     of = np.repeat(np.arange(cases), each)
     table = pd.DataFrame({"case_id": [f"{name}{number}" for number in of]})
-    level = 180 + 12 * random.standard_normal(cases)[of] + 24 * random.standard_normal(len(of)) - darker
+    level = 160 + 12 * random.standard_normal(cases)[of] + 24 * random.standard_normal(len(of)) - darker
     tint = 4 * random.standard_normal((cases, 3))[of] + 6 * random.standard_normal((len(of), 3))
     table[COLOURS[:3]] = np.clip(level[:, None] + tint, 1, 255)
     table[COLOURS[3:]] = np.abs(
