@@ -44,7 +44,8 @@ def draw_drift(reference: pd.DataFrame, new: pd.DataFrame, comparison: Compariso
         densities.set_title(
             f"{row['feature']}\n{said}", fontsize=10, loc="left", color=MARK if row["drifted"] else "black"
         )
-    above[0].legend(frameon=False, fontsize=8)
+    above[0].set_ylim(top=1.25 * above[0].get_ylim()[1])  # room for the legend
+    above[0].legend(frameon=False, fontsize=8, loc="upper left")
     figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
     return figure
 
