@@ -397,6 +397,46 @@ def predict(inputs: tuple[Path, ...], dataset: str, model: str, out: Path, preci
 
 
 @main.command()
+@_dataset
+@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path), metavar="[INPUT]...")
+@click.option(
+    "--scores", type=click.Path(file_okay=False, path_type=Path), help="Instead of inputs: what predict wrote."
+)
+@click.option("--model", help="champion by default, of scores the one that graded; models:/NAME/VERSION, or a folder.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write.")
+@click.option("--log", is_flag=True, help="Log what came out to MLflow.")
+@click.option("--exit-zero", is_flag=True, help="End with 0 whatever is found; else with 1 where there is drift.")
+@click.pass_context
+def monitor(
+    context: click.Context,
+    dataset: str,
+    inputs: tuple[Path, ...],
+    scores: Path | None,
+    model: str | None,
+    out: Path,
+    log: bool,
+    exit_zero: bool,
+) -> None:
+    """Compare new patches with the cases that their model was made from; exit code 1 where they have drifted."""
+    from histopipe.scoring.inputs import folder_key
+
+    with _stage("monitor", dataset, variant=folder_key(out)) as (params, workspace):
+        if bool(inputs) == bool(scores):
+            raise HistopipeError("name new patches, or --scores with those graded before, and not both")
+        from histopipe.monitoring.mlflow_run import log_drift
+        from histopipe.monitoring.stage import monitor_inputs, monitor_scores
+
+        if scores:
+            found = monitor_scores(dataset, scores, model, out, params, workspace)
+        else:
+            found = monitor_inputs(dataset, list(inputs), model or "champion", out, params, workspace)
+        if log:
+            log_drift(dataset, found, out, workspace)
+    click.echo(f"{found['said']}; see {out}")
+    context.exit(1 if found["verdict"] == "drift" and not exit_zero else 0)
+
+
+@main.command()
 @click.pass_context
 def doctor(context: click.Context) -> None:
     """Check machine, packages, servers, disk and data; exit code 1 with warnings, 2 with errors."""

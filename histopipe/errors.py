@@ -72,6 +72,10 @@ class ScoringError(HistopipeError):
     """No such model, or nothing that it could grade."""
 
 
+class MonitoringError(HistopipeError):
+    """New patches can't be compared with what their model was made from."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 

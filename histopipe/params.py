@@ -191,6 +191,14 @@ class PromotionParams(Section):
     min_cases: Count = 8
 
 
+class MonitorParams(Section):
+    """What counts as drift of new cases: a distance that is both large and more than chance."""
+
+    max_distance: Annotated[float, Field(gt=0)] = 0.4  # Wasserstein, in standard deviations of the reference's patches
+    max_chance: Share = 0.02  # of a false alarm, over all features
+    min_patches: Count = 5  # cases of fewer aren't judged
+
+
 class OptimizerParams(Section):
     """Keras optimizer and its first learning rate; further keys go to the optimizer's constructor."""
 
@@ -342,6 +350,7 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     compare: CompareParams = CompareParams()
     promotion: PromotionParams = PromotionParams()
+    monitor: MonitorParams = MonitorParams()
     studies: StudiesParams = StudiesParams()
     flow: FlowParams = FlowParams()
     recipes: dict[Name, RecipeParams]

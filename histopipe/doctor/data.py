@@ -8,9 +8,9 @@ import numpy as np
 import xxhash
 from tqdm import tqdm
 
+from histopipe.colours import COLOURS, colour_statistics
 from histopipe.doctor.finding import Finding
 from histopipe.errors import HistopipeError
-from histopipe.ingest.shards import COLOURS, colour_statistics
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.store import PatchStore, Rows, shard_name

@@ -21,7 +21,11 @@ SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluatio
 
 
 def log_evaluation(
-    network: keras.Model, operating_point: dict[str, Any], results: Mapping[str, Any], example: NDArray[np.uint8]
+    network: keras.Model,
+    operating_point: dict[str, Any],
+    results: Mapping[str, Any],
+    example: NDArray[np.uint8],
+    reference: Path | None = None,
 ) -> None:
     """Log the served model and the metrics into the active run.
 
@@ -33,13 +37,14 @@ def log_evaluation(
         operating_point: content of `operating_point.json`.
         results: content of `metrics.json`.
         example: one patch, uint8 (height, width, 3).
+        reference: profiles of the cases behind the model, which it carries from then on.
     """
     import mlflow
 
     tags = {
         name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
     }
-    model = log_served_model(network, operating_point, example, tags)
+    model = log_served_model(network, operating_point, example, tags, reference)
     mlflow.log_metrics(run_metrics(results), model_id=model.model_id)
     mlflow.set_tags({**tags, SERVED_MODEL_TAG: model.model_id})
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from histopipe.colours import COLOURS
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.grading import (
     GRADED_SPLITS,
@@ -20,6 +21,7 @@ from histopipe.evaluation.grading import (
 )
 from histopipe.evaluation.metrics import Numbers
 from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
+from histopipe.monitoring.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.params import EvaluateParams, Params
 from histopipe.paths import Workspace
 from histopipe.store import REPORT_FILE, Patches, PatchStore
@@ -45,11 +47,11 @@ def evaluate(
     """Grade one trained network and log it, ready to serve, into its MLflow run.
 
     Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
-    `subgroups.csv`, `slides.csv`, the curves as CSV and the figures as PNG. In `metrics.json` a metric that isn't
-    defined, such as precision where nothing is called positive, is null. Predictions of a network that averages over
-    symmetries have a further column `one_view`: the probability without; those of another one, where
-    `evaluate.symmetries` asks for it, `d4`: the probability with. What is to be `explained` gets what
-    `explain_evaluation` writes. With two `processes`, the second one draws while this one goes on.
+    `subgroups.csv`, `slides.csv`, the curves as CSV, the figures as PNG, and `reference.parquet`, by which drift is
+    told. In `metrics.json` a metric that isn't defined, such as precision where nothing is called positive, is null.
+    Predictions of a network that averages over symmetries have a further column `one_view`: the probability without;
+    those of another one, where `evaluate.symmetries` asks for it, `d4`: the probability with. What is to be `explained`
+    gets what `explain_evaluation` writes. With two `processes`, the second one draws while this one goes on.
 
     Returns:
         The content of `metrics.json`.
@@ -79,12 +81,13 @@ def evaluate(
         table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = grade_table(table, point, record, params)
         parts = divided(table, store, workspace.split(dataset), params)
+        reference = write_reference(folder / REFERENCE_FILE, table, store, workspace.split(dataset))
         shown, tables = write_outputs(folder, table, parts, point, results, architecture)
         drawing.start(draw_figures, shown, tables, figures)
         if explained:
             explain_evaluation(network, table, store, point, architecture, params, folder)
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
-            log_evaluation(network, point, results, _example(store, table))
+            log_evaluation(network, point, results, _example(store, table), reference)
             drawing.wait()
             log_files(folder)
             write_json(folder / "metrics.json", results | {"run_id": run_id})
@@ -268,6 +271,23 @@ def write_outputs(
     shown = Evaluation(point["data_set"], architecture, classes, test, metrics, point["threshold"])
     tables["uncalibrated"] = curves.calibration_table(before_calibration(table))
     return shown, tables
+
+
+def write_reference(path: Path, table: pd.DataFrame, store: PatchStore, split: Path) -> Path | None:
+    """Write the profiles that new patches are compared with; None where the store's index has no colours.
+
+    Args:
+        path: the file to write.
+        table: the predictions of validation and test.
+        store: with colour statistics of every patch.
+        split: the split's file.
+    """
+    from histopipe.splitting import split_of_patches
+
+    if not set(COLOURS) <= set(store.index):
+        return None
+    reference_profiles(store.index, split_of_patches(split, store.index), table).to_parquet(path, index=False)
+    return path
 
 
 def _classes(point: dict[str, Any]) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from histopipe.archives import Payload
+from histopipe.colours import COLOURS, colour_statistics
 from histopipe.datasets import MemberRejected
 from histopipe.images import Patch, decode_patch, pad_patch, resize_patch
 from histopipe.ingest.plan import Planned
@@ -29,8 +30,6 @@ COLUMNS = {  # of the index, with their types: pandas else looks at every value 
     "height": "int32",
     "digest": "str",
 }
-COLOURS = [f"{colour}_{statistic}" for statistic in ("mean", "std") for colour in ("red", "green", "blue")]
-
 Row = tuple[object, ...]
 
 
@@ -120,19 +119,3 @@ def _row(planned: Planned, patch: Patch) -> Row:
     height, width = patch.shape[:2]
     digest = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(patch).data)
     return planned.member.name, name.case_id, name.label, name.x, name.y, width, height, digest, *name.attributes
-
-
-def colour_statistics(patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean and standard deviation of each channel, (patches, 6): what drift is later measured by."""
-    pixels = patches.shape[1] * patches.shape[2]
-    means = _channel_sums(patches) / pixels
-    squares = _channel_sums(np.square(patches, dtype=np.uint16)) / pixels
-    deviations = np.sqrt(squares - np.square(means))
-    return np.concatenate([means, deviations], axis=1, dtype=np.float32)
-
-
-def _channel_sums(values: NDArray[Any]) -> NDArray[np.uint64]:
-    """Exact sums over each patch, (patches, 3). Rows are added up first: numpy is slow over the last axis of three."""
-    count, height, width, _ = values.shape
-    columns = np.add.reduce(values.reshape(count, height, 3 * width), axis=1, dtype=np.uint32)
-    return columns.reshape(count, width, 3).sum(axis=1, dtype=np.uint64)

@@ -11,6 +11,7 @@ import numpy as np
 from histopipe.errors import PromotionError
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.files import file_digest
+from histopipe.monitoring.profiles import REFERENCE_FILE
 from histopipe.paths import Workspace, stage_name
 from histopipe.promotion.candidate import Candidate
 from histopipe.serving.packaging import NETWORK_DIGEST_TAG
@@ -111,7 +112,14 @@ def _log_from_files(candidate: Candidate, workspace: Workspace) -> str:
     network = load_network(workspace.model(dataset, architecture) / "model.keras")
     with continued_run(workspace, dataset, architecture, candidate.training) as run_id:
         log_files(folder)
-        log_evaluation(network, candidate.point, candidate.metrics, _example(candidate, workspace))
+        reference = folder / REFERENCE_FILE  # evaluations made before there were any have none
+        log_evaluation(
+            network,
+            candidate.point,
+            candidate.metrics,
+            _example(candidate, workspace),
+            reference if reference.exists() else None,
+        )
     return run_id
 
 

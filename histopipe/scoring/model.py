@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 from histopipe import tracking
 from histopipe.errors import EvaluationError, HistopipeError, ScoringError
 from histopipe.files import read_json, read_yaml
+from histopipe.monitoring.profiles import read_profiles
 from histopipe.paths import Workspace
+from histopipe.serving.packaging import REFERENCE_ARTIFACT
 from histopipe.weights.registered import NETWORK_ARTIFACT, NOT_THERE
 
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
 
 CHAMPION = "champion"
 POINT_ARTIFACT = "operating_point"
@@ -32,11 +35,15 @@ class Served:
         name: what people call it, such as `models:/histopipe-idc@champion`.
         network: gives calibrated probabilities.
         point: content of `operating_point.json`.
+        model_id: MLflow's, which stays when an alias moves on; None of a folder that doesn't tell.
+        reference: profiles of the cases behind it (histopipe/monitoring); None of a model that carries none.
     """
 
     name: str
     network: keras.Model
     point: dict[str, Any]
+    model_id: str | None = None
+    reference: pd.DataFrame | None = None
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -58,12 +65,39 @@ def load_served(asked: str, dataset: str, workspace: Workspace) -> Served:
         ScoringError: there is no such model, or it isn't one of this project's.
         TrackingAwayError: the tracking store can't be asked.
     """
-    address = f"models:/{tracking.experiment_name(dataset)}@{CHAMPION}" if asked == CHAMPION else asked
-    with _folder_of(address, asked, workspace) as folder:
+    with model_folder(asked, dataset, workspace) as (folder, address):
         network, point = _read(folder, address)
+        model_id, reference = reference_in(folder)
     if point.get("data_set") != dataset:
         raise ScoringError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
-    return Served(address, network, point)
+    return Served(address, network, point, model_id, reference)
+
+
+@contextmanager
+def model_folder(asked: str, dataset: str, workspace: Workspace) -> Iterator[tuple[Path, str]]:
+    """The folder of a model, copied from the tracking store where it lies there, and the model's address.
+
+    Raises:
+        ScoringError: there is no such model.
+        TrackingAwayError: the tracking store can't be asked.
+    """
+    address = f"models:/{tracking.experiment_name(dataset)}@{CHAMPION}" if asked == CHAMPION else asked
+    with _folder_of(address, asked, workspace) as folder:
+        yield folder, address
+
+
+def reference_in(folder: Path) -> tuple[str | None, pd.DataFrame | None]:
+    """A served model's id in MLflow, and the profiles of the cases behind it, as far as its folder holds them.
+
+    Raises:
+        MonitoringError: the profiles can't be read.
+    """
+    try:
+        described = read_yaml(folder / "MLmodel")
+        place = described["flavors"]["python_function"]["artifacts"].get(REFERENCE_ARTIFACT)
+    except (OSError, KeyError, TypeError, AttributeError):
+        return None, None
+    return described.get("model_id"), read_profiles(folder / place["path"]) if place else None
 
 
 @contextmanager

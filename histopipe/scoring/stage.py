@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from tqdm import tqdm
 
+from histopipe.colours import COLOURS, colour_statistics
 from histopipe.datasets import MemberRejected
 from histopipe.errors import InferenceError, ScoringError
 from histopipe.files import replaced_folder, write_json
@@ -45,6 +46,7 @@ SCHEMA = pa.schema(
         "height": pa.int32(),
         "probability": pa.float64(),
         "decision": pa.int8(),
+        **dict.fromkeys(COLOURS, pa.float32()),
     }
 )
 
@@ -103,7 +105,11 @@ def score(
         ArchiveError: an archive can't be read.
         InferenceError: the CPU has no bfloat16.
     """
-    served = load_served(model, dataset, workspace)
+    return grade_inputs(load_served(model, dataset, workspace), inputs, out, precision)
+
+
+def grade_inputs(served: Served, inputs: list[Path], out: Path, precision: Precision = "float32") -> dict[str, Any]:
+    """As `score`, by a model that is loaded already."""
     tally = Tally()
     with replaced_folder(out) as folder:
         _write_predictions(served, find_images(inputs, tally.reject), tally, folder / PREDICTIONS, precision)
@@ -123,6 +129,7 @@ def score(
 def _summary(served: Served, cases: pd.DataFrame, tally: Tally, maps: int, precision: Precision) -> dict[str, Any]:
     return {
         "model": served.name,
+        "model_id": served.model_id,
         "data_set": served.point["data_set"],
         "positive_class": served.point["positive_class"],
         "threshold": served.point["threshold"],
@@ -151,6 +158,7 @@ def _write_predictions(served: Served, images: Iterator[Found], tally: Tally, pa
                 table = pd.DataFrame(rows, columns=SCHEMA.names[:6])
                 table["probability"] = expit(grade(patches))
                 table["decision"] = (table["probability"] >= served.point["threshold"]).astype(np.int8)
+                table[COLOURS] = colour_statistics(patches)
                 writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
                 tally.add(table)
 

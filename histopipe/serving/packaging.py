@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CLASSIFIER = Path(__file__).with_name("classifier.py")
 MODEL_NAME = "model"
+REFERENCE_ARTIFACT = "reference"
 NETWORK_DIGEST_TAG = "network_sha256"  # of the logged model: tells later whether its file is whole
 
 
@@ -47,7 +48,11 @@ def calibrated(network: keras.Model, temperature: float, offset: float = 0.0) ->
 
 
 def log_served_model(
-    network: keras.Model, operating_point: dict[str, Any], example: NDArray[np.uint8], tags: dict[str, str]
+    network: keras.Model,
+    operating_point: dict[str, Any],
+    example: NDArray[np.uint8],
+    tags: dict[str, str],
+    reference: Path | None = None,
 ) -> ModelInfo:
     """Log the calibrated model into the active MLflow run, with its signature and an input example.
 
@@ -56,6 +61,7 @@ def log_served_model(
         operating_point: content of `operating_point.json`.
         example: one patch, uint8 (height, width, 3).
         tags: of the logged model.
+        reference: profiles of the cases behind it, by which drift is told from any machine that can load the model.
     """
     from mlflow.models import Model
 
@@ -65,6 +71,7 @@ def log_served_model(
         with calibrated(network, operating_point["temperature"], operating_point["offset"]):
             network.save(file)
         write_json(point, operating_point)
+        artifacts = {"network": str(file), "operating_point": str(point)}
         return Model.log(
             None,
             _UngradedPyfunc,
@@ -72,7 +79,7 @@ def log_served_model(
             validate_serving_input=False,
             flavor_name="pyfunc.ModelFromCode",
             python_model=str(CLASSIFIER),
-            artifacts={"network": str(file), "operating_point": str(point)},
+            artifacts=artifacts | ({REFERENCE_ARTIFACT: str(reference)} if reference else {}),
             signature=signature(),
             input_example=pd.DataFrame({"image": [as_text(example)]}),
             pip_requirements=requirements(),

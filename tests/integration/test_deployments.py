@@ -20,9 +20,12 @@ import requests
 import yaml
 
 from flows.serve import LASTING_LEASES
+from histopipe.paths import Workspace
+from histopipe.scoring import score
 from histopipe.synthetic import SyntheticSlides, write_archive
 from tests import servers
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_zip
+from tests.drifting import give_profiles, new_cases, save_model
 from tests.integration.conftest import Checkout, ask
 from tests.integration.test_kill import trainers
 from tests.integration.test_repro import LENIENT
@@ -172,6 +175,10 @@ def test_one_command_serves_them_all(checkout: Make, tmp_path: Path) -> None:
             project, "deployment", "run", "score/score", "--param", f'inputs=["{new}"]', "--param", "out=scores/new"
         )
         finished(server, "Graded into", 1)
+        prefect(
+            project, "deployment", "run", "monitor/monitor", "--param", "scores=scores/new", "--param", "out=drift/new"
+        )
+        finished(server, "No drift in 3 new cases of idc: ", 1)
         shown = {one["key"]: one["type"] for one in ask(server, "artifacts")}
         assert {one["name"] for one in ask(server, "deployments")} == set(DEPLOYED)
         serving.send_signal(signal.SIGINT)  # Ctrl-C
@@ -182,6 +189,9 @@ def test_one_command_serves_them_all(checkout: Make, tmp_path: Path) -> None:
     assert len(table) == 150 and table["case_id"].nunique() == 3
     (run,) = runs_in_mlflow(project, "histopipe-idc-scores")
     assert run.data.metrics["patches"] == 150 and run.data.tags["model"] == "models:/histopipe-idc@champion"
+    (run,) = runs_in_mlflow(project, "histopipe-idc-drift")
+    assert run.data.tags["verdict"] == "none" and "brightness/distance" in run.data.metrics
+    assert shown["drift-idc"] == "markdown" and shown["drift-figure-idc"] == "image"
     assert shown["score-idc"] == "table" and shown["score-map-idc-0"] == "image"
 
 
@@ -347,3 +357,37 @@ def test_a_grading_that_fails_ends_with_one_line(checkout: Make) -> None:
     assert done.returncode == 2, done.stderr[-3000:]
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("histopipe: ")]
     assert said.startswith("histopipe: predict@idc-")
+
+
+def automation_of_docs(deployment: str) -> dict[str, Any]:
+    """The automation that docs/monitoring.md shows, for the deployment of that id."""
+    text = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+    shown = text.partition("```yaml\n")[2].partition("```")[0]
+    return dict(yaml.safe_load(shown.replace("ID-OF-SCORE", deployment)))
+
+
+def test_drift_fails_the_run_and_an_automation_reacts(checkout: Make, server: str, tmp_path: Path) -> None:
+    project = at_server(checkout(), server)
+    folder = tmp_path / "served"
+    save_model(folder)
+    known, dark = write_zip(tmp_path / "known.zip", new_cases(1, 40, 10000)), new_cases(2, 4, 20000, factor=0.6)
+    score([known], str(folder), "idc", tmp_path / "known", Workspace(project.root))
+    give_profiles(folder, tmp_path / "known")
+    deploy(project)
+    ids = {one["name"]: one["id"] for one in ask(server, "deployments")}
+    made = requests.post(f"{server}/automations/", json=automation_of_docs(ids["score"]), timeout=30)
+    assert made.status_code == 201, made.text
+    new = write_zip(tmp_path / "dark.zip", dark)
+    asked = [f'inputs=["{new}"]', f"model={folder}", "out=drift/dark"]
+    with in_checkout(project, "prefect", "worker", "start", "--pool", "histopipe"):
+        parameters = [part for one in asked for part in ("--param", one)]
+        prefect(project, "deployment", "run", "monitor/monitor", *parameters)
+        deadline = time.monotonic() + PATIENCE
+        while not (paused := requests.get(f"{server}/deployments/{ids['score']}", timeout=30).json()["paused"]):
+            assert time.monotonic() < deadline, [run["state"] for run in ask(server, "flow_runs")]
+            time.sleep(1)
+    assert paused
+    (run,) = ask(server, "flow_runs")
+    assert run["state_type"] == "FAILED" and run["state"]["message"].startswith("Drift in 4 new cases of idc: ")
+    assert (project.root / "drift/dark/drift.md").exists()
+    assert {one["key"] for one in ask(server, "artifacts")} == {"drift-idc", "drift-figure-idc"}

@@ -1,0 +1,155 @@
+"""How often drift is found where there is none, and where there is: on real cases that the model never saw.
+
+Needs a checkout in which a model was trained and evaluated. Some of its held-out cases are taken for new ones, as they
+are, or as another scanner or stain would have shown them; the reference is what remains.
+
+    python -m benchmarks.drift --archive ../shared/data/malaria-sample.zip
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmarks.measuring import report
+from histopipe.archives import open_archive
+from histopipe.augmentation import STAINS
+from histopipe.colours import COLOURS, colour_statistics
+from histopipe.datasets import MemberRejected, get_dataset
+from histopipe.evaluation.grading import calibration_of, read_predictions
+from histopipe.evaluation.logits import load_network
+from histopipe.files import read_json
+from histopipe.images import decode_patch, resize_patch
+from histopipe.inference import BATCH_SIZE, CompiledNetwork
+from histopipe.monitoring.comparison import compare_profiles
+from histopipe.monitoring.profiles import new_profiles, reference_profiles
+from histopipe.params import MonitorParams
+from histopipe.paths import Workspace
+from histopipe.prediction import logit_network
+from histopipe.splitting import split_of_patches
+from histopipe.store import PatchStore
+
+Pixels = NDArray[np.uint8]  # (patches, height, width, 3)
+
+DARKER = 0.85  # what the pixels are multiplied by
+STAIN = (1.3, 0.7, 1.0)  # haematoxylin, eosin, rest
+SLIGHT_STAIN = (1.1, 0.9, 1.0)
+
+
+def restained(patches: Pixels, amounts: tuple[float, ...]) -> Pixels:
+    """As if each stain had taken that many times as strongly; in optical density, as the augmentation does it."""
+    turned = np.linalg.inv(STAINS) @ np.diag(amounts) @ STAINS
+    densities = -np.log((patches.astype(np.float32) + 1) / 256)
+    return np.asarray(np.clip(256 * np.exp(-densities @ turned) - 1, 0, 255)).round().astype(np.uint8)
+
+
+def changes(patches: Pixels) -> Iterator[tuple[str, Pixels]]:
+    """The same patches as they are, and as others would have made them."""
+    from scipy.ndimage import gaussian_filter
+
+    yield "as they are", patches
+    yield "darker scan (0.85)", (patches * DARKER).astype(np.uint8)
+    yield "blurred scan (1.5 px)", gaussian_filter(patches, (0, 1.5, 1.5, 0))
+    yield "slightly other stain (1.1, 0.9)", restained(patches, SLIGHT_STAIN)
+    yield "other stain (1.3, 0.7)", restained(patches, STAIN)
+
+
+def graded(patches: Pixels, cases: pd.Series, network: CompiledNetwork, point: dict[str, Any]) -> pd.DataFrame:
+    """Profiles of patches, graded as `histopipe predict` does it."""
+    batches = (patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE))
+    logits = network.predict(batches, len(patches)).astype(np.float64)
+    table = pd.DataFrame(colour_statistics(patches), columns=COLOURS)
+    table["probability"] = calibration_of(point).apply(logits)
+    return new_profiles(table.assign(case_id=cases.to_numpy()))
+
+
+def other_set(archive: Path, dataset: str, size: tuple[int, int], most: int) -> tuple[Pixels, pd.Series]:
+    """Patches of quite another kind, brought to the model's size."""
+    described = get_dataset(dataset)
+    patches, cases = [], []
+    with closing(open_archive(archive)) as opened:
+        for member, payload in zip(opened.members, opened.payloads(opened.members), strict=True):
+            try:
+                name = described.read_name(member.name)
+                patch = resize_patch(decode_patch(payload()), size) if name else None
+            except MemberRejected:
+                continue
+            if name is None or patch is None:
+                continue
+            patches.append(patch)
+            cases.append(name.case_id)
+            if len(cases) == most:
+                break
+    return np.stack(patches), pd.Series(cases)
+
+
+def alarms(reference: pd.DataFrame, new: pd.DataFrame, count: int, repeats: int) -> dict[str, Any]:
+    """How often `count` of the new cases raise an alarm, and how far they lie in the median of repeats."""
+    random = np.random.default_rng(count)
+    params = MonitorParams()
+    eligible = new.loc[new["patches"] >= params.min_patches, "case_id"].unique()
+    drawn = [random.choice(eligible, count, replace=False) for _ in range(repeats)]
+    found = [compare_profiles(reference, new[new["case_id"].isin(cases)], params, 0) for cases in drawn]
+    distances = np.median([one.features["distance"] for one in found], axis=0)
+    names = found[0].features["feature"]
+    return {
+        "cases": count,
+        "alarms": float(np.mean([one.verdict == "drift" for one in found])),
+        "undecided": float(np.mean([one.verdict == "undecided" for one in found])),
+        **{name: round(float(value), 2) for name, value in zip(names, distances, strict=True)},
+    }
+
+
+@click.command()
+@click.option("--checkout", type=click.Path(path_type=Path), default=Path(), help="With a trained model; this one.")
+@click.option("--dataset", default="idc", show_default=True)
+@click.option("--architecture", default="histonet", show_default=True)
+@click.option("--archive", type=click.Path(path_type=Path), help="Of malaria cells, as a grossly different set.")
+@click.option("--counts", default="1,3,10", show_default=True, help="Numbers of new cases.")
+@click.option(
+    "--repeats", default=50, show_default=True, help="Draws of new cases; of cases as they are, six times as many."
+)
+def main(checkout: Path, dataset: str, architecture: str, archive: Path | None, counts: str, repeats: int) -> None:
+    """Print a table; the last line is JSON and holds the rates."""
+    workspace = Workspace.around(checkout)
+    store = PatchStore.open(workspace.store(dataset))
+    folder = workspace.evaluation(dataset, architecture)
+    predictions, point = read_predictions(folder / "predictions.parquet"), read_json(folder / "operating_point.json")
+    splits = split_of_patches(workspace.split(dataset), store.index)
+    reference = reference_profiles(store.index, splits, predictions)
+    loaded = logit_network(load_network(workspace.model(dataset, architecture) / "model.keras"))
+    network = CompiledNetwork(loaded, store.patch_size, "float32")
+    held_out = np.flatnonzero(splits.isin(["validation", "test"]).to_numpy())
+    patches, cases = store.gather(held_out), store.index["case_id"].iloc[held_out]
+    rows = []
+    for name, changed in changes(patches):
+        new = graded(changed, cases, network, point)
+        rows += rates(name, reference, new, counts, repeats)
+    if archive:
+        patches, cases = other_set(archive, "malaria", store.patch_size, 2000)
+        rows += rates("malaria cells", reference, graded(patches, cases, network, point), counts, repeats)
+    print(pd.DataFrame(rows).to_string(index=False))
+    report("drift", "no rival", rates=rows)
+
+
+def rates(name: str, reference: pd.DataFrame, new: pd.DataFrame, counts: str, repeats: int) -> list[dict[str, Any]]:
+    """A row per number of new cases."""
+    times = 6 * repeats if name == "as they are" else repeats
+    rows: list[dict[str, Any]] = []
+    for count in map(int, counts.split(",")):
+        if count <= new["case_id"].nunique():
+            rows.append({"new cases": name, **alarms(reference, new, count, times)})
+            print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

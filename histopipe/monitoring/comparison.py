@@ -1,0 +1,128 @@
+"""New cases beside the reference: how far each feature has moved, and whether that is drift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from histopipe.errors import MonitoringError
+from histopipe.monitoring.distances import Curves, Numbers, chances, least_chance
+from histopipe.monitoring.features import COLOUR_FEATURES, PROBABILITY
+from histopipe.monitoring.profiles import QUANTILES, thinned
+from histopipe.params import MonitorParams
+
+Verdict = Literal["none", "drift", "undecided"]
+
+GROUPS: tuple[tuple[str, ...], ...] = (COLOUR_FEATURES, (PROBABILITY,))  # each has reference cases of its own
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out.
+
+    Attributes:
+        verdict: `undecided` where there are so few cases that nothing could have been told from chance.
+        features: one row per feature: `feature`, `distance` (Wasserstein, in standard deviations of the reference's
+            patches), `chance` (adjusted p-value), `reference_cases`, the medians `reference` and `new`, `drifted`.
+        cases: one row per new case: `case_id`, `patches`, and for each feature its own distance to the reference
+            (`NAME_distance`) and the share of reference cases as far from the others (`NAME_rank`).
+        left_out: new cases of too few patches.
+        known: cases that are in the reference too, which was used without them.
+    """
+
+    verdict: Verdict
+    features: pd.DataFrame
+    cases: pd.DataFrame
+    left_out: int
+    known: int
+
+    @property
+    def drifted(self) -> list[str]:
+        """The features that have."""
+        return list(self.features.loc[self.features["drifted"], "feature"])
+
+
+def compare_profiles(reference: pd.DataFrame, new: pd.DataFrame, params: MonitorParams, seed: int) -> Comparison:
+    """Compare new cases with a reference; both as profiles.
+
+    A feature has drifted where its distance is above `max_distance` and chance makes it as large less often than
+    `max_chance` allows, adjusted for the features of a group (maxT) and for the groups (Bonferroni).
+
+    Raises:
+        MonitoringError: no new case has enough patches, or too few reference cases have.
+    """
+    judged = new[new["patches"] >= params.min_patches]
+    if judged.empty:
+        raise MonitoringError(
+            f"no new case has {params.min_patches} patches: give more of them, or lower monitor.min_patches"
+        )
+    known = set(judged["case_id"]) & set(reference["case_id"])
+    kept = reference[(reference["patches"] >= params.min_patches) & ~reference["case_id"].isin(known)]
+    parts = [_compare_group(kept, judged, group, params, seed) for group in GROUPS]
+    features = pd.concat([part for part, _ in parts], ignore_index=True)
+    cases = pd.concat([part for _, part in parts], axis=1).rename_axis("case_id").reset_index()
+    counts = judged.drop_duplicates("case_id").set_index("case_id")["patches"]
+    cases.insert(1, "patches", cases["case_id"].map(counts))
+    left_out = new["case_id"].nunique() - len(cases)
+    return Comparison(_verdict(features, len(cases), params), features, cases, left_out, len(known))
+
+
+def _verdict(features: pd.DataFrame, new: int, params: MonitorParams) -> Verdict:
+    if features["drifted"].any():
+        return "drift"
+    least = min(least_chance(count, new) for count in features["reference_cases"]) * len(GROUPS)
+    return "none" if least <= params.max_chance else "undecided"
+
+
+def _compare_group(
+    reference: pd.DataFrame, new: pd.DataFrame, group: Sequence[str], params: MonitorParams, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the features of one group, and columns of its cases, by case id."""
+    pairs = [(_of(reference, name), _of(new, name)) for name in group]
+    if len(pairs[0][0]) < 2:
+        raise MonitoringError(
+            f"the reference has {len(pairs[0][0])} other cases of {params.min_patches} patches for {group[0]}, "
+            "which is too few to compare with: give cases that the model wasn't made from"
+        )
+    curves = [_curves(old, fresh, seed) for old, fresh in pairs]
+    distances, chance = chances(curves, seed)
+    chance = np.minimum(1.0, chance * len(GROUPS))
+    rows = pd.DataFrame(
+        {
+            "feature": group,
+            "distance": distances,
+            "chance": chance,
+            "drifted": (distances > params.max_distance) & (chance <= params.max_chance),
+            "reference_cases": [len(old) for old, _ in pairs],
+            "reference": [float(np.median(old[QUANTILES])) for old, _ in pairs],
+            "new": [float(np.median(fresh[QUANTILES])) for _, fresh in pairs],
+        }
+    )
+    columns = [_placed(one, name, fresh.index) for one, name, (_, fresh) in zip(curves, group, pairs, strict=True)]
+    return rows, pd.concat(columns, axis=1)
+
+
+def _of(profiles: pd.DataFrame, feature: str) -> pd.DataFrame:
+    return profiles[profiles["feature"] == feature].set_index("case_id")
+
+
+def _curves(reference: pd.DataFrame, new: pd.DataFrame, seed: int) -> Curves:
+    counts = new["patches"].to_numpy()
+    old = thinned(reference[QUANTILES].to_numpy(float), reference["patches"].to_numpy(), counts, seed)
+    return Curves.of(old, new[QUANTILES].to_numpy(float))
+
+
+def _placed(curves: Curves, feature: str, cases: pd.Index) -> pd.DataFrame:
+    """The distance of every new case, and its place among those of the reference's cases to the others."""
+    distances = curves.of_cases()
+    old, fresh = distances[: curves.reference], distances[curves.reference :]
+    return pd.DataFrame({f"{feature}_distance": fresh, f"{feature}_rank": ranks(old, fresh)}, index=cases)
+
+
+def ranks(old: Numbers, fresh: Numbers) -> Numbers:
+    """Share of reference cases, and the case itself, as far away as each fresh distance."""
+    return np.asarray((1 + (old[None, :] >= fresh[:, None]).sum(axis=1)) / (1 + len(old)))

@@ -1,0 +1,38 @@
+"""What a look at drift leaves in MLflow, beside the experiment of the trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from histopipe import tracking
+from histopipe.lineage import flow_run_tag
+from histopipe.paths import Workspace
+
+
+def log_drift(dataset: str, summary: dict[str, Any], folder: Path, workspace: Workspace) -> str:
+    """Log a report into a run of the experiment `histopipe-D-drift`; returns the run's id.
+
+    Args:
+        dataset: the model's data set.
+        summary: content of `drift.json`.
+        folder: with the report.
+        workspace: whose tracking store is used.
+
+    Raises:
+        TrackingAwayError: MLflow can't be asked, or breaks off.
+    """
+    import mlflow
+
+    with tracking.told_in_one_line(workspace):
+        tracking.prepare(workspace, f"{dataset}-drift")
+        with mlflow.start_run(run_name=folder.name) as run:
+            tags = {"dataset": dataset, "model": summary["model"], "verdict": summary["verdict"]}
+            mlflow.set_tags(tags | flow_run_tag())
+            for feature in summary["features"]:
+                named = {name: feature[name] for name in ("distance", "chance", "new")}
+                mlflow.log_metrics({f"{feature['feature']}/{name}": value for name, value in named.items()})
+            mlflow.log_metrics({name: summary[name] for name in ("cases", "patches", "set_aside")})
+            for path in sorted(path for path in folder.iterdir() if path.is_file()):
+                mlflow.log_artifact(str(path))
+            return str(run.info.run_id)

@@ -1,0 +1,117 @@
+"""Looking for drift: new patches are graded, or were, and stand beside the cases that their model was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from histopipe.colours import COLOURS
+from histopipe.errors import MonitoringError
+from histopipe.evaluation.figures import save_figure
+from histopipe.files import read_json, replaced_folder, write_json, write_text
+from histopipe.monitoring.comparison import compare_profiles
+from histopipe.monitoring.figure import draw_drift
+from histopipe.monitoring.profiles import new_profiles
+from histopipe.monitoring.report import markdown_of, summary_of
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.scoring.model import load_served, model_folder, reference_in
+from histopipe.scoring.stage import CASES, PREDICTIONS, SUMMARY, grade_inputs
+
+SCORES = "scores"  # folder of a report whose patches were graded for it
+DRIFT, REPORT, FIGURE = "drift.json", "drift.md", "drift.png"
+
+_OLD = "evaluate it again (`dvc repro`), promote, and name the new version"
+
+
+def monitor_inputs(
+    dataset: str, inputs: list[Path], model: str, out: Path, params: Params, workspace: Workspace
+) -> dict[str, Any]:
+    """Grade new patches and look for drift; write both into `out`.
+
+    Args:
+        dataset: the model's data set.
+        inputs: image files, folders of them, and archives.
+        model: as `histopipe.scoring.model.load_served` takes it.
+        out: the folder to write, whole or not at all: `drift.json`, `drift.md`, `drift.png`, `cases.csv`, `scores/`.
+        params: limits, and the seed of the exchanges.
+        workspace: whose tracking store is asked.
+
+    Returns:
+        The content of `drift.json`.
+
+    Raises:
+        MonitoringError: the model carries no reference, or too few cases can be compared.
+        ScoringError, ArchiveError: as grading raises them.
+    """
+    served = load_served(model, dataset, workspace)
+    reference = _required(served.reference, served.name)
+    with replaced_folder(out) as folder:
+        grade_inputs(served, inputs, folder / SCORES)
+        return _report(folder / SCORES, reference, folder, params)
+
+
+def monitor_scores(
+    dataset: str, scores: Path, model: str | None, out: Path, params: Params, workspace: Workspace
+) -> dict[str, Any]:
+    """Look for drift in patches that `histopipe predict` graded before; as `monitor_inputs`.
+
+    Args:
+        dataset: the model's data set.
+        scores: the folder that it wrote.
+        model: that graded; the one that the folder names where None.
+        out: the folder to write.
+        params: limits, and the seed of the exchanges.
+        workspace: whose tracking store is asked.
+
+    Raises:
+        MonitoringError: another model graded the patches, or they were graded before colours were kept.
+    """
+    if not (scores / SUMMARY).is_file():
+        raise MonitoringError(f"{scores} is no folder of `histopipe predict` (no {SUMMARY}): name one, or the patches")
+    if out.resolve() in (scores.resolve(), *scores.resolve().parents):
+        raise MonitoringError(f"{out} holds the scores and would be replaced: write to another folder")
+    graded = read_json(scores / SUMMARY)
+    if graded.get("data_set") != dataset:
+        raise MonitoringError(f"{scores} was graded by a model of {graded.get('data_set')}, not of {dataset}")
+    with model_folder(model or graded["model"], dataset, workspace) as (folder, address):
+        model_id, reference = reference_in(folder)
+    if model_id != graded.get("model_id"):
+        raise MonitoringError(
+            f"{scores} was graded by another model than {address} is now: name that one (--model models:/NAME/VERSION)"
+        )
+    with replaced_folder(out) as beside:
+        return _report(scores, _required(reference, address), beside, params)
+
+
+def _required(reference: pd.DataFrame | None, address: str) -> pd.DataFrame:
+    if reference is None:
+        raise MonitoringError(f"{address} carries no reference, since it was evaluated before there were any: {_OLD}")
+    return reference
+
+
+def _report(scores: Path, reference: pd.DataFrame, folder: Path, params: Params) -> dict[str, Any]:
+    graded = read_json(scores / SUMMARY)
+    new = new_profiles(_patches(scores / PREDICTIONS))
+    comparison = compare_profiles(reference, new, params.monitor, params.seed)
+    summary = summary_of(comparison, graded, params.monitor)
+    comparison.cases.to_csv(folder / CASES, index=False)
+    judged = new[new["case_id"].isin(comparison.cases["case_id"])]
+    save_figure(draw_drift(reference, judged, comparison, summary["said"]), folder / FIGURE)
+    write_text(folder / REPORT, markdown_of(summary, comparison))
+    write_json(folder / DRIFT, summary)
+    return summary
+
+
+def _patches(path: Path) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    try:
+        known = set(pq.read_schema(path).names)
+        if not set(COLOURS) <= known:
+            raise MonitoringError(f"{path} was graded before colours were kept: grade the patches again")
+        return pd.read_parquet(path, columns=["case_id", "probability", *COLOURS])
+    except (OSError, ValueError) as problem:
+        raise MonitoringError(f"{path} can't be read ({' '.join(str(problem).split())}): grade again") from None

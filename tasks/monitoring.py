@@ -1,0 +1,45 @@
+"""New patches beside the cases that their model was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from histopipe.files import read_json
+from histopipe.monitoring.stage import DRIFT, FIGURE, REPORT
+from histopipe.paths import Workspace, stage_name
+from histopipe.scoring.inputs import folder_key
+from tasks.artifacts import publish_image, publish_markdown
+from tasks.parallel import for_prediction
+from tasks.reproduction import JITTER, StageFailed, run_stage, worth_retrying
+
+
+class Drifted(StageFailed):
+    """New cases have drifted from those that their model was made from."""
+
+
+@task(
+    name="monitor",
+    task_run_name="monitor-{dataset}",
+    retries=2,
+    retry_delay_seconds=10,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
+def monitor(dataset: str, inputs: Sequence[str], scores: str | None, model: str | None, out: str) -> dict[str, Any]:
+    """Look for drift, log and show what came out; returns the content of `drift.json`."""
+    asked = [*inputs, *(["--scores", scores] if scores else []), *(["--model", model] if model else [])]
+    arguments = ["monitor", dataset, *asked, "--out", out, "--log", "--exit-zero"]
+    with for_prediction() as environment:
+        run_stage(stage_name("monitor", dataset, folder_key(Path(out))), *arguments, environment=environment)
+    folder = Workspace.around().root / out
+    summary: dict[str, Any] = read_json(folder / DRIFT)
+    text = (folder / REPORT).read_text(encoding="utf-8").replace(f"![Distributions and cases]({FIGURE})", "")
+    publish_markdown(text, summary["said"], "drift", dataset)
+    publish_image(folder / FIGURE, summary["said"], "drift-figure", dataset)
+    return summary

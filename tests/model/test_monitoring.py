@@ -1,0 +1,114 @@
+"""`histopipe monitor` with a real model: what it finds, says and writes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from histopipe.cli import main
+from histopipe.paths import Workspace
+from histopipe.scoring import score
+from tests.conftest import ROOT, write_zip
+from tests.drifting import give_profiles, new_cases, save_model
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    save_model(tmp_path / "model")
+    reference = write_zip(tmp_path / "reference.zip", new_cases(1, 40, 10000))
+    score([reference], str(tmp_path / "model"), "idc", tmp_path / "known", Workspace(tmp_path))
+    give_profiles(tmp_path / "model", tmp_path / "known")
+    write_zip(tmp_path / "alike.zip", new_cases(2, 4, 20000))
+    write_zip(tmp_path / "dark.zip", new_cases(2, 4, 20000, factor=0.6))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["monitor", "idc", *map(str, arguments)])
+    return done.exit_code, (done.stderr if done.exit_code == 2 else done.stdout).strip().splitlines()[-1]
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_new_cases_like_the_reference_end_well_and_darker_ones_with_1(project: Path) -> None:
+    code, said = run("alike.zip", "--model", "model", "--out", "drift/alike")
+    assert code == 0 and said.startswith("No drift in 4 new cases of idc: "), said
+    code, said = run("dark.zip", "--model", "model", "--out", "drift/dark")
+    assert code == 1 and said.startswith("Drift in 4 new cases of idc: brightness by "), said
+    found = read(project / "drift/dark/drift.json")
+    assert found["verdict"] == "drift" and found["patches"] == 32
+    assert {row["feature"] for row in found["features"] if row["drifted"]} >= {"brightness"}
+    assert found["said"] in (project / "drift/dark/drift.md").read_text()
+    assert Image.open(project / "drift/dark/drift.png").size[0] > 1000
+    assert len(pd.read_csv(project / "drift/dark/cases.csv")) == 4
+    assert len(pd.read_parquet(project / "drift/dark/scores/predictions.parquet")) == 32
+
+
+def test_scores_give_what_their_patches_give(project: Path) -> None:
+    score([project / "dark.zip"], "model", "idc", project / "scores/dark", Workspace(project))
+    run("dark.zip", "--model", "model", "--out", "drift/patches")
+    code, _ = run("--scores", "scores/dark", "--out", "drift/scores", "--exit-zero")
+    assert code == 0
+    assert read(project / "drift/scores/drift.json") == read(project / "drift/patches/drift.json")
+
+
+def other_model(project: Path) -> None:
+    described = yaml.safe_load((project / "model/MLmodel").read_text())
+    (project / "model/MLmodel").write_text(yaml.safe_dump(described | {"model_id": "m-other"}))
+
+
+def without_reference(project: Path) -> None:
+    described = yaml.safe_load((project / "model/MLmodel").read_text())
+    del described["flavors"]["python_function"]["artifacts"]["reference"]
+    (project / "model/MLmodel").write_text(yaml.safe_dump(described))
+
+
+def without_colours(project: Path) -> None:
+    path = project / "scores/new/predictions.parquet"
+    pd.read_parquet(path)[["file", "case_id", "probability"]].to_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "arguments", "complaint"),
+    [
+        (other_model, ["--scores", "scores/new"], "was graded by another model than model is now"),
+        (without_reference, ["--scores", "scores/new"], "model carries no reference, since it was evaluated before"),
+        (without_reference, ["alike.zip", "--model", "model"], "model carries no reference, since it was evaluated"),
+        (without_colours, ["--scores", "scores/new"], "was graded before colours were kept: grade the patches again"),
+        (lambda project: None, ["--scores", "known/maps"], "is no folder of `histopipe predict`"),
+        (lambda project: None, [], "name new patches, or --scores"),
+        (lambda project: None, ["gone.zip", "--model", "model"], "gone.zip is missing"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_the_earlier_report(
+    project: Path, break_it: Callable[[Path], None], arguments: list[str], complaint: str
+) -> None:
+    score([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
+    (project / "out").mkdir()
+    (project / "out/earlier.txt").write_text("kept")
+    break_it(project)
+    code, said = run(*arguments, "--out", "out")
+    assert code == 2 and said.startswith("histopipe: ") and complaint in said
+    assert [path.name for path in (project / "out").iterdir()] == ["earlier.txt"]
+
+
+def test_a_report_does_not_replace_the_scores_that_it_is_about(project: Path) -> None:
+    score([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
+    for out in ("scores/new", "scores"):
+        code, said = run("--scores", "scores/new", "--out", out)
+        assert code == 2 and "holds the scores and would be replaced" in said
+    assert (project / "scores/new/predictions.parquet").exists()
