@@ -6,6 +6,7 @@ compared, and names are only names.
 
 from __future__ import annotations
 
+import io
 import lzma
 import os
 import struct
@@ -145,9 +146,7 @@ class ZipArchive:
         self._path = path
         self._size = path.stat().st_size
         try:
-            with zipfile.ZipFile(path) as listed:  # let go at once: its own list takes three times what ours does
-                # not entry.is_dir(), which fails on an empty name
-                self.members = [_zip_member(entry) for entry in listed.infolist() if not entry.filename.endswith("/")]
+            self.members = _with_inner(path, _listed(path))
         except _DAMAGE as problem:
             raise ArchiveError(f"{path} is a damaged zip ({_in_one_line(problem)}): download it again") from None
 
@@ -215,9 +214,89 @@ def _read_rare(path: Path, member: Member) -> bytes:
     try:
         with _shared_zip(path).open(member.name) as stream:
             content = stream.read(member.size + 1)
+    except KeyError:  # of a zip within the zip
+        raise MemberRejected("packed in a way that isn't read within another archive") from None
     except (*_DAMAGE, MemoryError):  # LZMA members may ask for a dictionary of 4 GiB
         raise MemberRejected("damaged member") from None
     return _checked(content, member)
+
+
+def _listed(file: Path | BinaryIO) -> list[Member]:
+    with zipfile.ZipFile(file) as listed:  # let go at once: its own list takes three times what ours does
+        # not entry.is_dir(), which fails on an empty name
+        return [_zip_member(entry) for entry in listed.infolist() if not entry.filename.endswith("/")]
+
+
+def _with_inner(path: Path, members: list[Member]) -> list[Member]:
+    """The members, with those of each zip among them in its place: a folder of many archives becomes such a zip.
+
+    Only what is stored as it is can be read where it lies. The others, and what can't be opened, stay what they are.
+    """
+    if not any(member.name.endswith(_ZIPS) for member in members):
+        return members
+    with path.open("rb") as stream:
+        return [inner for member in members for inner in _inner(stream, member) or [member]]
+
+
+def _inner(stream: BinaryIO, member: Member) -> list[Member]:
+    """What a zip within the zip holds, as members of the outer one; nothing where it can't be read there."""
+    if not member.name.endswith(_ZIPS) or member.method != zipfile.ZIP_STORED or member.encrypted:
+        return []
+    start = _content_start(stream.fileno(), member)
+    try:
+        found = _listed(io.BufferedReader(_Window(stream.fileno(), start, member.stored)))
+    except _DAMAGE:
+        return []
+    folder = member.name[: -len(".zip")]
+    # a place beyond the inner zip's end becomes one that the outer zip can't have either
+    return [
+        one._replace(
+            name=f"{folder}/{one.name}",
+            offset=start + one.offset if 0 <= one.offset <= member.stored - one.stored else -1,
+        )
+        for one in found
+    ]
+
+
+def _content_start(descriptor: int, member: Member) -> int:
+    """Where a member's bytes start, behind its own header."""
+    header = os.pread(descriptor, 30, member.offset) if member.offset >= 0 else b""
+    lengths = struct.unpack("<HH", header[26:30]) if len(header) == 30 else (0, 0)
+    return member.offset + 30 + sum(lengths)
+
+
+_ZIPS = (".zip", ".ZIP")
+
+
+class _Window(io.RawIOBase):
+    """A part of an open file, as a file of its own."""
+
+    def __init__(self, descriptor: int, start: int, length: int) -> None:
+        self._descriptor, self._start, self._length = descriptor, start, length
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._length}[whence]
+        if base + offset < 0:
+            raise ValueError("before the start")
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._length - self._place))
+        content = os.pread(self._descriptor, wanted, self._start + self._place)
+        buffer[: len(content)] = content
+        self._place += len(content)
+        return len(content)
 
 
 def _zip_member(entry: zipfile.ZipInfo) -> Member:

@@ -102,6 +102,9 @@ class FlowParams(Section):
 
     task_runner: Literal["threads", "dask"] = "threads"
     scheduler: str | None = None  # such as tcp://HOST:8786
+    part_shards: Count = (
+        16  # shards of 32 MiB that are worth a worker's while: an ingest of fewer than twice as many stays
+    )
 
     @model_validator(mode="after")
     def _has_address(self) -> FlowParams:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,8 @@ from histopipe.lineage import FLOW_RUN_VARIABLE
 from histopipe.params import read_params
 from histopipe.paths import Workspace, stage_name
 from histopipe.stages import PARENT_VARIABLE, read_failure
-from tasks.workers import Clone, fetch_inputs, handed_over, share
+from tasks.remote import fetch_inputs, share
+from tasks.workers import Clone, handed_over
 
 REPRODUCE = ("dvc", "--wait-for-lock", "repro", "--single-item")
 BUSY_PAUSE = 5.0  # seconds between looks at a stage that another process is running
@@ -87,12 +89,24 @@ def _reproduce_here_for(
     """Run a stage in this worker's clone for the flow's; an evaluation first takes over the training it is of."""
     kind, _, about = stage.partition("@")
     chain = [stage_name("train", about), stage] if kind == "evaluate" else [stage]
+    with working_for(clone, clone.inputs_of(stage)):
+        for one in chain:
+            _run_when_free(one, [*REPRODUCE, "--pull", one], on_line, environment)
+        share(chain)
+
+
+@contextmanager
+def working_for(clone: Clone, inputs: Sequence[str]) -> Iterator[None]:
+    """This worker's clone as the flow's is, with the outputs of these stages.
+
+    Raises:
+        BadInput: other code lies here.
+        StageFailed: DVC's remote can't be reached.
+    """
     try:
         with clone.taken_over(Workspace.around()):
-            fetch_inputs(clone.inputs_of(stage))
-            for one in chain:
-                _run_when_free(one, [*REPRODUCE, "--pull", one], on_line, environment)
-            share(chain)
+            fetch_inputs(inputs)
+            yield
     except UnreachableError as problem:
         raise StageFailed(str(problem)) from None
     except HistopipeError as problem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock
 from prefect.runtime import flow_run
 
-from histopipe.errors import HistopipeError, UnreachableError
+from histopipe.errors import HistopipeError
 from histopipe.files import write_text
 from histopipe.lineage import git_commit
 from histopipe.paths import Workspace
@@ -122,6 +122,18 @@ def on_dask(address: str) -> TaskRunner[Any]:
     return OnWorkers(address=address)
 
 
+def listening(client: Any) -> list[str]:
+    """Addresses of the workers that a scheduler has now."""
+    return list(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def own_address() -> str:
+    """Of the Dask worker that runs this."""
+    from distributed import get_worker
+
+    return str(get_worker().address)
+
+
 def _place() -> list[str]:
     """Where the scheduler keeps what a flow run hands over."""
     return ["histopipe", str(flow_run.get_id())]
@@ -143,30 +155,3 @@ def handed_over() -> Clone | None:
     except ValueError:
         return None
     return Clone(**get_client().get_metadata(_place()))
-
-
-def share(stages: Sequence[str]) -> None:
-    """Push the outputs of these stages, and the run-cache, to DVC's remote.
-
-    Raises:
-        UnreachableError: there is no remote, or it can't be written.
-    """
-    _remote("written", "push", "--run-cache", *stages)
-
-
-def fetch_inputs(stages: Sequence[str]) -> None:
-    """Bring the outputs of these stages here as `dvc.lock` has them, whatever lies there.
-
-    Raises:
-        UnreachableError: there is no remote, or it can't be read.
-    """
-    if stages:
-        _remote("read", "pull", "--force", *stages)
-
-
-def _remote(what: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    done = subprocess.run(command, cwd=Workspace.around().root, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1].removeprefix("ERROR: ")
-        raise UnreachableError(f"DVC's remote can't be {what} ({said})", "see `dvc remote list` and docs/production.md")

@@ -12,6 +12,8 @@ from histopipe.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, Pat
 
 NOT_A_PATCH = "not a patch file"
 SECOND_COPY = "second copy"
+INNER_ARCHIVE = "archive within the archive that can't be read there (only an intact zip that is stored as it is)"
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MACOS_FOLDER = "__MACOSX/"  # which macOS puts beside the folder that a user packed
 HARMLESS = frozenset({NOT_A_PATCH, OTHER_MAGNIFICATION, SECOND_COPY})  # reasons that say nothing against the archive
 
@@ -88,7 +90,7 @@ def _named(members: Iterable[Member], dataset: Dataset, wrapper: str, set_aside:
             continue
         seen.add(file)
         if name is None:
-            set_aside.add(NOT_A_PATCH, member.name)
+            set_aside.add(INNER_ARCHIVE if file.lower().endswith(ARCHIVES) else NOT_A_PATCH, member.name)
         else:
             yield Planned(member, name)
 

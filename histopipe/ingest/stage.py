@@ -182,6 +182,8 @@ def _pack(
     _require_room(folder, planned, dataset)
     shards = divide(plan, dataset)
     present = _present(dataset.name, shards, params, workspace)
+    if present:
+        print(f"{dataset.name}: {len(present)} of {len(shards)} shards were decoded before", flush=True)
     with replaced_folder(folder) as beside:
         index = pack(archive, shards, present, plan.set_aside, dataset, beside, workers)
         index.to_parquet(beside / INDEX_FILE, index=False)

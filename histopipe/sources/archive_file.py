@@ -71,9 +71,14 @@ def check_digest(found: str, wanted: Wanted, shown: str) -> None:
         )
 
 
-def count_patches(names: Iterable[str], wanted: Wanted) -> int:
-    """About how many patches files with these names are; built-in archives repeat some in another folder."""
+def count_patches(names: Iterable[str], wanted: Wanted) -> int | None:
+    """About how many patches files with these names are; built-in archives repeat some in another folder.
+
+    None where archives are among them, which would have to be opened.
+    """
     files = [name for name in names if not name.endswith("/")]
+    if any(name.lower().endswith(".zip") for name in files):
+        return None
     return len({name.rpartition("/")[2] for name in files}) if wanted.layout else len(files)
 
 

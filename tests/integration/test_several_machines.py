@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow as tracking
+import psutil
 import pytest
 import requests
 import yaml
@@ -106,11 +108,11 @@ def wait_for_workers(address: str, count: int) -> None:
 
 def runs_of(shared: Shared) -> list[Any]:
     tracking.set_tracking_uri(shared.mlflow)
-    return list(tracking.search_runs(experiment_names=["histopipe-idc"], output_format="list"))
+    return list(tracking.search_runs(experiment_names=["histopipe-malaria"], output_format="list"))
 
 
 def champion(shared: Shared) -> str:
-    return str(MlflowClient(shared.mlflow).get_model_version_by_alias("histopipe-idc", "champion").version)
+    return str(MlflowClient(shared.mlflow).get_model_version_by_alias("histopipe-malaria", "champion").version)
 
 
 def everything_said(folder: Path, shared: Shared) -> str:
@@ -129,25 +131,28 @@ def everything_said(folder: Path, shared: Shared) -> str:
 
 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_two_workers_train_for_a_third_clone_through_shared_servers(
+def test_two_workers_ingest_and_train_for_a_third_clone_through_shared_servers(
     checkout: Make, shared: Shared, tmp_path: Path, whole: bool
 ) -> None:
     """The whole of it also trains again, on a clone that never held half of what was made, and on new data."""
-    project = with_remote(checkout(architectures=["cancernet", "resnet"], promotion=NO_FLOORS), shared)
+    project = with_remote(cells(checkout, architectures=["cancernet", "resnet"]), shared)
     clones = [cloned(project, tmp_path / f"clone{number}") for number in range(2)]
     with workers(tmp_path, clones) as address:
         run_flow(project, address, tmp_path)
+        assert sorted(parts_of(tmp_path, clone) for clone in clones) == [["1-2"], ["2-2"]]
         trained_at = {
-            name: [clone.root.name for clone in clones if f"train idc {name}" in stages_run(tmp_path, clone)]
+            name: [clone.root.name for clone in clones if f"train malaria {name}" in stages_run(tmp_path, clone)]
             for name in ("cancernet", "resnet")
         }
         assert sorted(trained_at["cancernet"] + trained_at["resnet"]) == ["clone0", "clone1"]
+    assert "2 of 2 shards were decoded before" in (tmp_path / "flow.log").read_text()
     first = runs_of(shared)
     assert [run.info.status for run in first] == ["FINISHED", "FINISHED"]
     assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in first)
     assert champion(shared) == "1"
     for name in ("cancernet", "resnet"):
-        assert (project.root / "models/idc" / name / "model.keras").exists()
+        assert (project.root / "models/malaria" / name / "model.keras").exists()
+    check_ingested_as_alone(project, clones)
     assert "didn't change" in project.dvc("repro").stdout
     assert "Running stage" not in project.dvc("repro").stdout
 
@@ -155,8 +160,101 @@ def test_two_workers_train_for_a_third_clone_through_shared_servers(
         train_again(project, clones[0], shared, tmp_path)
     assert {run["state_type"] for run in ask(shared.prefect, "flow_runs")} == {"COMPLETED"}
     said = everything_said(tmp_path, shared)
-    assert "train-idc-resnet" in said
+    assert "train-malaria-resnet" in said
     assert not [secret for secret in SECRETS if secret in said]
+
+
+def cells(checkout: Make, **sections: Any) -> Checkout:
+    """A checkout with two shards of malaria cells, which two workers share."""
+    return checkout(datasets=["malaria"], promotion=NO_FLOORS, flow={"part_shards": 1}, **sections)
+
+
+def parts_of(folder: Path, clone: Checkout) -> list[str]:
+    """The parts that the worker of a clone ingested."""
+    found = re.findall(r"\.checkpoints/ingest/malaria/[0-9a-f]{64}/(\d+-\d+)\b", stages_run(folder, clone))
+    return sorted(set(found))
+
+
+def check_ingested_as_alone(project: Checkout, clones: list[Checkout]) -> None:
+    """The store has the hash that an ingest on one machine gives, and no part is left anywhere."""
+    together = (project.root / "dvc.lock").read_text()
+    for clone in (project, *clones):
+        assert not list(clone.root.glob(".checkpoints/ingest/**/*.npy"))
+    done = project.dvc("repro", "--force", "--single-item", "ingest@malaria")
+    assert "Running stage 'ingest@malaria'" in done.stdout
+    assert "were decoded before" not in done.stdout
+    assert (project.root / "dvc.lock").read_text() == together
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("survivors", [1, 0])
+def test_a_worker_killed_while_it_ingests_changes_nothing(
+    checkout: Make, shared: Shared, tmp_path: Path, survivors: int
+) -> None:
+    """Another worker takes over its part; where none is left, the flow's clone does."""
+    project = with_remote(cells(checkout, architectures=["cancernet"], synthetic=MORE_CELLS), shared)
+    clones = [cloned(project, tmp_path / f"clone{number}") for number in range(1 + survivors)]
+    with workers(tmp_path, clones) as address:
+        project.change(flow={"task_runner": "dask", "scheduler": address})
+        flow = project.start(sys.executable, "-c", INGEST_ALONE)
+        kill(ingesting_worker(clones[0]))
+        said, _ = flow.communicate(timeout=600)
+        assert flow.returncode == 0, said[-4000:]
+    assert ("are ingested here" in said) == (survivors == 0)
+    assert ("4 of 4 shards were decoded before" in said) == (survivors == 1)
+    check_ingested_as_alone(project, clones[1:])
+
+
+@pytest.mark.long
+def test_a_part_refused_by_one_worker_goes_to_another(checkout: Make, shared: Shared, tmp_path: Path) -> None:
+    project = with_remote(cells(checkout, architectures=["cancernet"], synthetic=MORE_CELLS), shared)
+    clones = [cloned(project, tmp_path / f"clone{number}") for number in range(2)]
+    commit_all(clones[0].root)  # another commit
+    with workers(tmp_path, clones) as address:
+        project.change(flow={"task_runner": "dask", "scheduler": address})
+        done = project.run(sys.executable, "-c", INGEST_ALONE)
+    said = done.stdout + done.stderr
+    assert f"the clone at {clones[0].root} is at commit" in said
+    assert "4 of 4 shards were decoded before" in said
+    assert parts_of(tmp_path, clones[1]) == ["1-4", "2-4", "3-4", "4-4"]
+    check_ingested_as_alone(project, clones)
+
+
+INGEST_ALONE = """
+from prefect import flow
+from flows.pipeline import prepare
+from tasks.parallel import SideBySide
+
+@flow(task_runner=SideBySide())
+def only_data():
+    prepare("malaria")
+
+only_data()
+"""
+MORE_CELLS = {"cases": 20, "patches": 2600, "nested_copy": True}
+
+
+def ingesting_worker(clone: Checkout) -> psutil.Process:
+    """The worker of a clone, as soon as its child decodes a part."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if Path(process.cwd()) == clone.root and "--part" in process.cmdline() and half_written(clone):
+                    parent = process.parent()
+                    assert parent is not None
+                    return parent
+        time.sleep(0.02)
+    pytest.fail("no part was ingested")
+
+
+def half_written(clone: Checkout) -> bool:
+    return bool(list(clone.root.glob(".checkpoints/ingest/malaria/*/.*.part/*.npy")))
+
+
+def kill(worker: psutil.Process) -> None:
+    assert "distributed.cli.dask_worker" in worker.cmdline()
+    worker.kill()
 
 
 def train_again(project: Checkout, clone: Checkout, shared: Shared, tmp_path: Path) -> None:
@@ -170,11 +268,11 @@ def train_again(project: Checkout, clone: Checkout, shared: Shared, tmp_path: Pa
     second = [run for run in runs_of(shared) if run.info.run_id not in {one.info.run_id for one in first}]
     assert [run.info.status for run in second] == ["FINISHED", "FINISHED"]
     lock = yaml.safe_load((project.root / "dvc.lock").read_text())["stages"]
-    (store,) = lock["ingest@idc"]["outs"]
+    (store,) = lock["ingest@malaria"]["outs"]
     for run in second:
         assert run.data.tags["dvc_store"] == store["md5"]
-        trained = lock[f"train@idc-{run.data.tags['architecture']}"]["deps"]
-        assert next(one["md5"] for one in trained if one["path"] == "data/store/idc") == store["md5"]
+        trained = lock[f"train@malaria-{run.data.tags['architecture']}"]["deps"]
+        assert next(one["md5"] for one in trained if one["path"] == "data/store/malaria") == store["md5"]
     assert {int(run.data.params["train_patches"]) for run in second} == {320}
 
 

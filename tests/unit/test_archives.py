@@ -213,3 +213,51 @@ def test_a_zip_in_several_parts_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content[:-22] + locator + content[-22:])
     with pytest.raises(ArchiveError, match=r"damaged zip .*multiple disks"):
         open_archive(path)
+
+
+def zipped(members: Mapping[str, bytes], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", **options) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zips_stored_in_a_zip_are_read_where_they_lie(tmp_path: Path, method: int) -> None:
+    inner = {f"slides/{name}.zip": zipped(MEMBERS, compression=method) for name in "ab"}
+    path = write_zip(tmp_path / "a.zip", {"first.png": b"1", **inner, "last.png": b"2"})
+    expected = [(f"slides/{name}/{file}", data) for name in "ab" for file, data in MEMBERS.items()]
+    assert list(contents(path).items()) == [("first.png", b"1"), *expected, ("last.png", b"2")]
+
+
+def test_a_zip_behind_other_bytes_is_read_where_it_lies(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"self-extracting.zip": b"a program" * 100 + zipped(MEMBERS)})
+    assert contents(path) == {f"self-extracting/{name}": data for name, data in MEMBERS.items()}
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", zipped(MEMBERS)[:-30], zipped(MEMBERS)[500:-8]])
+def test_an_inner_zip_that_cannot_be_opened_stays_one_member(tmp_path: Path, content: bytes) -> None:
+    path = write_zip(tmp_path / "a.zip", {"inner.zip": content, "last.png": b"2"})
+    assert contents(path) == {"inner.zip": content, "last.png": b"2"}
+
+
+def test_an_inner_zip_that_points_out_of_itself_reads_nothing_there(tmp_path: Path) -> None:
+    hostile = bytearray(zipped({"a.png": b"x" * 100}))
+    entry = hostile.index(b"PK\x01\x02")
+    hostile[entry + 42 : entry + 46] = (10**6).to_bytes(4, "little")
+    path = write_zip(tmp_path / "a.zip", {"inner.zip": bytes(hostile), "secret.png": b"x" * 2 * 10**6})
+    archive = open_archive(path)
+    (payload, _) = archive.payloads(archive.members)
+    with pytest.raises(MemberRejected, match="damaged member"):
+        payload()
+    archive.close()
+
+
+def test_a_rare_packing_within_an_inner_zip_is_refused_by_member(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"inner.zip": zipped({"a.png": b"1"}, compression=zipfile.ZIP_BZIP2)})
+    archive = open_archive(path)
+    (payload,) = archive.payloads(archive.members)
+    with pytest.raises(MemberRejected, match="isn't read within another archive"):
+        payload()
+    archive.close()

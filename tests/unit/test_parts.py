@@ -16,6 +16,8 @@ from histopipe.ingest.parts import Part
 from histopipe.ingest.stage import ingest, ingest_part, missing_parts, parts_folder
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
+from histopipe.sources import fetch, locate
+from histopipe.store import PatchStore
 from tests.conftest import idc_members, patch_name, png, write_zip
 from tests.unit.test_ingest import write_tar
 
@@ -105,6 +107,57 @@ def test_parts_of_the_real_archives_equal_the_whole(
     ingest(dataset, params, workspace)
     whole = files(workspace.store(dataset))
     assert in_parts(workspace, dataset, params, range(1, count + 1), count) == whole
+
+
+def folder_of_archives(target: Path, archives: Mapping[str, Path | bytes]) -> Path:
+    target.mkdir()
+    for name, content in archives.items():
+        (target / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    return target
+
+
+def packed(workspace: Workspace, content: dict[str, Any], source: Path) -> Params:
+    """The parameters with this folder as the source, which is brought here as the stages do it."""
+    content["idc"]["source"] = str(source)
+    params = parse_params(content)
+    locate("idc", params, workspace)
+    fetch("idc", params, workspace)
+    return params
+
+
+def test_a_folder_of_many_archives_is_ingested_as_their_patches(
+    workspace: Workspace, content: dict[str, Any], tmp_path: Path
+) -> None:
+    """Those that can't be read are listed in the report; the same in parts."""
+    members = idc_members()
+    by_case = {
+        f"{case}.zip": write_zip(tmp_path / f"{case}.zip", {n: d for n, d in members.items() if n.startswith(case)})
+        for case in ("10000", "10001", "10002", "10003", "10004", "10005")
+    }
+    bad = {"cut.zip": by_case["10000.zip"].read_bytes()[:-40], "slides.tar.gz": b"whatever"}
+    content["ingest"]["max_bad"] = 0.5
+    params = packed(workspace, content, folder_of_archives(tmp_path / "many", by_case | bad))
+    report = ingest("idc", params, workspace)
+    assert (report["patches"], report["cases"], report["bad"]) == (120, 6, 2)
+    (why,) = [reason for reason, entry in report["set_aside"].items() if entry["bad"]]
+    assert why.startswith("archive within the archive") and report["set_aside"][why]["files"] == list(bad)
+    whole = files(workspace.store("idc"))
+    assert in_parts(workspace, "idc", params, (1, 2, 3), 3) == whole
+
+
+def test_a_folder_of_the_real_archives_is_ingested_whole(
+    real: Find, workspace: Workspace, content: dict[str, Any], tmp_path: Path
+) -> None:
+    archives = {name: real(name) for name in ("idc-sample.zip", "idc-slides.zip")}
+    params = packed(workspace, content, folder_of_archives(tmp_path / "many", archives))
+    report = ingest("idc", params, workspace)
+    index = PatchStore.open(workspace.store("idc")).index
+    assert (report["bad"], len(index)) == (0, report["patches"])
+    counts = index["case_id"].value_counts()  # of both: the sample holds some patches of these slides too
+    assert counts[["8863", "8865", "8867"]].tolist() == [979, 712, 1642]
+    assert len(counts) == 230
+    whole = files(workspace.store("idc"))
+    assert in_parts(workspace, "idc", params, (1, 3), 3) == whole
 
 
 def spoil_pixels(folder: Path) -> None:
