@@ -21,6 +21,7 @@ HOUR = 3600.0  # seconds
 _COUNTED_AS = dict.fromkeys(("fold", "seed", "scheme", "size", "trial"), "train") | {
     "study": "compare",
     "search": "compare",
+    "monitor": "predict",
 }
 
 
