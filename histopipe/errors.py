@@ -72,6 +72,10 @@ class ScoringError(HistopipeError):
     """No such model, or nothing that it could grade."""
 
 
+class PseudonymError(HistopipeError):
+    """Case ids can't be replaced as asked: the key is missing or too short, or the table would be given away."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 

@@ -11,7 +11,8 @@ from prefect.cache_policies import NO_CACHE
 
 from histopipe.paths import Workspace, stage_name
 from histopipe.scoring.inputs import folder_key
-from histopipe.scoring.stage import CASES, MAPS
+from histopipe.scoring.slides import MAPS
+from histopipe.scoring.stage import CASES
 from tasks.artifacts import publish_preview, publish_table, table_rows
 from tasks.parallel import for_prediction
 from tasks.reproduction import JITTER, run_stage, worth_retrying
