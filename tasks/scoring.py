@@ -29,9 +29,9 @@ SHOWN_CASES, SHOWN_MAPS = 200, 10
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
 )
-def predict(dataset: str, inputs: Sequence[str], model: str, out: str) -> Path:
-    """Grade inputs and log what came out; returns the folder."""
-    arguments = ["predict", *inputs, "--dataset", dataset, "--model", model, "--out", out, "--log"]
+def predict(dataset: str, inputs: Sequence[str], model: str, out: str, options: Sequence[str] = ()) -> Path:
+    """Grade inputs and log what came out; `options` are further ones of `histopipe predict`. Returns the folder."""
+    arguments = ["predict", *inputs, "--dataset", dataset, "--model", model, "--out", out, "--log", *options]
     with for_prediction() as environment:
         run_stage(stage_name("predict", dataset, folder_key(Path(out))), *arguments, environment=environment)
     folder = Workspace.around().root / out

@@ -39,7 +39,7 @@ _PUBLISHED = {
     400: PublishedCounts(1820, _PATIENTS, 1232, _CASES),
 }
 
-# Micrometres, of the published images (Spanhol et al. 2016): the camera's 6.5, through objective and a relay lens of 3.3.
+# Micrometres, of the published images (Spanhol et al. 2016): the camera's 6.5 by objective and a relay lens of 3.3.
 _PIXEL_SIZES = {40: 0.49, 100: 0.20, 200: 0.10, 400: 0.05}
 
 _LETTERS = {"B": 0, "M": 1}

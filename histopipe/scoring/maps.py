@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEWEST = 2  # patches of a map
+BELOW = (0, 0.04, 1, 0.96)  # of a figure, what isn't needed for the numbers of its colour bar
 OVER_TISSUE = 0.55  # opacity of what is drawn over a slide's picture
 
 
@@ -49,11 +50,13 @@ def draw_slide_map(slide: GradedSlide, folder: Path) -> Path:
     canvas = _canvas_of(slide)
     width, height = (side / canvas.scale for side in slide.grid.size)
     figure = new_figure(11, min(9.0, 3.4 * height / width + 1.2))
+    figure.set_layout_engine("constrained", rect=BELOW)
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes in panels:
         axes.imshow(slide.seen.picture, interpolation="antialiased", extent=(0, width, height, 0))
     shades = draw_values(panels[1], canvas, slide.tiles["probability"].to_numpy(), "viridis", 1)
-    called = draw_values(panels[2], canvas, slide.tiles["decision"].to_numpy(), ListedColormap(TRUTH_COLOURS), 2)
+    positive = np.where(slide.tiles["decision"] == 1, 1.0, np.nan)
+    called = draw_values(panels[2], canvas, positive, ListedColormap(TRUTH_COLOURS), 2)
     for drawn in (shades, called):
         drawn.set_alpha(OVER_TISSUE)
     titles = ("tissue", f"probability of {slide.classes[1]}", f"at or above {slide.point['threshold']:.3f}")

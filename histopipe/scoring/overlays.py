@@ -36,7 +36,7 @@ def write_overlay(kind: Overlay, slide: GradedSlide, folder: Path) -> Path:
 def write_geojson(slide: GradedSlide, path: Path) -> None:
     """Every tile as an object of QuPath's, and each region of positive tiles as an annotation.
 
-    Coordinates are pixels of the slide's full resolution, as QuPath wants them. Written feature by feature, a line each.
+    Coordinates are pixels of the slide's full resolution, as QuPath wants them. One line holds one object.
     """
     with path.open("w", encoding="utf-8") as stream:
         stream.write('{"type": "FeatureCollection", "features": [')

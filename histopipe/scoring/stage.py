@@ -147,7 +147,9 @@ def _grade_patches(
 ) -> None:
     images = find_images(inputs, lambda reason, file: tally.reject(reason, names.file(file)))
     renamed = (one._replace(file=names.file(one.file, one.case_id), case_id=names.case(one.case_id)) for one in images)
-    with tqdm(desc=f"predict {served.point['data_set']}", unit="patch", unit_scale=True, file=sys.stderr) as bar:
+    with tqdm(
+        desc=f"predict {served.point['data_set']}", unit="patch", unit_scale=True, delay=0.1, file=sys.stderr
+    ) as bar:
         while chunk := list(islice(renamed, chunk_size(served.patch_size))):
             rows, patches = _decoded(served, chunk, tally)
             bar.update(len(chunk))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,6 +76,8 @@ def find_tissue(seen: Overview) -> Mask:
     Raises:
         MemberRejected: none does, or the slide has no colour, by which tissue is found.
     """
+    import cv2
+
     smooth = cv2.medianBlur(seen.picture, 3) if min(seen.picture.shape[:2]) >= 3 else seen.picture
     colour = np.ptp(smooth, axis=2).astype(np.uint8)
     if colour.max() < GREY and smooth.min() < BRIGHT:
