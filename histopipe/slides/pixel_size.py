@@ -32,7 +32,7 @@ def pixel_size(properties: Mapping[str, str]) -> PixelSize | None:
 
 
 def _statements(properties: Mapping[str, str]) -> Iterator[tuple[str, float, float]]:
-    yield "the scanner", _number(properties, "openslide.mpp-x"), _number(properties, "openslide.mpp-y")
+    yield "the file", _number(properties, "openslide.mpp-x"), _number(properties, "openslide.mpp-y")
     yield _of_ome(properties.get("tiff.ImageDescription", ""))
     unit = _UNITS.get(properties.get("tiff.ResolutionUnit", ""), math.nan)
     across, down = (_number(properties, f"tiff.{axis}Resolution") or math.nan for axis in "XY")

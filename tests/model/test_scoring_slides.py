@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import stat
 import uuid
@@ -18,7 +19,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from histopipe.archives import open_archive
 from histopipe.errors import PseudonymError, ScoringError
+from histopipe.images import decode_patch
 from histopipe.paths import Workspace
 from histopipe.scoring import score
 from histopipe.scoring.mlflow_run import log_score
@@ -66,7 +69,7 @@ def test_tiles_get_the_networks_own_probabilities(tmp_path: Path, model: Path, n
         3000,
         2100,
         0.5,
-        "the scanner",
+        "the file",
         12,
     )
     assert told["tissue_mm2"] == pytest.approx(0.7 * 0.6, rel=0.03)
@@ -298,3 +301,32 @@ def test_the_table_of_pseudonyms_is_written_on_request_for_its_owner_alone(
 def test_own_names_stay_unless_pseudonyms_are_asked_for(tmp_path: Path) -> None:
     names = names_asked(False, None, None, tmp_path)
     assert names.case(ACCESSION) == ACCESSION and not names.pseudonymised
+
+
+def put_together(patches: Path, case: str, path: Path) -> Path:
+    """A real slide of which every patch is known, as a file that says 4 um to a pixel."""
+    archive = open_archive(patches)
+    chosen = [member for member in archive.members if Path(member.name).name.startswith(f"{case}_")]
+    places = [re.findall(r"_[xy](\d+)", member.name) for member in chosen]
+    pixels = np.full((2600, 3400, 3), 255, np.uint8)
+    for (x, y), payload in zip(places, archive.payloads(chosen), strict=True):
+        patch = decode_patch(payload())
+        left, top = int(x) - 1, int(y) - 1  # the publishers count from 1
+        pixels[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
+    return slide_file(path, pixels, mpp=4.0, compression="zlib")
+
+
+def test_a_real_slide_put_together_gets_what_its_patches_get(
+    tmp_path: Path, model: Path, real: Callable[[str], Path]
+) -> None:
+    source = real("idc-slides.zip")
+    _, of_slide = graded_slides(
+        [put_together(source, "8863", tmp_path / "8863.tif")], model, tmp_path, SlideOptions(4.0)
+    )
+    score([source], str(model), "idc", tmp_path / "patches", Workspace(tmp_path))
+    patches = pd.read_parquet(tmp_path / "patches/predictions.parquet", filters=[("case_id", "==", "8863")])
+    whole = patches[(patches["width"] == 50) & (patches["height"] == 50)].assign(x=patches["x"] - 1, y=patches["y"] - 1)
+    both = whole.merge(of_slide, on=["x", "y"], suffixes=("", "_of_slide"))
+    assert len(both) >= 0.95 * len(whole)  # the others have hardly any tissue on them
+    assert len(of_slide) <= 1.02 * len(patches)
+    np.testing.assert_allclose(both["probability"], both["probability_of_slide"], rtol=0, atol=1e-4)

@@ -18,7 +18,7 @@ from histopipe.scoring.regions import regions
 from histopipe.slides import tiles
 from histopipe.slides.ahead import read_ahead
 from histopipe.slides.pixel_size import pixel_size
-from histopipe.slides.slide import is_slide, on_white, open_slide
+from histopipe.slides.slide import Slide, is_slide, on_white, open_slide
 from histopipe.slides.tiles import grid_of, read_tiles, tissue_tiles
 from histopipe.slides.tissue import Overview, find_tissue, overview
 
@@ -48,7 +48,7 @@ def tissue_on_glass(height: int = 2100, width: int = 3000) -> np.ndarray:
 @pytest.mark.parametrize(
     ("properties", "expected"),
     [
-        ({"openslide.mpp-x": "0.499", "openslide.mpp-y": "0.5"}, (0.499, 0.5, "the scanner")),
+        ({"openslide.mpp-x": "0.499", "openslide.mpp-y": "0.5"}, (0.499, 0.5, "the file")),
         (
             {"tiff.XResolution": "40000", "tiff.YResolution": "20000", "tiff.ResolutionUnit": "centimeter"},
             (0.25, 0.5, "TIFF resolution"),
@@ -140,6 +140,24 @@ def test_runs_of_tiles_give_what_single_ones_give(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(tiles, "RUN", 1)
         singly = [patch for _, patch in read_tiles(slide, grid, every)]
     np.testing.assert_array_equal(np.stack(in_runs), np.stack(singly))
+
+
+def test_background_is_never_read_at_full_resolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    areas: list[float] = []
+    read_around = Slide.read_around
+
+    def counted(slide: Slide, level: int, box: tuple[float, float, float, float]) -> Any:
+        if level == 0:
+            areas.append((box[2] - box[0]) * (box[3] - box[1]))
+        return read_around(slide, level, box)
+
+    monkeypatch.setattr(Slide, "read_around", counted)
+    with open_slide(slide_file(tmp_path / "s.tif", tissue_on_glass(2100, 5000), levels=2)) as slide:
+        grid = grid_of(slide, mpp=0.5, patch=(100, 100))
+        seen = overview(slide, 100)
+        found = tissue_tiles(grid, seen, find_tissue(seen))
+        assert len(list(read_tiles(slide, grid, found))) == 14 * 12
+    assert sum(areas) == 1400 * 1200
 
 
 def test_tissue_is_found_and_glass_dirt_and_borders_are_not(tmp_path: Path) -> None:
