@@ -371,22 +371,56 @@ def rollback(dataset: str) -> None:
         )
 
 
+_MICROMETRES = click.FloatRange(min=0, min_open=True, max=1000)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
 @main.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @click.option("--dataset", default="idc", show_default=True, callback=_named("data set"), help="That the model is of.")
 @click.option("--model", default="champion", show_default=True, help="champion, models:/NAME/VERSION, or a folder.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--format", "table", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+@click.option("--mpp", type=_MICROMETRES, help="To a pixel of the model's patches, where the data set doesn't say.")
+@click.option("--slide-mpp", type=_MICROMETRES, help="To a pixel of the slides, whatever their files say.")
+@click.option("--overlay", "overlays", multiple=True, type=click.Choice(["geojson", "ome-tiff"]), help="For QuPath.")
+@click.option("--pseudonymise", is_flag=True, help="Write pseudonyms for names of cases and files.")
+@click.option(
+    "--pseudonym-key", type=_FILE, help="Its key; else $HISTOPIPE_PSEUDONYM_KEY, else one for this run alone."
+)
+@click.option("--pseudonym-table", type=_FILE, help="Where to write which pseudonym stands for what; keep it to you.")
 @click.option("--log", is_flag=True, help="Log what came out to MLflow.")
-def predict(inputs: tuple[Path, ...], dataset: str, model: str, out: Path, precision: Any, log: bool) -> None:
-    """Grade new patches: image files, folders of them, archives."""
+def predict(
+    inputs: tuple[Path, ...],
+    dataset: str,
+    model: str,
+    out: Path,
+    precision: Any,
+    table: Any,
+    mpp: float | None,
+    slide_mpp: float | None,
+    overlays: Any,
+    pseudonymise: bool,
+    pseudonym_key: Path | None,
+    pseudonym_table: Path | None,
+    log: bool,
+) -> None:
+    """Grade new patches and slides: image files, whole slides, folders of both, archives."""
     from histopipe.scoring.inputs import folder_key
 
-    with _stage("predict", dataset, variant=folder_key(out)) as (_, workspace):
+    with _stage("predict", dataset, variant=folder_key(out)) as (params, workspace):
         from histopipe.scoring import score
         from histopipe.scoring.mlflow_run import log_score
+        from histopipe.scoring.pixel_size import trained_pixel_size
+        from histopipe.scoring.pseudonyms import names_asked, write_key_table
+        from histopipe.scoring.slides import SlideOptions
 
-        done = score(list(inputs), model, dataset, out, workspace, precision)
+        names = names_asked(pseudonymise, pseudonym_key, pseudonym_table, out)
+        reading = SlideOptions(mpp or trained_pixel_size(dataset, params.dataset(dataset)), slide_mpp, overlays)
+        done = score(list(inputs), model, dataset, out, workspace, precision, table, reading, names)
+        if pseudonym_table:
+            write_key_table(names, pseudonym_table)
         if log:
             log_score(dataset, done, out, workspace)
     aside = sum(reason["count"] for reason in done["set_aside"].values())

@@ -76,6 +76,10 @@ class MonitoringError(HistopipeError):
     """New patches can't be compared with what their model was made from."""
 
 
+class PseudonymError(HistopipeError):
+    """Case ids can't be replaced as asked: the key is missing or too short, or the table would be given away."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 

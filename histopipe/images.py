@@ -128,10 +128,15 @@ def pad_patch(patch: Patch, size: tuple[int, int]) -> Patch:
     return np.pad(patch, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
 
 
-def resize_patch(patch: Patch, size: tuple[int, int]) -> Patch:
-    """Resize to `size` (height, width): the mean over each target pixel's area, or bilinear where it grows."""
-    if patch.shape[:2] == size:
+def resize_patch(patch: Patch, size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> Patch:
+    """Resize to `size` (height, width): the mean over each target pixel's area, or bilinear where it grows.
+
+    Args:
+        box: the part to resize, left, top, right and bottom, in pixels and parts of them; the whole by default.
+    """
+    left, top, right, bottom = box or (0, 0, patch.shape[1], patch.shape[0])
+    if (bottom - top, right - left) == size and box is None:
         return patch
-    shrinks = patch.shape[0] >= size[0] and patch.shape[1] >= size[1]
+    shrinks = bottom - top >= size[0] and right - left >= size[1]
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(patch).resize((size[1], size[0]), method))
+    return np.asarray(Image.fromarray(patch).resize((size[1], size[0]), method, (left, top, right, bottom)))

@@ -40,6 +40,7 @@ class DatasetParams(Section):
     checksum: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     complete: bool = False
     magnification: Literal[40, 100, 200, 400, "all"] | None = None  # only where a data set has several
+    mpp: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # micrometres to a stored patch's pixel
 
 
 class SyntheticParams(Section):

@@ -11,7 +11,8 @@ from prefect.cache_policies import NO_CACHE
 
 from histopipe.paths import Workspace, stage_name
 from histopipe.scoring.inputs import folder_key
-from histopipe.scoring.stage import CASES, MAPS
+from histopipe.scoring.slides import MAPS
+from histopipe.scoring.stage import CASES
 from tasks.artifacts import publish_preview, publish_table, table_rows
 from tasks.parallel import for_prediction
 from tasks.reproduction import JITTER, run_stage, worth_retrying
@@ -28,9 +29,9 @@ SHOWN_CASES, SHOWN_MAPS = 200, 10
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
 )
-def predict(dataset: str, inputs: Sequence[str], model: str, out: str) -> Path:
-    """Grade inputs and log what came out; returns the folder."""
-    arguments = ["predict", *inputs, "--dataset", dataset, "--model", model, "--out", out, "--log"]
+def predict(dataset: str, inputs: Sequence[str], model: str, out: str, options: Sequence[str] = ()) -> Path:
+    """Grade inputs and log what came out; `options` are further ones of `histopipe predict`. Returns the folder."""
+    arguments = ["predict", *inputs, "--dataset", dataset, "--model", model, "--out", out, "--log", *options]
     with for_prediction() as environment:
         run_stage(stage_name("predict", dataset, folder_key(Path(out))), *arguments, environment=environment)
     folder = Workspace.around().root / out

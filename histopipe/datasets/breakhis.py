@@ -39,6 +39,9 @@ _PUBLISHED = {
     400: PublishedCounts(1820, _PATIENTS, 1232, _CASES),
 }
 
+# Micrometres, of the published images (Spanhol et al. 2016): the camera's 6.5 by objective and a relay lens of 3.3.
+_PIXEL_SIZES = {40: 0.49, 100: 0.20, 200: 0.10, 400: 0.05}
+
 _LETTERS = {"B": 0, "M": 1}
 _FOLDERS = {folder: letters for letters, (folder, _) in SUBTYPES.items()}
 _NAME = re.compile(
@@ -90,7 +93,12 @@ def at_magnification(magnification: int) -> Dataset:
             raise MemberRejected(OTHER_MAGNIFICATION)
         return found
 
-    return replace(BREAKHIS, read_name=read_chosen, published=_PUBLISHED[magnification])
+    return replace(
+        BREAKHIS,
+        read_name=read_chosen,
+        published=_PUBLISHED[magnification],
+        mpp=2 * _PIXEL_SIZES[magnification],  # stored at half the published size
+    )
 
 
 BREAKHIS = Dataset(

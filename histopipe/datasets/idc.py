@@ -51,6 +51,7 @@ IDC = Dataset(
     image_size=48,  # as the CancerNet tutorial has it; 50 can't be halved often
     read_name=read_name,
     published=PublishedCounts(patches=277_524, cases=279, positive=78_786),
+    mpp=4.0,  # scanned at 40x (0.25 um), taken 16:1 smaller, to 2.5x (Cruz-Roa et al. 2014)
     implausible_auc=0.97,  # by case, networks of several kinds reach .93 to .96
     kaggle="paultimothymooney/breast-histopathology-images",
 )

@@ -62,6 +62,7 @@ class Dataset:
         attributes: further columns of the index by name, each with its type: what `PatchName.attributes` holds.
         implausible_auc: a ROC AUC by case above it has so far always meant a leak; None where nothing is known.
         at_magnification: the part of the set that was taken at one magnification, where there are several.
+        mpp: micrometres of tissue to a pixel of a patch of `patch_size`; None where nobody says.
     """
 
     name: str
@@ -77,3 +78,4 @@ class Dataset:
     attributes: Mapping[str, str] = field(default_factory=dict)
     implausible_auc: float | None = None
     at_magnification: Callable[[int], Dataset] | None = None
+    mpp: float | None = None

@@ -18,6 +18,8 @@ from histopipe.monitoring.report import markdown_of, summary_of
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.scoring.model import load_served, model_folder, reference_in
+from histopipe.scoring.pixel_size import trained_pixel_size
+from histopipe.scoring.slides import SlideOptions
 from histopipe.scoring.stage import CASES, PREDICTIONS, SUMMARY, grade_inputs
 
 SCORES = "scores"  # folder of a report whose patches were graded for it
@@ -33,7 +35,7 @@ def monitor_inputs(
 
     Args:
         dataset: the model's data set.
-        inputs: image files, folders of them, and archives.
+        inputs: image files, slides, folders of both, and archives.
         model: as `histopipe.scoring.model.load_served` takes it.
         out: the folder to write, whole or not at all: `drift.json`, `drift.md`, `drift.png`, `cases.csv`, `scores/`.
         params: limits, and the seed of the exchanges.
@@ -49,7 +51,8 @@ def monitor_inputs(
     served = load_served(model, dataset, workspace)
     reference = _required(served.reference, served.name)
     with replaced_folder(out) as folder:
-        grade_inputs(served, inputs, folder / SCORES)
+        reading = SlideOptions(trained_pixel_size(dataset, params.dataset(dataset)))
+        grade_inputs(served, inputs, folder / SCORES, reading=reading)
         return _report(folder / SCORES, reference, folder, params)
 
 

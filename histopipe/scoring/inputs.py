@@ -1,8 +1,9 @@
-"""What is to be graded: image files, folders of them, and archives, in any layout."""
+"""What is to be graded: image files, whole slides, folders of both, and archives, in any layout."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +13,10 @@ from histopipe.archives import check_member, open_archive
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ArchiveError, ScoringError
 from histopipe.images import MAX_PIXELS
+from histopipe.slides.slide import SLIDES, is_slide
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+SLIDE_IN_ARCHIVE = "a slide in an archive: unpack it"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LONGEST_FILE = 4 * MAX_PIXELS + 2**20  # bytes of an image that is read, uncompressed with transparency
 
@@ -38,15 +41,56 @@ class Found(NamedTuple):
     read: Callable[[], bytes]
 
 
+class SlideFound(NamedTuple):
+    """A whole slide that may be graded.
+
+    Attributes:
+        path: of its file.
+        file: how the table names it.
+        case_id: the file's name without its ending; a second one of that name gets a number.
+    """
+
+    path: Path
+    file: str
+    case_id: str
+
+
+def find_slides(inputs: list[Path]) -> list[SlideFound]:
+    """Every whole slide among the inputs and in folders of them.
+
+    Raises:
+        ScoringError: an input is missing or no image, slide, folder or archive.
+    """
+    found: list[SlideFound] = []
+    seen: Counter[str] = Counter()
+    for file, path in _slide_paths(inputs):
+        name = _shown(path.stem)
+        seen[name] += 1
+        found.append(SlideFound(path, _shown(file), name if seen[name] == 1 else f"{name} ({seen[name]})"))
+    return found
+
+
+def _slide_paths(inputs: list[Path]) -> Iterator[tuple[str, Path]]:
+    for path in inputs:
+        if path.is_dir():
+            inside = (found for found in sorted(path.rglob("*")) if not found.name.startswith("."))
+            yield from ((found.relative_to(path).as_posix(), found) for found in inside if is_slide(found))
+        elif not path.exists():
+            raise ScoringError(f"{path} is missing: correct the path")
+        elif is_slide(path):
+            yield path.name, path
+        elif not path.name.lower().endswith(ARCHIVES) and path.suffix.lower() not in IMAGES:
+            raise ScoringError(f"{path} is no image, slide, folder or archive of patches: give one of these")
+
+
 def find_images(inputs: list[Path], rejected: Callable[[str, str], None]) -> Iterator[Found]:
-    """Every image of the inputs, one after the other; what is no image's name is passed over.
+    """Every image of the inputs, one after the other; what is no image's name, or a slide, is passed over.
 
     Args:
         inputs: files, folders and archives.
         rejected: is told the reason and name of a member that can't be used.
 
     Raises:
-        ScoringError: an input is missing or no image, folder or archive.
         ArchiveError: an archive can't be read.
     """
     for path in inputs:
@@ -54,17 +98,14 @@ def find_images(inputs: list[Path], rejected: Callable[[str, str], None]) -> Ite
             yield from _in_folder(path)
         elif path.name.lower().endswith(ARCHIVES):
             yield from _in_archive(path, rejected)
-        elif path.suffix.lower() in IMAGES and path.is_file():
+        elif not is_slide(path):
             yield _named(path.name, path.parent.resolve().name, _reader(path))
-        elif not path.exists():
-            raise ScoringError(f"{path} is missing: correct the path")
-        else:
-            raise ScoringError(f"{path} is no image, folder or archive of patches: give one of these")
 
 
 def _in_folder(folder: Path) -> Iterator[Found]:
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGES and path.is_file() and not path.name.startswith("."):
+        usual = path.suffix.lower() in IMAGES and path.is_file() and not path.name.startswith(".")
+        if usual and not is_slide(path):
             yield _named(path.relative_to(folder).as_posix(), folder.resolve().name, _reader(path))
 
 
@@ -76,11 +117,13 @@ def _in_archive(path: Path, rejected: Callable[[str, str], None]) -> Iterator[Fo
     with closing(opened) as archive:
         chosen = []
         for member in archive.members:
-            if Path(member.name).suffix.lower() in IMAGES:
+            if Path(member.name).suffix.lower() in SLIDES:
+                rejected(SLIDE_IN_ARCHIVE, _shown(member.name))
+            elif Path(member.name).suffix.lower() in IMAGES:
                 try:
                     check_member(member)
                 except MemberRejected as reason:
-                    rejected(str(reason), member.name.encode("utf-8", "backslashreplace").decode())
+                    rejected(str(reason), _shown(member.name))
                     continue
                 chosen.append(member)
         for member, payload in zip(chosen, archive.payloads(chosen), strict=True):
@@ -88,10 +131,16 @@ def _in_archive(path: Path, rejected: Callable[[str, str], None]) -> Iterator[Fo
 
 
 def _named(file: str, container: str, read: Callable[[], bytes]) -> Found:
+    file, container = _shown(file), _shown(container)
     folder, _, last = file.rpartition("/")
     case, place = _CASE.match(last), _PLACE.search(last)
     case_id = case["case"] if case else folder.partition("/")[0] or container
     return Found(file, case_id, int(place["x"]) if place else None, int(place["y"]) if place else None, read)
+
+
+def _shown(name: str) -> str:
+    """A file's name as text: bytes that are none in UTF-8 are spelt out."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _reader(path: Path) -> Callable[[], bytes]:

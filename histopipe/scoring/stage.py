@@ -1,132 +1,139 @@
-"""Grading new patches: in bounded memory, however many there are."""
+"""Grading new patches and slides: in bounded memory, however many there are."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from scipy.special import expit
 from tqdm import tqdm
 
-from histopipe.colours import COLOURS, colour_statistics
 from histopipe.datasets import MemberRejected
-from histopipe.errors import InferenceError, ScoringError
+from histopipe.errors import ScoringError
 from histopipe.files import replaced_folder, write_json
 from histopipe.images import Patch, decode_patch, pad_patch, resize_patch
-from histopipe.inference import BATCH_SIZE, WORTH_COMPILING, CompiledNetwork, Precision, is_quicker
+from histopipe.inference import Precision
 from histopipe.paths import Workspace
-from histopipe.prediction import BATCH_SIZE as KERAS_BATCH
-from histopipe.prediction import logit_network
-from histopipe.scoring.inputs import Found, find_images
+from histopipe.scoring.grader import Grader
+from histopipe.scoring.inputs import Found, SlideFound, find_images, find_slides
 from histopipe.scoring.maps import draw_maps
 from histopipe.scoring.model import Served, load_served
+from histopipe.scoring.pseudonyms import Names, OwnNames
+from histopipe.scoring.slides import MAPS, SlideGrader, SlideOptions
+from histopipe.scoring.table import SCHEMA, Tally, chunk_size, graded_rows, written_as_csv
 
-PREDICTIONS, CASES, SUMMARY, MAPS = "predictions.parquet", "cases.csv", "summary.json", "maps"
-CHUNK = 4096  # patches graded and written together
-NAMED = 100  # unusable images that the summary names, of each reason
+PREDICTIONS, CASES, SLIDES, SUMMARY = "predictions.parquet", "cases.csv", "slides.csv", "summary.json"
 
-SCHEMA = pa.schema(
-    {
-        "file": pa.string(),
-        "case_id": pa.string(),
-        "x": pa.int32(),
-        "y": pa.int32(),
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "probability": pa.float64(),
-        "decision": pa.int8(),
-        **dict.fromkeys(COLOURS, pa.float32()),
-    }
-)
-
-
-@dataclass
-class Tally:
-    """What was seen so far, by case and by reason: all that is held of patches that were written."""
-
-    parts: list[pd.DataFrame] = field(default_factory=list)
-    rejected: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    refused: Counter[str] = field(default_factory=Counter)
-
-    def reject(self, reason: str, file: str) -> None:
-        """Note an image that can't be graded."""
-        self.refused[reason] += 1
-        if len(self.rejected[reason]) < NAMED:
-            self.rejected[reason].append(file)
-
-    def add(self, rows: pd.DataFrame) -> None:
-        """Note graded patches: a few numbers of each case."""
-        by_case = rows.assign(placed=rows["x"].notna()).groupby("case_id", sort=False)
-        sums = by_case[["decision", "probability", "placed"]].sum()
-        self.parts.append(sums.assign(patches=by_case.size()))
-
-    def table(self) -> pd.DataFrame:
-        """One row per case, in the order in which they came."""
-        if not self.parts:
-            return pd.DataFrame()
-        sums = pd.concat(self.parts).groupby(level=0, sort=False).sum()
-        shares = {
-            "positive_share": sums["decision"] / sums["patches"],
-            "mean_probability": sums["probability"] / sums["patches"],
-        }
-        table = sums.assign(**shares).rename(columns={"decision": "positive"}).reset_index()
-        return table[["case_id", "patches", "positive", *shares, "placed"]]
+Format = Literal["parquet", "csv"]
 
 
 def score(
-    inputs: list[Path], model: str, dataset: str, out: Path, workspace: Workspace, precision: Precision = "float32"
+    inputs: list[Path],
+    model: str,
+    dataset: str,
+    out: Path,
+    workspace: Workspace,
+    precision: Precision = "float32",
+    table: Format = "parquet",
+    reading: SlideOptions | None = None,
+    names: Names | None = None,
 ) -> dict[str, Any]:
-    """Grade every image of the inputs; write a table of patches, one of cases, maps and a summary into `out`.
+    """Grade every image and slide of the inputs; write a table of patches, one of cases, maps and a summary into `out`.
 
     Args:
-        inputs: image files, folders of them, and archives.
+        inputs: image files, whole slides, folders of both, and archives.
         model: as `histopipe.scoring.model.load_served` takes it.
         dataset: the model's data set.
         out: the folder to write, whole or not at all.
         workspace: whose tracking store is asked.
         precision: of the arithmetic; bfloat16 where the CPU has it.
+        table: the format of the table of patches.
+        reading: how slides are read, and what overlays of them are written.
+        names: what cases and files are called in everything that is written; their own names by default.
 
     Returns:
         The content of `summary.json`.
 
     Raises:
-        ScoringError: no such model or input, or none of the images can be graded.
+        ScoringError: no such model or input, none of the images can be graded, or there are slides and nobody says at
+            what resolution to cut them up.
         ArchiveError: an archive can't be read.
         InferenceError: the CPU has no bfloat16.
     """
-    return grade_inputs(load_served(model, dataset, workspace), inputs, out, precision)
+    reading = reading or SlideOptions()
+    _require_resolution(find_slides(inputs), reading, dataset)
+    served = load_served(model, dataset, workspace)
+    return grade_inputs(served, inputs, out, precision, table, reading, names)
 
 
-def grade_inputs(served: Served, inputs: list[Path], out: Path, precision: Precision = "float32") -> dict[str, Any]:
+def grade_inputs(
+    served: Served,
+    inputs: list[Path],
+    out: Path,
+    precision: Precision = "float32",
+    table: Format = "parquet",
+    reading: SlideOptions | None = None,
+    names: Names | None = None,
+) -> dict[str, Any]:
     """As `score`, by a model that is loaded already."""
-    tally = Tally()
+    names, reading = names or OwnNames(), reading or SlideOptions()
+    slides = _renamed_slides(find_slides(inputs), names)
+    _require_resolution(slides, reading, served.point["data_set"])
+    grader, tally = Grader(served, precision), Tally()
     with replaced_folder(out) as folder:
-        _write_predictions(served, find_images(inputs, tally.reject), tally, folder / PREDICTIONS, precision)
+        grade_slides = SlideGrader(grader.probabilities, served.patch_size, served.point, reading, folder, tally)
+        with pq.ParquetWriter(folder / PREDICTIONS, SCHEMA) as writer:
+            _grade_patches(served, grader, inputs, names, tally, writer)
+            graded = grade_slides.grade(slides, writer)
         cases = tally.table()
-        if not len(cases):
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in tally.refused.items()) or "no images"
-            raise ScoringError(
-                f"nothing to grade in {', '.join(map(str, inputs))} ({reasons}): give PNG or JPEG patches"
-            )
-        cases.to_csv(folder / CASES, index=False)
-        maps = draw_maps(cases, folder / PREDICTIONS, served.point, folder / MAPS)
-        summary = _summary(served, cases, tally, len(maps), precision)
+        _require_some(cases, tally, inputs)
+        _write_tables(cases, graded, folder)
+        own_maps = [slide["case_id"] for slide in graded]
+        maps = len(draw_maps(cases, folder / PREDICTIONS, served.point, folder / MAPS, own_maps)) + len(own_maps)
+        summary = _summary(served, cases, tally, maps, precision, names) | _of_slides(graded, reading)
         write_json(folder / SUMMARY, summary)
+        if table == "csv":
+            written_as_csv(folder / PREDICTIONS)
     return summary
 
 
-def _summary(served: Served, cases: pd.DataFrame, tally: Tally, maps: int, precision: Precision) -> dict[str, Any]:
+def _require_resolution(slides: list[SlideFound], reading: SlideOptions, dataset: str) -> None:
+    if slides and reading.mpp is None:
+        raise ScoringError(
+            f"{dataset} doesn't say how much tissue a pixel of its patches shows, so slides can't be cut up for it: "
+            f"give --mpp, in micrometres, or `{dataset}: {{mpp: …}}` in params.yaml"
+        )
+    if not slides and reading.overlays:
+        raise ScoringError("overlays are drawn over whole slides, and none was given: leave out --overlay")
+
+
+def _require_some(cases: pd.DataFrame, tally: Tally, inputs: list[Path]) -> None:
+    if not len(cases):
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in tally.refused.items()) or "no images"
+        raise ScoringError(
+            f"nothing to grade in {', '.join(map(str, inputs))} ({reasons}): give PNG or JPEG patches, or slides"
+        )
+
+
+def _renamed_slides(slides: list[SlideFound], names: Names) -> list[SlideFound]:
+    return [one._replace(file=names.file(one.file, one.case_id), case_id=names.case(one.case_id)) for one in slides]
+
+
+def _write_tables(cases: pd.DataFrame, slides: list[dict[str, Any]], folder: Path) -> None:
+    cases.to_csv(folder / CASES, index=False)
+    if slides:
+        pd.DataFrame(slides).to_csv(folder / SLIDES, index=False)
+
+
+def _summary(
+    served: Served, cases: pd.DataFrame, tally: Tally, maps: int, precision: Precision, names: Names
+) -> dict[str, Any]:
     return {
         "model": served.name,
         "model_id": served.model_id,
@@ -134,6 +141,7 @@ def _summary(served: Served, cases: pd.DataFrame, tally: Tally, maps: int, preci
         "positive_class": served.point["positive_class"],
         "threshold": served.point["threshold"],
         "precision": precision,
+        "pseudonymised": names.pseudonymised,
         "patches": int(cases["patches"].sum()),
         "cases": len(cases),
         "positive": int(cases["positive"].sum()),
@@ -144,23 +152,27 @@ def _summary(served: Served, cases: pd.DataFrame, tally: Tally, maps: int, preci
     }
 
 
-def _write_predictions(served: Served, images: Iterator[Found], tally: Tally, path: Path, precision: Precision) -> None:
-    grade = None
-    with (
-        pq.ParquetWriter(path, SCHEMA) as writer,
-        tqdm(desc=f"predict {served.point['data_set']}", unit="patch", unit_scale=True, file=sys.stderr) as bar,
-    ):
-        while chunk := list(islice(images, CHUNK)):
-            grade = grade or _grader(served, precision, many=len(chunk) == CHUNK)
+def _of_slides(slides: list[dict[str, Any]], reading: SlideOptions) -> dict[str, Any]:
+    if not slides:
+        return {}
+    return {"slides": len(slides), "patch_mpp": reading.mpp, "overlays": list(dict.fromkeys(reading.overlays))}
+
+
+def _grade_patches(
+    served: Served, grader: Grader, inputs: list[Path], names: Names, tally: Tally, writer: pq.ParquetWriter
+) -> None:
+    images = find_images(inputs, lambda reason, file: tally.reject(reason, names.file(file)))
+    renamed = (one._replace(file=names.file(one.file, one.case_id), case_id=names.case(one.case_id)) for one in images)
+    with tqdm(
+        desc=f"predict {served.point['data_set']}", unit="patch", unit_scale=True, delay=0.1, file=sys.stderr
+    ) as bar:
+        while chunk := list(islice(renamed, chunk_size(served.patch_size))):
             rows, patches = _decoded(served, chunk, tally)
             bar.update(len(chunk))
             if rows:
-                table = pd.DataFrame(rows, columns=SCHEMA.names[:6])
-                table["probability"] = expit(grade(patches))
-                table["decision"] = (table["probability"] >= served.point["threshold"]).astype(np.int8)
-                table[COLOURS] = colour_statistics(patches)
-                writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
-                tally.add(table)
+                part = graded_rows(rows, patches, grader.probabilities(patches), served.point["threshold"])
+                writer.write_table(pa.Table.from_pandas(part, SCHEMA, preserve_index=False))
+                tally.add(part)
 
 
 def _decoded(served: Served, chunk: list[Found], tally: Tally) -> tuple[list[tuple[Any, ...]], NDArray[np.uint8]]:
@@ -181,29 +193,3 @@ def _decoded(served: Served, chunk: list[Found], tally: Tally) -> tuple[list[tup
 def _fitted(patch: Patch, served: Served) -> Patch:
     """As ingest brings patches to the size that the model was trained on."""
     return (resize_patch if served.point["resized"] else pad_patch)(patch, served.patch_size)
-
-
-def _grader(served: Served, precision: Precision, many: bool) -> Any:
-    """A function from patches to log odds: compiled where that is quicker or asked for, else Keras'."""
-    network = logit_network(served.network)
-    if precision != "float32" or (many and is_quicker(WORTH_COMPILING)):
-        try:
-            compiled = CompiledNetwork(network, served.patch_size, precision)
-        except InferenceError:
-            if precision != "float32":
-                raise
-        else:
-            return lambda patches: compiled.predict(
-                (patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE)), len(patches)
-            ).astype(np.float64)
-
-    def by_keras(patches: NDArray[np.uint8]) -> NDArray[np.float64]:
-        count = math.ceil(len(patches) / KERAS_BATCH) * KERAS_BATCH  # filled up: another size is traced anew
-        filled = np.zeros((count, *patches.shape[1:]), np.uint8)
-        filled[: len(patches)] = patches
-        parts = [
-            network.predict_on_batch(filled[start : start + KERAS_BATCH]) for start in range(0, count, KERAS_BATCH)
-        ]
-        return np.concatenate(parts)[: len(patches), 0].astype(np.float64)
-
-    return by_keras

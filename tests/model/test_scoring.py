@@ -22,7 +22,8 @@ from histopipe.archives import open_archive
 from histopipe.cli import main
 from histopipe.errors import ScoringError
 from histopipe.paths import Workspace
-from histopipe.scoring import score, stage
+from histopipe.scoring import grader, score
+from histopipe.scoring import table as layout
 from tests.conftest import ROOT
 from tests.model.test_architectures import settled
 
@@ -128,8 +129,8 @@ def test_chunks_change_nothing(
 ) -> None:
     archive = zipped(tmp_path / "new.zip", members(11))
     _, whole = graded([archive], model, tmp_path)
-    monkeypatch.setattr(stage, "CHUNK", 4)
-    monkeypatch.setattr(stage, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(layout, "CHUNK", 4)
+    monkeypatch.setattr(grader, "WORTH_COMPILING", 0)
     summary, parts = graded([archive], model, tmp_path)
     pd.testing.assert_frame_equal(parts, whole, rtol=0, atol=1e-4)
     assert summary["cases"] == 2

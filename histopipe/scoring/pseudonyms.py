@@ -1,0 +1,153 @@
+"""Names for what is shared: the cases' own, or pseudonyms that say nothing without the key.
+
+A pseudonym is an HMAC-SHA256 (RFC 2104) of the case id, of which 80 bits are shown. Case ids are short and often in
+sequence, so a plain digest could be undone by trying them all; with a secret key it can't. The same key gives a case
+the same pseudonym in every run, so that gradings can be joined; without one, a key is drawn, used and forgotten.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from histopipe.errors import PseudonymError
+from histopipe.files import replaced_file
+
+KEY_VARIABLE = "HISTOPIPE_PSEUDONYM_KEY"
+SHORTEST_KEY = 16  # bytes
+LETTERS = 16  # of base 32: two of a million cases share a pseudonym with odds of 1 to 2 trillion
+
+_ENDINGS = frozenset(
+    [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi"]
+)
+
+
+class Names(Protocol):
+    """What cases and files are called in everything that is written.
+
+    Attributes:
+        pseudonymised: whether these are other names than their own.
+        known: what each pseudonym stands for, of cases and of files without a known case.
+    """
+
+    pseudonymised: bool
+    known: dict[str, str]
+
+    def case(self, case_id: str) -> str:
+        """A case's name."""
+
+    def file(self, file: str, case_id: str | None = None) -> str:
+        """A file's name; `case_id` is its case, where that is known."""
+
+
+@dataclass
+class OwnNames:
+    """Cases and files are called what they are called."""
+
+    pseudonymised: bool = False
+    known: dict[str, str] = field(default_factory=dict)
+
+    def case(self, case_id: str) -> str:
+        """The case id."""
+        return case_id
+
+    def file(self, file: str, case_id: str | None = None) -> str:
+        """The file's name."""
+        return file
+
+
+@dataclass
+class Pseudonyms:
+    """Cases and files are called by pseudonyms.
+
+    Attributes:
+        key: the secret.
+        known, pseudonymised: as in `Names`.
+    """
+
+    key: bytes = field(repr=False)
+    known: dict[str, str] = field(default_factory=dict, repr=False)
+    pseudonymised: bool = True
+
+    def case(self, case_id: str) -> str:
+        """`case-` and 16 letters, the same for the same case and key."""
+        pseudonym = f"case-{self._code('case', case_id)}"
+        self.known[pseudonym] = case_id
+        return pseudonym
+
+    def file(self, file: str, case_id: str | None = None) -> str:
+        """The case's pseudonym as a folder, then 16 letters for the file, with its ending if it is a usual one."""
+        ending = Path(file).suffix.lower()
+        pseudonym = self._code("file", file) + (ending if ending in _ENDINGS else "")
+        if case_id is None:
+            self.known[pseudonym] = file
+            return pseudonym
+        return f"{self.case(case_id)}/{pseudonym}"
+
+    def _code(self, kind: str, name: str) -> str:
+        digest = hmac.digest(self.key, f"{kind}\0{name}".encode("utf-8", "surrogateescape"), "sha256")
+        return base64.b32encode(digest)[:LETTERS].decode().lower()
+
+
+def pseudonyms(key_file: Path | None) -> Pseudonyms:
+    """Pseudonyms by the key in a file, else by that in `HISTOPIPE_PSEUDONYM_KEY`, else by one for this run alone.
+
+    Raises:
+        PseudonymError: the key can't be read or is too short.
+    """
+    where, key = KEY_VARIABLE, os.environ.get(KEY_VARIABLE, "").encode()
+    if key_file is not None:
+        where, key = str(key_file), _read(key_file)
+    elif KEY_VARIABLE not in os.environ:
+        return Pseudonyms(secrets.token_bytes(32))
+    if len(key) < SHORTEST_KEY:
+        raise PseudonymError(
+            f"{where} holds a key of {len(key)} bytes, which can be guessed: make one of at least {SHORTEST_KEY} "
+            "(`openssl rand -hex 32`)"
+        )
+    return Pseudonyms(key)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes().strip()
+    except OSError as problem:
+        raise PseudonymError(f"{path} can't be read ({problem.strerror}): name the file of the key") from None
+
+
+def names_asked(asked: bool, key_file: Path | None, table: Path | None, out: Path) -> Names:
+    """Own names, or pseudonyms where they are asked for.
+
+    Args:
+        asked: whether they are.
+        key_file: of their key, as `pseudonyms` takes it.
+        table: where to write what they stand for; None for nowhere.
+        out: the folder that is to be shared.
+
+    Raises:
+        PseudonymError: the key is missing or too short, the table would lie in the folder, or a key or table is named
+            without asking for pseudonyms.
+    """
+    if not asked:
+        if key_file or table:
+            raise PseudonymError("a key or table of pseudonyms is named, but none are asked for: add --pseudonymise")
+        return OwnNames()
+    if table and table.absolute().resolve().is_relative_to(out.absolute().resolve()):
+        raise PseudonymError(f"{table} lies in {out}, which would give the cases away: write the table elsewhere")
+    return pseudonyms(key_file)
+
+
+def write_key_table(names: Names, path: Path) -> None:
+    """Write which pseudonym stands for what, `pseudonym,original`, readable by its owner alone."""
+    with replaced_file(path) as beside:
+        beside.touch(mode=0o600)
+        with beside.open("w", encoding="utf-8", newline="") as stream:
+            table = csv.writer(stream)
+            table.writerow(("pseudonym", "original"))
+            table.writerows(sorted(names.known.items()))

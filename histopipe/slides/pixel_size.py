@@ -1,0 +1,54 @@
+"""How much tissue a pixel shows: what the file of a slide says of it, the most trustworthy statement first."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+PLAUSIBLE = (0.05, 20.0)  # micrometres: a 72 dpi that a program wrote for want of anything better means 353
+OBJECTIVE = 10.0  # micrometres divided by the objective's power: 40x means 0.25, 20x 0.5, as most scanners have it
+
+_UNITS = {"inch": 25_400.0, "centimeter": 10_000.0}
+_OME = re.compile(r'PhysicalSize(?P<what>[XY](Unit)?)="(?P<value>[^"]*)"')
+_OME_UNITS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}
+
+
+class PixelSize(NamedTuple):
+    """Micrometres to a pixel across and down, and where that is from."""
+
+    x: float
+    y: float
+    source: str
+
+
+def pixel_size(properties: Mapping[str, str]) -> PixelSize | None:
+    """What a slide's properties, by OpenSlide's names, say of its pixels; None where they say nothing plausible."""
+    for source, x, y in _statements(properties):
+        if all(math.isfinite(value) and PLAUSIBLE[0] <= value <= PLAUSIBLE[1] for value in (x, y)):
+            return PixelSize(x, y, source)
+    return None
+
+
+def _statements(properties: Mapping[str, str]) -> Iterator[tuple[str, float, float]]:
+    yield "the file", _number(properties, "openslide.mpp-x"), _number(properties, "openslide.mpp-y")
+    yield _of_ome(properties.get("tiff.ImageDescription", ""))
+    unit = _UNITS.get(properties.get("tiff.ResolutionUnit", ""), math.nan)
+    across, down = (_number(properties, f"tiff.{axis}Resolution") or math.nan for axis in "XY")
+    yield "TIFF resolution", unit / across, unit / down
+    power = OBJECTIVE / (_number(properties, "openslide.objective-power") or math.nan)
+    yield "the objective's power", power, power
+
+
+def _number(properties: Mapping[str, str], name: str) -> float:
+    try:
+        return float(properties[name])
+    except (KeyError, ValueError):
+        return math.nan
+
+
+def _of_ome(description: str) -> tuple[str, float, float]:
+    told = {found["what"]: found["value"] for found in _OME.finditer(description)}
+    across, down = (_number(told, axis) * _OME_UNITS.get(told.get(f"{axis}Unit", "µm"), math.nan) for axis in "XY")
+    return "OME-XML", across, down

@@ -1,0 +1,139 @@
+"""One whole slide, opened through OpenSlide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from histopipe.datasets import MemberRejected
+from histopipe.images import MAX_PIXELS, Patch, resize_patch
+from histopipe.slides.pixel_size import PixelSize, pixel_size
+
+if TYPE_CHECKING:
+    import openslide
+
+SLIDES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi"})  # always slides
+MAYBE = frozenset({".tif", ".tiff"})  # slides where tiled in several levels, or larger than any patch
+
+_TILE_WIDTH = 322  # the tag of a TIFF that is cut into tiles
+_CACHE = 32 * 2**20  # bytes of decoded tiles that OpenSlide keeps: neighbours share them
+
+
+def is_slide(path: Path) -> bool:
+    """Whether a file is taken for a whole slide: by its name, a TIFF by its size and levels; only its head is read."""
+    if path.suffix.lower() in SLIDES:
+        return path.is_file()
+    if path.suffix.lower() not in MAYBE or not path.is_file():
+        return False
+    try:
+        with Image.open(path, formats=("TIFF",)) as image:
+            tiled = _TILE_WIDTH in image.tag_v2  # type: ignore[attr-defined]
+            return image.width * image.height > MAX_PIXELS or (tiled and getattr(image, "n_frames", 1) > 1)
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # whatever Pillow makes of it, OpenSlide may know better
+        return _known(path)
+
+
+def _known(path: Path) -> bool:
+    import openslide
+
+    return openslide.OpenSlide.detect_format(path) is not None
+
+
+@dataclass(frozen=True)
+class Slide:
+    """An open slide.
+
+    Attributes:
+        handle: OpenSlide's; threads may share it.
+        pixel: micrometres to a pixel of level 0.
+    """
+
+    handle: openslide.OpenSlide
+    pixel: PixelSize
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of level 0, in pixels."""
+        width, height = self.handle.dimensions
+        return int(width), int(height)
+
+    def level_for(self, downsample: float) -> int:
+        """The smallest level that still shows every pixel of a picture `downsample` times smaller than level 0."""
+        return int(self.handle.get_best_level_for_downsample(downsample * 1.01))  # levels are a pixel more or less
+
+    def downsample(self, level: int) -> float:
+        """Pixels of level 0 to one of `level`, on either side."""
+        return float(self.handle.level_downsamples[level])
+
+    def read(self, level: int, box: tuple[float, float, float, float], size: tuple[int, int]) -> Patch:
+        """Part of the slide, resized to `size` (height, width) as patches are; what isn't there is white.
+
+        Args:
+            level: from which to read.
+            box: left, top, right and bottom, in pixels of level 0 and parts of them.
+
+        Raises:
+            MemberRejected: the file is damaged.
+        """
+        found, inside = self.read_around(level, box)
+        return resize_patch(found, size, inside)
+
+    def read_around(
+        self, level: int, box: tuple[float, float, float, float]
+    ) -> tuple[Patch, tuple[float, float, float, float]]:
+        """The whole pixels of `level` that hold a box of level 0, and where it lies in them."""
+        import openslide
+
+        scale = self.downsample(level)
+        corner = int(box[0] // scale * scale), int(box[1] // scale * scale)
+        inside = [(edge - corner[place % 2]) / scale for place, edge in enumerate(box)]
+        width, height = (max(1, int(np.ceil(edge - 1e-6))) for edge in inside[2:])
+        try:
+            region = self.handle.read_region(corner, level, (width, height))
+        except openslide.OpenSlideError:
+            raise MemberRejected("damaged slide") from None
+        left, top = inside[:2]
+        return on_white(region), (left, top, min(inside[2], width), min(inside[3], height))
+
+
+def on_white(region: Image.Image) -> Patch:
+    """RGBA on white: scanners leave out what they saw no tissue on."""
+    pixels = np.asarray(region)
+    if pixels[..., 3].min() == 255:
+        return np.ascontiguousarray(pixels[..., :3])
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", region.size, "white"), region).convert("RGB"))
+
+
+@contextmanager
+def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
+    """Open a slide for a while.
+
+    Args:
+        path: of the file.
+        mpp: micrometres to a pixel of level 0, where the user knows better than the file.
+
+    Raises:
+        MemberRejected: OpenSlide can't read it, or nothing tells its pixel size.
+    """
+    import openslide
+
+    try:
+        handle = openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        raise MemberRejected("no slide that OpenSlide can read") from None
+    except openslide.OpenSlideError:
+        raise MemberRejected("damaged slide") from None
+    with handle:
+        handle.set_cache(openslide.OpenSlideCache(_CACHE))
+        pixel = PixelSize(mpp, mpp, "--slide-mpp") if mpp else pixel_size(handle.properties)
+        if pixel is None:
+            raise MemberRejected("unknown pixel size: give --slide-mpp")
+        yield Slide(handle, pixel)
