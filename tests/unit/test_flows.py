@@ -65,7 +65,8 @@ def answered(status: int) -> httpx.HTTPStatusError:
     [
         (answered(401), "refuses: set PREFECT_API_AUTH_STRING"),
         (answered(403), "refuses: set PREFECT_API_AUTH_STRING"),
-        (answered(500), None),
+        (answered(500), "is in trouble (500): see its log"),
+        (answered(404), None),
         (httpx.ConnectError("refused"), "start it, or set PREFECT_API_URL right"),
         (RuntimeError("Failed to reach API at http://127.0.0.1:9/api/"), "no Prefect server answers"),
         (RuntimeError("something else"), None),

@@ -452,7 +452,7 @@ def test_nothing_to_sum_up_is_said(workspace: Workspace, params: Params) -> None
 def test_the_flow_runs_what_is_summed_up(two: Params) -> None:
     from flows.studies import asked
 
-    assert asked(None, two) == list(STAGES)
+    assert asked([], two) == list(STAGES)
     assert asked(["seeds"], two) == ["seeds"]
     none = two.model_copy(update={"studies": StudiesParams()})
     with pytest.raises(ParamsError, match=r"studies.summaries is empty"):
