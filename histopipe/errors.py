@@ -72,6 +72,10 @@ class ScoringError(HistopipeError):
     """No such model, or nothing that it could grade."""
 
 
+class ExportError(HistopipeError):
+    """No such model, or no file of it that would do."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 

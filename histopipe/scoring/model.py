@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -32,11 +32,13 @@ class Served:
         name: what people call it, such as `models:/histopipe-idc@champion`.
         network: gives calibrated probabilities.
         point: content of `operating_point.json`.
+        logged: `run_id` and `model_id` under which MLflow has it, as far as its folder says.
     """
 
     name: str
     network: keras.Model
     point: dict[str, Any]
+    logged: dict[str, str] = field(default_factory=dict)
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -61,9 +63,15 @@ def load_served(asked: str, dataset: str, workspace: Workspace) -> Served:
     address = f"models:/{tracking.experiment_name(dataset)}@{CHAMPION}" if asked == CHAMPION else asked
     with _folder_of(address, asked, workspace) as folder:
         network, point = _read(folder, address)
+        logged = _logged(folder)
     if point.get("data_set") != dataset:
         raise ScoringError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
-    return Served(address, network, point)
+    return Served(address, network, point, logged)
+
+
+def _logged(folder: Path) -> dict[str, str]:
+    described = read_yaml(folder / "MLmodel")
+    return {name: str(described[name]) for name in ("run_id", "model_id") if described.get(name)}
 
 
 @contextmanager
