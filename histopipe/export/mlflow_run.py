@@ -36,8 +36,9 @@ def log_export(
         tags = _tags(kind, folder, record)
         if served.logged.get("model_id"):
             client.set_logged_model_tags(served.logged["model_id"], tags)
-        for name, value in tags.items() if origin.version else ():
-            client.set_model_version_tag(origin.version.name, origin.version.version, name, value)
+        if version := origin.version:
+            for name, value in tags.items():
+                client.set_model_version_tag(version.name, version.version, name, value)
     return f"logged as {folder} of run {run_id}"
 
 

@@ -109,7 +109,7 @@ def _last_layer(model: Any) -> list[str]:
 def _reader(calibration: Patches) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         """Hands out one patch after another."""
 
         def __init__(self) -> None:
