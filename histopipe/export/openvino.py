@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def _in_integers(model: Any, calibration: Patches) -> Any:
     """Quantize all but the last layer, by ranges that the patches show."""
     import nncf
 
+    logging.getLogger("nncf").setLevel(logging.WARNING)
     last = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"][-1]
     return nncf.quantize(
         model,

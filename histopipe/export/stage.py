@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,7 +85,9 @@ def export(
     path = place_of(out, form, f"{facts['architecture']}-{quantize}")
     with TemporaryDirectory() as scratch:
         source = source_of(served, store, chosen, quantize, facts)
-        made = form.write(source, Path(scratch) / path.name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # converters use old names of their own makers
+            made = form.write(source, Path(scratch) / path.name)
         record = record_of(made, source, form, store, chosen, params)
         require_agreement(record["parity"], quantize, lambda: f"the {kind} file of {served.name}")
         record |= {"format": kind, "quantize": quantize}
