@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,14 @@ def _in_integers(model: Any, calibration: Patches) -> Any:
 
     logging.getLogger("nncf").setLevel(logging.WARNING)
     last = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"][-1]
-    return nncf.quantize(
-        model,
-        nncf.Dataset([patch[None] for patch in calibration]),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(calibration),
-        ignored_scope=nncf.IgnoredScope(names=[last]),
-    )
+    with redirect_stdout(sys.stderr):  # where it draws its progress
+        return nncf.quantize(
+            model,
+            nncf.Dataset([patch[None] for patch in calibration]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(names=[last]),
+        )
 
 
 def load(path: Path, threads: int) -> Grader:
