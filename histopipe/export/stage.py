@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histopipe import __version__
-from histopipe.errors import ExportError
+from histopipe.errors import ExportError, HistopipeError
 from histopipe.export.formats import FORMATS
 from histopipe.export.latency import BATCHES, latency
 from histopipe.export.mlflow_run import log_export
@@ -85,15 +85,35 @@ def export(
     path = place_of(out, form, f"{facts['architecture']}-{quantize}")
     with TemporaryDirectory() as scratch:
         source = source_of(served, store, chosen, quantize, facts)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # converters use old names of their own makers
-            made = form.write(source, Path(scratch) / path.name)
+        made = _made(form, source, Path(scratch) / path.name)
         record = record_of(made, source, form, store, chosen, params)
         require_agreement(record["parity"], quantize, lambda: f"the {kind} file of {served.name}")
         record |= {"format": kind, "quantize": quantize}
         written = put_in_place(made, path, record)
     logged = log_export(written, record, served, origin, workspace) if log else ""
     return record | {"path": path, "logged": logged}
+
+
+def _made(form: Format, source: Source, path: Path) -> list[Path]:
+    """Write the files and see that their runtime can open them.
+
+    Raises:
+        ExportError: the converter or the runtime fails at this network.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # converters use old names of their own makers
+            made = form.write(source, path)
+        form.load(made[0], 1)
+    except HistopipeError:
+        raise
+    except Exception as problem:  # every converter has errors of its own
+        reason = " ".join(str(problem).replace(str(path.parent), "").split())[:200]
+        raise ExportError(
+            f"{source.network.name} can't become a {form.suffix} file ({reason}): nothing was written; "
+            "try another --format"
+        ) from None
+    return made
 
 
 def require_own_size(served: Served, store: PatchStore) -> None:

@@ -30,7 +30,7 @@ from histopipe.inference import load_openvino
 from histopipe.paths import Workspace
 from histopipe.promotion import promote
 from histopipe.symmetry import averaged_over_symmetries
-from tests.model.test_architectures import patches, settled, tiny
+from tests.model.test_architectures import patches, settled
 from tests.model.test_promotion import asked, make_workspace
 from tests.registry import NAME, client
 
@@ -41,6 +41,7 @@ for package in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "nncf"):
 
 FACTS = {"dataset": "idc", "classes": ["benign", "IDC"], "threshold": 0.4}
 SHORT = {("cancernet", "onnx"), ("histonet", "litert"), ("resnet", "openvino")}  # each format, each once
+BROKEN = ("wide_resnet", "onnx")
 
 every_format = pytest.mark.parametrize("kind", list(FORMATS))
 
@@ -48,6 +49,11 @@ every_format = pytest.mark.parametrize("kind", list(FORMATS))
 def source(network: keras.Model, quantize: Quantize = "none", size: int = 50) -> Source:
     calibration = patches(20 if quantize == "int8" else 0, size, seed=5)
     return Source(network, (size, size), quantize, calibration, FACTS)
+
+
+def marks(name: str, kind: str) -> list[pytest.MarkDecorator]:
+    broken = [pytest.mark.xfail(strict=True, reason="ONNX Runtime refuses the graph that tf2onnx 1.17 makes of it")]
+    return [*([] if (name, kind) in SHORT else [pytest.mark.long]), *(broken if (name, kind) == BROKEN else [])]
 
 
 def test_every_option_of_the_command_is_a_format() -> None:
@@ -67,21 +73,10 @@ def agree(kind: str, network: keras.Model, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [
-        pytest.param(name, kind, marks=[] if (name, kind) in SHORT else [pytest.mark.long])
-        for name in list_architectures()
-        for kind in FORMATS
-    ],
+    [pytest.param(name, kind, marks=marks(name, kind)) for name in list_architectures() for kind in FORMATS],
 )
 def test_every_architecture_answers_as_keras_does(name: str, kind: str, tmp_path: Path) -> None:
-    # tf2onnx gives a graph that ONNX Runtime refuses where a stem has as many channels as the first group
-    agree(kind, widened() if name == "wide_resnet" else settled(name), tmp_path)
-
-
-def widened() -> keras.Model:
-    network = tiny("wide_resnet", width=2)
-    network(patches(16, seed=1), training=True)
-    return network
+    agree(kind, settled(name), tmp_path)
 
 
 @every_format
