@@ -471,6 +471,27 @@ def monitor(
 
 
 @main.command()
+@_dataset
+@click.argument("architecture", required=False, callback=_named_if_given("architecture"))
+@click.option("--model", help="champion (default), models:/NAME/VERSION, or a folder.")
+@click.option("--format", "kind", type=click.Choice(["litert", "onnx", "openvino"]), required=True)
+@click.option("--quantize", type=click.Choice(["none", "float16", "int8"]), default="none", show_default=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write, or its folder.")
+@click.option("--log/--no-log", default=True, show_default=True, help="Log it to MLflow, with its model.")
+def export(
+    dataset: str, architecture: str | None, model: str | None, kind: str, quantize: Any, out: Path, log: bool
+) -> None:
+    """Write a model as one file for phones, browsers and other runtimes, and measure what that costs."""
+    from histopipe.scoring.inputs import folder_key
+
+    with _stage("export", dataset, variant=folder_key(out)) as (params, workspace):
+        from histopipe.export.report import said
+        from histopipe.export.stage import export
+
+        click.echo(said(export(dataset, architecture, model, kind, quantize, out, params, workspace, log)))
+
+
+@main.command()
 @click.pass_context
 def doctor(context: click.Context) -> None:
     """Check machine, packages, servers, disk and data; exit code 1 with warnings, 2 with errors."""

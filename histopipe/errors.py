@@ -80,6 +80,10 @@ class PseudonymError(HistopipeError):
     """Case ids can't be replaced as asked: the key is missing or too short, or the table would be given away."""
 
 
+class ExportError(HistopipeError):
+    """No such model, or no file of it that would do."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 

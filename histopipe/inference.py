@@ -45,14 +45,15 @@ class CompiledNetwork:
     """
 
     def __init__(self, network: keras.Model, patch_size: tuple[int, int], precision: Precision = "float32") -> None:
-        openvino = _openvino()
+        openvino = load_openvino()
         if backend_name() != "tensorflow":
             raise InferenceError(f"compiling needs TensorFlow, and Keras runs on {backend_name()}: set KERAS_BACKEND")
         core = openvino.Core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InferenceError("this CPU has no bfloat16: predict in float32")
         shape = (BATCH_SIZE, *patch_size, 3)
-        model = _converted(openvino, network, shape)
+        model = convert(network, shape)
+        _resize_by_matrices(model)
         hints = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "THROUGHPUT"}
         compiled = core.compile_model(model, "CPU", hints)
         streams = compiled.get_property("NUM_STREAMS")
@@ -91,21 +92,33 @@ class CompiledNetwork:
         return filled
 
 
-def _converted(openvino: Any, network: keras.Model, shape: tuple[int, ...]) -> Any:
+def convert(network: keras.Model, shape: tuple[int, ...]) -> Any:
+    """The network as a model of OpenVINO.
+
+    Args:
+        network: from uint8 patches.
+        shape: of the patches, (batch, height, width, 3); -1 for a batch of any size.
+
+    Raises:
+        InferenceError: OpenVINO can't read the network.
+    """
+    openvino = load_openvino()
     root = logging.getLogger()
     level, filters, handlers = root.level, list(root.filters), list(root.handlers)
     try:
-        model = openvino.convert_model(network, input=[(list(shape), openvino.Type.u8)])
+        return openvino.convert_model(network, input=[(list(shape), openvino.Type.u8)])
     except Exception as problem:  # it has an error of its own for every part of the conversion
         root.setLevel(level)  # after a failure it leaves the log muted
         root.filters, root.handlers = filters, handlers
         reason = " ".join(str(problem).split())[:200]
         raise InferenceError(f"{network.name} can't be compiled ({reason}): predict by Keras") from None
+
+
+def _resize_by_matrices(model: Any) -> None:
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Interpolate" and _is_plain(node):
             node.output(0).replace(_by_matrices(node))
     model.validate_nodes_and_infer_types()
-    return model
 
 
 def _is_plain(node: Any) -> bool:
@@ -169,7 +182,7 @@ def predict_compiled(
         return compiled.predict(map(gathered, parts), len(rows)).astype(np.float64)
 
 
-def _openvino() -> Any:
+def load_openvino() -> Any:
     """OpenVINO without its telemetry: what it would report of every import and conversion is nobody's business."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino

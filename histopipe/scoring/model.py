@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -35,14 +35,14 @@ class Served:
         name: what people call it, such as `models:/histopipe-idc@champion`.
         network: gives calibrated probabilities.
         point: content of `operating_point.json`.
-        model_id: MLflow's, which stays when an alias moves on; None of a folder that doesn't tell.
+        logged: `run_id` and `model_id` under which MLflow has it, as far as its folder says.
         reference: profiles of the cases behind it (histopipe/monitoring); None of a model that carries none.
     """
 
     name: str
     network: keras.Model
     point: dict[str, Any]
-    model_id: str | None = None
+    logged: dict[str, str] = field(default_factory=dict)
     reference: pd.DataFrame | None = None
 
     @property
@@ -67,10 +67,10 @@ def load_served(asked: str, dataset: str, workspace: Workspace) -> Served:
     """
     with model_folder(asked, dataset, workspace) as (folder, address):
         network, point = _read(folder, address)
-        model_id, reference = reference_in(folder)
+        logged, (_, reference) = _logged(folder), reference_in(folder)
     if point.get("data_set") != dataset:
         raise ScoringError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
-    return Served(address, network, point, model_id, reference)
+    return Served(address, network, point, logged, reference)
 
 
 @contextmanager
@@ -98,6 +98,14 @@ def reference_in(folder: Path) -> tuple[str | None, pd.DataFrame | None]:
     except (OSError, KeyError, TypeError, AttributeError):
         return None, None
     return described.get("model_id"), read_profiles(folder / place["path"]) if place else None
+
+
+def _logged(folder: Path) -> dict[str, str]:
+    try:
+        described = read_yaml(folder / "MLmodel")
+        return {name: str(described[name]) for name in ("run_id", "model_id") if described.get(name)}
+    except (OSError, AttributeError):
+        return {}
 
 
 @contextmanager

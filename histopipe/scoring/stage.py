@@ -136,7 +136,7 @@ def _summary(
 ) -> dict[str, Any]:
     return {
         "model": served.name,
-        "model_id": served.model_id,
+        "model_id": served.logged.get("model_id"),
         "data_set": served.point["data_set"],
         "positive_class": served.point["positive_class"],
         "threshold": served.point["threshold"],

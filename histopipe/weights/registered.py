@@ -56,7 +56,7 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
             client = tracking.registry(workspace)
             version = _version(client, **address.groupdict())
             file = copy_network(version, folder)
-            seen = _cases_behind(version, client)
+            seen = cases_behind(version, client)
         except (MlflowException, OSError) as problem:
             if _broke_off(problem):
                 raise
@@ -80,7 +80,7 @@ def _broke_off(problem: Exception) -> bool:
     return isinstance(problem, RequestException | ConnectionError | TimeoutError)
 
 
-def _cases_behind(version: ModelVersion, client: MlflowClient) -> Cases:
+def cases_behind(version: ModelVersion, client: MlflowClient) -> Cases:
     """What a version's own training saw, and the trainings before it; nothing of one that was registered by hand."""
     run_id, folder = version.run_id, kept_folder(version)
     path = f"{folder}/{RECORD}"

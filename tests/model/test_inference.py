@@ -107,7 +107,7 @@ def test_many_patches_are_graded_by_a_compiled_network(tmp_path: Path, monkeypat
 def test_nobody_is_told_of_it() -> None:
     """OpenVINO reports to its makers unless its telemetry can't be imported."""
     code = (
-        "import sys; from histopipe.inference import _openvino; _openvino(); "
+        "import sys; from histopipe.inference import load_openvino; load_openvino(); "
         "assert not [name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module]"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

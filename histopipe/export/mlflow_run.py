@@ -1,0 +1,56 @@
+"""What an export leaves in MLflow: the files with the model's run, a few numbers as tags of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from histopipe import tracking
+from histopipe.export.origin import Origin
+from histopipe.paths import Workspace
+from histopipe.scoring.model import Served
+
+FOLDER = "exports"  # of the run's artifacts
+
+
+def log_export(
+    files: Sequence[Path], record: dict[str, Any], served: Served, origin: Origin, workspace: Workspace
+) -> str:
+    """Log a file into its model's run, and tag the logged model and the registered version with what it costs.
+
+    Returns:
+        Where it lies now, for people; or why it was not logged.
+
+    Raises:
+        TrackingAwayError: MLflow can't be asked, or breaks off.
+    """
+    if origin.run is None:
+        return "not logged: this tracking store has no run of that model"
+    kind = f"{record['format']}-{record['quantize']}"
+    run_id, folder = origin.run.info.run_id, f"{FOLDER}/{kind}"
+    with tracking.told_in_one_line(workspace):
+        client = tracking.registry(workspace)
+        for path in files:
+            tracking.log_if_changed(client, run_id, path, folder)
+        tags = _tags(kind, folder, record)
+        if served.logged.get("model_id"):
+            client.set_logged_model_tags(served.logged["model_id"], tags)
+        if version := origin.version:
+            for name, value in tags.items():
+                client.set_model_version_tag(version.name, version.version, name, value)
+    return f"logged as {folder} of run {run_id}"
+
+
+def _tags(kind: str, folder: str, record: dict[str, Any]) -> dict[str, str]:
+    change = record["parity"]["change"]["roc_auc"]
+    found = {
+        "artifacts": folder,
+        "sha256": record["sha256"],
+        "bytes": record["bytes"],
+        "roc_auc_change": change["value"],
+        "roc_auc_change_low": change["low"],
+        "roc_auc_change_high": change["high"],
+        "decisions_changed": record["parity"]["decisions_changed"]["value"],
+    }
+    return {f"export.{kind}.{name}": str(value) for name, value in found.items()}

@@ -1,0 +1,99 @@
+"""The model that a file is made from: where it is registered, what code made it, which cases it has seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from histopipe import tracking
+from histopipe.errors import ExportError, HistopipeError
+from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
+from histopipe.files import read_json
+from histopipe.paths import Workspace, stage_name
+from histopipe.scoring.model import Served
+from histopipe.weights.registered import cases_behind, cases_seen
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a served model comes from; each None where the tracking store doesn't know.
+
+    Attributes:
+        run: that logged it.
+        version: registered of it.
+        seen: ids of cases that it was trained or validated on.
+    """
+
+    run: Run | None
+    version: ModelVersion | None
+    seen: list[str] | None
+
+    def facts(self, served: Served) -> dict[str, Any]:
+        """What a file says of its model; what isn't known is left out."""
+        tags = self.run.data.tags if self.run else {}
+        known = {
+            "model": self.version.name if self.version else served.name,
+            "version": str(self.version.version) if self.version else None,
+            "architecture": tags.get("architecture", served.network.name),
+            "run_id": self.run.info.run_id if self.run else None,
+            "git_commit": tags.get("git_commit"),
+        }
+        return {name: value for name, value in known.items() if value}
+
+
+def address_of(dataset: str, architecture: str, workspace: Workspace) -> str:
+    """The address of the model that the evaluation of an architecture logged.
+
+    Raises:
+        ExportError: there is no evaluation here, or its run isn't in this tracking store.
+        TrackingAwayError: the tracking store can't be asked.
+    """
+    path = workspace.evaluation(dataset, architecture) / "metrics.json"
+    remedy = f"run `dvc repro {stage_name('evaluate', dataset, architecture)}`"
+    if not path.is_file():
+        raise ExportError(f"{path} is missing, so there is no model of {architecture}: {remedy}")
+    with tracking.told_in_one_line(workspace):
+        run_id = tracking.known_run(workspace, dataset, str(read_json(path)["run_id"]))
+        run = tracking.registry(workspace).get_run(run_id) if run_id else None
+    if run is None or SERVED_MODEL_TAG not in run.data.tags:
+        raise ExportError(f"{path} was made under another tracking store, which has its model: {remedy}")
+    return f"models:/{run.data.tags[SERVED_MODEL_TAG]}"
+
+
+def origin_of(served: Served, dataset: str, workspace: Workspace) -> Origin:
+    """What the tracking store knows of a model.
+
+    Raises:
+        TrackingAwayError: it can't be asked.
+    """
+    run_id, model_id = served.logged.get("run_id"), served.logged.get("model_id")
+    with tracking.told_in_one_line(workspace):
+        client = tracking.registry(workspace)
+        if not run_id or not tracking.run_exists(run_id):
+            return Origin(None, None, None)
+        run, version = client.get_run(run_id), _version(client, run_id, model_id)
+        seen = cases_behind(version, client).get(dataset) if version else None
+    return Origin(run, version, seen or _seen_here(run, dataset, workspace))
+
+
+def _version(client: MlflowClient, run_id: str, model_id: str | None) -> ModelVersion | None:
+    """The newest version registered of a logged model."""
+    found = client.search_model_versions(f"run_id = '{run_id}'")
+    own = [version for version in found if str(version.source) == f"models:/{model_id}"]
+    return max(own, key=lambda version: int(version.version), default=None)
+
+
+def _seen_here(run: Run, dataset: str, workspace: Workspace) -> list[str] | None:
+    """The cases that the record of this checkout's training lists, if it is that run's."""
+    path = workspace.model(dataset, run.data.tags.get("architecture", "")) / "run.json"
+    try:
+        record = read_json(path)
+        own = record["run_id"] in (run.info.run_id, run.data.tags.get("restored_from"))
+        return cases_seen(record)[dataset] if own else None
+    except (HistopipeError, OSError, KeyError):
+        return None

@@ -1,0 +1,102 @@
+"""The exports of a folder, as `export.json` and as a page to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from histopipe.comparison.table import markdown_table
+from histopipe.errors import HistopipeError
+from histopipe.files import as_size, read_json, write_json, write_text
+
+JSON_FILE, PAGE = "export.json", "export.md"
+
+
+def add_to_report(folder: Path, name: str, record: dict[str, Any]) -> None:
+    """Put one file's record into the folder's `export.json`, and write the page anew.
+
+    Args:
+        folder: that the file lies in.
+        name: the file's.
+        record: what was measured of it.
+    """
+    records = {**_earlier(folder), name: record}
+    kept = {name: records[name] for name in sorted(records) if (folder / name).exists()}
+    write_json(folder / JSON_FILE, {"exports": kept})
+    write_text(folder / PAGE, page(kept))
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(read_json(folder / JSON_FILE)["exports"])
+    except (HistopipeError, KeyError, TypeError, ValueError, OSError):
+        return {}
+
+
+def page(records: dict[str, Any]) -> str:
+    """All files of a folder in one table, in Markdown."""
+    heading = [
+        "file",
+        "of",
+        "size",
+        "ROC AUC",
+        "its change [95 % by case]",
+        "decisions changed [95 %]",
+        "probability off by at most (mean)",
+        "ms for 1 patch, Keras' over it",
+        "ms for 32, Keras' over it",
+    ]
+    lines = [heading, ["---"] * 3 + ["--:"] * (len(heading) - 3), *(_cells(*item) for item in records.items())]
+    notes = sorted({_note(record) for record in records.values()})
+    return "\n\n".join(["# Exports", markdown_table(lines), *notes]) + "\n"
+
+
+def _cells(name: str, record: dict[str, Any]) -> list[str]:
+    parity, batches = record["parity"], record["latency"]["batches"]
+    apart = parity["probability_difference"]
+    return [
+        f"`{name}`",
+        _model(record),
+        as_size(record["bytes"]),
+        f"{parity['file']['roc_auc']:.4f}",
+        _signed(parity["change"]["roc_auc"]),
+        _percent(parity["decisions_changed"]),
+        f"{apart['max']:.2g} ({apart['mean']:.2g})",
+        *(f"{batches[size]['file_ms']:.2f} ({batches[size]['ratio']:.1f}x)" for size in ("1", "32")),
+    ]
+
+
+def _model(record: dict[str, Any]) -> str:
+    facts = record["facts"]
+    version = f" version {facts['version']}" if "version" in facts else ""
+    return f"{facts['model']}{version}, {facts['architecture']}"
+
+
+def _signed(change: dict[str, float | None]) -> str:
+    if change["value"] is None:
+        return "undefined"
+    return f"{change['value']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
+
+
+def _percent(share: dict[str, float | None]) -> str:
+    value, low, high = (100 * (share[end] or 0.0) for end in ("value", "low", "high"))
+    return f"{value:.2f} % [{low:.2f}, {high:.2f}]"
+
+
+def _note(record: dict[str, Any]) -> str:
+    parity, machine = record["parity"], record["machine"]
+    return (
+        f"Measured on {parity['patches']:,} test patches of {parity['cases']} cases of {record['facts']['dataset']}; "
+        f"by {record['calibration_patches']} training patches where in int8. Medians on {record['latency']['threads']} "
+        f"threads of {machine}, the file's and Keras' in turn."
+    )
+
+
+def said(record: dict[str, Any]) -> str:
+    """One line of what an export wrote."""
+    parity = record["parity"]
+    line = (
+        f"{record['path']}: {as_size(record['bytes'])}, ROC AUC {_signed(parity['change']['roc_auc'])} to Keras', "
+        f"{_percent(parity['decisions_changed'])} of decisions changed"
+    )
+    return f"{line}; {record['logged']}" if record["logged"] else line
