@@ -72,6 +72,10 @@ class ScoringError(HistopipeError):
     """No such model, or nothing that it could grade."""
 
 
+class ServingError(HistopipeError):
+    """A server that may not or can't start as asked."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 
