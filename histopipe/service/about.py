@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -9,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from histopipe.service.answers import Description, Example, Health
-from histopipe.service.problems import described
+from histopipe.service.examples import PLACED, draw_case
+from histopipe.service.problems import Refused, described
 from histopipe.service.state import Service, service_of
 
 PAGE = Path(__file__).with_name("page")
@@ -55,6 +57,20 @@ async def model(request: Request) -> Response:
 async def examples(request: Request) -> Response:
     """Drawn by the project: they say nothing of tissue. Empty where none are drawn in the data set's likeness."""
     return JSONResponse(await service_of(request).examples())
+
+
+@router.get(
+    "/v1/examples/case",
+    tags=["model"],
+    summary="A case to try",
+    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}}
+    | described(401, 404),
+)
+async def example_case(request: Request) -> Response:
+    """A zip with the patches of one drawn case, as `/v1/slides` takes it."""
+    if service_of(request).model.point["data_set"] != PLACED:
+        raise Refused(404, "no case is drawn in the likeness of this data set")
+    return Response(await asyncio.to_thread(draw_case), media_type="application/zip")
 
 
 @router.get("/healthz", tags=["health"], summary="Whether the server lives", responses={200: {"model": Health}})

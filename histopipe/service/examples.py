@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
+import zipfile
+from functools import lru_cache
 from typing import Any
 
 from histopipe.synthetic.drawings import drawing_of, list_drawn
@@ -11,6 +14,8 @@ from histopipe.synthetic.plan import SyntheticSlides
 
 CASES, EACH = 2, 3  # cases drawn, and patches shown of each class
 SEED = 7
+CASE_PATCHES = 300  # of the case that is drawn whole
+PLACED = "idc"  # the data set whose drawn patches tell their places
 
 
 def draw_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, Any]]:
@@ -38,3 +43,15 @@ def draw_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, Any]
                 entry = {"name": name.rpartition("/")[2], "drawn_as": classes[patch.label], "image": image}
                 found[patch.label].append(entry)
     return [*found[0], *found[1]]
+
+
+@lru_cache(maxsize=1)
+def draw_case() -> bytes:
+    """A zip with one drawn case, whole, whose map can be seen."""
+    drawing, stream = drawing_of(PLACED), io.BytesIO()
+    slides = SyntheticSlides(1, CASE_PATCHES, False, SEED, PLACED)
+    with zipfile.ZipFile(stream, "w") as archive:
+        for plan in drawing.plan_cases(slides):
+            for name, content in drawing.draw_case(plan).members:
+                archive.writestr(name, content)
+    return stream.getvalue()

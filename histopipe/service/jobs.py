@@ -153,6 +153,12 @@ class Jobs:
 
     def _prepare(self) -> None:
         """Have a process at hand that has loaded what takes long, once anybody sends slides at all."""
+        if (
+            self._spare
+            and self._spare.done()
+            and (self._spare.exception() or self._spare.result().returncode is not None)
+        ):
+            self._spare = None  # it died meanwhile
         if self._spare is None:
             self._spare = asyncio.create_task(_started())
 
@@ -192,7 +198,8 @@ class Jobs:
             process.stdin.write(f"{json.dumps(specification)}\n".encode())
             async for line in process.stdout:
                 self._hear(job, line)
-            if await process.wait() and not job.error:
+            await process.wait()
+            if not job.summary and not job.error:
                 job.error = "the process that graded it died: the file may be damaged"
         finally:
             await _ended(process)
