@@ -30,6 +30,7 @@ from histopipe.workers import available_cores
 
 LATEST = 0.1  # weight of the latest batch in the mean time of a patch
 FIRST_GUESS = 1e-3  # seconds a patch takes, before one was timed
+PATIENCE = 60.0  # seconds that an admitted request may take, its decoding too
 STOPPING = 5.0  # seconds for the last batch
 
 Outcome = list[float] | Refused
@@ -64,7 +65,7 @@ class Grader:
     def __init__(self, limits: Limits, batch_done: Callable[[int], None] = lambda _: None) -> None:
         self._limits, self._batch_done = limits, batch_done
         self._waiting: deque[Work] = deque()
-        self._count = 0
+        self._count = self._under_way = 0
         self._changed = threading.Condition()
         self._closed = False
         self._seconds = FIRST_GUESS
@@ -78,6 +79,11 @@ class Grader:
         return self._thread.is_alive()
 
     @property
+    def full(self) -> bool:
+        """Whether as many requests are graded as may be."""
+        return self._under_way >= self._limits.requests
+
+    @property
     def waiting(self) -> int:
         """Patches in the queue."""
         return self._count
@@ -88,13 +94,22 @@ class Grader:
         Raises:
             Refused: an image can't be graded, the queue is full, or it took too long.
         """
+        if self.full:
+            raise busy("too many requests at the same time", 1)
+        self._under_way += 1
+        try:
+            return await self._graded(model, files)
+        finally:
+            self._under_way -= 1
+
+    async def _graded(self, model: Model, files: Sequence[Sent]) -> list[float]:
         self._require_room(len(files))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[float]] = loop.create_future()
-        deadline = time.monotonic() + self._limits.seconds
+        deadline = time.monotonic() + PATIENCE
         self._decoders.submit(self._admit, model, files, deadline, future, loop)
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(PATIENCE):
                 return await future
         except TimeoutError:
             raise busy("the patches weren't graded in time", 1) from None

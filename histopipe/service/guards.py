@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +24,7 @@ HEADERS = (
     (b"cache-control", b"no-store"),
 )
 GUARDED = ("/v1/", "/metrics")  # paths that want the token; the page itself holds nothing
-COUNTED = frozenset({"/v1/predict", "/v1/explain"})  # paths whose requests are bounded in number
+COUNTED = frozenset({"/v1/predict"})  # paths whose requests are bounded in number
 
 
 class Guards:
@@ -33,16 +33,17 @@ class Guards:
     Args:
         app: what answers.
         token: that clients must bring; None where none is asked for.
-        most: requests to `COUNTED` at the same time.
+        full: whether more of `COUNTED` would be refused anyway: told so at once, it costs next to nothing.
         metrics: is told of every request.
         routes: paths that metrics name; any other is `other`, since clients choose paths.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, most: int, metrics: Metrics, routes: Iterable[str]) -> None:
-        self._app, self._most, self._metrics = app, most, metrics
+    def __init__(
+        self, app: ASGIApp, token: str | None, full: Callable[[], bool], metrics: Metrics, routes: Iterable[str]
+    ) -> None:
+        self._app, self._full, self._metrics = app, full, metrics
         self._token = token.encode() if token else None
         self._routes = frozenset(routes)
-        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -69,16 +70,10 @@ class Guards:
             headers = {"WWW-Authenticate": "Bearer"}
             refusal = problem_response(401, "a token is needed: send Authorization: Bearer TOKEN", headers=headers)
             await refusal(scope, receive, send)
-        elif path not in COUNTED:
-            await self._app(scope, receive, send)
-        elif self._under_way >= self._most:
+        elif path in COUNTED and self._full():
             await busy("too many requests at the same time", 1).response()(scope, receive, send)
         else:
-            self._under_way += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._under_way -= 1
+            await self._app(scope, receive, send)
 
     def _brings_token(self, scope: Scope) -> bool:
         assert self._token

@@ -20,7 +20,8 @@ class Limits:
         upload_seconds: for an upload as a whole.
         wait: seconds that patches may wait for their turn; beyond that the answer is 429.
         queue: patches that may wait, whatever their time.
-        requests: that are answered at the same time; beyond that the answer is 429.
+        requests: whose images are graded at the same time; beyond that the answer is 429.
+        memory: bytes of bodies held at the same time; beyond that the answer is 429.
         jobs: slides and archives that run or wait.
         job_seconds: for one of them.
         keep: seconds for which its result is kept.
@@ -35,6 +36,7 @@ class Limits:
     wait: float = 1.0
     queue: int = 1024
     requests: int = 64
+    memory: int = 512 * 2**20
     jobs: int = 8
     job_seconds: float = 3600.0
     keep: float = 3600.0

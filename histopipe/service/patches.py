@@ -42,8 +42,9 @@ async def predict(request: Request) -> Response:
     """Calibrated probability and decision of every image, or a refusal that names those that can't be graded."""
     service = service_of(request)
     limits, model = service.limits, service.model
-    files = await read_files(request, limits.body, limits.images, _pace(limits), IMAGE_TYPES)
-    found = await service.grader.grade(model, files)
+    with service.memory.share() as take:
+        files = await read_files(request, limits.body, limits.images, _pace(limits), IMAGE_TYPES, take)
+        found = await service.grader.grade(model, files)
     grades = [_grade(file, value, model) for file, value in zip(files, found, strict=True)]
     return _json({**_heading(model), "predictions": grades})
 
@@ -58,8 +59,9 @@ async def explain(request: Request) -> Response:
     """As `/v1/predict` for one image, with its map of evidence (HiResCAM) over the image in grey."""
     service = service_of(request)
     limits, model = service.limits, service.model
-    files = await read_files(request, limits.body, 1, _pace(limits), IMAGE_TYPES)
-    probability, overlay = await service.explanations.explain(model, files[0])
+    with service.memory.share() as take:
+        files = await read_files(request, limits.body, 1, _pace(limits), IMAGE_TYPES, take)
+        probability, overlay = await service.explanations.explain(model, files[0])
     picture = {"overlay": base64.b64encode(overlay).decode()}
     return _json({**_heading(model), **_grade(files[0], probability, model), **picture})
 

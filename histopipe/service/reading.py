@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple
 
 from python_multipart.exceptions import MultipartParseError
@@ -29,6 +29,41 @@ class Sent(NamedTuple):
     content: bytes
 
 
+class Memory:
+    """What the bodies of all requests may take together.
+
+    Args:
+        most: bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes some for one request; all of it is given back at the end.
+
+        Raises:
+            Refused: there is none left.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._held + size > self._most:
+                raise Refused(
+                    429, "too much is being sent at once: try again later", headers={**_CLOSE, "Retry-After": "1"}
+                )
+            self._held += size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self._held -= taken
+
+
 class Pace(NamedTuple):
     """Time for a body: as a whole, and between two pieces of it, in seconds."""
 
@@ -36,7 +71,9 @@ class Pace(NamedTuple):
     piece: float
 
 
-async def read_files(request: Request, limit: int, count: int, pace: Pace, single: tuple[str, ...]) -> list[Sent]:
+async def read_files(
+    request: Request, limit: int, count: int, pace: Pace, single: tuple[str, ...], take: Callable[[int], None]
+) -> list[Sent]:
     """Every file of a request, in their order.
 
     Args:
@@ -45,6 +82,7 @@ async def read_files(request: Request, limit: int, count: int, pace: Pace, singl
         count: files at most.
         pace: how long the client may take.
         single: media types of a body that is one file; `/` at the end of one stands for all below it.
+        take: as `Memory.share` gives it.
 
     Raises:
         Refused: too large, too many, too slow, not a form, or without a file.
@@ -53,14 +91,18 @@ async def read_files(request: Request, limit: int, count: int, pace: Pace, singl
     if media == "multipart/form-data":
         form = _Form(boundary, count)
         async for piece in pieces(request, limit, pace):
+            take(len(piece))
             form.feed(piece)
         return form.files()
     if not media.startswith(single):
         raise await refused(request, 415, "send multipart/form-data with one or many files, or one file as the body")
-    content = b"".join([piece async for piece in pieces(request, limit, pace)])
+    content = bytearray()
+    async for piece in pieces(request, limit, pace):
+        take(len(piece))
+        content += piece
     if not content:
         raise Refused(400, "the body is empty: send an image")
-    return [Sent("", content)]
+    return [Sent("", bytes(content))]
 
 
 async def save_file(

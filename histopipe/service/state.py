@@ -17,6 +17,7 @@ from histopipe.service.jobs import Jobs
 from histopipe.service.limits import Limits
 from histopipe.service.metrics import Metrics
 from histopipe.service.models import Asked, Keeper, Model
+from histopipe.service.reading import Memory
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Service:
     metrics: Metrics
     scratch: Path
     stopping: bool = False
+    memory: Memory = field(init=False)
     grader: Grader = field(init=False)
     explanations: Explanations = field(init=False)
     jobs: Jobs = field(init=False)
@@ -52,6 +54,7 @@ class Service:
 
     def start(self) -> None:
         """Begin to grade; called in the event loop."""
+        self.memory = Memory(self.limits.memory)
         self.grader = Grader(self.limits, self.metrics.batch.observe)
         self.explanations = Explanations(self.limits)
         self.jobs = Jobs(self.asked, self.limits, self.scratch, lambda state: self.metrics.jobs.labels(state).inc())

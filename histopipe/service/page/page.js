@@ -82,7 +82,7 @@ function show(problem) {
 
 const sentence = text => text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
 const number = value => value.toLocaleString("en");
-const percent = share => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+const percent = share => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)}\u00a0%`;
 
 function element(name, kind = "", text = "") {
   const made = document.createElement(name);
