@@ -120,8 +120,8 @@ class Server:
 
     @property
     def left_on_disk(self) -> list[Path]:
-        """Files in its scratch folders."""
-        return [path for path in self.scratch.rglob("*") if path.is_file()]
+        """Files of its clients in its scratch folder."""
+        return [path for path in self.scratch.glob("histopipe-serve-*/**/*") if path.is_file()]
 
 
 @contextmanager

@@ -63,8 +63,10 @@ async def examples(request: Request) -> Response:
     "/v1/examples/case",
     tags=["model"],
     summary="A case to try",
-    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}}
-    | described(401, 404),
+    responses={
+        200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
+        **described(401, 404),
+    },
 )
 async def example_case(request: Request) -> Response:
     """A zip with the patches of one drawn case, as `/v1/slides` takes it."""

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import secrets
 import shutil
-import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,12 +17,11 @@ from histopipe.service.grading import busy
 from histopipe.service.limits import Limits
 from histopipe.service.models import Asked, Model
 from histopipe.service.problems import Refused
+from histopipe.service.worker import Worker
 
 State = Literal["uploading", "waiting", "running", "done", "failed", "cancelled"]
 ENDED = frozenset({"done", "failed", "cancelled"})
 SWEEP_SECONDS = 5.0
-KILL_SECONDS = 3.0  # that a process has to end before it is killed
-LONGEST_LINE = 2**24  # bytes of a summary
 RESERVE = 256 * 2**20  # bytes of the disk that stay free
 NAME = "slide"  # where a file's own name says nothing
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -90,9 +85,8 @@ class Jobs:
     def __init__(self, asked: Asked, limits: Limits, scratch: Path, ended: Callable[[str], None]) -> None:
         self._asked, self._limits, self._scratch, self._told = asked, limits, scratch, ended
         self._jobs: dict[str, Job] = {}
-        self._closed = False
-        self._spare: asyncio.Task[asyncio.subprocess.Process] | None = None
-        self._turn = asyncio.Semaphore(1)  # a process takes all cores, and half a gigabyte
+        self._worker = Worker()
+        self._turn = asyncio.Semaphore(1)  # one takes all cores
         self._sweeper = asyncio.create_task(self._sweep())
 
     def __len__(self) -> int:
@@ -120,7 +114,7 @@ class Jobs:
         if (free := shutil.disk_usage(self._scratch).free) < RESERVE:
             raise Refused(507, f"only {as_size(free)} of the server's disk are free: try again later")
         name = secrets.token_urlsafe(18)
-        self._prepare()
+        self._worker.prepare()
         job = Job(name, self._scratch / name, model)
         job.folder.mkdir()
         self._jobs[name] = job
@@ -144,23 +138,10 @@ class Jobs:
 
     async def close(self) -> None:
         """Cancel all."""
-        self._closed = True
         self._sweeper.cancel()
         for job in list(self._jobs.values()):
             await self.remove(job)
-        if self._spare:
-            await _ended(await self._spare)
-
-    def _prepare(self) -> None:
-        """Have a process at hand that has loaded what takes long, once anybody sends slides at all."""
-        if (
-            self._spare
-            and self._spare.done()
-            and (self._spare.exception() or self._spare.result().returncode is not None)
-        ):
-            self._spare = None  # it died meanwhile
-        if self._spare is None:
-            self._spare = asyncio.create_task(_started())
+        await self._worker.close()
 
     async def _take_turn(self, job: Job) -> None:
         async with self._turn:
@@ -190,29 +171,10 @@ class Jobs:
             "precision": self._asked.precision,
         }
         (job.folder / "scratch").mkdir()
-        self._prepare()
-        assert self._spare
-        process, self._spare = await asyncio.shield(self._spare), None
-        try:
-            assert process.stdin and process.stdout
-            process.stdin.write(f"{json.dumps(specification)}\n".encode())
-            async for line in process.stdout:
-                self._hear(job, line)
-            await process.wait()
-            if not job.summary and not job.error:
-                job.error = "the process that graded it died: the file may be damaged"
-        finally:
-            await _ended(process)
-            if not self._closed:
-                self._prepare()
+        if not await self._worker.run(specification, lambda said: self._hear(job, said)):
+            job.error = "the process that graded it died: the file may be damaged"
 
-    def _hear(self, job: Job, line: bytes) -> None:
-        try:
-            said = json.loads(line)
-        except ValueError:  # a library's own word
-            return
-        if not isinstance(said, dict):
-            return
+    def _hear(self, job: Job, said: dict[str, Any]) -> None:
         if "error" in said:
             job.error = str(said["error"]).replace(f"{job.folder / 'upload'}/", "")
         elif "summary" in said:
@@ -227,29 +189,3 @@ class Jobs:
             for job in list(self._jobs.values()):
                 if job.ended is not None and now - job.ended > self._limits.keep:
                     await self.remove(job)
-
-
-async def _started() -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "histopipe.service.job"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        start_new_session=True,
-        limit=LONGEST_LINE,
-    )
-
-
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """See that a process is gone, and what it started with it."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        await asyncio.wait_for(process.wait(), KILL_SECONDS)
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()

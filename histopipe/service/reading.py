@@ -193,6 +193,8 @@ class _Form:
         names = ("part_begin", "part_data", "header_field", "header_value", "header_end", "headers_finished", "end")
         calls: Any = {f"on_{name}": getattr(self, f"_{name}") for name in names}
         try:
+            if not boundary:
+                raise ValueError("no boundary")
             self._parser = MultipartParser(boundary, calls)
         except (MultipartParseError, ValueError):
             raise Refused(400, "the form has no usable boundary: let your HTTP library write its header") from None

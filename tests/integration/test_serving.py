@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.browsing import LUMINANCE, PHONE, Driver, look, screenshot, set_window, started_browser
 from tests.conftest import ROOT
 from tests.serving import (
     PATIENCE,
@@ -85,7 +87,7 @@ def ask(server: Server) -> Callable[[str], Any]:
 def _goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
     """After every test the server still grades, and holds no file."""
     yield
-    if "server" not in request.fixturenames or "ends_it" in request.keywords:
+    if "server" not in request.fixturenames:
         return
     server = request.getfixturevalue("server")
     if server.process.poll() is None:
@@ -399,12 +401,205 @@ def test_too_many_clients_at_once_are_told_to_come_back(server: Server) -> None:
     assert all(retry == (status == 429) for status, retry in found)
 
 
+def until(browser: Driver, true: str) -> Any:
+    """What a line of JavaScript gives, once it gives something."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := browser.execute_script(f"return {true}"):
+            return found
+        time.sleep(0.1)
+    pytest.fail(f"never {true}; the page says: {browser.execute_script('return document.body.innerText')[:2000]}")
+
+
+def drop_files(browser: Driver, *paths: Path) -> None:
+    browser.find_element("id", "files").send_keys("\n".join(map(str, paths)))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Driver]:
+    with started_browser() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Driver, server: Server) -> Driver:
+    """The page, once its model is known."""
+    look(browser, f"{server.address}/")
+    until(browser, "document.readyState == 'complete'")
+    browser.execute_script(f"sessionStorage.setItem('histopipe-token', '{TOKEN}')")
+    browser.refresh()
+    until(browser, "document.querySelectorAll('#example-list button').length == 7")
+    return browser
+
+
+def test_the_page_asks_for_the_token_and_says_when_it_is_wrong(browser: Driver, server: Server) -> None:
+    look(browser, f"{server.address}/")
+    until(browser, "!document.getElementById('token-form').hidden")
+    browser.find_element("id", "token").send_keys("not-the-right-token\n")
+    until(browser, "document.getElementById('problem').innerText.includes('accept this token')")
+    browser.find_element("id", "token").send_keys(f"{TOKEN}\n")
+    until(browser, "document.getElementById('model').innerText.includes('histopipe-idc, version 1')")
+    assert browser.execute_script("return document.getElementById('problem').innerText") == ""
+    assert browser.execute_script("return location.href") == f"{server.address}/"
+
+
+def test_patches_are_graded_explained_and_refused_on_the_page(page: Driver, tmp_path: Path, post: Any) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(picture(sample_patches()[4]))
+    bad.write_bytes(b"no image")
+    drop_files(page, good, bad)
+    until(page, "document.getElementById('problem').innerText.includes('bad.png')")
+    assert "not a readable" in page.find_element("id", "problem").text
+    (shown,) = page.find_elements("css selector", "#patches li")
+    (one,) = post(data=good.read_bytes(), headers=IMAGE).json()["predictions"]
+    assert f"{one['probability']:.3f}" in shown.text and one["label"] in shown.text
+    width = page.execute_script("return document.querySelector('.bar i').style.width")
+    assert float(width.rstrip("%")) == pytest.approx(100 * one["probability"], abs=0.01)
+    page.find_element("css selector", "#patches button").click()
+    until(
+        page,
+        "document.querySelectorAll('#patches img[alt^=evidence]')[0]?.complete",
+    )
+    assert "1 patch graded" in page.find_element("id", "results-sum").text
+    assert violations(page) == []
+
+
+def violations(page: Driver) -> list[str]:
+    """What the console says of the content policy and of scripts; refused requests are part of the tests."""
+    return [one["message"] for one in page.get_log("browser") if "status of 4" not in one["message"]]
+
+
+def test_a_cases_map_follows_the_threshold_on_the_page(page: Driver, tmp_path: Path) -> None:
+    path = tmp_path / "case.zip"
+    path.write_bytes(slide_zip(cases=2))
+    drop_files(page, path)
+    until(page, "!document.getElementById('graded').hidden")
+    assert re.match(r"Case 8863: \d+ of 36 patches", page.find_element("id", "case-sum").text)
+    before = page.execute_script(PIXELS)
+    positive = {}
+    for threshold in (0.0, 1.0):
+        page.execute_script(MOVE, threshold)
+        until(page, f"document.getElementById('threshold-value').innerText == '{threshold:.3f}'")
+        time.sleep(0.3)
+        positive[threshold] = page.find_element("css selector", "#cases tr:nth-child(2) td:nth-child(3)").text
+        colours = page.execute_script(PIXELS)
+        assert len(colours) == 1 and len(before) == 2, "all patches have one colour at either end"
+    assert positive == {0.0: "36", 1.0: "0"}
+    page.find_element("id", "reset").click()
+    time.sleep(0.3)
+    assert page.execute_script(PIXELS) == before
+    page.find_element("id", "canvas").send_keys(keys().ARROW_RIGHT, keys().ARROW_DOWN)
+    assert re.match(r"x \d+, y \d+: 0\.\d{3}, (IDC|benign)", page.find_element("id", "readout").text)
+    page.find_element("css selector", "[value=probability]").click()
+    time.sleep(0.3)
+    assert len(page.execute_script(PIXELS)) > 5
+    assert violations(page) == []
+    page.find_element("id", "cancel").click()
+    until(page, "document.getElementById('status').innerText.includes('deleted')")
+
+
+PIXELS = """
+const canvas = document.getElementById('canvas'), pen = canvas.getContext('2d');
+const data = pen.getImageData(0, 0, canvas.width, canvas.height).data, found = new Set();
+for (let i = 0; i < data.length; i += 4) if (data[i + 3] == 255) found.add(data.slice(i, i + 3).join());
+return [...found].sort();
+"""
+MOVE = """
+const slider = document.getElementById('threshold'); slider.value = arguments[0];
+slider.dispatchEvent(new Event('input'));
+"""
+
+
+def keys() -> Any:
+    from selenium.webdriver.common.keys import Keys
+
+    return Keys
+
+
+def test_what_a_slide_job_failed_of_is_said_on_the_page(page: Driver, tmp_path: Path) -> None:
+    path = tmp_path / "empty.zip"
+    path.write_bytes(zip_of({}))
+    drop_files(page, path)
+    until(page, "document.getElementById('problem').innerText.includes('othing to grade')")
+    assert not page.find_element("id", "slide").is_displayed()
+
+
+def test_the_card_is_text_and_nothing_comes_from_elsewhere(page: Driver, server: Server) -> None:
+    assert "0.932 [0.907, 0.951]" in page.find_element("id", "card").text
+    assert "<script>" in page.find_element("id", "card").text
+    assert page.title != "planted"
+    sent = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    asked = [one["params"]["request"]["url"] for one in sent if one["method"] == "Network.requestWillBeSent"]
+    assert asked and all(url.startswith((server.address, "data:", "blob:")) for url in asked)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_can_be_read_in_either_theme_and_on_a_phone(page: Driver, theme: str) -> None:
+    page.find_element("css selector", "#example-list button").click()
+    until(page, "document.querySelectorAll('#patches li').length == 1")
+    set_window(page, PHONE, theme)
+    time.sleep(0.3)
+    assert page.execute_script(LUMINANCE) == []
+    assert page.execute_script("return document.documentElement.scrollWidth") <= PHONE
+    assert (float(np.median(screenshot(page))) > 200) == (theme == "light")
+
+
+def test_everything_on_the_page_can_be_reached_and_has_a_name(page: Driver) -> None:
+    focused = []
+    for _ in range(14):
+        page.switch_to.active_element.send_keys(keys().TAB)
+        focused.append(page.execute_script(NAMED))
+    assert all(name for _, name in focused), focused
+    assert [kind for kind, _ in focused[:5]] == ["A", "A", "A", "A", "INPUT"]
+    assert sum(kind == "BUTTON" for kind, _ in focused) >= 7
+    assert page.execute_script("return document.querySelectorAll('img:not([alt])').length") == 0
+
+
+NAMED = """
+const e = document.activeElement;
+return [e.tagName, e.getAttribute('aria-label') || e.innerText || [...(e.labels || [])].map(l => l.innerText).join()];
+"""
+
+
 def test_metrics_count_what_happened(server: Server) -> None:
     text = requests.get(server.address + "/metrics", headers=BEARER, timeout=60).text
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(lines['histopipe_requests_total{method="POST",route="/v1/predict",status="200"}']) > 0
     assert float(lines['histopipe_model_info{name="histopipe-idc",version="1"}']) == 1
     assert float(lines["histopipe_batch_patches_count"]) > 0
+
+
+def explored(server: Server, examples: int) -> subprocess.CompletedProcess[str]:
+    """What schemathesis finds when it reads the description and sends whatever that allows, and what it doesn't."""
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.address}/openapi.json"]
+    options = ["--max-examples", str(examples), "--seed", "7", "--header", f"Authorization: Bearer {TOKEN}"]
+    options += ["--request-timeout", "60", "--no-color", "--phases", "examples,coverage,fuzzing"]
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    return subprocess.run(
+        [
+            *command,
+            *options,
+            "--checks",
+            checks,
+            "--request-timeout",
+            "60",
+            "--no-color",
+            "--phases",
+            "examples,coverage,fuzzing",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("examples", [3, pytest.param(300, marks=pytest.mark.long)])
+def test_the_api_is_as_its_description_says(server: Server, examples: int) -> None:
+    done = explored(server, examples)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "/v1/slides" in requests.get(server.address + "/openapi.json", timeout=60).text
+    for job in list(server.scratch.glob("histopipe-serve-*/*")):
+        requests.delete(f"{server.address}/v1/slides/{job.name}", headers=BEARER, timeout=60)
 
 
 def test_a_new_champion_takes_over_and_a_broken_one_does_not(root: Path, server: Server, ask: Any) -> None:
@@ -438,12 +633,9 @@ def test_a_new_champion_takes_over_and_a_broken_one_does_not(root: Path, server:
 
 def broken_version(root: Path) -> None:
     """Champion 3, whose network is cut short."""
-    import mlflow
-
     assert register(root, telling_network(seed=3)) == "3"
     network = max(root.rglob("*.keras"), key=lambda path: path.stat().st_mtime)
     network.write_bytes(network.read_bytes()[:1000])
-    assert mlflow
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -469,7 +661,7 @@ def test_told_to_stop_it_finishes_what_it_began(server: Server) -> None:
         connection.sendall(body[1000:])
         assert b" 200 " in connection.recv(65536)
     assert server.process.wait(PATIENCE) == 0
-    assert list(server.scratch.iterdir()) == []
+    assert list(server.scratch.glob("histopipe-serve-*")) == []
     assert "Traceback" not in server.log.read_text()
 
 
@@ -497,4 +689,3 @@ def test_a_server_that_may_not_start_says_why_in_one_line(
     done = CliRunner().invoke(main, ["serve", "--port", "0", *options])
     assert done.exit_code == 2, done.output
     assert said in done.stderr and done.stderr.count("\n") == 1
-    assert json and subprocess and sys
