@@ -129,7 +129,12 @@ def serving(root: Path, *options: str, token: str | None = None) -> Iterator[Ser
     """`histopipe serve` in the checkout, on a port of its own."""
     scratch = root / f"tmp-{time.monotonic_ns()}"
     scratch.mkdir()
-    surroundings = {name: value for name, value in os.environ.items() if name != "HISTOPIPE_TOKEN"}
+    unwanted = (
+        "HISTOPIPE_TOKEN",
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_REGISTRY_URI",
+    )  # MLflow sets its own when told a store
+    surroundings = {name: value for name, value in os.environ.items() if name not in unwanted}
     surroundings |= {"TMPDIR": str(scratch)} | ({"HISTOPIPE_TOKEN": token} if token else {})
     surroundings["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     log = scratch.with_suffix(".log")
