@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from PIL import Image
@@ -399,6 +400,16 @@ def test_too_many_clients_at_once_are_told_to_come_back(server: Server) -> None:
     assert len(found) == 800
     assert {status for status, _ in found} == {200, 429}
     assert all(retry == (status == 429) for status, retry in found)
+
+
+@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.long)])
+def test_memory_stays_what_it_was_over_many_requests(server: Server, count: int) -> None:
+    process = psutil.Process(server.process.pid)
+    held = []
+    for _ in range(8):
+        asyncio.run(rush(server.port, 8, count // 64))
+        held.append(process.memory_info().rss / 2**20)
+    assert max(held[4:]) < 1.05 * max(held[:4]), held
 
 
 def until(browser: Driver, true: str) -> Any:
