@@ -583,7 +583,7 @@ def test_metrics_count_what_happened(server: Server) -> None:
     assert float(lines["histopipe_batch_patches_count"]) > 0
 
 
-def explored(server: Server, examples: int) -> subprocess.CompletedProcess[str]:
+def explored(server: Server, examples: int, folder: Path) -> subprocess.CompletedProcess[str]:
     """What schemathesis finds when it reads the description and sends whatever that allows, and what it doesn't."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.address}/openapi.json"]
     options = ["--max-examples", str(examples), "--seed", "7", "--header", f"Authorization: Bearer {TOKEN}"]
@@ -608,8 +608,8 @@ def explored(server: Server, examples: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("examples", [3, pytest.param(300, marks=pytest.mark.long)])
-def test_the_api_is_as_its_description_says(server: Server, examples: int) -> None:
-    done = explored(server, examples)
+def test_the_api_is_as_its_description_says(server: Server, examples: int, tmp_path: Path) -> None:
+    done = explored(server, examples, tmp_path)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "/v1/slides" in requests.get(server.address + "/openapi.json", timeout=60).text
     for job in list(server.scratch.glob("histopipe-serve-*/*")):
