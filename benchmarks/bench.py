@@ -144,6 +144,30 @@ BENCHMARKS = (
         quick=("--rounds", "1"),
     ),
     Benchmark(
+        "serving",
+        (
+            Row(
+                "serving: requests at 32 clients, beside `mlflow models serve`",
+                "at least 5x",
+                "ours.requests_per_second",
+                "mlflow.requests_per_second",
+                "ratio",
+                "/s",
+            ),
+            Row(
+                "serving: median latency of one client, beside the same",
+                "at least 1x",
+                "ours.one_client_ms",
+                "mlflow.one_client_ms",
+                "ratio_one_client",
+                "ms",
+            ),
+            Row("serving: p99 at twice the load it sustains", "bounded", "overload.p99_ms", "", "", "ms"),
+            Row("serving: growth of memory over 20,000 requests", "at most 0.02", "soak.growth", "", "", ""),
+        ),
+        quick=("--rounds", "1", "--requests", "200", "--soak", "400", "--seconds", "2"),
+    ),
+    Benchmark(
         "intervals",
         (Row("evaluate: 2,000 resamples", "at least 30x", "seconds", "reckoned_seconds_by_scikit_learn"),),
         quick=("--resamples", "100", "--sampled", "1"),

@@ -84,6 +84,10 @@ class ExportError(HistopipeError):
     """No such model, or no file of it that would do."""
 
 
+class ServingError(HistopipeError):
+    """A server that may not or can't start as asked."""
+
+
 class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 

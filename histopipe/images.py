@@ -54,8 +54,9 @@ def decode_patch(content: bytes, into: Patch | None = None) -> Patch:
 
 
 def _is_plain_png(content: bytes) -> bool:
-    """Eight-bit RGB, not interlaced: what the archives hold, and what the fast decoder is for."""
-    return content[:8] == _PNG_SIGNATURE and content[12:16] == b"IHDR" and content[24:29] == b"\x08\x02\x00\x00\x00"
+    """Eight-bit RGB, not interlaced, not to be turned: what the archives hold, and what the fast decoder is for."""
+    usual = content[:8] == _PNG_SIGNATURE and content[12:16] == b"IHDR" and content[24:29] == b"\x08\x02\x00\x00\x00"
+    return usual and b"eXIf" not in content  # the chunk that may tell an orientation
 
 
 def _decode_plain_png(content: bytes, into: Patch | None) -> Patch:

@@ -38,23 +38,37 @@ class CompiledNetwork:
         network: from uint8 patches (batch, height, width, 3) to one number each, such as `logit_network` gives.
         patch_size: height and width of the patches, in pixels.
         precision: of the arithmetic.
+        batch_size: patches per request.
+        at_once: whether all cores compute one request, so that few patches are done soonest, rather than each core
+            requests of its own, so that many are.
 
     Raises:
         InferenceError: Keras runs on another backend than TensorFlow, the CPU has no bfloat16, or OpenVINO can't read
             the network.
     """
 
-    def __init__(self, network: keras.Model, patch_size: tuple[int, int], precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        patch_size: tuple[int, int],
+        precision: Precision = "float32",
+        batch_size: int = BATCH_SIZE,
+        at_once: bool = False,
+    ) -> None:
         openvino = load_openvino()
         if backend_name() != "tensorflow":
             raise InferenceError(f"compiling needs TensorFlow, and Keras runs on {backend_name()}: set KERAS_BACKEND")
         core = openvino.Core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InferenceError("this CPU has no bfloat16: predict in float32")
-        shape = (BATCH_SIZE, *patch_size, 3)
+        self.batch_size = batch_size
+        shape = (batch_size, *patch_size, 3)
         model = convert(network, shape)
         _resize_by_matrices(model)
-        hints = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "THROUGHPUT"}
+        hints = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY" if at_once else "THROUGHPUT",
+        }
         compiled = core.compile_model(model, "CPU", hints)
         streams = compiled.get_property("NUM_STREAMS")
         self._requests = openvino.AsyncInferQueue(compiled, JOBS * streams)
@@ -64,7 +78,7 @@ class CompiledNetwork:
         """One number for each patch, in their order.
 
         Args:
-            batches: patches in batches of `BATCH_SIZE`, the last one perhaps smaller; taken as they are needed.
+            batches: patches in batches of `batch_size`, the last one perhaps smaller; taken as they are needed.
             count: how many patches there are in all.
 
         Returns:
@@ -73,19 +87,19 @@ class CompiledNetwork:
         values = np.empty(count, np.float32)
 
         def keep(request: Any, given: tuple[int, Patches]) -> None:
-            part = values[given[0] : given[0] + BATCH_SIZE]
+            part = values[given[0] : given[0] + self.batch_size]
             part[:] = request.get_output_tensor(0).data[: len(part), 0]
 
         self._requests.set_callback(keep)
         for number, batch in enumerate(batches):
             filled = self._filled(batch)  # handed on with the request, which reads it where it lies
-            self._requests.start_async({0: filled}, (number * BATCH_SIZE, filled), share_inputs=True)
+            self._requests.start_async({0: filled}, (number * self.batch_size, filled), share_inputs=True)
         self._requests.wait_all()
         return values
 
     def _filled(self, batch: Patches) -> Patches:
         """The batch, filled up to the size that was compiled."""
-        if len(batch) == BATCH_SIZE:
+        if len(batch) == self.batch_size:
             return batch
         filled = np.zeros(self._shape, np.uint8)
         filled[: len(batch)] = batch

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -15,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from histopipe.comparison import compare
+from tests.browsing import DESK, LUMINANCE, PAPER, PHONE, Driver, look, screenshot, started_browser
 from tests.reporting import HOSTILE, MATHEMATICAL, make_reported, report_params
 
 STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
-PHONE, PAPER, DESK = 390, 720, 1280  # pixels wide; on paper nothing can be scrolled
-Driver = Any  # selenium's classes come without types
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +31,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Driver]:
-    """Headless Chromium that keeps a log of its console and of its requests."""
-    from selenium import webdriver
-
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("needs Chromium: on Debian, `apt-get install chromium chromium-driver`")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    try:
+    with started_browser() as started:
         yield started
-    finally:
-        started.quit()
 
 
 @pytest.fixture
@@ -72,22 +53,6 @@ def served(page: Path) -> Iterator[tuple[str, list[str]]]:
     yield f"http://127.0.0.1:{server.server_port}/index.html", asked
     server.shutdown()
     server.server_close()
-
-
-def look(browser: Driver, address: str, width: int = DESK, theme: str = "light") -> None:
-    """Open an address in a window of that width, with that colour scheme preferred."""
-    browser.get_log("browser"), browser.get_log("performance")
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < DESK}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(address)
-
-
-def screenshot(browser: Driver, whole: bool = False) -> np.ndarray:
-    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": whole})
-    with Image.open(io.BytesIO(base64.b64decode(shot["data"]))) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def requests(browser: Driver) -> list[str]:
@@ -170,20 +135,6 @@ def test_the_page_is_dark_where_the_reader_wants_it(browser: Driver, page: Path)
         shades[theme] = float(np.median(screenshot(browser)))
     assert shades["light"] > 230
     assert shades["dark"] < 45
-
-
-LUMINANCE = """
-const shade = text => text.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
-  .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-const behind = e => { const c = getComputedStyle(e).backgroundColor;
-  return e.parentElement && /, 0\\)|transparent/.test(c) ? behind(e.parentElement) : c; };
-return [...document.querySelectorAll('p, td, th, dt, dd, a, caption, figcaption, li, h1, h2, h3')]
-  .filter(e => !/color\\(/.test(getComputedStyle(e).backgroundColor))
-  .map(e => { const [a, b] = [shade(getComputedStyle(e).color), shade(behind(e))].sort((x, y) => y - x);
-    return [(a + 0.05) / (b + 0.05), e.outerHTML.slice(0, 80)]; })
-  .filter(([ratio]) => ratio < 4.5);
-"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

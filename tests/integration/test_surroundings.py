@@ -148,7 +148,9 @@ def test_two_repros_and_a_flow_at_once_train_once(checkout: Make) -> None:
         refused = re.search(r"is busy, it is being blocked by|Unable to acquire lock", said[rival.pid])
         assert rival.returncode == 0 or refused, said[rival.pid][-3000:]
     assert statuses(project) == ["FINISHED"]
-    begun = [line for text in said.values() for line in text.splitlines() if re.search(r"\d epochs, \d+ training", line)]
+    begun = [
+        line for text in said.values() for line in text.splitlines() if re.search(r"\d epochs, \d+ training", line)
+    ]
     assert len(begun) == 1
     assert "Running stage" not in project.dvc("repro").stdout
     assert [path.name for path in (project.root / "models/idc").iterdir() if path.is_dir()] == ["cancernet"]

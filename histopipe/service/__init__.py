@@ -1,0 +1,1 @@
+"""A model in use over HTTP: an API and a page, `histopipe serve`."""

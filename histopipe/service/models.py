@@ -1,0 +1,233 @@
+"""The model in use: loaded with its card, and replaced when the registry's alias moves on."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from histopipe import tracking
+from histopipe.errors import HistopipeError
+from histopipe.files import file_digest
+from histopipe.inference import Precision
+from histopipe.paths import Workspace
+from histopipe.scoring.model import CHAMPION, Served, load_served
+from histopipe.service.engine import Engine
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+RETRY_SECONDS = 60.0  # before a version that couldn't be loaded is tried again
+DIGEST = 12  # letters of a file's digest that name a folder's version
+
+LOG = logging.getLogger(__name__)
+
+_ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)")
+_VERSION = re.compile(r"(?:models|runs):/(?P<name>[^/@]+)(?:/(?P<version>[^/@]+))?")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which model is wanted.
+
+    Attributes:
+        model: as `histopipe.scoring.model.load_served` takes it.
+        dataset: the model's data set.
+        workspace: whose tracking store is asked.
+        precision: of the arithmetic.
+    """
+
+    model: str
+    dataset: str
+    workspace: Workspace
+    precision: Precision = "float32"
+
+    @property
+    def alias(self) -> tuple[str, str] | None:
+        """The registered model and the alias that is followed; None where one version is asked for."""
+        if self.model == CHAMPION:
+            return tracking.experiment_name(self.dataset), CHAMPION
+        found = _ALIAS.fullmatch(self.model)
+        return (found["name"], found["alias"]) if found else None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that grades.
+
+    Attributes:
+        name, version: as the registry has them; of a folder its name and the digest of its network.
+        address: by which exactly this version is loaded again.
+        served: network and operating point.
+        engine: what grades patches.
+        card: Markdown.
+        loaded: when, in seconds since 1970.
+    """
+
+    name: str
+    version: str
+    address: str
+    served: Served
+    engine: Engine
+    card: str
+    loaded: float = field(default_factory=time.time)
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """What every response says of it."""
+        return {"name": self.name, "version": self.version}
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """The operating point."""
+        return self.served.point
+
+
+def load(asked: Asked, version: str | None = None) -> Model:
+    """Load a model and make it ready.
+
+    Args:
+        asked: which one.
+        version: the one that the alias stands at; looked up where it isn't given.
+
+    Raises:
+        ScoringError: there is no such model, or it isn't one of this project's.
+        TrackingAwayError: the tracking store can't be asked.
+        InferenceError: it can't be had in the precision.
+    """
+    address = asked.model
+    if asked.alias:
+        version = version or aliased(asked)
+        address = f"models:/{asked.alias[0]}/{version}" if version else address
+    served = load_served(address, asked.dataset, asked.workspace)
+    name, number = _identity(address)
+    engine = Engine(served.network, served.patch_size, asked.precision)
+    return Model(name, number, address, served, engine, _card(served, name, number, asked))
+
+
+def aliased(asked: Asked) -> str | None:
+    """The version that the alias stands at; None where it stands nowhere.
+
+    Raises:
+        TrackingAwayError: the tracking store can't be asked.
+    """
+    from histopipe.promotion.registry import Registry
+
+    assert asked.alias
+    name, alias = asked.alias
+    with tracking.told_in_one_line(asked.workspace):
+        return Registry(name, tracking.registry(asked.workspace)).aliases().get(alias)
+
+
+def _identity(address: str) -> tuple[str, str]:
+    if found := _VERSION.match(address):
+        return found["name"], found["version"] or found["name"]
+    folder = Path(address).resolve()
+    network = next(iter(sorted(folder.rglob("*.keras"))))
+    return folder.name, file_digest(network)[:DIGEST]
+
+
+def _card(served: Served, name: str, version: str, asked: Asked) -> str:
+    """The card that promotion wrote, whole; a short one of a model that was never registered."""
+    with suppress(HistopipeError), tracking.told_in_one_line(asked.workspace):
+        if served.name.startswith("models:/") and version.isdigit():
+            client = tracking.registry(asked.workspace)
+            found = client.get_model_version(name, version)
+            return _whole_card(found, client) or found.description or _short_card(served)
+    return _short_card(served)
+
+
+def _whole_card(version: ModelVersion, client: Any) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    from histopipe.promotion.card import CARD_FILE
+    from histopipe.weights.registered import kept_folder
+
+    with suppress(MlflowException, OSError), TemporaryDirectory() as scratch:
+        path = client.download_artifacts(version.run_id, f"{kept_folder(version)}/{CARD_FILE}", scratch)
+        return Path(path).read_text(encoding="utf-8")
+    return None
+
+
+def _short_card(served: Served) -> str:
+    point, (height, width) = served.point, served.patch_size
+    return (
+        f"# {point['data_set']}\n\n"
+        "**Research use only.** Not a medical device; no clinical decision may rest on it.\n\n"
+        f"Probability that a patch of {width} x {height} pixels is {point['positive_class']} rather than "
+        f"{point['negative_class']}; called so at {point['threshold']:.4f} or more.\n\n"
+        "This model isn't registered, so nobody wrote down what it was trained and graded on.\n"
+    )
+
+
+class Keeper:
+    """The model in use, and a thread that follows the alias.
+
+    A new version is loaded beside the old one and then takes its place. Whoever began with the old one ends with it. If
+    the new one can't be loaded the old one stays, and `problem` says why.
+
+    Args:
+        asked: which model.
+        model: the one that was loaded.
+        every: seconds between two looks at the registry.
+        changed: is told the outcome of every try: whether the new version was loaded.
+    """
+
+    def __init__(self, asked: Asked, model: Model, every: float, changed: Callable[[bool], None]) -> None:
+        self.model = model
+        self.problem: str | None = None
+        self._asked, self._every, self._changed = asked, every, changed
+        self._stop = threading.Event()
+        self._failed: tuple[str, float] | None = None
+        self._thread = threading.Thread(target=self._follow, name="follow-alias", daemon=True)
+        if asked.alias and every > 0:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._stop.set()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._every):
+            self.look()
+
+    def look(self) -> None:
+        """See where the alias stands, once."""
+        try:
+            version = aliased(self._asked)
+            if version is None:
+                self.problem = f"{self._asked.model} stands nowhere: version {self.model.version} stays"
+            elif version == self.model.version:
+                self.problem = self._failed = None
+            elif not self._failed_lately(version):
+                self._replace(version)
+        except Exception as problem:  # whatever it is: the model in use goes on
+            self.problem = _one_line(problem)
+
+    def _failed_lately(self, version: str) -> bool:
+        return self._failed is not None and self._failed[0] == version and time.monotonic() < self._failed[1]
+
+    def _replace(self, version: str) -> None:
+        try:
+            model = load(self._asked, version)
+        except Exception as problem:
+            self._failed = (version, time.monotonic() + RETRY_SECONDS)
+            self.problem = f"version {version} can't be loaded ({_one_line(problem)}): {self.model.version} stays"
+            LOG.warning("%s", self.problem)
+            self._changed(False)
+            return
+        LOG.warning("%s: version %s takes the place of %s", model.name, version, self.model.version)
+        self.model, self.problem, self._failed = model, None, None
+        self._changed(True)
+
+
+def _one_line(problem: Exception) -> str:
+    said = " ".join(str(problem).split())[:300]
+    return said if isinstance(problem, HistopipeError) else f"{type(problem).__name__}: {said}"

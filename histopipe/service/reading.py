@@ -1,0 +1,291 @@
+"""Reading what clients send: bounded in size, count and time, and never more of it than is allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, NamedTuple
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from histopipe.service.problems import Refused
+
+DRAINED, DRAIN_SECONDS = 64 * 2**20, 5.0  # of a body that is refused: some clients read no answer before all is sent
+LONGEST_NAME = 200  # letters of a file's name that are kept
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CLOSE = {"Connection": "close"}  # what is left of the body must not be taken for the next request
+
+
+class Sent(NamedTuple):
+    """A file as a client sent it."""
+
+    name: str
+    content: bytes
+
+
+class Memory:
+    """What the bodies of all requests may take together.
+
+    Args:
+        most: bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes some for one request; all of it is given back at the end.
+
+        Raises:
+            Refused: there is none left.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._held + size > self._most:
+                raise Refused(
+                    429, "too much is being sent at once: try again later", headers={**_CLOSE, "Retry-After": "1"}
+                )
+            self._held += size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self._held -= taken
+
+
+class Pace(NamedTuple):
+    """Time for a body: as a whole, and between two pieces of it, in seconds."""
+
+    whole: float
+    piece: float
+
+
+async def read_files(
+    request: Request, limit: int, count: int, pace: Pace, single: tuple[str, ...], take: Callable[[int], None]
+) -> list[Sent]:
+    """Every file of a request, in their order.
+
+    Args:
+        request: whose body is `multipart/form-data` with files in parts of any name, or one file alone.
+        limit: bytes of the body.
+        count: files at most.
+        pace: how long the client may take.
+        single: media types of a body that is one file; `/` at the end of one stands for all below it.
+        take: as `Memory.share` gives it.
+
+    Raises:
+        Refused: too large, too many, too slow, not a form, or without a file.
+    """
+    media, boundary = _media_type(request)
+    if media == "multipart/form-data":
+        form = _Form(boundary, count)
+        async for piece in pieces(request, limit, pace):
+            take(len(piece))
+            form.feed(piece)
+        return form.files()
+    if not media.startswith(single):
+        raise await refused(request, 415, "send multipart/form-data with one or many files, or one file as the body")
+    content = bytearray()
+    async for piece in pieces(request, limit, pace):
+        take(len(piece))
+        content += piece
+    if not content:
+        raise Refused(400, "the body is empty: send an image")
+    return [Sent("", bytes(content))]
+
+
+async def save_file(
+    request: Request, limit: int, pace: Pace, single: tuple[str, ...], create: Callable[[str], BinaryIO]
+) -> str:
+    """Write the one file of a request to disk, piece by piece; returns its name.
+
+    Args:
+        create: opens the file to write, told its name (empty where the body alone was sent).
+        request, limit, pace, single: as for `read_files`.
+
+    Raises:
+        Refused: as `read_files`.
+    """
+    media, boundary = _media_type(request)
+    whole = media != "multipart/form-data"
+    if whole and not media.startswith(single):
+        raise await refused(request, 415, "send multipart/form-data with one file, or the file as the body")
+    form = _OneFile(b"body" if whole else boundary, create)
+    try:
+        if whole:
+            form.begin("")
+        async for piece in pieces(request, limit, pace):
+            await asyncio.to_thread(form.write if whole else form.feed, piece)
+        return form.finished(whole)
+    finally:
+        form.close()
+
+
+async def pieces(request: Request, limit: int, pace: Pace) -> AsyncIterator[bytes]:
+    """The body piece by piece.
+
+    Raises:
+        Refused: longer than `limit` bytes, whatever its header says, or slower than `pace`.
+    """
+    if (declared := request.headers.get("content-length", "")).isdigit() and int(declared) > limit:
+        raise await refused(request, 413, f"the body has {int(declared):,} bytes; at most {limit:,} are taken")
+    received, end, stream = 0, time.monotonic() + pace.whole, request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(min(pace.piece, max(0.01, end - time.monotonic()))):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Refused(408, "the body came too slowly", headers=_CLOSE) from None
+        except ClientDisconnect:
+            raise Refused(400, "the client went away", headers=_CLOSE) from None
+        received += len(piece)
+        if received > limit:
+            await _drain(stream)
+            raise Refused(413, f"the body is longer than the {limit:,} bytes that are taken", headers=_CLOSE)
+        if piece:
+            yield piece
+
+
+async def refused(request: Request, status: int, detail: str) -> Refused:
+    """A refusal of a request whose body isn't read for its content."""
+    await _drain(request.stream())
+    return Refused(status, detail, headers=_CLOSE)
+
+
+async def _drain(stream: AsyncIterator[bytes]) -> None:
+    left = DRAINED
+    with suppress(TimeoutError, ClientDisconnect, RuntimeError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for piece in stream:
+                left -= len(piece)
+                if left < 0:
+                    return
+
+
+def _media_type(request: Request) -> tuple[str, bytes]:
+    media, options = parse_options_header(request.headers.get("content-type", ""))
+    return media.decode("latin-1").lower(), options.get(b"boundary", b"")
+
+
+class _Form:
+    """Takes a form apart as its pieces come; files are kept in memory."""
+
+    def __init__(self, boundary: bytes, count: int) -> None:
+        self._count = count
+        self._parts = 0
+        self._name = self._value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._found: list[tuple[str, list[bytes]]] = []
+        self._ended = False
+        names = ("part_begin", "part_data", "header_field", "header_value", "header_end", "headers_finished", "end")
+        calls: Any = {f"on_{name}": getattr(self, f"_{name}") for name in names}
+        try:
+            if not boundary:
+                raise ValueError("no boundary")
+            self._parser = MultipartParser(boundary, calls)
+        except (MultipartParseError, ValueError):
+            raise Refused(400, "the form has no usable boundary: let your HTTP library write its header") from None
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece."""
+        try:
+            self._parser.write(piece)
+        except MultipartParseError:
+            raise Refused(400, "the body is no form: let your HTTP library write it", headers=_CLOSE) from None
+
+    def files(self) -> list[Sent]:
+        """All files, once every piece has been taken."""
+        if not self._ended:
+            raise Refused(400, "the form breaks off before its end")
+        if not self._found:
+            raise Refused(400, "the form holds no file: send one as -F image=@FILE does")
+        return [Sent(name, b"".join(content)) for name, content in self._found]
+
+    def begin(self, name: str) -> None:
+        """A file starts."""
+        self._found.append((name, []))
+
+    def write(self, piece: bytes) -> None:
+        """More of the file."""
+        self._found[-1][1].append(piece)
+
+    def _part_begin(self) -> None:
+        self._parts += 1
+        self._headers = {}
+        self._name = self._value = b""
+        if self._parts > self._count:
+            raise Refused(413, f"more than the {self._count} files that one request may hold", headers=_CLOSE)
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b"").decode("latin-1"))
+        if b"filename" not in options:
+            field = options.get(b"name", b"").decode("utf-8", "replace")[:LONGEST_NAME]
+            raise Refused(400, f"the part {field!r} is no file: send files only", headers=_CLOSE)
+        self.begin(shown_name(options[b"filename"]))
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        self.write(data[start:end])
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+class _OneFile(_Form):
+    """As a form with one file, which goes to disk."""
+
+    def __init__(self, boundary: bytes, create: Callable[[str], BinaryIO]) -> None:
+        super().__init__(boundary, 1)
+        self._create = create
+        self._file: BinaryIO | None = None
+        self._written = 0
+        self._file_name = ""
+
+    def begin(self, name: str) -> None:
+        self._file_name = name
+        self._file = self._create(name)
+
+    def write(self, piece: bytes) -> None:
+        assert self._file is not None
+        self._written += self._file.write(piece)
+
+    def finished(self, whole: bool) -> str:
+        """The file's name, once every piece has been taken."""
+        if not whole and not self._ended:
+            raise Refused(400, "the form breaks off before its end")
+        if self._file is None or not self._written:
+            raise Refused(400, "no file, or an empty one: send an archive or a slide")
+        return self._file_name
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._file:
+            self._file.close()
+
+
+def shown_name(raw: bytes) -> str:
+    """A file's name as a client wrote it, without its folders; for people, never a path."""
+    name = raw.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
+    return _CONTROL.sub("", name)[:LONGEST_NAME]

@@ -1,0 +1,161 @@
+"""The server itself: where it listens, how it starts and how it ends."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from histopipe.errors import ServingError
+from histopipe.service.limits import Limits
+from histopipe.service.models import Asked, Keeper, Model, load
+
+TOKEN = "HISTOPIPE_TOKEN"
+SHORTEST_TOKEN = 16  # letters: a shorter one can be tried out
+STOP_SECONDS = 30  # for what is under way, once the server is asked to stop
+CONNECTIONS = 2048
+BACKLOG = 512
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to listen.
+
+    Attributes:
+        host: name or address.
+        port: 0 for any that is free.
+        open: whether anybody may ask, from other machines too, without a token.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    open: bool = False
+
+
+def serve(asked: Asked, place: Place, limits: Limits, poll: float) -> None:
+    """Serve until the process is told to stop.
+
+    Args:
+        asked: which model.
+        place: where to listen.
+        limits: of clients.
+        poll: seconds between two looks at where the alias stands; 0 never looks.
+
+    Raises:
+        ServingError: it may not or can't listen there.
+        ScoringError, TrackingAwayError, InferenceError: the model can't be had.
+    """
+    token = token_for(place)
+    with listening(place) as sock:
+        model = load(asked)
+        with TemporaryDirectory(prefix="histopipe-serve-") as scratch:
+            _run(asked, model, limits, token, Path(scratch), sock, poll)
+
+
+def token_for(place: Place) -> str | None:
+    """The token that clients must bring, from the environment.
+
+    Raises:
+        ServingError: there is none, other machines could ask, and nobody said that they may; or it is too short.
+    """
+    token = os.environ.get(TOKEN, "").strip()
+    if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+        raise ServingError(
+            f"{TOKEN} wants {SHORTEST_TOKEN} or more letters and digits: `openssl rand -hex 32` gives such"
+        )
+    if not token and not place.open and not is_loopback(place.host):
+        raise ServingError(
+            f"{place.host} can be reached from other machines: set {TOKEN}, or say --no-token if anybody may ask"
+        )
+    return token or None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
+    except (OSError, UnicodeError):
+        return False
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+
+
+def listening(place: Place) -> socket.socket:
+    """A socket bound to the place, before the model is loaded: an address in use shows at once.
+
+    Raises:
+        ServingError: it can't be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except (OSError, UnicodeError, OverflowError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise ServingError(
+            f"can't listen at {place.host}:{place.port} ({reason}): choose another --host or --port"
+        ) from None
+    return sock
+
+
+def _run(
+    asked: Asked, model: Model, limits: Limits, token: str | None, scratch: Path, sock: socket.socket, poll: float
+) -> None:
+    import uvicorn
+
+    from histopipe.service.app import make_app
+    from histopipe.service.metrics import Metrics
+    from histopipe.service.protocol import patient_for
+    from histopipe.service.state import Service
+
+    metrics = Metrics()
+
+    def changed(loaded: bool) -> None:
+        metrics.reloads.labels("loaded" if loaded else "failed").inc()
+        service.show_model()
+
+    service = Service(asked, limits, token, Keeper(asked, model, poll, changed), metrics, scratch)
+    config = uvicorn.Config(
+        make_app(service),
+        http=patient_for(limits.seconds),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    _ends_quietly()
+    _say(sock, model)
+    _Server(config, service).run([sock])
+
+
+def _Server(config: Any, service: Any) -> Any:  # noqa: N802  # uvicorn's class is imported only here
+    import uvicorn
+
+    class Stopping(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            service.stopping = True
+            super().handle_exit(sig, frame)
+
+    return Stopping(config)
+
+
+def _ends_quietly() -> None:
+    """uvicorn raises the signal that ended it once more, for whoever comes after it: nobody does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+
+def _say(sock: socket.socket, model: Model) -> None:
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    print(f"{model.name} version {model.version} at http://{shown}:{port} (Ctrl-C stops)", flush=True)

@@ -1,0 +1,212 @@
+"""`/v1/slides`: whole slides and archives of patches, graded as jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from histopipe.service.answers import JobState, Patches, Result
+from histopipe.service.jobs import Job
+from histopipe.service.problems import Refused, described
+from histopipe.service.reading import Pace, save_file
+from histopipe.service.state import service_of
+
+UPLOADS = ("application/", "image/")
+NAMES = "application/octet-stream"
+MOST_SHOWN = 200_000  # patches of one case that are sent to a browser
+LONGEST_CASE = 500  # letters of its name in an address
+
+router = APIRouter(prefix="/v1/slides", tags=["slides and archives"])
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"type": "object", "properties": {"file": _BINARY["schema"]}, "required": ["file"]}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "An archive of patches (zip, tar) or a slide, in a form or as the body.",
+        "content": {"multipart/form-data": {"schema": _FORM}, "application/octet-stream": _BINARY},
+    }
+}
+CaseName = Annotated[str, Query(max_length=LONGEST_CASE, description="Its `case_id` in the result.")]
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Send a slide or an archive",
+    responses={202: {"model": JobState}, **described(400, 401, 408, 413, 415, 422, 429, 507)},
+    openapi_extra=_BODY,
+)
+async def send(
+    request: Request,
+    name: Annotated[str, Query(max_length=200, description="Of the file, where the body is the file itself.")] = "",
+) -> Response:
+    """Takes the file and answers with a job, whose address stands in `Location`."""
+    service = service_of(request)
+    job = service.jobs.open(service.model)
+    try:
+        pace = Pace(service.limits.upload_seconds, service.limits.seconds)
+        create = job.create
+        await save_file(request, service.limits.upload, pace, UPLOADS, lambda sent: create(sent or name))
+    except BaseException:
+        await service.jobs.remove(job)
+        raise
+    service.jobs.start(job)
+    return JSONResponse(_state(job), 202, {"Location": f"/v1/slides/{job.id}"})
+
+
+@router.get(
+    "/{id}",
+    summary="How far it has come",
+    responses={200: {"model": JobState}, **described(401, 404, 422)},
+)
+async def state(request: Request, id: str) -> Response:
+    """`state` ends as `done`, `failed` (then `error` says why) or `cancelled`."""
+    return JSONResponse(_state(service_of(request).jobs.get(id)))
+
+
+@router.delete("/{id}", status_code=204, summary="Cancel it, or forget its result", responses=described(401, 404, 422))
+async def cancel(request: Request, id: str) -> Response:
+    """Nothing of it stays on the server's disk."""
+    jobs = service_of(request).jobs
+    await jobs.remove(jobs.get(id))
+    return Response(status_code=204)
+
+
+@router.get(
+    "/{id}/result",
+    summary="What came out",
+    responses={200: {"model": Result}, **described(401, 404, 409, 422)},
+)
+async def result(request: Request, id: str) -> Response:
+    """The summary, and one entry for each case."""
+    job = _done(request, id)
+    point = job.model.point
+    return JSONResponse(
+        {
+            "id": job.id,
+            "name": job.name,
+            "model": job.model.shown,
+            "threshold": point["threshold"],
+            "positive_class": point["positive_class"],
+            "summary": job.summary,
+            "cases": await asyncio.to_thread(_cases, job),
+        }
+    )
+
+
+@router.get(
+    "/{id}/patches",
+    summary="Places and probabilities of a case's patches",
+    responses={200: {"model": Patches}, **described(401, 404, 409, 413, 422)},
+)
+async def patches(request: Request, id: str, case: CaseName) -> Response:
+    """What the page draws its map of."""
+    return JSONResponse(await asyncio.to_thread(_patches, _done(request, id), case))
+
+
+@router.get(
+    "/{id}/table",
+    summary="The table of all patches",
+    responses={
+        200: {"content": {"application/vnd.apache.parquet": _BINARY, "text/csv": _BINARY}},
+        **described(401, 404, 409, 422),
+    },
+)
+async def table(
+    request: Request,
+    id: str,
+    format: Annotated[str, Query(pattern="^(parquet|csv)$", description="`parquet` or `csv`.")] = "parquet",
+) -> Response:
+    """As `histopipe predict` writes it."""
+    job = _done(request, id)
+    path = job.result / "predictions.parquet"
+    if format == "csv":
+        path = await asyncio.to_thread(_as_csv, path)
+    kind = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}[format]
+    return FileResponse(path, media_type=kind, filename=f"predictions.{format}")
+
+
+@router.get(
+    "/{id}/map",
+    summary="The map of a case",
+    responses={200: {"content": {"image/png": _BINARY}}, **described(401, 404, 409, 422)},
+)
+async def slide_map(request: Request, id: str, case: CaseName) -> Response:
+    """A PNG: probability and decision side by side."""
+    return FileResponse(_map_of(_done(request, id), case), media_type="image/png")
+
+
+def _state(job: Job) -> dict[str, Any]:
+    shown = {name: getattr(job, name) for name in ("id", "name", "state", "step", "done", "total", "error", "created")}
+    return {**shown, "model": job.model.shown}
+
+
+def _done(request: Request, name: str) -> Job:
+    job = service_of(request).jobs.get(name)
+    if job.state != "done":
+        raise Refused(409, job.error or f"it is {job.state}: ask again once it is done")
+    return job
+
+
+def _cases(job: Job) -> list[dict[str, Any]]:
+    from histopipe.files import read_named
+
+    rows = read_named(job.result / "cases.csv")
+    names = ("case_id", "patches", "positive", "positive_share", "mean_probability", "placed")
+    found: list[dict[Any, Any]] = rows[list(names)].to_dict("records")
+    return [{**row, "map": _map_path(job, str(row["case_id"])).is_file()} for row in found]
+
+
+def _patches(job: Job, case: str) -> dict[str, Any]:
+    import pandas as pd
+
+    names = ["x", "y", "width", "height", "probability"]
+    rows = pd.read_parquet(job.result / "predictions.parquet", columns=names, filters=[("case_id", "==", case)])
+    if rows.empty:
+        raise Refused(404, "no such case: name one of the result")
+    if len(rows) > MOST_SHOWN:
+        raise Refused(413, f"{len(rows):,} patches are more than a page can show: take the map or the table")
+    return {"case_id": case, **{name: _plain(rows[name].tolist()) for name in names}}
+
+
+def _plain(values: list[Any]) -> list[Any]:
+    """JSON has no NaN; whole numbers that some rows lack come as floats."""
+    return [None if value is None or math.isnan(value) else value for value in values]
+
+
+def _as_csv(path: Path) -> Path:
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    from histopipe.files import replaced_file
+
+    target = path.with_suffix(".csv")
+    if not target.exists():
+        with (
+            replaced_file(target) as beside,
+            pq.ParquetFile(path) as rows,
+            pyarrow.csv.CSVWriter(beside, rows.schema_arrow) as writer,
+        ):
+            for batch in rows.iter_batches():
+                writer.write_batch(batch)
+    return target
+
+
+def _map_path(job: Job, case: str) -> Path:
+    from histopipe.evaluation.slide_figures import file_name
+
+    return job.result / "maps" / file_name(case)
+
+
+def _map_of(job: Job, case: str) -> Path:
+    path = _map_path(job, case)
+    if not path.is_file():
+        raise Refused(404, "no map of such a case: only those whose patches tell their places have one")
+    return path

@@ -1,0 +1,187 @@
+"""A champion to serve, and real servers of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PATIENCE = 240.0  # seconds; a busy machine is slow, not broken
+TOKEN = "a-token-of-the-tests"
+POINT = {
+    "temperature": 1.7,
+    "offset": -0.4,
+    "threshold": 0.45,
+    "rule": "youden",
+    "positive_class": "IDC",
+    "negative_class": "benign",
+    "data_set": "idc",
+    "patch_size": [50, 50],
+    "resized": False,
+}
+CARD = """# idc: cancernet
+
+**Research use only.** Not a medical device; no clinical decision may rest on it.
+
+## Results on test
+
+| metric | value [95 % interval by case] |
+| :-- | :-- |
+| roc auc | 0.932 [0.907, 0.951] |
+| f1 | 0.758 [0.650, 0.841] |
+
+## Limits
+
+- graded on 34 cases of the same source: how it does elsewhere isn't known
+- <script>document.title = "planted"</script> is text
+"""
+
+
+def sample_patches(count: int = 5, seed: int = 0) -> np.ndarray:
+    """Patches of different brightness, so that their probabilities differ."""
+    noise = np.random.default_rng(seed).integers(0, 100, (count, 50, 50, 3))
+    return (noise + np.linspace(0, 150, count).astype(int)[:, None, None, None]).astype(np.uint8)
+
+
+def telling_network(seed: int = 1) -> Any:
+    """An untrained network whose last layer is stretched until it tells the patches apart."""
+    import keras
+
+    from histopipe.architectures import build
+    from histopipe.architectures.blocks import OUTPUT_LAYER
+
+    keras.utils.set_random_seed(seed)
+    network = build("cancernet", image_size=24)
+    output = network.get_layer(OUTPUT_LAYER)
+    logits = keras.Model(network.inputs, output.output).predict_on_batch(sample_patches(32))
+    kernel, _ = output.get_weights()
+    output.set_weights([kernel / logits.std(), -logits.mean(axis=0) / logits.std()])
+    return network
+
+
+def register(root: Path, network: Any, threshold: float = 0.45, alias: str = "champion") -> str:
+    """Log a network as `evaluate` does, and let the alias stand at it; returns its version."""
+    import mlflow
+
+    from histopipe.serving.packaging import log_served_model
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
+    try:
+        client = mlflow.MlflowClient()
+        if (found := client.get_experiment_by_name("served")) is None:
+            experiment = client.create_experiment("served", (root / "mlartifacts").as_uri())
+        else:
+            experiment = found.experiment_id
+        with mlflow.start_run(experiment_id=experiment) as run:
+            model = log_served_model(network, POINT | {"threshold": threshold}, sample_patches()[0], {"dataset": "idc"})
+        if not client.search_registered_models("name = 'histopipe-idc'"):
+            client.create_registered_model("histopipe-idc")
+        source = f"models:/{model.model_id}"
+        version = client.create_model_version("histopipe-idc", source, run.info.run_id, description=CARD)
+        client.set_registered_model_alias("histopipe-idc", alias, version.version)
+        return str(version.version)
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def picture(patch: np.ndarray, kind: str = "PNG", mode: str = "RGB", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(patch).convert(mode).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `histopipe serve`."""
+
+    address: str
+    process: subprocess.Popen[str]
+    scratch: Path
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def left_on_disk(self) -> list[Path]:
+        """Files of its clients in its scratch folder."""
+        return [path for path in self.scratch.glob("histopipe-serve-*/**/*") if path.is_file()]
+
+
+@contextmanager
+def serving(root: Path, *options: str, token: str | None = None) -> Iterator[Server]:
+    """`histopipe serve` in the checkout, on a port of its own."""
+    scratch = root / f"tmp-{time.monotonic_ns()}"
+    scratch.mkdir()
+    unwanted = (
+        "HISTOPIPE_TOKEN",
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_REGISTRY_URI",
+    )  # MLflow sets its own when told a store
+    surroundings = {name: value for name, value in os.environ.items() if name not in unwanted}
+    surroundings |= {"TMPDIR": str(scratch)} | ({"HISTOPIPE_TOKEN": token} if token else {})
+    surroundings["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    log = scratch.with_suffix(".log")
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "histopipe", "serve", "--port", "0", *options],
+            cwd=root,
+            env=surroundings,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    try:
+        assert process.stdout
+        said = process.stdout.readline()
+        found = re.search(r"http://\S+", said)
+        assert found, log.read_text()[-3000:]
+        yield Server(found[0], process, scratch, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        print(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def slide_zip(cases: int = 2, side: int = 6) -> bytes:
+    """An archive in Kaggle's layout: whole small slides, brighter from one end to the other."""
+    import zipfile
+
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for case in range(cases):
+            patches = sample_patches(side * side, seed=case)
+            for number, patch in enumerate(patches):
+                x, y = 50 * (number % side) + 1, 50 * (number // side) + 1
+                archive.writestr(f"{8863 + case}/0/{8863 + case}_idx5_x{x}_y{y}_class0.png", picture(patch))
+    return stream.getvalue()
+
+
+def until_ended(ask: Any, address: str) -> dict[str, Any]:
+    """The state in which a job ends; `ask` gives the content at an address."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        state: dict[str, Any] = ask(address)
+        if state["state"] in ("done", "failed", "cancelled"):
+            return state
+        time.sleep(0.2)
+    pytest.fail(f"the job didn't end: {json.dumps(state)}")
