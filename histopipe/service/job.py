@@ -42,13 +42,18 @@ def main() -> None:
 def grade(asked: dict[str, Any]) -> None:
     """One job."""
     from histopipe.errors import HistopipeError
+    from histopipe.params import read_params
     from histopipe.paths import Workspace
     from histopipe.scoring import score
+    from histopipe.scoring.pixel_size import trained_pixel_size
+    from histopipe.scoring.slides import SlideOptions
 
     os.environ["TMPDIR"] = tempfile.tempdir = asked["scratch"]
     files, out, workspace = [Path(asked["input"])], Path(asked["out"]), Workspace(Path(asked["root"]))
     try:
-        say(summary=score(files, asked["model"], asked["dataset"], out, workspace, asked["precision"]))
+        block = read_params(workspace.params).dataset(asked["dataset"])
+        reading = SlideOptions(trained_pixel_size(asked["dataset"], block))
+        say(summary=score(files, asked["model"], asked["dataset"], out, workspace, asked["precision"], reading=reading))
     except HistopipeError as problem:
         say(error=str(problem))
 
