@@ -40,6 +40,7 @@ from benchmarks.measuring import alternate, medians, report
 CLIENTS = 32
 PATCHES = 64  # different ones that are sent
 START_SECONDS = 240.0
+WARM_UP = 300  # requests before anything is measured
 SAMPLES = 20  # of the memory, over all requests
 SETTLED = 5  # samples before memory is held to be what it will be
 POINT = {
@@ -192,6 +193,7 @@ def _wait_until_ready(side: Side, log: Path, process: subprocess.Popen[bytes]) -
             break
         try:
             asyncio.run(closed_loop(side, 1, 20))
+            asyncio.run(closed_loop(side, CLIENTS, WARM_UP))
             return
         except (OSError, asyncio.IncompleteReadError):
             time.sleep(0.5)
