@@ -40,6 +40,7 @@ from benchmarks.measuring import alternate, medians, report
 CLIENTS = 32
 PATCHES = 64  # different ones that are sent
 START_SECONDS = 240.0
+WARM_UP = 300  # requests before anything is measured
 SAMPLES = 20  # of the memory, over all requests
 SETTLED = 5  # samples before memory is held to be what it will be
 POINT = {
@@ -192,6 +193,7 @@ def _wait_until_ready(side: Side, log: Path, process: subprocess.Popen[bytes]) -
             break
         try:
             asyncio.run(closed_loop(side, 1, 20))
+            asyncio.run(closed_loop(side, CLIENTS, WARM_UP))
             return
         except (OSError, asyncio.IncompleteReadError):
             time.sleep(0.5)
@@ -205,10 +207,15 @@ class Client:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def send(self, message: bytes) -> int:
-        """Send a request, read the answer; returns its status."""
+    async def open(self) -> None:
+        """Connect, unless it is connected."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+
+    async def send(self, message: bytes) -> int:
+        """Send a request, read the answer; returns its status."""
+        await self.open()
+        assert self._streams
         reader, writer = self._streams
         writer.write(message)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -227,19 +234,22 @@ async def closed_loop(side: Side, clients: int, count: int) -> Answers:
     found = Answers()
     left = iter(range(count))
 
-    async def client() -> None:
-        connection = Client(side.port)
+    async def client(connection: Client) -> None:
         for number in left:
             began = time.perf_counter()
             status = await connection.send(side.messages[number % len(side.messages)])
             found.statuses[status] += 1
             if status == 200:
                 found.seconds.append(time.perf_counter() - began)
-        connection.close()
 
+    connections = [Client(side.port) for _ in range(clients)]
+    for connection in connections:
+        await connection.open()
     began = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(clients)))
+    await asyncio.gather(*map(client, connections))
     found.took = time.perf_counter() - began
+    for connection in connections:
+        connection.close()
     return found
 
 

@@ -178,7 +178,7 @@ class Jobs:
         if "error" in said:
             job.error = str(said["error"]).replace(f"{job.folder / 'upload'}/", "")
         elif "summary" in said:
-            job.summary = said["summary"]
+            job.summary = said["summary"] | {"model": job.model.shown}
         elif "done" in said:
             job.step, job.done, job.total = said["step"], said["done"], said["total"]
 
