@@ -104,7 +104,7 @@ Hours = Annotated[float, Field(gt=0, le=24 * 365)]
 class TimeoutParams(Section):
     """Hours after which a stage that a flow started is taken to hang, and ended; variants and trials are trainings."""
 
-    locate: Hours = 0.25
+    locate: Hours = 6.0  # a large archive is read for its digest
     fetch: Hours = 24.0  # also what DVC brings from its remote, or takes there
     ingest: Hours = 12.0
     split: Hours = 1.0

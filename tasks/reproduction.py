@@ -25,7 +25,7 @@ from histopipe.params import read_params
 from histopipe.paths import Workspace, stage_name
 from histopipe.stages import PARENT_VARIABLE, read_failure
 from tasks.remote import fetch_inputs, share
-from tasks.timeouts import Alarm, end_with_children, hours_for, seconds_for, setting_for
+from tasks.timeouts import Alarm, end_with_children, hours_for, longest_seconds, seconds_for, setting_for
 from tasks.workers import Clone, handed_over, while_wanted
 
 REPRODUCE = ("dvc", "--wait-for-lock", "repro", "--single-item")
@@ -165,7 +165,7 @@ def _run_when_free(
     on_line: Callable[[str], None] | None,
     environment: Mapping[str, str] | None,
 ) -> None:
-    deadline = time.monotonic() + seconds_for(stage, Workspace.around())
+    deadline = time.monotonic() + longest_seconds(Workspace.around())  # a stage that reads the same is as busy
     while True:
         try:
             return _run_once(stage, command, on_line, environment or {})
@@ -214,7 +214,7 @@ def _took_too_long(stage: str, workspace: Workspace) -> TookTooLong:
     setting = f"flow.timeouts.{setting_for(stage)}"
     return TookTooLong(
         f"{stage} was ended after {hours_for(stage, workspace):g} hours, its {setting} in params.yaml: "
-        "raise that if it needs longer; the next run carries on where it was"
+        "raise that if it needs longer; trainings, searches and downloads carry on the next time"
     )
 
 

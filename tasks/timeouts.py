@@ -80,10 +80,18 @@ def seconds_for(stage: str, workspace: Workspace) -> float:
     return hours_for(stage, workspace) * HOUR
 
 
+def longest_seconds(workspace: Workspace) -> float:
+    """How long the slowest of stages may run, and so keep others waiting that read or write the same."""
+    return max(_timeouts(workspace).model_dump().values()) * HOUR
+
+
 def hours_for(stage: str, workspace: Workspace) -> float:
     """How long a stage may run, as `flow.timeouts` says."""
+    return float(getattr(_timeouts(workspace), setting_for(stage)))
+
+
+def _timeouts(workspace: Workspace) -> TimeoutParams:
     try:
-        timeouts = read_params(workspace.params).flow.timeouts
+        return read_params(workspace.params).flow.timeouts
     except HistopipeError:
-        timeouts = TimeoutParams()  # the stage itself reads the parameters next, and says what is wrong
-    return float(getattr(timeouts, setting_for(stage)))
+        return TimeoutParams()  # the stage itself reads the parameters next, and says what is wrong

@@ -25,7 +25,7 @@ from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.store import shard_name
 
-CODE = ("archives.py", "images.py", "store.py", "datasets/*.*", "ingest/*.py")
+CODE = ("archives.py", "colours.py", "images.py", "store.py", "datasets/*.*", "ingest/*.py")  # as dvc.yaml names it
 _CHUNK = 2**20
 
 

@@ -118,13 +118,13 @@ def wait_for_workers(address: str, count: int) -> None:
     pytest.fail("the workers didn't come")
 
 
-def runs_of(shared: Shared) -> list[Any]:
+def runs_of(shared: Shared, dataset: str = "malaria") -> list[Any]:
     tracking.set_tracking_uri(shared.mlflow)
-    return list(tracking.search_runs(experiment_names=["histopipe-malaria"], output_format="list"))
+    return list(tracking.search_runs(experiment_names=[f"histopipe-{dataset}"], output_format="list"))
 
 
-def champion(shared: Shared) -> str:
-    return str(MlflowClient(shared.mlflow).get_model_version_by_alias("histopipe-malaria", "champion").version)
+def champion(shared: Shared, dataset: str = "malaria") -> str:
+    return str(MlflowClient(shared.mlflow).get_model_version_by_alias(f"histopipe-{dataset}", "champion").version)
 
 
 def everything_said(folder: Path, shared: Shared) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,8 +12,12 @@ from prefect.utilities.callables import parameter_schema
 
 from flows import checkout
 from flows.command import one_line_errors, server_refusal
+from flows.monitor import monitor
 from flows.pipeline import pipeline
+from flows.retrain import retrain
 from flows.score import score
+from flows.search import search
+from flows.studies import studies
 from histopipe.errors import HistopipeError
 from histopipe.paths import Workspace
 from tests.conftest import ROOT
@@ -49,6 +54,12 @@ def test_forms_offer_the_names_that_the_parameters_list(workspace: Workspace, mo
     fields = parameter_schema(score.fn).model_dump()["properties"]
     assert fields["dataset"]["enum"] == ["idc", "malaria", "breakhis"]
     assert fields["out"]["default"] == ""
+
+
+@pytest.mark.parametrize("flow", [monitor, pipeline, retrain, score, search, studies], ids=lambda flow: flow.name)
+def test_no_form_has_a_switch_for_nothing(flow: Any) -> None:
+    """Prefect's UI draws a choice of "None" where a parameter may be null."""
+    assert "anyOf" not in str(parameter_schema(flow.fn).model_dump()["properties"])
 
 
 def test_without_parameters_forms_take_any_name() -> None:

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from histopipe.errors import ArchiveError, HistopipeError
 from histopipe.ingest import packing
-from histopipe.ingest.parts import Part
+from histopipe.ingest.parts import CODE, Part
 from histopipe.ingest.stage import ingest, ingest_part, missing_parts, parts_folder
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
 from histopipe.sources import fetch, locate
 from histopipe.store import PatchStore
-from tests.conftest import idc_members, patch_name, png, write_zip
+from tests.conftest import ROOT, idc_members, patch_name, png, write_zip
 from tests.unit.test_ingest import write_tar
 
 Find = Callable[[str], Path]
@@ -284,3 +285,9 @@ def test_the_command_leaves_a_part_whose_report_names_what_it_rejected(
     assert sorted(file for _, file in rejected) == sorted(DAMAGED)
     refused = CliRunner().invoke(main, ["ingest", "idc", "--part", "4/3"])
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+
+
+def test_parts_go_stale_with_the_code_that_dvc_names_for_ingest() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    named = {one.removeprefix("histopipe/") for one in stages["ingest"]["deps"] if one.startswith("histopipe/")}
+    assert {pattern.partition("/")[0] for pattern in CODE} == named
