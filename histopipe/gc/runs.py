@@ -266,6 +266,8 @@ def _purge_runs(store: Store, database: Any, runs: Iterable[Run]) -> None:
     """Files before rows, models before their run: what a kill leaves is still marked as deleted, and found again."""
     with tracking.told_in_one_line(store.history.workspace):
         for run in runs:
+            if store.client.get_run(run.info.run_id).info.lifecycle_stage != "deleted":
+                continue  # restored since it was listed
             _purge_models(store, database, store.models_of(run.info.run_id))
             _delete_files(str(run.info.artifact_uri))
             database._hard_delete_run(run.info.run_id)
