@@ -593,8 +593,8 @@ def gc(force: bool, older_than: str, only: tuple[Any, ...], cloud: bool) -> None
     from histopipe.paths import Workspace
 
     workspace = Workspace.around()
-    with removing(workspace) if force else nullcontext():
-        found = show(collect(workspace, older_than, only, cloud), force)
+    with removing(workspace) if force else nullcontext() as remove:
+        found = show(collect(workspace, older_than, only, cloud), remove)
     if not force and any(one.removal for one in found):
         click.echo("nothing was removed: `histopipe gc --force` removes it")
         if works := activity(workspace):

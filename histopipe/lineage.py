@@ -16,6 +16,7 @@ from histopipe.files import read_yaml
 from histopipe.paths import Workspace, stage_name
 
 FLOW_RUN_VARIABLE = "HISTOPIPE_FLOW_RUN_ID"  # set by tasks for the stages they start
+FLOW_RUN_TAG = "prefect_flow_run"
 
 
 def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
@@ -33,7 +34,7 @@ def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
 def flow_run_tag() -> dict[str, str]:
     """The Prefect flow run that this process works for; nothing where it works for none."""
     identifier = os.environ.get(FLOW_RUN_VARIABLE)
-    return {"prefect_flow_run": identifier} if identifier else {}
+    return {FLOW_RUN_TAG: identifier} if identifier else {}
 
 
 def _split(workspace: Workspace, dataset: str) -> str:

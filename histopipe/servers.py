@@ -1,7 +1,7 @@
 """Prefect's server as Prefect finds it, asked over its REST API: the library doesn't import Prefect.
 
-A setting is taken from the environment, else from `.env`, `prefect.toml` or `pyproject.toml` in the current folder,
-else from the active profile (https://docs.prefect.io/v3/concepts/settings-and-profiles).
+A setting is taken from the environment, else from `.env`, `prefect.toml` or `pyproject.toml` in the folder that Prefect
+runs in, else from the active profile (https://docs.prefect.io/v3/concepts/settings-and-profiles).
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class PrefectServer:
         return answer.json()
 
 
-def prefect_server() -> PrefectServer | None:
-    """The server that Prefect would talk to from the current folder; None where flows start one of their own."""
-    places = _settings()
+def prefect_server(folder: Path) -> PrefectServer | None:
+    """The server that Prefect would talk to from a folder; None where flows start one of their own."""
+    places = _settings(folder)
     address, origin = _first(places, "PREFECT_API_URL")
     if not address:
         return None
@@ -80,11 +80,11 @@ def _first(places: list[tuple[str, Mapping[str, Any]]], name: str) -> tuple[str,
     return "", ""
 
 
-def _settings() -> list[tuple[str, Mapping[str, Any]]]:
+def _settings(folder: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """Settings by place, the strongest place first."""
-    dotenv = _dotenv()
-    project = _toml(Path("prefect.toml"))
-    pyproject = _toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {})
+    dotenv = _dotenv(folder / ".env")
+    project = _toml(folder / "prefect.toml")
+    pyproject = _toml(folder / "pyproject.toml").get("tool", {}).get("prefect", {})
     name, profile = _profile(dotenv, project, pyproject)
     return [
         ("the environment", os.environ),
@@ -134,7 +134,7 @@ def _toml(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _dotenv() -> Mapping[str, Any]:
+def _dotenv(path: Path) -> Mapping[str, Any]:
     from dotenv import dotenv_values  # as Prefect reads it, and comes with it
 
-    return dotenv_values(".env") if Path(".env").is_file() else {}
+    return dotenv_values(path) if path.is_file() else {}

@@ -63,10 +63,11 @@ def _exclusive(stage: str, workspace: Workspace) -> Iterator[None]:
 def running_stages(workspace: Workspace) -> list[str]:
     """Names of the stages, and of gradings, that some process of this checkout runs now."""
     locks = sorted(workspace.lock("any").parent.glob("*@*.lock"))
-    return [path.name.removesuffix(".lock") for path in locks if _is_held(path)]
+    return [path.name.removesuffix(".lock") for path in locks if is_held(path)]
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a file that is there."""
     lock = FileLock(path)
     try:
         with lock.acquire(timeout=0):

@@ -63,9 +63,14 @@ def _embedded(workspace: Workspace) -> str:
     return f"sqlite:///{workspace.home / 'mlflow.db'}"
 
 
+def is_embedded(workspace: Workspace) -> bool:
+    """Whether runs go to the database file in the checkout, which is nobody else's."""
+    return tracking_uri(workspace) == _embedded(workspace)
+
+
 def before_the_first_run(workspace: Workspace) -> bool:
     """Whether the embedded database is still to be made; asking for it would make it."""
-    return tracking_uri(workspace) == _embedded(workspace) and not (workspace.home / "mlflow.db").exists()
+    return is_embedded(workspace) and not (workspace.home / "mlflow.db").exists()
 
 
 def own_experiments(client: MlflowClient) -> list[Experiment]:

@@ -21,7 +21,7 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
     yield machine.disk(workspace)
     yield services.mlflow(workspace)
     yield services.orphaned_runs(workspace)
-    yield services.prefect()
+    yield services.prefect(workspace)
     yield services.dvc(workspace)
     parameters = _parameters(workspace)
     if isinstance(parameters, Finding):

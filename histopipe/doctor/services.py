@@ -64,11 +64,11 @@ def orphaned_runs(workspace: Workspace) -> Finding:
     return Finding("runs", said, "warning", "`dvc repro` goes on with them, or closes those it no longer needs")
 
 
-def prefect() -> Finding:
+def prefect(workspace: Workspace) -> Finding:
     """Whether the server that flows report to answers, and is of the installed release."""
     import requests
 
-    server, ours = prefect_server(), version("prefect")
+    server, ours = prefect_server(workspace.home), version("prefect")
     if server is None:
         return Finding("Prefect", f"{ours}; no PREFECT_API_URL: flows start a server of their own, schedules need one")
     try:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from histopipe.paths import Workspace
 from histopipe.servers import PrefectServer, prefect_server
-from histopipe.stages import running_stages
+from histopipe.stages import is_held, running_stages
 
-FLOW_STATES = ("RUNNING", "CANCELLING")
+FLOW_STATES = ("PENDING", "RUNNING", "CANCELLING")
+ENTER = "flows.checkout.enter"  # the pull step of prefect.yaml: a worker runs flows in its own checkout
 _WORKING = re.compile(r"flows\.(?!serve|limits)\w+|prefect\.(?:flow_)?engine|(?:^|/)dvc$|^dvc\.")
 _COMMANDS = frozenset({"repro", "exp", "checkout", "pull", "fetch", "commit", "add", "push", "gc", "run", "import"})
 
@@ -19,14 +21,17 @@ _COMMANDS = frozenset({"repro", "exp", "checkout", "pull", "fetch", "commit", "a
 def going_on(workspace: Workspace) -> list[str]:
     """What works in the checkout now, in words; empty where nothing does.
 
-    Asked are the locks of stages, in DVC's experiment folders too, this machine's processes, and Prefect's server.
+    Asked are the locks of stages, in DVC's experiment folders too, and of a Dask worker's tasks, this machine's
+    processes, and Prefect's server.
 
     Raises:
         requests.RequestException, ValueError: a Prefect server is set and can't be asked.
     """
     found = [f"stage {name}" for place in _checkouts(workspace) for name in running_stages(place)]
+    clone = workspace.lock("clone")
+    found += ["a Dask worker's task"] if clone.exists() and is_held(clone) else []
     found += _processes(workspace)
-    server = prefect_server()
+    server = prefect_server(workspace.home)
     return found + (_flow_runs(server, workspace) if server else [])
 
 
@@ -71,7 +76,7 @@ def _work(command: list[str]) -> str:
 
 
 def _flow_runs(server: PrefectServer, workspace: Workspace) -> list[str]:
-    """Runs of this checkout's deployments; those started by hand on this machine are among its processes."""
+    """Runs of deployments that may run here; those started by hand on this machine are among its processes."""
     asked = {"flow_runs": {"state": {"type": {"any_": list(FLOW_STATES)}}}, "limit": 200}
     runs = [run for run in server.ask("flow_runs/filter", asked) if run.get("deployment_id")]
     places: dict[str, bool] = {}
@@ -85,6 +90,11 @@ def _flow_runs(server: PrefectServer, workspace: Workspace) -> list[str]:
 
 
 def _runs_here(deployment: dict[str, Any], workspace: Workspace) -> bool:
-    steps = deployment.get("pull_steps") or []
-    folders = [options.get("directory") for step in steps for options in step.values() if isinstance(options, dict)]
-    return str(workspace.home) in (deployment.get("path"), *folders)
+    """Whether runs of a deployment may work in this checkout: unless it says that they work in another folder."""
+    steps = [step for step in deployment.get("pull_steps") or [] if isinstance(step, dict)]
+    if any(ENTER in step for step in steps):
+        return True
+    options = [one for step in steps for one in step.values() if isinstance(one, dict)]
+    named = [deployment.get("path"), *(one.get("directory") for one in options)]
+    folders = [Path(name) for name in named if name and Path(name).is_absolute()]
+    return not folders or any(folder.resolve() == workspace.home.resolve() for folder in folders)

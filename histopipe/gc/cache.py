@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from histopipe.errors import BusyError, HistopipeError
-from histopipe.gc.history import History
+from histopipe.gc.history import HASH, History
 from histopipe.gc.leftover import Age, Leftover, room
 from histopipe.paths import Workspace
 from histopipe.versioning import complaint, run_dvc
@@ -23,7 +23,6 @@ EVERY_COMMIT = ("gc", "--all-commits", "--all-experiments")
 UNREFERENCED = "no commit, branch, tag, stash, experiment nor the workspace's dvc.lock names them"
 
 _REMOVING = re.compile(r"^Removing (?P<path>.+)$", re.MULTILINE)
-_OUTPUT = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
 
 
 def cache_folder(workspace: Workspace) -> Path:
@@ -58,13 +57,13 @@ def unreferenced(history: History, age: Age) -> Iterator[Leftover]:
     young = {path for path in candidates if path not in named and not age.passed(path)}
     garbage = [path for path in candidates if path not in named | young]
     if garbage:
-        removal = partial(_remove, history.workspace, garbage)
+        removal = partial(_remove_objects, history, garbage, age)
         yield Leftover("DVC cache", UNREFERENCED, len(garbage), room(garbage), removal)
     if young:
         yield _young("DVC cache", len(young), room(young), age)
     entries = [path for path in _dangling(history, garbage) if age.passed(path)]
     if entries:
-        removal = partial(_remove, history.workspace, entries)
+        removal = partial(_remove_entries, history, entries)
         why = "what they would bring back is gone, and there is no remote to bring it from"
         yield Leftover("DVC run-cache", why, len(entries), room(entries), removal)
 
@@ -91,22 +90,42 @@ def _dangling(history: History, garbage: Sequence[Path]) -> list[Path]:
     if listed.returncode != 0 or listed.stdout.strip():
         return []
     gone = {_hash(path) for path in garbage}
-    found = []
-    for entry in (history.cache / "runs").glob("*/*/*"):
-        with suppress(OSError, UnicodeDecodeError):
-            outputs = _OUTPUT.findall(entry.read_text(encoding="utf-8").partition("outs:")[2])
-            if any(name in gone or not history.object(name).exists() for name in outputs):
-                found.append(entry)
-    return found
+    return [entry for entry in (history.cache / "runs").glob("*/*/*") if _lacks_output(entry, history, gone)]
 
 
-def _remove(workspace: Workspace, paths: Sequence[Path]) -> None:
-    """Delete objects, folders' lists before the files they name: a kill leaves no list that names what isn't there."""
-    with _repository_lock(workspace):
-        for path in sorted(paths, key=lambda path: path.suffix != ".dir"):
-            path.unlink(missing_ok=True)
-            with suppress(OSError):  # others lie there
-                path.parent.rmdir()
+def _lacks_output(entry: Path, history: History, gone: Container[str] = ()) -> bool:
+    """Whether a run-cache entry names an output that is among those `gone`, or isn't in the cache."""
+    try:
+        outputs = HASH.findall(entry.read_text(encoding="utf-8").partition("outs:")[2])
+    except (OSError, UnicodeDecodeError):
+        return False
+    return any(name in gone or not history.object(name).exists() for name in outputs)
+
+
+def _remove_objects(history: History, paths: Sequence[Path], age: Age) -> None:
+    """Delete objects, but for those that a `dvc.lock` has come to name, or that were written, since they were listed.
+
+    Folders' lists go before the files they name: a kill leaves no list that names what isn't there.
+    """
+    with _repository_lock(history.workspace):
+        named = history.afresh().hashes
+        unneeded = [path for path in paths if _hash(path) not in named and age.passed(path)]
+        for path in sorted(unneeded, key=lambda path: path.suffix != ".dir"):
+            _delete(path)
+
+
+def _remove_entries(history: History, entries: Sequence[Path]) -> None:
+    """Delete run-cache entries, but for those whose outputs are all there: brought back, or not removed."""
+    with _repository_lock(history.workspace):
+        for entry in entries:
+            if _lacks_output(entry, history):
+                _delete(entry)
+
+
+def _delete(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # others lie there
+        path.parent.rmdir()
 
 
 @contextmanager
@@ -126,24 +145,43 @@ def _repository_lock(workspace: Workspace) -> Iterator[None]:
         yield
 
 
-def in_remote(workspace: Workspace, cache: Path) -> Iterator[Leftover]:
+def in_remote(history: History, age: Age) -> Iterator[Leftover]:
     """Objects of the default remote that no commit known here uses.
 
     Raises:
-        HistopipeError: there is no remote, or DVC can't ask it.
+        HistopipeError: there is no remote, DVC can't ask it, or would remove more than that.
     """
-    if is_shared(cache, workspace):
+    if is_shared(history.cache, history.workspace):
         raise HistopipeError("--cloud would clean the shared cache too: use `dvc gc --cloud --projects OTHER …`")
-    unused = [path for path in _unused(workspace, "--cloud") if not path.is_relative_to(cache)]
+    unused = [path for path in _unused_anywhere(history, age) if not path.is_relative_to(history.cache)]
     if unused:
-        why = (
-            "no commit known here uses them; OTHER CLONES' UNPUSHED COMMITS MAY. Removed by `dvc gc --cloud`, with all "
-            "that it takes for unused in this cache, whatever its age"
+        why = "no commit known here uses them; OTHER CLONES' UNPUSHED COMMITS MAY. Removed by `dvc gc --cloud`"
+        yield Leftover("DVC remote", why, len(unused), None, partial(_clean_remote, history, age))
+
+
+def _unused_anywhere(history: History, age: Age) -> list[Path]:
+    """What `dvc gc --cloud` would remove, from the cache and the remote: all of it or nothing.
+
+    Raises:
+        HistopipeError: some of it stays without `--cloud`.
+    """
+    listed = _unused(history.workspace, "--cloud")
+    if named := len({_hash(path) for path in listed} & history.hashes):
+        raise HistopipeError(
+            f"`dvc gc --cloud` would also remove {named} objects that a commit's dvc.lock names for stages that "
+            "params.yaml doesn't have now: nothing is removed; list their data sets and architectures there first"
         )
-        yield Leftover("DVC remote", why, len(unused), None, partial(_clean_remote, workspace))
+    own = (path for path in listed if path.is_relative_to(history.cache))
+    if young := sum(not age.passed(path) for path in own):
+        raise HistopipeError(
+            f"`dvc gc --cloud` would also remove {young} objects of the cache that are younger than {age.written}: "
+            "nothing is removed; run again when they are older, or with --older-than 0d"
+        )
+    return listed
 
 
-def _clean_remote(workspace: Workspace) -> None:
-    done = run_dvc(Workspace(workspace.home), *EVERY_COMMIT, "--cloud", "--force")
+def _clean_remote(history: History, age: Age) -> None:
+    _unused_anywhere(history.afresh(), age)  # since it was listed, a stage or a commit may have come to need some
+    done = run_dvc(Workspace(history.workspace.home), *EVERY_COMMIT, "--cloud", "--force")
     if done.returncode != 0:
         raise HistopipeError(f"DVC could not clean the remote ({complaint(done)}): run again to go on")

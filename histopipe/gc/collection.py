@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 from filelock import FileLock, Timeout
@@ -45,9 +46,10 @@ class Search:
             yield from cache.unreferenced(self.history, self.age)
         elif kind == "checkpoints":
             yield from remains.outdated_checkpoints(self.workspace, self.age)
+            yield from remains.old_parts(self.workspace, self.age)
         else:
-            yield from remains.half_written(self.workspace)
             yield from remains.old_notes(self.workspace, self.age)
+            yield from remains.half_written(self.workspace)  # asks git
 
 
 def collect(
@@ -69,7 +71,7 @@ def collect(
         if not only or kind in only:
             yield from _told(kind, lambda kind=kind: search.of(kind))  # type: ignore[misc]
     if cloud:
-        yield from _told("DVC remote", lambda: cache.in_remote(search.workspace, search.history.cache))
+        yield from _told("DVC remote", lambda: cache.in_remote(search.history, search.age))
 
 
 def _told(what: str, find: Callable[[], Iterator[Leftover]]) -> Iterator[Leftover]:
@@ -81,8 +83,10 @@ def _told(what: str, find: Callable[[], Iterator[Leftover]]) -> Iterator[Leftove
 
 
 @contextmanager
-def removing(workspace: Workspace) -> Iterator[None]:
+def removing(workspace: Workspace) -> Iterator[Callable[[Leftover], Leftover]]:
     """Inside, what was found may be removed: nothing works here, and no other removal is under way.
+
+    Yields what removes a line, and returns it as it is then.
 
     Raises:
         BusyError: a stage, a flow, DVC or another removal works in this checkout.
@@ -96,11 +100,27 @@ def removing(workspace: Workspace) -> Iterator[None]:
     except Timeout:
         raise BusyError("another gc is under way here: wait for it to end, then run again") from None
     try:
-        if works := activity(workspace):
-            raise BusyError(f"{works[0]} works here and may need what lies about: wait for it to end, then run again")
-        yield
+        _require_rest(workspace)
+        yield partial(_removed, workspace)
     finally:
         lock.release()
+
+
+def _require_rest(workspace: Workspace) -> None:
+    if works := activity(workspace):
+        raise BusyError(f"{works[0]} works here and may need what lies about: wait for it to end, then run again")
+
+
+def _removed(workspace: Workspace, line: Leftover) -> Leftover:
+    """Remove one line, unless something works here by now; of one that can't be removed, why: the others go on."""
+    if line.removal is None:
+        return line
+    try:
+        _require_rest(workspace)
+        line.removal()
+    except (HistopipeError, BusyError, OSError) as problem:
+        return replace(line, why=f"not removed, or not all: {problem}", removal=None, state="unknown")
+    return replace(line, state="removed")
 
 
 def activity(workspace: Workspace) -> list[str]:

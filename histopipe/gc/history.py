@@ -17,9 +17,9 @@ from histopipe.errors import HistopipeError
 from histopipe.paths import Workspace
 
 RECORDS = ("run.json", "metrics.json", "summary.json", "comparison.json")  # outputs that name runs
-OUTPUTS = ("models", "evaluations", "reports", "studies", "searches", "scores")
+OUTPUTS = ("drift", "evaluations", "exports", "models", "reports", "scores", "searches", "studies")
+HASH = re.compile(r"\bmd5: ['\"]?([0-9a-f]{32}(?:\.dir)?)\b")  # quoted where YAML would take it for a number
 
-_HASH = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
 _RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 
@@ -35,6 +35,10 @@ class History:
     workspace: Workspace
     cache: Path
 
+    def afresh(self) -> History:
+        """The same, looked up again."""
+        return History(self.workspace, self.cache)
+
     @cached_property
     def locks(self) -> list[str]:
         """The content of every version of `dvc.lock`: here, staged, stashed, in each branch, tag and experiment.
@@ -42,26 +46,26 @@ class History:
         Raises:
             HistopipeError: git can't tell them all.
         """
-        if _git(self.workspace, "rev-parse", "--is-shallow-repository").strip() == "true":
+        if git(self.workspace, "rev-parse", "--is-shallow-repository").strip() == "true":
             raise HistopipeError(
                 "this is a shallow clone, which can't tell what older commits need: git fetch --unshallow"
             )
-        listed = _git(self.workspace, "rev-list", "--all", "--full-history", "--objects", "--", "dvc.lock")
+        stashes = git(self.workspace, "stash", "list", "--format=%H").split()  # of which `--all` sees the newest alone
+        listed = git(self.workspace, "rev-list", "--all", *stashes, "--full-history", "--objects", "--", "dvc.lock")
         blobs = {words[0] for line in listed.splitlines() if len(words := line.split()) == 2}
-        blobs |= {
-            line.split()[1] for line in _git(self.workspace, "ls-files", "--stage", "--", "dvc.lock").splitlines()
-        }
-        texts = [_git(self.workspace, "cat-file", "-p", blob) for blob in sorted(blobs) if self._is_file(blob)]
+        staged = git(self.workspace, "ls-files", "--stage", "--", "dvc.lock")
+        blobs |= {line.split()[1] for line in staged.splitlines()}
+        texts = [git(self.workspace, "cat-file", "-p", blob) for blob in sorted(blobs) if self._is_file(blob)]
         present = self.workspace.dvc_lock
         return [*texts, *([present.read_text(encoding="utf-8")] if present.exists() else [])]
 
     def _is_file(self, blob: str) -> bool:
-        return _git(self.workspace, "cat-file", "-t", blob).strip() == "blob"
+        return git(self.workspace, "cat-file", "-t", blob).strip() == "blob"
 
     @cached_property
     def hashes(self) -> frozenset[str]:
         """Hashes that some `dvc.lock` names, and those of the files within the folders among them."""
-        named = {found for text in self.locks for found in _HASH.findall(text)}
+        named = {found for text in self.locks for found in HASH.findall(text)}
         inner = {entry for name in named if name.endswith(".dir") for entry in self._entries(name)}
         return frozenset(named | inner)
 
@@ -123,9 +127,17 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _git(workspace: Workspace, *arguments: str) -> str:
+def git(workspace: Workspace, *arguments: str) -> str:
+    """What a git command in the checkout prints.
+
+    Raises:
+        HistopipeError: it fails.
+    """
     command = ["git", "-C", str(workspace.home), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as problem:  # there is no git
+        raise HistopipeError(f"git can't tell what commits need ({problem}): install it") from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no answer"])[0]
         raise HistopipeError(f"git can't tell what commits need ({reason}): run in a clone that git can read")

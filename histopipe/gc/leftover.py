@@ -12,7 +12,7 @@ from typing import Literal
 
 from histopipe.errors import HistopipeError
 
-State = Literal["garbage", "kept", "unknown"]
+State = Literal["garbage", "removed", "kept", "unknown"]
 
 _AGE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -29,7 +29,8 @@ class Leftover:
         size: bytes that its removal gives back; None where that can't be told.
         removal: removes it, and goes on with what a killed removal left; None for what stays.
         at_once: whether removal gives the room back; a later gc does, where it only marks as deleted.
-        state: `garbage`, `kept` (somebody else may need it), or `unknown` (something can't be asked).
+        state: `garbage`, `removed`, `kept` (somebody else may need it), or `unknown` (something can't be asked, or
+            can't be removed).
     """
 
     what: str

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from histopipe.errors import HistopipeError
 from histopipe.files import is_abandoned, left_over_name, read_json
+from histopipe.gc.history import git
 from histopipe.gc.leftover import Age, Leftover, room
 from histopipe.lineage import output_hash
 from histopipe.params import Params, read_params
@@ -28,7 +28,7 @@ from histopipe.training.checkpoint import CHECKPOINT_FILE, FINISHED_FILE, traini
 from histopipe.training.plan import plan_training
 from histopipe.training.recipe import recipe_digest
 
-WRITTEN = ("data", "evaluations", "models", "reports", "scores", "searches", "studies")
+WRITTEN = ("data", "drift", "evaluations", "exports", "models", "reports", "scores", "searches", "studies")
 HIDDEN = (".checkpoints", ".digests", ".downloads", ".failures", ".used-sources")
 SEARCHES, STUDIES = "searches", "studies"  # beside the data sets' folders
 
@@ -57,12 +57,12 @@ def outdated_checkpoints(workspace: Workspace, age: Age) -> Iterator[Leftover]:
     finished = [place for place in places if _is_recorded(place, workspace)]
     if finished:
         why = "dvc.lock has the trainings' results: trained again, they start anew"
-        yield _checkpoint_line(why, finished, workspace)
+        yield _checkpoint_line(why, finished, workspace, partial(_is_recorded, workspace=workspace))
     waiting = [place for place in places if place not in finished and not _is_current(place, workspace)]
     outdated = [place for place in waiting if age.passed(place)]
     if outdated:
         why = f"unfinished, of other parameters, data or code than today's, untouched for {age.written}"
-        yield _checkpoint_line(why, outdated, workspace)
+        yield _checkpoint_line(why, outdated, workspace, age.passed)
     if young := [place for place in waiting if place not in outdated]:
         why = f"unfinished, of other parameters, data or code than today's, but younger than {age.written}"
         yield Leftover("checkpoints", why, len(young), room(young), state="kept")
@@ -72,16 +72,19 @@ def _files(workspace: Workspace, name: str) -> Iterator[Path]:
     return _checkpoints(workspace).rglob(name)
 
 
-def _checkpoint_line(why: str, places: Sequence[Path], workspace: Workspace) -> Leftover:
-    return Leftover("checkpoints", why, len(places), room(places), partial(_remove_checkpoints, places, workspace))
+def _checkpoint_line(why: str, places: Sequence[Path], workspace: Workspace, still: Callable[[Path], bool]) -> Leftover:
+    removal = partial(_remove_checkpoints, places, workspace, still)
+    return Leftover("checkpoints", why, len(places), room(places), removal)
 
 
-def _remove_checkpoints(places: Iterable[Path], workspace: Workspace) -> None:
+def _remove_checkpoints(places: Iterable[Path], workspace: Workspace, still: Callable[[Path], bool]) -> None:
     """Each under its stage's own lock; whose training has started since stays."""
     for place in places:
         path = workspace.lock(_owner(place, workspace)[1])
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(Timeout), FileLock(path, timeout=0):
+            if not still(place):
+                continue
             (place / CHECKPOINT_FILE).unlink(missing_ok=True)  # first: half a checkpoint must not be gone on with
             shutil.rmtree(place, ignore_errors=True)
 
@@ -155,7 +158,11 @@ def half_written(workspace: Workspace) -> Iterator[Leftover]:
     garbage = [path for path in found if not any(path == one or path in one.parents for one in tracked)]
     if garbage:
         yield Leftover(
-            "half-written files", "their process is gone", len(garbage), room(garbage), partial(_drop, garbage)
+            "half-written files",
+            "their process is gone",
+            len(garbage),
+            room(garbage),
+            partial(_drop, garbage, _is_garbage),
         )
 
 
@@ -178,9 +185,12 @@ def _is_garbage(path: Path) -> bool:
 
 
 def _tracked(workspace: Workspace) -> frozenset[Path]:
-    """What git tracks, whatever it is called."""
-    command = ["git", "-C", str(workspace.home), "ls-files", "-z"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    """What git tracks, whatever it is called.
+
+    Raises:
+        HistopipeError: git can't tell.
+    """
+    listed = git(workspace, "ls-files", "-z")
     return frozenset(workspace.home / name for name in listed.split("\0") if name)
 
 
@@ -192,13 +202,24 @@ def old_notes(workspace: Workspace, age: Age) -> Iterator[Leftover]:
         ("DVC's experiment folders", ".dvc/tmp/exps/standalone", "left by killed `dvc exp run --temp`"),
     )
     for what, folder, why in sorts:
-        present = sorted((workspace.home / folder).glob("*"))
-        if found := [path for path in present if age.passed(path)]:
-            yield Leftover(what, f"{why}; untouched for {age.written}", len(found), room(found), partial(_drop, found))
+        yield from _untouched(what, sorted((workspace.home / folder).glob("*")), why, age)
 
 
-def _drop(paths: Iterable[Path]) -> None:
-    for path in paths:
+def old_parts(workspace: Workspace, age: Age) -> Iterator[Leftover]:
+    """Shards that workers decoded for an ingest that never came to put them together."""
+    present = sorted((_checkpoints(workspace) / "ingest").glob(f"*/{'[0-9a-f]' * 64}"))  # DATA_SET/KEY
+    yield from _untouched("parts of ingests", present, "no ingest took them; the next decodes them again", age)
+
+
+def _untouched(what: str, present: Sequence[Path], why: str, age: Age) -> Iterator[Leftover]:
+    if found := [path for path in present if age.passed(path)]:
+        removal = partial(_drop, found, age.passed)
+        yield Leftover(what, f"{why}; untouched for {age.written}", len(found), room(found), removal)
+
+
+def _drop(paths: Iterable[Path], still: Callable[[Path], bool]) -> None:
+    """Delete files and folders of which it still holds what made them garbage."""
+    for path in filter(still, paths):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from histopipe.errors import BusyError
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.gc.history import History
 from histopipe.gc.leftover import Age, Leftover, room
+from histopipe.lineage import FLOW_RUN_TAG
 from histopipe.stages import running_stages
 
 if TYPE_CHECKING:
@@ -96,9 +97,26 @@ class Store:
     def is_needed(self, run: Run) -> bool:
         """Whether somebody refers to a run, or may."""
         tags = run.data.tags
+        return self.is_named(run) or tags.get("variant") in KEPT_VARIANTS or tags.get("study") in KEPT_STUDIES
+
+    def is_named(self, run: Run) -> bool:
+        """Whether a version, an output, a commit or a checkpoint names a run, or may."""
+        tags = run.data.tags
         known = run.info.run_id in self.named or tags.get("restored_from") in self.named
-        kept = tags.get("variant") in KEPT_VARIANTS or tags.get("study") in KEPT_STUDIES
-        return known or kept or _folder(tags) in self.history.absent
+        return known or _folder(tags) in self.history.absent
+
+    def may_be_of_another_clone(self, run: Run) -> bool:
+        """Whether a flow had it made that may have run in another clone, which commits what names the run."""
+        return self.is_shared and FLOW_RUN_TAG in run.data.tags
+
+    @cached_property
+    def is_shared(self) -> bool:
+        """Whether other checkouts may use the store too: it isn't the checkout's own file."""
+        return not tracking.is_embedded(self.history.workspace)
+
+    def afresh(self) -> Store:
+        """The same, looked up again."""
+        return replace(self, history=self.history.afresh())
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The logged models of a run."""
@@ -134,11 +152,19 @@ def unnamed(history: History, resumable: frozenset[str], age: Age) -> Iterator[L
         return
     with tracking.told_in_one_line(workspace):
         store = Store(history, tracking.registry(workspace), resumable)
-        runs = [run for run in store.runs() if not store.is_needed(run)]
+        unneeded = [run for run in store.runs() if not store.is_needed(run)]
+        yield from _of_flows([run for run in unneeded if store.may_be_of_another_clone(run)])
+        runs = [run for run in unneeded if not store.may_be_of_another_clone(run)]
         old = [run for run in runs if _last_change(run) <= age.before]
         yield from _runs(store, old, [run for run in runs if run not in old], age)
         yield from _replaced(store, age)
         yield from _deleted(store, age)
+
+
+def _of_flows(runs: Sequence[Run]) -> Iterator[Leftover]:
+    if runs:
+        why = "trained for flows: the clone that the flow ran in may name them; `mlflow runs delete` removes one"
+        yield Leftover("MLflow runs of flows", why, len(runs), None, state="kept")
 
 
 def _last_change(run: Run) -> float:
@@ -157,13 +183,16 @@ def _runs(store: Store, old: Sequence[Run], young: Sequence[Run], age: Age) -> I
 
 
 def _delete_runs(store: Store, runs: Iterable[Run]) -> None:
-    """Mark as deleted, those of killed trainings closed first.
+    """Mark as deleted, those of killed trainings closed first; what has come to be named since it was listed stays.
 
     Raises:
         BusyError: a stage has started meanwhile, which may go on with one of them.
     """
     with tracking.told_in_one_line(store.history.workspace):
+        again = store.afresh()
         for run in runs:
+            if again.is_needed(run):
+                continue
             if running := running_stages(store.history.workspace):
                 raise BusyError(f"{running[0]} has started: wait for it to end, then run again")
             if run.info.status == "RUNNING":
@@ -202,7 +231,8 @@ def _deleted(store: Store, age: Age) -> Iterator[Leftover]:
         return
     long_ago = set(database._get_deleted_runs(older_than=int(age.seconds * 1000)))
     deleted = store.runs(deleted=True)
-    runs = [run for run in deleted if run.info.run_id in long_ago and run.info.run_id not in store.named]
+    candidates = [run for run in deleted if run.info.run_id in long_ago]
+    runs = [run for run in candidates if not (store.is_named(run) or store.may_be_of_another_clone(run))]
     if runs:
         why = f"deleted at least {age.written} ago: rows and files go for good"
         removal = partial(_purge_runs, store, database, runs)
@@ -236,6 +266,8 @@ def _purge_runs(store: Store, database: Any, runs: Iterable[Run]) -> None:
     """Files before rows, models before their run: what a kill leaves is still marked as deleted, and found again."""
     with tracking.told_in_one_line(store.history.workspace):
         for run in runs:
+            if store.client.get_run(run.info.run_id).info.lifecycle_stage != "deleted":
+                continue  # restored since it was listed
             _purge_models(store, database, store.models_of(run.info.run_id))
             _delete_files(str(run.info.artifact_uri))
             database._hard_delete_run(run.info.run_id)

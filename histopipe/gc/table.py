@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich import box
 from rich.console import Console
@@ -15,8 +15,8 @@ from histopipe.gc.leftover import Leftover
 COLOURS = {"garbage": "green", "removed": "green", "kept": "cyan", "unknown": "yellow"}
 
 
-def show(found: Iterable[Leftover], remove: bool) -> list[Leftover]:
-    """Look, remove if asked to, and print one table; returns its lines."""
+def show(found: Iterable[Leftover], remove: Callable[[Leftover], Leftover] | None) -> list[Leftover]:
+    """Look, remove line by line if told how, and print one table; returns its lines."""
     console = Console()
     table = Table("", "what", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("how many", justify="right")
@@ -24,21 +24,20 @@ def show(found: Iterable[Leftover], remove: bool) -> list[Leftover]:
     table.add_column("why")
     with console.status("looking") as status:
         lines = list(found)
-        for line in lines:
+        for place, line in enumerate(lines):
             if remove and line.removal:
                 status.update(f"removing {line.what}")
-                line.removal()
-            _add(table, line, removed=remove and line.removal is not None)
+                lines[place] = remove(line)
+            _add(table, lines[place])
     console.print(table if lines else "nothing is left over")
-    _sum_up(console, lines, remove)
+    _sum_up(console, lines, removed=remove is not None)
     return lines
 
 
-def _add(table: Table, line: Leftover, removed: bool) -> None:
-    state = "removed" if removed else line.state
+def _add(table: Table, line: Leftover) -> None:
     size = "?" if line.size is None else as_size(line.size)
     counted = (f"{line.count:,}", size) if line.count else ("", "")
-    table.add_row(f"[{COLOURS[state]}]{state}", line.what, *counted, escape(line.why))
+    table.add_row(f"[{COLOURS[line.state]}]{line.state}", line.what, *counted, escape(line.why))
 
 
 def _sum_up(console: Console, lines: Iterable[Leftover], removed: bool) -> None:

@@ -18,6 +18,10 @@ import pytest
 import requests
 from filelock import FileLock
 
+from histopipe.gc.cache import cache_folder, unreferenced
+from histopipe.gc.history import History
+from histopipe.gc.leftover import Age
+from histopipe.paths import Workspace
 from histopipe.stages import EXIT_BUSY
 from tests import servers
 from tests.integration.conftest import Checkout
@@ -167,18 +171,22 @@ def test_a_flow_that_runs_here_keeps_everything(checkout: Make, tmp_path: Path) 
         profiles.parent.mkdir(exist_ok=True)
         profiles.write_text(f'active = "group"\n[profiles.group]\nPREFECT_API_URL = "{address}"\n')
 
-        def ask(path: str, **question: Any) -> dict[str, Any]:
+        def ask(path: str, **question: Any) -> Any:
             answer = requests.post(f"{address}/{path}", json=question, timeout=60)
             answer.raise_for_status()
-            return dict(answer.json())
+            return answer.json()
 
+        project.run(sys.executable, "-m", "prefect", "--no-prompt", "work-pool", "create", "histopipe", "-t", "process")
+        project.run(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "score")
+        here = ask("deployments/filter")[0]["id"]
         flow = ask("flows/", name="histopipe")["id"]
-        here = ask("deployments/", name="here", flow_id=flow, path=str(project.root))["id"]
         there = ask("deployments/", name="there", flow_id=flow, path=str(tmp_path / "elsewhere"))["id"]
         runs = {where: ask(f"deployments/{where}/create_flow_run")["id"] for where in (here, there)}
         for run in runs.values():
             ask(f"flow_runs/{run}/set_state", state={"type": "RUNNING"}, force=True)
         chosen = ("--force", "--older-than", "0d", "--only", "files")
+        lines_of(project, *chosen, code=EXIT_BUSY)
+        ask(f"flow_runs/{runs[here]}/set_state", state={"type": "PENDING"}, force=True)  # a worker is starting it
         lines_of(project, *chosen, code=EXIT_BUSY)
         assert failure.exists()
         ask(f"flow_runs/{runs[here]}/set_state", state={"type": "COMPLETED"}, force=True)
@@ -208,3 +216,55 @@ def test_a_cache_that_others_may_use_and_a_shallow_clone_lose_nothing(checkout: 
     (project.root / ".git/shallow").unlink()
     assert lines_of(project, "--force", "--older-than", "0d", "--only", "dvc")["DVC cache"][0] == "removed"
     assert not objects_of(project)
+
+
+def forgotten(project: Checkout) -> Path:
+    """An object of the cache that nothing names; what it held is in the remote too, where there is one."""
+    (project.root / "own.bin").write_bytes(b"once")
+    project.dvc("add", "own.bin")
+    project.dvc("push", check=False)
+    (project.root / "own.bin").unlink()
+    (project.root / "own.bin.dvc").unlink()
+    (name,) = objects_of(project)
+    return History(Workspace(project.root), project.root / ".dvc/cache").object(name)
+
+
+def name_it(project: Checkout, item: Path) -> Path:
+    """Have dvc.lock name an object, for a stage that params.yaml doesn't list."""
+    lock = project.root / "dvc.lock"
+    out = f"    - path: models/gone/one/run.json\n      md5: {item.parent.name}{item.name}\n      size: 4\n"
+    lock.write_text(f"schema: '2.0'\nstages:\n  train@gone-one:\n    cmd: 'true'\n    outs:\n{out}")
+    return lock
+
+
+def test_what_dvc_lock_has_come_to_name_since_it_was_listed_stays(checkout: Make) -> None:
+    project = checkout()
+    item = forgotten(project)
+    workspace = Workspace(project.root)
+    history = History(workspace, cache_folder(workspace))
+    (line,) = unreferenced(history, Age.parse("0d"))
+    assert line.count == 1 and line.removal
+    lock = name_it(project, item)
+    line.removal()
+    assert item.exists()
+    lock.unlink()
+    line.removal()
+    assert not item.exists()
+
+
+def test_the_remote_is_not_cleaned_of_what_a_commit_needs_or_of_what_is_young(checkout: Make, tmp_path: Path) -> None:
+    project = checkout()
+    remote = tmp_path / "remote"
+    project.dvc("remote", "add", "--default", "away", str(remote))
+    item = forgotten(project)
+    copy = remote / item.relative_to(project.root / ".dvc/cache")
+    assert copy.exists()
+    lock = name_it(project, item)
+    chosen = ("--cloud", "--only", "files", "--force")
+    state, why = lines_of(project, *chosen, "--older-than", "0d", code=1)["DVC remote"]
+    assert state == "unknown" and "1 objects" in why
+    lock.unlink()
+    assert lines_of(project, *chosen, code=1)["DVC remote"][0] == "unknown"  # younger than 7 days
+    assert item.exists() and copy.exists()
+    assert lines_of(project, *chosen, "--older-than", "0d")["DVC remote"][0] == "removed"
+    assert not copy.exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,20 @@ def test_every_server_says_when_it_is_well_and_waits_for_those_it_needs() -> Non
     assert set(SERVICES["mlflow"]["depends_on"]) == {"postgres", "buckets"}
     assert set(SERVICES["worker"]["depends_on"]) == {"mlflow", "prefect"}
     assert SERVICES["worker"]["profiles"] == ["worker"]
+
+
+def test_the_worker_has_the_program_that_stages_run(tmp_path: Path) -> None:
+    (run,) = (one["run"] for one in yaml.safe_load((ROOT / "dvc.yaml").read_text())["vars"])
+    command = run.replace(r"\$", "$")  # as DVC gives it to the shell
+    program = re.search(r"exec (\S+)", command)
+    dockerfile = SERVICES["worker"]["build"]["dockerfile_inline"].replace("\\\n", " ").replace("$$", "$")
+    (made,) = re.findall(r"^RUN (.* >/usr/local/bin/.*)$", dockerfile, re.MULTILINE)
+    subprocess.run(made.replace("/usr/local/bin", str(tmp_path)), shell=True, check=True)
+    assert program and [path.name for path in tmp_path.iterdir()] == [program[1]]
+    (tmp_path / "python").symlink_to(sys.executable)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), *sys.path]))}
+    said = subprocess.check_output(f"{command} train --help", shell=True, cwd=ROOT, env=path, text=True)
+    assert "histopipe train" in said
 
 
 def test_what_must_outlast_a_container_lies_in_a_volume() -> None:

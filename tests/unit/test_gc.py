@@ -6,17 +6,27 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
-from histopipe.errors import HistopipeError
+from histopipe import tracking
+from histopipe.errors import BusyError, HistopipeError
 from histopipe.files import left_over_name, replaced_file
-from histopipe.gc.activity import _work
+from histopipe.gc import Leftover, activity, collect, removing
+from histopipe.gc.activity import _runs_here, _work
+from histopipe.gc.history import History
 from histopipe.gc.leftover import Age, room
-from histopipe.gc.remains import half_written, old_notes, outdated_checkpoints
+from histopipe.gc.remains import half_written, old_notes, old_parts, outdated_checkpoints
+from histopipe.gc.runs import unnamed
 from histopipe.paths import Workspace
 from histopipe.training.checkpoint import CHECKPOINT_FILE
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+AT_ONCE = Age.parse("0d")
 DEAD = 2**22 + 1  # above Linux' highest process id
 
 
@@ -108,6 +118,134 @@ def test_unfinished_downloads_wait_for_their_age(repository: Workspace) -> None:
     assert not list(old_notes(repository, Age.parse("7d")))
     (line,) = old_notes(repository, Age.parse("0d"))
     assert line.what == "unfinished downloads" and line.size == 4
+
+
+def test_what_was_written_to_since_it_was_listed_stays(repository: Workspace) -> None:
+    part = repository.downloads("idc") / "archive.zip.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    for path in (part, part.parent):
+        os.utime(path, (time.time() - 1000, time.time() - 1000))
+    (line,) = old_notes(repository, Age.parse("10m"))
+    part.write_bytes(b"and more")
+    assert line.removal
+    line.removal()
+    assert part.exists()
+
+
+def test_old_parts_of_an_ingest_go(repository: Workspace) -> None:
+    part = repository.parts("idc") / ("0123456789abcdef" * 4) / "1-3" / "patches-000.npy"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"pixels")
+    assert not list(old_parts(repository, Age.parse("7d")))
+    (line,) = old_parts(repository, AT_ONCE)
+    assert line.count == 1 and line.removal
+    line.removal()
+    assert not list(repository.parts("idc").iterdir())
+
+
+def lock_of(hashed: str, path: str = "models/idc/cancernet/run.json") -> str:
+    """A `dvc.lock` with one output."""
+    return f"stages:\n  train@idc-cancernet:\n    outs:\n    - path: {path}\n      md5: {hashed}\n"
+
+
+def test_every_stash_is_needed_and_hashes_are_read_however_yaml_writes_them(repository: Workspace) -> None:
+    def git(*arguments: str) -> None:
+        own = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        subprocess.run(["git", *own, *arguments], cwd=repository.root, check=True, capture_output=True)
+
+    hashes = ["a" * 32, "1" * 32, f"{'2' * 32}", "3" * 32]
+    for number, (written, step) in enumerate(zip((hashes[0], f"'{hashes[1]}'", f'"{hashes[2]}"'), "css", strict=True)):
+        repository.dvc_lock.write_text(lock_of(written))
+        git("add", "--force", "dvc.lock")
+        git(*(("commit", "--message", "first") if step == "c" else ("stash", "push", "--message", str(number))))
+    repository.dvc_lock.write_text(lock_of(f"'{hashes[3]}'"))
+    assert History(repository, repository.root / "cache").hashes == set(hashes)
+
+
+def test_outside_git_nothing_half_written_goes_and_one_line_says_why(workspace: Workspace) -> None:
+    (workspace.root / f".a.{DEAD}.part").touch()
+    (line,) = collect(workspace, "0d", ["files"])
+    assert line.state == "unknown" and "git" in line.why and line.removal is None
+
+
+@pytest.fixture
+def no_prefect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No server is set that could be asked."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_prefect")
+def test_what_cannot_be_removed_is_said_and_the_rest_goes_on(repository: Workspace) -> None:
+    def refused() -> None:
+        raise BusyError("a DVC command is running here")
+
+    done: list[str] = []
+    with removing(repository) as remove:
+        line = remove(Leftover("DVC cache", "unreferenced", 3, removal=refused))
+        assert (line.state, line.removal) == ("unknown", None) and "a DVC command is running here" in line.why
+        assert remove(Leftover("files", "old", removal=lambda: done.append("files"))).state == "removed"
+        with FileLock(repository.lock("train@idc-cancernet")):  # started since
+            line = remove(Leftover("files", "old", removal=lambda: done.append("more files")))
+        assert line.state == "unknown" and "train@idc-cancernet" in line.why
+    assert done == ["files"]
+
+
+@pytest.mark.usefixtures("no_prefect")
+def test_a_dask_worker_s_task_counts_as_work(repository: Workspace) -> None:
+    assert activity(repository) == []
+    repository.lock("clone").parent.mkdir()
+    with FileLock(repository.lock("clone")):
+        assert activity(repository) == ["a Dask worker's task"]
+    assert activity(repository) == []
+
+
+def test_a_deployment_runs_here_unless_it_names_another_folder(repository: Workspace) -> None:
+    home = str(repository.home)
+    assert _runs_here({"path": None, "pull_steps": [{"flows.checkout.enter": {}}]}, repository)
+    assert _runs_here({"path": "", "pull_steps": None}, repository)
+    assert _runs_here({"path": home}, repository)
+    step = "prefect.deployments.steps.set_working_directory"
+    assert _runs_here({"pull_steps": [{step: {"directory": home}}]}, repository)
+    assert not _runs_here({"pull_steps": [{step: {"directory": "/elsewhere"}}]}, repository)
+    assert not _runs_here({"path": "/elsewhere"}, repository)
+
+
+def own_run(client: MlflowClient, workspace: Workspace, **tags: str) -> str:
+    """A finished run of this checkout that nothing names."""
+    name = tracking.experiment_name("idc")
+    found = client.get_experiment_by_name(name)
+    experiment = found.experiment_id if found else client.create_experiment(name, (workspace.root / "runs").as_uri())
+    own = {"dataset": "idc", "architecture": "cancernet", "checkout": tracking.checkout(workspace)}
+    run = client.create_run(experiment, tags=own | tags)
+    client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
+
+
+def test_runs_that_flows_made_in_a_shared_store_stay(repository: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def states() -> dict[str, str]:
+        return {line.what: line.state for line in unnamed(history, frozenset(), AT_ONCE)}
+
+    history = History(repository, repository.root / "cache")
+    own_run(tracking.registry(repository), repository, prefect_flow_run="one")
+    assert states() == {"MLflow runs": "garbage"}
+    (repository.root / "mlflow.db").rename(repository.root / "shared.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{repository.root / 'shared.db'}")
+    assert states() == {"MLflow runs of flows": "kept"}
+
+
+def test_a_deleted_run_that_a_commit_may_name_is_not_purged(repository: Workspace) -> None:
+    def purged() -> list[str]:
+        history = History(repository, repository.root / "cache")
+        return [line.what for line in unnamed(history, frozenset(), AT_ONCE)]
+
+    client = tracking.registry(repository)
+    client.delete_run(own_run(client, repository))
+    repository.dvc_lock.write_text(lock_of("a" * 32))  # isn't in the cache
+    assert purged() == []
+    repository.dvc_lock.unlink()
+    assert purged() == ["deleted MLflow runs"]
 
 
 @pytest.mark.parametrize(

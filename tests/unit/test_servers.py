@@ -58,12 +58,20 @@ def test_the_server_is_found_where_prefect_finds_it(place: str, home: Path, monk
     for name, content in files.items():
         (home / name).write_text(content)
     done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True)
-    server = prefect_server()
+    server = prefect_server(home)
     found = (server.address, server.auth_string or None) if server else (None, None)
     assert list(found) == json.loads(done.stdout.splitlines()[-1])
 
 
+def test_it_is_the_same_server_wherever_one_stands(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / ".env").write_text("PREFECT_API_URL=http://dotenv.example.org/api\n")
+    (home / "docs").mkdir()
+    monkeypatch.chdir(home / "docs")
+    server = prefect_server(home)
+    assert server and server.origin == ".env"
+
+
 def test_what_opens_the_server_is_not_shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://me:planted@here.example.org/api")
-    server = prefect_server()
+    server = prefect_server(home)
     assert server and server.place == "http://here.example.org/api"
