@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import psutil
@@ -912,10 +912,13 @@ def test_a_full_disk_ends_an_upload_with_507() -> None:
     async def receive() -> Any:
         return next(sent)
 
+    def create(_: str) -> BinaryIO:
+        return Path("/dev/full").open("wb")
+
     headers = [(b"content-type", b"application/zip")]
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
     with pytest.raises(Refused) as problem:
-        asyncio.run(save_file(request, 2**20, Pace(60, 60), ("application/",), lambda _: Path("/dev/full").open("wb")))
+        asyncio.run(save_file(request, 2**20, Pace(60, 60), ("application/",), create))
     assert problem.value.status == 507
 
 
