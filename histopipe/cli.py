@@ -437,13 +437,15 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
     def in_bytes(_: click.Context, __: click.Parameter, value: float) -> int:
         return int(value * mebibyte)
 
-    def option(name: str, default: float, least: float, text: str, **more: Any) -> Callable[..., Any]:
-        kind = click.IntRange(int(least)) if isinstance(default, int) else click.FloatRange(least)
+    def option(
+        name: str, default: float, least: float, text: str, most: int | None = None, **more: Any
+    ) -> Callable[..., Any]:
+        kind = click.IntRange(int(least), most) if isinstance(default, int) else click.FloatRange(least)
         return click.option(f"--max-{name}", default=default, show_default=True, type=kind, help=text, **more)
 
     options = (
         option("images", 64, 1, "Images of one request."),
-        option("pixels", 4_000_000, 1, "Of one image."),
+        option("pixels", 4_000_000, 1, "Of one image.", most=4_000_000),
         option("body", 32.0, 0, "MiB of a request with images.", callback=in_bytes),
         option("upload", 4096.0, 0, "MiB of a slide or archive.", callback=in_bytes),
         option("seconds", 20.0, 0.1, "For headers; for a body; between pieces of an upload."),
@@ -470,12 +472,21 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
 @click.option("--no-token", is_flag=True, help="Let other machines ask without a token ($HISTOPIPE_TOKEN).")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--mpp", type=_MICROMETRES, help="To a pixel of the model's patches, where the data set doesn't say.")
 @click.option(
     "--poll", default=5.0, show_default=True, type=click.FloatRange(0), help="Seconds between looks at an alias."
 )
 @_limits
 def serve(
-    dataset: str, model: str, host: str, port: int, no_token: bool, precision: Any, poll: float, **limits: Any
+    dataset: str,
+    model: str,
+    host: str,
+    port: int,
+    no_token: bool,
+    precision: Any,
+    mpp: float | None,
+    poll: float,
+    **limits: Any,
 ) -> None:
     """Serve a model: a REST API, and a page at /."""
     from histopipe.params import read_params
@@ -487,7 +498,7 @@ def serve(
     workspace = Workspace.around()
     read_params(workspace.params).dataset(dataset)
     limits = {name.removeprefix("max_"): value for name, value in limits.items()}
-    serve(Asked(model, dataset, workspace, precision), Place(host, port, no_token), Limits(**limits), poll)
+    serve(Asked(model, dataset, workspace, precision, mpp), Place(host, port, no_token), Limits(**limits), poll)
 
 
 @main.command()

@@ -40,7 +40,7 @@ def make_app(service: Service) -> ASGIApp:
     app.openapi = lambda: _described(app, service.token is not None)  # type: ignore[method-assign]
     routes = [str(getattr(route, "path", "")) for route in app.routes]
     names = [path for path in [*app.openapi()["paths"], *about.FILES, *routes] if path]
-    return Guards(app, service.token, lambda: service.grader.full, service.metrics, names)
+    return Guards(app, service.token, lambda: service.grader.full, service.metrics, names, service.hosts)
 
 
 def _described(app: FastAPI, guarded: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,6 +25,8 @@ HEADERS = (
     (b"cache-control", b"no-store"),
 )
 GUARDED = ("/v1/", "/metrics")  # paths that want the token; the page itself holds nothing
+CHANGING = frozenset({"POST", "DELETE"})  # methods that another page's scripts could use without reading the answer
+METHODS = CHANGING | {"GET", "HEAD", "PUT", "PATCH", "OPTIONS"}  # that metrics name
 COUNTED = frozenset({"/v1/predict"})  # paths whose requests are bounded in number
 
 
@@ -36,14 +39,22 @@ class Guards:
         full: whether more of `COUNTED` would be refused anyway: told so at once, it costs next to nothing.
         metrics: is told of every request.
         routes: paths that metrics name; any other is `other`, since clients choose paths.
+        hosts: names by which clients may call the server, beside those of this machine alone; None where any will do.
     """
 
     def __init__(
-        self, app: ASGIApp, token: str | None, full: Callable[[], bool], metrics: Metrics, routes: Iterable[str]
+        self,
+        app: ASGIApp,
+        token: str | None,
+        full: Callable[[], bool],
+        metrics: Metrics,
+        routes: Iterable[str],
+        hosts: Iterable[str] | None = None,
     ) -> None:
         self._app, self._full, self._metrics = app, full, metrics
         self._token = token.encode() if token else None
         self._routes = frozenset(routes)
+        self._hosts = None if hosts is None else frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,6 +81,8 @@ class Guards:
             headers = {"WWW-Authenticate": "Bearer"}
             refusal = problem_response(401, "a token is needed: send Authorization: Bearer TOKEN", headers=headers)
             await refusal(scope, receive, send)
+        elif self._hosts is not None and (foreign := _foreign(scope, self._hosts)):
+            await problem_response(*foreign)(scope, receive, send)
         elif path in COUNTED and self._full():
             await busy("too many requests at the same time", 1).response()(scope, receive, send)
         else:
@@ -84,5 +97,33 @@ class Guards:
     def _count(self, scope: dict[str, Any] | Any, status: int, seconds: float) -> None:
         found = getattr(scope.get("route"), "path", scope["path"])
         route = found if found in self._routes else "other"
-        self._metrics.requests.labels(route, scope["method"] if route != "other" else "any", status).inc()
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.requests.labels(route, method if route != "other" else "any", status).inc()
         self._metrics.seconds.labels(route).observe(seconds)
+
+
+def _foreign(scope: Scope, hosts: frozenset[str]) -> tuple[int, str] | None:
+    """Why a request may come from a web page of somebody else's, which a browser on this machine shows."""
+    headers: dict[bytes, str] = {name: value.decode("latin-1").strip().lower() for name, value in scope["headers"]}
+    for called in (value for name, value in scope["headers"] if name == b"host"):
+        name = _host_name(called.decode("latin-1").strip().lower())
+        if name not in hosts and not _is_this_machine(name):
+            return 421, f"this server isn't {name[:100]!r}: set a token, or say --no-token, to serve by other names"
+    if scope["method"] in CHANGING:
+        origin = headers.get(b"origin")
+        ours = origin is None or origin.partition("://")[2] == headers.get(b"host", "")
+        if headers.get(b"sec-fetch-site") == "cross-site" or not ours:
+            return 403, "other web pages may not use this server: set a token, or say --no-token"
+    return None
+
+
+def _host_name(host: str) -> str:
+    """Without its port."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _is_this_machine(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")

@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import os
 import queue
+import resource
 import sys
 import tempfile
 import threading
 import time
+import traceback
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 PROGRESS_SECONDS = 0.4
 ORPHANED = 137  # exit code once the server is gone
+LONGEST_NAME = 300  # letters of a file's name in a summary
+OPTIONS = {"--slide-mpp": "the parameter `slide_mpp`", "--mpp": "the parameter `mpp`"}  # what clients have for them
 
 Jobs = queue.SimpleQueue[dict[str, Any]]
 
@@ -25,8 +30,21 @@ Jobs = queue.SimpleQueue[dict[str, Any]]
 def main() -> None:
     """Load what takes long, then grade what stdin names, a job a line.
 
-    A job ends with a line on stdout that holds `summary`, or `error` where a user can mend it.
+    A job ends with a line on stdout that holds `summary`, or `error`. What nobody foresaw is told on stderr, which is
+    the server's log; bars and libraries' words aren't.
     """
+    log = os.fdopen(os.dup(2), "w")
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        work(log)
+    except BaseException:
+        traceback.print_exc(file=log)
+        raise
+
+
+def work(log: TextIO) -> None:
+    """Jobs, one after the other."""
     jobs: Jobs = queue.SimpleQueue()
     for watch in (lambda: receive(jobs), watch_progress):
         threading.Thread(target=watch, daemon=True).start()
@@ -35,8 +53,44 @@ def main() -> None:
 
     import histopipe.scoring  # noqa: F401
 
+    bound_memory()
     while True:
-        grade(jobs.get())
+        asked = jobs.get()
+        try:
+            grade(asked)
+        except Exception as problem:
+            traceback.print_exc(file=log)
+            log.flush()
+            say(error=unforeseen(problem))
+
+
+def bound_memory() -> None:
+    """So that a hostile file can't take all of the machine's: the kernel ends this process before any other.
+
+    Where nothing but the CPU computes, it can't have more than the machine's memory beside what libraries have mapped.
+    """
+    import psutil
+
+    from histopipe.backend import on_tensorflow_cpu
+
+    with suppress(OSError, ValueError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if on_tensorflow_cpu():
+        most = psutil.Process().memory_info().vms + psutil.virtual_memory().total
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def unforeseen(problem: Exception) -> str:
+    """What clients are told of a problem that isn't theirs, as far as they know."""
+    from histopipe.backend import is_out_of_memory
+    from histopipe.service.reading import FULL
+
+    if isinstance(problem, OSError) and problem.errno in FULL:
+        return "it could not be graded: the server's disk is full, try again later"
+    if is_out_of_memory(problem):
+        return "it could not be graded: it takes more memory than the server has"
+    return "it could not be graded: the server's log says why"
 
 
 def grade(asked: dict[str, Any]) -> None:
@@ -52,10 +106,27 @@ def grade(asked: dict[str, Any]) -> None:
     files, out, workspace = [Path(asked["input"])], Path(asked["out"]), Workspace(Path(asked["root"]))
     try:
         block = read_params(workspace.params).dataset(asked["dataset"])
-        reading = SlideOptions(trained_pixel_size(asked["dataset"], block))
-        say(summary=score(files, asked["model"], asked["dataset"], out, workspace, asked["precision"], reading=reading))
+        reading = SlideOptions(asked["mpp"] or trained_pixel_size(asked["dataset"], block), asked["slide_mpp"])
+        found = score(files, asked["model"], asked["dataset"], out, workspace, asked["precision"], reading=reading)
+        say(summary=for_clients(found))
     except HistopipeError as problem:
-        say(error=str(problem))
+        say(error=in_their_words(str(problem)))
+
+
+def for_clients(found: Any) -> Any:
+    """A summary with names of bearable length, and parameters in place of options."""
+    if isinstance(found, dict):
+        return {in_their_words(name): for_clients(content) for name, content in found.items()}
+    if isinstance(found, list):
+        return [for_clients(one) for one in found]
+    return found[:LONGEST_NAME] if isinstance(found, str) else found
+
+
+def in_their_words(said: str) -> str:
+    """A message that names parameters of a request in place of the command's options."""
+    for option, parameter in OPTIONS.items():
+        said = said.replace(option, parameter)
+    return said
 
 
 def say(**content: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +26,8 @@ ENDED = frozenset({"done", "failed", "cancelled"})
 SWEEP_SECONDS = 5.0
 RESERVE = 256 * 2**20  # bytes of the disk that stay free
 NAME = "slide"  # where a file's own name says nothing
+LOG = logging.getLogger(__name__)
+
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -37,7 +41,9 @@ class Job:
         model: that was in use when it came.
         name: of the file, as the client called it.
         step, done, total: how far it has come; the total isn't known of an archive read from front to back.
+        mpp, slide_mpp: micrometres to a pixel of the model's patches and of slides, where the client says so.
         ended: when, in monotonic seconds.
+        writing: held by whoever writes into its result.
     """
 
     id: str
@@ -51,7 +57,10 @@ class Job:
     error: str | None = None
     summary: dict[str, Any] | None = None
     created: float = field(default_factory=time.time)
+    mpp: float | None = None
+    slide_mpp: float | None = None
     ended: float | None = None
+    writing: threading.Lock = field(default_factory=threading.Lock)
     task: asyncio.Task[None] | None = None
 
     @property
@@ -151,8 +160,9 @@ class Jobs:
                     await self._run(job)
             except TimeoutError:
                 job.error = f"it took longer than {self._limits.job_seconds:g} s: send less at once"
-            except OSError as problem:
-                job.error = f"it can't be graded ({problem.strerror})"
+            except Exception:
+                LOG.exception("the job %s failed", job.name)
+                job.error = "it could not be graded: the server's log says why"
             shutil.rmtree(job.folder / "upload", ignore_errors=True)
             self._end(job, "done" if job.summary else "failed")
 
@@ -169,6 +179,8 @@ class Jobs:
             "scratch": str(job.folder / "scratch"),
             "root": str(self._asked.workspace.root),
             "precision": self._asked.precision,
+            "mpp": job.mpp or self._asked.mpp,
+            "slide_mpp": job.slide_mpp,
         }
         (job.folder / "scratch").mkdir()
         if not await self._worker.run(specification, lambda said: self._hear(job, said)):

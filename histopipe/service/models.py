@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from histopipe import tracking
-from histopipe.errors import HistopipeError
+from histopipe.errors import HistopipeError, ScoringError
 from histopipe.files import file_digest
 from histopipe.inference import Precision
 from histopipe.paths import Workspace
@@ -42,12 +43,14 @@ class Asked:
         dataset: the model's data set.
         workspace: whose tracking store is asked.
         precision: of the arithmetic.
+        mpp: micrometres to a pixel of the model's patches; None to take the data set's.
     """
 
     model: str
     dataset: str
     workspace: Workspace
     precision: Precision = "float32"
+    mpp: float | None = None
 
     @property
     def alias(self) -> tuple[str, str] | None:
@@ -110,6 +113,29 @@ def load(asked: Asked, version: str | None = None) -> Model:
     name, number = _identity(address)
     engine = Engine(served.network, served.patch_size, asked.precision)
     return Model(name, number, address, served, engine, _card(served, name, number, asked))
+
+
+def load_kept(asked: Asked, scratch: Path) -> Model:
+    """As `load`; of a folder's model a copy is kept, for slides: the folder may be written anew while it is served.
+
+    Args:
+        asked: which one.
+        scratch: where the copy is put.
+
+    Raises:
+        ScoringError, TrackingAwayError, InferenceError: as `load`.
+    """
+    folder = Path(asked.model)
+    if asked.alias or _VERSION.match(asked.model) or not (folder / "MLmodel").is_file():
+        return load(asked)
+    kept = scratch / "model" / folder.resolve().name
+    try:
+        shutil.copytree(folder, kept)
+        return load(replace(asked, model=str(kept)))
+    except (OSError, shutil.Error) as problem:
+        raise ScoringError(f"{folder} can't be copied ({problem}): see that nothing else writes it") from None
+    except ScoringError as problem:
+        raise ScoringError(str(problem).replace(str(kept), asked.model)) from None
 
 
 def aliased(asked: Asked) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,6 +18,8 @@ from histopipe.service.problems import Refused
 
 DRAINED, DRAIN_SECONDS = 64 * 2**20, 5.0  # of a body that is refused: some clients read no answer before all is sent
 LONGEST_NAME = 200  # letters of a file's name that are kept
+LONGEST_FIELD = 100  # bytes of a form's text
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CLOSE = {"Connection": "close"}  # what is left of the body must not be taken for the next request
@@ -65,10 +68,17 @@ class Memory:
 
 
 class Pace(NamedTuple):
-    """Time for a body: as a whole, and between two pieces of it, in seconds."""
+    """How long a body may take.
+
+    Attributes:
+        whole: seconds for all of it.
+        piece: seconds between two pieces; and before `least` is asked for.
+        least: bytes a second, on average since the start.
+    """
 
     whole: float
     piece: float
+    least: float = 0.0
 
 
 async def read_files(
@@ -106,28 +116,38 @@ async def read_files(
 
 
 async def save_file(
-    request: Request, limit: int, pace: Pace, single: tuple[str, ...], create: Callable[[str], BinaryIO]
-) -> str:
-    """Write the one file of a request to disk, piece by piece; returns its name.
+    request: Request,
+    limit: int,
+    pace: Pace,
+    single: tuple[str, ...],
+    create: Callable[[str], BinaryIO],
+    fields: tuple[str, ...] = (),
+) -> dict[str, str]:
+    """Write the one file of a request to disk, piece by piece; returns the text of a form's other fields.
 
     Args:
         create: opens the file to write, told its name (empty where the body alone was sent).
+        fields: names of fields that a form may hold beside the file.
         request, limit, pace, single: as for `read_files`.
 
     Raises:
-        Refused: as `read_files`.
+        Refused: as `read_files`; or the disk is full.
     """
     media, boundary = _media_type(request)
     whole = media != "multipart/form-data"
     if whole and not media.startswith(single):
         raise await refused(request, 415, "send multipart/form-data with one file, or the file as the body")
-    form = _OneFile(b"body" if whole else boundary, create)
+    form = _OneFile(b"body" if whole else boundary, create, fields)
     try:
         if whole:
             form.begin("")
         async for piece in pieces(request, limit, pace):
             await asyncio.to_thread(form.write if whole else form.feed, piece)
-        return form.finished(whole)
+        return await asyncio.to_thread(form.finished, whole)
+    except OSError as problem:
+        if problem.errno not in FULL:
+            raise
+        raise await refused(request, 507, "the server's disk is full: try again later") from None
     finally:
         form.close()
 
@@ -140,7 +160,8 @@ async def pieces(request: Request, limit: int, pace: Pace) -> AsyncIterator[byte
     """
     if (declared := request.headers.get("content-length", "")).isdigit() and int(declared) > limit:
         raise await refused(request, 413, f"the body has {int(declared):,} bytes; at most {limit:,} are taken")
-    received, end, stream = 0, time.monotonic() + pace.whole, request.stream()
+    received, began, stream = 0, time.monotonic(), request.stream()
+    end = began + pace.whole
     while True:
         try:
             async with asyncio.timeout(min(pace.piece, max(0.01, end - time.monotonic()))):
@@ -152,6 +173,9 @@ async def pieces(request: Request, limit: int, pace: Pace) -> AsyncIterator[byte
         except ClientDisconnect:
             raise Refused(400, "the client went away", headers=_CLOSE) from None
         received += len(piece)
+        lasted = time.monotonic() - began
+        if lasted > pace.piece and received < pace.least * lasted:
+            raise Refused(408, "the body came too slowly", headers=_CLOSE)
         if received > limit:
             await _drain(stream)
             raise Refused(413, f"the body is longer than the {limit:,} bytes that are taken", headers=_CLOSE)
@@ -218,6 +242,10 @@ class _Form:
         """A file starts."""
         self._found.append((name, []))
 
+    def begin_field(self, name: str) -> None:
+        """A text starts."""
+        raise Refused(400, f"the part {name!r} is no file: send files only", headers=_CLOSE)
+
     def write(self, piece: bytes) -> None:
         """More of the file."""
         self._found[-1][1].append(piece)
@@ -242,9 +270,9 @@ class _Form:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b"").decode("latin-1"))
         if b"filename" not in options:
-            field = options.get(b"name", b"").decode("utf-8", "replace")[:LONGEST_NAME]
-            raise Refused(400, f"the part {field!r} is no file: send files only", headers=_CLOSE)
-        self.begin(shown_name(options[b"filename"]))
+            self.begin_field(options.get(b"name", b"").decode("utf-8", "replace")[:LONGEST_NAME])
+        else:
+            self.begin(shown_name(options[b"filename"]))
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self.write(data[start:end])
@@ -256,33 +284,49 @@ class _Form:
 class _OneFile(_Form):
     """As a form with one file, which goes to disk."""
 
-    def __init__(self, boundary: bytes, create: Callable[[str], BinaryIO]) -> None:
-        super().__init__(boundary, 1)
+    def __init__(self, boundary: bytes, create: Callable[[str], BinaryIO], fields: tuple[str, ...]) -> None:
+        super().__init__(boundary, 1 + len(fields))
         self._create = create
+        self._allowed = frozenset(fields)
+        self._field: str | None = None
+        self._fields: dict[str, bytes] = {}
         self._file: BinaryIO | None = None
         self._written = 0
-        self._file_name = ""
 
     def begin(self, name: str) -> None:
-        self._file_name = name
+        if self._file is not None:
+            raise Refused(413, "more than one file: send one at a time", headers=_CLOSE)
+        self._field = None
         self._file = self._create(name)
 
-    def write(self, piece: bytes) -> None:
-        assert self._file is not None
-        self._written += self._file.write(piece)
+    def begin_field(self, name: str) -> None:
+        if name not in self._allowed:
+            super().begin_field(name)
+        self._field, self._fields[name] = name, b""
 
-    def finished(self, whole: bool) -> str:
-        """The file's name, once every piece has been taken."""
+    def write(self, piece: bytes) -> None:
+        if self._field is None:
+            assert self._file is not None
+            self._written += self._file.write(piece)
+            return
+        self._fields[self._field] += piece
+        if len(self._fields[self._field]) > LONGEST_FIELD:
+            raise Refused(413, f"{self._field} is longer than {LONGEST_FIELD} letters", headers=_CLOSE)
+
+    def finished(self, whole: bool) -> dict[str, str]:
+        """The form's fields, once every piece has been taken."""
         if not whole and not self._ended:
             raise Refused(400, "the form breaks off before its end")
         if self._file is None or not self._written:
             raise Refused(400, "no file, or an empty one: send an archive or a slide")
-        return self._file_name
+        self._file.flush()  # a full disk shows here, where it can be told
+        return {name: content.decode("utf-8", "replace") for name, content in self._fields.items()}
 
     def close(self) -> None:
         """Give the file back."""
         if self._file:
-            self._file.close()
+            with suppress(OSError):  # what couldn't be written was told
+                self._file.close()
 
 
 def shown_name(raw: bytes) -> str:

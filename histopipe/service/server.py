@@ -14,11 +14,11 @@ from typing import Any
 
 from histopipe.errors import ServingError
 from histopipe.service.limits import Limits
-from histopipe.service.models import Asked, Keeper, Model, load
+from histopipe.service.models import Asked, Keeper, Model, load_kept
 
 TOKEN = "HISTOPIPE_TOKEN"
 SHORTEST_TOKEN = 16  # letters: a shorter one can be tried out
-STOP_SECONDS = 30  # for what is under way, once the server is asked to stop
+STOP_SECONDS = 20  # for what is under way, once the server is asked to stop; ending jobs takes up to 8 more
 CONNECTIONS = 2048
 BACKLOG = 512
 
@@ -52,10 +52,9 @@ def serve(asked: Asked, place: Place, limits: Limits, poll: float) -> None:
         ScoringError, TrackingAwayError, InferenceError: the model can't be had.
     """
     token = token_for(place)
-    with listening(place) as sock:
-        model = load(asked)
-        with TemporaryDirectory(prefix="histopipe-serve-") as scratch:
-            _run(asked, model, limits, token, Path(scratch), sock, poll)
+    with listening(place) as sock, TemporaryDirectory(prefix="histopipe-serve-") as scratch:
+        model = load_kept(asked, Path(scratch))
+        _run(asked, model, limits, (token, called(place, token)), Path(scratch), sock, poll)
 
 
 def token_for(place: Place) -> str | None:
@@ -74,6 +73,15 @@ def token_for(place: Place) -> str | None:
             f"{place.host} can be reached from other machines: set {TOKEN}, or say --no-token if anybody may ask"
         )
     return token or None
+
+
+def called(place: Place, token: str | None) -> frozenset[str] | None:
+    """Names by which clients may call the server, beside those of this machine alone; None where any will do.
+
+    Without a token whoever is on this machine may ask, and so may any web page that a browser on it shows, unless the
+    server looks at how it is called and by whom.
+    """
+    return None if token or place.open else frozenset({place.host.lower()})
 
 
 def is_loopback(host: str) -> bool:
@@ -105,7 +113,13 @@ def listening(place: Place) -> socket.socket:
 
 
 def _run(
-    asked: Asked, model: Model, limits: Limits, token: str | None, scratch: Path, sock: socket.socket, poll: float
+    asked: Asked,
+    model: Model,
+    limits: Limits,
+    admits: tuple[str | None, frozenset[str] | None],
+    scratch: Path,
+    sock: socket.socket,
+    poll: float,
 ) -> None:
     import uvicorn
 
@@ -120,7 +134,8 @@ def _run(
         metrics.reloads.labels("loaded" if loaded else "failed").inc()
         service.show_model()
 
-    service = Service(asked, limits, token, Keeper(asked, model, poll, changed), metrics, scratch)
+    token, hosts = admits
+    service = Service(asked, limits, token, Keeper(asked, model, poll, changed), metrics, scratch, hosts)
     config = uvicorn.Config(
         make_app(service),
         http=patient_for(limits.seconds),

@@ -21,11 +21,19 @@ UPLOADS = ("application/", "image/")
 NAMES = "application/octet-stream"
 MOST_SHOWN = 200_000  # patches of one case that are sent to a browser
 LONGEST_CASE = 500  # letters of its name in an address
+WIDEST_PIXEL = 1000.0  # micrometres
+SLOWEST = 16 * 2**10  # bytes a second of an upload, on average: a slower one would keep others out for an hour
+PIXEL_SIZES = ("mpp", "slide_mpp")  # parameters of a request, also as fields of a form
 
 router = APIRouter(prefix="/v1/slides", tags=["slides and archives"])
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_FORM = {"type": "object", "properties": {"file": _BINARY["schema"]}, "required": ["file"]}
+_SIZE = {"type": "number", "exclusiveMinimum": 0, "maximum": WIDEST_PIXEL}
+_FORM = {
+    "type": "object",
+    "properties": {"file": _BINARY["schema"], **dict.fromkeys(PIXEL_SIZES, _SIZE)},
+    "required": ["file"],
+}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -33,6 +41,10 @@ _BODY = {
         "content": {"multipart/form-data": {"schema": _FORM}, "application/octet-stream": _BINARY},
     }
 }
+Size = Annotated[
+    float | None,
+    Query(gt=0, le=WIDEST_PIXEL, description="Micrometres to a pixel; in a form it may be a field of this name."),
+]
 CaseName = Annotated[str, Query(max_length=LONGEST_CASE, description="Its `case_id` in the result.")]
 
 
@@ -46,14 +58,23 @@ CaseName = Annotated[str, Query(max_length=LONGEST_CASE, description="Its `case_
 async def send(
     request: Request,
     name: Annotated[str, Query(max_length=200, description="Of the file, where the body is the file itself.")] = "",
+    mpp: Size = None,
+    slide_mpp: Size = None,
 ) -> Response:
-    """Takes the file and answers with a job, whose address stands in `Location`."""
+    """Takes the file and answers with a job, whose address stands in `Location`.
+
+    `slide_mpp` is said of a slide whose file doesn't tell it or tells it wrongly, `mpp` of the model's patches where
+    the data set doesn't.
+    """
     service = service_of(request)
     job = service.jobs.open(service.model)
     try:
-        pace = Pace(service.limits.upload_seconds, service.limits.seconds)
+        pace = Pace(service.limits.upload_seconds, service.limits.seconds, SLOWEST)
         create = job.create
-        await save_file(request, service.limits.upload, pace, UPLOADS, lambda sent: create(sent or name))
+        fields = await save_file(
+            request, service.limits.upload, pace, UPLOADS, lambda sent: create(sent or name), PIXEL_SIZES
+        )
+        job.mpp, job.slide_mpp = _size(fields, "mpp", mpp), _size(fields, "slide_mpp", slide_mpp)
     except BaseException:
         await service.jobs.remove(job)
         raise
@@ -128,7 +149,7 @@ async def table(
     job = _done(request, id)
     path = job.result / "predictions.parquet"
     if format == "csv":
-        path = await asyncio.to_thread(_as_csv, path)
+        path = await asyncio.to_thread(_as_csv, job, path)
     kind = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}[format]
     return FileResponse(path, media_type=kind, filename=f"predictions.{format}")
 
@@ -141,6 +162,19 @@ async def table(
 async def slide_map(request: Request, id: str, case: CaseName) -> Response:
     """A PNG: probability and decision side by side."""
     return FileResponse(_map_of(_done(request, id), case), media_type="image/png")
+
+
+def _size(fields: dict[str, str], name: str, asked: float | None) -> float | None:
+    """A pixel size from a form's field, else from the address."""
+    if not (said := fields.get(name, "").strip()):
+        return asked
+    try:
+        size = float(said)
+    except ValueError:
+        size = math.nan
+    if not 0 < size <= WIDEST_PIXEL:
+        raise Refused(422, f"{name} is no pixel size: give micrometres, above 0 and up to {WIDEST_PIXEL:g}")
+    return size
 
 
 def _state(job: Job) -> dict[str, Any]:
@@ -181,14 +215,16 @@ def _plain(values: list[Any]) -> list[Any]:
     return [None if value is None or math.isnan(value) else value for value in values]
 
 
-def _as_csv(path: Path) -> Path:
+def _as_csv(job: Job, path: Path) -> Path:
     import pyarrow.csv
     import pyarrow.parquet as pq
 
     from histopipe.files import replaced_file
 
     target = path.with_suffix(".csv")
-    if not target.exists():
+    with job.writing:  # who asks at the same time waits for the same file
+        if target.exists():
+            return target
         with (
             replaced_file(target) as beside,
             pq.ParquetFile(path) as rows,

@@ -31,6 +31,7 @@ class Service:
         keeper: has the model in use.
         metrics: for Prometheus.
         scratch: a folder of this server's own, for uploads.
+        hosts: names by which it may be called, beside those of this machine alone; None where any will do.
         stopping: whether it is about to end.
     """
 
@@ -40,6 +41,7 @@ class Service:
     keeper: Keeper
     metrics: Metrics
     scratch: Path
+    hosts: frozenset[str] | None = None
     stopping: bool = False
     memory: Memory = field(init=False)
     grader: Grader = field(init=False)

@@ -18,8 +18,10 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import psutil
@@ -42,6 +44,7 @@ from tests.serving import (
     telling_network,
     until_ended,
 )
+from tests.unit.test_slides import slide_file
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 BODY = 2 * 2**20  # bytes that the server takes
@@ -186,8 +189,10 @@ def test_a_case_is_graded_as_a_job_and_forgotten_on_request(server: Server, post
     get = requests.Session()
     get.headers.update(BEARER)
     assert Image.open(io.BytesIO(get.get(f"{server.address}{address}/map?case=8863", timeout=60).content)).width > 500
-    table = get.get(f"{server.address}{address}/table?format=csv", timeout=60).text.splitlines()
-    assert len(table) == 73 and "probability" in table[0]
+    with ThreadPoolExecutor(4) as pool:  # at the same time: one of them writes it
+        tables = list(pool.map(lambda _: get.get(f"{server.address}{address}/table?format=csv", timeout=60), range(4)))
+    (table,) = {(one.status_code, one.text) for one in tables}
+    assert table[0] == 200 and len(table[1].splitlines()) == 73 and "probability" in table[1].splitlines()[0]
     assert get.get(f"{server.address}{address}/map?case=nobody", timeout=60).status_code == 404
     assert get.delete(server.address + address, timeout=60).status_code == 204
     assert get.get(server.address + address, timeout=60).status_code == 404
@@ -321,7 +326,7 @@ def test_unusable_archives_end_with_a_reason(server: Server, post: Any, ask: Any
         "empty.zip": (zip_of({}), "nothing to grade"),
         "climbing.tar.gz": (climbing.getvalue(), "unsafe path"),
         "cut.zip": (slide_zip()[:-100], "truncated"),
-        "../../etc/passwd": (b"root", "no image, folder or archive"),
+        "../../etc/passwd": (b"root", "is no image, slide, folder or archive of patches"),
     }
     addresses = {n: post("/v1/slides", files={"file": (n, c)}).headers["Location"] for n, (c, _) in sent.items()}
     for name, address in addresses.items():
@@ -357,6 +362,7 @@ def dribble(server: Server, start: bytes) -> bytes:
 def test_slow_clients_are_let_go(server: Server) -> None:
     opening = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: image/png\r\n"
     slow = {"body": opening + "Content-Length: 100000\r\n\r\n", "headers": "GET / HTTP/1.1\r\nX-Slow: ", "nothing": ""}
+    slow["upload"] = slow["body"].replace("/v1/predict", "/v1/slides?name=a.zip")  # a piece now and then is too little
     with_answers: dict[str, bytes] = {}
 
     def let(name: str) -> None:
@@ -370,8 +376,40 @@ def test_slow_clients_are_let_go(server: Server) -> None:
     assert time.monotonic() - began < 4
     for thread in threads:
         thread.join(90)
-    assert b" 408 " in with_answers["body"] and b"too slowly" in with_answers["body"]
+    for name in ("body", "upload"):
+        assert b" 408 " in with_answers[name] and b"too slowly" in with_answers[name]
     assert set(with_answers) == set(slow)
+
+
+ENDLESS = {
+    "one long header": ["GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + "x" * 60_000, "x" * 6_000],
+    "a long address": ["GET /" + "x" * 60_000, "x" * 6_000],
+    "many headers": ["GET / HTTP/1.1\r\n" + "X-Many: x\r\n" * 5_400, "X-Many: x\r\n" * 800 + "\r\n"],
+    "trailers": [
+        "POST /nowhere HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Long: " + "x" * 60_000,
+        "x" * 6_000,
+        "x" * 6_000,
+    ],
+}
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "second"])
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_headers_without_end_are_refused(server: Server, kind: str, before: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        if before:
+            connection.sendall(before)
+            assert b" 200 " in connection.recv(65536)
+        said = b""
+        try:
+            for piece in ENDLESS[kind]:
+                connection.sendall(piece.encode())
+                time.sleep(0.3)
+            while received := connection.recv(65536):
+                said += received
+        except OSError:  # hung up while more was sent
+            pass
+    assert said.startswith(b"HTTP/1.1 431 ") or kind == "trailers", said[:200]  # those come after the answer
 
 
 async def rush(port: int, clients: int, each: int) -> list[tuple[int, bool]]:
@@ -528,6 +566,47 @@ def keys() -> Any:
     return Keys
 
 
+def test_a_small_slide_that_looks_like_a_patch_becomes_a_job(page: Driver, tmp_path: Path) -> None:
+    path = sizeless(tmp_path / "small.tif")
+    assert path.stat().st_size < 2**20
+    drop_files(page, path)
+    until(page, "document.getElementById('problem').innerText.includes('slide_mpp')")
+
+
+def test_a_result_outlives_an_unreachable_server_and_too_many_patches(
+    page: Driver, server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "case.zip"
+    path.write_bytes(slide_zip(cases=1))
+    page.execute_script(UNRELIABLE)
+    drop_files(page, path)
+    until(page, "!document.getElementById('graded').hidden && document.getElementById('picture').naturalWidth > 0")
+    assert re.match(r"Case 8863: \d+ of 36 patches", page.find_element("id", "case-sum").text)
+    assert not page.find_element("id", "canvas").is_displayed() and page.find_element("id", "picture").is_displayed()
+    assert page.find_element("css selector", "#cases td").text == "36"
+    failed, address, deleted = page.execute_script("return [window.failed, window.job, window.deleted]")
+    assert failed == 3 and not deleted
+    assert requests.get(f"{server.address}/{address}/result", headers=BEARER, timeout=60).status_code == 200
+    page.find_element("id", "cancel").send_keys(keys().ENTER)
+    until(page, "document.getElementById('status').innerText.includes('deleted')")
+    assert violations(page) == []
+
+
+UNRELIABLE = """
+const real = window.fetch;
+window.failed = 0; window.deleted = false;
+window.fetch = async (path, options) => {
+  if (options.method === 'DELETE') window.deleted = true;
+  if (/v1.slides.[^/?]+$/.test(path) && options.method !== 'DELETE') {
+    window.job = path;
+    if (window.failed < 3) { window.failed += 1; throw new TypeError('network'); }
+  }
+  if (path.includes('/patches?')) return new Response('{"detail": "too many patches"}', { status: 413 });
+  return real(path, options);
+};
+"""
+
+
 def test_what_a_slide_job_failed_of_is_said_on_the_page(page: Driver, tmp_path: Path) -> None:
     path = tmp_path / "empty.zip"
     path.write_bytes(zip_of({}))
@@ -659,6 +738,67 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.3)
 
 
+def test_a_slide_is_graded_as_the_command_grades_it(
+    root: Path, server: Server, post: Any, ask: Any, real: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import pandas as pd
+
+    from histopipe.paths import Workspace
+    from histopipe.scoring import score
+    from histopipe.scoring.slides import SlideOptions
+
+    path = real("CMU-1-Small-Region.svs")
+    form = {"files": {"file": (path.name, path.read_bytes())}, "data": {"slide_mpp": "0.25"}}
+    address = post("/v1/slides", **form).headers["Location"]
+    state = until_ended(ask, address)
+    assert state["state"] == "done", state
+    version = f"models:/histopipe-idc/{ask(address)['model']['version']}"
+    with tracking_kept():
+        score([path], version, "idc", tmp_path / "out", Workspace(root), reading=SlideOptions(4.0, 0.25))
+    expected = pd.read_parquet(tmp_path / "out/predictions.parquet")
+    found = ask(f"{address}/patches?case=CMU-1-Small-Region")
+    assert len(expected) > 3
+    for name in ("x", "y", "width", "height"):
+        assert found[name] == expected[name].tolist()
+    np.testing.assert_allclose(found["probability"], expected["probability"], rtol=0, atol=1e-4)
+    (case,) = ask(f"{address}/result")["cases"]
+    assert case["map"] and case["patches"] == len(expected)
+    requests.delete(server.address + address, headers=BEARER, timeout=60)
+
+
+@contextmanager
+def tracking_kept() -> Iterator[None]:
+    """Where MLflow looks is the same afterwards."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def sizeless(path: Path) -> Path:
+    """A slide that doesn't say how much tissue a pixel shows."""
+    drawn = np.full((2100, 2100, 3), 240, np.uint8)
+    drawn[400:1600, 400:1600] = (170, 90, 160)
+    return slide_file(path, drawn, mpp=None, compression="zlib")
+
+
+def test_a_slide_of_unknown_pixel_size_names_the_parameter(server: Server, post: Any, ask: Any, tmp_path: Path) -> None:
+    content = sizeless(tmp_path / "sizeless.tif").read_bytes()
+    for wrong in ("nonsense", "-1", "inf", "nan"):
+        refused(post("/v1/slides", files={"file": ("a.tif", content)}, data={"slide_mpp": wrong}), 422, "micrometres")
+        assert post(f"/v1/slides?slide_mpp={wrong}", files={"file": ("a.tif", content)}).status_code == 422
+    refused(post("/v1/slides", files={"file": ("a.tif", content)}, data={"other": "x"}), 400, "is no file")
+    address = post("/v1/slides", files={"file": ("a.tif", content)}).headers["Location"]
+    assert "give the parameter `slide_mpp`" in until_ended(ask, address)["error"]
+    requests.delete(server.address + address, headers=BEARER, timeout=60)
+    address = post("/v1/slides?slide_mpp=4", files={"file": ("a.tif", content)}).headers["Location"]
+    assert until_ended(ask, address)["state"] == "done"
+    requests.delete(server.address + address, headers=BEARER, timeout=60)
+
+
 @pytest.mark.usefixtures("server")
 def test_told_to_stop_it_finishes_what_it_began(server: Server) -> None:
     """The last test of this server."""
@@ -677,6 +817,109 @@ def test_told_to_stop_it_finishes_what_it_began(server: Server) -> None:
     assert server.process.wait(PATIENCE) == 0
     assert list(server.scratch.glob("histopipe-serve-*")) == []
     assert "Traceback" not in server.log.read_text()
+
+
+def test_other_web_pages_cannot_use_a_server_without_token_and_its_folder_may_change(
+    root: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    with tracking_kept():
+        from histopipe.paths import Workspace
+        from histopipe.scoring.model import model_folder
+
+        with model_folder("models:/histopipe-idc/1", "idc", Workspace(root)) as (found, _):
+            shutil.copytree(found, folder)
+    with serving(root, "--model", str(folder), "--mpp", "4") as open_one:
+        body, address, kind = picture(sample_patches()[0]), open_one.address, {"Content-Type": "image/png"}
+        port = open_one.port
+        for headers, status in (
+            ({"Host": "evil.example"}, 421),
+            ({"Host": "evil.example:80"}, 421),
+            ({"Host": "[2001:db8::1]:80"}, 421),
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Origin": f"http://localhost:{port + 1}", "Host": f"localhost:{port}"}, 403),
+            ({"Origin": f"http://localhost:{port}", "Host": f"localhost:{port}", "Sec-Fetch-Site": "same-origin"}, 200),
+            ({"Host": f"[::1]:{port}"}, 200),
+            ({}, 200),
+        ):
+            answer = requests.post(f"{address}/v1/predict", data=body, headers=kind | headers, timeout=PATIENCE)
+            assert answer.status_code == status, (headers, answer.text)
+        assert requests.get(f"{address}/", headers={"Host": "evil.example"}, timeout=60).status_code == 421
+        assert requests.get(f"{address}/", headers={"Sec-Fetch-Site": "cross-site"}, timeout=60).status_code == 200
+        assert requests.delete(f"{address}/v1/slides/x", headers={"Origin": "null"}, timeout=60).status_code == 403
+        requests.request("PROPFIND", f"{address}/v1/predict", timeout=60)
+        assert 'method="other"' in requests.get(f"{address}/metrics", timeout=60).text
+        shutil.rmtree(folder)  # as `dvc repro` does, before it writes the next one
+        graded = requests.post(f"{address}/v1/slides?name=a.zip", data=zip_of({"a.png": body}), headers=ZIP, timeout=60)
+        state = until_ended(lambda path: requests.get(address + path, timeout=60).json(), graded.headers["Location"])
+        assert state["state"] == "done", state
+        rows = requests.get(f"{address}{graded.headers['Location']}/patches?case=a", timeout=60).json()
+        one = requests.post(f"{address}/v1/predict", data=body, headers=kind, timeout=PATIENCE).json()["predictions"][0]
+        assert rows["probability"] == pytest.approx([one["probability"]], abs=1e-4)
+
+
+ZIP = {"Content-Type": "application/zip"}
+
+
+def test_a_job_ends_whatever_befalls_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No server: what is given to the process here no client can give it."""
+    from histopipe.service import worker
+    from histopipe.service.jobs import Jobs
+    from histopipe.service.limits import Limits
+    from histopipe.service.models import Asked, Model
+
+    monkeypatch.setenv("HISTOPIPE_TOKEN", TOKEN)
+    monkeypatch.setattr(worker, "LONGEST_LINE", 1000)
+    nothing: Any = None
+
+    async def run() -> tuple[list[dict[str, Any]], str, str | None, bytes]:
+        asked = Asked("none", "idc", Workspace(tmp_path / ("long" * 50)))
+        jobs = Jobs(asked, Limits(), tmp_path, lambda _: None)
+        heard: list[dict[str, Any]] = []
+        assert await jobs._worker.run({"scratch": str(tmp_path)}, heard.append)
+        process = await jobs._worker._starting  # type: ignore[misc]
+        surroundings = Path(f"/proc/{process.pid}/environ").read_bytes()
+        job = jobs.open(Model("m" * 100, "1", "x" * 3000, nothing, nothing, ""))
+        job.create("a.zip").close()
+        jobs.start(job)
+        assert job.task
+        await asyncio.wait_for(job.task, PATIENCE)
+        await jobs.close()
+        return heard, job.state, job.error, surroundings
+
+    from histopipe.paths import Workspace
+
+    shutil.copytree(ROOT, tmp_path / ("long" * 50), ignore=lambda *_: [n for n in _[1] if n != "params.yaml"])
+    heard, state, error, surroundings = asyncio.run(run())
+    assert heard[-1] == {"error": "it could not be graded: the server's log says why"}
+    assert "KeyError" in capfd.readouterr().err
+    assert state == "failed" and error == "it could not be graded: the server's log says why"
+    assert b"HISTOPIPE_TOKEN" not in surroundings
+
+
+def test_a_full_disk_ends_an_upload_with_507() -> None:
+    from starlette.requests import Request
+
+    from histopipe.service.problems import Refused
+    from histopipe.service.reading import Pace, save_file
+
+    sent = iter([{"type": "http.request", "body": bytes(2**16), "more_body": more} for more in (True, False)])
+
+    async def receive() -> Any:
+        return next(sent)
+
+    def create(_: str) -> BinaryIO:
+        return Path("/dev/full").open("wb")
+
+    headers = [(b"content-type", b"application/zip")]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    with pytest.raises(Refused) as problem:
+        asyncio.run(save_file(request, 2**20, Pace(60, 60), ("application/",), create))
+    assert problem.value.status == 507
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@ import { SlideMap, called, shade } from "./slide.js";
 
 const $ = name => document.getElementById(name);
 const ARCHIVES = /\.(zip|tar|tgz|tar\.(gz|bz2|xz))$/i;
-const SLIDES = /\.(svs|ndpi|scn|mrxs|vms|vmu|bif|czi|dcm)$/i;
+const SLIDES = /\.(svs|ndpi|scn|bif|svslide|czi)$/i;  // formats of several files can't be sent as one
+const TIFF = /\.tiff?$/i;             // a patch, or a slide: the server knows once it has tried
 const LONGEST_PATCH = 12 * 2 ** 20;  // bytes; a larger picture is taken for a slide
 const TOGETHER = 16;                 // patches of one request
 const MOST_COUNTED = 60;             // cases whose counts follow the slider
 const TRIES = 6;
+const ASKED_AGAIN = 20;              // times, of a job, before the server is taken for gone
 const KEY = "histopipe-token";
 
 let about = null;
@@ -43,6 +45,19 @@ async function ask(path, options = {}) {
     const problem = await answer.json().catch(() => ({}));
     if (answer.status === 401) askForToken(Boolean(token));
     throw new Refused(answer.status, problem);
+  }
+}
+
+// Of a job: a server that can't be reached for a moment, or fails, still has it.
+async function askAgain(path) {
+  for (let tried = 1; ; tried++) {
+    try {
+      return await (await ask(path)).json();
+    } catch (problem) {
+      const passing = problem.status === 0 || problem.status === 429 || problem.status >= 500 || !(problem instanceof Refused);
+      if (!passing || tried >= ASKED_AGAIN) throw problem;
+      await pause(Math.min(300 * tried, 3000));
+    }
   }
 }
 
@@ -167,7 +182,7 @@ async function take(files) {
   clearProblem();
   if (!about) { askForToken(false); return; }
   const slides = files.filter(isSlide), patches = files.filter(file => !isSlide(file));
-  if (patches.length) await gradePatches(patches);
+  if (patches.length) slides.push(...await gradePatches(patches));
   if (slides.length > 1) show("One case or slide at a time: the first was taken.");
   if (slides.length) await gradeSlide(slides[0]);
 }
@@ -182,32 +197,37 @@ document.addEventListener("drop", event => { event.preventDefault(); take([...ev
 
 // ---- patches --------------------------------------------------------------------------------------------------------
 
+// Gives back what the server doesn't take for patches and may be slides.
 async function gradePatches(files) {
+  const larger = [];
   $("results").hidden = false;
   for (let at = 0; at < files.length; at += TOGETHER) {
     say(files.length > 1 ? `Grading ${at + 1} of ${files.length} …` : "Grading …");
-    await gradeTogether(files.slice(at, at + TOGETHER));
+    await gradeTogether(files.slice(at, at + TOGETHER), larger);
   }
   const done = counts.patches ? `${summed()}.` : "Nothing could be graded.";
-  say(done);
+  if (counts.patches || !larger.length) say(done);
   $("results-sum").textContent = counts.patches ? done : "";
   $("results").hidden = !counts.patches;
+  return larger;
 }
 
 const summed = () => `${number(counts.patches)} ${counts.patches === 1 ? "patch" : "patches"} graded, ` +
   `${number(counts.positive)} called ${about.positive_class}`;
 
-async function gradeTogether(files) {
+async function gradeTogether(files, larger) {
   const form = new FormData();
   files.forEach((file, i) => form.append("images", file, `${i}/${file.name}`));
   try {
     const answer = await (await ask("v1/predict", { method: "POST", body: form })).json();
     answer.predictions.forEach((grade, i) => addPatch(files[i], grade, answer));
   } catch (problem) {
-    if (problem.status === 422 && files.length > 1) {  // one by one: a bad one must not take the others with it
-      for (const file of files) await gradeTogether([file]);
+    const refused = problem.status === 422 || problem.status === 413;
+    if (refused && files.length > 1) {  // one by one: a bad one must not take the others with it
+      for (const file of files) await gradeTogether([file], larger);
       return;
     }
+    if (refused && TIFF.test(files[0].name)) { larger.push(files[0]); return; }
     show(problem);
   }
 }
@@ -278,13 +298,18 @@ $("clear").addEventListener("click", () => {
 
 // ---- a case or slide ------------------------------------------------------------------------------------------------
 
-const map = new SlideMap($("canvas"), patch => {
+const map = new SlideMap($("canvas"), readOut);
+
+function readOut(patch) {
+  if (patch < 0) { $("readout").textContent = "Point at a patch to read its probability."; return; }
   const { x, y, probability } = map.patches;
-  $("readout").textContent = patch < 0 ? "Point at a patch to read its probability." :
-    `x ${x[patch]}, y ${y[patch]}: ${probability[patch].toFixed(3)}, ` +
+  $("readout").textContent = `x ${x[patch]}, y ${y[patch]}: ${probability[patch].toFixed(3)}, ` +
     `${probability[patch] >= threshold() ? about.positive_class : about.negative_class}`;
-});
-const threshold = () => Number($("threshold").value);
+}
+
+// The slider has steps: at the one nearest to the model's own threshold that very one is meant.
+const atOwn = () => Math.abs(Number($("threshold").value) - Math.round(1000 * job.result.threshold) / 1000) < 1e-6;
+const threshold = () => atOwn() ? job.result.threshold : Number($("threshold").value);
 
 async function gradeSlide(file) {
   await forget();
@@ -302,15 +327,21 @@ async function gradeSlide(file) {
     while (!["done", "failed", "cancelled"].includes(state.state)) {
       await pause(400);
       if (mine !== job) return;
-      state = await (await ask(`v1/slides/${mine.id}`)).json();
+      state = await askAgain(`v1/slides/${mine.id}`);
+      if (mine !== job) return;
       progress(...told(state));
     }
     if (mine !== job) return;
-    if (state.state !== "done") throw new Refused(422, { detail: state.error || `it was ${state.state}` });
+    if (state.state !== "done") {
+      await forget();
+      show(new Refused(422, { detail: state.error || `it was ${state.state}` }));
+      return;
+    }
+    $("cancel").textContent = "Delete";
     await showSlide(mine);
   } catch (problem) {
     if (mine !== job) return;
-    await forget();
+    if (!mine.id) await forget();  // nothing was taken; else the server may well have it, or a result: that stays
     show(problem);
   }
 }
@@ -328,14 +359,14 @@ function progress(text, share) {
 }
 
 async function showSlide(mine) {
-  mine.result = await (await ask(`v1/slides/${mine.id}/result`)).json();
+  mine.result = await askAgain(`v1/slides/${mine.id}/result`);
   const cases = mine.result.cases;
   for (const one of cases.slice(0, MOST_COUNTED)) await patchesOf(mine, one.case_id);
+  if (mine !== job) return;
   $("case").replaceChildren(...cases.map(one => new Option(`${one.case_id} (${number(one.patches)})`, one.case_id)));
   $("threshold").value = mine.result.threshold;
   $("running").hidden = true;
   $("graded").hidden = false;
-  $("cancel").textContent = "Delete";
   $("aside").replaceChildren(...Object.entries(mine.result.summary.set_aside || {}).map(([reason, one]) =>
     element("p", "", `Set aside, ${reason}: ${number(one.count)} (${one.files.slice(0, 3).join(", ")}${one.count > 3 ? ", …" : ""})`)));
   await showCase();
@@ -344,10 +375,14 @@ async function showSlide(mine) {
   $("slide").scrollIntoView({ block: "start" });
 }
 
+// Nothing of a case with more patches than the server sends to a browser.
 async function patchesOf(mine, name) {
   if (!mine.patches.has(name)) {
     const path = `v1/slides/${mine.id}/patches?case=${encodeURIComponent(name)}`;
-    mine.patches.set(name, await (await ask(path)).json());
+    mine.patches.set(name, await askAgain(path).catch(problem => {
+      if (problem.status !== 413) throw problem;
+      return null;
+    }));
   }
   return mine.patches.get(name);
 }
@@ -355,34 +390,55 @@ async function patchesOf(mine, name) {
 async function showCase() {
   const name = $("case").value, mine = job;
   try {
-    const patches = await patchesOf(mine, name);
-    const placed = map.show(patches);
+    const patches = await patchesOf(mine, name), drawn = mine.result.cases.find(one => one.case_id === name).map;
+    if (mine !== job || name !== $("case").value) return;
+    const placed = patches !== null && map.show(patches);
     $("canvas").hidden = $("readout").hidden = !placed;
-    $("no-map").hidden = placed;
-    $("map-file").disabled = !mine.result.cases.find(one => one.case_id === name).map;
+    $("no-map").hidden = placed || patches === null;
+    $("map-file").disabled = !drawn;
+    await showPicture(mine, name, patches === null && drawn);
     recolour();
   } catch (problem) { show(problem); }
 }
 
+// The server's own map, where the page can't draw one.
+async function showPicture(mine, name, wanted) {
+  const image = $("picture");
+  URL.revokeObjectURL(image.src);
+  image.removeAttribute("src");
+  $("many").hidden = !wanted;
+  if (!wanted) return;
+  image.src = URL.createObjectURL(await (await ask(`v1/slides/${mine.id}/map?case=${encodeURIComponent(name)}`)).blob());
+  image.alt = `Map of case ${name}: probability and decision of its patches.`;
+}
+
 function recolour() {
   const at = threshold(), shown = document.querySelector("[name=shown]:checked").value, name = $("case").value;
-  const own = Math.abs(at - job.result.threshold) < 0.0006, used = own ? job.result.threshold : at;
-  map.colour(used, shown);
-  const patches = job.patches.get(name), positive = called(patches, used), all = patches.probability.length;
+  const patches = job.patches.get(name), one = job.result.cases.find(one => one.case_id === name);
+  if (patches) { map.colour(at, shown); readOut(map.chosen); }
+  $("threshold").disabled = !patches;
   $("threshold-value").textContent = at.toFixed(3);
-  $("reset").disabled = own;
-  const sum = `Case ${name}: ${number(positive)} of ${number(all)} patches (${percent(positive / all)}) called ` +
-    `${about.positive_class} at ${at.toFixed(3)}${own ? "" : ", not the model's own threshold"}.`;
+  $("reset").disabled = atOwn();
+  const positive = positives(one, at), all = one.patches;
+  const sum = positive === null ? `Case ${name}: ${number(all)} patches, too many to be counted here at ${at.toFixed(3)}.` :
+    `Case ${name}: ${number(positive)} of ${number(all)} patches (${percent(positive / all)}) called ` +
+    `${about.positive_class} at ${at.toFixed(3)}${atOwn() ? "" : ", not the model's own threshold"}.`;
   $("case-sum").textContent = sum;
   $("canvas").setAttribute("aria-label", `Map. ${sum}`);
   showKey(shown);
-  $("cases").replaceChildren(...job.result.cases.map(one => caseRow(one, used, name)));
+  $("cases").replaceChildren(...job.result.cases.map(one => caseRow(one, at, name)));
+}
+
+// How many of a case's patches are called positive; nothing where the page doesn't have them.
+function positives(one, at) {
+  const known = job.patches.get(one.case_id);
+  return known ? called(known, at) : atOwn() ? one.positive : null;
 }
 
 function caseRow(one, at, chosen) {
   const row = element("tr", one.case_id === chosen ? "chosen" : ""), head = element("th", "", one.case_id);
   head.scope = "row";
-  const known = job.patches.get(one.case_id), positive = known ? called(known, at) : null;
+  const positive = positives(one, at);
   const cells = [number(one.patches), positive === null ? "–" : number(positive),
     positive === null ? "–" : percent(positive / one.patches), one.mean_probability.toFixed(3)];
   row.append(head, ...cells.map(cell => element("td", "number", cell)));
