@@ -172,11 +172,11 @@ def _earlier_rows(table: Path) -> dict[str, str]:
     try:
         with table.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.reader(stream))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError, csv.Error):
-        rows = []
-    if rows[:1] != [list(_COLUMNS)] or any(len(row) != len(_COLUMNS) for row in rows):
+        rows = [[]]
+    if any(len(row) != len(_COLUMNS) for row in rows) or rows[:1] not in ([], [list(_COLUMNS)]):
         raise PseudonymError(f"{table} is there already and no table of pseudonyms: name another place for the table")
     return {row[0]: row[1] for row in rows[1:]}
 

@@ -84,7 +84,9 @@ def grid_of(slide: Slide, mpp: float, patch: tuple[int, int]) -> Grid:
     columns, rows = (math.ceil(whole / side) for whole, side in zip(slide.size, sides, strict=True))
     if columns * rows > MOST_TILES:
         raise MemberRejected(f"absurd dimensions: over {MOST_TILES:,} tiles")
-    across, down = (side * np.arange(count + 1) for side, count in zip(sides, (columns, rows), strict=True))
+    across, down = (
+        side * np.arange(count + 1, dtype=np.float64) for side, count in zip(sides, (columns, rows), strict=True)
+    )
     return Grid(across, down, slide.size, patch)
 
 
