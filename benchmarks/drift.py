@@ -9,10 +9,10 @@ are, or as another scanner or stain would have shown them; the reference is what
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -24,6 +24,7 @@ from histopipe.archives import open_archive
 from histopipe.augmentation import STAINS
 from histopipe.colours import COLOURS, colour_statistics
 from histopipe.datasets import MemberRejected, get_dataset
+from histopipe.errors import InferenceError
 from histopipe.evaluation.grading import calibration_of, read_predictions
 from histopipe.evaluation.logits import load_network
 from histopipe.files import read_json
@@ -37,7 +38,11 @@ from histopipe.prediction import logit_network
 from histopipe.splitting import split_of_patches
 from histopipe.store import PatchStore
 
+if TYPE_CHECKING:
+    import keras
+
 Pixels = NDArray[np.uint8]  # (patches, height, width, 3)
+Grade = Callable[[Pixels], NDArray[Any]]
 
 DARKER = 0.85  # what the pixels are multiplied by
 STAIN = (1.3, 0.7, 1.0)  # haematoxylin, eosin, rest
@@ -62,13 +67,28 @@ def changes(patches: Pixels) -> Iterator[tuple[str, Pixels]]:
     yield "other stain (1.3, 0.7)", restained(patches, STAIN)
 
 
-def graded(patches: Pixels, cases: pd.Series, network: CompiledNetwork, point: dict[str, Any]) -> pd.DataFrame:
+def grader_of(network: keras.Model, size: tuple[int, int]) -> Grade:
+    """Logits of patches, by Keras where OpenVINO can't read the network."""
+    try:
+        compiled = CompiledNetwork(network, size, "float32")
+    except InferenceError:
+        return lambda patches: network.predict(patches, batch_size=BATCH_SIZE, verbose=0)[:, 0]
+    return lambda patches: compiled.predict(
+        (patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE)), len(patches)
+    )
+
+
+def graded(patches: Pixels, cases: pd.Series, logits: Grade, point: dict[str, Any]) -> pd.DataFrame:
     """Profiles of patches, graded as `histopipe predict` does it."""
-    batches = (patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE))
-    logits = network.predict(batches, len(patches)).astype(np.float64)
     table = pd.DataFrame(colour_statistics(patches), columns=COLOURS)
-    table["probability"] = calibration_of(point).apply(logits)
+    table["probability"] = calibration_of(point).apply(logits(patches).astype(np.float64))
     return new_profiles(table.assign(case_id=cases.to_numpy()))
+
+
+def drawn(cases: pd.Series, most: int) -> NDArray[np.intp]:
+    """Places of at most `most` patches of each case, drawn by chance."""
+    shuffled = cases.reset_index(drop=True).sample(frac=1, random_state=0)
+    return np.sort(shuffled.index[shuffled.groupby(shuffled).cumcount() < most].to_numpy())
 
 
 def other_set(archive: Path, dataset: str, size: tuple[int, int], most: int) -> tuple[Pixels, pd.Series]:
@@ -117,7 +137,10 @@ def alarms(reference: pd.DataFrame, new: pd.DataFrame, count: int, repeats: int)
 @click.option(
     "--repeats", default=50, show_default=True, help="Draws of new cases; of cases as they are, six times as many."
 )
-def main(checkout: Path, dataset: str, architecture: str, archive: Path | None, counts: str, repeats: int) -> None:
+@click.option("--patches", "most", default=30, show_default=True, help="Of a held-out case, at most.")
+def main(
+    checkout: Path, dataset: str, architecture: str, archive: Path | None, counts: str, repeats: int, most: int
+) -> None:
     """Print a table; the last line is JSON and holds the rates."""
     workspace = Workspace.around(checkout)
     store = PatchStore.open(workspace.store(dataset))
@@ -126,16 +149,20 @@ def main(checkout: Path, dataset: str, architecture: str, archive: Path | None, 
     splits = split_of_patches(workspace.split(dataset), store.index)
     reference = reference_profiles(store.index, splits, predictions)
     loaded = logit_network(load_network(workspace.model(dataset, architecture) / "model.keras"))
-    network = CompiledNetwork(loaded, store.patch_size, "float32")
+    logits = grader_of(loaded, store.patch_size)
     held_out = np.flatnonzero(splits.isin(["validation", "test"]).to_numpy())
+    held_out = held_out[drawn(store.index["case_id"].iloc[held_out], most)]
     patches, cases = store.gather(held_out), store.index["case_id"].iloc[held_out]
+    print(f"{len(held_out):,} patches of {cases.nunique()} held-out cases", file=sys.stderr)
     rows = []
     for name, changed in changes(patches):
-        new = graded(changed, cases, network, point)
+        new = graded(changed, cases, logits, point)
         rows += rates(name, reference, new, counts, repeats)
     if archive:
         patches, cases = other_set(archive, "malaria", store.patch_size, 2000)
-        rows += rates("malaria cells", reference, graded(patches, cases, network, point), counts, repeats)
+        chosen = drawn(cases, most)
+        new = graded(patches[chosen], cases.iloc[chosen], logits, point)
+        rows += rates("malaria cells", reference, new, counts, repeats)
     print(pd.DataFrame(rows).to_string(index=False))
     report("drift", "no rival", rates=rows)
 

@@ -413,14 +413,12 @@ def predict(
         from histopipe.scoring import score
         from histopipe.scoring.mlflow_run import log_score
         from histopipe.scoring.pixel_size import trained_pixel_size
-        from histopipe.scoring.pseudonyms import names_asked, write_key_table
+        from histopipe.scoring.pseudonyms import names_asked
         from histopipe.scoring.slides import SlideOptions
 
         names = names_asked(pseudonymise, pseudonym_key, pseudonym_table, out)
         reading = SlideOptions(mpp or trained_pixel_size(dataset, params.dataset(dataset)), slide_mpp, overlays)
-        done = score(list(inputs), model, dataset, out, workspace, precision, table, reading, names)
-        if pseudonym_table:
-            write_key_table(names, pseudonym_table)
+        done = score(list(inputs), model, dataset, out, workspace, precision, table, reading, names, pseudonym_table)
         if log:
             log_score(dataset, done, out, workspace)
     aside = sum(reason["count"] for reason in done["set_aside"].values())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from histopipe.errors import HistopipeError
 if TYPE_CHECKING:
     import pandas as pd
 
+_DRAWN = r"(?:-[0-9a-f]{8})?"  # what a file's name while it is written has after the process id
+
 ABANDONED_SECONDS = 3600.0  # a file being written changes far more often; process ids are used again
 
 
@@ -28,7 +31,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes the place of `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_files(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # threads may write the same
     try:
         yield beside
         beside.replace(path)
@@ -99,14 +102,14 @@ def _sweep_files(path: Path) -> None:
 
 def _left_over(path: Path, ending: str) -> list[tuple[int, Path]]:
     """Process ids and paths of what was written beside `path`, in no order."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.{ending}")
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+){_DRAWN}\.{ending}")
     matches = ((pattern.fullmatch(entry.name), entry) for entry in path.parent.iterdir())
     return [(int(match[1]), entry) for match, entry in matches if match]
 
 
 def left_over_name(name: str) -> tuple[str, int, str] | None:
     """Of a name that a file or folder has while it is written: the name it is to have, process id, `part` or `old`."""
-    match = re.fullmatch(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<ending>part|old)", name)
+    match = re.fullmatch(rf"\.(?P<name>.+)\.(?P<pid>\d+){_DRAWN}\.(?P<ending>part|old)", name)
     return (match["name"], int(match["pid"]), match["ending"]) if match else None
 
 

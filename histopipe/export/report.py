@@ -10,6 +10,7 @@ from histopipe.errors import HistopipeError
 from histopipe.files import as_size, read_json, write_json, write_text
 
 JSON_FILE, PAGE = "export.json", "export.md"
+UNSEEN = "which cases the model was trained on isn't known here, so some of the test cases may be among them"
 
 
 def add_to_report(folder: Path, name: str, record: dict[str, Any]) -> None:
@@ -85,10 +86,11 @@ def _percent(share: dict[str, float | None]) -> str:
 
 def _note(record: dict[str, Any]) -> str:
     parity, machine = record["parity"], record["machine"]
+    unsure = "" if record.get("seen") != "unknown" else f" `{record['facts']['model']}`: {UNSEEN}."
     return (
         f"Measured on {parity['patches']:,} test patches of {parity['cases']} cases of {record['facts']['dataset']}; "
         f"by {record['calibration_patches']} training patches where in int8. Medians on {record['latency']['threads']} "
-        f"threads of {machine}, the file's and Keras' in turn."
+        f"threads of {machine}, the file's and Keras' in turn.{unsure}"
     )
 
 
@@ -99,4 +101,6 @@ def said(record: dict[str, Any]) -> str:
         f"{record['path']}: {as_size(record['bytes'])}, ROC AUC {_signed(parity['change']['roc_auc'])} to Keras', "
         f"{_percent(parity['decisions_changed'])} of decisions changed"
     )
+    if record.get("seen") == "unknown":
+        line += f"; {UNSEEN}"
     return f"{line}; {record['logged']}" if record["logged"] else line

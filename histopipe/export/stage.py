@@ -88,7 +88,7 @@ def export(
         made = _made(form, source, Path(scratch) / path.name)
         record = record_of(made, source, form, store, chosen, params)
         require_agreement(record["parity"], quantize, lambda: f"the {kind} file of {served.name}")
-        record |= {"format": kind, "quantize": quantize}
+        record |= {"format": kind, "quantize": quantize, "seen": "unknown" if origin.seen is None else "known"}
         written = put_in_place(made, path, record)
     logged = log_export(written, record, served, origin, workspace) if log else ""
     return record | {"path": path, "logged": logged}
@@ -210,8 +210,13 @@ def _processor_lines() -> list[str]:
 
 
 def put_in_place(made: Sequence[Path], path: Path, record: dict[str, Any]) -> list[Path]:
-    """Move the files to where they were asked for, the one that is opened first last; returns all that was written."""
+    """Move the files to where they were asked for, the one that is opened first last; returns all that was written.
+
+    Of several, an earlier one of that name is deleted before: a kill must not leave an old graph with new weights.
+    """
     written = []
+    if len(made) > 1:
+        path.with_name(made[0].name).unlink(missing_ok=True)
     for file in reversed(made):
         with replaced_file(path.with_name(file.name)) as beside:
             shutil.copyfile(file, beside)

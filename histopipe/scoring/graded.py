@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histopipe.slides.pixel_size import PixelSize
+from histopipe.slides.slide import Bounds
 from histopipe.slides.tiles import Grid
 from histopipe.slides.tissue import Overview
 
@@ -24,6 +25,7 @@ class GradedSlide:
         grid: on which the tiles lie.
         seen: the whole slide, small.
         pixel: micrometres to a pixel of level 0.
+        bounds: as `Slide` has them; viewers count from their corner.
         point: the operating point: threshold and names of the classes.
     """
 
@@ -32,6 +34,7 @@ class GradedSlide:
     grid: Grid
     seen: Overview
     pixel: PixelSize
+    bounds: Bounds
     point: dict[str, Any]
 
     @property

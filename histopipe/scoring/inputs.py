@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ class SlideFound(NamedTuple):
     Attributes:
         path: of its file.
         file: how the table names it.
-        case_id: the file's name without its ending; a second one of that name gets a number.
+        case_id: the file's name without its ending, which others may have too (`distinct_slides`).
     """
 
     path: Path
@@ -61,13 +61,19 @@ def find_slides(inputs: list[Path]) -> list[SlideFound]:
     Raises:
         ScoringError: an input is missing or no image, slide, folder or archive.
     """
-    found: list[SlideFound] = []
-    seen: Counter[str] = Counter()
-    for file, path in _slide_paths(inputs):
-        name = _shown(path.stem)
-        seen[name] += 1
-        found.append(SlideFound(path, _shown(file), name if seen[name] == 1 else f"{name} ({seen[name]})"))
-    return found
+    return [SlideFound(path, _shown(file), _shown(path.stem)) for file, path in _slide_paths(inputs)]
+
+
+def distinct_slides(slides: list[SlideFound], taken: Collection[str]) -> list[SlideFound]:
+    """The slides, with a number after a `case_id` that another slide has, or that is `taken` by patches."""
+    distinct: list[SlideFound] = []
+    used = set(taken)
+    for slide in slides:
+        numbered = (f"{slide.case_id} ({number})" for number in count(2))
+        case_id = next(name for name in chain([slide.case_id], numbered) if name not in used)
+        used.add(case_id)
+        distinct.append(slide._replace(case_id=case_id))
+    return distinct
 
 
 def _slide_paths(inputs: list[Path]) -> Iterator[tuple[str, Path]]:

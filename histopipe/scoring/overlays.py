@@ -36,7 +36,8 @@ def write_overlay(kind: Overlay, slide: GradedSlide, folder: Path) -> Path:
 def write_geojson(slide: GradedSlide, path: Path) -> None:
     """Every tile as an object of QuPath's, and each region of positive tiles as an annotation.
 
-    Coordinates are pixels of the slide's full resolution, as QuPath wants them. One line holds one object.
+    Coordinates are pixels of the slide's full resolution, from the corner of its bounds, as QuPath wants them. One line
+    holds one object.
     """
     with path.open("w", encoding="utf-8") as stream:
         stream.write('{"type": "FeatureCollection", "features": [')
@@ -49,16 +50,23 @@ def _features(slide: GradedSlide) -> Iterator[dict[str, Any]]:
     yield from _region_features(slide)
     columns = ("x", "y", "width", "height", "probability", "decision")
     for x, y, width, height, probability, decision in slide.tiles[list(columns)].itertuples(index=False, name=None):
-        ring = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]]
+        left, top = _shown_at(slide, (x, y))
+        right, bottom = left + width, top + height
+        ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
         measured = {"probability": round(probability, 6)}
         yield _feature(slide, "tile", f"{x},{y}", [ring], int(decision), measured)
+
+
+def _shown_at(slide: GradedSlide, place: tuple[int, int]) -> list[int]:
+    """A place of level 0 as QuPath counts, which opens no more than a slide's bounds."""
+    return [place[0] - slide.bounds[0], place[1] - slide.bounds[1]]
 
 
 def _region_features(slide: GradedSlide) -> Iterator[dict[str, Any]]:
     positive = slide.on_grid("decision") == 1
     probability = slide.on_grid("probability")
     for cells, rings in regions(positive):
-        corners = [[list(slide.grid.corner(*corner)) for corner in ring] for ring in rings]
+        corners = [[_shown_at(slide, slide.grid.corner(*corner)) for corner in ring] for ring in rings]
         mean = float(probability[cells[:, 0], cells[:, 1]].mean())
         measured = {"tiles": len(cells), "mean probability": round(mean, 6)}
         yield _feature(slide, "annotation", f"region {rings[0][0]}", corners, 1, measured)
@@ -86,7 +94,8 @@ def _rgb(colour: str) -> list[int]:
 def write_heat_map(slide: GradedSlide, path: Path) -> None:
     """Probabilities as colours from violet (0) to yellow (1), white where nothing was graded; levels halve.
 
-    The picture covers the whole slide and says in OME-XML how much tissue its pixels show, so that it can lie over it.
+    The picture covers the slide's bounds, as QuPath shows them, and says in OME-XML how much tissue its pixels show, so
+    that it can lie over it.
     """
     import tifffile
 
@@ -116,9 +125,20 @@ def heat_map(slide: GradedSlide) -> tuple[NDArray[np.uint8], tuple[float, float]
     shades = (colormaps[SHADES](np.nan_to_num(values))[..., :3] * 255 + 0.5).astype(np.uint8)
     shades[np.isnan(values)] = 255
     scale = [length / side for length in slide.grid.side]
-    height, width = (round(length / part) for length, part in zip(slide.grid.size[::-1], scale[::-1], strict=True))
-    picture = np.repeat(np.repeat(shades, side, axis=0), side, axis=1)[: max(1, height), : max(1, width)]
+    columns, rows = (
+        _cells_under(start, length, part, side, count)
+        for start, length, part, count in zip(
+            slide.bounds[:2], slide.bounds[2:], scale, values.shape[::-1], strict=True
+        )
+    )
+    picture = shades[rows[:, None], columns]
     return np.ascontiguousarray(picture), (scale[0] * slide.pixel.x, scale[1] * slide.pixel.y)
+
+
+def _cells_under(start: int, length: int, scale: float, side: int, count: int) -> NDArray[np.int64]:
+    """Which of `count` cells of a grid, `side` pixels each, the middle of every pixel of a picture lies in."""
+    middles = start / scale + np.arange(max(1, round(length / scale))) + 0.5
+    return np.minimum((middles / side).astype(np.int64), count - 1)
 
 
 def _halved(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

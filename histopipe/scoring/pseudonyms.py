@@ -14,6 +14,7 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Protocol
 
 from histopipe.errors import PseudonymError
@@ -23,6 +24,7 @@ KEY_VARIABLE = "HISTOPIPE_PSEUDONYM_KEY"
 SHORTEST_KEY = 16  # bytes
 LETTERS = 16  # of base 32: two of a million cases share a pseudonym with odds of 1 to 2 trillion
 
+_COLUMNS = ("pseudonym", "original")
 _ENDINGS = frozenset(
     [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi"]
 )
@@ -131,8 +133,8 @@ def names_asked(asked: bool, key_file: Path | None, table: Path | None, out: Pat
         out: the folder that is to be shared.
 
     Raises:
-        PseudonymError: the key is missing or too short, the table would lie in the folder, or a key or table is named
-            without asking for pseudonyms.
+        PseudonymError: the key is missing or too short, the table would lie in the folder or can't be written, or a key
+            or table is named without asking for pseudonyms.
     """
     if not asked:
         if key_file or table:
@@ -140,14 +142,60 @@ def names_asked(asked: bool, key_file: Path | None, table: Path | None, out: Pat
         return OwnNames()
     if table and table.absolute().resolve().is_relative_to(out.absolute().resolve()):
         raise PseudonymError(f"{table} lies in {out}, which would give the cases away: write the table elsewhere")
-    return pseudonyms(key_file)
+    names = pseudonyms(key_file)
+    if table:
+        _require_place(table)
+    return names
+
+
+def _require_place(table: Path) -> None:
+    """Check before anything is graded that a table can be written, and that what lies there is one."""
+    _earlier_rows(table)
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=table.parent):
+            pass
+    except OSError as problem:
+        raise _unwritable(table, problem) from None
+
+
+def _unwritable(table: Path, problem: OSError) -> PseudonymError:
+    return PseudonymError(f"{table} can't be written ({problem.strerror}): name another place for the table")
+
+
+def _earlier_rows(table: Path) -> dict[str, str]:
+    """What a table holds already.
+
+    Raises:
+        PseudonymError: there is something else in its place.
+    """
+    try:
+        with table.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.reader(stream))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        rows = [[]]
+    if any(len(row) != len(_COLUMNS) for row in rows) or rows[:1] not in ([], [list(_COLUMNS)]):
+        raise PseudonymError(f"{table} is there already and no table of pseudonyms: name another place for the table")
+    return {row[0]: row[1] for row in rows[1:]}
 
 
 def write_key_table(names: Names, path: Path) -> None:
-    """Write which pseudonym stands for what, `pseudonym,original`, readable by its owner alone."""
-    with replaced_file(path) as beside:
-        beside.touch(mode=0o600)
-        with beside.open("w", encoding="utf-8", newline="") as stream:
-            table = csv.writer(stream)
-            table.writerow(("pseudonym", "original"))
-            table.writerows(sorted(names.known.items()))
+    """Write which pseudonym stands for what, `pseudonym,original`, readable by its owner alone.
+
+    Rows that are there stay: a key that was drawn and forgotten leaves nothing else behind.
+
+    Raises:
+        PseudonymError: it can't be written.
+    """
+    rows = _earlier_rows(path) | names.known
+    try:
+        with replaced_file(path) as beside:
+            beside.touch(mode=0o600)
+            with beside.open("w", encoding="utf-8", newline="") as stream:
+                table = csv.writer(stream)
+                table.writerow(_COLUMNS)
+                table.writerows(sorted(rows.items()))
+    except OSError as problem:
+        raise _unwritable(path, problem) from None

@@ -68,6 +68,8 @@ class SlideGrader:
         """Grade slides into an open table; returns what `slides.csv` says of each."""
         if not slides:
             return []
+        from openslide import OpenSlideError
+
         told = []
         title = f"predict {self.point['data_set']} slides"
         with tqdm(total=0, desc=title, unit="tile", unit_scale=True, file=sys.stderr) as bar:
@@ -77,6 +79,8 @@ class SlideGrader:
                     told.append(self._graded(one, writer, bar))
                 except MemberRejected as reason:
                     self.tally.reject(str(reason), one.file)
+                except OpenSlideError:
+                    self.tally.reject("damaged slide", one.file)
         return told
 
     def _graded(self, one: SlideFound, writer: pq.ParquetWriter, bar: tqdm) -> dict[str, Any]:
@@ -89,7 +93,7 @@ class SlideGrader:
             bar.total = (bar.total or 0) + len(tiles)
             bar.refresh()
             parts = list(self._tables(one, read_tiles(slide, grid, tiles), bar))
-            graded = GradedSlide(one.case_id, pd.concat(parts), grid, seen, slide.pixel, self.point)
+            graded = GradedSlide(one.case_id, pd.concat(parts), grid, seen, slide.pixel, slide.bounds, self.point)
             tissue = float(mask.mean()) * _area(slide)
         for part in parts:
             writer.write_table(pa.Table.from_pandas(part, SCHEMA, preserve_index=False))

@@ -21,12 +21,12 @@ from histopipe.images import Patch, decode_patch, pad_patch, resize_patch
 from histopipe.inference import Precision
 from histopipe.paths import Workspace
 from histopipe.scoring.grader import Grader
-from histopipe.scoring.inputs import Found, SlideFound, find_images, find_slides
+from histopipe.scoring.inputs import Found, SlideFound, distinct_slides, find_images, find_slides
 from histopipe.scoring.maps import draw_maps
 from histopipe.scoring.model import Served, load_served
-from histopipe.scoring.pseudonyms import Names, OwnNames
+from histopipe.scoring.pseudonyms import Names, OwnNames, write_key_table
 from histopipe.scoring.slides import MAPS, SlideGrader, SlideOptions
-from histopipe.scoring.table import SCHEMA, Tally, chunk_size, graded_rows, written_as_csv
+from histopipe.scoring.table import SCHEMA, Tally, chunk_size, graded_rows, sort_table, written_as_csv
 
 PREDICTIONS, CASES, SLIDES, SUMMARY = "predictions.parquet", "cases.csv", "slides.csv", "summary.json"
 
@@ -43,6 +43,7 @@ def score(
     table: Format = "parquet",
     reading: SlideOptions | None = None,
     names: Names | None = None,
+    key_table: Path | None = None,
 ) -> dict[str, Any]:
     """Grade every image and slide of the inputs; write a table of patches, one of cases, maps and a summary into `out`.
 
@@ -56,6 +57,7 @@ def score(
         table: the format of the table of patches.
         reading: how slides are read, and what overlays of them are written.
         names: what cases and files are called in everything that is written; their own names by default.
+        key_table: where to write what the names stand for; it is there before `out` is.
 
     Returns:
         The content of `summary.json`.
@@ -65,11 +67,12 @@ def score(
             what resolution to cut them up.
         ArchiveError: an archive can't be read.
         InferenceError: the CPU has no bfloat16.
+        PseudonymError: the table of names can't be written.
     """
     reading = reading or SlideOptions()
     _require_resolution(find_slides(inputs), reading, dataset)
     served = load_served(model, dataset, workspace)
-    return grade_inputs(served, inputs, out, precision, table, reading, names)
+    return grade_inputs(served, inputs, out, precision, table, reading, names, key_table)
 
 
 def grade_inputs(
@@ -80,19 +83,23 @@ def grade_inputs(
     table: Format = "parquet",
     reading: SlideOptions | None = None,
     names: Names | None = None,
+    key_table: Path | None = None,
 ) -> dict[str, Any]:
     """As `score`, by a model that is loaded already."""
     names, reading = names or OwnNames(), reading or SlideOptions()
-    slides = _renamed_slides(find_slides(inputs), names)
+    slides = find_slides(inputs)
     _require_resolution(slides, reading, served.point["data_set"])
-    grader, tally = Grader(served, precision), Tally()
+    grader, tally = Grader(served, precision), Tally(by_name=names.pseudonymised)
     with replaced_folder(out) as folder:
         grade_slides = SlideGrader(grader.probabilities, served.patch_size, served.point, reading, folder, tally)
         with pq.ParquetWriter(folder / PREDICTIONS, SCHEMA) as writer:
             _grade_patches(served, grader, inputs, names, tally, writer)
-            graded = grade_slides.grade(slides, writer)
+            taken = {names.known.get(case, case) for case in tally.cases()}
+            graded = grade_slides.grade(_renamed_slides(distinct_slides(slides, taken), names), writer)
         cases = tally.table()
         _require_some(cases, tally, inputs)
+        if names.pseudonymised:
+            sort_table(folder / PREDICTIONS, cases)
         _write_tables(cases, graded, folder)
         own_maps = [slide["case_id"] for slide in graded]
         maps = len(draw_maps(cases, folder / PREDICTIONS, served.point, folder / MAPS, own_maps)) + len(own_maps)
@@ -100,6 +107,8 @@ def grade_inputs(
         write_json(folder / SUMMARY, summary)
         if table == "csv":
             written_as_csv(folder / PREDICTIONS)
+        if key_table:
+            write_key_table(names, key_table)
     return summary
 
 
@@ -122,7 +131,9 @@ def _require_some(cases: pd.DataFrame, tally: Tally, inputs: list[Path]) -> None
 
 
 def _renamed_slides(slides: list[SlideFound], names: Names) -> list[SlideFound]:
-    return [one._replace(file=names.file(one.file, one.case_id), case_id=names.case(one.case_id)) for one in slides]
+    """Under their pseudonyms in the order of these, which tells nothing of their own names."""
+    renamed = [one._replace(file=names.file(one.file, one.case_id), case_id=names.case(one.case_id)) for one in slides]
+    return sorted(renamed, key=lambda one: one.case_id) if names.pseudonymised else renamed
 
 
 def _write_tables(cases: pd.DataFrame, slides: list[dict[str, Any]], folder: Path) -> None:
@@ -147,7 +158,7 @@ def _summary(
         "positive": int(cases["positive"].sum()),
         "maps": maps,
         "set_aside": {
-            reason: {"count": count, "files": tally.rejected[reason]} for reason, count in tally.refused.items()
+            reason: {"count": count, "files": tally.rejected[reason]} for reason, count in sorted(tally.refused.items())
         },
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from histopipe.colours import COLOURS, colour_statistics
 CHUNK, CHUNK_BYTES = 4096, 64 * 2**20  # patches graded and written together at most, and their pixels
 FEWEST = 256  # of a chunk, however large the patches: fewer would leave cores idle
 NAMED = 100  # unusable images that the summary names, of each reason
+LONGEST_NAME = 300  # letters of theirs
+SORTED_TOGETHER = 2**20  # rows that are sorted at once, but for a case that has more
 
 SCHEMA = pa.schema(
     {
@@ -38,8 +41,14 @@ SCHEMA = pa.schema(
 
 @dataclass
 class Tally:
-    """What was seen so far, by case and by reason: all that is held of patches that were written."""
+    """What was seen so far, by case and by reason: all that is held of patches that were written.
 
+    Attributes:
+        by_name: whether cases and files are told by their names, not as they came: the order of pseudonyms is then
+            that of chance, where the order of the inputs would tell who is who.
+    """
+
+    by_name: bool = False
     parts: list[pd.DataFrame] = field(default_factory=list)
     rejected: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     refused: Counter[str] = field(default_factory=Counter)
@@ -47,8 +56,9 @@ class Tally:
     def reject(self, reason: str, file: str) -> None:
         """Note an image that can't be graded."""
         self.refused[reason] += 1
-        if len(self.rejected[reason]) < NAMED:
-            self.rejected[reason].append(file)
+        named = self.rejected[reason]
+        (insort if self.by_name else list.append)(named, file[:LONGEST_NAME])
+        del named[NAMED:]
 
     def add(self, rows: pd.DataFrame) -> None:
         """Note graded patches: a few numbers of each case."""
@@ -56,11 +66,15 @@ class Tally:
         sums = by_case[["decision", "probability", "placed"]].sum()
         self.parts.append(sums.assign(patches=by_case.size()))
 
+    def cases(self) -> set[str]:
+        """Every case of which something was graded."""
+        return {str(case) for part in self.parts for case in part.index}
+
     def table(self) -> pd.DataFrame:
-        """One row per case, in the order in which they came."""
+        """One row per case, in the order in which they came, or by name."""
         if not self.parts:
             return pd.DataFrame()
-        sums = pd.concat(self.parts).groupby(level=0, sort=False).sum()
+        sums = pd.concat(self.parts).groupby(level=0, sort=self.by_name).sum()
         shares = {
             "positive_share": sums["decision"] / sums["patches"],
             "mean_probability": sums["probability"] / sums["patches"],
@@ -86,6 +100,23 @@ def graded_rows(
     part["decision"] = (part["probability"] >= threshold).astype(np.int8)
     part[COLOURS] = colour_statistics(patches)
     return part
+
+
+def sort_table(table: Path, cases: pd.DataFrame) -> None:
+    """Sort a Parquet table by case and file, some cases at a time, so that memory doesn't grow with it.
+
+    Args:
+        table: the file, which is replaced.
+        cases: `case_id` and `patches` of every case in it, sorted by the first.
+    """
+    beside = table.with_name(f"sorted-{table.name}")
+    group = cases["patches"].cumsum() // SORTED_TOGETHER
+    with pq.ParquetWriter(beside, SCHEMA) as writer:
+        for _, ids in cases["case_id"].groupby(group):
+            among = [("case_id", ">=", ids.iloc[0]), ("case_id", "<=", ids.iloc[-1])]
+            part = pq.read_table(table, filters=among, schema=SCHEMA, partitioning=None)
+            writer.write_table(part.sort_by([("case_id", "ascending"), ("file", "ascending")]), CHUNK)
+    beside.replace(table)
 
 
 def written_as_csv(table: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,8 @@ PLAUSIBLE = (0.05, 20.0)  # micrometres: a 72 dpi that a program wrote for want 
 OBJECTIVE = 10.0  # micrometres divided by the objective's power: 40x means 0.25, 20x 0.5, as most scanners have it
 
 _UNITS = {"inch": 25_400.0, "centimeter": 10_000.0}
-_OME = re.compile(r'PhysicalSize(?P<what>[XY](Unit)?)="(?P<value>[^"]*)"')
+_OME_PIXELS = re.compile(r"""<(?:\w+:)?Pixels\b(?:[^>"']|"[^"]*"|'[^']*')*>""")
+_OME = re.compile(r"""\bPhysicalSize(?P<what>[XY](?:Unit)?)\s*=\s*(?P<quote>["'])(?P<value>.*?)(?P=quote)""", re.DOTALL)
 _OME_UNITS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}
 
 
@@ -49,6 +51,8 @@ def _number(properties: Mapping[str, str], name: str) -> float:
 
 
 def _of_ome(description: str) -> tuple[str, float, float]:
-    told = {found["what"]: found["value"] for found in _OME.finditer(description)}
+    """By the first of its images, the slide itself: others are its label and the like."""
+    first = _OME_PIXELS.search(description)
+    told = {found["what"]: html.unescape(found["value"]) for found in _OME.finditer(first[0] if first else "")}
     across, down = (_number(told, axis) * _OME_UNITS.get(told.get(f"{axis}Unit", "µm"), math.nan) for axis in "XY")
     return "OME-XML", across, down

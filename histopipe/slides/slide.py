@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 SLIDES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi"})  # always slides
 MAYBE = frozenset({".tif", ".tiff"})  # slides where tiled in several levels, or larger than any patch
 
+LONGEST_SIDE = 2_000_000  # pixels of level 0: half a metre at 0.25 um; beyond, a file's head is damaged or made up
+
 _TILE_WIDTH = 322  # the tag of a TIFF that is cut into tiles
+_BOUNDS = ("x", "y", "width", "height")
 _CACHE = 32 * 2**20  # bytes of decoded tiles that OpenSlide keeps: neighbours share them
 
 
@@ -47,31 +50,35 @@ def _known(path: Path) -> bool:
     return openslide.OpenSlide.detect_format(path) is not None
 
 
+Bounds = tuple[int, int, int, int]
+
+
 @dataclass(frozen=True)
 class Slide:
-    """An open slide.
+    """An open slide. All but its pixels is read when it is opened: after one failed read OpenSlide tells nothing more.
 
     Attributes:
         handle: OpenSlide's; threads may share it.
         pixel: micrometres to a pixel of level 0.
+        size: width and height of level 0, in pixels.
+        downsamples: pixels of level 0 to one of each level, on either side.
+        bounds: left, top, width and height of what the scanner saw, in pixels of level 0: all that viewers show.
     """
 
     handle: openslide.OpenSlide
     pixel: PixelSize
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of level 0, in pixels."""
-        width, height = self.handle.dimensions
-        return int(width), int(height)
+    size: tuple[int, int]
+    downsamples: tuple[float, ...]
+    bounds: Bounds
 
     def level_for(self, downsample: float) -> int:
         """The smallest level that still shows every pixel of a picture `downsample` times smaller than level 0."""
-        return int(self.handle.get_best_level_for_downsample(downsample * 1.01))  # levels are a pixel more or less
+        enough = downsample * 1.01  # levels are a pixel more or less
+        return max((level for level, own in enumerate(self.downsamples) if own <= enough), default=0)
 
     def downsample(self, level: int) -> float:
         """Pixels of level 0 to one of `level`, on either side."""
-        return float(self.handle.level_downsamples[level])
+        return self.downsamples[level]
 
     def read(self, level: int, box: tuple[float, float, float, float], size: tuple[int, int]) -> Patch:
         """Part of the slide, resized to `size` (height, width) as patches are; what isn't there is white.
@@ -121,19 +128,34 @@ def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
         mpp: micrometres to a pixel of level 0, where the user knows better than the file.
 
     Raises:
-        MemberRejected: OpenSlide can't read it, or nothing tells its pixel size.
+        MemberRejected: OpenSlide can't read it, it is too large to be one, or nothing tells its pixel size.
     """
     import openslide
 
-    try:
-        handle = openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError:
-        raise MemberRejected("no slide that OpenSlide can read") from None
-    except openslide.OpenSlideError:
-        raise MemberRejected("damaged slide") from None
-    with handle:
-        handle.set_cache(openslide.OpenSlideCache(_CACHE))
-        pixel = PixelSize(mpp, mpp, "--slide-mpp") if mpp else pixel_size(handle.properties)
+    with ExitStack() as opened:
+        try:
+            handle = opened.enter_context(openslide.OpenSlide(path))
+            handle.set_cache(openslide.OpenSlideCache(_CACHE))
+            width, height = (int(side) for side in handle.dimensions)
+            downsamples = tuple(float(one) for one in handle.level_downsamples)
+            properties = dict(handle.properties)
+        except openslide.OpenSlideUnsupportedFormatError:
+            raise MemberRejected("no slide that OpenSlide can read") from None
+        except openslide.OpenSlideError:
+            raise MemberRejected("damaged slide") from None
+        if max(width, height) > LONGEST_SIDE:
+            raise MemberRejected(f"absurd dimensions: over {LONGEST_SIDE:,} pixels a side")
+        pixel = PixelSize(mpp, mpp, "--slide-mpp") if mpp else pixel_size(properties)
         if pixel is None:
             raise MemberRejected("unknown pixel size: give --slide-mpp")
-        yield Slide(handle, pixel)
+        yield Slide(handle, pixel, (width, height), downsamples, bounds_in(properties, (width, height)))
+
+
+def bounds_in(properties: Mapping[str, str], size: tuple[int, int]) -> Bounds:
+    """The box that a slide's properties name; the whole slide where they name none, or none that lies in it."""
+    try:
+        left, top, width, height = (int(properties[f"openslide.bounds-{name}"]) for name in _BOUNDS)
+    except (KeyError, ValueError):
+        return 0, 0, *size
+    inside = min(left, top) >= 0 < min(width, height) and left + width <= size[0] and top + height <= size[1]
+    return (left, top, width, height) if inside else (0, 0, *size)

@@ -18,6 +18,7 @@ from histopipe.slides.tissue import Mask, Overview, tissue_shares
 
 COARSEST = 1.25  # a slide's pixels against the model's: beyond, enlarged ones would show nothing that it has learnt
 TISSUE = 0.1  # share of a tile: nearly all real IDC patches have that much
+MOST_TILES = 10**7  # of a slide; one of 5 x 8 cm has 100,000 of 0.2 mm
 RUN = 2**22  # pixels read at once, but for a single tile that has more
 
 
@@ -75,17 +76,18 @@ def grid_of(slide: Slide, mpp: float, patch: tuple[int, int]) -> Grid:
         patch: their height and width.
 
     Raises:
-        MemberRejected: the slide was scanned too coarsely.
+        MemberRejected: the slide was scanned too coarsely, or has absurdly many tiles.
     """
     if max(slide.pixel.x, slide.pixel.y) > COARSEST * mpp:
         raise MemberRejected("scanned more coarsely than the model's patches")
-    across = _edges(patch[1] * mpp / slide.pixel.x, slide.size[0])
-    down = _edges(patch[0] * mpp / slide.pixel.y, slide.size[1])
+    sides = patch[1] * mpp / slide.pixel.x, patch[0] * mpp / slide.pixel.y
+    columns, rows = (math.ceil(whole / side) for whole, side in zip(slide.size, sides, strict=True))
+    if columns * rows > MOST_TILES:
+        raise MemberRejected(f"absurd dimensions: over {MOST_TILES:,} tiles")
+    across, down = (
+        side * np.arange(count + 1, dtype=np.float64) for side, count in zip(sides, (columns, rows), strict=True)
+    )
     return Grid(across, down, slide.size, patch)
-
-
-def _edges(side: float, whole: int) -> NDArray[np.float64]:
-    return side * np.arange(math.ceil(whole / side) + 1, dtype=np.float64)
 
 
 def tissue_tiles(grid: Grid, seen: Overview, mask: Mask) -> list[Tile]:

@@ -55,7 +55,7 @@ def overview(slide: Slide, tile: float) -> Overview:
     width, height = (max(1, round(side / scale)) for side in size)
     across, down = size[0] / width, size[1] / height
     level = slide.level_for(scale)
-    step = max(1, int(BLOCK * slide.downsample(level) / scale))
+    step = max(1, int(BLOCK * slide.downsample(level) / scale))  # one pixel of the longest slide is less than a block
     picture = np.empty((height, width, 3), np.uint8)
 
     def read(corner: tuple[int, int]) -> tuple[tuple[slice, slice], Patch]:

@@ -20,11 +20,14 @@ from histopipe.architectures import list_architectures
 from histopipe.cli import main
 from histopipe.errors import ExportError
 from histopipe.evaluation.stage import evaluate
-from histopipe.export import litert
+from histopipe.export import litert, stage
 from histopipe.export.formats import FORMATS
+from histopipe.export.origin import Origin
 from histopipe.export.parity import TOLERANCE, parity, require_agreement
 from histopipe.export.patches import balanced_over_cases
+from histopipe.export.report import UNSEEN
 from histopipe.export.source import Quantize, Source
+from histopipe.export.stage import put_in_place
 from histopipe.files import file_digest, read_json
 from histopipe.inference import load_openvino
 from histopipe.paths import Workspace
@@ -178,7 +181,7 @@ def test_the_champion_becomes_a_file_with_its_measures_in_mlflow(
     assert code == 0, said
     path = tmp_path / f"good-{quantize}{FORMATS[kind].suffix}"
     record = read_json(tmp_path / "export.json")["exports"][path.name]
-    assert record["sha256"] == file_digest(path)
+    assert record["sha256"] == file_digest(path) and record["seen"] == "known"
     facts = read_json(tmp_path / f"{path.name}.json")
     point = read_json(promoted.evaluation("idc", "good") / "operating_point.json")
     assert (facts["model"], facts["version"], facts["architecture"]) == (NAME, "1", "good")
@@ -251,6 +254,37 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
     FORMATS["openvino"].require("float16")
     with pytest.raises(ExportError, match=r'needs nncf, .*: run `pip install -c requirements.lock -e "\.\[export\]"`'):
         FORMATS["openvino"].require("int8")
+
+
+def test_a_kill_between_two_files_of_an_export_leaves_no_old_graph_with_new_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [tmp_path / "made/m.xml", tmp_path / "made/m.bin"]
+    for folder, version in (("made", "new"), ("out", "old")):
+        (tmp_path / folder).mkdir()
+        for path in made:
+            (tmp_path / folder / path.name).write_text(version)
+    copy = shutil.copyfile
+
+    def killed(source: Path, target: Path) -> Path:
+        if source.suffix == ".xml":
+            raise KeyboardInterrupt
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place(made, tmp_path / "out/m.xml", {})
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"m.bin": "new"}
+
+
+def test_a_model_of_unknown_origin_says_so(
+    promoted: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "origin_of", lambda *_: Origin(None, None, None))
+    code, said = run(promoted, monkeypatch, "idc", "--format", "onnx", "--out", tmp_path)
+    assert code == 0 and UNSEEN in said
+    (record,) = read_json(tmp_path / "export.json")["exports"].values()
+    assert record["seen"] == "unknown" and UNSEEN in (tmp_path / "export.md").read_text()
 
 
 @pytest.mark.long

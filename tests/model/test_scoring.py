@@ -202,6 +202,16 @@ def test_bad_input_is_one_line_and_leaves_the_earlier_result(
     assert [path.name for path in out.iterdir()] == ["earlier.txt"]
 
 
+def test_names_of_what_is_set_aside_are_cut_and_the_first_hundred_told() -> None:
+    for by_name, expected in ((False, range(150, 50, -1)), (True, range(1, 101))):
+        tally = layout.Tally(by_name=by_name)
+        for number in range(150, 0, -1):
+            tally.reject("damaged", f"{number:03}" + "x" * 5000)
+        assert tally.refused == {"damaged": 150}
+        assert [name[:3] for name in tally.rejected["damaged"]] == [f"{number:03}" for number in expected]
+        assert {len(name) for name in tally.rejected["damaged"]} == {300}
+
+
 def test_no_champion_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ScoringError, match=r"histopipe-idc@champion can't be had .*: promote a model first"):
         score([tmp_path], "champion", "idc", tmp_path / "out", Workspace(tmp_path))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import stat
@@ -19,15 +21,19 @@ import pytest
 import tifffile
 from PIL import Image
 
+from histopipe import files
 from histopipe.archives import open_archive
 from histopipe.errors import PseudonymError, ScoringError
 from histopipe.images import decode_patch
 from histopipe.paths import Workspace
 from histopipe.scoring import score
+from histopipe.scoring import slides as slides_module
+from histopipe.scoring import table as layout
 from histopipe.scoring.mlflow_run import log_score
 from histopipe.scoring.pixel_size import trained_pixel_size
 from histopipe.scoring.pseudonyms import KEY_VARIABLE, Pseudonyms, names_asked, pseudonyms
 from histopipe.scoring.slides import SlideOptions
+from histopipe.slides import slide as slide_module
 from tests.conftest import ROOT
 from tests.model import test_scoring
 from tests.model.test_scoring import in_folder, members, picture, run, zipped
@@ -265,6 +271,133 @@ def test_no_byte_of_what_is_written_or_logged_names_a_pseudonymised_case(
         assert ACCESSION not in str(tiff.ome_metadata)
 
 
+class Reversed(Pseudonyms):
+    """Pseudonyms in the opposite order of the names, whatever the key."""
+
+    def _code(self, kind: str, name: str) -> str:
+        return "".join(chr(ord("z") - ord(letter) % 25) for letter in f"{name:~<40}")
+
+
+@pytest.mark.parametrize("together", [1, 2**20])
+def test_no_table_keeps_the_order_of_the_real_names(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(layout, "SORTED_TOGETHER", together)
+    folder = tmp_path / "new"
+    for name in "abc":
+        in_folder(folder, {f"{name}/{number}.png": picture(number) for number in range(3)} | {f"{name}/4.png": b"?"})
+        slide_file(folder / f"slide-{name}.tif", tissue_on_glass())
+    key = Reversed(b"a key of sixteen bytes or more")
+    inputs, options = [folder], SlideOptions(mpp=4.0)
+    summary, table = graded_slides(inputs, model, tmp_path, options, names=key)
+    cases, slides = (pd.read_csv(tmp_path / f"out/{name}.csv") for name in ("cases", "slides"))
+    real = cases["case_id"].map(key.known)
+    assert set(real) == {"a", "b", "c", "slide-a", "slide-b", "slide-c"}
+    assert list(real) != sorted(real) and list(slides["case_id"].map(key.known)) == ["slide-c", "slide-b", "slide-a"]
+    assert list(cases["case_id"]) == sorted(cases["case_id"])
+    assert list(zip(table["case_id"], table["file"], strict=True)) == sorted(
+        zip(table["case_id"], table["file"], strict=True)
+    )
+    (aside,) = summary["set_aside"].values()
+    assert len(aside["files"]) == 3 and aside["files"] == sorted(aside["files"])
+    own_summary, own = graded_slides(inputs, model, tmp_path / "own", options)
+    assert own_summary["patches"] == len(table) == len(own) == 3 * 3 + 3 * 12
+    assert list(own["case_id"].unique()) == ["a", "b", "c", "slide-a", "slide-b", "slide-c"]
+    for case, part in table.groupby(table["case_id"].map(key.known)):
+        expected = own.loc[own["case_id"] == case, "probability"]
+        np.testing.assert_allclose(sorted(part["probability"]), sorted(expected), rtol=0, atol=1e-4)
+
+
+def test_a_slide_and_patches_of_one_name_are_two_cases(tmp_path: Path, model: Path) -> None:
+    slide = slide_file(tmp_path / "8863.tif", tissue_on_glass())
+    key = Pseudonyms(b"a key of sixteen bytes or more")
+    inputs = [slide, zipped(tmp_path / "new.zip", members(4))]
+    for names in (None, key):
+        summary, table = graded_slides(inputs, model, tmp_path, SlideOptions(mpp=4.0), names=names)
+        cases = table["case_id"].map(key.known) if names else table["case_id"]
+        assert cases.value_counts().to_dict() == {"8863": 2, "8864": 2, "8863 (2)": 12}
+        assert (summary["cases"], summary["maps"]) == (3, 3)
+
+
+def test_a_slide_that_openslide_gives_up_on_is_set_aside_and_the_others_graded(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name in ("bad", "good"):
+        slide_file(folder / f"{name}.tif", tissue_on_glass())
+    find = slides_module.find_tissue
+
+    def broken_once(seen: Any) -> Any:
+        monkeypatch.setattr(slides_module, "find_tissue", find)
+        raise openslide.OpenSlideError("a tile is damaged")
+
+    monkeypatch.setattr(slides_module, "find_tissue", broken_once)
+    summary, table = graded_slides([folder], model, tmp_path, SlideOptions(mpp=4.0))
+    assert summary["set_aside"] == {"damaged slide": {"count": 1, "files": ["bad.tif"]}}
+    assert set(table["case_id"]) == {"good"}
+
+
+def test_overlays_lie_where_qupath_shows_the_bounds_of_a_slide(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = slide_file(tmp_path / "S1.tif", tissue_on_glass())
+    _, whole = graded_slides([path], model, tmp_path)
+    shown = json.loads((tmp_path / "out/overlays/S1.geojson").read_text())["features"]
+    picture = tifffile.imread(tmp_path / "out/overlays/S1.ome.tif")
+    told = {"x": 600, "y": 300, "width": 2000, "height": 1500}
+    monkeypatch.setattr(slide_module, "bounds_in", lambda properties, size: tuple(told.values()))
+    _, table = graded_slides([path], model, tmp_path)
+    pd.testing.assert_frame_equal(table, whole)  # only overlays are moved
+    moved = json.loads((tmp_path / "out/overlays/S1.geojson").read_text())["features"]
+    assert len(moved) == len(shown)
+    for before, after in zip(shown, moved, strict=True):
+        places = [np.array(one["geometry"]["coordinates"][0]) for one in (before, after)]
+        assert (places[0] - places[1] == (600, 300)).all()
+    cut = tifffile.imread(tmp_path / "out/overlays/S1.ome.tif")
+    np.testing.assert_array_equal(cut, picture[12 : 12 + 60, 24 : 24 + 80])  # 25 pixels of the slide to one
+
+
+def test_a_place_where_no_table_of_pseudonyms_can_lie_is_told_before_anything_is_graded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(PseudonymError, match="can't be written"):
+        names_asked(True, None, tmp_path / "file/table.csv", tmp_path / "out")
+    for place in (tmp_path, tmp_path / "file"):
+        with pytest.raises(PseudonymError, match="no table of pseudonyms"):
+            names_asked(True, None, place, tmp_path / "out")
+    assert (tmp_path / "file").read_text() == "mine" and sorted(tmp_path.iterdir()) == before
+
+
+def test_the_table_of_pseudonyms_is_there_before_the_scores_and_keeps_its_rows(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, key = zipped(tmp_path / "new.zip", members(4)), tmp_path / "key.csv"
+    key.write_text("pseudonym,original\ncase-earlier,77\n")
+    names = Pseudonyms(b"a key of sixteen bytes or more")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(files, "_exchange", killed)
+        graded_slides([archive], model, tmp_path, SlideOptions(), names=names, key_table=key)
+    assert not (tmp_path / "out").exists()
+    table = pd.read_csv(key, dtype=str).set_index("pseudonym")["original"]
+    assert table["case-earlier"] == "77" and {"8863", "8864"} <= set(table)
+    with monkeypatch.context() as patched, pytest.raises(PseudonymError, match="can't be written"):
+        patched.setattr(Path, "touch", full)
+        graded_slides([archive], model, tmp_path, SlideOptions(), names=names, key_table=key)
+    assert not (tmp_path / "out").exists()
+
+
+def full(path: Path, mode: int = 0o666) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def test_the_same_key_gives_the_same_pseudonym_and_no_key_never_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +425,7 @@ def test_the_table_of_pseudonyms_is_written_on_request_for_its_owner_alone(
     assert code == 0, said
     table = pd.read_csv("key/table.csv").set_index("pseudonym")["original"]
     cases = pd.read_csv("out/cases.csv")["case_id"]
-    assert set(cases.map(table)) == {ACCESSION}
+    assert set(cases.map(table)) == {ACCESSION, f"{ACCESSION} (2)"}  # patches and a slide
     aside = json.loads(Path("out/summary.json").read_text())["set_aside"].values()
     assert {file.partition("/")[0] for entry in aside for file in entry["files"]} <= set(table.index)
     assert stat.S_IMODE(Path("key/table.csv").stat().st_mode) == 0o600

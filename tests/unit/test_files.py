@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,8 @@ def test_left_overs_of_other_names_stay(tmp_path: Path) -> None:
 def test_files_of_dead_runs_are_swept_and_those_being_written_stay(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
-        dead, old = tmp_path / f".a.csv.{dead_pid()}.part", tmp_path / ".a.csv.1.part"
-        alive, other = tmp_path / f".a.csv.{writer.pid}.part", tmp_path / f".b.csv.{dead_pid()}.part"
+        dead, old = tmp_path / f".a.csv.{dead_pid()}-0a1b2c3d.part", tmp_path / ".a.csv.1.part"
+        alive, other = tmp_path / f".a.csv.{writer.pid}-0a1b2c3d.part", tmp_path / f".b.csv.{dead_pid()}.part"
         for left_over in (dead, old, alive, other):
             left_over.write_text("half")
         long_ago = time.time() - files.ABANDONED_SECONDS - 60
@@ -119,6 +120,19 @@ def test_two_may_write_one_file_at_once(tmp_path: Path) -> None:
     assert [child.wait() for child in children] == [0, 0]
     assert path.read_text() in ("a" * 1000, "b" * 1000)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_of_one_process_may_write_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_text(path, str(number % 8) * 1000), range(400)))
+    with replaced_file(path) as one, replaced_file(path) as other:
+        assert one != other
+        for beside in (one, other):
+            beside.write_text("x")
+            assert files.left_over_name(beside.name) == ("a.json", os.getpid(), "part")
+            assert not files.is_abandoned(beside)
+    assert path.read_text() == "x" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import openslide
 import pytest
 import tifffile
 from PIL import Image
@@ -17,10 +19,10 @@ from histopipe.datasets import MemberRejected, get_dataset
 from histopipe.scoring.regions import regions
 from histopipe.slides import tiles
 from histopipe.slides.ahead import read_ahead
-from histopipe.slides.pixel_size import pixel_size
-from histopipe.slides.slide import Slide, is_slide, on_white, open_slide
+from histopipe.slides.pixel_size import PixelSize, pixel_size
+from histopipe.slides.slide import Slide, bounds_in, is_slide, on_white, open_slide
 from histopipe.slides.tiles import grid_of, read_tiles, tissue_tiles
-from histopipe.slides.tissue import Overview, find_tissue, overview
+from histopipe.slides.tissue import BLOCK, Overview, find_tissue, overview
 
 PINK = (200, 120, 180)
 
@@ -61,6 +63,14 @@ def tissue_on_glass(height: int = 2100, width: int = 3000) -> np.ndarray:
         (
             {"tiff.ImageDescription": '<Pixels PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.25"/>'},
             (0.25, 0.25, "OME-XML"),
+        ),
+        (  # the label and the macro image come after the slide; letters may be spelt out
+            {
+                "tiff.ImageDescription": "<Image><Pixels PhysicalSizeX='.5' PhysicalSizeXUnit='&#181;m' "
+                'PhysicalSizeY="500" PhysicalSizeYUnit="nm"/></Image><Image>'
+                '<Pixels PhysicalSizeX="8" PhysicalSizeY="8"/></Image>'
+            },
+            (0.5, 0.5, "OME-XML"),
         ),
         # what a program writes for want of anything better is passed over
         (
@@ -224,6 +234,84 @@ def test_a_slide_too_coarse_for_the_model_is_refused(tmp_path: Path) -> None:
         pytest.raises(MemberRejected, match="more coarsely"),
     ):
         grid_of(slide, mpp=4.0, patch=(50, 50))
+
+
+@pytest.mark.parametrize("size", [(2_000_001, 10), (10, 2_000_001)])
+def test_absurd_dimensions_are_refused_when_a_slide_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    path = slide_file(tmp_path / "s.tif", tissue_on_glass())
+    monkeypatch.setattr(openslide.OpenSlide, "dimensions", size)
+    with pytest.raises(MemberRejected, match="absurd dimensions"), open_slide(path):
+        pass
+
+
+def unreadable(size: tuple[int, int], mpp: float = 0.25) -> Slide:
+    """A slide without smaller levels of which only sizes are known."""
+    return Slide(cast(openslide.OpenSlide, None), PixelSize(mpp, mpp, "a test"), size, (1.0,), (0, 0, *size))
+
+
+def test_more_tiles_than_any_slide_has_are_refused() -> None:
+    with pytest.raises(MemberRejected, match="absurd dimensions"):
+        grid_of(unreadable((2_000_000, 2_000_000)), mpp=0.25, patch=(50, 50))
+    assert grid_of(unreadable((400_000, 400_000)), mpp=0.25, patch=(224, 224)).shape == (1786, 1786)
+
+
+@pytest.mark.parametrize("size", [(2_000_000, 2_000_000), (2_000_000, 700), (3_000, 400_000)])
+def test_blocks_of_the_largest_slides_without_smaller_levels_stay_bounded(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    areas: list[float] = []
+
+    def read(slide: Slide, level: int, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+        areas.append((box[2] - box[0]) * (box[3] - box[1]))
+        if len(areas) == 20:
+            raise MemberRejected("enough")
+        return np.zeros((*size, 3), np.uint8)
+
+    monkeypatch.setattr(Slide, "read", read)
+    with contextlib.suppress(MemberRejected):
+        overview(unreadable(size), 800)
+    assert 0 < max(areas) <= 1.5 * BLOCK**2
+
+
+def test_nothing_is_asked_of_a_slide_after_a_failed_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSlide then answers every question with the error of the first."""
+
+    def broken(*_: object) -> None:
+        raise openslide.OpenSlideError("a tile is damaged")
+
+    with open_slide(slide_file(tmp_path / "s.tif", tissue_on_glass(), levels=2)) as slide:
+        for name in ("dimensions", "level_downsamples", "properties"):
+            monkeypatch.setattr(openslide.OpenSlide, name, property(broken))
+        for name in ("read_region", "get_best_level_for_downsample"):
+            monkeypatch.setattr(openslide.OpenSlide, name, broken)
+        grid = grid_of(slide, mpp=4.0, patch=(50, 50))
+        with pytest.raises(MemberRejected, match="damaged slide"):
+            overview(slide, 400)
+        with pytest.raises(MemberRejected, match="damaged slide"):
+            list(read_tiles(slide, grid, [grid.tile(column, 0) for column in range(6)]))
+
+
+@pytest.mark.parametrize("downsample", [0.5, 1, 3.9, 4, 15, 16, 100])
+def test_levels_are_chosen_as_openslide_chooses_them(tmp_path: Path, downsample: float) -> None:
+    with open_slide(slide_file(tmp_path / "s.tif", tissue_on_glass(), levels=3)) as slide:
+        assert slide.level_for(downsample) == slide.handle.get_best_level_for_downsample(1.01 * downsample)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (("100", "200", "300", "400"), (100, 200, 300, 400)),
+        (("100", "200", "3000", "400"), (0, 0, 3000, 2100)),  # beyond the slide
+        (("-1", "0", "3", "4"), (0, 0, 3000, 2100)),
+        (("a", "0", "3", "4"), (0, 0, 3000, 2100)),
+        ((), (0, 0, 3000, 2100)),
+    ],
+)
+def test_bounds_are_the_files_own_if_they_lie_in_the_slide(told: tuple[str, ...], expected: tuple[int, ...]) -> None:
+    names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
+    assert bounds_in(dict(zip(names, told, strict=False)), (3000, 2100)) == expected
 
 
 @pytest.mark.parametrize("kind", ["grey", "sixteen"])
