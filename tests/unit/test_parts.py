@@ -284,3 +284,9 @@ def test_the_command_leaves_a_part_whose_report_names_what_it_rejected(
     assert sorted(file for _, file in rejected) == sorted(DAMAGED)
     refused = CliRunner().invoke(main, ["ingest", "idc", "--part", "4/3"])
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("written", ["", "3", "0/3", "4/3", "1/-1", "²/3", "٣/٨", "1/" + "9" * 5000, "9" * 5000 + "/3"])
+def test_what_is_no_part_is_refused(written: str) -> None:
+    with pytest.raises(HistopipeError, match="is no part of an archive"):
+        Part.parse(written)
