@@ -6,6 +6,7 @@ compared, and names are only names.
 
 from __future__ import annotations
 
+import bz2
 import io
 import lzma
 import os
@@ -25,7 +26,7 @@ MAX_MEMBER_BYTES = 16 * 2**20  # an uncompressed image of 4 million pixels, the 
 MAX_PACKING_BYTES = 64 * 2**10  # by which packing may lengthen a member; deflate adds 5 bytes to every 16 kB at worst
 MAX_TAR_HEADER_BYTES = 256 * 2**10  # long names and extended attributes, which Linux bounds at 64 kB each
 
-_DAMAGE = (  # what the standard library raises for archives that aren't what they say
+DAMAGE = (  # what the standard library raises for archives that aren't what they say
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -36,6 +37,7 @@ _DAMAGE = (  # what the standard library raises for archives that aren't what th
     ValueError,
     OverflowError,
     RuntimeError,
+    MemoryError,  # LZMA may ask for a dictionary of 4 GiB
 )
 
 Payload = Callable[[], bytes]
@@ -86,7 +88,7 @@ def open_archive(path: Path) -> Archive:
     """
     if path.stat().st_size == 0:
         raise ArchiveError(f"{path} is empty (0 bytes): get the archive again")
-    if _is_zip(path):
+    if is_zip(path):
         return ZipArchive(path)
     with path.open("rb") as stream:
         start = stream.read(4)
@@ -132,11 +134,21 @@ def _in_one_line(problem: Exception) -> str:
     return " ".join(str(problem).split())
 
 
-def _is_zip(path: Path) -> bool:
+def is_zip(path: Path) -> bool:
+    """Whether a file ends as a zip does."""
     try:
         return zipfile.is_zipfile(path)
     except zipfile.BadZipFile:  # one in several parts, of which opening it says more
         return True
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a file starts with a tar's first header, however compressed."""
+    try:
+        with _opened_tar(path):
+            return True
+    except DAMAGE:
+        return False
 
 
 class ZipArchive:
@@ -147,7 +159,7 @@ class ZipArchive:
         self._size = path.stat().st_size
         try:
             self.members = _with_inner(path, _listed(path))
-        except _DAMAGE as problem:
+        except DAMAGE as problem:
             raise ArchiveError(f"{path} is a damaged zip ({_in_one_line(problem)}): download it again") from None
 
     def payloads(self, members: Sequence[Member]) -> Iterator[Payload]:
@@ -179,8 +191,6 @@ def read_zip_member(path: Path, size: int, member: Member) -> bytes:
     """
     if member.offset < 0 or member.offset + member.stored > size:
         raise MemberRejected("damaged member")
-    if member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return _read_rare(path, member)
     header = read_range(path, member.offset, 30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
         raise MemberRejected("damaged member")
@@ -199,26 +209,8 @@ def _shared_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-@lru_cache(maxsize=2)
-def _shared_zip(path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
-
-
 def _close_shared() -> None:
     _shared_file.cache_clear()
-    _shared_zip.cache_clear()
-
-
-def _read_rare(path: Path, member: Member) -> bytes:
-    """Members packed with bzip2 or LZMA: slowly, through the standard library."""
-    try:
-        with _shared_zip(path).open(member.name) as stream:
-            content = stream.read(member.size + 1)
-    except KeyError:  # of a zip within the zip
-        raise MemberRejected("packed in a way that isn't read within another archive") from None
-    except (*_DAMAGE, MemoryError):  # LZMA members may ask for a dictionary of 4 GiB
-        raise MemberRejected("damaged member") from None
-    return _checked(content, member)
 
 
 def _listed(file: Path | BinaryIO) -> list[Member]:
@@ -245,7 +237,7 @@ def _inner(stream: BinaryIO, member: Member) -> list[Member]:
     start = _content_start(stream.fileno(), member)
     try:
         found = _listed(io.BufferedReader(_Window(stream.fileno(), start, member.stored)))
-    except _DAMAGE:
+    except DAMAGE:
         return []
     folder = member.name[: -len(".zip")]
     # a place beyond the inner zip's end becomes one that the outer zip can't have either
@@ -314,11 +306,36 @@ def _zip_member(entry: zipfile.ZipInfo) -> Member:
 def _inflated(packed: bytes, member: Member) -> bytes:
     if member.method == zipfile.ZIP_STORED:
         return _checked(packed, member)
+    inflate = _INFLATE.get(member.method)
+    if inflate is None:
+        raise MemberRejected("packed in a way that isn't read")
     try:
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, member.size + 1)
-    except zlib.error:
+        content = inflate(packed, member.size + 1)
+    except DAMAGE:
         raise MemberRejected("damaged member") from None
     return _checked(content, member)
+
+
+def _from_deflate(packed: bytes, most: int) -> bytes:
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most)
+
+
+def _from_bzip2(packed: bytes, most: int) -> bytes:
+    return bz2.BZ2Decompressor().decompress(packed, most)
+
+
+def _from_lzma(packed: bytes, most: int) -> bytes:
+    """As zips hold it (APPNOTE 5.8.8): version, length of what follows, LZMA's own five bytes, the stream.
+
+    Of the dictionary that it asks for, up to 4 GiB, no more is made than the content can refer to.
+    """
+    _, properties, packing, dictionary = struct.unpack_from("<HHBI", packed)
+    lc, lp, pb = packing % 9, packing // 9 % 5, packing // 45
+    chain = [{"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": min(dictionary, max(4096, most))}]
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=chain).decompress(packed[4 + properties :], most)
+
+
+_INFLATE = {zipfile.ZIP_DEFLATED: _from_deflate, zipfile.ZIP_BZIP2: _from_bzip2, zipfile.ZIP_LZMA: _from_lzma}
 
 
 def _checked(content: bytes, member: Member) -> bytes:
@@ -338,7 +355,7 @@ class TarArchive:
                 self.members = [_tar_member(entry) for entry in archive if entry.isreg()]
                 if not self._plain:
                     _read_to_end(archive)
-        except _DAMAGE as problem:
+        except DAMAGE as problem:
             what = f"a truncated or damaged tar ({_in_one_line(problem)})"
             raise ArchiveError(f"{path} is {what}: download it again") from None
 
@@ -405,7 +422,7 @@ def _is_plain_tar(path: Path) -> bool:
     try:
         with _opened_tar(path, "r:"):
             return True
-    except _DAMAGE:
+    except DAMAGE:
         return False
 
 

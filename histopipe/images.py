@@ -16,12 +16,16 @@ from histopipe.datasets import MemberRejected
 
 MAX_PIXELS = 4_000_000  # a patch or field of view; larger ones are slides, which are tiled first
 
+MAX_SCANS = 100  # of a JPEG, as libtiff has it: usual are 1 to 10, each may go through all pixels for 14 bytes
+
 Patch = NDArray[np.uint8]  # (height, width, 3), RGB
 
+_JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _HEADER_END = 33  # signature and image header
 _LARGEST_STORED_BLOCK = 0xFFFF
+_FAX = frozenset({"tiff_ccitt", "group3", "group4", "tiff_raw_16", "tiff_thunderscan"})  # as Pillow names them
 
 
 def decode_patch(content: bytes, into: Patch | None = None) -> Patch:
@@ -39,11 +43,15 @@ def decode_patch(content: bytes, into: Patch | None = None) -> Patch:
     """
     if _is_plain_png(content):
         return _decode_plain_png(content, into)
+    if content[:2] == _JPEG_START and content.count(_JPEG_SCAN) > MAX_SCANS:
+        raise MemberRejected("absurdly many scans")
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what Pillow says of odd metadata, for each image again
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF", "BMP")) as image:
                 _check_size(*image.size)
+                _check_packing(image)
                 return _as_rgb(image)
         except MemberRejected:
             raise
@@ -81,7 +89,7 @@ def _stored_png(content: bytes, size: int) -> bytes:
     """
     start, end = _pixel_stream(content)
     if content[end + 4 :] != _PNG_END or size > _LARGEST_STORED_BLOCK:
-        return content
+        return _without_notes(content)
     pixels = imagecodecs.deflate_decode(content[start:end], out=bytearray(size))
     if len(pixels) != size:
         raise ValueError("the pixels don't fill the image")
@@ -89,6 +97,20 @@ def _stored_png(content: bytes, size: int) -> bytes:
     stream = b"".join((b"IDAT\x78\x01", block, pixels, content[end - 4 : end]))
     length, checksum = struct.pack(">I", len(stream) - 4), struct.pack(">I", zlib.crc32(stream))
     return b"".join((content[:_HEADER_END], length, stream, checksum, _PNG_END))
+
+
+def _without_notes(content: bytes) -> bytes:
+    """The same picture without the chunks that don't touch its pixels, of which the decoder inflates any length.
+
+    Those that do have a capital as their first letter (PNG specification, 5.4).
+    """
+    kept, start = [content[:_HEADER_END]], _HEADER_END
+    while start + 8 <= len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+        if content[start + 4 : start + 5].isupper():
+            kept.append(content[start:end])
+        start = end
+    return b"".join(kept)
 
 
 def _pixel_stream(content: bytes) -> tuple[int, int]:
@@ -105,6 +127,15 @@ def _pixel_stream(content: bytes) -> tuple[int, int]:
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise MemberRejected("absurd dimensions")
+
+
+def _check_packing(image: Image.Image) -> None:
+    """Refuse TIFFs of black and white that are packed for fax machines.
+
+    Of a damaged one libtiff gives whatever lay in memory before, other pixels each time, and no error.
+    """
+    if image.info.get("compression") in _FAX:
+        raise MemberRejected("packed for fax machines")
 
 
 def _as_rgb(image: Image.Image) -> Patch:

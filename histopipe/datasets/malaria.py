@@ -17,7 +17,8 @@ from histopipe.datasets.layout import Dataset, MemberRejected, PatchName, Publis
 CLASSES = ("Uninfected", "Parasitized")
 
 _LABELS = {name.lower(): label for label, name in enumerate(CLASSES)}
-_NAME = re.compile(r"(?P<case>C[0-9]+[A-Za-z0-9]*?)_?[Tt]hin[A-Za-z0-9_]*_cell_[0-9]+\.png")
+# up to the first `thin` without a second try: a name of 64 kB may hold it thousands of times
+_NAME = re.compile(r"(?>(?P<case>C[0-9]++[A-Za-z0-9]*?)_?[Tt]hin)[A-Za-z0-9_]*_cell_[0-9]+\.png")
 
 
 def read_name(name: str) -> PatchName | None:

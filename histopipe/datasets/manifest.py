@@ -70,9 +70,8 @@ def _read_table(stream: TextIO, path: Path) -> pd.DataFrame:
         if len(row) > len(columns):
             what = f"{len(row)} fields, but the header names {len(columns)} columns"
             raise SourceError(f"{path}, line {line}: {what}: put values that hold a comma in quotes")
-        filled = row + [""] * (len(columns) - len(row))
         lines.append(line)
-        values.append([filled[place].strip() for place in places.values()])
+        values.append([row[place].strip() if place < len(row) else "" for place in places.values()])
     table = pd.DataFrame(values, index=lines, columns=list(places), dtype=str)
     return table.reindex(columns=[*REQUIRED, *COORDINATES], fill_value="")
 

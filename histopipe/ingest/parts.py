@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from histopipe.store import shard_name
 
 CODE = ("archives.py", "colours.py", "images.py", "store.py", "datasets/*.*", "ingest/*.py")  # as dvc.yaml names it
 _CHUNK = 2**20
+_COUNT = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Part:
             HistopipeError: it isn't written so.
         """
         number, _, of = written.partition("/")
-        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        if not (_COUNT.fullmatch(number) and _COUNT.fullmatch(of) and 1 <= int(number) <= int(of)):
             raise HistopipeError(f"{written!r} is no part of an archive: write 1/3, 2/3 or 3/3 for one of three")
         return cls(int(number), int(of))
 

@@ -21,6 +21,7 @@ LONGEST_NAME = 200  # letters of a file's name that are kept
 LONGEST_FIELD = 100  # bytes of a form's text
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+_BYTES = re.compile("[0-9]{1,20}")  # longer ones than any body are read, and end at the limit
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CLOSE = {"Connection": "close"}  # what is left of the body must not be taken for the next request
 
@@ -158,7 +159,8 @@ async def pieces(request: Request, limit: int, pace: Pace) -> AsyncIterator[byte
     Raises:
         Refused: longer than `limit` bytes, whatever its header says, or slower than `pace`.
     """
-    if (declared := request.headers.get("content-length", "")).isdigit() and int(declared) > limit:
+    declared = request.headers.get("content-length", "")
+    if _BYTES.fullmatch(declared) and int(declared) > limit:
         raise await refused(request, 413, f"the body has {int(declared):,} bytes; at most {limit:,} are taken")
     received, began, stream = 0, time.monotonic(), request.stream()
     end = began + pace.whole

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tarfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from histopipe.archives import DAMAGE, is_tar, is_zip
 from histopipe.errors import SourceError
 from histopipe.sources.wanted import MANIFEST_NAME, Wanted
 
@@ -43,12 +43,12 @@ def check_archive(path: Path, shown: str) -> None:
         raise SourceError(f"{shown} is empty (0 bytes): download or copy the archive again")
     with path.open("rb") as stream:
         start = stream.read(16)
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         if size <= _EMPTY_ZIP_BYTES:
             raise SourceError(f"{shown} is a zip archive without any files: download or copy the archive again")
     elif start.startswith(b"PK"):
         raise SourceError(f"{shown} is a truncated zip archive (its end is missing): download or copy it again")
-    elif not tarfile.is_tarfile(path):
+    elif not is_tar(path):
         raise SourceError(f"{shown} is neither a zip nor a tar archive (it starts with {start!r}): name the archive")
 
 
@@ -88,10 +88,10 @@ def count_zipped_patches(path: Path, wanted: Wanted) -> int | None:
     Raises:
         SourceError: a zip whose directory can't be read.
     """
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         return None
     try:
         with zipfile.ZipFile(path) as archive:
             return count_patches(archive.namelist(), wanted)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as problem:
+    except DAMAGE as problem:
         raise SourceError(f"{path} is a damaged zip archive ({problem}): download or copy it again") from None

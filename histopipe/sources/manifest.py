@@ -21,9 +21,11 @@ def describe_manifest(wanted: Wanted) -> dict[str, str] | None:
     if named is None:
         return None
     path = wanted.path(named)
-    if not path.is_file():
-        raise SourceError(f"{path} is missing: set {wanted.key('manifest')} to a CSV file (file,case_id,label[,x,y])")
     try:
+        if not path.is_file():
+            raise SourceError(
+                f"{path} is missing: set {wanted.key('manifest')} to a CSV file (file,case_id,label[,x,y])"
+            )
         return {"path": named, "sha256": file_digest(path)}
     except OSError as problem:
         raise SourceError(f"{path} can't be read ({problem.strerror}): check {wanted.key('manifest')}") from None

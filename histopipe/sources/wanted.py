@@ -58,7 +58,7 @@ class Wanted:
         """A path from `params.yaml`, relative ones from the checkout."""
         try:
             return self.workspace.home / Path(text).expanduser()
-        except RuntimeError:  # `~name` of a user who doesn't exist
+        except (RuntimeError, ValueError):  # `~name` of a user who doesn't exist, or can't
             return self.workspace.home / text
 
 

@@ -4,6 +4,7 @@ import gc
 import io
 import subprocess
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.conftest import write_zip
 
 MEMBERS = {f"folder/{number}.png": bytes([number]) * (512 * number + 1) for number in range(12)}
 BLOCK = 512
+RARE = [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 EVERY_MODE = ["w", "w:gz", "w:bz2", "w:xz"]
 
 
@@ -254,10 +256,33 @@ def test_an_inner_zip_that_points_out_of_itself_reads_nothing_there(tmp_path: Pa
     archive.close()
 
 
-def test_a_rare_packing_within_an_inner_zip_is_refused_by_member(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.zip", {"inner.zip": zipped({"a.png": b"1"}, compression=zipfile.ZIP_BZIP2)})
-    archive = open_archive(path)
-    (payload,) = archive.payloads(archive.members)
-    with pytest.raises(MemberRejected, match="isn't read within another archive"):
+@pytest.mark.parametrize("method", RARE)
+def test_rare_packings_within_an_inner_zip_are_read(tmp_path: Path, method: int) -> None:
+    path = write_zip(tmp_path / "a.zip", {"inner.zip": zipped(MEMBERS, compression=method)})
+    assert contents(path) == {f"inner/{name}": data for name, data in MEMBERS.items()}
+
+
+def test_a_packing_that_is_not_known_is_refused_by_member(tmp_path: Path) -> None:
+    content = bytearray(zipped({"a.png": b"1"}))
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 10 : entry + 12] = (9).to_bytes(2, "little")  # Deflate64
+    (tmp_path / "a.zip").write_bytes(content)
+    archive = open_archive(tmp_path / "a.zip")
+    with pytest.raises(MemberRejected, match="packed in a way that isn't read"):
+        next(archive.payloads(archive.members))()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, *RARE])
+def test_a_member_that_inflates_beyond_its_size_takes_no_memory(tmp_path: Path, method: int) -> None:
+    content = bytearray(zipped({"a.png": bytes(64 * 2**20)}, compression=method))
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = (1000).to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(content)
+    archive = open_archive(tmp_path / "a.zip")
+    payload = next(archive.payloads(archive.members))
+    tracemalloc.start()
+    with pytest.raises(MemberRejected, match="damaged member"):
         payload()
-    archive.close()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20

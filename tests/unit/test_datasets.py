@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,18 @@ def test_a_cells_patient_stands_before_thin(name: str, case: str) -> None:
 def test_a_cell_of_unknown_patient_or_class_is_rejected(name: str, reason: str) -> None:
     with pytest.raises(MemberRejected, match=reason):
         read("malaria", name)
+
+
+@pytest.mark.parametrize(
+    "last",
+    ["C" + "1" * 60_000, "C1" + "thin" * 15_000, "C" + "1" * 20_000 + "thin" * 10_000, "C1thin" + "_cell_1" * 8_000],
+)
+def test_the_longest_names_of_cells_are_read_at_once(last: str) -> None:
+    """The longest that a zip holds; tried from every `thin` on, some would take hours."""
+    start = time.process_time()
+    with pytest.raises(MemberRejected, match="name is not a patch's"):
+        read("malaria", f"Parasitized/{last}.PNG")
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("name", ["cell_images/Parasitized/Thumbs.db", "a/C1P1ThinF_IMG_1_cell_1.jpg", "README"])

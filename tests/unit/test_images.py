@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ from PIL import Image
 from histopipe.datasets import MemberRejected
 from histopipe.images import _stored_png, decode_patch
 from tests.conftest import png
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def slow(content: bytes) -> np.ndarray:
@@ -80,3 +85,41 @@ def test_a_cut_image_is_refused_or_whole(kept: int) -> None:
     except MemberRejected:
         return
     assert np.array_equal(patch, slow(png()))
+
+
+@pytest.mark.parametrize(("name", "start"), [(b"zTXt", b"a\0\0"), (b"iCCP", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0")])
+def test_notes_that_inflate_to_much_take_no_memory(name: bytes, start: bytes) -> None:
+    """The decoder would inflate them; also in a picture whose pixels are too many to be rewritten for it."""
+    content = png(200, 300)
+    notes = chunk(name, start + zlib.compress(bytes(2**20)))
+    noted = content[:33] + notes + content[33:]
+    assert _stored_png(noted, 200 * 901) == content
+    assert np.array_equal(decode_patch(noted), slow(content))
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    """Each of 14 bytes may go through all pixels again: a member of 16 MB would take three quarters of an hour."""
+    buffer = io.BytesIO()
+    Image.new("L", (400, 400), 90).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    assert decode_patch(content[:-2] + last * 20 + content[-2:]).shape == (400, 400, 3)
+    with pytest.raises(MemberRejected, match="absurdly many scans"):
+        decode_patch(content[:-2] + last * 100 + content[-2:])
+
+
+@pytest.mark.parametrize("packing", ["tiff_ccitt", "group3", "group4"])
+def test_pictures_packed_for_fax_machines_are_refused(packing: str) -> None:
+    """Damaged ones decode to other pixels each time."""
+    buffer = io.BytesIO()
+    Image.new("1", (50, 50)).save(buffer, "TIFF", compression=packing)
+    with pytest.raises(MemberRejected, match="fax"):
+        decode_patch(buffer.getvalue())
+
+
+def test_odd_metadata_is_not_complained_of(recwarn: pytest.WarningsRecorder) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (50, 50)).save(buffer, "TIFF")
+    with suppress(MemberRejected):
+        decode_patch(buffer.getvalue().replace(struct.pack("<HHI", 256, 4, 1), struct.pack("<HHI", 256, 4, 21)))
+    assert not recwarn.list

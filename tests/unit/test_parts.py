@@ -291,3 +291,9 @@ def test_parts_go_stale_with_the_code_that_dvc_names_for_ingest() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     named = {one.removeprefix("histopipe/") for one in stages["ingest"]["deps"] if one.startswith("histopipe/")}
     assert {pattern.partition("/")[0] for pattern in CODE} == named
+
+
+@pytest.mark.parametrize("written", ["", "3", "0/3", "4/3", "1/-1", "²/3", "٣/٨", "1/" + "9" * 5000, "9" * 5000 + "/3"])
+def test_what_is_no_part_is_refused(written: str) -> None:
+    with pytest.raises(HistopipeError, match="is no part of an archive"):
+        Part.parse(written)

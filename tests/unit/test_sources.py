@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -178,6 +179,9 @@ def test_tar_archives_are_accepted(workspace: Workspace, suffix: str) -> None:
         (b"not an archive at all" * 100, "is neither a zip nor a tar archive"),
         (b"PK\x03\x04" + bytes(500), "is a truncated zip archive"),
         (b"PK\x05\x06" + bytes(18), "is a zip archive without any files"),
+        (b"\x1f\x8b", "is neither a zip nor a tar archive"),
+        (gzip.compress(bytes(20_000))[:-30], "is neither a zip nor a tar archive"),
+        (b"\xfd7zXZ\0" + bytes(100), "is neither a zip nor a tar archive"),
     ],
 )
 def test_what_is_no_archive_is_refused(workspace: Workspace, content: bytes, complaint: str) -> None:
@@ -399,6 +403,24 @@ def test_a_manifest_travels_with_its_archive(workspace: Workspace) -> None:
         fetch("mine", params, workspace)
     assert_one_line(caught, "mine.manifest changed", "histopipe locate mine")
     assert locate("mine", params, workspace) != before
+
+
+@pytest.mark.parametrize("name", ["long/" * 2000, "a" * 300, "~\0", "\0"])
+def test_a_manifest_whose_path_cannot_be_one_is_one_line(workspace: Workspace, name: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        locate("mine", own_data(workspace, name), workspace)
+    assert_one_line(caught, "mine.manifest")
+
+
+def test_a_zip_in_several_parts_is_one_line(workspace: Workspace) -> None:
+    content = zip_at(workspace.root / "patches.zip").read_bytes()
+    locator = b"PK\x06\x07" + (1).to_bytes(4, "little") + bytes(8) + (2).to_bytes(4, "little")
+    (workspace.root / "patches.zip").write_bytes(content[:-22] + locator + content[-22:])
+    params = params_with("patches.zip")
+    locate("idc", params, workspace)
+    with pytest.raises(SourceError) as caught:
+        fetch("idc", params, workspace)
+    assert_one_line(caught, "multiple disks")
 
 
 def test_a_missing_manifest_names_the_key(workspace: Workspace) -> None:
