@@ -171,7 +171,7 @@ def test_a_flow_that_runs_here_keeps_everything(checkout: Make, tmp_path: Path) 
         profiles.parent.mkdir(exist_ok=True)
         profiles.write_text(f'active = "group"\n[profiles.group]\nPREFECT_API_URL = "{address}"\n')
 
-        def ask(path: str, **question: Any) -> Any:
+        def ask(path: str, /, **question: Any) -> Any:
             answer = requests.post(f"{address}/{path}", json=question, timeout=60)
             answer.raise_for_status()
             return answer.json()
