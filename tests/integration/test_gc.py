@@ -177,7 +177,7 @@ def test_a_flow_that_runs_here_keeps_everything(checkout: Make, tmp_path: Path) 
             return answer.json()
 
         project.run(sys.executable, "-m", "prefect", "--no-prompt", "work-pool", "create", "histopipe", "-t", "process")
-        project.run(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "score")
+        project.run(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "studies")
         here = ask("deployments/filter")[0]["id"]
         flow = ask("flows/", name="histopipe")["id"]
         there = ask("deployments/", name="there", flow_id=flow, path=str(tmp_path / "elsewhere"))["id"]
