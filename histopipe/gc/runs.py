@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -286,6 +287,9 @@ def _delete_files(address: str) -> None:
     local = _local(address)
     if local is None or local.exists():
         get_artifact_repository(address).delete_artifacts()
+    if local is not None:
+        with suppress(OSError):  # other things lie in RUN, beside RUN/artifacts
+            local.parent.rmdir()
 
 
 def _run_room(store: Store, runs: Iterable[Run]) -> int | None:

@@ -171,13 +171,13 @@ def test_a_flow_that_runs_here_keeps_everything(checkout: Make, tmp_path: Path) 
         profiles.parent.mkdir(exist_ok=True)
         profiles.write_text(f'active = "group"\n[profiles.group]\nPREFECT_API_URL = "{address}"\n')
 
-        def ask(path: str, **question: Any) -> Any:
+        def ask(path: str, /, **question: Any) -> Any:
             answer = requests.post(f"{address}/{path}", json=question, timeout=60)
             answer.raise_for_status()
             return answer.json()
 
         project.run(sys.executable, "-m", "prefect", "--no-prompt", "work-pool", "create", "histopipe", "-t", "process")
-        project.run(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "score")
+        project.run(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "studies")
         here = ask("deployments/filter")[0]["id"]
         flow = ask("flows/", name="histopipe")["id"]
         there = ask("deployments/", name="there", flow_id=flow, path=str(tmp_path / "elsewhere"))["id"]

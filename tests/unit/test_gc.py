@@ -236,16 +236,24 @@ def test_runs_that_flows_made_in_a_shared_store_stay(repository: Workspace, monk
 
 
 def test_a_deleted_run_that_a_commit_may_name_is_not_purged(repository: Workspace) -> None:
-    def purged() -> list[str]:
-        history = History(repository, repository.root / "cache")
-        return [line.what for line in unnamed(history, frozenset(), AT_ONCE)]
+    def found() -> list[Leftover]:
+        return list(unnamed(History(repository, repository.root / "cache"), frozenset(), AT_ONCE))
 
     client = tracking.registry(repository)
-    client.delete_run(own_run(client, repository))
+    run = own_run(client, repository)
+    client.log_text(run, "x", "note.txt")
+    client.delete_run(run)
     repository.dvc_lock.write_text(lock_of("a" * 32))  # isn't in the cache
-    assert purged() == []
+    assert found() == []
     repository.dvc_lock.unlink()
-    assert purged() == ["deleted MLflow runs"]
+    (line,) = found()
+    assert line.what == "deleted MLflow runs" and line.removal
+    client.restore_run(run)
+    line.removal()
+    assert list((repository.root / "runs").rglob("note.txt"))  # restored since it was listed
+    client.delete_run(run)
+    line.removal()
+    assert not list((repository.root / "runs").iterdir())
 
 
 @pytest.mark.parametrize(
