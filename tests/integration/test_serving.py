@@ -864,7 +864,10 @@ ZIP = {"Content-Type": "application/zip"}
 
 
 def test_a_job_ends_whatever_befalls_its_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """No server: what is given to the process here no client can give it."""
     from histopipe.service import worker
@@ -877,13 +880,13 @@ def test_a_job_ends_whatever_befalls_its_process(
     nothing: Any = None
 
     async def run() -> tuple[list[dict[str, Any]], str, str | None, bytes]:
-        asked = Asked("none", "idc", Workspace(tmp_path / ("long" * 50)))
+        asked = Asked("none", "idc", Workspace(tmp_path))
         jobs = Jobs(asked, Limits(), tmp_path, lambda _: None)
         heard: list[dict[str, Any]] = []
         assert await jobs._worker.run({"scratch": str(tmp_path)}, heard.append)
         process = await jobs._worker._starting  # type: ignore[misc]
         surroundings = Path(f"/proc/{process.pid}/environ").read_bytes()
-        job = jobs.open(Model("m" * 100, "1", "x" * 3000, nothing, nothing, ""))
+        job = jobs.open(Model("m" * 100, "1", "x/" * 1500, nothing, nothing, ""))
         job.create("a.zip").close()
         jobs.start(job)
         assert job.task
@@ -893,11 +896,12 @@ def test_a_job_ends_whatever_befalls_its_process(
 
     from histopipe.paths import Workspace
 
-    shutil.copytree(ROOT, tmp_path / ("long" * 50), ignore=lambda *_: [n for n in _[1] if n != "params.yaml"])
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     heard, state, error, surroundings = asyncio.run(run())
     assert heard[-1] == {"error": "it could not be graded: the server's log says why"}
     assert "KeyError" in capfd.readouterr().err
     assert state == "failed" and error == "it could not be graded: the server's log says why"
+    assert "the job a.zip failed" in caplog.text  # its last line is longer than is read
     assert b"HISTOPIPE_TOKEN" not in surroundings
 
 
