@@ -147,9 +147,11 @@ def _run(
         backlog=BACKLOG,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    _ends_quietly()
+    server = _Server(config, service)
+    _ends_quietly(server)
+    sock.listen(BACKLOG)  # whoever reads the line below may call at once
     _say(sock, model)
-    _Server(config, service).run([sock])
+    server.run([sock])
 
 
 def _Server(config: Any, service: Any) -> Any:  # noqa: N802  # uvicorn's class is imported only here
@@ -163,10 +165,17 @@ def _Server(config: Any, service: Any) -> Any:  # noqa: N802  # uvicorn's class 
     return Stopping(config)
 
 
-def _ends_quietly() -> None:
-    """uvicorn raises the signal that ended it once more, for whoever comes after it: nobody does."""
+def _ends_quietly(server: Any) -> None:
+    """End the server by signals that come before it listens to them itself.
+
+    It also raises the signal that ended it once more, for whoever comes after it: nobody does.
+    """
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, end)
 
 
 def _say(sock: socket.socket, model: Model) -> None:
