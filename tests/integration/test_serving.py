@@ -399,7 +399,10 @@ def test_headers_without_end_are_refused(server: Server, kind: str, before: byte
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         if before:
             connection.sendall(before)
-            assert b" 200 " in connection.recv(65536)
+            first = b""
+            while not first.endswith(b"}"):  # headers and content may come apart
+                first += connection.recv(65536)
+            assert b" 200 " in first
         said = b""
         try:
             for piece in ENDLESS[kind]:
