@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from histopipe.errors import HistopipeError
 from histopipe.ingest.parts import Part
 from histopipe.params import read_params
 from histopipe.paths import Workspace, stage_name
+from histopipe.versioning import run_dvc
 from tasks.remote import fetch_folder, share_folder
 from tasks.reproduction import StageFailed, hand_out, is_distributed, run_stage, task_logger, working_for
 from tasks.workers import handed_over, listening, own_address
@@ -100,8 +99,7 @@ def decode_on_workers(dataset: str) -> None:
 
 def _out_of_date(stage: str) -> bool:
     """Whether DVC would run a stage, rather than leave it or take it from its cache."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json", stage]
-    done = subprocess.run(command, cwd=Workspace.around().root, capture_output=True, text=True, check=False)
+    done = run_dvc(Workspace.around(), "--wait-for-lock", "status", "--json", stage)
     changes = json.loads(done.stdout).get(stage, []) if done.returncode == 0 and done.stdout.strip() else []
     return any("changed outs" not in one for one in changes)
 

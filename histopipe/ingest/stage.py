@@ -46,12 +46,7 @@ def ingest(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]
         HistopipeError: the disk is too full.
     """
     archive_path = archive_in(workspace.raw(dataset))
-    with (
-        _collector_paused(),
-        shard_workers(archive_path) as workers,
-        closing(open_archive(archive_path)) as archive,
-    ):
-        described, plan = _planned(dataset, params, workspace, archive, archive_path)
+    with _decoding(dataset, params, workspace, archive_path) as (archive, described, plan, workers):
         report = _pack(archive, plan, described, params, workspace, archive_path, workers)
     shutil.rmtree(workspace.parts(dataset), ignore_errors=True)
     return report
@@ -70,12 +65,7 @@ def ingest_part(dataset: str, part: Part, params: Params, workspace: Workspace) 
     folder = parts_folder(dataset, params, workspace)
     forget_other_keys(folder)
     archive_path = archive_in(workspace.raw(dataset))
-    with (
-        _collector_paused(),
-        shard_workers(archive_path) as workers,
-        closing(open_archive(archive_path)) as archive,
-    ):
-        described, plan = _planned(dataset, params, workspace, archive, archive_path)
+    with _decoding(dataset, params, workspace, archive_path) as (archive, described, plan, workers):
         shards = divide(plan, described)
         numbers = part.of_shards(len(shards))
         _require_room(folder, sum(len(shards[number]) for number in numbers), described)
@@ -113,6 +103,16 @@ def missing_parts(dataset: str, most: int, shards_per_part: int, params: Params,
     present = _present(dataset, shards, params, workspace)
     parts = [Part(number + 1, count) for number in range(count if count > 1 else 0)]
     return [part for part in parts if any(number not in present for number in part.of_shards(len(shards)))]
+
+
+@contextmanager
+def _decoding(
+    dataset: str, params: Params, workspace: Workspace, path: Path
+) -> Iterator[tuple[Archive, Dataset, Plan, Workers[ShardTask, Shard]]]:
+    """The open archive, what is in it, and the processes that decode it; those start while it is listed."""
+    with _collector_paused(), shard_workers(path) as workers, closing(open_archive(path)) as archive:
+        described, plan = _planned(dataset, params, workspace, archive, path)
+        yield archive, described, plan, workers
 
 
 def _planned(dataset: str, params: Params, workspace: Workspace, archive: Archive, path: Path) -> tuple[Dataset, Plan]:

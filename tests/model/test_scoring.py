@@ -25,16 +25,8 @@ from histopipe.paths import Workspace
 from histopipe.scoring import grader, score
 from histopipe.scoring import table as layout
 from tests.conftest import ROOT
+from tests.drifting import POINT
 from tests.model.test_architectures import settled
-
-POINT = {
-    "data_set": "idc",
-    "positive_class": "IDC",
-    "negative_class": "benign",
-    "threshold": 0.5,
-    "patch_size": [50, 50],
-    "resized": False,
-}
 
 
 @pytest.fixture(scope="module")
