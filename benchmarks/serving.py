@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from typing import Any
 import click
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from benchmarks.checkouts import ROOT
 from benchmarks.measuring import alternate, medians, report
@@ -62,17 +63,29 @@ class Answers:
 
     Attributes:
         seconds: of each request that was graded.
+        due: when each of these was to be sent, in seconds since the start; of an open loop alone.
         statuses: of all.
         took: from the first request to the last answer.
     """
 
     seconds: list[float] = field(default_factory=list)
+    due: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     took: float = 0.0
 
     def at(self, share: float) -> float:
         """Milliseconds within which this share of them was answered."""
-        return round(1e3 * float(np.quantile(self.seconds, share)), 2) if self.seconds else float("nan")
+        return _milliseconds(self.seconds, share)
+
+    def over_time(self, share: float, parts: int) -> list[float]:
+        """The same of each part of the time, one after the other: a queue that grows shows here."""
+        seconds, due = np.array(self.seconds), np.array(self.due)
+        part = np.minimum(due * parts // (due.max(initial=0.0) + 1e-9), parts - 1)
+        return [_milliseconds(seconds[part == number], share) for number in range(parts)]
+
+
+def _milliseconds(seconds: Sequence[float] | NDArray[np.float64], share: float) -> float:
+    return round(1e3 * float(np.quantile(seconds, share)), 2) if len(seconds) else float("nan")
 
 
 @dataclass(frozen=True)
@@ -268,6 +281,7 @@ async def open_loop(side: Side, rate: float, seconds: float) -> Answers:
         found.statuses[status] += 1
         if status == 200:
             found.seconds.append(time.perf_counter() - due)
+            found.due.append(due - began)
 
     began, tasks = time.perf_counter(), []
     for number in range(int(rate * seconds)):
@@ -307,6 +321,7 @@ def overload(side: Side, sustained: float, seconds: float) -> dict[str, Any]:
         "statuses": {str(status): count for status, count in sorted(found.statuses.items())},
         "p50_ms": found.at(0.5),
         "p99_ms": found.at(0.99),
+        "p99_ms_by_quarter": found.over_time(0.99, 4),
         "took_seconds": round(found.took, 2),
         "seconds": seconds,
     }

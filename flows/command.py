@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 
 import click
@@ -24,6 +25,10 @@ def one_line_errors() -> Iterator[None]:
     except (HistopipeError, StageFailed) as problem:
         click.echo(f"histopipe: {problem}", err=True)
         sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)
+    except CancelledError as problem:  # what Dask's client makes of all futures once its scheduler is gone
+        reason = str(problem).partition("\n")[0] or "tasks were cancelled"
+        click.echo(f"histopipe: {reason} Start Dask's scheduler, then run again: what was finished stays so", err=True)
+        sys.exit(1)
     except (httpx.HTTPError, RuntimeError) as problem:
         if (said := server_refusal(problem)) is None:
             raise

@@ -109,7 +109,7 @@ def _run(what: str, *arguments: str) -> None:
     except subprocess.TimeoutExpired:
         raise _away(what, "no end within flow.timeouts.fetch") from None
     if done.returncode != 0:
-        raise _away(what, (done.stderr.strip().splitlines() or ["no word"])[-1].removeprefix("ERROR: "))
+        raise _away(what, " ".join(done.stderr.rpartition("ERROR: ")[2].split()) or "no word")
 
 
 def _away(what: str, said: str) -> UnreachableError:

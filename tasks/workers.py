@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock
 from prefect.runtime import flow_run
 
-from histopipe.errors import HistopipeError
+from histopipe.errors import HistopipeError, UnreachableError
 from histopipe.files import write_text
 from histopipe.lineage import git_commit
 from histopipe.paths import Workspace
@@ -114,6 +114,18 @@ def on_dask(address: str) -> TaskRunner[Any]:
 
     class OnWorkers(DaskTaskRunner):
         """Hands over this clone with every task; trainings go to workers with a GPU, where there are any."""
+
+        @property
+        def client(self) -> Any:
+            """Dask's client, connected when it is first asked for."""
+            try:
+                return super().client
+            except (OSError, ValueError) as problem:  # nobody there, or no address
+                said = " ".join(str(problem).split())
+                raise UnreachableError(
+                    f"Dask's scheduler can't be reached ({said})",
+                    "start it, or set flow.scheduler in params.yaml right",
+                ) from None
 
         def submit(self, task: Any, *arguments: Any, **options: Any) -> Any:
             """Submit a task; see `DaskTaskRunner`."""

@@ -20,7 +20,7 @@ TOKEN = "HISTOPIPE_TOKEN"
 SHORTEST_TOKEN = 16  # letters: a shorter one can be tried out
 STOP_SECONDS = 20  # for what is under way, once the server is asked to stop; ending jobs takes up to 8 more
 CONNECTIONS = 2048
-BACKLOG = 512
+BACKLOG = CONNECTIONS  # a burst beyond it is connected by the next try of TCP, a second later
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ __all__ = ["shared"]  # the fixture
 
 Make = Callable[..., Checkout]
 NETWORKS = ["cancernet", "resnet"]
-LONGER = {"max_epochs": 12, "max_patches": 480, "max_image_size": 24}
+LONGER = {"max_epochs": 20, "max_patches": 480, "max_image_size": 24}
 SETTINGS: dict[str, Any] = {
     "architectures": NETWORKS,
     "train": {"deterministic": True},
@@ -143,7 +143,7 @@ def disturb(pipeline: Disturbed, kills: int, moments: random.Random, undisturbed
     victims = shuffled(moments)
     victim = next(victims)
     while len(pipeline.kills) < kills:
-        time.sleep(moments.uniform(0.01, 0.25) * undisturbed)
+        time.sleep(moments.uniform(0.01, 0.1) * undisturbed)
         pipeline.tend()
         code = pipeline.ended()
         if code is not None:

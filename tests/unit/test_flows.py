@@ -18,7 +18,7 @@ from flows.retrain import retrain
 from flows.score import score
 from flows.search import search
 from flows.studies import studies
-from histopipe.errors import HistopipeError
+from histopipe.errors import HistopipeError, UnreachableError
 from histopipe.paths import Workspace
 from tests.conftest import ROOT
 
@@ -94,3 +94,28 @@ def test_what_prefects_server_refuses_is_told_with_a_remedy(
         assert ended.value.code == 2  # type: ignore[attr-defined]
         assert capsys.readouterr().err.startswith("histopipe: ")
     assert os.environ.get("PREFECT_API_URL") is None
+
+
+def test_a_scheduler_that_went_away_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    from distributed.client import FutureCancelledError
+
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise FutureCancelledError("train-5f68", "scheduler-connection-lost", "Client lost the connection")
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("histopipe: train-5f68 cancelled for reason: scheduler-connection-lost.")
+    assert "Start Dask's scheduler, then run again" in line
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://here"])
+def test_a_scheduler_that_never_answers_is_named_with_a_remedy(address: str) -> None:
+    import dask
+
+    from tasks.workers import on_dask
+
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(UnreachableError) as problem:
+        _ = on_dask(address).client
+    assert str(problem.value).startswith("Dask's scheduler can't be reached (")
+    assert address.partition(":")[0] in str(problem.value) and "set flow.scheduler in params.yaml right" in str(
+        problem.value
+    )
