@@ -14,7 +14,7 @@ from typing import Any
 
 from histopipe.errors import ServingError
 from histopipe.service.limits import Limits
-from histopipe.service.models import Asked, Keeper, Model, load_kept
+from histopipe.service.models import Asked, Keeper, Model, load_kept, spare_from_collection
 
 TOKEN = "HISTOPIPE_TOKEN"
 SHORTEST_TOKEN = 16  # letters: a shorter one can be tried out
@@ -149,6 +149,7 @@ def _run(
     )
     server = _Server(config, service)
     _ends_quietly(server)
+    spare_from_collection()
     sock.listen(BACKLOG)  # whoever reads the line below may call at once
     _say(sock, model)
     server.run([sock])
