@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,34 +120,30 @@ def _decoded(dataset: str, parts: Mapping[Part, Set[str]], client: Any) -> dict[
     """What became of each part, given to any worker but those that it is to avoid."""
     runs = {}
     for part, avoided in parts.items():
-        with _elsewhere(avoided, listening(client)):
-            runs[part] = decode_part.submit(dataset, part.number, part.of)
-    return {part: _outcome(run, client) for part, run in runs.items()}
+        others = [worker for worker in listening(client) if worker not in avoided] if avoided else []
+        with _only_on(others):
+            runs[part] = decode_part.submit(dataset, part.number, part.of), others
+    return {part: _outcome(run, others, client) for part, (run, others) in runs.items()}
 
 
-@contextmanager
-def _elsewhere(avoided: Set[str], workers: Sequence[str]) -> Iterator[None]:
-    """Tasks submitted inside go to the workers that aren't to be avoided, as long as there are any."""
+def _only_on(workers: Sequence[str]) -> AbstractContextManager[Any]:
+    """Tasks submitted inside go to these workers alone, though others be idle; to any where none is named."""
     import dask
 
-    others = [worker for worker in workers if worker not in avoided]
-    if not avoided or not others:
-        yield
-        return
-    with dask.annotate(workers=others, allow_other_workers=True):  # type: ignore[attr-defined]
-        yield
+    return dask.annotate(workers=list(workers)) if workers else nullcontext()  # type: ignore[attr-defined]
 
 
-def _outcome(run: Any, client: Any) -> Decoded | Exception:
-    """A part's result, or what it failed with; a scheduler without workers would keep it for ever."""
+def _outcome(run: Any, workers: Sequence[str], client: Any) -> Decoded | Exception:
+    """A part's result, or what it failed with; a scheduler without workers for it would keep it for ever."""
     while True:
         try:
             found: Decoded | Exception = run.result(timeout=LOOK_SECONDS, raise_on_failure=False)
             return found
         except TimeoutError:
-            if not listening(client):
+            there = listening(client)
+            if not (set(there).intersection(workers) if workers else there):
                 run.wrapped_future.cancel()
-                return StageFailed("the scheduler has no workers left")
+                return StageFailed("the scheduler has no workers left for it")
         except Exception as problem:  # Dask's own: a task that ended several workers, a scheduler that went away
             return problem
 

@@ -19,6 +19,7 @@ import pytest
 import requests
 import yaml
 
+import flows.watch
 from flows.serve import LASTING_LEASES
 from histopipe.paths import Workspace
 from histopipe.scoring import score
@@ -26,6 +27,7 @@ from histopipe.synthetic import SyntheticSlides, write_archive
 from tests import servers
 from tests.conftest import ROOT, write_zip
 from tests.drifting import give_profiles, new_cases, save_model
+from tests.faults import kill_with_children
 from tests.integration.conftest import Checkout, ask
 from tests.integration.test_kill import trainers
 from tests.integration.test_repro import LENIENT
@@ -116,6 +118,8 @@ def test_deploying_registers_everything_and_limits_trainings(checkout: Make, ser
     assert limit == "at most 3 tasks tagged gpu at one time\n"
     again = project.run(sys.executable, "-m", "flows.limits").stdout
     assert again == limit  # what was set stays
+    (watch,) = ask(server, "automations")
+    assert watch["name"] == flows.watch.NAME and watch["enabled"] and watch["trigger"]["within"] == 600
 
 
 EVERY_MINUTE = ("--cron", "* * * * *")
@@ -209,8 +213,12 @@ def hold():
 @flow
 def holding():
     hold()
+"""
 
-holding()
+
+SERVED = """
+if __name__ == "__main__":
+    holding.serve("served", tags=["histopipe"])
 """
 
 
@@ -233,7 +241,7 @@ def mortal(checkout: Make, tmp_path: Path) -> Mortal:
     """A checkout whose server, at one address, is to be killed and started anew."""
     port = free_port()
     project = at_server(checkout(), f"http://127.0.0.1:{port}/api")
-    (project.root / "holding.py").write_text(HOLDING)
+    (project.root / "holding.py").write_text(f"{HOLDING}\nholding()\n")
     surroundings = {**project.environment, **LASTING_LEASES}
     return project, lambda: servers.prefect_process(tmp_path, surroundings, port)
 
@@ -276,6 +284,25 @@ def test_what_a_run_that_was_killed_with_the_server_held_comes_back(mortal: Mort
         until(lambda: slots_taken(server) == 0)
         (project.root / "let-go").touch()
         project.run(sys.executable, "holding.py")
+
+
+@pytest.mark.long
+def test_a_run_whose_machine_died_is_marked_as_crashed_and_a_busy_one_is_not(checkout: Make, server: str) -> None:
+    project = at_server(checkout(), server)
+    project = Checkout(project.root, {**project.environment, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"})
+    for seconds in ("600", "60"):  # what was said last holds
+        project.run(sys.executable, "-m", "flows.watch", "--after", seconds)
+    (project.root / "served.py").write_text(f"{HOLDING}\n{SERVED}")
+    machine = project.start(sys.executable, "served.py")
+    until(lambda: bool(ask(server, "deployments")))
+    prefect(project, "deployment", "run", "holding/served")
+    until((project.root / "holds").exists)
+    time.sleep(100)
+    assert [run["state_type"] for run in ask(server, "flow_runs")] == ["RUNNING"]
+    kill_with_children(psutil.Process(machine.pid))
+    until(lambda: [run["state_type"] for run in ask(server, "flow_runs")] == ["CRASHED"])
+    (run,) = ask(server, "flow_runs")
+    assert run["state"]["message"] == "No sign of life for 0:01:00: run it again"
 
 
 @pytest.mark.long
