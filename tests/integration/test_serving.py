@@ -49,7 +49,9 @@ from tests.unit.test_slides import slide_file
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 BODY = 2 * 2**20  # bytes that the server takes
 IMAGES = 40
+MOST_PIXELS = 10_000
 LIMITS = ("--max-images", str(IMAGES), "--max-body", "2", "--max-upload", "4", "--max-seconds", "5", "--poll", "0.5")
+LIMITS += ("--max-pixels", str(MOST_PIXELS))
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +291,14 @@ def test_what_is_no_patch_is_refused_by_name(post: Any, kind: str) -> None:
     problem = refused(post(files=parts(good, content)), 422, reason)
     assert [one["name"] for one in problem["errors"]] == ["1.png"]
     assert post("/v1/explain", files=parts(content, name="image")).status_code in (400, 422)
+
+
+@pytest.mark.parametrize(("path", "field"), [("/v1/predict", "images"), ("/v1/explain", "image")])
+def test_no_image_may_have_more_pixels_than_the_server_was_told(path: str, field: str, post: Any, ask: Any) -> None:
+    assert ask("/v1/model")["limits"]["pixels"] == MOST_PIXELS
+    taken, beyond = (picture(np.zeros((100, MOST_PIXELS // 100 + more, 3), np.uint8)) for more in (0, 1))
+    refused(post(path, files=parts(taken, name=field)), 422, "larger than a patch of 50 x 50")  # found once decoded
+    refused(post(path, files=parts(beyond, name=field)), 422, "more pixels than an image may have")
 
 
 def test_forms_that_are_none_are_refused(post: Any) -> None:
@@ -822,45 +832,74 @@ def test_told_to_stop_it_finishes_what_it_began(server: Server) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-def test_other_web_pages_cannot_use_a_server_without_token_and_its_folder_may_change(
-    root: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "model"
-    with tracking_kept():
-        from histopipe.paths import Workspace
-        from histopipe.scoring.model import model_folder
+@pytest.fixture(scope="module")
+def model_of_a_folder(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from histopipe.paths import Workspace
+    from histopipe.scoring.model import model_folder
 
+    folder = tmp_path_factory.mktemp("folder") / "model"
+    with pytest.MonkeyPatch.context() as surroundings, tracking_kept():
+        surroundings.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow's own, of the store it was told last
         with model_folder("models:/histopipe-idc/1", "idc", Workspace(root)) as (found, _):
             shutil.copytree(found, folder)
-    with serving(root, "--model", str(folder), "--mpp", "4") as open_one:
-        body, address, kind = picture(sample_patches()[0]), open_one.address, {"Content-Type": "image/png"}
-        port = open_one.port
-        for headers, status in (
-            ({"Host": "evil.example"}, 421),
-            ({"Host": "evil.example:80"}, 421),
-            ({"Host": "[2001:db8::1]:80"}, 421),
-            ({"Sec-Fetch-Site": "cross-site"}, 403),
-            ({"Origin": "https://evil.example"}, 403),
-            ({"Origin": "null"}, 403),
-            ({"Origin": f"http://localhost:{port + 1}", "Host": f"localhost:{port}"}, 403),
-            ({"Origin": f"http://localhost:{port}", "Host": f"localhost:{port}", "Sec-Fetch-Site": "same-origin"}, 200),
-            ({"Host": f"[::1]:{port}"}, 200),
-            ({}, 200),
-        ):
-            answer = requests.post(f"{address}/v1/predict", data=body, headers=kind | headers, timeout=PATIENCE)
-            assert answer.status_code == status, (headers, answer.text)
-        assert requests.get(f"{address}/", headers={"Host": "evil.example"}, timeout=60).status_code == 421
-        assert requests.get(f"{address}/", headers={"Sec-Fetch-Site": "cross-site"}, timeout=60).status_code == 200
-        assert requests.delete(f"{address}/v1/slides/x", headers={"Origin": "null"}, timeout=60).status_code == 403
-        requests.request("PROPFIND", f"{address}/v1/predict", timeout=60)
-        assert 'method="other"' in requests.get(f"{address}/metrics", timeout=60).text
-        shutil.rmtree(folder)  # as `dvc repro` does, before it writes the next one
-        graded = requests.post(f"{address}/v1/slides?name=a.zip", data=zip_of({"a.png": body}), headers=ZIP, timeout=60)
-        state = until_ended(lambda path: requests.get(address + path, timeout=60).json(), graded.headers["Location"])
-        assert state["state"] == "done", state
-        rows = requests.get(f"{address}{graded.headers['Location']}/patches?case=a", timeout=60).json()
-        one = requests.post(f"{address}/v1/predict", data=body, headers=kind, timeout=PATIENCE).json()["predictions"][0]
-        assert rows["probability"] == pytest.approx([one["probability"]], abs=1e-4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def open_one(root: Path, model_of_a_folder: Path) -> Iterator[Server]:
+    """A server that asks for no token, of a model in a folder, whose patches it takes for coarser than they are."""
+    with serving(root, "--model", str(model_of_a_folder), "--mpp", "8") as started:
+        yield started
+
+
+@pytest.mark.parametrize(("query", "side"), [("", 200), ("&mpp=4", 100)])
+def test_slides_are_cut_up_at_the_pixel_size_that_the_server_or_the_client_says(
+    query: str, side: int, open_one: Server, tmp_path: Path
+) -> None:
+    def ask(path: str) -> Any:
+        return requests.get(open_one.address + path, timeout=60).json()
+
+    content = sizeless(tmp_path / "slide.tif").read_bytes()
+    address = f"{open_one.address}/v1/slides?slide_mpp=2{query}"
+    job = requests.post(address, files={"file": ("slide.tif", content)}, timeout=PATIENCE).headers["Location"]
+    assert until_ended(ask, job)["state"] == "done"
+    patches = ask(f"{job}/patches?case=slide")
+    assert set(patches["width"]) == set(patches["height"]) == {side}  # 50 pixels of 8 or 4 um, on a slide of 2
+    assert ask(f"{job}/result")["summary"]["patch_mpp"] == side * 2 / 50
+    requests.delete(open_one.address + job, timeout=60)
+
+
+def test_other_web_pages_cannot_use_a_server_without_token_and_its_folder_may_change(
+    open_one: Server, model_of_a_folder: Path
+) -> None:
+    body, address, port = picture(sample_patches()[0]), open_one.address, open_one.port
+    kind = {"Content-Type": "image/png"}
+    for headers, status in (
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "evil.example:80"}, 421),
+        ({"Host": "[2001:db8::1]:80"}, 421),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": f"http://localhost:{port + 1}", "Host": f"localhost:{port}"}, 403),
+        ({"Origin": f"http://localhost:{port}", "Host": f"localhost:{port}", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Host": f"[::1]:{port}"}, 200),
+        ({}, 200),
+    ):
+        answer = requests.post(f"{address}/v1/predict", data=body, headers=kind | headers, timeout=PATIENCE)
+        assert answer.status_code == status, (headers, answer.text)
+    assert requests.get(f"{address}/", headers={"Host": "evil.example"}, timeout=60).status_code == 421
+    assert requests.get(f"{address}/", headers={"Sec-Fetch-Site": "cross-site"}, timeout=60).status_code == 200
+    assert requests.delete(f"{address}/v1/slides/x", headers={"Origin": "null"}, timeout=60).status_code == 403
+    requests.request("PROPFIND", f"{address}/v1/predict", timeout=60)
+    assert 'method="other"' in requests.get(f"{address}/metrics", timeout=60).text
+    shutil.rmtree(model_of_a_folder)  # as `dvc repro` does, before it writes the next one
+    graded = requests.post(f"{address}/v1/slides?name=a.zip", data=zip_of({"a.png": body}), headers=ZIP, timeout=60)
+    state = until_ended(lambda path: requests.get(address + path, timeout=60).json(), graded.headers["Location"])
+    assert state["state"] == "done", state
+    rows = requests.get(f"{address}{graded.headers['Location']}/patches?case=a", timeout=60).json()
+    one = requests.post(f"{address}/v1/predict", data=body, headers=kind, timeout=PATIENCE).json()["predictions"][0]
+    assert rows["probability"] == pytest.approx([one["probability"]], abs=1e-4)
 
 
 ZIP = {"Content-Type": "application/zip"}
