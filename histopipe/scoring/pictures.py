@@ -25,7 +25,7 @@ FOLDER = "tissue"
 LONGEST = 1000  # pixels of a picture's longer side
 QUALITY = 85  # of JPEG
 SHARPEST, COARSEST = 32, 4  # pixels that are kept of a patch, across and down: fewer of each, the more there are
-MOST = 48 * 2**20  # bytes of them: a million patches, at their coarsest
+MOST = 64 * 2**20  # bytes of them: 1.4 million patches, at their coarsest
 
 
 def picture_file(case: str) -> str:
