@@ -57,7 +57,7 @@ def sample_patches(count: int = 5, seed: int = 0) -> np.ndarray:
     return (noise + np.linspace(0, 150, count).astype(int)[:, None, None, None]).astype(np.uint8)
 
 
-def telling_network(seed: int = 1) -> Any:
+def telling_network(seed: int = 1, patches: np.ndarray | None = None) -> Any:
     """An untrained network whose last layer is stretched until it tells the patches apart."""
     import keras
 
@@ -67,13 +67,29 @@ def telling_network(seed: int = 1) -> Any:
     keras.utils.set_random_seed(seed)
     network = build("cancernet", image_size=24)
     output = network.get_layer(OUTPUT_LAYER)
-    logits = keras.Model(network.inputs, output.output).predict_on_batch(sample_patches(32))
+    shown = sample_patches(32) if patches is None else patches
+    logits = keras.Model(network.inputs, output.output).predict_on_batch(shown)
     kernel, _ = output.get_weights()
     output.set_weights([kernel / logits.std(), -logits.mean(axis=0) / logits.std()])
     return network
 
 
-def register(root: Path, network: Any, threshold: float = 0.45, alias: str = "champion") -> str:
+def point_of(dataset: str) -> dict[str, Any]:
+    """An operating point of another data set's."""
+    from histopipe.datasets import get_dataset
+
+    known = get_dataset(dataset)
+    own = {"data_set": dataset, "patch_size": list(known.patch_size), "resized": known.resized}
+    return POINT | own | {"negative_class": known.classes[0], "positive_class": known.classes[1]}
+
+
+def register(
+    root: Path,
+    network: Any,
+    threshold: float = 0.45,
+    alias: str = "champion",
+    point: dict[str, Any] = POINT,
+) -> str:
     """Log a network as `evaluate` does, and let the alias stand at it; returns its version."""
     import mlflow
 
@@ -88,12 +104,15 @@ def register(root: Path, network: Any, threshold: float = 0.45, alias: str = "ch
         else:
             experiment = found.experiment_id
         with mlflow.start_run(experiment_id=experiment) as run:
-            model = log_served_model(network, POINT | {"threshold": threshold}, sample_patches()[0], {"dataset": "idc"})
-        if not client.search_registered_models("name = 'histopipe-idc'"):
-            client.create_registered_model("histopipe-idc")
+            example = np.zeros((*point["patch_size"], 3), np.uint8)
+            tags = {"dataset": point["data_set"]}
+            model = log_served_model(network, point | {"threshold": threshold}, example, tags)
+        name = f"histopipe-{point['data_set']}"
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
         source = f"models:/{model.model_id}"
-        version = client.create_model_version("histopipe-idc", source, run.info.run_id, description=CARD)
-        client.set_registered_model_alias("histopipe-idc", alias, version.version)
+        version = client.create_model_version(name, source, run.info.run_id, description=CARD)
+        client.set_registered_model_alias(name, alias, version.version)
         return str(version.version)
     finally:
         mlflow.set_tracking_uri(before)
@@ -124,25 +143,25 @@ class Server:
         return [path for path in self.scratch.glob("histopipe-serve-*/**/*") if path.is_file()]
 
 
+def surroundings(scratch: Path) -> dict[str, str]:
+    """The environment of a command of this checkout that keeps its files in `scratch`; nothing of the tests' own."""
+    unwanted = ("HISTOPIPE_TOKEN", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # of MLflow's when told a store
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return kept | {"TMPDIR": str(scratch), "PYTHONPATH": path}
+
+
 @contextmanager
 def serving(root: Path, *options: str, token: str | None = None) -> Iterator[Server]:
     """`histopipe serve` in the checkout, on a port of its own."""
     scratch = root / f"tmp-{time.monotonic_ns()}"
     scratch.mkdir()
-    unwanted = (
-        "HISTOPIPE_TOKEN",
-        "MLFLOW_TRACKING_URI",
-        "MLFLOW_REGISTRY_URI",
-    )  # MLflow sets its own when told a store
-    surroundings = {name: value for name, value in os.environ.items() if name not in unwanted}
-    surroundings |= {"TMPDIR": str(scratch)} | ({"HISTOPIPE_TOKEN": token} if token else {})
-    surroundings["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     log = scratch.with_suffix(".log")
     with log.open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "histopipe", "serve", "--port", "0", *options],
             cwd=root,
-            env=surroundings,
+            env=surroundings(scratch) | ({"HISTOPIPE_TOKEN": token} if token else {}),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

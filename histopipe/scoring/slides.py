@@ -21,6 +21,8 @@ from histopipe.scoring.graded import GradedSlide
 from histopipe.scoring.inputs import SlideFound
 from histopipe.scoring.maps import draw_slide_map
 from histopipe.scoring.overlays import Overlay, write_overlay
+from histopipe.scoring.pictures import FOLDER as TISSUE
+from histopipe.scoring.pictures import draw_slide_picture
 from histopipe.scoring.table import SCHEMA, Tally, chunk_size, graded_rows
 from histopipe.slides.slide import Slide, open_slide
 from histopipe.slides.tiles import Grid, Tile, grid_of, read_tiles, tissue_tiles
@@ -37,11 +39,13 @@ class SlideOptions:
         mpp: micrometres to a pixel of the patches that the model was trained on; None where nobody says.
         slide_mpp: the same of level 0 of every slide; None to take each file's own word.
         overlays: what else to write of each slide.
+        tissue: whether to write a small picture of each case's tissue as well.
     """
 
     mpp: float | None = None
     slide_mpp: float | None = None
     overlays: Sequence[Overlay] = ()
+    tissue: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ class SlideGrader:
 
     def _draw(self, graded: GradedSlide) -> None:
         draw_slide_map(graded, self.folder / MAPS)
+        if self.options.tissue:
+            draw_slide_picture(graded, self.folder / TISSUE)
         for kind in dict.fromkeys(self.options.overlays):
             write_overlay(kind, graded, self.folder / OVERLAYS)
 

@@ -24,6 +24,8 @@ from histopipe.scoring.grader import Grader
 from histopipe.scoring.inputs import Found, SlideFound, distinct_slides, find_images, find_slides
 from histopipe.scoring.maps import draw_maps
 from histopipe.scoring.model import Served, load_served
+from histopipe.scoring.pictures import FOLDER as TISSUE
+from histopipe.scoring.pictures import PatchPictures
 from histopipe.scoring.pseudonyms import Names, OwnNames, write_key_table
 from histopipe.scoring.slides import MAPS, SlideGrader, SlideOptions
 from histopipe.scoring.table import SCHEMA, Tally, chunk_size, graded_rows, sort_table, written_as_csv
@@ -90,14 +92,17 @@ def grade_inputs(
     slides = find_slides(inputs)
     _require_resolution(slides, reading, served.point["data_set"])
     grader, tally = Grader(served, precision), Tally(by_name=names.pseudonymised)
+    pictures = PatchPictures(served.point["resized"]) if reading.tissue else None
     with replaced_folder(out) as folder:
         grade_slides = SlideGrader(grader.probabilities, served.patch_size, served.point, reading, folder, tally)
         with pq.ParquetWriter(folder / PREDICTIONS, SCHEMA) as writer:
-            _grade_patches(served, grader, inputs, names, tally, writer)
+            _grade_patches(served, grader, inputs, names, tally, pictures, writer)
             taken = {names.known.get(case, case) for case in tally.cases()}
             graded = grade_slides.grade(_renamed_slides(distinct_slides(slides, taken), names), writer)
         cases = tally.table()
         _require_some(cases, tally, inputs)
+        if pictures:
+            pictures.draw(folder / TISSUE)
         if names.pseudonymised:
             sort_table(folder / PREDICTIONS, cases)
         _write_tables(cases, graded, folder)
@@ -170,7 +175,13 @@ def _of_slides(slides: list[dict[str, Any]], reading: SlideOptions) -> dict[str,
 
 
 def _grade_patches(
-    served: Served, grader: Grader, inputs: list[Path], names: Names, tally: Tally, writer: pq.ParquetWriter
+    served: Served,
+    grader: Grader,
+    inputs: list[Path],
+    names: Names,
+    tally: Tally,
+    pictures: PatchPictures | None,
+    writer: pq.ParquetWriter,
 ) -> None:
     images = find_images(inputs, lambda reason, file: tally.reject(reason, names.file(file)))
     renamed = (one._replace(file=names.file(one.file, one.case_id), case_id=names.case(one.case_id)) for one in images)
@@ -184,6 +195,8 @@ def _grade_patches(
                 part = graded_rows(rows, patches, grader.probabilities(patches), served.point["threshold"])
                 writer.write_table(pa.Table.from_pandas(part, SCHEMA, preserve_index=False))
                 tally.add(part)
+                if pictures:
+                    pictures.add(rows, patches)
 
 
 def _decoded(served: Served, chunk: list[Found], tally: Tally) -> tuple[list[tuple[Any, ...]], NDArray[np.uint8]]:

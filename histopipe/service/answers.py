@@ -94,6 +94,7 @@ class Case(BaseModel):
     mean_probability: float
     placed: int = Field(description="Patches whose place is known.")
     map: bool = Field(description="Whether there is a map of it.")
+    tissue: bool = Field(description="Whether there is a picture of its tissue.")
 
 
 class Result(BaseModel):

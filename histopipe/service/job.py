@@ -106,7 +106,8 @@ def grade(asked: dict[str, Any]) -> None:
     files, out, workspace = [Path(asked["input"])], Path(asked["out"]), Workspace(Path(asked["root"]))
     try:
         block = read_params(workspace.params).dataset(asked["dataset"])
-        reading = SlideOptions(asked["mpp"] or trained_pixel_size(asked["dataset"], block), asked["slide_mpp"])
+        mpp = asked["mpp"] or trained_pixel_size(asked["dataset"], block)
+        reading = SlideOptions(mpp, asked["slide_mpp"], tissue=True)
         found = score(files, asked["model"], asked["dataset"], out, workspace, asked["precision"], reading=reading)
         say(summary=for_clients(found))
     except HistopipeError as problem:

@@ -161,7 +161,19 @@ async def table(
 )
 async def slide_map(request: Request, id: str, case: CaseName) -> Response:
     """A PNG: probability and decision side by side."""
-    return FileResponse(_map_of(_done(request, id), case), media_type="image/png")
+    job = _done(request, id)
+    return _picture(_map_path(job, case), "image/png", "map")
+
+
+@router.get(
+    "/{id}/tissue",
+    summary="The tissue of a case",
+    responses={200: {"content": {"image/jpeg": _BINARY}}, **described(401, 404, 409, 422)},
+)
+async def tissue(request: Request, id: str, case: CaseName) -> Response:
+    """A JPEG of the box around the case's patches, at most 1,000 pixels a side."""
+    job = _done(request, id)
+    return _picture(_tissue_path(job, case), "image/jpeg", "picture")
 
 
 def _size(fields: dict[str, str], name: str, asked: float | None) -> float | None:
@@ -195,7 +207,10 @@ def _cases(job: Job) -> list[dict[str, Any]]:
     rows = read_named(job.result / "cases.csv")
     names = ("case_id", "patches", "positive", "positive_share", "mean_probability", "placed")
     found: list[dict[Any, Any]] = rows[list(names)].to_dict("records")
-    return [{**row, "map": _map_path(job, str(row["case_id"])).is_file()} for row in found]
+    drawn = {"map": _map_path, "tissue": _tissue_path}
+    return [
+        {**row, **{name: path(job, str(row["case_id"])).is_file() for name, path in drawn.items()}} for row in found
+    ]
 
 
 def _patches(job: Job, case: str) -> dict[str, Any]:
@@ -241,8 +256,13 @@ def _map_path(job: Job, case: str) -> Path:
     return job.result / "maps" / file_name(case)
 
 
-def _map_of(job: Job, case: str) -> Path:
-    path = _map_path(job, case)
+def _tissue_path(job: Job, case: str) -> Path:
+    from histopipe.scoring.pictures import FOLDER, picture_file
+
+    return job.result / FOLDER / picture_file(case)
+
+
+def _picture(path: Path, kind: str, name: str) -> Response:
     if not path.is_file():
-        raise Refused(404, "no map of such a case: only those whose patches tell their places have one")
-    return path
+        raise Refused(404, f"no {name} of such a case: only those whose patches tell their places have one")
+    return FileResponse(path, media_type=kind)

@@ -27,8 +27,10 @@ import numpy as np
 import psutil
 import pytest
 import requests
+import yaml
 from PIL import Image
 
+from histopipe.datasets import get_dataset
 from tests.browsing import LUMINANCE, PHONE, Driver, look, screenshot, set_window, started_browser
 from tests.conftest import ROOT
 from tests.serving import (
@@ -37,10 +39,12 @@ from tests.serving import (
     TOKEN,
     Server,
     picture,
+    point_of,
     register,
     sample_patches,
     serving,
     slide_zip,
+    surroundings,
     telling_network,
     until_ended,
 )
@@ -49,7 +53,9 @@ from tests.unit.test_slides import slide_file
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 BODY = 2 * 2**20  # bytes that the server takes
 IMAGES = 40
+MOST_PIXELS = 10_000
 LIMITS = ("--max-images", str(IMAGES), "--max-body", "2", "--max-upload", "4", "--max-seconds", "5", "--poll", "0.5")
+LIMITS += ("--max-pixels", str(MOST_PIXELS))
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +186,9 @@ def test_a_case_is_graded_as_a_job_and_forgotten_on_request(server: Server, post
     address = sent.headers["Location"]
     assert until_ended(ask, address)["error"] is None
     result = ask(f"{address}/result")
-    assert {case["case_id"]: (case["patches"], case["map"]) for case in result["cases"]} == {
-        "8863": (36, True),
-        "8864": (36, True),
+    assert {case["case_id"]: (case["patches"], case["map"], case["tissue"]) for case in result["cases"]} == {
+        "8863": (36, True, True),
+        "8864": (36, True, True),
     }
     rows = ask(f"{address}/patches?case=8864")
     assert len(rows["x"]) == 36 and sum(p >= 0.45 for p in rows["probability"]) == result["cases"][1]["positive"]
@@ -193,9 +199,16 @@ def test_a_case_is_graded_as_a_job_and_forgotten_on_request(server: Server, post
         tables = list(pool.map(lambda _: get.get(f"{server.address}{address}/table?format=csv", timeout=60), range(4)))
     (table,) = {(one.status_code, one.text) for one in tables}
     assert table[0] == 200 and len(table[1].splitlines()) == 73 and "probability" in table[1].splitlines()[0]
-    assert get.get(f"{server.address}{address}/map?case=nobody", timeout=60).status_code == 404
+    tissue = Image.open(io.BytesIO(get.get(f"{server.address}{address}/tissue?case=8863", timeout=60).content))
+    assert (tissue.format, tissue.size) == ("JPEG", (300, 300))
+    brightness = np.asarray(tissue).reshape(6, 50, 6, 50, 3).mean(axis=(1, 3, 4)).ravel()
+    assert np.abs(brightness - sample_patches(36).mean(axis=(1, 2, 3))).max() < 3  # one brighter than the other
+    assert requests.get(f"{server.address}{address}/tissue?case=8863", timeout=60).status_code == 401
+    for kind in ("map", "tissue"):
+        assert get.get(f"{server.address}{address}/{kind}?case=nobody", timeout=60).status_code == 404
     assert get.delete(server.address + address, timeout=60).status_code == 204
-    assert get.get(server.address + address, timeout=60).status_code == 404
+    for path in ("", "/tissue?case=8863"):
+        assert get.get(server.address + address + path, timeout=60).status_code == 404
 
 
 def test_a_job_can_be_cancelled(server: Server, post: Any) -> None:
@@ -289,6 +302,14 @@ def test_what_is_no_patch_is_refused_by_name(post: Any, kind: str) -> None:
     problem = refused(post(files=parts(good, content)), 422, reason)
     assert [one["name"] for one in problem["errors"]] == ["1.png"]
     assert post("/v1/explain", files=parts(content, name="image")).status_code in (400, 422)
+
+
+@pytest.mark.parametrize(("path", "field"), [("/v1/predict", "images"), ("/v1/explain", "image")])
+def test_no_image_may_have_more_pixels_than_the_server_was_told(path: str, field: str, post: Any, ask: Any) -> None:
+    assert ask("/v1/model")["limits"]["pixels"] == MOST_PIXELS
+    taken, beyond = (picture(np.zeros((100, MOST_PIXELS // 100 + more, 3), np.uint8)) for more in (0, 1))
+    refused(post(path, files=parts(taken, name=field)), 422, "larger than a patch of 50 x 50")  # found once decoded
+    refused(post(path, files=parts(beyond, name=field)), 422, "more pixels than an image may have")
 
 
 def test_forms_that_are_none_are_refused(post: Any) -> None:
@@ -528,6 +549,11 @@ def test_a_cases_map_follows_the_threshold_on_the_page(page: Driver, tmp_path: P
     drop_files(page, path)
     until(page, "!document.getElementById('graded').hidden")
     assert re.match(r"Case 8863: \d+ of 36 patches", page.find_element("id", "case-sum").text)
+    wait_until(lambda: len(page.execute_script(PIXELS)) > 50)  # tissue, and the patches over it
+    assert "benign, left as it is" in page.find_element("id", "key").text
+    page.find_element("id", "tissue").send_keys(keys().SPACE)
+    wait_until(lambda: len(page.execute_script(PIXELS)) == 2)
+    assert "left as it is" not in page.find_element("id", "key").text
     before = page.execute_script(PIXELS)
     positive = {}
     for threshold in (0.0, 1.0):
@@ -569,11 +595,50 @@ def keys() -> Any:
     return Keys
 
 
-def test_a_small_slide_that_looks_like_a_patch_becomes_a_job(page: Driver, tmp_path: Path) -> None:
-    path = sizeless(tmp_path / "small.tif")
+def problem_on(page: Driver) -> str:
+    """What the page complains of, once it does."""
+    until(page, "document.getElementById('problem').innerText")
+    return str(page.find_element("id", "problem").text)
+
+
+def test_a_slide_that_looks_like_a_patch_is_graded_once_its_pixel_size_is_filled_in(
+    page: Driver, tmp_path: Path
+) -> None:
+    path = square_of_tissue(tmp_path / "small.tif")
     assert path.stat().st_size < 2**20
     drop_files(page, path)
-    until(page, "document.getElementById('problem').innerText.includes('slide_mpp')")
+    field = "Pixel size of the slide, µm per pixel"
+    assert f"how to cut small.tif into patches: fill in “{field}”" in problem_on(page)
+    focused = page.switch_to.active_element
+    assert page.execute_script(NAMED) == ["INPUT", field]
+    focused.send_keys("0", keys().ENTER)
+    until(page, "document.getElementById('problem').innerText.includes('No pixel has such a size')")
+    focused.send_keys(keys().BACKSPACE, "4")
+    page.find_element("id", "again").send_keys(keys().ENTER)
+    until(page, "!document.getElementById('graded').hidden")
+    assert page.find_element("id", "problem").text == "" and not page.find_element("id", "again").is_displayed()
+    assert re.match(r"Case small: \d+ of 576 patches", page.find_element("id", "case-sum").text)  # 24 x 24 of 50 pixels
+    assert page.find_element("id", "said-sizes").text == f"{field}: 4, as you filled it in."
+    assert violations(page) == []
+    page.find_element("id", "cancel").send_keys(keys().ENTER)
+    until(page, "document.getElementById('status').innerText.includes('deleted')")
+
+
+def test_a_pixel_size_that_only_the_model_lacks_can_be_filled_in_too(
+    page: Driver, root: Path, content: dict[str, Any], tmp_path: Path
+) -> None:
+    params = root / "params.yaml"
+    before = params.read_text()
+    params.write_text(yaml.safe_dump(content | {"idc": {"source": "x.zip", "manifest": "x.csv"}}))  # of any patches
+    try:
+        drop_files(page, square_of_tissue(tmp_path / "own.tif", mpp=4))
+        assert "fill in “Pixel size of the model's patches, µm per pixel”" in problem_on(page)
+        page.switch_to.active_element.send_keys("8", keys().ENTER)
+        until(page, "document.getElementById('case-sum').innerText.match(/Case own: .* of 144 patches/)")
+    finally:
+        params.write_text(before)
+    page.find_element("id", "cancel").send_keys(keys().ENTER)
+    until(page, "document.getElementById('status').innerText.includes('deleted')")
 
 
 def test_a_result_outlives_an_unreachable_server_and_too_many_patches(
@@ -765,8 +830,22 @@ def test_a_slide_is_graded_as_the_command_grades_it(
         assert found[name] == expected[name].tolist()
     np.testing.assert_allclose(found["probability"], expected["probability"], rtol=0, atol=1e-4)
     (case,) = ask(f"{address}/result")["cases"]
-    assert case["map"] and case["patches"] == len(expected)
+    assert case["map"] and case["tissue"] and case["patches"] == len(expected)
+    shown = requests.get(f"{server.address}{address}/tissue?case={case['case_id']}", headers=BEARER, timeout=60)
+    assert same_picture(shown.content, path, expected)
     requests.delete(server.address + address, headers=BEARER, timeout=60)
+
+
+def same_picture(picture: bytes, slide: Path, tiles: Any) -> bool:
+    """Whether a picture shows what lies around the tiles: the slide has a label and a macro image too."""
+    import openslide
+
+    left, top = (int(tiles[name].min()) for name in "xy")
+    right, bottom = (int((tiles[name] + tiles[side]).max()) for name, side in (("x", "width"), ("y", "height")))
+    with openslide.OpenSlide(slide) as opened, Image.open(io.BytesIO(picture)) as shown:
+        assert {"label", "macro"} <= set(opened.associated_images)
+        region = opened.read_region((left, top), 0, (right - left, bottom - top)).convert("RGB").resize(shown.size)
+        return bool(np.abs(np.asarray(region, int) - np.asarray(shown, int)).mean() < 6 and max(shown.size) <= 1000)
 
 
 @contextmanager
@@ -781,15 +860,15 @@ def tracking_kept() -> Iterator[None]:
         mlflow.set_tracking_uri(before)
 
 
-def sizeless(path: Path) -> Path:
-    """A slide that doesn't say how much tissue a pixel shows."""
+def square_of_tissue(path: Path, mpp: float | None = None) -> Path:
+    """A slide that doesn't say how much tissue a pixel shows, unless it is told to."""
     drawn = np.full((2100, 2100, 3), 240, np.uint8)
     drawn[400:1600, 400:1600] = (170, 90, 160)
-    return slide_file(path, drawn, mpp=None, compression="zlib")
+    return slide_file(path, drawn, mpp=mpp, compression="zlib")
 
 
 def test_a_slide_of_unknown_pixel_size_names_the_parameter(server: Server, post: Any, ask: Any, tmp_path: Path) -> None:
-    content = sizeless(tmp_path / "sizeless.tif").read_bytes()
+    content = square_of_tissue(tmp_path / "sizeless.tif").read_bytes()
     for wrong in ("nonsense", "-1", "inf", "nan"):
         refused(post("/v1/slides", files={"file": ("a.tif", content)}, data={"slide_mpp": wrong}), 422, "micrometres")
         assert post(f"/v1/slides?slide_mpp={wrong}", files={"file": ("a.tif", content)}).status_code == 422
@@ -822,48 +901,124 @@ def test_told_to_stop_it_finishes_what_it_began(server: Server) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-def test_other_web_pages_cannot_use_a_server_without_token_and_its_folder_may_change(
-    root: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "model"
-    with tracking_kept():
-        from histopipe.paths import Workspace
-        from histopipe.scoring.model import model_folder
+@pytest.fixture(scope="module")
+def model_of_a_folder(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from histopipe.paths import Workspace
+    from histopipe.scoring.model import model_folder
 
+    folder = tmp_path_factory.mktemp("folder") / "model"
+    with pytest.MonkeyPatch.context() as surroundings, tracking_kept():
+        surroundings.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow's own, of the store it was told last
         with model_folder("models:/histopipe-idc/1", "idc", Workspace(root)) as (found, _):
             shutil.copytree(found, folder)
-    with serving(root, "--model", str(folder), "--mpp", "4") as open_one:
-        body, address, kind = picture(sample_patches()[0]), open_one.address, {"Content-Type": "image/png"}
-        port = open_one.port
-        for headers, status in (
-            ({"Host": "evil.example"}, 421),
-            ({"Host": "evil.example:80"}, 421),
-            ({"Host": "[2001:db8::1]:80"}, 421),
-            ({"Sec-Fetch-Site": "cross-site"}, 403),
-            ({"Origin": "https://evil.example"}, 403),
-            ({"Origin": "null"}, 403),
-            ({"Origin": f"http://localhost:{port + 1}", "Host": f"localhost:{port}"}, 403),
-            ({"Origin": f"http://localhost:{port}", "Host": f"localhost:{port}", "Sec-Fetch-Site": "same-origin"}, 200),
-            ({"Host": f"[::1]:{port}"}, 200),
-            ({}, 200),
-        ):
-            answer = requests.post(f"{address}/v1/predict", data=body, headers=kind | headers, timeout=PATIENCE)
-            assert answer.status_code == status, (headers, answer.text)
-        assert requests.get(f"{address}/", headers={"Host": "evil.example"}, timeout=60).status_code == 421
-        assert requests.get(f"{address}/", headers={"Sec-Fetch-Site": "cross-site"}, timeout=60).status_code == 200
-        assert requests.delete(f"{address}/v1/slides/x", headers={"Origin": "null"}, timeout=60).status_code == 403
-        requests.request("PROPFIND", f"{address}/v1/predict", timeout=60)
-        assert 'method="other"' in requests.get(f"{address}/metrics", timeout=60).text
-        shutil.rmtree(folder)  # as `dvc repro` does, before it writes the next one
-        graded = requests.post(f"{address}/v1/slides?name=a.zip", data=zip_of({"a.png": body}), headers=ZIP, timeout=60)
-        state = until_ended(lambda path: requests.get(address + path, timeout=60).json(), graded.headers["Location"])
-        assert state["state"] == "done", state
-        rows = requests.get(f"{address}{graded.headers['Location']}/patches?case=a", timeout=60).json()
-        one = requests.post(f"{address}/v1/predict", data=body, headers=kind, timeout=PATIENCE).json()["predictions"][0]
-        assert rows["probability"] == pytest.approx([one["probability"]], abs=1e-4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def open_one(root: Path, model_of_a_folder: Path) -> Iterator[Server]:
+    """A server that asks for no token, of a model in a folder, whose patches it takes for coarser than they are."""
+    with serving(root, "--model", str(model_of_a_folder), "--mpp", "8") as started:
+        yield started
+
+
+@pytest.mark.parametrize(("query", "side"), [("", 200), ("&mpp=4", 100)])
+def test_slides_are_cut_up_at_the_pixel_size_that_the_server_or_the_client_says(
+    query: str, side: int, open_one: Server, tmp_path: Path
+) -> None:
+    def ask(path: str) -> Any:
+        return requests.get(open_one.address + path, timeout=60).json()
+
+    content = square_of_tissue(tmp_path / "slide.tif").read_bytes()
+    address = f"{open_one.address}/v1/slides?slide_mpp=2{query}"
+    job = requests.post(address, files={"file": ("slide.tif", content)}, timeout=PATIENCE).headers["Location"]
+    assert until_ended(ask, job)["state"] == "done"
+    patches = ask(f"{job}/patches?case=slide")
+    assert set(patches["width"]) == set(patches["height"]) == {side}  # 50 pixels of 8 or 4 um, on a slide of 2
+    assert ask(f"{job}/result")["summary"]["patch_mpp"] == side * 2 / 50
+    requests.delete(open_one.address + job, timeout=60)
+
+
+def test_other_web_pages_cannot_use_a_server_without_token_and_its_folder_may_change(
+    open_one: Server, model_of_a_folder: Path
+) -> None:
+    body, address, port = picture(sample_patches()[0]), open_one.address, open_one.port
+    kind = {"Content-Type": "image/png"}
+    for headers, status in (
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "evil.example:80"}, 421),
+        ({"Host": "[2001:db8::1]:80"}, 421),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": f"http://localhost:{port + 1}", "Host": f"localhost:{port}"}, 403),
+        ({"Origin": f"http://localhost:{port}", "Host": f"localhost:{port}", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Host": f"[::1]:{port}"}, 200),
+        ({}, 200),
+    ):
+        answer = requests.post(f"{address}/v1/predict", data=body, headers=kind | headers, timeout=PATIENCE)
+        assert answer.status_code == status, (headers, answer.text)
+    assert requests.get(f"{address}/", headers={"Host": "evil.example"}, timeout=60).status_code == 421
+    assert requests.get(f"{address}/", headers={"Sec-Fetch-Site": "cross-site"}, timeout=60).status_code == 200
+    assert requests.delete(f"{address}/v1/slides/x", headers={"Origin": "null"}, timeout=60).status_code == 403
+    requests.request("PROPFIND", f"{address}/v1/predict", timeout=60)
+    assert 'method="other"' in requests.get(f"{address}/metrics", timeout=60).text
+    shutil.rmtree(model_of_a_folder)  # as `dvc repro` does, before it writes the next one
+    graded = requests.post(f"{address}/v1/slides?name=a.zip", data=zip_of({"a.png": body}), headers=ZIP, timeout=60)
+    state = until_ended(lambda path: requests.get(address + path, timeout=60).json(), graded.headers["Location"])
+    assert state["state"] == "done", state
+    rows = requests.get(f"{address}{graded.headers['Location']}/patches?case=a", timeout=60).json()
+    one = requests.post(f"{address}/v1/predict", data=body, headers=kind, timeout=PATIENCE).json()["predictions"][0]
+    assert rows["probability"] == pytest.approx([one["probability"]], abs=1e-4)
 
 
 ZIP = {"Content-Type": "application/zip"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dataset", ["malaria", "breakhis"])
+def test_real_images_that_are_resized_get_what_the_command_gives_them(
+    dataset: str, real: Callable[[str], Path], tracking_database: Path, tmp_path: Path
+) -> None:
+    import pandas as pd
+
+    folder = some_images(real(f"{dataset}-sample.zip"), tmp_path / "images")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(tracking_database, tmp_path / "mlflow.db")
+    with tracking_kept():
+        register(tmp_path, telling_network(patches=resized(folder, dataset)), point=point_of(dataset))
+    command = [sys.executable, "-m", "histopipe", "predict", str(folder), "--dataset", dataset, "--out", "scores"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=surroundings(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = pd.read_parquet(tmp_path / "scores/predictions.parquet").set_index("file")
+    assert np.ptp(expected["probability"]) > 0.2 and expected["width"].nunique() > 1
+    with serving(tmp_path, "--dataset", dataset) as started:
+        for some in np.array_split(expected.index, 8):
+            sent = [("images", (name, (folder / name).read_bytes(), "image/png")) for name in some]
+            answer = requests.post(f"{started.address}/v1/predict", files=sent, timeout=PATIENCE).json()
+            for one in answer["predictions"]:
+                row = expected.loc[one["name"]]
+                assert one["probability"] == pytest.approx(row["probability"], abs=1e-4)
+                assert one["label"] == get_dataset(dataset).classes[int(row["decision"])]
+
+
+def some_images(archive: Path, folder: Path, most: int = 200) -> Path:
+    """Real images from all over an archive, every tenth of them without its right-hand quarter."""
+    folder.mkdir()
+    with zipfile.ZipFile(archive) as opened:
+        names = [name for name in opened.namelist() if name.endswith(".png")]
+        for number, name in enumerate(names[:: max(1, len(names) // most)][:most]):
+            image = Image.open(io.BytesIO(opened.read(name)))
+            kept = image.width if number % 10 else image.width * 3 // 4
+            image.crop((0, 0, kept, image.height)).save(folder / f"{number:03}.png")
+    return folder
+
+
+def resized(folder: Path, dataset: str) -> np.ndarray:
+    height, width = get_dataset(dataset).patch_size
+    images = [Image.open(path).convert("RGB").resize((width, height)) for path in sorted(folder.iterdir())[:32]]
+    return np.stack([np.asarray(image) for image in images])
 
 
 def test_a_job_ends_whatever_befalls_its_process(

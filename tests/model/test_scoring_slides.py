@@ -81,6 +81,7 @@ def test_tiles_get_the_networks_own_probabilities(tmp_path: Path, model: Path, n
     assert told["tissue_mm2"] == pytest.approx(0.7 * 0.6, rel=0.03)
     assert (summary["slides"], summary["patch_mpp"], summary["cases"], summary["maps"]) == (1, 4.0, 1, 1)
     assert Image.open(tmp_path / "out/maps/S1.png").size[0] > 1000
+    assert not (tmp_path / "out/tissue").exists()  # only who asks for it gets it
 
 
 def test_geojson_is_what_qupath_reads(tmp_path: Path, model: Path) -> None:

@@ -14,6 +14,7 @@ const KEY = "histopipe-token";
 
 let about = null;
 let job = null;
+let unsized = null;                  // a slide that waits for its pixel size
 const counts = { patches: 0, positive: 0 };
 
 class Refused extends Error {
@@ -180,6 +181,7 @@ const isSlide = file => ARCHIVES.test(file.name) || SLIDES.test(file.name) || fi
 
 async function take(files) {
   clearProblem();
+  keepUnsized(null);
   if (!about) { askForToken(false); return; }
   const slides = files.filter(isSlide), patches = files.filter(file => !isSlide(file));
   if (patches.length) slides.push(...await gradePatches(patches));
@@ -296,6 +298,38 @@ $("clear").addEventListener("click", () => {
   $("files").focus();
 });
 
+// ---- pixel sizes ----------------------------------------------------------------------------------------------------
+
+const sizeFields = [...$("sizes").querySelectorAll("input")];
+const filledIn = () => sizeFields.filter(field => field.value);
+
+function keepUnsized(file) {
+  unsized = file;
+  $("again").hidden = !file;
+  $("again").textContent = file ? `Grade ${file.name} again` : "";
+}
+
+// Whether there is a field to mend: then the slide waits until that is done.
+function askForSize(file, field, remedy) {
+  if (!field) return false;
+  field.parentElement.hidden = false;
+  keepUnsized(file);
+  show(new Refused(422, { detail: `${remedy} “${labelOf(field)}” and grade it again` }));
+  field.focus();
+  return true;
+}
+
+const labelOf = field => field.labels[0].textContent;
+const askForCorrection = file => askForSize(file, sizeFields.find(field => !field.checkValidity()),
+  `No pixel has such a size, so ${file.name} wasn't sent: correct`);
+const askForMissing = (file, error) => askForSize(file, sizeFields.find(field => error.includes(`the parameter \`${field.name}\``)),
+  `Nothing tells how to cut ${file.name} into patches: fill in`);
+
+$("sizes").addEventListener("submit", event => {
+  event.preventDefault();
+  if (unsized) take([unsized]);
+});
+
 // ---- a case or slide ------------------------------------------------------------------------------------------------
 
 const map = new SlideMap($("canvas"), readOut);
@@ -312,8 +346,12 @@ const atOwn = () => Math.abs(Number($("threshold").value) - Math.round(1000 * jo
 const threshold = () => atOwn() ? job.result.threshold : Number($("threshold").value);
 
 async function gradeSlide(file) {
+  if (!ARCHIVES.test(file.name) && askForCorrection(file)) return;
   await forget();
+  const sizes = ARCHIVES.test(file.name) ? [] : filledIn();
   const mine = job = { file, stop: new AbortController(), patches: new Map() };
+  $("said-sizes").textContent = sizes.map(field => `${labelOf(field)}: ${field.value}, as you filled it in.`).join(" ");
+  $("said-sizes").hidden = !sizes.length;
   $("slide").hidden = $("running").hidden = false;
   $("graded").hidden = true;
   $("slide-title").textContent = file.name;
@@ -322,6 +360,7 @@ async function gradeSlide(file) {
   try {
     const form = new FormData();
     form.append("file", file);
+    for (const field of sizes) form.append(field.name, field.value);
     let state = await (await ask("v1/slides", { method: "POST", body: form, signal: mine.stop.signal })).json();
     mine.id = state.id;
     while (!["done", "failed", "cancelled"].includes(state.state)) {
@@ -334,7 +373,9 @@ async function gradeSlide(file) {
     if (mine !== job) return;
     if (state.state !== "done") {
       await forget();
-      show(new Refused(422, { detail: state.error || `it was ${state.state}` }));
+      say("");
+      const error = state.error || `it was ${state.state}`;
+      if (!askForMissing(file, error)) show(new Refused(422, { detail: error }));
       return;
     }
     $("cancel").textContent = "Delete";
@@ -390,14 +431,16 @@ async function patchesOf(mine, name) {
 async function showCase() {
   const name = $("case").value, mine = job;
   try {
-    const patches = await patchesOf(mine, name), drawn = mine.result.cases.find(one => one.case_id === name).map;
+    const patches = await patchesOf(mine, name), { map: drawn, tissue } = mine.result.cases.find(one => one.case_id === name);
     if (mine !== job || name !== $("case").value) return;
     const placed = patches !== null && map.show(patches);
     $("canvas").hidden = $("readout").hidden = !placed;
     $("no-map").hidden = placed || patches === null;
     $("map-file").disabled = !drawn;
+    $("tissue-part").hidden = !(placed && tissue);
     await showPicture(mine, name, patches === null && drawn);
     recolour();
+    if (placed && tissue) await layTissue(mine, name);
   } catch (problem) { show(problem); }
 }
 
@@ -412,10 +455,18 @@ async function showPicture(mine, name, wanted) {
   image.alt = `Map of case ${name}: probability and decision of its patches.`;
 }
 
+async function layTissue(mine, name) {
+  const answer = await ask(`v1/slides/${mine.id}/tissue?case=${encodeURIComponent(name)}`);
+  const tissue = await createImageBitmap(await answer.blob());
+  if (mine !== job || name !== $("case").value) return;
+  map.lay(tissue);
+  recolour();
+}
+
 function recolour() {
   const at = threshold(), shown = document.querySelector("[name=shown]:checked").value, name = $("case").value;
   const patches = job.patches.get(name), one = job.result.cases.find(one => one.case_id === name);
-  if (patches) { map.colour(at, shown); readOut(map.chosen); }
+  if (patches) { map.colour(at, shown, $("tissue").checked); readOut(map.chosen); }
   $("threshold").disabled = !patches;
   $("threshold-value").textContent = at.toFixed(3);
   $("reset").disabled = atOwn();
@@ -446,10 +497,12 @@ function caseRow(one, at, chosen) {
 }
 
 function showKey(shown) {
-  if ($("key").dataset.shown === shown) return;
-  $("key").dataset.shown = shown;
+  const over = $("tissue").checked && !$("tissue-part").hidden, drawn = `${shown} ${over}`;
+  if ($("key").dataset.drawn === drawn) return;
+  $("key").dataset.drawn = drawn;
   if (shown === "decision") {
-    $("key").replaceChildren(...[["--positive", about.positive_class], ["--negative", about.negative_class]].map(([colour, name]) => {
+    const negative = over ? ["--ground", `${about.negative_class}, left as it is`] : ["--negative", about.negative_class];
+    $("key").replaceChildren(...[["--positive", about.positive_class], negative].map(([colour, name]) => {
       const part = element("span"), box = element("i");
       box.style.background = `var(${colour})`;
       part.append(box, name);
@@ -484,7 +537,7 @@ $("cancel").addEventListener("click", async () => {
 $("case").addEventListener("change", showCase);
 $("threshold").addEventListener("input", recolour);
 $("reset").addEventListener("click", () => { $("threshold").value = job.result.threshold; recolour(); $("threshold").focus(); });
-for (const choice of document.querySelectorAll("[name=shown]")) choice.addEventListener("change", recolour);
+for (const choice of [...document.querySelectorAll("[name=shown]"), $("tissue")]) choice.addEventListener("change", recolour);
 for (const button of document.querySelectorAll("[data-file]")) {
   button.addEventListener("click", async () => {
     const path = button.dataset.file === "map" ? `map?case=${encodeURIComponent($("case").value)}` : button.dataset.file;

@@ -3,6 +3,7 @@
 const VIRIDIS = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"]
   .map(colour => [1, 3, 5].map(at => parseInt(colour.slice(at, at + 2), 16)));
 const TALLEST = 560;
+const OVER_TISSUE = 0.55;  // opacity, as on the maps that the server draws
 
 export function shade(probability) {
   const at = Math.min(Math.max(probability, 0), 1) * (VIRIDIS.length - 1), low = Math.min(Math.floor(at), VIRIDIS.length - 2);
@@ -29,15 +30,23 @@ export class SlideMap {
 
   show(patches) {
     this.patches = patches;
+    this.lay(null);
     this.places = patches.x.map((_, i) => i).filter(i => patches.x[i] !== null && patches.y[i] !== null);
     this.chosen = -1;
     this.draw();
     return this.places.length > 0;
   }
 
-  colour(threshold, shown) {
+  // A picture of the box around the patches, to draw them over.
+  lay(tissue) {
+    this.tissue?.close();
+    this.tissue = tissue;
+  }
+
+  colour(threshold, shown, overTissue) {
     this.threshold = threshold;
     this.shown = shown;
+    this.overTissue = overTissue;
     if (!this.asked) this.asked = requestAnimationFrame(() => { this.asked = 0; this.draw(); });
   }
 
@@ -66,11 +75,16 @@ export class SlideMap {
       const r = Math.round((x[i] + width[i] - at.left) * scale), b = Math.round((y[i] + height[i] - at.top) * scale);
       return [l, t, Math.max(1, r - l), Math.max(1, b - t)];
     };
+    const over = this.overTissue && this.tissue;
+    if (over) pen.drawImage(this.tissue, 0, 0, canvas.width, canvas.height);
+    pen.globalAlpha = over ? OVER_TISSUE : 1;
     for (const i of this.places) {
       const yes = probability[i] >= this.threshold;
+      if (over && this.shown === "decision" && !yes) continue;
       pen.fillStyle = this.shown === "probability" ? shade(probability[i]) : yes ? positive : negative;
       pen.fillRect(...box(i));
     }
+    pen.globalAlpha = 1;
     if (this.chosen >= 0) {
       const [l, t, w, h] = box(this.chosen);
       pen.lineWidth = 3 * dense;
