@@ -736,22 +736,8 @@ def explored(server: Server, examples: int, folder: Path) -> subprocess.Complete
     options = ["--max-examples", str(examples), "--seed", "7", "--header", f"Authorization: Bearer {TOKEN}"]
     options += ["--request-timeout", "60", "--no-color", "--phases", "examples,coverage,fuzzing"]
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-    return subprocess.run(
-        [
-            *command,
-            *options,
-            "--checks",
-            checks,
-            "--request-timeout",
-            "60",
-            "--no-color",
-            "--phases",
-            "examples,coverage,fuzzing",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command += [*options, "--checks", checks]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("examples", [3, pytest.param(300, marks=pytest.mark.long)])
