@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from benchmarks.recipes import prepare, run_stage, trained
 from histopipe.architectures import list_architectures
+from histopipe.architectures.blocks import OUTPUT_LAYER, patch_input, probability, rescale
 from histopipe.cli import main
 from histopipe.errors import ExportError
 from histopipe.evaluation.stage import evaluate
@@ -127,6 +128,27 @@ def test_lower_precision_makes_smaller_files_that_answer_alike(kind: str, tmp_pa
     assert sizes["float16"] < 0.55 * sizes["none"]
     assert sizes["int8"] < 0.3 * sizes["none"] < 1.5e6
     assert apart["none"] < TOLERANCE and 0 < apart["float16"] < 0.02 and 0 < apart["int8"] < 0.2
+
+
+def brightness() -> keras.Model:
+    """A network whose log odds go from -1 to 1 with the brightness of a patch."""
+    inputs = patch_input()
+    x = keras.layers.Conv2D(4, 3, kernel_initializer=keras.initializers.Constant(1 / 27))(rescale(inputs, 48))
+    network = keras.Model(inputs, probability(keras.layers.GlobalAveragePooling2D()(x)))
+    network.get_layer(OUTPUT_LAYER).set_weights([np.full((4, 1), 0.5), np.array([-1.0])])
+    return network
+
+
+@every_format
+def test_int8_cuts_off_nothing_of_the_brightest_calibration_patch(kind: str, tmp_path: Path) -> None:
+    batch = np.repeat(np.array([0, 8, 16, 24, 250], np.uint8), 50 * 50 * 3).reshape(5, 50, 50, 3)
+    network = brightness()
+    made = FORMATS[kind].write(
+        Source(network, (50, 50), "int8", batch, FACTS), tmp_path / f"model{FORMATS[kind].suffix}"
+    )
+    expected = np.asarray(network.predict_on_batch(batch))[:, 0]
+    assert expected[-1] > 0.7
+    np.testing.assert_allclose(FORMATS[kind].load(made[0], 1)(batch), expected, rtol=0, atol=0.01)
 
 
 def test_calibration_patches_are_shared_out_over_the_cases_and_drawn_by_seed() -> None:
