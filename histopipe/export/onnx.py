@@ -40,17 +40,34 @@ def write(source: Source, path: Path) -> list[Path]:
 
 
 def _write_float(source: Source, file: Path) -> None:
+    """Convert as for patches of any size, then set theirs.
+
+    Of patches whose size it knows, tf2onnx writes by what float32 factor to resize them, .63999999 for 32 of 50 pixels,
+    rather than to what size. ONNX rounds the product down, to 31: networks see another picture, and ONNX Runtime
+    refuses those whose strides tell even sizes from odd.
+    """
     import onnx
     import tensorflow as tf
 
-    signature = [tf.TensorSpec((None, *source.patch_size, 3), tf.uint8, name=INPUT)]
+    signature = [tf.TensorSpec((None, None, None, 3), tf.uint8, name=INPUT)]
     source.network.export(str(file), format="onnx", verbose=False, input_signature=signature, opset_version=OPSET)
     model = onnx.load(file)
+    _set_size(model, source.patch_size)
+    _name_output(model)
+    onnx.save(model, file)
+
+
+def _set_size(model: Any, patch_size: tuple[int, int]) -> None:
+    (given,) = model.graph.input
+    for dimension, length in zip(given.type.tensor_type.shape.dim[1:3], patch_size, strict=True):
+        dimension.dim_value = length
+
+
+def _name_output(model: Any) -> None:
     (output,) = model.graph.output
     for node in model.graph.node:
         node.output[:] = [OUTPUT if name == output.name else name for name in node.output]
     output.name = OUTPUT
-    onnx.save(model, file)
 
 
 def _halve(model: Any) -> None:

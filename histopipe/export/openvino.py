@@ -37,8 +37,14 @@ def write(source: Source, path: Path) -> list[Path]:
 
 
 def _in_integers(model: Any, calibration: Patches) -> Any:
-    """Quantize all but the last layer, by ranges that the patches show."""
+    """Quantize all but the last layer, by ranges that the patches show.
+
+    Ranges are those of all patches, as in the other formats, where nncf would take the mean of each patch's and cut off
+    what lies beyond; and biases make good the error of all layers before, rather than of one layer alone.
+    docs/exporting.md has what that gains.
+    """
     import nncf
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.WARNING)
     last = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"][-1]
@@ -48,7 +54,11 @@ def _in_integers(model: Any, calibration: Patches) -> Any:
             nncf.Dataset([patch[None] for patch in calibration]),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(calibration),
+            fast_bias_correction=False,
             ignored_scope=nncf.IgnoredScope(names=[last]),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+            ),
         )
 
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from benchmarks.recipes import prepare, run_stage, trained
 from histopipe.architectures import list_architectures
+from histopipe.architectures.blocks import OUTPUT_LAYER, patch_input, probability, rescale
 from histopipe.cli import main
 from histopipe.errors import ExportError
 from histopipe.evaluation.stage import evaluate
@@ -43,8 +44,7 @@ for package in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "nncf"):
         pytest.skip(f'needs {package}: pip install -c requirements.lock -e ".[export]"', allow_module_level=True)
 
 FACTS = {"dataset": "idc", "classes": ["benign", "IDC"], "threshold": 0.4}
-SHORT = {("cancernet", "onnx"), ("histonet", "litert"), ("resnet", "openvino")}  # each format, each once
-BROKEN = ("wide_resnet", "onnx")
+SHORT = {("wide_resnet", "onnx"), ("histonet", "litert"), ("resnet", "openvino")}  # each format, each once
 
 every_format = pytest.mark.parametrize("kind", list(FORMATS))
 
@@ -55,8 +55,7 @@ def source(network: keras.Model, quantize: Quantize = "none", size: int = 50) ->
 
 
 def marks(name: str, kind: str) -> list[pytest.MarkDecorator]:
-    broken = [pytest.mark.xfail(strict=True, reason="ONNX Runtime refuses the graph that tf2onnx 1.17 makes of it")]
-    return [*([] if (name, kind) in SHORT else [pytest.mark.long]), *(broken if (name, kind) == BROKEN else [])]
+    return [] if (name, kind) in SHORT else [pytest.mark.long]
 
 
 def test_every_option_of_the_command_is_a_format() -> None:
@@ -64,10 +63,10 @@ def test_every_option_of_the_command_is_a_format() -> None:
     assert list(offered.choices) == list(FORMATS)  # listed twice: `histopipe --help` loads no format
 
 
-def agree(kind: str, network: keras.Model, folder: Path) -> None:
-    batch = patches(9)
+def agree(kind: str, network: keras.Model, folder: Path, size: int = 50) -> None:
+    batch = patches(9, size)
     expected = np.asarray(network.predict_on_batch(batch))[:, 0]
-    made = FORMATS[kind].write(source(network), folder / f"model{FORMATS[kind].suffix}")
+    made = FORMATS[kind].write(source(network, size=size), folder / f"model{FORMATS[kind].suffix}")
     grade = FORMATS[kind].load(made[0], 1)
     assert np.ptp(expected) > 5e-4
     for count in (9, 1, 4):  # the batch may be of any size
@@ -80,6 +79,12 @@ def agree(kind: str, network: keras.Model, folder: Path) -> None:
 )
 def test_every_architecture_answers_as_keras_does(name: str, kind: str, tmp_path: Path) -> None:
     agree(kind, settled(name), tmp_path)
+
+
+@pytest.mark.parametrize("size", [37, 96])
+def test_onnx_files_resize_to_the_size_that_the_network_asks_for(size: int, tmp_path: Path) -> None:
+    """37 times the float32 nearest to 48 / 37 is less than 48; 48 / 96 is a float32."""
+    agree("onnx", settled("cancernet"), tmp_path, size)
 
 
 @every_format
@@ -123,6 +128,27 @@ def test_lower_precision_makes_smaller_files_that_answer_alike(kind: str, tmp_pa
     assert sizes["float16"] < 0.55 * sizes["none"]
     assert sizes["int8"] < 0.3 * sizes["none"] < 1.5e6
     assert apart["none"] < TOLERANCE and 0 < apart["float16"] < 0.02 and 0 < apart["int8"] < 0.2
+
+
+def brightness() -> keras.Model:
+    """A network whose log odds go from -1 to 1 with the brightness of a patch."""
+    inputs = patch_input()
+    x = keras.layers.Conv2D(4, 3, kernel_initializer=keras.initializers.Constant(1 / 27))(rescale(inputs, 48))
+    network = keras.Model(inputs, probability(keras.layers.GlobalAveragePooling2D()(x)))
+    network.get_layer(OUTPUT_LAYER).set_weights([np.full((4, 1), 0.5), np.array([-1.0])])
+    return network
+
+
+@every_format
+def test_int8_cuts_off_nothing_of_the_brightest_calibration_patch(kind: str, tmp_path: Path) -> None:
+    batch = np.repeat(np.array([0, 8, 16, 24, 250], np.uint8), 50 * 50 * 3).reshape(5, 50, 50, 3)
+    network = brightness()
+    made = FORMATS[kind].write(
+        Source(network, (50, 50), "int8", batch, FACTS), tmp_path / f"model{FORMATS[kind].suffix}"
+    )
+    expected = np.asarray(network.predict_on_batch(batch))[:, 0]
+    assert expected[-1] > 0.7
+    np.testing.assert_allclose(FORMATS[kind].load(made[0], 1)(batch), expected, rtol=0, atol=0.01)
 
 
 def test_calibration_patches_are_shared_out_over_the_cases_and_drawn_by_seed() -> None:
