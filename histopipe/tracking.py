@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 import traceback
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 _LOUD = ("mlflow.store.db.utils", "urllib3.connectionpool")  # print tracebacks and retries before we get the error
+
+# what comes before a driver's own words, such as "(raised as a result of …) (sqlite3.OperationalError) "
+_SQLALCHEMY = re.compile(r"^.*?\([\w.]+Error\) ")
 
 # By name, since those of boto are there only where artifacts go to S3; base classes stand for all beneath them.
 _BROKEN_OFF = frozenset(
@@ -123,14 +127,19 @@ def told_in_one_line(workspace: Workspace) -> Iterator[None]:
             raise
         if remedy := _refusal(problem):
             raise TrackingError(f"MLflow at {_place(workspace)} refuses: {remedy}") from None
-        what = " ".join(str(problem).split())[:160]
         raise TrackingAwayError(
-            f"MLflow at {_place(workspace)} can't be used ({what}): "
+            f"MLflow at {_place(workspace)} can't be used ({_reason(problem)}): "
             "see that it is up and can be written, then run the same command again, which carries on"
         ) from None
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _reason(problem: Exception) -> str:
+    """In the words of the database's driver, where it was one, without SQLAlchemy's; short."""
+    said = " ".join(str(problem).split())
+    return _SQLALCHEMY.sub("", said).partition(" [SQL:")[0][:160]
 
 
 def _broke_off(problem: Exception) -> bool:

@@ -55,6 +55,20 @@ def test_a_bucket_that_breaks_off_is_one_line(
     assert "\n" not in str(said.value)
 
 
+def test_a_database_s_own_words_are_told_without_the_statement(workspace: Workspace) -> None:
+    from mlflow.exceptions import MlflowException
+
+    said = (
+        "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block if this flush is "
+        "occurring prematurely)\n(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO tags]"
+    )
+    with (
+        pytest.raises(TrackingAwayError, match=r"can't be used \(database or disk is full\): see"),
+        tracking.told_in_one_line(workspace),
+    ):
+        raise MlflowException(said)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
