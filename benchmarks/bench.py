@@ -232,7 +232,7 @@ BENCHMARKS = (
             ),
         ),
         quick=("--rounds", "1", "--epochs", "1", "--patches", "400"),
-        arguments=("--rounds", "1", "--epochs", "5"),  # a round takes eight minutes
+        arguments=("--rounds", "1", "--epochs", "5"),  # a round takes 16 minutes
     ),
     Benchmark(
         "safety",

@@ -2,7 +2,8 @@
 
 Everything is real: a Prefect server, Dask's scheduler, clones, a DVC remote from which workers pull the store and to
 which they push what they trained. Counted is the time from the first training's start to the last one's end, as
-Prefect's server has it, and so what travels for it.
+Prefect's server has it, and so what travels for it, and the evaluations that a worker takes in between: three where it
+is alone, one each where there are two.
 
     python -m benchmarks.workers
 """
