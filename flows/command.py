@@ -25,8 +25,11 @@ def one_line_errors() -> Iterator[None]:
     except (HistopipeError, StageFailed) as problem:
         click.echo(f"histopipe: {problem}", err=True)
         sys.exit(1 if isinstance(problem, StageFailed) and not isinstance(problem, BadInput) else 2)
-    except CancelledError as problem:  # what Dask's client makes of all futures once its scheduler is gone
-        reason = str(problem).partition("\n")[0] or "tasks were cancelled"
+    except CancelledError as problem:
+        if not type(problem).__module__.startswith("distributed"):
+            raise
+        # what Dask's client makes of all futures once its scheduler is gone
+        reason = str(problem).partition("\n")[0]
         click.echo(f"histopipe: {reason} Start Dask's scheduler, then run again: what was finished stays so", err=True)
         sys.exit(1)
     except (httpx.HTTPError, RuntimeError) as problem:

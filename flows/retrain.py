@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from prefect import flow
+from prefect import flow, tags
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.choices import ListedArchitecture, ListedDataset
 from flows.command import choosing_architectures, choosing_datasets, one_line_errors, tell
 from flows.pipeline import chosen, pipeline
+from flows.watch import TAG
 from histopipe.params import read_params
 from histopipe.paths import Workspace
 from tasks.data import locate, show_growth, source_change, source_record, splits_of_cases, use_source
@@ -61,7 +62,8 @@ def retrained(dataset: str, architectures: list[str], everything: bool) -> State
     if change is None:
         return Completed(message=UNCHANGED)
     record, before = source_record(dataset), splits_of_cases(dataset)
-    trained: State[Any] = pipeline((dataset,), tuple(architectures), return_state=True)
+    with tags(TAG):  # so that the server watches over it too (flows.watch)
+        trained: State[Any] = pipeline((dataset,), tuple(architectures), return_state=True)
     if not trained.is_completed():
         return trained
     if everything:

@@ -140,11 +140,11 @@ def _configured_server() -> str | None:
 def _serve(limit: int) -> None:
     from prefect import serve
 
-    from flows.watch import SILENCE, watch
+    from flows.watch import watch
     from tasks.parallel import set_gpu_limit
 
     set_gpu_limit()
-    watch(SILENCE)
+    watch()
     serve(*deployments(Path(FILE)), limit=limit)
 
 

@@ -31,6 +31,7 @@ _LOUD = ("mlflow.store.db.utils", "urllib3.connectionpool")  # print tracebacks 
 
 # what comes before a driver's own words, such as "(raised as a result of …) (sqlite3.OperationalError) "
 _SQLALCHEMY = re.compile(r"^.*?\([\w.]+Error\) ")
+_AFTER = re.compile(r" \[SQL:| \(Background on this error")  # what comes after them
 
 # By name, since those of boto are there only where artifacts go to S3; base classes stand for all beneath them.
 _BROKEN_OFF = frozenset(
@@ -139,7 +140,7 @@ def told_in_one_line(workspace: Workspace) -> Iterator[None]:
 def _reason(problem: Exception) -> str:
     """In the words of the database's driver, where it was one, without SQLAlchemy's; short."""
     said = " ".join(str(problem).split())
-    return _SQLALCHEMY.sub("", said).partition(" [SQL:")[0][:160]
+    return _AFTER.split(_SQLALCHEMY.sub("", said))[0][:160]
 
 
 def _broke_off(problem: Exception) -> bool:

@@ -8,7 +8,9 @@ they are put together.
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from histopipe.paths import Workspace, stage_name
 from histopipe.versioning import run_dvc
 from tasks.remote import fetch_folder, share_folder
 from tasks.reproduction import StageFailed, hand_out, is_distributed, run_stage, task_logger, working_for
+from tasks.timeouts import seconds_for
 from tasks.workers import handed_over, listening, own_address
 
 PARTS_PER_WORKER = 3  # so that a quicker worker does more of them
@@ -134,14 +137,16 @@ def _only_on(workers: Sequence[str]) -> AbstractContextManager[Any]:
 
 
 def _outcome(run: Any, workers: Sequence[str], client: Any) -> Decoded | Exception:
-    """A part's result, or what it failed with; a scheduler without workers for it would keep it for ever."""
+    """A part's result, or what it failed with; a scheduler whose workers are gone, or busy, would keep it for ever."""
+    deadline = time.monotonic() + seconds_for("ingest", Workspace.around()) if workers else math.inf
     while True:
         try:
             found: Decoded | Exception = run.result(timeout=LOOK_SECONDS, raise_on_failure=False)
             return found
         except TimeoutError:
             there = listening(client)
-            if not (set(there).intersection(workers) if workers else there):
+            left = set(there).intersection(workers) if workers else there
+            if not left or time.monotonic() > deadline:
                 run.wrapped_future.cancel()
                 return StageFailed("the scheduler has no workers left for it")
         except Exception as problem:  # Dask's own: a task that ended several workers, a scheduler that went away

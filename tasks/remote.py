@@ -13,6 +13,7 @@ from histopipe.errors import UnreachableError
 from histopipe.paths import Workspace
 from tasks.timeouts import seconds_for
 
+LONGEST_REASON = 300  # letters
 ALGORITHM = "md5"  # DVC's own: a file pushed once is there for whichever stage's output holds it
 
 
@@ -109,7 +110,13 @@ def _run(what: str, *arguments: str) -> None:
     except subprocess.TimeoutExpired:
         raise _away(what, "no end within flow.timeouts.fetch") from None
     if done.returncode != 0:
-        raise _away(what, " ".join(done.stderr.rpartition("ERROR: ")[2].split()) or "no word")
+        raise _away(what, _last_error(done.stderr) or "no word")
+
+
+def _last_error(said: str) -> str:
+    """What DVC wrote of its last error, in one line; of other programs the last line."""
+    _, marked, reason = said.rpartition("ERROR: ")
+    return " ".join((reason if marked else said.strip().rpartition("\n")[2]).split())[:LONGEST_REASON]
 
 
 def _away(what: str, said: str) -> UnreachableError:

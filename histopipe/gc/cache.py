@@ -21,7 +21,6 @@ from histopipe.versioning import complaint, run_dvc
 
 EVERY_COMMIT = ("gc", "--all-commits", "--all-experiments")
 UNREFERENCED = "no commit, branch, tag, stash, experiment nor the workspace's dvc.lock names them"
-BROKEN_OFF = "the disk was full, or DVC was killed, while it copied into its cache"
 
 _REMOVING = re.compile(r"^Removing (?P<path>.+)$", re.MULTILINE)
 
@@ -62,26 +61,11 @@ def unreferenced(history: History, age: Age) -> Iterator[Leftover]:
         yield Leftover("DVC cache", UNREFERENCED, len(garbage), room(garbage), removal)
     if young:
         yield _young("DVC cache", len(young), room(young), age)
-    yield from broken_off(history.cache, age)
     entries = [path for path in _dangling(history, garbage) if age.passed(path)]
     if entries:
         removal = partial(_remove_entries, history, entries)
         why = "what they would bring back is gone, and there is no remote to bring it from"
         yield Leftover("DVC run-cache", why, len(entries), room(entries), removal)
-
-
-def broken_off(cache: Path, age: Age) -> Iterator[Leftover]:
-    """Copies into the cache that DVC began and neither ended nor cleared away."""
-
-    def found() -> list[Path]:
-        return [path for path in sorted((cache / "files").glob("*/??/.*.tmp")) if age.passed(path)]
-
-    def remove() -> None:
-        for path in found():
-            _delete(path)
-
-    if paths := found():
-        yield Leftover("broken-off copies", BROKEN_OFF, len(paths), room(paths), remove)
 
 
 def _young(what: str, count: int, size: int | None, age: Age) -> Leftover:

@@ -22,6 +22,7 @@ from histopipe.scoring.table import SCHEMA
 from histopipe.store import Patches
 
 FOLDER = "tissue"
+SIDES = ("x", "y", "width", "height")
 LONGEST = 1000  # pixels of a picture's longer side
 QUALITY = 85  # of JPEG
 SHARPEST, COARSEST = 32, 4  # pixels that are kept of a patch, across and down: fewer of each, the more there are
@@ -70,7 +71,8 @@ class PatchPictures:
         """
         if self._side < COARSEST:
             return
-        places = pd.DataFrame(rows, columns=SCHEMA.names[:6]).dropna(subset=["x", "y"])
+        table = pd.DataFrame(rows, columns=SCHEMA.names[:6]).dropna(subset=["x", "y"])
+        places = table.drop(columns="file").astype({"case_id": "category", **dict.fromkeys(SIDES, np.int32)})
         if len(places):
             self._pixels.append(np.stack([self._small(patches[row], *rows[row][4:6]) for row in places.index]))
             self._places.append(places)

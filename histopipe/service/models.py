@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -208,8 +209,7 @@ class Keeper:
     """The model in use, and a thread that follows the alias.
 
     A new version is loaded beside the old one and then takes its place. Whoever began with the old one ends with it,
-    and only at a later look its memory is given back. If the new one can't be loaded the old one stays, and `problem`
-    says why.
+    and then its memory is given back. If the new one can't be loaded the old one stays, and `problem` says why.
 
     Args:
         asked: which model.
@@ -224,7 +224,7 @@ class Keeper:
         self._asked, self._every, self._changed = asked, every, changed
         self._stop = threading.Event()
         self._failed: tuple[str, float] | None = None
-        self._replaced = False
+        self._replaced: list[weakref.ref[Model]] = []
         self._thread = threading.Thread(target=self._follow, name="follow-alias", daemon=True)
         if asked.alias and every > 0:
             self._thread.start()
@@ -239,9 +239,7 @@ class Keeper:
 
     def look(self) -> None:
         """See where the alias stands, once."""
-        if self._replaced:
-            spare_from_collection()
-            self._replaced = False
+        self._give_back()
         try:
             version = aliased(self._asked)
             if version is None:
@@ -252,6 +250,13 @@ class Keeper:
                 self._replace(version)
         except Exception as problem:  # whatever it is: the model in use goes on
             self.problem = _one_line(problem)
+
+    def _give_back(self) -> None:
+        """Have a replaced model collected, once the last request or job that began with it is over."""
+        still = [model for model in self._replaced if model() is not None]
+        if len(still) < len(self._replaced):
+            self._replaced = still
+            spare_from_collection()
 
     def _failed_lately(self, version: str) -> bool:
         return self._failed is not None and self._failed[0] == version and time.monotonic() < self._failed[1]
@@ -266,7 +271,8 @@ class Keeper:
             self._changed(False)
             return
         LOG.warning("%s: version %s takes the place of %s", model.name, version, self.model.version)
-        self.model, self.problem, self._failed, self._replaced = model, None, None, True
+        self._replaced.append(weakref.ref(self.model))
+        self.model, self.problem, self._failed = model, None, None
         self._changed(True)
 
 

@@ -290,19 +290,21 @@ def test_what_a_run_that_was_killed_with_the_server_held_comes_back(mortal: Mort
 def test_a_run_whose_machine_died_is_marked_as_crashed_and_a_busy_one_is_not(checkout: Make, server: str) -> None:
     project = at_server(checkout(), server)
     project = Checkout(project.root, {**project.environment, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"})
-    for seconds in ("600", "60"):  # what was said last holds
-        project.run(sys.executable, "-m", "flows.watch", "--after", seconds)
+    for after in (("--after", "900"), ("--after", "100"), ()):  # what was set last stays
+        project.run(sys.executable, "-m", "flows.watch", *after)
+    refused = project.run(sys.executable, "-m", "flows.watch", "--after", "90", check=False)
+    assert refused.returncode == 2 and "runs give a sign every 30 s: --after wants more than 90 s" in refused.stderr
     (project.root / "served.py").write_text(f"{HOLDING}\n{SERVED}")
     machine = project.start(sys.executable, "served.py")
     until(lambda: bool(ask(server, "deployments")))
     prefect(project, "deployment", "run", "holding/served")
     until((project.root / "holds").exists)
-    time.sleep(100)
+    time.sleep(130)
     assert [run["state_type"] for run in ask(server, "flow_runs")] == ["RUNNING"]
     kill_with_children(psutil.Process(machine.pid))
     until(lambda: [run["state_type"] for run in ask(server, "flow_runs")] == ["CRASHED"])
     (run,) = ask(server, "flow_runs")
-    assert run["state"]["message"] == "No sign of life for 0:01:00: run it again"
+    assert run["state"]["message"] == "No sign of life for 0:01:40: run it again"
 
 
 @pytest.mark.long

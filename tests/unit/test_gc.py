@@ -16,7 +16,6 @@ from histopipe.errors import BusyError, HistopipeError
 from histopipe.files import left_over_name, replaced_file
 from histopipe.gc import Leftover, activity, collect, removing
 from histopipe.gc.activity import _runs_here, _work
-from histopipe.gc.cache import broken_off
 from histopipe.gc.history import History
 from histopipe.gc.leftover import Age, room
 from histopipe.gc.remains import half_written, old_notes, old_parts, outdated_checkpoints
@@ -132,19 +131,6 @@ def test_what_was_written_to_since_it_was_listed_stays(repository: Workspace) ->
     assert line.removal
     line.removal()
     assert part.exists()
-
-
-def test_copies_that_dvc_broke_off_go_once_they_are_old(tmp_path: Path) -> None:
-    folder = tmp_path / "files/md5/35"
-    folder.mkdir(parents=True)
-    kept, part = folder / "0123456789abcdef0123456789abcd", folder / ".bkdpPtryyl8tqe3va8ETpg.tmp"
-    for path in (kept, part):
-        path.write_bytes(b"pixels")
-    assert not list(broken_off(tmp_path, Age.parse("7d")))
-    (line,) = broken_off(tmp_path, AT_ONCE)
-    assert line.count == 1 and line.removal
-    line.removal()
-    assert kept.exists() and not part.exists()
 
 
 def test_old_parts_of_an_ingest_go(repository: Workspace) -> None:

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,13 +40,13 @@ def future(wrapped: Any) -> Any:
 def test_a_part_goes_to_none_of_the_workers_that_failed_at_it(client: Any) -> None:
     first, second = listening(client)
     for avoided in (first, second):
-        with parts._elsewhere(frozenset({avoided}), listening(client)):
+        with parts._only_on([worker for worker in listening(client) if worker != avoided]):
             runs = [client.submit(own_address, pure=False) for _ in range(6)]
         assert {run.result(timeout=60) for run in runs} == {first, second} - {avoided}
 
 
 def test_where_every_worker_failed_any_may_try_again(client: Any) -> None:
-    with parts._elsewhere(frozenset(listening(client)), listening(client)):
+    with parts._only_on([]):
         assert client.submit(own_address, pure=False).result(timeout=60) in listening(client)
 
 
@@ -55,9 +56,34 @@ def test_parts_given_to_workers_that_went_away_are_given_up(client: Any, monkeyp
     while listening(client):
         client.sync(client.scheduler.identity)
     given = future(client.submit(own_address, pure=False))
-    outcome = parts._outcome(given, client)
+    outcome = parts._outcome(given, [], client)
     assert isinstance(outcome, StageFailed) and "no workers left" in str(outcome)
     assert given.wrapped_future.cancelled()
+
+
+def test_a_part_for_a_worker_that_went_away_is_given_up_though_another_listens(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "LOOK_SECONDS", 0.3)
+    gone = "tcp://127.0.0.1:9"
+    with parts._only_on([gone]):
+        given = future(client.submit(own_address, pure=False))
+    outcome = parts._outcome(given, [gone], client)
+    assert isinstance(outcome, StageFailed) and "no workers left" in str(outcome)
+    assert listening(client) and given.wrapped_future.cancelled()
+
+
+def test_a_part_waits_for_a_busy_worker_no_longer_than_a_stage_may_take(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(parts, "seconds_for", lambda *_: 1.0)
+    busy, _ = listening(client)
+    with parts._only_on([busy]):
+        client.submit(time.sleep, 5, pure=False)
+        given = future(client.submit(own_address, pure=False))
+    outcome = parts._outcome(given, [busy], client)
+    assert isinstance(outcome, StageFailed) and given.wrapped_future.cancelled()
 
 
 def fail() -> None:
@@ -65,7 +91,7 @@ def fail() -> None:
 
 
 def test_a_failure_tells_the_flow_where_it_was(client: Any, tmp_path: Path) -> None:
-    outcome = parts._outcome(future(client.submit(fail, pure=False)), client)
+    outcome = parts._outcome(future(client.submit(fail, pure=False)), [], client)
     assert isinstance(outcome, PartFailed) and str(outcome) == "no room"
     assert parts._failed_at(outcome) <= set(listening(client)) and parts._failed_at(outcome)
     assert not parts._brought(tmp_path / "1-2", outcome)

@@ -411,6 +411,7 @@ async function showSlide(mine) {
   $("aside").replaceChildren(...Object.entries(mine.result.summary.set_aside || {}).map(([reason, one]) =>
     element("p", "", `Set aside, ${reason}: ${number(one.count)} (${one.files.slice(0, 3).join(", ")}${one.count > 3 ? ", …" : ""})`)));
   await showCase();
+  if (mine !== job) return;
   say(`${mine.file.name} is graded: ${number(mine.result.summary.patches)} patches of ${number(cases.length)} ` +
     `${cases.length === 1 ? "case" : "cases"}.`);
   $("slide").scrollIntoView({ block: "start" });
@@ -439,9 +440,10 @@ async function showCase() {
     $("map-file").disabled = !drawn;
     $("tissue-part").hidden = !(placed && tissue);
     await showPicture(mine, name, patches === null && drawn);
+    if (mine !== job || name !== $("case").value) return;
     recolour();
     if (placed && tissue) await layTissue(mine, name);
-  } catch (problem) { show(problem); }
+  } catch (problem) { if (mine === job) show(problem); }
 }
 
 // The server's own map, where the page can't draw one.
@@ -522,6 +524,7 @@ function showKey(shown) {
 async function forget() {
   const old = job;
   job = null;
+  map.lay(null);
   $("slide").hidden = true;
   if (!old) return;
   old.stop.abort();
