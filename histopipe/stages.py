@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from histopipe.errors import BusyError, HistopipeError, TrackingAwayError, UnreachableError
 from histopipe.files import read_json, write_json
 from histopipe.paths import Workspace
+from histopipe.versioning import clear_broken_copies
 
 LOCK_SECONDS = 20.0  # long enough for the orphan of a killed parent to notice and end
 WATCH_SECONDS = 0.5
@@ -39,6 +40,7 @@ def running(stage: str, workspace: Workspace) -> Iterator[None]:
     try:
         with _exclusive(stage, workspace):
             workspace.failure(stage).unlink(missing_ok=True)
+            clear_broken_copies(workspace)
             yield
     except BaseException as problem:
         _record_failure(stage, workspace, problem)
