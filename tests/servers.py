@@ -79,7 +79,8 @@ def postgres(folder: Path) -> Iterator[dict[str, str]]:
     pytest's folders, which every start of pytest closes to others again: its data lie in a folder of their own.
     """
     programs, port = postgres_folder(), free_port()
-    other = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    runuser = shutil.which("runuser", path=f"{os.environ['PATH']}:/usr/sbin") or "runuser"  # root may lack that folder
+    other = [runuser, "-u", "postgres", "--"] if os.geteuid() == 0 else []
     with TemporaryDirectory(prefix="histopipe-postgres-", ignore_cleanup_errors=True) as place:
         data, password = Path(place, "data"), Path(place, "password")
         password.write_text(composed.PLANTED["POSTGRES_PASSWORD"])
