@@ -11,9 +11,9 @@ from typing import Any
 
 from histopipe.errors import UnreachableError
 from histopipe.paths import Workspace
+from histopipe.versioning import complaint
 from tasks.timeouts import seconds_for
 
-LONGEST_REASON = 300  # letters
 ALGORITHM = "md5"  # DVC's own: a file pushed once is there for whichever stage's output holds it
 
 
@@ -110,13 +110,7 @@ def _run(what: str, *arguments: str) -> None:
     except subprocess.TimeoutExpired:
         raise _away(what, "no end within flow.timeouts.fetch") from None
     if done.returncode != 0:
-        raise _away(what, _last_error(done.stderr) or "no word")
-
-
-def _last_error(said: str) -> str:
-    """What DVC wrote of its last error, in one line; of other programs the last line."""
-    _, marked, reason = said.rpartition("ERROR: ")
-    return " ".join((reason if marked else said.strip().rpartition("\n")[2]).split())[:LONGEST_REASON]
+        raise _away(what, complaint(done))
 
 
 def _away(what: str, said: str) -> UnreachableError:
