@@ -11,11 +11,11 @@ import pandas as pd
 
 from histopipe.datasets.layout import Dataset, PatchName
 from histopipe.errors import SourceError
+from histopipe.names import CONTROL
 
 REQUIRED = ("file", "case_id", "label")
 COORDINATES = ("x", "y")
 
-_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"  # also what breaks lines: names stand in titles, tables and messages
 _WHOLE_PIXELS = r"(-?[0-9]{1,9}(\.0*)?)?"  # or nothing; nine digits fit the index's 32-bit integers
 
 
@@ -103,8 +103,8 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
     faults = {
         "file is empty": table["file"] == "",
         "case_id is empty": table["case_id"] == "",
-        "file holds a line break or another control character": table["file"].str.contains(_CONTROL),
-        "case_id holds a line break or another control character": table["case_id"].str.contains(_CONTROL),
+        "file holds a line break or another control character": table["file"].str.contains(CONTROL),
+        "case_id holds a line break or another control character": table["case_id"].str.contains(CONTROL),
         "label is not 0 or 1": ~table["label"].isin(["0", "1"]),
         "file is listed twice": table["file"].duplicated(),
         "column x holds something else than whole pixels": ~table["x"].str.fullmatch(_WHOLE_PIXELS),

@@ -26,7 +26,16 @@ from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.store import shard_name
 
-CODE = ("archives.py", "colours.py", "images.py", "store.py", "datasets/*.*", "ingest/*.py")  # as dvc.yaml names it
+CODE = (  # as dvc.yaml names it
+    "archives.py",
+    "colours.py",
+    "images.py",
+    "leftovers.py",
+    "names.py",
+    "store.py",
+    "datasets/*.*",
+    "ingest/*.py",
+)
 _CHUNK = 2**20
 _COUNT = re.compile("[0-9]{1,9}")
 

@@ -14,6 +14,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from histopipe.names import without_control
 from histopipe.service.problems import Refused
 
 DRAINED, DRAIN_SECONDS = 64 * 2**20, 5.0  # of a body that is refused: some clients read no answer before all is sent
@@ -22,7 +23,6 @@ LONGEST_FIELD = 100  # bytes of a form's text
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _BYTES = re.compile("[0-9]{1,20}")  # longer ones than any body are read, and end at the limit
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CLOSE = {"Connection": "close"}  # what is left of the body must not be taken for the next request
 
 
@@ -334,4 +334,4 @@ class _OneFile(_Form):
 def shown_name(raw: bytes) -> str:
     """A file's name as a client wrote it, without its folders; for people, never a path."""
     name = raw.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
-    return _CONTROL.sub("", name)[:LONGEST_NAME]
+    return without_control(name)[:LONGEST_NAME]

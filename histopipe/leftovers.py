@@ -1,0 +1,110 @@
+"""What operating systems and file servers leave in folders and archives beside the files that somebody put there.
+
+None of it is meant by anybody: readers pass over it, and it changes neither what a case is called nor which folder
+wraps an archive.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_FOLDERS = frozenset(
+    {
+        "__macosx",  # Finder's, beside the folder that a user packed
+        ".spotlight-v100",
+        ".trashes",
+        ".fseventsd",
+        ".temporaryitems",
+        ".documentrevisions-v100",
+        ".appledouble",  # Netatalk
+        ".appledb",
+        ".appledesktop",
+        "network trash folder",
+        "temporary items",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "@eadir",  # Synology
+        "#recycle",
+        "#snapshot",
+        "@recycle",  # QNAP
+        "@recently-snapshot",
+        ".@__thumb",
+        ".@upload_cache",
+        "lost+found",
+        ".trash",
+    }
+)
+_FILES = frozenset(
+    {
+        ".ds_store",
+        "icon\r",  # of a folder, on macOS
+        "icon\uf00d",  # the same, as exFAT and SMB write a carriage return
+        ".localized",
+        ".apdisk",
+        ".volumeicon.icns",
+        ".metadata_never_index",
+        ".com.apple.timemachine.donotpresent",
+        ".com.apple.timemachine.supported",
+        "thumbs.db",
+        "thumbs.db:encryptable",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+        "indexervolumeguid",
+        "wpsettings.dat",
+        ".directory",  # KDE
+        ".hidden",
+        ".dropbox",
+        ".dropbox.attr",
+        "desktop.db",
+    }
+)
+_PATTERNS = re.compile(
+    r"""
+    \._.*                                 # AppleDouble: what macOS keeps of a file where the disk has no place for it
+    | \.trash-[0-9]+                      # of a Linux desktop, on a foreign disk
+    | \.nfs[0-9a-f]{8,}                   # NFS, of files deleted while open
+    | \.fuse_hidden[0-9a-f]+              # FUSE, the same
+    | \.\#.*                              # Emacs' locks, which are links to nowhere
+    | \.~lock\..*\#                       # LibreOffice's locks
+    | ~\$.*                               # Microsoft Office's locks
+    | .*@syno(eastream|resource)          # Synology, of extended attributes
+    | .*[:\uf03a]zone\.identifier         # Windows, of where a file was downloaded
+    | .*[:\uf03a](afp_afpinfo|afp_resource|com\.dropbox\.attributes|com\.dropbox\.attrs)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_KEPT_FOLDERS, _LONGEST_KEPT = 2**14, 500  # answers remembered: archives name the same few folders again and again
+
+
+def is_leftover(name: str) -> bool:
+    """Tell whether an operating system left a file there of its own accord, by its path with forward slashes.
+
+    Example:
+        >>> is_leftover("__MACOSX/10253/0/._a.png"), is_leftover("10253/0/.DS_Store"), is_leftover("10253/0/a.png")
+        (True, True, False)
+    """
+    folder, _, last = name.rpartition("/")
+    if _is_left(last):
+        return True
+    return _remembered(folder) if len(folder) <= _LONGEST_KEPT else is_leftover_folder(folder)
+
+
+def is_leftover_folder(path: str) -> bool:
+    """Tell whether a folder, or one around it, is such a one."""
+    return any(_is_left(part) or part.lower() in _FOLDERS for part in path.split("/"))
+
+
+_remembered = lru_cache(maxsize=_KEPT_FOLDERS)(is_leftover_folder)
+
+
+def _is_left(part: str) -> bool:
+    lower = part.lower()
+    if lower in _FILES:
+        return True
+    # looked at first, which is quick: names that fit a pattern start with these or hold one of those
+    if lower[:1] not in (".", "~") and not ("@" in lower or ":" in lower or "\uf03a" in lower):
+        return False
+    return _PATTERNS.fullmatch(lower) is not None

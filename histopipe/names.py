@@ -1,0 +1,60 @@
+"""What the name of a file or a case may hold: one definition for every reader and every table.
+
+Names come from archives, folders, manifests and uploads, and end up in tables, titles, log lines and addresses. A line
+break in one becomes a row of an invented case, an override of the writing direction shows another name than the one
+that is there.
+"""
+
+from __future__ import annotations
+
+import re
+
+# C0, DEL, C1; the line and paragraph separators; embeddings, overrides and isolates of writing direction
+CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+CONTROL_IN_NAME = "name holds a line break or another control character"  # why a reader sets a member aside
+
+_CONTROL = re.compile(CONTROL)
+
+
+def holds_control(name: str) -> bool:
+    """Tell whether a name holds a character that breaks lines, steers a terminal or turns the direction of writing."""
+    return not name.isprintable() and _CONTROL.search(name) is not None
+
+
+def without_control(name: str) -> str:
+    """Return a name without such characters."""
+    return _CONTROL.sub("", name) if not name.isprintable() else name
+
+
+def printable(name: str) -> str:
+    r"""Return a name as one line of valid text: such characters, and bytes that aren't UTF-8, are spelt out.
+
+    Example:
+        >>> printable("Icon\r")
+        'Icon\\x0d'
+    """
+    if name.isprintable():
+        return name
+    spelt = _CONTROL.sub(lambda found: _spelt(found[0]), name)
+    return spelt.encode("utf-8", "backslashreplace").decode()
+
+
+def _spelt(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def with_slashes(name: str) -> str:
+    r"""Return a path with the separators of zip and tar: what Windows wrote with `\` lies in the same folders.
+
+    A path that would lead out of its archive stays as it is, for `check_member` to refuse under its own name.
+
+    Example:
+        >>> with_slashes("10253\\0\\a.png")
+        '10253/0/a.png'
+    """
+    if "\\" not in name:
+        return name
+    changed = name.replace("\\", "/")
+    leads_out = changed.startswith("/") or ".." in changed.split("/") or ":" in changed.partition("/")[0]
+    return name if leads_out else changed
