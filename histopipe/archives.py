@@ -10,21 +10,31 @@ import bz2
 import io
 import lzma
 import os
+import re
+import stat
 import struct
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
+from histopipe.archive_limits import USUAL_LIMIT, Allowance, MemberLimit
+from histopipe.archive_links import LONGEST_TARGET, Link, follow_links
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ArchiveError
+from histopipe.names import CONTROL_IN_NAME, holds_control, with_slashes
 
 MAX_MEMBER_BYTES = 16 * 2**20  # an uncompressed image of 4 million pixels, the most that are decoded, with transparency
 MAX_PACKING_BYTES = 64 * 2**10  # by which packing may lengthen a member; deflate adds 5 bytes to every 16 kB at worst
 MAX_TAR_HEADER_BYTES = 256 * 2**10  # long names and extended attributes, which Linux bounds at 64 kB each
+MAX_GLOBAL_ATTRIBUTES = 64  # of a tar as a whole, which are applied to each of its members
+
+SPECIAL_FILE = "device, pipe or socket"
+SPARSE_FILE = "sparse file, of which the archive holds parts"
 
 DAMAGE = (  # what the standard library raises for archives that aren't what they say
     zipfile.BadZipFile,
@@ -52,6 +62,7 @@ class Member(NamedTuple):
         offset: where its header (zip) or its bytes (tar) start in the archive.
         stored: bytes it takes in the archive.
         crc: CRC-32 of its content, where the archive tells.
+        fault: why it can't be used, where that shows without its content; such as a link that leads nowhere.
     """
 
     name: str
@@ -61,6 +72,7 @@ class Member(NamedTuple):
     method: int = zipfile.ZIP_STORED
     crc: int | None = None
     encrypted: bool = False
+    fault: str | None = None
 
 
 class Archive(Protocol):
@@ -80,22 +92,22 @@ class Archive(Protocol):
         ...
 
 
-def open_archive(path: Path) -> Archive:
+def open_archive(path: Path, limit: MemberLimit = USUAL_LIMIT) -> Archive:
     """Open a zip or tar archive, however compressed, and list its members.
 
     Raises:
-        ArchiveError: not an archive, or one that is empty, truncated or damaged.
+        ArchiveError: not an archive, one that is empty, truncated or damaged, or one with too many members.
     """
     if path.stat().st_size == 0:
         raise ArchiveError(f"{path} is empty (0 bytes): get the archive again")
     if is_zip(path):
-        return ZipArchive(path)
+        return ZipArchive(path, limit)
     with path.open("rb") as stream:
         start = stream.read(4)
     if start == b"PK\x03\x04":
         raise ArchiveError(f"{path} is a truncated zip (its directory is missing): download it again")
     if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start == b"\xfd7zX" or _is_plain_tar(path):
-        return TarArchive(path)
+        return TarArchive(path, limit)
     raise ArchiveError(f"{path} is neither a zip nor a tar archive: point the source at the archive itself")
 
 
@@ -103,16 +115,21 @@ def check_member(member: Member) -> None:
     """Refuse members that no patch archive needs.
 
     Raises:
-        MemberRejected: an unsafe path, a name that isn't text, an encrypted member or one of absurd size.
+        MemberRejected: an unsafe path, a name that isn't text or holds a control character, a link or device that
+            can't be read, an encrypted member or one of absurd size.
     """
     name = member.name
     if not name.isascii() and not _is_text(name):
         raise MemberRejected("name is not valid text")
+    if not name.isprintable() and holds_control(name):
+        raise MemberRejected(CONTROL_IN_NAME)
     # looked for in the whole name first, which is quick where it isn't there
     climbs = ".." in name and ".." in name.split("/")
     drive = ":" in name and ":" in name.partition("/")[0]
     if climbs or drive or "\\" in name or name in ("", ".") or name.startswith("/") or name.endswith("/."):
         raise MemberRejected("unsafe path")
+    if member.fault:
+        raise MemberRejected(member.fault)
     if member.encrypted:
         raise MemberRejected("encrypted")
     if member.size > MAX_MEMBER_BYTES:
@@ -154,11 +171,14 @@ def is_tar(path: Path) -> bool:
 class ZipArchive:
     """A zip file. Members are read by position, so other processes needn't list it again."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: MemberLimit = USUAL_LIMIT) -> None:
         self._path = path
         self._size = path.stat().st_size
+        allowance = Allowance(path, limit)
         try:
-            self.members = _with_inner(path, _listed(path))
+            with path.open("rb") as stream:
+                listed = _with_links(stream, _listed(stream, allowance), allowance)
+                self.members = _with_inner(stream, listed, allowance)
         except DAMAGE as problem:
             raise ArchiveError(f"{path} is a damaged zip ({_in_one_line(problem)}): download it again") from None
 
@@ -191,12 +211,16 @@ def read_zip_member(path: Path, size: int, member: Member) -> bytes:
     """
     if member.offset < 0 or member.offset + member.stored > size:
         raise MemberRejected("damaged member")
-    header = read_range(path, member.offset, 30)
+    return _read_zip_member(_shared_file(path).fileno(), member)
+
+
+def _read_zip_member(descriptor: int, member: Member) -> bytes:
+    header = os.pread(descriptor, 30, member.offset)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
         raise MemberRejected("damaged member")
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     start = member.offset + 30 + name_length + extra_length
-    return _inflated(read_range(path, start, member.stored), member)
+    return _inflated(os.pread(descriptor, member.stored, start), member)
 
 
 def read_range(path: Path, start: int, length: int) -> bytes:
@@ -213,41 +237,98 @@ def _close_shared() -> None:
     _shared_file.cache_clear()
 
 
-def _listed(file: Path | BinaryIO) -> list[Member]:
+def _listed(file: BinaryIO, allowance: Allowance) -> list[Member]:
+    counted = _count_entries(file, allowance)
     with zipfile.ZipFile(file) as listed:  # let go at once: its own list takes three times what ours does
+        allowance.take_members(len(listed.filelist) - counted)
         # not entry.is_dir(), which fails on an empty name
-        return [_zip_member(entry) for entry in listed.infolist() if not entry.filename.endswith("/")]
+        return [member for entry in listed.filelist if not (member := _zip_member(entry)).name.endswith("/")]
 
 
-def _with_inner(path: Path, members: list[Member]) -> list[Member]:
+_ENTRY_BYTES = 46  # of a zip's directory for each member, beside name, attributes and comment
+
+
+def _count_entries(file: BinaryIO, allowance: Allowance) -> int:
+    """Count a zip's members before the standard library makes an object of each, where there may be too many.
+
+    Returns:
+        How many were counted: 0 where the directory is too short for too many, or can't be found.
+
+    Raises:
+        ArchiveError: there are too many.
+    """
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # [0] signature, [5] size, [9] own place
+    if not end:
+        return 0
+    size, start = end[5], end[9] - end[5] - (76 if end[0] == b"PK\x06\x06" else 0)  # the long form has two records
+    if start < 0:
+        return 0  # which opening it says better
+    allowance.take_listing(size)
+    if size // _ENTRY_BYTES <= allowance.members:
+        return 0
+    file.seek(start)
+    directory, place, count = file.read(size), 0, 0
+    while place + _ENTRY_BYTES <= len(directory) and count <= allowance.members:
+        place += _ENTRY_BYTES + sum(_NAME_LENGTHS.unpack_from(directory, place + 28))
+        count += 1
+    allowance.take_members(count)
+    return count
+
+
+_NAME_LENGTHS = struct.Struct("<HHH")  # of name, attributes and comment
+_LINK = ""  # the fault of a link until it is known where it leads
+
+
+def _with_links(file: BinaryIO, members: list[Member], allowance: Allowance) -> list[Member]:
+    """The members with what symbolic links among them lead to; a link's content is the path of its target."""
+    links = [member for member in members if member.fault == _LINK]
+    if not links:
+        return members
+    size = os.fstat(file.fileno()).st_size
+    known, damaged = [], []
+    for link in links:
+        try:
+            known.append(Link(link._replace(fault=None), _link_target(file.fileno(), size, link)))
+        except MemberRejected as reason:
+            damaged.append(link._replace(fault=str(reason)))
+    return follow_links([member for member in members if member.fault != _LINK] + damaged, known, allowance)
+
+
+def _link_target(descriptor: int, size: int, link: Member) -> str:
+    if link.encrypted:
+        raise MemberRejected("encrypted")
+    within = 0 <= link.offset <= size - link.stored
+    if not within or link.size > LONGEST_TARGET or link.stored > LONGEST_TARGET + MAX_PACKING_BYTES:
+        raise MemberRejected("damaged member")
+    return with_slashes(_read_zip_member(descriptor, link).decode("utf-8", "surrogateescape"))
+
+
+def _with_inner(file: BinaryIO, members: list[Member], allowance: Allowance) -> list[Member]:
     """The members, with those of each zip among them in its place: a folder of many archives becomes such a zip.
 
     Only what is stored as it is can be read where it lies. The others, and what can't be opened, stay what they are.
     """
     if not any(member.name.endswith(_ZIPS) for member in members):
         return members
-    with path.open("rb") as stream:
-        return [inner for member in members for inner in _inner(stream, member) or [member]]
+    return [inner for member in members for inner in _inner(file, member, allowance) or [member]]
 
 
-def _inner(stream: BinaryIO, member: Member) -> list[Member]:
+def _inner(file: BinaryIO, member: Member, allowance: Allowance) -> list[Member]:
     """What a zip within the zip holds, as members of the outer one; nothing where it can't be read there."""
-    if not member.name.endswith(_ZIPS) or member.method != zipfile.ZIP_STORED or member.encrypted:
+    if not member.name.endswith(_ZIPS) or member.method != zipfile.ZIP_STORED or member.encrypted or member.fault:
         return []
-    start = _content_start(stream.fileno(), member)
+    start = _content_start(file.fileno(), member)
     try:
-        found = _listed(io.BufferedReader(_Window(stream.fileno(), start, member.stored)))
+        listed = _listed(io.BufferedReader(_Window(file.fileno(), start, member.stored)), allowance)
     except DAMAGE:
         return []
-    folder = member.name[: -len(".zip")]
     # a place beyond the inner zip's end becomes one that the outer zip can't have either
-    return [
-        one._replace(
-            name=f"{folder}/{one.name}",
-            offset=start + one.offset if 0 <= one.offset <= member.stored - one.stored else -1,
-        )
-        for one in found
+    placed = [
+        inner._replace(offset=start + inner.offset if 0 <= inner.offset <= member.stored - inner.stored else -1)
+        for inner in listed
     ]
+    folder = member.name[: -len(".zip")]
+    return [inner._replace(name=f"{folder}/{inner.name}") for inner in _with_links(file, placed, allowance)]
 
 
 def _content_start(descriptor: int, member: Member) -> int:
@@ -293,14 +374,23 @@ class _Window(io.RawIOBase):
 
 def _zip_member(entry: zipfile.ZipInfo) -> Member:
     return Member(
-        name=entry.filename,
+        name=with_slashes(entry.filename),
         size=entry.file_size,
         offset=entry.header_offset,
         stored=entry.compress_size,
         method=entry.compress_type,
         crc=entry.CRC,
         encrypted=bool(entry.flag_bits & 1),
+        fault=_zip_fault(entry.external_attr >> 16) if entry.external_attr >> 28 else None,
     )
+
+
+def _zip_fault(mode: int) -> str | None:
+    """What is wrong with a member of this Unix mode, which other systems leave 0; nothing with files and folders."""
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFLNK:
+        return _LINK
+    return SPECIAL_FILE if kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK) else None
 
 
 def _inflated(packed: bytes, member: Member) -> bytes:
@@ -347,17 +437,20 @@ def _checked(content: bytes, member: Member) -> bytes:
 class TarArchive:
     """A tar file. Plain ones are read by position; compressed ones in one stream, from front to back."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: MemberLimit = USUAL_LIMIT) -> None:
         self._path = path
         self._plain = _is_plain_tar(path)
+        self._limit = limit
+        allowance = Allowance(path, limit)
         try:
-            with _opened_tar(path) as archive:
-                self.members = [_tar_member(entry) for entry in archive if entry.isreg()]
+            with _opened_tar(path, allowance=allowance) as archive:
+                members, links = _listed_tar(archive)
                 if not self._plain:
-                    _read_to_end(archive)
+                    _read_to_end(archive, allowance)
         except DAMAGE as problem:
             what = f"a truncated or damaged tar ({_in_one_line(problem)})"
             raise ArchiveError(f"{path} is {what}: download it again") from None
+        self.members = follow_links(members, links, allowance)
 
     def payloads(self, members: Sequence[Member]) -> Iterator[Payload]:
         """One payload for each member; of a compressed tar, read when its turn comes."""
@@ -366,12 +459,13 @@ class TarArchive:
         return self._streamed(members)
 
     def _streamed(self, members: Sequence[Member]) -> Iterator[Payload]:
-        wanted = {member.offset for member in members}
-        with _opened_tar(self._path) as archive:
-            for entry in archive:
+        wanted = Counter(member.offset for member in members)  # a file and the links to it lie at one place
+        with _opened_tar(self._path, allowance=Allowance(self._path, self._limit)) as archive:
+            for entry in _entries(archive):
                 if entry.offset_data in wanted and entry.isreg():
                     stream = archive.extractfile(entry)
-                    yield partial(_given, stream.read() if stream else b"")
+                    content = stream.read() if stream else b""
+                    yield from [partial(_given, content)] * wanted[entry.offset_data]
 
     def close(self) -> None:
         """Give the file back."""
@@ -385,14 +479,17 @@ _TAR_HEADERS = (  # what stands before a member to say more of it
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
+_NO_FILES = (b"V", b"D")  # GNU's name of a volume, and its list of a folder's content
+_DIGITS = re.compile(rb"[0-9]{100}")
 
 
 class _TarEntry(tarfile.TarInfo):
     """A member's header, read without tarfile's leniency.
 
     tarfile takes a header that it can't read, and a file that just stops, for the end of the archive; the end is
-    a block of zeros. It also reads headers of any length into memory, and goes round in circles after a negative
-    size (CVE-2025-8194).
+    a block of zeros. It also reads headers of any length into memory, as many as there are, goes round in circles
+    after a negative size (CVE-2025-8194), takes hours over a header of digits (CVE-2024-6232), and believes what a
+    sparse file says of its holes.
     """
 
     @classmethod
@@ -405,17 +502,81 @@ class _TarEntry(tarfile.TarInfo):
             raise tarfile.ReadError(f"{problem} at byte {archive.offset}") from None
         if entry.size < 0 or archive.offset < entry.offset_data:
             raise tarfile.ReadError(f"negative size at byte {entry.offset}")
+        if not isinstance(archive.fileobj, io.BufferedReader):  # compressed
+            _allowance(archive).check_inflated(archive.offset)
         return entry
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
         # tarfile names this method as the one to override; it sees every header before what belongs to it is read
-        if self.size < 0 or (self.type in _TAR_HEADERS and self.size > MAX_TAR_HEADER_BYTES):
+        extended = self.type in _TAR_HEADERS
+        if self.size < 0 or (extended and self.size > MAX_TAR_HEADER_BYTES):
             raise tarfile.ReadError(f"header of absurd size at byte {self.offset}")
+        if len(archive.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
+            raise tarfile.ReadError(f"header of absurd size before byte {self.offset}")
+        _allowance(archive).take_members()
+        _allowance(archive).take_listing(self.size if extended else 0)
         return super()._proc_member(archive)  # type: ignore[misc]
 
+    def _proc_pax(self, archive: tarfile.TarFile) -> Any:
+        stream = archive.fileobj
+        assert stream is not None
+        header = stream.read(self._block(self.size))  # type: ignore[attr-defined]
+        if _DIGITS.search(header):
+            raise tarfile.ReadError(f"damaged header at byte {self.offset}")
+        archive.fileobj = _ReadAgain(archive, stream, header)  # type: ignore[assignment]
+        return super()._proc_pax(archive)  # type: ignore[misc]
 
-def _opened_tar(path: Path, mode: Literal["r:*", "r:"] = "r:*") -> tarfile.TarFile:
-    return tarfile.open(path, mode, tarinfo=_TarEntry)
+    def _proc_sparse(self, archive: tarfile.TarFile) -> _TarEntry:
+        _, extended, _ = self._sparse_structs  # type: ignore[attr-defined]
+        stream = archive.fileobj
+        assert stream is not None
+        while extended:
+            _allowance(archive).take_listing(tarfile.BLOCKSIZE)
+            block = stream.read(tarfile.BLOCKSIZE)
+            if len(block) < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("unexpected end of data")
+            extended = bool(block[504])
+        self.sparse = []  # type: ignore[assignment]
+        self.offset_data = stream.tell()
+        archive.offset = self.offset_data + self._block(self.size)  # type: ignore[attr-defined]
+        return self
+
+    def _proc_gnusparse_00(self, entry: Any, *_: Any) -> None:
+        entry.sparse = []
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
+
+
+class _ReadAgain:
+    """Gives what was read of a tar's stream once more, and the stream itself back."""
+
+    def __init__(self, archive: tarfile.TarFile, stream: Any, header: bytes) -> None:
+        self._archive, self._stream, self._header = archive, stream, header
+
+    def read(self, size: int) -> bytes:
+        """The header; `size` is what it was read with."""
+        self._archive.fileobj = self._stream
+        return self._header
+
+
+class _Tar(tarfile.TarFile):
+    """A tar that says how much may be listed of it."""
+
+    tarinfo = _TarEntry
+    members: list[Any]  # those that were read
+
+    def __init__(self, *args: Any, allowance: Allowance, **options: Any) -> None:
+        self.allowance = allowance  # before the first header is read
+        super().__init__(*args, **options)
+
+
+def _allowance(archive: tarfile.TarFile) -> Allowance:
+    assert isinstance(archive, _Tar)
+    return archive.allowance
+
+
+def _opened_tar(path: Path, mode: Literal["r:*", "r:"] = "r:*", allowance: Allowance | None = None) -> _Tar:
+    return _Tar.open(path, mode, allowance=allowance or Allowance(path, USUAL_LIMIT))  # type: ignore[call-overload]
 
 
 def _is_plain_tar(path: Path) -> bool:
@@ -426,14 +587,39 @@ def _is_plain_tar(path: Path) -> bool:
         return False
 
 
-def _read_to_end(archive: tarfile.TarFile) -> None:
+def _entries(archive: _Tar) -> Iterator[tarfile.TarInfo]:
+    """Each header in turn; tarfile would keep them all, and they take ten times what ours do."""
+    while (entry := archive.next()) is not None:
+        archive.members.clear()
+        yield entry
+
+
+def _listed_tar(archive: _Tar) -> tuple[list[Member], list[Link]]:
+    """Files, and what can't be read as one; and links."""
+    members, links = [], []
+    for entry in _entries(archive):
+        if entry.issym() or entry.islnk():
+            links.append(Link(_tar_member(entry), entry.linkname, entry.islnk()))
+        elif not entry.isdir() and entry.type not in _NO_FILES:
+            members.append(_tar_member(entry))
+    return members, links
+
+
+def _read_to_end(archive: tarfile.TarFile, allowance: Allowance) -> None:
     """Read the padding after the last member: the checksum of the whole, which compression adds, comes after it."""
     while archive.fileobj and archive.fileobj.read(2**16):
-        pass
+        allowance.check_inflated(archive.fileobj.tell())
 
 
 def _tar_member(entry: tarfile.TarInfo) -> Member:
-    return Member(entry.name.removeprefix("./"), entry.size, entry.offset_data, entry.size)
+    name = with_slashes(entry.name.removeprefix("./"))
+    return Member(name, entry.size, entry.offset_data, entry.size, fault=_tar_fault(entry))
+
+
+def _tar_fault(entry: tarfile.TarInfo) -> str | None:
+    if entry.issparse():
+        return SPARSE_FILE
+    return None if entry.isreg() or entry.issym() or entry.islnk() else SPECIAL_FILE
 
 
 def _given(content: bytes) -> bytes:

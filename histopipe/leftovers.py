@@ -87,9 +87,8 @@ def is_leftover(name: str) -> bool:
         (True, True, False)
     """
     folder, _, last = name.rpartition("/")
-    if _is_left(last):
-        return True
-    return _remembered(folder) if len(folder) <= _LONGEST_KEPT else is_leftover_folder(folder)
+    kept = len(folder) <= _LONGEST_KEPT
+    return _is_left(last) or (_remembered(folder) if kept else is_leftover_folder(folder))
 
 
 def is_leftover_folder(path: str) -> bool:
@@ -101,10 +100,7 @@ _remembered = lru_cache(maxsize=_KEPT_FOLDERS)(is_leftover_folder)
 
 
 def _is_left(part: str) -> bool:
-    lower = part.lower()
-    if lower in _FILES:
-        return True
     # looked at first, which is quick: names that fit a pattern start with these or hold one of those
-    if lower[:1] not in (".", "~") and not ("@" in lower or ":" in lower or "\uf03a" in lower):
-        return False
-    return _PATTERNS.fullmatch(lower) is not None
+    if part[:1] not in ".~" and part.isascii() and "@" not in part and ":" not in part:
+        return part.lower() in _FILES
+    return part.lower() in _FILES or _PATTERNS.fullmatch(part.lower()) is not None

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
+from histopipe.archive_limits import MAX_MEMBERS
 from histopipe.errors import ParamsError
 from histopipe.files import read_yaml
 
@@ -57,9 +58,10 @@ class SyntheticParams(Section):
 
 
 class IngestParams(Section):
-    """How much of an archive may be unusable before the stage fails."""
+    """How much of an archive may be unusable before the stage fails, and how many members it may have."""
 
     max_bad: Fraction = 0.01
+    max_members: Count = MAX_MEMBERS  # files, folders and links; Kaggle's IDC has 555,048
 
 
 class SplitParams(Section):

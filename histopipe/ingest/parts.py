@@ -27,6 +27,8 @@ from histopipe.paths import Workspace
 from histopipe.store import shard_name
 
 CODE = (  # as dvc.yaml names it
+    "archive_limits.py",
+    "archive_links.py",
     "archives.py",
     "colours.py",
     "images.py",

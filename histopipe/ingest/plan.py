@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from histopipe.archives import Member, check_member
 from histopipe.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName
+from histopipe.leftovers import is_leftover
+from histopipe.names import printable
 
 NOT_A_PATCH = "not a patch file"
 SECOND_COPY = "second copy"
 INNER_ARCHIVE = "archive within the archive that can't be read there (only an intact zip that is stored as it is)"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-MACOS_FOLDER = "__MACOSX/"  # which macOS puts beside the folder that a user packed
 HARMLESS = frozenset({NOT_A_PATCH, OTHER_MAGNIFICATION, SECOND_COPY})  # reasons that say nothing against the archive
 
 
@@ -25,8 +26,8 @@ class SetAside:
     files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, reason: str, file: str) -> None:
-        """Note one member; of a name that isn't text, what can't be written down is escaped."""
-        self.files[reason].append(file.encode("utf-8", "backslashreplace").decode())
+        """Note one member; what of its name isn't text, or breaks lines, is spelt out."""
+        self.files[reason].append(printable(file))
 
     @property
     def bad(self) -> int:
@@ -69,7 +70,7 @@ def _wrapper(members: Iterable[Member], listed: frozenset[str]) -> str:
     Empty where the manifest names any member in full, or where members lie in several folders: which of them a row
     without a folder means would be a guess.
     """
-    names = [member.name for member in members if not member.name.startswith(MACOS_FOLDER)]
+    names = [member.name for member in members if not is_leftover(member.name)]
     folders = {name.partition("/")[0] for name in names}
     if len(folders) != 1 or any(name in listed for name in names):
         return ""
@@ -79,6 +80,9 @@ def _wrapper(members: Iterable[Member], listed: frozenset[str]) -> str:
 def _named(members: Iterable[Member], dataset: Dataset, wrapper: str, set_aside: SetAside) -> Iterable[Planned]:
     seen: set[str] = set()
     for member in members:
+        if is_leftover(member.name):
+            set_aside.add(NOT_A_PATCH, member.name)
+            continue
         file = member.name.removeprefix(wrapper)
         try:
             check_member(member)
@@ -160,4 +164,6 @@ def _place(planned: Planned) -> tuple[str, int | None, int | None]:
 def _note_missing(listed: frozenset[str], members: Iterable[Member], wrapper: str, set_aside: SetAside) -> None:
     present = {member.name.removeprefix(wrapper) for member in members}
     for file in sorted(listed - present):
-        set_aside.add("listed in the manifest but not in the archive", file)
+        # a table made of a folder's content may list what an operating system left in it
+        reason = NOT_A_PATCH if is_leftover(file) else "listed in the manifest but not in the archive"
+        set_aside.add(reason, file)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from histopipe.datasets import OTHER_MAGNIFICATION, Dataset
-from histopipe.ingest.plan import HARMLESS, SECOND_COPY, SetAside
+from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, SECOND_COPY, SetAside
 
 MAX_LISTED_BY_NAME = 20  # of what is set aside by the thousand, as Kaggle's 277,524 second copies: else by folder
 
@@ -42,7 +42,7 @@ def _shared_pixels(index: pd.DataFrame) -> int:
 
 def _listed(reason: str, files: list[str]) -> dict[str, Any]:
     entry: dict[str, Any] = {"count": len(files), "bad": reason not in HARMLESS}
-    if reason not in (SECOND_COPY, OTHER_MAGNIFICATION) or len(files) <= MAX_LISTED_BY_NAME:
+    if reason not in (SECOND_COPY, OTHER_MAGNIFICATION, NOT_A_PATCH) or len(files) <= MAX_LISTED_BY_NAME:
         return entry | {"files": files}
     folders = pd.Series([file.rsplit("/", 2)[0] for file in files]).value_counts(sort=False)
     return entry | {"folders": {str(folder): int(count) for folder, count in folders.items()}}

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from histopipe.archive_limits import MemberLimit
 from histopipe.archives import Archive, open_archive
 from histopipe.datasets import Dataset, MemberRejected, get_dataset, list_datasets
 from histopipe.datasets.manifest import manifest_dataset
@@ -96,7 +97,7 @@ def missing_parts(dataset: str, most: int, shards_per_part: int, params: Params,
         ArchiveError: the archive can't be read or holds no patches.
     """
     path = archive_in(workspace.raw(dataset))
-    with _collector_paused(), closing(open_archive(path)) as archive:
+    with _collector_paused(), closing(_opened(path, params)) as archive:
         described, plan = _planned(dataset, params, workspace, archive, path)
         shards = divide(plan, described)
     count = min(most, len(shards) // shards_per_part)
@@ -105,12 +106,16 @@ def missing_parts(dataset: str, most: int, shards_per_part: int, params: Params,
     return [part for part in parts if any(number not in present for number in part.of_shards(len(shards)))]
 
 
+def _opened(path: Path, params: Params) -> Archive:
+    return open_archive(path, MemberLimit(params.ingest.max_members))
+
+
 @contextmanager
 def _decoding(
     dataset: str, params: Params, workspace: Workspace, path: Path
 ) -> Iterator[tuple[Archive, Dataset, Plan, Workers[ShardTask, Shard]]]:
     """The open archive, what is in it, and the processes that decode it; those start while it is listed."""
-    with _collector_paused(), shard_workers(path) as workers, closing(open_archive(path)) as archive:
+    with _collector_paused(), shard_workers(path) as workers, closing(_opened(path, params)) as archive:
         described, plan = _planned(dataset, params, workspace, archive, path)
         yield archive, described, plan, workers
 

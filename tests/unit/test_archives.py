@@ -1,7 +1,9 @@
 """Archives: damage is noticed, and nothing an archive claims costs memory, endless reading or a crash."""
 
+import copy
 import gc
 import io
+import struct
 import subprocess
 import tarfile
 import tracemalloc
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from histopipe.archive_limits import MemberLimit
 from histopipe.archives import MAX_MEMBER_BYTES, Member, TarArchive, ZipArchive, check_member, open_archive
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ArchiveError
@@ -286,3 +289,135 @@ def test_a_member_that_inflates_beyond_its_size_takes_no_memory(tmp_path: Path, 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def empty_members(count: int, size: int = 0) -> bytes:
+    """Blocks of a tar of many members, which compress to next to nothing."""
+    entry = tarfile.TarInfo("a.png")
+    entry.size = size
+    return entry.tobuf(tarfile.USTAR_FORMAT) * count + bytes(2 * BLOCK)
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE)
+def test_a_tar_of_too_many_members_is_left_before_it_costs_much(tmp_path: Path, mode: str) -> None:
+    path = recompressed(tmp_path / "a.tar", empty_members(20_000), mode)
+    tracemalloc.start()
+    with pytest.raises(ArchiveError, match=r"holds more than 500 files, folders and links: raise ingest\.max_members"):
+        open_archive(path, MemberLimit(500))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32 * 2**20  # of which xz takes most
+
+
+def test_members_of_a_tar_are_kept_once(tmp_path: Path) -> None:
+    """tarfile's own entries take ten times what ours do."""
+    path = recompressed(tmp_path / "a.tar", empty_members(20_000), "w:gz")
+    tracemalloc.start()
+    archive = open_archive(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(archive.members) == 20_000
+    assert peak < 400 * 20_000
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE])
+def test_folders_links_and_devices_count_as_members(tmp_path: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(600):
+            entry = tarfile.TarInfo(f"{number}")
+            entry.type, entry.linkname = kind, "0"
+            archive.addfile(entry)
+    with pytest.raises(ArchiveError, match="more than 500 files, folders and links"):
+        open_archive(tmp_path / "a.tar", MemberLimit(500))
+
+
+@pytest.mark.parametrize("told", [None, 1])
+def test_a_zip_of_too_many_members_is_refused_whatever_it_says_of_their_number(
+    tmp_path: Path, told: int | None
+) -> None:
+    path = write_zip(tmp_path / "a.zip", {f"{number}/": b"" for number in range(600)})
+    content = bytearray(path.read_bytes())
+    if told:
+        content[-14:-10] = struct.pack("<HH", told, told)
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match="more than 500 files, folders and links"):
+        open_archive(path, MemberLimit(500))
+    assert len(open_archive(path, MemberLimit(600)).members) == 0
+
+
+def test_members_of_zips_in_a_zip_count_together(tmp_path: Path) -> None:
+    inner = zipped({f"{number}.png": b"" for number in range(100)})
+    path = write_zip(tmp_path / "a.zip", {f"{number}.zip": inner for number in range(10)})
+    assert len(open_archive(path, MemberLimit(1010)).members) == 1000
+    with pytest.raises(ArchiveError, match="more than 1,009 files, folders and links"):
+        open_archive(path, MemberLimit(1009))
+
+
+def test_one_inner_zip_under_many_names_counts_each_time(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"0.zip": zipped({f"{number}.png": b"" for number in range(100)})})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("notes.txt", "")
+        for number in range(1, 100):
+            again = copy.copy(archive.getinfo("0.zip"))
+            again.filename = f"{number}.zip"
+            archive.filelist.append(again)
+    with pytest.raises(ArchiveError, match="more than 5,000 files, folders and links"):
+        open_archive(path, MemberLimit(5000))
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE[1:])
+def test_a_tar_that_only_inflates_is_left(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("histopipe.archive_limits.LEAST_INFLATION", 2**20)
+    huge = empty_members(1, size=2**32)[:BLOCK]
+    with pytest.raises(ArchiveError, match="inflates to more than"):
+        open_archive(recompressed(tmp_path / "a.tar", huge + bytes(4 * 2**20), mode))
+    padded = write_tar(tmp_path / "b.tar", {"a.png": b"x"}).read_bytes() + bytes(4 * 2**20)
+    with pytest.raises(ArchiveError, match="inflates to more than"):
+        open_archive(recompressed(tmp_path / "b.tar", padded, mode))
+
+
+def pax(kind: bytes, content: bytes) -> bytes:
+    entry = tarfile.TarInfo("pax")
+    entry.type, entry.size = kind, len(content)
+    return entry.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "header",
+    [
+        pax(tarfile.XHDTYPE, b"1" * 200_000),  # quadratic time in tarfile (CVE-2024-6232)
+        pax(tarfile.XGLTYPE, b"".join(b"%d k%05d=v\n" % (len(b"00 k00000=v\n"), number) for number in range(5000))),
+        pax(tarfile.XHDTYPE, b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n") + b"",
+    ],
+)
+def test_headers_that_cost_time_or_memory_are_refused(tmp_path: Path, header: bytes) -> None:
+    blocks = header + b"".join([empty_members(3, size=512)[:BLOCK], b"9" * 15 + b"\n" + b"0\n" * 248, bytes(2 * BLOCK)])
+    (tmp_path / "a.tar").write_bytes(write_tar(tmp_path / "b.tar", {"a.png": b""}).read_bytes()[:BLOCK] + blocks)
+    try:
+        faults = [member.fault for member in open_archive(tmp_path / "a.tar").members]
+    except ArchiveError as problem:
+        assert "header" in str(problem)
+    else:
+        assert faults == [None, "sparse file, of which the archive holds parts"]
+
+
+def test_what_windows_packed_lies_in_folders(tmp_path: Path) -> None:
+    members = {"10253\\": b"", "10253\\0\\": b"", "10253\\0\\a.png": b"1", "10253/0\\b.png": b"2"}
+    expected = {"10253/0/a.png": b"1", "10253/0/b.png": b"2"}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    assert contents(tmp_path / "a.zip") == expected
+    assert contents(write_tar(tmp_path / "a.tar", {name: data for name, data in members.items() if data})) == expected
+
+
+@pytest.mark.parametrize("name", ["..\\a.png", "a\\..\\..\\b.png", "C:\\a.png", "\\\\server\\a.png", "\\a.png"])
+def test_backslashes_lead_nowhere_else(tmp_path: Path, name: str) -> None:
+    (member,) = open_archive(write_zip(tmp_path / "a.zip", {name: b"x"})).members
+    assert rejection(member) == "unsafe path"
+
+
+@pytest.mark.parametrize("name", ["a\r/b.png", "a\n.png", "a\u2028.png", "a\x1b[2J.png", "a\u202egnp.exe"])
+def test_names_with_control_characters_are_refused(name: str) -> None:
+    assert rejection(Member(name, 1, 0, 1)) == "name holds a line break or another control character"

@@ -326,3 +326,32 @@ def test_other_colour_modes_become_rgb(mode: str, channels: int) -> None:
     assert patch.dtype == np.uint8
     if mode != "1":  # one bit can't say 100
         assert (patch == 100).all()
+
+
+def test_what_operating_systems_leave_behind_is_harmless(workspace: Workspace, params: Params) -> None:
+    members = idc_members()
+    left = [f"{name.rpartition('/')[0]}/._{name.rpartition('/')[2]}" for name in members]
+    left += [".DS_Store", "10000/.DS_Store", "10000/Icon\r", "10000/0/Thumbs.db", "10000/0/@eaDir/a.png/SYNO@.png"]
+    report = pack(workspace, params, {**dict.fromkeys(left, b"\0\5\x16\7"), **members})
+    assert (report["patches"], report["cases"], report["bad"]) == (120, 6, 0)
+    assert report["set_aside"]["not a patch file"]["count"] == len(left)
+
+
+def test_a_name_with_a_line_break_is_set_aside_and_reported_in_one_line(workspace: Workspace, lenient: Params) -> None:
+    name = patch_name(10000, 5001, 1, 0)
+    report = pack(workspace, lenient, idc_members() | {f"a\rb/{name}": png(), f"a\u2028b/{name}": png()})
+    fault = "name holds a line break or another control character"
+    assert set_aside(report) == {f"a\\x0db/{name}": fault, f"a\\u2028b/{name}": fault}
+
+
+def test_an_archive_of_too_many_members_is_refused(workspace: Workspace, content: dict[str, Any]) -> None:
+    content["ingest"]["max_members"] = 119
+    with pytest.raises(ArchiveError, match=r"more than 119 files, folders and links: raise ingest\.max_members"):
+        pack(workspace, parse_params(content), idc_members())
+    content["ingest"]["max_members"] = 120
+    assert pack(workspace, parse_params(content), idc_members())["patches"] == 120
+
+
+def test_a_zip_with_backslashes_is_read_as_folders(workspace: Workspace, params: Params) -> None:
+    report = pack(workspace, params, {name.replace("/", "\\"): data for name, data in idc_members().items()})
+    assert (report["patches"], report["cases"], report["bad"]) == (120, 6, 0)
