@@ -46,7 +46,7 @@ def tracked_files(folder: Path, archive: Path) -> Path:
         commit_all(root)
         with zipfile.ZipFile(archive) as content:
             content.extractall(root / "patches")
-        link = ("config", "cache.type", "reflink,hardlink,copy")  # as ours
+        link = ("config", "cache.type", "reflink,copy")  # as ours
         for command in (("init", "--quiet"), link, ("add", "--quiet", "patches")):
             subprocess.run([*DVC, *command], cwd=root, env=environment(root), check=True, stdout=sys.stderr)
     return root

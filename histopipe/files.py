@@ -173,6 +173,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def file_md5(path: Path) -> str:
+    """MD5 of a file's bytes, by which DVC names it, as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def require_disk(folder: Path, needed: int, what: str) -> None:
     """Check that the disk holding `folder` has `needed` bytes free.
 

@@ -2,5 +2,6 @@
 
 from histopipe.doctor.examination import examine, severity
 from histopipe.doctor.finding import Finding
+from histopipe.doctor.mending import mend
 
-__all__ = ["Finding", "examine", "severity"]
+__all__ = ["Finding", "examine", "mend", "severity"]

@@ -18,12 +18,15 @@ from histopipe.store import PatchStore, Rows, shard_name
 CHUNK = 1024  # patches looked at together
 
 
-def stores(params: Params, workspace: Workspace) -> list[Finding]:
-    """One finding for every data set of `params.yaml`."""
-    return [store(dataset, workspace) for dataset in params.datasets]
+MENDING = "`histopipe doctor --mend`"
 
 
-def store(dataset: str, workspace: Workspace) -> Finding:
+def stores(params: Params, workspace: Workspace, damaged: bool = False) -> list[Finding]:
+    """One finding for every data set of `params.yaml`; `damaged` where outputs changed without DVC's notice."""
+    return [store(dataset, workspace, damaged) for dataset in params.datasets]
+
+
+def store(dataset: str, workspace: Workspace, damaged: bool = False) -> Finding:
     """Whether every patch still has the digest, or the colours, that the index holds."""
     what, folder = f"store of {dataset}", workspace.store(dataset)
     if not folder.exists():
@@ -32,14 +35,15 @@ def store(dataset: str, workspace: Workspace) -> Finding:
         opened = PatchStore.open(folder)
     except HistopipeError as problem:
         said, _, remedy = str(problem).rpartition(": ")
-        return Finding(what, said, "error", remedy)
-    damaged = damaged_rows(opened, what)
-    if not len(damaged):
+        return Finding(what, said, "error", MENDING if damaged else remedy)
+    rows = damaged_rows(opened, what)
+    if not len(rows):
         return Finding(what, f"{len(opened.index):,} patches, all as ingested")
-    shards = sorted({int(number) for number in opened.index["shard"].to_numpy()[damaged]})
+    shards = sorted({int(number) for number in opened.index["shard"].to_numpy()[rows]})
     named = ", ".join(shard_name(number) for number in shards[:3])
-    said = f"{len(damaged):,} of {len(opened.index):,} patches differ from the index, in {named}"
-    return Finding(what, said, "error", f"`dvc checkout --force {folder.relative_to(workspace.root)}`")
+    said = f"{len(rows):,} of {len(opened.index):,} patches differ from the index, in {named}"
+    remedy = MENDING if damaged else f"`dvc checkout --force {folder.relative_to(workspace.root)}`"
+    return Finding(what, said, "error", remedy)
 
 
 def damaged_rows(opened: PatchStore, title: str) -> Rows:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from histopipe.doctor import data, machine, services
 from histopipe.doctor.finding import Finding
+from histopipe.doctor.outputs import outputs
 from histopipe.errors import HistopipeError
 from histopipe.params import Params, read_params
 from histopipe.paths import Workspace
@@ -23,12 +24,14 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
     yield services.orphaned_runs(workspace)
     yield services.prefect(workspace)
     yield services.dvc(workspace)
+    written = outputs(workspace)
+    yield written
     parameters = _parameters(workspace)
     if isinstance(parameters, Finding):
         yield parameters
         return
     yield Finding("parameters", f"{', '.join(parameters.datasets)}; {', '.join(parameters.architectures)}")
-    yield from data.stores(parameters, workspace)
+    yield from data.stores(parameters, workspace, damaged=written.state == "error")
 
 
 def _parameters(workspace: Workspace) -> Params | Finding:

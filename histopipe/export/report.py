@@ -8,6 +8,7 @@ from typing import Any
 from histopipe.comparison.table import markdown_table
 from histopipe.errors import HistopipeError
 from histopipe.files import as_size, read_json, write_json, write_text
+from histopipe.locking import locked_file
 
 JSON_FILE, PAGE = "export.json", "export.md"
 UNSEEN = "which cases the model was trained on isn't known here, so some of the test cases may be among them"
@@ -21,10 +22,11 @@ def add_to_report(folder: Path, name: str, record: dict[str, Any]) -> None:
         name: the file's.
         record: what was measured of it.
     """
-    records = {**_earlier(folder), name: record}
-    kept = {name: records[name] for name in sorted(records) if (folder / name).exists()}
-    write_json(folder / JSON_FILE, {"exports": kept})
-    write_text(folder / PAGE, page(kept))
+    with locked_file(folder / JSON_FILE, required=False):  # two checkouts may export into one folder
+        records = {**_earlier(folder), name: record}
+        kept = {name: records[name] for name in sorted(records) if (folder / name).exists()}
+        write_json(folder / JSON_FILE, {"exports": kept})
+        write_text(folder / PAGE, page(kept))
 
 
 def _earlier(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from histopipe.lineage import flow_run_tag
 from histopipe.paths import Workspace
 
 LOGGED_MAPS = 20  # of them all; the folder holds the rest
+NOBODY = {"mlflow.user": "not told", "mlflow.source.name": "histopipe predict"}  # of a pseudonymised call
 
 
 def log_score(dataset: str, summary: dict[str, Any], folder: Path, workspace: Workspace) -> str:
@@ -28,7 +29,8 @@ def log_score(dataset: str, summary: dict[str, Any], folder: Path, workspace: Wo
 
     with tracking.told_in_one_line(workspace):
         tracking.prepare(workspace, f"{dataset}-scores")
-        with mlflow.start_run(run_name=folder.name) as run:
+        hidden = NOBODY if summary["pseudonymised"] else None
+        with mlflow.start_run(run_name=folder.name, tags=hidden) as run:
             mlflow.set_tags({"dataset": dataset, "model": summary["model"], **flow_run_tag()})
             aside = sum(reason["count"] for reason in summary["set_aside"].values())
             mlflow.log_metrics(

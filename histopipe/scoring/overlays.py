@@ -104,7 +104,8 @@ def write_heat_map(slide: GradedSlide, path: Path) -> None:
     while max(levels[-1].shape[:2]) > TILE:
         levels.append(_halved(levels[-1]))
     options: dict[str, Any] = {"tile": (TILE, TILE), "photometric": "rgb", "compression": "zlib", "software": False}
-    told = {"axes": "YXS", "Name": slide.case_id} | {
+    identifier = str(uuid.uuid5(_IDS, f"{slide.case_id}/heat map"))  # else tifffile tells the machine's address
+    told = {"axes": "YXS", "Name": slide.case_id, "UUID": identifier} | {
         key: value
         for axis, side in zip("XY", size, strict=True)
         for key, value in ((f"PhysicalSize{axis}", side), (f"PhysicalSize{axis}Unit", "µm"))

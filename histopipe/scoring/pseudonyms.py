@@ -12,13 +12,15 @@ import csv
 import hmac
 import os
 import secrets
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Protocol
 
-from histopipe.errors import PseudonymError
+from histopipe.errors import HistopipeError, PseudonymError
 from histopipe.files import replaced_file
+from histopipe.locking import flush_file, locked_file, require_locks
 
 KEY_VARIABLE = "HISTOPIPE_PSEUDONYM_KEY"
 SHORTEST_KEY = 16  # bytes
@@ -150,13 +152,20 @@ def names_asked(asked: bool, key_file: Path | None, table: Path | None, out: Pat
 
 def _require_place(table: Path) -> None:
     """Check before anything is graded that a table can be written, and that what lies there is one."""
-    _earlier_rows(table)
+    real = _behind_links(table)
+    _earlier_rows(real)
     try:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=table.parent):
-            pass
+        real.parent.mkdir(parents=True, exist_ok=True)
+        require_locks(real.parent)
     except OSError as problem:
         raise _unwritable(table, problem) from None
+    except HistopipeError as problem:
+        raise PseudonymError(str(problem)) from None
+
+
+def _behind_links(table: Path) -> Path:
+    """The file that a link to a table leads to: the link must stay one."""
+    return Path(os.path.realpath(table))
 
 
 def _unwritable(table: Path, problem: OSError) -> PseudonymError:
@@ -170,11 +179,15 @@ def _earlier_rows(table: Path) -> dict[str, str]:
         PseudonymError: there is something else in its place.
     """
     try:
-        with table.open(encoding="utf-8", newline="") as stream:
+        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             rows = list(csv.reader(stream))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except PermissionError as problem:
+        raise PseudonymError(
+            f"{table} can't be read ({problem.strerror}): have its owner let you, or name another place for the table"
+        ) from None
+    except (OSError, csv.Error):
         rows = [[]]
     if any(len(row) != len(_COLUMNS) for row in rows) or rows[:1] not in ([], [list(_COLUMNS)]):
         raise PseudonymError(f"{table} is there already and no table of pseudonyms: name another place for the table")
@@ -182,20 +195,39 @@ def _earlier_rows(table: Path) -> dict[str, str]:
 
 
 def write_key_table(names: Names, path: Path) -> None:
-    """Write which pseudonym stands for what, `pseudonym,original`, readable by its owner alone.
+    """Add which pseudonym stands for what to a table, `pseudonym,original`; a new one is for its owner alone.
 
-    Rows that are there stay: a key that was drawn and forgotten leaves nothing else behind.
+    Rows that are there stay, those included that others add at the same time: a key that was drawn and forgotten leaves
+    nothing else behind. The table is on the disk when this returns.
 
     Raises:
         PseudonymError: it can't be written.
+        BusyError: another process holds it for minutes.
     """
-    rows = _earlier_rows(path) | names.known
+    table = _behind_links(path)
     try:
-        with replaced_file(path) as beside:
-            beside.touch(mode=0o600)
-            with beside.open("w", encoding="utf-8", newline="") as stream:
-                table = csv.writer(stream)
-                table.writerow(_COLUMNS)
-                table.writerows(sorted(rows.items()))
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with locked_file(table):
+            _rewrite(table, _earlier_rows(table) | names.known)
     except OSError as problem:
         raise _unwritable(path, problem) from None
+
+
+def _rewrite(table: Path, rows: Mapping[str, str]) -> None:
+    with replaced_file(table) as beside:
+        beside.touch(mode=0o600)
+        _as_permitted(table, beside)
+        with beside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(_COLUMNS)
+            writer.writerows(sorted(rows.items()))
+        flush_file(beside)
+    flush_file(table)
+
+
+def _as_permitted(table: Path, beside: Path) -> None:
+    """Whom the table's owner shares it with keeps access."""
+    state = table.stat()
+    with suppress(OSError):  # a group that one doesn't belong to
+        os.chown(beside, -1, state.st_gid)
+        beside.chmod(0o600 | (state.st_mode & 0o060))

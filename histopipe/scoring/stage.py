@@ -23,7 +23,7 @@ from histopipe.paths import Workspace
 from histopipe.scoring.grader import Grader
 from histopipe.scoring.inputs import Found, SlideFound, distinct_slides, find_images, find_slides
 from histopipe.scoring.maps import draw_maps
-from histopipe.scoring.model import Served, load_served
+from histopipe.scoring.model import SCHEMES, Served, load_served
 from histopipe.scoring.pictures import FOLDER as TISSUE
 from histopipe.scoring.pictures import PatchPictures
 from histopipe.scoring.pseudonyms import Names, OwnNames, write_key_table
@@ -151,7 +151,7 @@ def _summary(
     served: Served, cases: pd.DataFrame, tally: Tally, maps: int, precision: Precision, names: Names
 ) -> dict[str, Any]:
     return {
-        "model": served.name,
+        "model": _shown_name(served, names),
         "model_id": served.logged.get("model_id"),
         "data_set": served.point["data_set"],
         "positive_class": served.point["positive_class"],
@@ -166,6 +166,12 @@ def _summary(
             reason: {"count": count, "files": tally.rejected[reason]} for reason, count in sorted(tally.refused.items())
         },
     }
+
+
+def _shown_name(served: Served, names: Names) -> str:
+    """What the model is called in what may be shared: a folder's path tells of the machine, and of whose it is."""
+    own = not names.pseudonymised or served.name.startswith(SCHEMES)
+    return served.name if own else "a folder"
 
 
 def _of_slides(slides: list[dict[str, Any]], reading: SlideOptions) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ import keras
 import numpy as np
 import openslide
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import tifffile
+from mlflow import MlflowClient
 from PIL import Image
 
-from histopipe import files
+from histopipe import files, tracking
 from histopipe.archives import open_archive
 from histopipe.errors import PseudonymError, ScoringError
 from histopipe.images import decode_patch
@@ -270,6 +273,43 @@ def test_no_byte_of_what_is_written_or_logged_names_a_pseudonymised_case(
     assert ACCESSION not in "".join(table["file"]) + "".join(table["case_id"])  # Parquet may compress
     with tifffile.TiffFile(next(out.glob("overlays/*.tif"))) as tiff:
         assert ACCESSION not in str(tiff.ome_metadata)
+
+
+SECRETS = ("scanner-room-7.example", "dr-hannah-77", "0242ac7e5f19")  # the machine's name, the user's, its address
+VERSION_ONE = rb"[0-9a-f]{8}-[0-9a-f]{4}-1[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_nothing_of_the_machine_is_in_what_a_pseudonymised_call_writes(
+    workspace: Workspace,
+    model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    hidden: bool,
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: SECRETS[0])
+    monkeypatch.setattr(uuid, "getnode", lambda: int(SECRETS[2], 16))
+    monkeypatch.setattr(uuid, "_generate_time_safe", None)
+    for variable in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.setenv(variable, SECRETS[1])
+    out = tmp_path_factory.mktemp("shared") / "scores"
+    names = Pseudonyms(b"a key of sixteen bytes or more") if hidden else None
+    inputs = hidden_inputs(tmp_path_factory.mktemp("in"))
+    summary = score(inputs, str(model), "idc", out, workspace, reading=replace(BOTH, tissue=True), names=names)
+    run_id = log_score("idc", summary, out, workspace)
+    tags = MlflowClient(tracking.tracking_uri(workspace)).get_run(run_id).data.tags
+    content = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert {".parquet", ".png", ".csv", ".json", ".geojson", ".tif"} <= {path.suffix for path in content}
+    content |= {path: repr(Image.open(path).info).encode() for path in content if path.suffix == ".png"}
+    for path in content:
+        if path.suffix == ".parquet":
+            content[path] += repr(pq.read_schema(path).metadata).encode() + pd.read_parquet(path).to_csv().encode()
+    whole = b"\n".join(content.values())
+    assert not re.search(VERSION_ONE, whole) and SECRETS[2].encode() not in whole
+    if hidden:
+        paths = (str(workspace.root), str(ROOT), str(Path.home()), str(model), *(str(path) for path in inputs))
+        for secret in (ACCESSION, *SECRETS, *paths):
+            assert secret.encode() not in whole and secret not in repr(tags), secret
 
 
 class Reversed(Pseudonyms):
