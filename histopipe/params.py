@@ -12,13 +12,23 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from histopipe.archive_limits import MAX_MEMBERS
+from histopipe.case_ids import normal_id
 from histopipe.errors import ParamsError
 from histopipe.files import read_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-CaseId = Annotated[str, BeforeValidator(str)]  # YAML reads 8863 as a number; a case id is a name
+
+
+def _case_id(value: object) -> str:
+    """A case id as it stands in YAML, where 8863 is a number and `no` a truth value: a case id is a name."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"YAML reads this as {str(value).lower()}, not as a name: put the case id in quotes")
+    return normal_id(str(value))
+
+
+CaseId = Annotated[str, BeforeValidator(_case_id)]
 Scheme = Literal["grouped", "canonical", "kfold", "random"]
 Study = Literal["folds", "seeds", "schemes", "sizes"]
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histopipe.case_ids import with_normal_ids
 from histopipe.errors import StoreError
 
 INDEX_FILE = "index.parquet"
@@ -92,18 +93,19 @@ class PatchStore:
 
 
 def read_index(folder: Path) -> pd.DataFrame:
-    """Read a store's index.
+    """Read a store's index; case ids are in normal form, also where an earlier version wrote them otherwise.
 
     Raises:
         StoreError: it is missing or can't be read.
     """
     path = folder / INDEX_FILE
     try:
-        return pd.read_parquet(path)
+        index = pd.read_parquet(path)
     except FileNotFoundError:
         raise StoreError(f"{path} is missing: run `dvc repro ingest@{folder.name}`") from None
     except (OSError, ValueError) as problem:
         raise StoreError(f"{path} can't be read ({problem}): run `dvc checkout {folder}`") from None
+    return with_normal_ids(index, whole_column=True) if "case_id" in index else index
 
 
 def _map_shard(path: Path) -> Patches:

@@ -9,6 +9,7 @@ from typing import TextIO
 
 import pandas as pd
 
+from histopipe.case_ids import has_lost_digits, normal_ids
 from histopipe.datasets.layout import Dataset, PatchName
 from histopipe.errors import SourceError
 from histopipe.names import CONTROL
@@ -38,14 +39,15 @@ def manifest_dataset(name: str, manifest: Path, patch_size: tuple[int, int]) -> 
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read and check a manifest; spaces around values are dropped: ` P1` and `P1` must not become two cases.
+    """Read and check a manifest; case ids are brought to normal form: ` P1` and `P1` must not become two cases.
 
     Returns:
         Columns file, case_id, label, x and y (missing where the manifest has none), indexed by line number.
 
     Raises:
         SourceError: a column is missing or stands twice, a row has too many fields, a label isn't 0 or 1, a file or
-            case id is empty or holds a control character, a file is listed twice, a coordinate isn't a whole number.
+            case id is empty or holds a control character, a case id has lost its last digits, a file is listed twice,
+            a coordinate isn't a whole number.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -73,6 +75,7 @@ def _read_table(stream: TextIO, path: Path) -> pd.DataFrame:
         lines.append(line)
         values.append([row[place].strip() if place < len(row) else "" for place in places.values()])
     table = pd.DataFrame(values, index=lines, columns=list(places), dtype=str)
+    table["case_id"] = normal_ids(table["case_id"].tolist())
     return table.reindex(columns=[*REQUIRED, *COORDINATES], fill_value="")
 
 
@@ -105,6 +108,7 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
         "case_id is empty": table["case_id"] == "",
         "file holds a line break or another control character": table["file"].str.contains(CONTROL),
         "case_id holds a line break or another control character": table["case_id"].str.contains(CONTROL),
+        "case_id is a number that a spreadsheet has cut short; export the column as text": _lost(table["case_id"]),
         "label is not 0 or 1": ~table["label"].isin(["0", "1"]),
         "file is listed twice": table["file"].duplicated(),
         "column x holds something else than whole pixels": ~table["x"].str.fullmatch(_WHOLE_PIXELS),
@@ -114,6 +118,10 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
         if rows.any():
             line = rows.idxmax()
             raise SourceError(f"{path}, line {line}: {fault} ({table.at[line, 'file']!r}): mend the table")
+
+
+def _lost(cases: pd.Series) -> pd.Series:
+    return cases.map({case: has_lost_digits(case) for case in cases.unique()}).astype(bool)
 
 
 def _patches(table: pd.DataFrame) -> dict[str, PatchName]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from histopipe.case_ids import are_known
 from histopipe.errors import ExportError
 from histopipe.splitting import split_of_patches
 from histopipe.store import PatchStore, Rows
@@ -45,7 +46,7 @@ def choose_patches(store: PatchStore, split: Path, seen: Collection[str], seed: 
     """
     index = store.index
     splits = split_of_patches(split, index)
-    known = index["case_id"].isin(list(seen)).to_numpy()
+    known = are_known(index["case_id"], seen).to_numpy()
     testing = (splits == "test").to_numpy()
     test = np.flatnonzero(testing & ~known)
     training = np.flatnonzero((splits == "train").to_numpy())

@@ -30,6 +30,7 @@ CODE = (  # as dvc.yaml names it
     "archive_limits.py",
     "archive_links.py",
     "archives.py",
+    "case_ids.py",
     "colours.py",
     "images.py",
     "leftovers.py",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from histopipe.case_ids import look_alikes
 from histopipe.datasets import OTHER_MAGNIFICATION, Dataset
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, SECOND_COPY, SetAside
 
@@ -26,6 +27,7 @@ def build_report(dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, mem
         "image_size": dataset.image_size or max(height, width),
         "undersized": int(((index["width"] < width) | (index["height"] < height)).sum()),
         "second_copies": len(set_aside.files.get(SECOND_COPY, [])),
+        "look_alike_cases": look_alikes(index["case_id"].unique()),
         "same_pixels_in_two_cases": _shared_pixels(index),
         "bad": set_aside.bad,
         "set_aside": {reason: _listed(reason, files) for reason, files in sorted(set_aside.files.items())},

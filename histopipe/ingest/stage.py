@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from histopipe.archive_limits import MemberLimit
 from histopipe.archives import Archive, open_archive
+from histopipe.case_ids import named_groups
 from histopipe.datasets import Dataset, MemberRejected, get_dataset, list_datasets
 from histopipe.datasets.manifest import manifest_dataset
 from histopipe.errors import ArchiveError
@@ -196,6 +197,12 @@ def _pack(
         _require_quality(report, planned, params, path)
         _require_complete(dataset, params, workspace, index, path)
         write_json(beside / REPORT_FILE, report)
+    if report["look_alike_cases"]:
+        print(
+            f"{dataset.name}: case ids that look alike: {named_groups(report['look_alike_cases'])}: where two are one "
+            f"case, give them one id (all of them: {folder / REPORT_FILE})",
+            flush=True,
+        )
     return report
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from histopipe.case_ids import are_known
 from histopipe.errors import MonitoringError
 from histopipe.monitoring.distances import Curves, Numbers, chances, least_chance
 from histopipe.monitoring.features import COLOUR_FEATURES, PROBABILITY
@@ -60,15 +61,17 @@ def compare_profiles(reference: pd.DataFrame, new: pd.DataFrame, params: Monitor
         raise MonitoringError(
             f"no new case has {params.min_patches} patches: give more of them, or lower monitor.min_patches"
         )
-    known = set(judged["case_id"]) & set(reference["case_id"])
-    kept = reference[(reference["patches"] >= params.min_patches) & ~reference["case_id"].isin(known)]
+    again = are_known(reference["case_id"], judged["case_id"].unique())
+    kept = reference[(reference["patches"] >= params.min_patches) & ~again]
     parts = [_compare_group(kept, judged, group, params, seed) for group in GROUPS]
     features = pd.concat([part for part, _ in parts], ignore_index=True)
     cases = pd.concat([part for _, part in parts], axis=1).rename_axis("case_id").reset_index()
     counts = judged.drop_duplicates("case_id").set_index("case_id")["patches"]
     cases.insert(1, "patches", cases["case_id"].map(counts))
     left_out = new["case_id"].nunique() - len(cases)
-    return Comparison(_verdict(features, len(cases), params), features, cases, left_out, len(known))
+    return Comparison(
+        _verdict(features, len(cases), params), features, cases, left_out, int(reference["case_id"][again].nunique())
+    )
 
 
 def _verdict(features: pd.DataFrame, new: int, params: MonitorParams) -> Verdict:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.stats import rankdata
 
+from histopipe.case_ids import are_known
 from histopipe.evaluation.differences import difference
 from histopipe.evaluation.intervals import Measured, draw_fewer, grade, informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
@@ -94,8 +95,8 @@ def rolled_back_gate(since: str | None, again: bool) -> Gate:
 
 def unseen(table: pd.DataFrame, *seen: Iterable[str]) -> pd.DataFrame:
     """The rows of cases that none of the lists of case ids holds."""
-    known = {str(case) for cases in seen for case in cases}
-    return table[~table["case_id"].astype(str).isin(known)].reset_index(drop=True)
+    known = are_known(table["case_id"], [case for cases in seen for case in cases])
+    return table[~known].reset_index(drop=True)
 
 
 def judge(table: pd.DataFrame, champion: Numbers | None, params: Params) -> list[Gate]:

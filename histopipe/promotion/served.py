@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from histopipe.case_ids import are_known
 from histopipe.errors import PromotionError
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.files import file_digest
@@ -126,6 +127,6 @@ def _log_from_files(candidate: Candidate, workspace: Workspace) -> str:
 def _example(candidate: Candidate, workspace: Workspace) -> Patches:
     """The first patch of a validation case: the served model's input example must not come from test."""
     store = workspace.store(candidate.dataset)
-    validation = read_index(store)["case_id"].isin(candidate.record["validation_cases"])
+    validation = are_known(read_index(store)["case_id"], candidate.record["validation_cases"])
     example: Patches = PatchStore.open(store).gather(np.flatnonzero(validation.to_numpy())[:1])[0]
     return example

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from histopipe.case_ids import normal_id
 from histopipe.errors import HistopipeError, PseudonymError
 from histopipe.files import replaced_file
 from histopipe.locking import flush_file, locked_file, require_locks
@@ -81,7 +82,7 @@ class Pseudonyms:
 
     def case(self, case_id: str) -> str:
         """`case-` and 16 letters, the same for the same case and key."""
-        pseudonym = f"case-{self._code('case', case_id)}"
+        pseudonym = f"case-{self._code('case', case_id := normal_id(case_id))}"
         self.known[pseudonym] = case_id
         return pseudonym
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from histopipe.case_ids import normal_id, spelt, with_normal_ids
 from histopipe.errors import SplitError
 
 SPLITS = ("train", "validation", "test")
@@ -25,8 +26,24 @@ def read_membership(path: Path) -> pd.DataFrame:
         raise SplitError(f"{path} is not a readable table ({problem}): run `dvc checkout {path}`") from None
     if not {"case_id", "split"} <= set(table.columns) or not set(table["split"]) <= set(SPLITS):
         raise SplitError(f"{path} is not a split file (case_id,split): run `dvc repro --force split@{path.stem}`")
+    table = _normalised(table, path)
     assert_disjoint(table, path)
     return table
+
+
+def _normalised(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with case ids in normal form; two spellings of one case in one split become one row."""
+    renamed = with_normal_ids(table)
+    if renamed is table or "file" in table:
+        return renamed
+    for _, rows in table.groupby(renamed["case_id"]):
+        if rows["split"].nunique() > 1:
+            one, other = rows.drop_duplicates("split")["case_id"].iloc[:2]
+            raise SplitError(
+                f"{path}: {spelt(one)} and {spelt(other)} are two spellings of one case and stand in two splits: "
+                f"run `dvc repro --force split@{path.stem}`"
+            )
+    return renamed.drop_duplicates("case_id").reset_index(drop=True)
 
 
 def read_folds(path: Path) -> pd.Series:
@@ -44,7 +61,10 @@ def read_folds(path: Path) -> pd.Series:
         raise SplitError(f"{path} is not a table of case_id,fold: run `dvc repro --force {stage}`") from None
     if table.empty:
         raise SplitError(f"{path} is empty, since there are fewer cases than folds: lower split.folds or add cases")
-    return table
+    renamed = table.rename(index=normal_id)
+    if (divided := renamed.groupby(level=0).nunique() > 1).any():
+        raise SplitError(f"{path}: two spellings of {divided.idxmax()} have two folds: run `dvc repro {stage}`")
+    return renamed[~renamed.index.duplicated()]
 
 
 def assert_disjoint(table: pd.DataFrame, path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from histopipe.case_ids import case_key, normal_id, spelt
 from histopipe.errors import SplitError
 from histopipe.files import read_json
 from histopipe.lineage import locked_stage
@@ -14,6 +16,8 @@ from histopipe.paths import Workspace, stage_name
 
 _SHARES = ("train", "validation", "test")
 _KEYS = {"grouped": _SHARES, "random": _SHARES, "kfold": ("folds",), "canonical": ("unlisted",)}
+Group = TypeVar("Group", str, int)
+
 _REMEMBERING = ("grouped", "kfold")  # the other schemes place a case without looking at the rest
 
 
@@ -54,6 +58,37 @@ def known_folds(workspace: Workspace, dataset: str, params: Params) -> dict[str,
     record = workspace.split_record(dataset)
     before = (read_json(record).get("folds") or {}) if record.exists() else {}
     return dict(before["cases"]) if _fits(before.get("settings") or {}, fold_settings(params)) else {}
+
+
+def under_todays_ids(known: dict[str, Group], cases: Iterable[str], record: Path) -> dict[str, Group]:
+    """What is known of cases, by the ids that they have today.
+
+    An earlier version, or a column of ids that looked otherwise then, may have written a case in another spelling.
+
+    Args:
+        known: groups by case id, as they were recorded.
+        cases: ids of the cases at hand.
+        record: the file, for messages.
+
+    Raises:
+        SplitError: two recorded spellings are one case today, and stand in two groups.
+    """
+    present = set(cases)
+    by_key = {case_key(case): case for case in present}
+    renamed: dict[str, Group] = {}
+    recorded: dict[str, str] = {}
+    for spelling, group in known.items():
+        case = normal_id(spelling)
+        case = case if case in present else by_key.get(case_key(case), case)
+        if renamed.setdefault(case, group) != group:
+            other = recorded[case]
+            raise SplitError(
+                f"{record} holds {spelt(other)} ({renamed[case]}) and {spelt(spelling)} ({group}), which are one case: "
+                f"delete one of the two lines there, then `dvc repro split@{record.stem}`, and train anew what had "
+                "the case in training and is to be tested on it"
+            )
+        recorded.setdefault(case, spelling)
+    return renamed
 
 
 def _fits(before: dict[str, Any], settings: dict[str, Any]) -> bool:

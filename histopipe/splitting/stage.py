@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
+from histopipe.case_ids import case_key, look_alikes, spelt
 from histopipe.errors import SplitError
 from histopipe.files import write_json, write_text
 from histopipe.params import Params, SplitParams
@@ -14,7 +16,14 @@ from histopipe.paths import Workspace
 from histopipe.splitting.assignment import assign_cases, assign_folds, assign_patches
 from histopipe.splitting.canonical import assign_canonical
 from histopipe.splitting.membership import SPLITS, assert_disjoint, is_leaky
-from histopipe.splitting.record import fold_settings, known_cases, known_folds, require_record, used_settings
+from histopipe.splitting.record import (
+    fold_settings,
+    known_cases,
+    known_folds,
+    require_record,
+    under_todays_ids,
+    used_settings,
+)
 from histopipe.splitting.summary import plot_summary, summarise
 from histopipe.store import read_index
 
@@ -34,7 +43,10 @@ def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
     """
     index = _taking_part(dataset, params, read_index(workspace.store(dataset)))
     settings = used_settings(params)
-    known, earlier = known_cases(workspace, dataset, settings), known_folds(workspace, dataset, params)
+    known, earlier = (
+        under_todays_ids(recorded, index["case_id"].unique(), workspace.split_record(dataset))
+        for recorded in (known_cases(workspace, dataset, settings), known_folds(workspace, dataset, params))
+    )
     if params.split.scheme == "kfold":
         known = {case: str(fold) for case, fold in earlier.items()} | known
     membership = _divide(dataset, params.split, params.seed, index, known)
@@ -75,11 +87,7 @@ def divide_anew(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFra
 
 
 def _taking_part(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
-    excluded = set(params.dataset(dataset).exclude_cases)
-    absent = excluded - set(index["case_id"])
-    if absent:
-        # a misspelt id would silently leave a case in that the user wants out
-        raise SplitError(f"{dataset}.exclude_cases names {min(absent)}, which is not in the data: correct params.yaml")
+    excluded = _excluded(dataset, params.dataset(dataset).exclude_cases, set(index["case_id"]))
     kept = index[~index["case_id"].isin(excluded)]
     if kept["case_id"].nunique() < MIN_CASES:
         raise SplitError(
@@ -87,6 +95,33 @@ def _taking_part(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFr
             f"add cases (at least {MIN_CASES}, with both classes in each split)"
         )
     return kept
+
+
+def _excluded(dataset: str, asked: Iterable[str], present: set[str]) -> set[str]:
+    """The cases that `exclude_cases` names, by the ids that they have in the store.
+
+    Raises:
+        SplitError: one isn't in the data: a misspelt id would silently leave a case in that the user wants out.
+    """
+    by_key = {case_key(case): case for case in present}
+    named = {name: case for name in asked if (case := name if name in present else by_key.get(case_key(name)))}
+    absent = set(asked) - set(named)
+    if absent:
+        missing = min(absent)
+        alike = [case for group in look_alikes({missing, *present}) if missing in group for case in group]
+        others = " and ".join(spelt(case) for case in alike if case != missing)
+        meant = f", which has {others}: write the id so, in quotes, in" if others else ": correct"
+        raise SplitError(f"{dataset}.exclude_cases names {spelt(missing)}, which is not in the data{meant} params.yaml")
+    _warn_of_look_alikes(dataset, set(named.values()), present)
+    return set(named.values())
+
+
+def _warn_of_look_alikes(dataset: str, excluded: set[str], present: set[str]) -> None:
+    for group in look_alikes(present) if excluded else []:
+        out, left = [case for case in group if case in excluded], [case for case in group if case not in excluded]
+        if out and left:
+            said = "%s.exclude_cases leaves out %s, but not %s, which looks like it: name both if they are one"
+            LOG.warning(said, dataset, " and ".join(map(spelt, out)), " and ".join(map(spelt, left)))
 
 
 def _divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, known: dict[str, str]) -> pd.DataFrame:

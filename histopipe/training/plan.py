@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from histopipe.case_ids import are_known
 from histopipe.errors import TrainingError
 from histopipe.files import read_json
 from histopipe.params import Params, RecipeParams, TrainParams
@@ -101,7 +102,8 @@ def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series) -> bool
     """Whether the trainings behind the weights saw cases that are tested on now; says so."""
     if weights is None or not weights.seen:
         return False
-    shared = set(tested.astype(str)) & set(weights.seen.get(dataset, []))
+    cases = tested.drop_duplicates()
+    shared = set(cases[are_known(cases, weights.seen.get(dataset, []))])
     if shared:
         said = "%s: %s was trained on %d of today's test cases (first: %s); the run is tagged leaky"
         LOG.warning(said, dataset, weights.asked, len(shared), min(shared))
