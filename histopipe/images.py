@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import imagecodecs
 import numpy as np
@@ -13,10 +16,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from histopipe.datasets import MemberRejected
+from histopipe.tiff_pixels import (
+    SIGNATURES,
+    check_pages,
+    decode_unusual,
+    layout_of,
+    page_size,
+    read_pages,
+    require_bright,
+)
 
 MAX_PIXELS = 4_000_000  # a patch or field of view; larger ones are slides, which are tiled first
 
 MAX_SCANS = 100  # of a JPEG, as libtiff has it: usual are 1 to 10, each may go through all pixels for 14 bytes
+
+MOST_PAGES = 8  # of a TIFF that are looked at
 
 Patch = NDArray[np.uint8]  # (height, width, 3), RGB
 
@@ -24,6 +38,8 @@ _JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _HEADER_END = 33  # signature and image header
+_DEPTH = 24  # where the header tells the bits of a value
+_OPAQUE = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB"})  # but for a transparent colour
 _LARGEST_STORED_BLOCK = 0xFFFF
 _FAX = frozenset({"tiff_ccitt", "group3", "group4", "tiff_raw_16", "tiff_thunderscan"})  # as Pillow names them
 
@@ -32,39 +48,86 @@ def decode_patch(content: bytes, into: Patch | None = None) -> Patch:
     """Decode an encoded image to RGB.
 
     Args:
-        content: the bytes of a PNG, JPEG, TIFF or BMP file, of any colour mode and depth.
+        content: the bytes of a PNG, JPEG, TIFF or BMP file; of its transparent parts, white is seen.
         into: where to put the pixels if they fit, (height, width, 3) uint8; spares a copy.
 
     Returns:
         Pixels, uint8 (height, width, 3).
 
     Raises:
-        MemberRejected: not an image, damaged, or of absurd size.
+        MemberRejected: not an image, damaged, of absurd size, or of pixels whose range nothing tells.
     """
     if _is_plain_png(content):
         return _decode_plain_png(content, into)
+    if content[:4] in SIGNATURES:
+        return _decode_tiff(content)
     if content[:2] == _JPEG_START and content.count(_JPEG_SCAN) > MAX_SCANS:
         raise MemberRejected("absurdly many scans")
+    with _opened(content, ("PNG", "JPEG", "BMP")) as image:
+        return _as_rgb(image, content[_DEPTH] if image.format == "PNG" else 8)
+
+
+def count_pixels(content: bytes) -> int:
+    """Count an image's pixels by its header; 0 where it has none, of which `decode_patch` says more."""
+    if content[:4] in SIGNATURES:
+        return math.prod(page_size(read_pages(io.BytesIO(content), 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "BMP")) as image:
+                return image.width * image.height
+        except Image.DecompressionBombError:
+            return MAX_PIXELS
+        except Exception:  # whatever a decoder makes of hostile bytes
+            return 0
+
+
+@contextmanager
+def _opened(content: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """Open an image whose size is bearable; whatever goes wrong inside is one unusable member."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what Pillow says of odd metadata, for each image again
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF", "BMP")) as image:
+            with Image.open(io.BytesIO(content), formats=formats) as image:
                 _check_size(*image.size)
-                _check_packing(image)
-                return _as_rgb(image)
+                yield image
         except MemberRejected:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise MemberRejected("absurd dimensions") from None
-        except Exception:  # whatever a decoder makes of hostile bytes, it is one unusable member
+        except Exception:  # whatever a decoder makes of hostile bytes
             raise MemberRejected("not a readable image") from None
 
 
+def _decode_tiff(content: bytes) -> Patch:
+    pages = read_pages(io.BytesIO(content), MOST_PAGES)
+    if not pages:
+        raise MemberRejected("not a readable image")
+    layout = layout_of(pages[0])
+    check_pages(pages)
+    _check_size(layout.width, layout.height)
+    if layout.usual:
+        with _opened(content, ("TIFF",)) as image:
+            _check_packing(image)
+            return _as_rgb(image, layout.bits)
+    colours, alpha, multiplied = decode_unusual(content, layout)
+    colours = np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours
+    if alpha is None:
+        return np.ascontiguousarray(colours)
+    pixels = np.concatenate([colours, alpha], axis=2)
+    seen = Image.frombytes("RGBa" if multiplied else "RGBA", (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
+    return on_white(seen.convert("RGBA"))
+
+
 def _is_plain_png(content: bytes) -> bool:
-    """Eight-bit RGB, not interlaced, not to be turned: what the archives hold, and what the fast decoder is for."""
+    """Eight-bit RGB, not interlaced, not to be turned, opaque: what the archives hold, and the fast decoder is for."""
     usual = content[:8] == _PNG_SIGNATURE and content[12:16] == b"IHDR" and content[24:29] == b"\x08\x02\x00\x00\x00"
-    return usual and b"eXIf" not in content  # the chunk that may tell an orientation
+    if not usual:
+        return False
+    start, end = _pixel_stream(content)
+    beside = content[_HEADER_END:start] + content[end:]  # looking through the pixels would take a fifth of all the time
+    return b"eXIf" not in beside and b"tRNS" not in beside  # an orientation, a transparent colour
 
 
 def _decode_plain_png(content: bytes, into: Patch | None) -> Patch:
@@ -75,8 +138,6 @@ def _decode_plain_png(content: bytes, into: Patch | None) -> Patch:
         patch: Patch = imagecodecs.spng_decode(_stored_png(content, height * (1 + 3 * width)), out=target)
     except (RuntimeError, ValueError):
         raise MemberRejected("not a readable image") from None
-    if patch.shape != (height, width, 3):  # transparency by a tRNS chunk comes back as a fourth channel
-        patch = np.ascontiguousarray(patch[..., :3])
     return patch
 
 
@@ -138,12 +199,45 @@ def _check_packing(image: Image.Image) -> None:
         raise MemberRejected("packed for fax machines")
 
 
-def _as_rgb(image: Image.Image) -> Patch:
+def _as_rgb(image: Image.Image, depth: int) -> Patch:
+    """RGB of eight bits, upright, on white. Colour profiles and gamma are left aside, as trainings always did.
+
+    Args:
+        image: as Pillow opens it.
+        depth: bits of a value in the file, of which Pillow keeps the upper eight.
+    """
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16-bit grey: PIL would clip it to white
-        grey = np.asarray(upright).astype(np.uint32) >> 8
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-    return np.asarray(upright.convert("RGB"))
+    if depth != 16 and upright.mode in _OPAQUE and "transparency" not in upright.info:
+        return np.asarray(upright.convert("RGB"))
+    seen = _as_rgba(upright, depth)
+    if depth == 16:
+        pixels = np.asarray(seen)
+        require_bright(pixels[pixels[..., 3] > 0][:, :3], 255)
+    return on_white(seen)
+
+
+def _as_rgba(image: Image.Image, depth: int) -> Image.Image:
+    """With its transparent colour, if any: Pillow compares colours of eight bits with one of the file's own depth."""
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip it to white
+        values = np.asarray(image)
+        grey, alpha = (values >> 8).astype(np.uint8), np.full(values.shape, 255, np.uint8)
+        if transparent is not None:
+            alpha[values == transparent] = 0
+        return Image.fromarray(np.stack([grey, grey, grey, alpha], axis=-1))
+    if depth == 16 and isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+    if depth in (2, 4) and image.mode == "L" and transparent is not None:
+        image.info["transparency"] = transparent * 255 // (2**depth - 1)
+    return image.convert("RGBA")
+
+
+def on_white(seen: Image.Image) -> Patch:
+    """RGBA over white, which is what glass looks like: nothing was scanned where a picture is transparent."""
+    pixels = np.asarray(seen)
+    if pixels[..., 3].min() == 255:
+        return np.ascontiguousarray(pixels[..., :3])
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB"))
 
 
 def pad_patch(patch: Patch, size: tuple[int, int]) -> Patch:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from histopipe.datasets import MemberRejected
-from histopipe.images import MAX_PIXELS, Patch, decode_patch, pad_patch, resize_patch
+from histopipe.images import MAX_PIXELS, Patch, count_pixels, decode_patch, pad_patch, resize_patch
 from histopipe.inference import BATCH_SIZE
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
@@ -219,27 +219,9 @@ def read_patches(files: Sequence[Sent], model: Model, limits: Limits) -> Patches
 
 
 def _decoded(content: bytes, into: Patch, limits: Limits) -> Patch:
-    if limits.pixels < MAX_PIXELS and _pixels(content) > limits.pixels:
+    if limits.pixels < MAX_PIXELS and count_pixels(content) > limits.pixels:
         raise MemberRejected("absurd dimensions")
     return decode_patch(content, into)
-
-
-def _pixels(content: bytes) -> int:
-    """As its header says; 0 where it has none, of which the decoder says more."""
-    import io
-    import warnings
-
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF", "BMP")) as image:
-                return image.width * image.height
-        except Image.DecompressionBombError:
-            return MAX_PIXELS
-        except Exception:  # whatever a decoder makes of hostile bytes
-            return 0
 
 
 def _fitted(patch: Patch, model: Model) -> Patch:

@@ -28,6 +28,9 @@ from PIL import Image, ImageOps
 IMAGE_COLUMN = "image"
 BATCH = 256
 MAX_PIXELS = 4_000_000  # larger images are slides, not patches
+DEPTH = 24  # where a PNG's header tells the bits of a value
+DARKEST = 63  # of 16-bit images that are darker, the upper bits are empty
+TOO_DARK = "pixels of 16 or 32 bits that use less than a quarter of them: convert them to 8 bits"
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 
@@ -147,27 +150,42 @@ def _read_image(image: Any, row: int) -> Pixels:
 
 
 def decode(content: bytes) -> Pixels:
-    """Decode a PNG or JPEG file to RGB.
+    """Decode a PNG or JPEG file to RGB; of its transparent parts, white is seen.
 
     Raises:
-        ValueError: the bytes are something else, damaged, or an image of absurd size.
+        ValueError: the bytes are something else, damaged, an image of absurd size, or of fewer bits than it says.
     """
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is checked here
-            if image.width * image.height <= MAX_PIXELS:
-                return _as_rgb(ImageOps.exif_transpose(image))
+            depth = content[DEPTH] if image.format == "PNG" else 8
             size = f"{image.width} x {image.height}"
+            absurd = image.width * image.height > MAX_PIXELS
+            seen = None if absurd else _as_rgba(ImageOps.exif_transpose(image), depth)
     except Exception:  # whatever a decoder makes of hostile bytes, it is one unusable image
         raise ValueError("not a readable PNG or JPEG image") from None
-    raise ValueError(f"{size} pixels are more than a patch has: cut the image into patches")
+    if seen is None:
+        raise ValueError(f"{size} pixels are more than a patch has: cut the image into patches")
+    visible = np.asarray(seen)[np.asarray(seen)[..., 3] > 0]
+    if depth == 16 and visible.size and visible[:, :3].max() <= DARKEST:
+        raise ValueError(TOO_DARK)
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB"))
 
 
-def _as_rgb(image: Image.Image) -> Pixels:
-    if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it to white
-        grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., np.newaxis], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+def _as_rgba(image: Image.Image, depth: int) -> Image.Image:
+    """With its transparent colour, if any: Pillow compares colours of eight bits with one of the file's own depth."""
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip it to white
+        values = np.asarray(image)
+        grey, alpha = (values >> 8).astype(np.uint8), np.full(values.shape, 255, np.uint8)
+        if transparent is not None:
+            alpha[values == transparent] = 0
+        return Image.fromarray(np.stack([grey, grey, grey, alpha], axis=-1))
+    if depth == 16 and isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+    if depth in (2, 4) and image.mode == "L" and transparent is not None:
+        image.info["transparency"] = transparent * 255 // (2**depth - 1)
+    return image.convert("RGBA")
 
 
 def as_pixels(values: Any) -> Pixels:

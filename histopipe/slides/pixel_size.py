@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 PLAUSIBLE = (0.05, 20.0)  # micrometres: a 72 dpi that a program wrote for want of anything better means 353
+COARSEST = 1000.0  # micrometres: what a scanner or OME-XML states outright may be a slide's thumbnail
 OBJECTIVE = 10.0  # micrometres divided by the objective's power: 40x means 0.25, 20x 0.5, as most scanners have it
 
 _UNITS = {"inch": 25_400.0, "centimeter": 10_000.0}
@@ -28,9 +29,15 @@ class PixelSize(NamedTuple):
 def pixel_size(properties: Mapping[str, str]) -> PixelSize | None:
     """What a slide's properties, by OpenSlide's names, say of its pixels; None where they say nothing plausible."""
     for source, x, y in _statements(properties):
-        if all(math.isfinite(value) and PLAUSIBLE[0] <= value <= PLAUSIBLE[1] for value in (x, y)):
+        most = COARSEST if source == "OME-XML" or (source == "the file" and _by_scanner(properties)) else PLAUSIBLE[1]
+        if all(math.isfinite(value) and PLAUSIBLE[0] <= value <= most for value in (x, y)):
             return PixelSize(x, y, source)
     return None
+
+
+def _by_scanner(properties: Mapping[str, str]) -> bool:
+    """Whether OpenSlide has the pixel size from a format that states it, not from the resolution of any TIFF."""
+    return properties.get("openslide.vendor", "generic-tiff") != "generic-tiff"
 
 
 def _statements(properties: Mapping[str, str]) -> Iterator[tuple[str, float, float]]:

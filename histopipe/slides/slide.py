@@ -12,13 +12,16 @@ import numpy as np
 from PIL import Image
 
 from histopipe.datasets import MemberRejected
-from histopipe.images import MAX_PIXELS, Patch, resize_patch
+from histopipe.images import MAX_PIXELS, Patch, on_white, resize_patch
 from histopipe.slides.pixel_size import PixelSize, pixel_size
+from histopipe.tiff_pixels import check_slide, read_pages
 
 if TYPE_CHECKING:
     import openslide
 
-SLIDES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi"})  # always slides
+SLIDES = frozenset(  # always slides
+    {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi", ".dcm", ".dicom", ".vms", ".vmu"}
+)
 MAYBE = frozenset({".tif", ".tiff"})  # slides where tiled in several levels, or larger than any patch
 
 LONGEST_SIDE = 2_000_000  # pixels of level 0: half a metre at 0.25 um; beyond, a file's head is damaged or made up
@@ -63,6 +66,7 @@ class Slide:
         size: width and height of level 0, in pixels.
         downsamples: pixels of level 0 to one of each level, on either side.
         bounds: left, top, width and height of what the scanner saw, in pixels of level 0: all that viewers show.
+        bits: of a value in its file, of which OpenSlide gives the upper eight.
     """
 
     handle: openslide.OpenSlide
@@ -70,6 +74,7 @@ class Slide:
     size: tuple[int, int]
     downsamples: tuple[float, ...]
     bounds: Bounds
+    bits: int = 8
 
     def level_for(self, downsample: float) -> int:
         """The smallest level that still shows every pixel of a picture `downsample` times smaller than level 0."""
@@ -111,14 +116,6 @@ class Slide:
         return on_white(region), (left, top, min(inside[2], width), min(inside[3], height))
 
 
-def on_white(region: Image.Image) -> Patch:
-    """RGBA on white: scanners leave out what they saw no tissue on."""
-    pixels = np.asarray(region)
-    if pixels[..., 3].min() == 255:
-        return np.ascontiguousarray(pixels[..., :3])
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", region.size, "white"), region).convert("RGB"))
-
-
 @contextmanager
 def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
     """Open a slide for a while.
@@ -128,19 +125,21 @@ def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
         mpp: micrometres to a pixel of level 0, where the user knows better than the file.
 
     Raises:
-        MemberRejected: OpenSlide can't read it, it is too large to be one, or nothing tells its pixel size.
+        MemberRejected: OpenSlide can't read it or would read other colours, it is too large to be one, or nothing
+            tells its pixel size.
     """
     import openslide
 
     with ExitStack() as opened:
         try:
+            bits = bits_of(path, openslide.OpenSlide.detect_format(path) or "")
             handle = opened.enter_context(openslide.OpenSlide(path))
             handle.set_cache(openslide.OpenSlideCache(_CACHE))
             width, height = (int(side) for side in handle.dimensions)
             downsamples = tuple(float(one) for one in handle.level_downsamples)
             properties = dict(handle.properties)
         except openslide.OpenSlideUnsupportedFormatError:
-            raise MemberRejected("no slide that OpenSlide can read") from None
+            raise MemberRejected("no slide that OpenSlide can read: save it as a tiled TIFF with levels") from None
         except openslide.OpenSlideError:
             raise MemberRejected("damaged slide") from None
         if max(width, height) > LONGEST_SIDE:
@@ -148,7 +147,29 @@ def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
         pixel = PixelSize(mpp, mpp, "--slide-mpp") if mpp else pixel_size(properties)
         if pixel is None:
             raise MemberRejected("unknown pixel size: give --slide-mpp")
-        yield Slide(handle, pixel, (width, height), downsamples, bounds_in(properties, (width, height)))
+        bounds = bounds_in(properties, (width, height))
+        yield Slide(handle, pixel, (width, height), downsamples, bounds, bits)
+
+
+def bits_of(path: Path, vendor: str) -> int:
+    """Bits of a value of a slide's pixels: of a TIFF as its first page says, else the eight of every other format.
+
+    Raises:
+        MemberRejected: OpenSlide would turn them into other colours.
+    """
+    if vendor == "hamamatsu":  # NDPI: eight bits, and beyond 4 GiB its offsets aren't a TIFF's
+        return 8
+    try:
+        with path.open("rb") as stream:
+            pages = read_pages(stream, 1)
+    except OSError:
+        raise MemberRejected("can't be read") from None
+    if not pages:
+        return 8
+    layout = check_slide(pages[0])
+    if vendor == "generic-tiff" and layout.orientation != 1:  # each tile is turned by itself
+        raise MemberRejected("a slide that its file wants turned: save it upright")
+    return layout.bits
 
 
 def bounds_in(properties: Mapping[str, str], size: tuple[int, int]) -> Bounds:

@@ -16,6 +16,7 @@ from histopipe.datasets import MemberRejected
 from histopipe.images import Patch
 from histopipe.slides.ahead import read_ahead
 from histopipe.slides.slide import Slide
+from histopipe.tiff_pixels import require_bright
 
 LEAST, MOST = 8, 20  # bounds of the threshold: of 255
 PER_TILE = 8  # pixels of an overview across a tile
@@ -48,7 +49,7 @@ def overview(slide: Slide, tile: float) -> Overview:
         tile: side of a tile in pixels of level 0.
 
     Raises:
-        MemberRejected: the file is damaged.
+        MemberRejected: the file is damaged, or has fewer bits in its pixels than it says.
     """
     size = slide.size
     scale = max(1.0, max(size) / LARGEST, min(tile / PER_TILE, max(size) / SHARPEST))
@@ -67,6 +68,8 @@ def overview(slide: Slide, tile: float) -> Overview:
     corners = ((top, left) for top in range(0, height, step) for left in range(0, width, step))
     for place, part in read_ahead(read, corners):
         picture[place] = part
+    if slide.bits == 16:
+        require_bright(picture, 255)
     return Overview(picture, (across, down))
 
 

@@ -109,6 +109,23 @@ def _scanners_tiffs() -> Iterator[bytes]:
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, pixels, photometric="rgb", **options)  # type: ignore[arg-type]
         yield buffer.getvalue()
+    yield from _wide_tiffs(np.asarray(picture("RGBA", 32)), tifffile)
+
+
+def _wide_tiffs(pixels: np.ndarray, tifffile: Any) -> Iterator[bytes]:
+    """More than eight bits, stated ranges, transparency of either kind."""
+    largest = [(341, 11, 3, (1.0,) * 3, True)]
+    kinds: list[tuple[np.ndarray, dict[str, Any]]] = [
+        (pixels.astype(np.uint16) * 257, {"extrasamples": ["assocalpha"], "compression": "zlib"}),
+        (pixels[..., :3].astype(np.uint16) * 16, {"bitspersample": 12}),
+        ((pixels[..., :3] / 255).astype(np.float32), {"extratags": largest, "compression": "lzw", "predictor": True}),
+        (pixels[..., :3].astype(np.uint32) << 24, {"tile": (16, 16)}),
+        (pixels, {"extrasamples": ["unspecified"]}),
+    ]
+    for values, options in kinds:
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, values, photometric="rgb", **options)
+        yield buffer.getvalue()
 
 
 def bmps() -> list[bytes]:

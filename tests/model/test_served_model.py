@@ -31,6 +31,8 @@ from histopipe import images
 from histopipe.architectures import build
 from histopipe.architectures.blocks import OUTPUT_LAYER
 from histopipe.serving.packaging import CLASSIFIER, calibrated, log_served_model
+from histopipe.tiff_pixels import TOO_DARK
+from tests.unit.test_pixel_formats import EMPTY_UPPER_BITS, PNGS, inked_jpeg
 
 TEMPERATURE, OFFSET = 1.7, -0.4
 POINT = {
@@ -187,6 +189,23 @@ def test_every_colour_mode_is_decoded_as_ingest_does(mode: str) -> None:
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     assert np.array_equal(load_classifier().decode(stream.getvalue()), images.decode_patch(stream.getvalue()))
+
+
+@pytest.mark.parametrize(("content", "expected"), PNGS)
+def test_every_depth_and_transparency_is_read_as_by_the_pipeline(content: bytes, expected: np.ndarray) -> None:
+    assert np.array_equal(load_classifier().decode(content), expected)
+
+
+@pytest.mark.parametrize("content", EMPTY_UPPER_BITS)
+def test_images_whose_upper_bits_are_empty_are_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match=TOO_DARK):
+        load_classifier().decode(content)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_inks_are_read_as_by_the_pipeline(inverted: bool) -> None:
+    content = inked_jpeg(inverted)
+    assert np.array_equal(load_classifier().decode(content), images.decode_patch(content))
 
 
 def load_classifier() -> Any:
