@@ -237,6 +237,17 @@ def _close_shared() -> None:
     _shared_file.cache_clear()
 
 
+def list_zip(path: Path, limit: MemberLimit = USUAL_LIMIT) -> list[Member]:
+    """List a zip's files as its directory has them: links aren't followed, nor zips within it opened.
+
+    Raises:
+        ArchiveError: there are too many.
+        Exception: one of `DAMAGE`.
+    """
+    with path.open("rb") as stream:
+        return _listed(stream, Allowance(path, limit))
+
+
 def _listed(file: BinaryIO, allowance: Allowance) -> list[Member]:
     counted = _count_entries(file, allowance)
     with zipfile.ZipFile(file) as listed:  # let go at once: its own list takes three times what ours does

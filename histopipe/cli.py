@@ -410,6 +410,7 @@ def predict(
     from histopipe.scoring.inputs import folder_key
 
     with _stage("predict", dataset, variant=folder_key(out)) as (params, workspace):
+        from histopipe.archive_limits import MemberLimit
         from histopipe.scoring import score
         from histopipe.scoring.mlflow_run import log_score
         from histopipe.scoring.pixel_size import trained_pixel_size
@@ -418,7 +419,19 @@ def predict(
 
         names = names_asked(pseudonymise, pseudonym_key, pseudonym_table, out)
         reading = SlideOptions(mpp or trained_pixel_size(dataset, params.dataset(dataset)), slide_mpp, overlays)
-        done = score(list(inputs), model, dataset, out, workspace, precision, table, reading, names, pseudonym_table)
+        done = score(
+            list(inputs),
+            model,
+            dataset,
+            out,
+            workspace,
+            precision,
+            table,
+            reading,
+            names,
+            pseudonym_table,
+            MemberLimit(params.ingest.max_members),
+        )
         if log:
             log_score(dataset, done, out, workspace)
     aside = sum(reason["count"] for reason in done["set_aside"].values())
@@ -446,6 +459,7 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
         option("pixels", 4_000_000, 1, "Of one image.", most=4_000_000),
         option("body", 32.0, 0, "MiB of a request with images.", callback=in_bytes),
         option("upload", 4096.0, 0, "MiB of a slide or archive.", callback=in_bytes),
+        option("members", 1_000_000, 1, "Files, folders and links in an archive."),
         option("seconds", 20.0, 0.1, "For headers; for a body; between pieces of an upload."),
         option("upload-seconds", 3600.0, 0.1, "For an upload."),
         option("wait", 1.0, 0.01, "Seconds that patches may wait; beyond that, 429."),

@@ -11,6 +11,7 @@ from histopipe.comparison.neighbours import NEIGHBOURS
 from histopipe.comparison.pairs import COMPARED, SEPARATING, SIGNIFICANCE
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.intervals import Measured
+from histopipe.tables import markdown_cell
 
 COLUMNS = {
     "roc_auc": "ROC AUC",
@@ -85,7 +86,7 @@ def _published_table(content: dict[str, Any]) -> list[str]:
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """Lines of cells, the heading and its rule first, as a Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return "\n".join("| " + " | ".join(map(markdown_cell, cells)) + " |" for cells in lines)
 
 
 def _cells(row: Row) -> list[str]:

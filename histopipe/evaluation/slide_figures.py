@@ -15,6 +15,7 @@ from histopipe.evaluation.slide_maps import PLACES, Canvas, Image, canvas_of, pa
 from histopipe.files import read_named
 from histopipe.params import EvaluateParams
 from histopipe.store import PatchStore
+from histopipe.tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def draw_slides(
         save_figure(figure, pictures / file_name(case), _resolution(canvas))
     rows = [(case, len(part), canvas.complete, file_name(case)) for case, part, canvas in chosen]
     drawn = pd.DataFrame(rows, columns=list(COLUMNS))
-    drawn.to_csv(folder / f"{SLIDES}.csv", index=False)
+    write_csv(drawn, folder / f"{SLIDES}.csv")
     return drawn
 
 

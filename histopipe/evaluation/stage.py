@@ -25,6 +25,7 @@ from histopipe.monitoring.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.params import EvaluateParams, Params
 from histopipe.paths import Workspace
 from histopipe.store import REPORT_FILE, Patches, PatchStore
+from histopipe.tables import write_csv
 from histopipe.workers import Beside
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def write_outputs(
         **parts,
     }
     for name, content in tables.items():
-        content.to_csv(folder / f"{name}.csv", index=False)
+        write_csv(content, folder / f"{name}.csv")
     table.drop(columns=["row", "uncalibrated"]).to_parquet(folder / "predictions.parquet", index=False)
     write_json(folder / "operating_point.json", point)
     write_text(folder / "classification_report.txt", curves.report_text(test, classes))

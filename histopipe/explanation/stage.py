@@ -19,6 +19,7 @@ from histopipe.files import write_json
 from histopipe.params import Params
 from histopipe.prediction import BATCH_SIZE, logit_network
 from histopipe.store import Patches, PatchStore
+from histopipe.tables import write_csv
 
 if TYPE_CHECKING:
     import keras
@@ -62,7 +63,7 @@ def explain_evaluation(
 
     test = table[table["split"] == "test"].reset_index(drop=True)
     chosen = choose_gallery(test, point["threshold"])
-    chosen[COLUMNS].to_csv(folder / "gallery.csv", index=False)
+    write_csv(chosen[COLUMNS], folder / "gallery.csv")
     try:
         explainer = Explainer.of(network)
     except EvaluationError as problem:

@@ -9,6 +9,7 @@ import pandas as pd
 from histopipe.monitoring.comparison import Comparison
 from histopipe.monitoring.features import DESCRIBED
 from histopipe.params import MonitorParams
+from histopipe.tables import markdown_cell
 
 STRANGE_CASES = 20  # listed in the report; the table has them all
 
@@ -117,10 +118,6 @@ def _strange(comparison: Comparison) -> list[str]:
         "",
         "| case | patches | standard deviations |",
         "|---|---|---|",
-        *(f"| {_cell(case['case_id'])} | {case['patches']:,} | {case['farther']} |" for case in listed),
+        *(f"| {markdown_cell(case['case_id'])} | {case['patches']:,} | {case['farther']} |" for case in listed),
         "",
     ]
-
-
-def _cell(name: str) -> str:
-    return name.replace("|", r"\|").replace("\n", " ")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from histopipe.archive_limits import MemberLimit
 from histopipe.colours import COLOURS
 from histopipe.errors import MonitoringError
 from histopipe.evaluation.figures import save_figure
@@ -21,6 +22,7 @@ from histopipe.scoring.model import load_served, model_folder, reference_in
 from histopipe.scoring.pixel_size import trained_pixel_size
 from histopipe.scoring.slides import SlideOptions
 from histopipe.scoring.stage import CASES, PREDICTIONS, SUMMARY, grade_inputs
+from histopipe.tables import write_csv
 
 SCORES = "scores"  # folder of a report whose patches were graded for it
 DRIFT, REPORT, FIGURE = "drift.json", "drift.md", "drift.png"
@@ -52,7 +54,8 @@ def monitor_inputs(
     reference = _required(served.reference, served.name)
     with replaced_folder(out) as folder:
         reading = SlideOptions(trained_pixel_size(dataset, params.dataset(dataset)))
-        grade_inputs(served, inputs, folder / SCORES, reading=reading)
+        limit = MemberLimit(params.ingest.max_members)
+        grade_inputs(served, inputs, folder / SCORES, reading=reading, limit=limit)
         return _report(folder / SCORES, reference, folder, params)
 
 
@@ -100,7 +103,7 @@ def _report(scores: Path, reference: pd.DataFrame, folder: Path, params: Params)
     new = new_profiles(_patches(scores / PREDICTIONS))
     comparison = compare_profiles(reference, new, params.monitor, params.seed)
     summary = summary_of(comparison, graded, params.monitor)
-    comparison.cases.to_csv(folder / CASES, index=False)
+    write_csv(comparison.cases, folder / CASES)
     judged = new[new["case_id"].isin(comparison.cases["case_id"])]
     save_figure(draw_drift(reference, judged, comparison, summary["said"]), folder / FIGURE)
     write_text(folder / REPORT, markdown_of(summary, comparison))

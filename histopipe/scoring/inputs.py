@@ -9,10 +9,14 @@ from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
+from histopipe.archive_limits import USUAL_LIMIT, MemberLimit
 from histopipe.archives import check_member, open_archive
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ArchiveError, ScoringError
+from histopipe.folders import FolderFile, files_below
 from histopipe.images import MAX_PIXELS
+from histopipe.leftovers import is_leftover
+from histopipe.names import CONTROL_IN_NAME, holds_control, printable, with_slashes
 from histopipe.slides.slide import SLIDES, is_slide
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -55,13 +59,15 @@ class SlideFound(NamedTuple):
     case_id: str
 
 
-def find_slides(inputs: list[Path]) -> list[SlideFound]:
+def find_slides(inputs: list[Path], limit: MemberLimit = USUAL_LIMIT) -> list[SlideFound]:
     """Every whole slide among the inputs and in folders of them.
 
     Raises:
-        ScoringError: an input is missing or no image, slide, folder or archive.
+        ScoringError: an input is missing, can't be read, has a line break in its name, or is no image, slide, folder or
+            archive.
+        ArchiveError: a folder holds more files than `limit` allows.
     """
-    return [SlideFound(path, _shown(file), _shown(path.stem)) for file, path in _slide_paths(inputs)]
+    return [SlideFound(path, printable(file), printable(path.stem)) for file, path in _slide_paths(inputs, limit)]
 
 
 def distinct_slides(slides: list[SlideFound], taken: Collection[str]) -> list[SlideFound]:
@@ -76,11 +82,12 @@ def distinct_slides(slides: list[SlideFound], taken: Collection[str]) -> list[Sl
     return distinct
 
 
-def _slide_paths(inputs: list[Path]) -> Iterator[tuple[str, Path]]:
+def _slide_paths(inputs: list[Path], limit: MemberLimit) -> Iterator[tuple[str, Path]]:
     for path in inputs:
+        _require_name(path)
         if path.is_dir():
-            inside = (found for found in sorted(path.rglob("*")) if not found.name.startswith("."))
-            yield from ((found.relative_to(path).as_posix(), found) for found in inside if is_slide(found))
+            usable = (file for file in _below(path, limit) if not file.fault and not holds_control(file.name))
+            yield from ((file.name, file.path) for file in usable if is_slide(file.path))
         elif not path.exists():
             raise ScoringError(f"{path} is missing: correct the path")
         elif is_slide(path):
@@ -89,47 +96,76 @@ def _slide_paths(inputs: list[Path]) -> Iterator[tuple[str, Path]]:
             raise ScoringError(f"{path} is no image, slide, folder or archive of patches: give one of these")
 
 
-def find_images(inputs: list[Path], rejected: Callable[[str, str], None]) -> Iterator[Found]:
+def _require_name(path: Path) -> None:
+    """Refuse an input whose name, or whose folder's, can't become a case's."""
+    resolved = path.resolve()
+    if holds_control(path.name) or holds_control(resolved.name if path.is_dir() else resolved.parent.name):
+        raise ScoringError(
+            f"the name of {printable(str(path))} or of its folder holds a line break or another control character: "
+            "rename it"
+        )
+
+
+def _below(folder: Path, limit: MemberLimit) -> list[FolderFile]:
+    try:
+        return files_below(folder, limit)
+    except OSError as problem:
+        where = printable(str(problem.filename or folder))
+        raise ScoringError(f"{where} can't be read ({problem.strerror}): allow it or remove it") from None
+
+
+def find_images(
+    inputs: list[Path], rejected: Callable[[str, str], None], limit: MemberLimit = USUAL_LIMIT
+) -> Iterator[Found]:
     """Every image of the inputs, one after the other; what is no image's name, or a slide, is passed over.
 
     Args:
         inputs: files, folders and archives.
         rejected: is told the reason and name of a member that can't be used.
+        limit: how many members an archive or a folder may have.
 
     Raises:
-        ArchiveError: an archive can't be read.
+        ArchiveError: an archive can't be read, or holds too many members.
+        ScoringError: a folder can't be read.
     """
     for path in inputs:
         if path.is_dir():
-            yield from _in_folder(path)
+            yield from _in_folder(path, rejected, limit)
         elif path.name.lower().endswith(ARCHIVES):
-            yield from _in_archive(path, rejected)
+            yield from _in_archive(path, rejected, limit)
         elif not is_slide(path):
             yield _named(path.name, path.parent.resolve().name, _reader(path))
 
 
-def _in_folder(folder: Path) -> Iterator[Found]:
-    for path in sorted(folder.rglob("*")):
-        usual = path.suffix.lower() in IMAGES and path.is_file() and not path.name.startswith(".")
-        if usual and not is_slide(path):
-            yield _named(path.relative_to(folder).as_posix(), folder.resolve().name, _reader(path))
+def _in_folder(folder: Path, rejected: Callable[[str, str], None], limit: MemberLimit) -> Iterator[Found]:
+    for file in _below(folder, limit):
+        ending = file.path.suffix.lower()
+        if file.fault:
+            rejected(file.fault, printable(file.name))
+        elif holds_control(file.name) and ending in IMAGES | SLIDES:
+            rejected(CONTROL_IN_NAME, printable(file.name))
+        elif ending in IMAGES and not is_slide(file.path):
+            yield _named(file.name, folder.resolve().name, _reader(file.path))
 
 
-def _in_archive(path: Path, rejected: Callable[[str, str], None]) -> Iterator[Found]:
+def _in_archive(path: Path, rejected: Callable[[str, str], None], limit: MemberLimit) -> Iterator[Found]:
     try:
-        opened = open_archive(path)
+        opened = open_archive(path, limit)
     except FileNotFoundError:
         raise ArchiveError(f"{path} is missing: correct the path") from None
     with closing(opened) as archive:
         chosen = []
         for member in archive.members:
-            if Path(member.name).suffix.lower() in SLIDES:
-                rejected(SLIDE_IN_ARCHIVE, _shown(member.name))
-            elif Path(member.name).suffix.lower() in IMAGES:
+            ending = Path(member.name).suffix.lower()
+            if is_leftover(member.name):
+                continue
+            if ending in SLIDES:
+                rejected(SLIDE_IN_ARCHIVE, printable(member.name))
+            elif ending in IMAGES or member.fault:
                 try:
                     check_member(member)
                 except MemberRejected as reason:
-                    rejected(str(reason), _shown(member.name))
+                    rejected(str(reason), printable(member.name))
                     continue
                 chosen.append(member)
         for member, payload in zip(chosen, archive.payloads(chosen), strict=True):
@@ -137,16 +173,11 @@ def _in_archive(path: Path, rejected: Callable[[str, str], None]) -> Iterator[Fo
 
 
 def _named(file: str, container: str, read: Callable[[], bytes]) -> Found:
-    file, container = _shown(file), _shown(container)
+    file, container = printable(with_slashes(file)), printable(container)
     folder, _, last = file.rpartition("/")
     case, place = _CASE.match(last), _PLACE.search(last)
     case_id = case["case"] if case else folder.partition("/")[0] or container
     return Found(file, case_id, int(place["x"]) if place else None, int(place["y"]) if place else None, read)
-
-
-def _shown(name: str) -> str:
-    """A file's name as text: bytes that are none in UTF-8 are spelt out."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _reader(path: Path) -> Callable[[], bytes]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from histopipe.archive_limits import USUAL_LIMIT, MemberLimit
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ScoringError
 from histopipe.files import replaced_folder, write_json
@@ -29,6 +30,7 @@ from histopipe.scoring.pictures import PatchPictures
 from histopipe.scoring.pseudonyms import Names, OwnNames, write_key_table
 from histopipe.scoring.slides import MAPS, SlideGrader, SlideOptions
 from histopipe.scoring.table import SCHEMA, Tally, chunk_size, graded_rows, sort_table, written_as_csv
+from histopipe.tables import write_csv
 
 PREDICTIONS, CASES, SLIDES, SUMMARY = "predictions.parquet", "cases.csv", "slides.csv", "summary.json"
 
@@ -46,6 +48,7 @@ def score(
     reading: SlideOptions | None = None,
     names: Names | None = None,
     key_table: Path | None = None,
+    limit: MemberLimit = USUAL_LIMIT,
 ) -> dict[str, Any]:
     """Grade every image and slide of the inputs; write a table of patches, one of cases, maps and a summary into `out`.
 
@@ -60,6 +63,7 @@ def score(
         reading: how slides are read, and what overlays of them are written.
         names: what cases and files are called in everything that is written; their own names by default.
         key_table: where to write what the names stand for; it is there before `out` is.
+        limit: how many members an archive or a folder may have.
 
     Returns:
         The content of `summary.json`.
@@ -72,9 +76,9 @@ def score(
         PseudonymError: the table of names can't be written.
     """
     reading = reading or SlideOptions()
-    _require_resolution(find_slides(inputs), reading, dataset)
+    _require_resolution(find_slides(inputs, limit), reading, dataset)
     served = load_served(model, dataset, workspace)
-    return grade_inputs(served, inputs, out, precision, table, reading, names, key_table)
+    return grade_inputs(served, inputs, out, precision, table, reading, names, key_table, limit)
 
 
 def grade_inputs(
@@ -86,17 +90,18 @@ def grade_inputs(
     reading: SlideOptions | None = None,
     names: Names | None = None,
     key_table: Path | None = None,
+    limit: MemberLimit = USUAL_LIMIT,
 ) -> dict[str, Any]:
     """As `score`, by a model that is loaded already."""
     names, reading = names or OwnNames(), reading or SlideOptions()
-    slides = find_slides(inputs)
+    slides = find_slides(inputs, limit)
     _require_resolution(slides, reading, served.point["data_set"])
     grader, tally = Grader(served, precision), Tally(by_name=names.pseudonymised)
     pictures = PatchPictures(served.point["resized"]) if reading.tissue else None
     with replaced_folder(out) as folder:
         grade_slides = SlideGrader(grader.probabilities, served.patch_size, served.point, reading, folder, tally)
         with pq.ParquetWriter(folder / PREDICTIONS, SCHEMA) as writer:
-            _grade_patches(served, grader, inputs, names, tally, pictures, writer)
+            _grade_patches(served, grader, inputs, names, tally, pictures, writer, limit)
             taken = {names.known.get(case, case) for case in tally.cases()}
             graded = grade_slides.grade(_renamed_slides(distinct_slides(slides, taken), names), writer)
         cases = tally.table()
@@ -142,9 +147,9 @@ def _renamed_slides(slides: list[SlideFound], names: Names) -> list[SlideFound]:
 
 
 def _write_tables(cases: pd.DataFrame, slides: list[dict[str, Any]], folder: Path) -> None:
-    cases.to_csv(folder / CASES, index=False)
+    write_csv(cases, folder / CASES)
     if slides:
-        pd.DataFrame(slides).to_csv(folder / SLIDES, index=False)
+        write_csv(pd.DataFrame(slides), folder / SLIDES)
 
 
 def _summary(
@@ -188,8 +193,9 @@ def _grade_patches(
     tally: Tally,
     pictures: PatchPictures | None,
     writer: pq.ParquetWriter,
+    limit: MemberLimit,
 ) -> None:
-    images = find_images(inputs, lambda reason, file: tally.reject(reason, names.file(file)))
+    images = find_images(inputs, lambda reason, file: tally.reject(reason, names.file(file)), limit)
     renamed = (one._replace(file=names.file(one.file, one.case_id), case_id=names.case(one.case_id)) for one in images)
     with tqdm(
         desc=f"predict {served.point['data_set']}", unit="patch", unit_scale=True, delay=0.1, file=sys.stderr

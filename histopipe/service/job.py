@@ -24,6 +24,8 @@ ORPHANED = 137  # exit code once the server is gone
 LONGEST_NAME = 300  # letters of a file's name in a summary
 OPTIONS = {"--slide-mpp": "the parameter `slide_mpp`", "--mpp": "the parameter `mpp`"}  # what clients have for them
 
+TOO_MANY = "send fewer in each archive"  # to clients
+
 Jobs = queue.SimpleQueue[dict[str, Any]]
 
 
@@ -95,6 +97,7 @@ def unforeseen(problem: Exception) -> str:
 
 def grade(asked: dict[str, Any]) -> None:
     """One job."""
+    from histopipe.archive_limits import MemberLimit
     from histopipe.errors import HistopipeError
     from histopipe.params import read_params
     from histopipe.paths import Workspace
@@ -108,7 +111,9 @@ def grade(asked: dict[str, Any]) -> None:
         block = read_params(workspace.params).dataset(asked["dataset"])
         mpp = asked["mpp"] or trained_pixel_size(asked["dataset"], block)
         reading = SlideOptions(mpp, asked["slide_mpp"], tissue=True)
-        found = score(files, asked["model"], asked["dataset"], out, workspace, asked["precision"], reading=reading)
+        limit = MemberLimit(asked["members"], TOO_MANY)
+        model, precision = asked["model"], asked["precision"]
+        found = score(files, model, asked["dataset"], out, workspace, precision, reading=reading, limit=limit)
         say(summary=for_clients(found))
     except HistopipeError as problem:
         say(error=in_their_words(str(problem)))

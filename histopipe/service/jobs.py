@@ -181,6 +181,7 @@ class Jobs:
             "precision": self._asked.precision,
             "mpp": job.mpp or self._asked.mpp,
             "slide_mpp": job.slide_mpp,
+            "members": self._limits.members,
         }
         (job.folder / "scratch").mkdir()
         if not await self._worker.run(specification, lambda said: self._hear(job, said)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from histopipe.archive_limits import MAX_MEMBERS
 from histopipe.images import MAX_PIXELS
 
 
@@ -16,6 +17,7 @@ class Limits:
         pixels: of one image, read from its header before it is decoded.
         body: bytes of a request to `/v1/predict` or `/v1/explain`.
         upload: bytes of a slide or an archive.
+        members: files, folders and links in an archive.
         seconds: for a request's headers, and again for its body; and between two pieces of an upload.
         upload_seconds: for an upload as a whole.
         wait: seconds that patches may wait for their turn; beyond that the answer is 429.
@@ -31,6 +33,7 @@ class Limits:
     pixels: int = MAX_PIXELS
     body: int = 32 * 2**20
     upload: int = 4 * 2**30
+    members: int = MAX_MEMBERS
     seconds: float = 20.0
     upload_seconds: float = 3600.0
     wait: float = 1.0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from histopipe.archives import DAMAGE, is_tar, is_zip
+from histopipe.archive_limits import MemberLimit
+from histopipe.archives import DAMAGE, is_tar, is_zip, list_zip
 from histopipe.errors import SourceError
+from histopipe.leftovers import is_leftover
 from histopipe.sources.wanted import MANIFEST_NAME, Wanted
 
 _EMPTY_ZIP_BYTES = 22  # a zip's end record and nothing before it
@@ -19,7 +20,11 @@ def archive_in(folder: Path) -> Path:
     Raises:
         SourceError: there is none, or there are several.
     """
-    files = sorted(path for path in folder.glob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    files = sorted(
+        path
+        for path in folder.glob("*")
+        if path.is_file() and path.name != MANIFEST_NAME and not is_leftover(path.name)
+    )
     if not files:
         raise SourceError(f"{folder} holds no archive: run `dvc repro fetch@{folder.name}`")
     if len(files) > 1:
@@ -76,7 +81,7 @@ def count_patches(names: Iterable[str], wanted: Wanted) -> int | None:
 
     None where archives are among them, which would have to be opened.
     """
-    files = [name for name in names if not name.endswith("/")]
+    files = [name for name in names if not name.endswith("/") and not is_leftover(name)]
     if any(name.lower().endswith(".zip") for name in files):
         return None
     return len({name.rpartition("/")[2] for name in files}) if wanted.layout else len(files)
@@ -87,11 +92,12 @@ def count_zipped_patches(path: Path, wanted: Wanted) -> int | None:
 
     Raises:
         SourceError: a zip whose directory can't be read.
+        ArchiveError: a zip of too many members.
     """
     if not is_zip(path):
         return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            return count_patches(archive.namelist(), wanted)
+        members = list_zip(path, MemberLimit(wanted.params.ingest.max_members))
+        return count_patches((member.name for member in members), wanted)
     except DAMAGE as problem:
         raise SourceError(f"{path} is a damaged zip archive ({problem}): download or copy it again") from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from histopipe.archive_limits import MemberLimit
 from histopipe.errors import SourceError
 from histopipe.sources.archive_file import check_archive, check_digest, count_patches, count_zipped_patches
 from histopipe.sources.digests import archive_digest
@@ -125,6 +126,7 @@ class ExtractedFolder:
 
         Raises:
             SourceError: it is empty, or holds nothing but an archive.
+            ArchiveError: it holds too many files.
         """
         listing = self._listing
         if listing.left_out:
@@ -152,15 +154,19 @@ class ExtractedFolder:
         if record.fingerprint.get("digest") != listing.digest:
             raise _changed(self.path, self.wanted)
         pack(listing, target, self.wanted.dataset)
-        if list_folder(self.path).digest != listing.digest:
+        if list_folder(self.path, self._limit).digest != listing.digest:
             raise _changed(self.path, self.wanted)
+
+    @property
+    def _limit(self) -> MemberLimit:
+        return MemberLimit(self.wanted.params.ingest.max_members)
 
     @cached_property
     def _listing(self) -> Listing:
         key = self.wanted.key("source")
         if self.wanted.block.checksum is not None:
             raise SourceError(f"{self.wanted.key('checksum')} is for archives and {self.path} is a folder: remove it")
-        listing = list_folder(self.path)
+        listing = list_folder(self.path, self._limit)
         if not listing.files:
             raise SourceError(f"{self.path} is an empty folder: set {key} to an archive or a folder of patches")
         if len(listing.files) == 1 and listing.files[0].name.lower().endswith((".zip", ".tar", ".gz", ".tgz")):

@@ -5,26 +5,37 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from histopipe.archive_limits import USUAL_LIMIT, MemberLimit
 from histopipe.errors import SourceError
+from histopipe.folders import LEADS_NOWHERE, FolderFile, files_below
 from histopipe.sources.progress import byte_progress
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's earliest time: real ones would change the bytes from copy to copy
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 _HEADER_BYTES = 30 + 46  # a zip keeps each name twice, once before the content and once in its directory
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class ListedFile:
-    """A file of the folder; `name` is its path in it, with forward slashes."""
+    """A file of the folder.
+
+    Attributes:
+        name: its path in the folder, with forward slashes.
+        size: in bytes.
+        modified: when, in nanoseconds.
+        target: where it leads, if it is a link to nothing.
+    """
 
     name: str
     size: int
     modified: int
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ class Listing:
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(f"{file.name}\0{file.size}\0{file.modified}\n".encode())
+            if file.target is not None:
+                digest.update(f"{file.target}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     @property
@@ -49,50 +62,50 @@ class Listing:
         return sum(file.size + _HEADER_BYTES + 2 * len(file.name.encode()) for file in self.files)
 
 
-def list_folder(folder: Path) -> Listing:
-    """List a folder's files, however deep.
+def list_folder(folder: Path, limit: MemberLimit = USUAL_LIMIT) -> Listing:
+    """List a folder's files, however deep, without what operating systems leave behind.
 
-    Symbolic links to folders are not entered and links to files outside aren't followed: a folder that came
-    from elsewhere must not pull in whatever it points at.
+    Links are followed, to folders too. Of files outside, only images are taken: a folder that came from elsewhere must
+    not pull in whatever it points at. A link to nothing is listed as such, for ingest to count.
 
     Raises:
         SourceError: a part of it can't be read.
+        ArchiveError: there are too many files.
     """
     left_out: list[str] = []
+    root = os.path.realpath(folder)
     try:
-        files = tuple(sorted(_walk(folder, left_out)))
+        listed = [_listed(file, root, left_out) for file in files_below(Path(root), limit)]
     except OSError as problem:
         raise SourceError(f"{problem.filename} can't be read ({problem.strerror}): allow it or remove it") from None
-    return Listing(folder, files, tuple(left_out))
+    return Listing(folder, tuple(sorted(filter(None, listed), key=lambda file: file.name)), tuple(left_out))
 
 
-def _walk(folder: Path, left_out: list[str]) -> Iterator[ListedFile]:
-    root = os.path.realpath(folder)
-    pending = [root]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                    continue
-                name = entry.path[len(root) :].strip(os.sep).replace(os.sep, "/")
-                if reason := _unfit(entry, name, root):
-                    left_out.append(f"{name!r}: {reason}")
-                else:
-                    status = entry.stat()
-                    yield ListedFile(name, status.st_size, status.st_mtime_ns)
+def _listed(file: FolderFile, root: str, left_out: list[str]) -> ListedFile | None:
+    """A file as it is packed; None where it can't be."""
+    if reason := _unfit(file, root):
+        left_out.append(f"{file.name!r}: {reason}")
+        return None
+    if file.fault:
+        target = str(file.path.readlink())
+        return ListedFile(file.name, len(os.fsencode(target)), file.path.lstat().st_mtime_ns, target)
+    status = file.path.stat()
+    return ListedFile(file.name, status.st_size, status.st_mtime_ns)
 
 
-def _unfit(entry: os.DirEntry[str], name: str, root: str) -> str | None:
-    """Why an entry can't be packed; None where it can."""
-    if entry.is_symlink() and not os.path.realpath(entry.path).startswith(root + os.sep):
-        return "a link that leads outside"
-    if not entry.is_file():
-        return "not a file"
+def _unfit(file: FolderFile, root: str) -> str | None:
+    """Why a file can't be packed; None where it can."""
     try:
-        name.encode()
+        file.name.encode()
     except UnicodeEncodeError:
         return "a name that isn't UTF-8"
+    if file.fault == LEADS_NOWHERE:
+        return None
+    if file.fault:
+        return file.fault
+    real = os.path.realpath(file.path) if file.linked else root + os.sep
+    if not real.startswith(root.rstrip(os.sep) + os.sep) and Path(real).suffix.lower() not in IMAGES:
+        return "a link that leads outside, and not to an image"
     return None
 
 
@@ -113,6 +126,10 @@ def pack(listing: Listing, target: Path, label: str) -> None:
             entry.file_size = file.size  # decides between the short and the long header
             entry.create_system = 3  # the same on every system
             entry.external_attr = 0o644 << 16
+            if file.target is not None:
+                entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+                archive.writestr(entry, os.fsencode(file.target))
+                continue
             with (listing.folder / file.name).open("rb") as stream, archive.open(entry, "w") as member:
                 shutil.copyfileobj(stream, member)
             bar.update(file.size)

@@ -26,6 +26,7 @@ from histopipe.splitting.record import (
 )
 from histopipe.splitting.summary import plot_summary, summarise
 from histopipe.store import read_index
+from histopipe.tables import csv_of
 
 LOG = logging.getLogger(__name__)
 MIN_CASES = 3
@@ -212,7 +213,7 @@ def _write(
 
 def as_csv(membership: pd.DataFrame) -> str:
     """The text of a split file."""
-    return membership.to_csv(index=False, lineterminator="\n")
+    return csv_of(membership)
 
 
 def _groups(membership: pd.DataFrame) -> dict[str, str]:
