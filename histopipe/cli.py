@@ -83,8 +83,8 @@ def _stage(
     from histopipe.stages import running
 
     workspace = Workspace.around()
-    with running(stage_name(name, dataset, architecture, variant), workspace):
-        params = read_params(workspace.params)
+    with running(stage_name(name, dataset, architecture, variant), workspace) as inputs:
+        params = read_params(workspace.params, inputs.params_text)
         if dataset:
             params.dataset(dataset)
         if architecture:

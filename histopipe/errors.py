@@ -12,6 +12,10 @@ class ParamsError(HistopipeError):
     """`params.yaml` says something that can't be meant."""
 
 
+class ChangedInputError(HistopipeError):
+    """What a stage reads changed while it ran, so that its result would be recorded as made from something else."""
+
+
 class SourceError(HistopipeError):
     """The raw archive can't be found, reached or copied."""
 

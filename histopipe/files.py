@@ -163,8 +163,16 @@ def read_yaml(path: Path) -> Any:
         OSError: the file can't be read.
         yaml.YAMLError, UnicodeDecodeError: it isn't YAML.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    return parse_yaml(path.read_text(encoding="utf-8"))
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it isn't YAML.
+    """
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def file_digest(path: Path) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from histopipe.archive_limits import MAX_MEMBERS
 from histopipe.case_ids import normal_id
 from histopipe.errors import ParamsError
-from histopipe.files import read_yaml
+from histopipe.files import parse_yaml, read_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -394,17 +394,21 @@ class Params(Section):
         return (self.quick.weights if self.quick else None) or self.recipe(name).weights
 
 
-def read_params(path: Path) -> Params:
+def read_params(path: Path, text: str | None = None) -> Params:
     """Read and check `params.yaml`.
+
+    Args:
+        path: of the file.
+        text: its content, where that was read before.
 
     Raises:
         ParamsError: the file is missing, isn't YAML, or has an unknown key or an impossible value.
     """
     try:
-        content = read_yaml(path)
+        content = read_yaml(path) if text is None else parse_yaml(text)
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from a histopipe checkout") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except (yaml.YAMLError, UnicodeError) as problem:
         raise ParamsError(f"{path} is not valid YAML: {_one_line(problem)}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path} holds no keys: restore it from git")

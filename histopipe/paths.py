@@ -21,11 +21,12 @@ class Workspace:
         """Find the checkout that `folder` (default: the current one) lies in.
 
         Raises:
-            ParamsError: no `params.yaml` in the folder or above it.
+            ParamsError: no `params.yaml` in the folder or above it, or it lies under a name that databases can't have.
         """
         start = (folder or Path.cwd()).absolute()
         for candidate in (start, *start.parents):
             if (candidate / PARAMS_FILE).is_file():
+                _require_usable(candidate)
                 return cls(candidate)
         raise ParamsError(f"no {PARAMS_FILE} in {start} or above: change to a histopipe checkout and run again")
 
@@ -151,6 +152,20 @@ class Workspace:
     def dvc_lock(self) -> Path:
         """DVC's record of what was made from what."""
         return self.root / "dvc.lock"
+
+
+def _require_usable(checkout: Path) -> None:
+    """Check that the checkout's path can be part of a database's address: a `?` would end it, in the folder above.
+
+    Raises:
+        ParamsError: it can't; the line names it.
+    """
+    path = str(checkout)
+    if any(letter in "?\x7f" or letter < " " for letter in path):
+        raise ParamsError(
+            f"the checkout lies at {path!r}: MLflow's database can't lie under a name with ? or control characters; "
+            "rename the folder"
+        )
 
 
 def stage_name(stage: str, *of: str | None) -> str:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from histopipe.errors import BusyError, HistopipeError, TrackingAwayError, UnreachableError
 from histopipe.files import read_json, write_json
 from histopipe.paths import Workspace
+from histopipe.stage_inputs import StageInputs, watched
 from histopipe.versioning import clear_broken_copies
 
 LOCK_SECONDS = 20.0  # long enough for the orphan of a killed parent to notice and end
@@ -30,18 +31,23 @@ _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh"})
 
 
 @contextmanager
-def running(stage: str, workspace: Workspace) -> Iterator[None]:
+def running(stage: str, workspace: Workspace) -> Iterator[StageInputs]:
     """Run a stage's work inside this: locked, watched, and with its failure left on record.
+
+    Yields what the stage reads, as it is now.
 
     Raises:
         BusyError: another process has been running the same stage for longer than a dying one takes to end.
+        ChangedInputError: what the stage reads is no longer what it was when it began.
     """
     watch_parents()
     try:
         with _exclusive(stage, workspace):
             workspace.failure(stage).unlink(missing_ok=True)
             clear_broken_copies(workspace)
-            yield
+            inputs = StageInputs.taken(stage, workspace)
+            with watched(inputs):
+                yield inputs
     except BaseException as problem:
         _record_failure(stage, workspace, problem)
         raise

@@ -18,14 +18,14 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from histopipe.addresses import public_url
-from histopipe.errors import TrackingAwayError, TrackingError
+from histopipe.errors import ChangedInputError, TrackingAwayError, TrackingError
 from histopipe.files import file_digest
 from histopipe.lineage import lineage_tags
 from histopipe.paths import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
+    from mlflow.entities import Experiment, Run
 
 _LOUD = ("mlflow.store.db.utils", "urllib3.connectionpool")  # print tracebacks and retries before we get the error
 
@@ -50,6 +50,7 @@ HTTP_RETRIES = (
 
 VARIANT_TAGS = ("study", "variant")  # runs of the main pipeline have neither
 SYSTEM_METRICS_SECONDS = 2  # MLflow's own 10 s would miss a short training altogether
+DROPPED = "dropped"  # tag of a run whose result was not kept, with the reason
 TRAINED = "trained"  # tag of a run whose training came to its end, whatever became of its evaluation
 PAUSES = (0, 1, 4)  # seconds before each question whether the server is there: it may just be starting anew
 
@@ -246,7 +247,8 @@ def training_run(
 
     Args:
         run_id: the run that the training's checkpoint names, if there is one.
-        tags: must hold `training_key`: what was left under another key in this checkout is closed as killed.
+        tags: lineage and all else; must hold `training_key`: what was left under another key in this checkout is
+            closed as killed.
 
     Raises:
         TrackingAwayError: MLflow can't be asked, or breaks off before the run ends.
@@ -270,8 +272,27 @@ def _training_run(
     # the tags go in with the run itself, so that a kill at any moment leaves one that can be found again
     start = {"run_id": known} if known else {"run_name": workspace.run_name(architecture), "tags": own | dict(tags)}
     with mlflow.start_run(**start, log_system_metrics=True) as run:
-        mlflow.set_tags({**lineage_tags(workspace, dataset), **tags})
-        yield run.info.run_id
+        mlflow.set_tags(dict(tags))
+        with _told_if_dropped(run):
+            yield run.info.run_id
+
+
+@contextmanager
+def _told_if_dropped(run: Run) -> Iterator[None]:
+    """Tag a run whose result isn't kept, since what it was made from changed; the one that goes on with it loses that.
+
+    Raises:
+        ChangedInputError: as it came.
+    """
+    import mlflow
+
+    if DROPPED in run.data.tags:
+        mlflow.delete_tag(DROPPED)
+    try:
+        yield
+    except ChangedInputError as problem:
+        mlflow.set_tag(DROPPED, str(problem))
+        raise
 
 
 def checkout(workspace: Workspace) -> str:
@@ -284,9 +305,8 @@ def _unfinished(experiment: str, own: Mapping[str, str], key: str) -> str | None
 
     Main run and variants leave one another alone: they may well be training side by side.
     """
-    conditions = [f"tags.{name} = '{value}'" for name, value in own.items()]
     found = None
-    for run in _client().search_runs([experiment], " and ".join(conditions)):
+    for run in runs_tagged([experiment], own):
         if any(run.data.tags.get(name) != own.get(name) for name in VARIANT_TAGS):
             continue  # a filter can't ask for the absence of a tag
         over = run.info.status == "FINISHED" or TRAINED in run.data.tags  # a killed evaluation leaves it running
@@ -315,7 +335,8 @@ def continued_run(workspace: Workspace, dataset: str, architecture: str, run_id:
             if not known:
                 mlflow.set_tags({**_identity(workspace, dataset, architecture), "restored_from": run_id})
                 mlflow.set_tags(lineage_tags(workspace, dataset))
-            yield run.info.run_id
+            with _told_if_dropped(run):
+                yield run.info.run_id
 
 
 def known_run(workspace: Workspace, dataset: str, run_id: str) -> str | None:
@@ -343,9 +364,32 @@ def run_exists(run_id: str) -> bool:
 
 def find_run(experiment: str, tags: Mapping[str, str]) -> str | None:
     """Id of the newest run of an experiment that has all these tags; None if there is none."""
-    conditions = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
-    found = _client().search_runs([experiment], conditions, max_results=1)
+    found = runs_tagged([experiment], tags)
     return str(found[0].info.run_id) if found else None
+
+
+def runs_tagged(experiments: Sequence[str], tags: Mapping[str, str], further: str = "") -> list[Run]:
+    """The runs that have all these tags, the newest first.
+
+    A value may be a path, with quotes of both kinds in it: MLflow can't be asked for such a one.
+
+    Args:
+        experiments: ids of those to look in.
+        tags: values by name.
+        further: another condition, in MLflow's own language.
+    """
+    asked = [condition for name, value in tags.items() if (condition := _condition(name, value))]
+    client, token, runs = _client(), None, []
+    while True:
+        page = client.search_runs(list(experiments), " and ".join([*asked, *filter(None, [further])]), page_token=token)
+        runs += [run for run in page if all(run.data.tags.get(name) == value for name, value in tags.items())]
+        if not (token := page.token):
+            return runs
+
+
+def _condition(name: str, value: str) -> str | None:
+    quote = next((quote for quote in "'\"" if quote not in value), None)
+    return f"tags.`{name}` = {quote}{value}{quote}" if quote else None
 
 
 def _client() -> MlflowClient:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from histopipe.evaluation.grading import GRADED_SPLITS, read_predictions
 from histopipe.files import file_digest, read_json
 from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
+from histopipe.stage_inputs import remedy_for
 from histopipe.store import read_index
 
 Row = dict[str, Any]
@@ -83,7 +84,7 @@ def read_evaluation(dataset: str, architecture: str, params: Params, workspace: 
     }
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:
-        return _out_of_date(dataset, architecture, changed)
+        return _out_of_date(dataset, architecture, changed, _remedy(dataset, architecture, today, workspace))
     return {"architecture": architecture, **metrics}
 
 
@@ -95,6 +96,20 @@ def _unranked(architecture: str, state: str, reason: str) -> Row:
     return {"architecture": architecture, "state": state, "reason": reason}
 
 
-def _out_of_date(dataset: str, architecture: str, changed: Sequence[str]) -> Row:
-    reason = f"the {' and the '.join(changed)} changed since: run `dvc repro {_stage(dataset, architecture)}`"
+def _remedy(dataset: str, architecture: str, today: Mapping[str, tuple[str, str]], workspace: Workspace) -> str:
+    """The command that makes a model and its evaluation anew, also where DVC takes one of them for up to date."""
+    evaluate, train = _stage(dataset, architecture), stage_name("train", dataset, architecture)
+    try:
+        record = dict(read_json(workspace.training_record(dataset, architecture)))
+    except (HistopipeError, OSError, TypeError, ValueError):
+        record = {}
+    if all(record.get(key) == digest for key, digest in today.values()):
+        return f"`{remedy_for(evaluate, workspace)}`"
+    command = remedy_for(train, workspace)
+    return f"`{command}`, then `dvc repro {evaluate}`" if "--force" in command else f"`dvc repro {evaluate}`"
+
+
+def _out_of_date(dataset: str, architecture: str, changed: Sequence[str], remedy: str = "") -> Row:
+    remedy = remedy or f"`dvc repro {_stage(dataset, architecture)}`"
+    reason = f"the {' and the '.join(changed)} changed since: run {remedy}"
     return _unranked(architecture, "out of date", reason)

@@ -18,6 +18,7 @@ from histopipe.evaluation.figures import save_figure
 from histopipe.files import replaced_folder, write_json, write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.store import read_index
 
 LOG = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         save_figure(draw_comparison(content), folder / "comparison.png")
         save_figure(draw_pairs(content), folder / "pairs.png")
         write_page(content, params, workspace, folder)
+        require_unchanged_inputs()
     return content
 
 

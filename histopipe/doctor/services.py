@@ -49,8 +49,9 @@ def orphaned_runs(workspace: Workspace) -> Finding:
         with tracking.told_in_one_line(workspace):
             client = tracking.registry(workspace)
             experiments = [one.experiment_id for one in tracking.own_experiments(client)]
-            condition = f"tags.checkout = '{tracking.checkout(workspace)}' and attributes.status = 'RUNNING'"
-            found = client.search_runs(experiments, condition) if experiments else []
+            own = {"checkout": tracking.checkout(workspace)}
+            running = "attributes.status = 'RUNNING'"
+            found = tracking.runs_tagged(experiments, own, running) if experiments else []
     except Exception as problem:  # the line on MLflow says it in full
         return Finding("runs", f"can't be looked at ({type(problem).__name__})", "warning", "see MLflow above")
     if not found:

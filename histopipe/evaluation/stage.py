@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from histopipe.case_ids import normal_id
 from histopipe.colours import COLOURS
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.grading import (
@@ -20,10 +21,12 @@ from histopipe.evaluation.grading import (
     predictions_of,
 )
 from histopipe.evaluation.metrics import Numbers
-from histopipe.files import file_digest, read_json, replaced_folder, write_json, write_text
+from histopipe.files import read_json, replaced_folder, write_json, write_text
 from histopipe.monitoring.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.params import EvaluateParams, Params
-from histopipe.paths import Workspace
+from histopipe.paths import Workspace, stage_name
+from histopipe.splitting.membership import Split, is_leaky, read_split
+from histopipe.stage_inputs import inputs_of, remedy_for
 from histopipe.store import REPORT_FILE, Patches, PatchStore
 from histopipe.tables import write_csv
 from histopipe.workers import Beside
@@ -58,8 +61,9 @@ def evaluate(
         The content of `metrics.json`.
 
     Raises:
-        EvaluationError: the network is missing, can't be loaded or was trained on another split; predictions
-            aren't numbers; a patch has no case; a split has one class only.
+        EvaluationError: the network is missing, can't be loaded, was trained on another split or has seen test cases;
+            predictions aren't numbers; a patch has no case; a split has one class only.
+        ChangedInputError: what is graded, or how, changed meanwhile.
         TrackingAwayError: MLflow is away, which is looked at before anything is predicted, or breaks off.
     """
     from histopipe.evaluation.figures import draw_figures
@@ -68,12 +72,17 @@ def evaluate(
     from histopipe.explanation.stage import explain_evaluation
     from histopipe.tracking import continued_run, require_server, tracking_uri
 
-    record = read_run(dataset, architecture, workspace)
+    model = workspace.model(dataset, architecture)
+    files = [workspace.split(dataset), workspace.store(dataset), model]
+    inputs = inputs_of(stage_name("evaluate", dataset, architecture), workspace, files)
+    split = read_split(workspace.split(dataset))
+    record = read_run(dataset, architecture, workspace, split)
     require_server(tracking_uri(workspace))
     with replaced_folder(workspace.evaluation(dataset, architecture)) as folder, Beside(DRAWING, processes) as drawing:
-        network = load_network(workspace.model(dataset, architecture) / "model.keras")
+        network = load_network(model / "model.keras")
         store = PatchStore.open(workspace.store(dataset))
-        logits = predict_splits(network, store, workspace.split(dataset), f"{dataset} {architecture}")
+        require_unseen(record, patches_to_grade(store, split), split, workspace.training_stage(dataset, architecture))
+        logits = predict_splits(network, store, split, f"{dataset} {architecture}")
         point = operating_point(logits, dataset, params, store)
         table = graded_table(logits, point)
         test, figures = table[table["split"] == "test"], folder / "figures"
@@ -81,17 +90,19 @@ def evaluate(
         drawing.start(draw_slides_of_store, test, store.folder, point, params.evaluate, folder)
         table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = grade_table(table, point, record, params)
-        parts = divided(table, store, workspace.split(dataset), params)
-        reference = write_reference(folder / REFERENCE_FILE, table, store, workspace.split(dataset))
+        parts = divided(table, store, split, params)
+        reference = write_reference(folder / REFERENCE_FILE, table, store, split)
         shown, tables = write_outputs(folder, table, parts, point, results, architecture)
         drawing.start(draw_figures, shown, tables, figures)
         if explained:
             explain_evaluation(network, table, store, point, architecture, params, folder)
+        inputs.require_unchanged()
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
             log_evaluation(network, point, results, _example(store, table), reference)
             drawing.wait()
             log_files(folder)
             write_json(folder / "metrics.json", results | {"run_id": run_id})
+            inputs.require_unchanged()
     return results | {"run_id": run_id}
 
 
@@ -104,23 +115,48 @@ def draw_slides_of_store(
     draw_slides(table, PatchStore.open(store), point, params, folder)
 
 
-def read_run(dataset: str, architecture: str, workspace: Workspace) -> dict[str, Any]:
-    """What `train` left behind, if it was made with the split that lies here now.
+def read_run(dataset: str, architecture: str, workspace: Workspace, split: Split) -> dict[str, Any]:
+    """What `train` left behind, if it was made with the split that is to be graded.
 
     Raises:
-        EvaluationError: the split has changed since, so test cases may have been trained on.
+        EvaluationError: it was made with another one, so test cases may have been trained on.
     """
     path = workspace.model(dataset, architecture) / "run.json"
     record: dict[str, Any] = read_json(path)
-    if record["split_digest"] != file_digest(workspace.split(dataset)):
+    if record["split_digest"] != split.digest:
         raise EvaluationError(
-            f"{path.parent} was trained on another split than {workspace.split(dataset)} now holds: "
-            f"run `dvc repro {workspace.training_stage(dataset, architecture)}`"
+            f"{path.parent} was trained on another split than {split} now holds: "
+            f"run `{remedy_for(workspace.training_stage(dataset, architecture), workspace)}`"
         )
     return record
 
 
-def predict_splits(network: keras.Model, store: PatchStore, split: Path, title: str) -> pd.DataFrame:
+def require_unseen(record: dict[str, Any], table: pd.DataFrame, split: Split, stage: str) -> None:
+    """Check that no test case is among those that a network was trained or validated on.
+
+    A split that divides patches instead of cases shares them by its nature; its runs are tagged leaky.
+
+    Args:
+        record: of the training.
+        table: what is to be graded, as `patches_to_grade` gives it.
+        split: that the table was made with.
+        stage: that trains the network.
+
+    Raises:
+        EvaluationError: one is; the first is named.
+    """
+    if is_leaky(split.table):
+        return
+    seen = {normal_id(str(case)) for role in ("train_cases", "validation_cases") for case in record.get(role) or ()}
+    tested = set(table.loc[table["split"] == "test", "case_id"].astype(str).map(normal_id))
+    if shared := sorted(tested & seen):
+        raise EvaluationError(
+            f"{split}: {len(shared)} of {len(tested)} test cases were trained or validated on (first: {shared[0]}), "
+            f"as the network's run.json says: run `dvc repro --force --single-item {stage}`"
+        )
+
+
+def predict_splits(network: keras.Model, store: PatchStore, split: Split | Path, title: str) -> pd.DataFrame:
     """Predict validation and test.
 
     Returns:
@@ -136,7 +172,7 @@ def predict_splits(network: keras.Model, store: PatchStore, split: Path, title: 
     return table
 
 
-def patches_to_grade(store: PatchStore, split: Path) -> pd.DataFrame:
+def patches_to_grade(store: PatchStore, split: Split | Path) -> pd.DataFrame:
     """Columns `file,case_id,split,label,row` of validation and test, in the store's order.
 
     Raises:
@@ -167,7 +203,7 @@ def require_cases(index: pd.DataFrame, folder: Path) -> None:
         )
 
 
-def require_both_classes(table: pd.DataFrame, origin: Path) -> None:
+def require_both_classes(table: pd.DataFrame, origin: object) -> None:
     """Check that each split has both classes; `origin` is the split's file.
 
     Raises:
@@ -222,7 +258,7 @@ def other_views(
     return {column: calibration_of(point).apply(logits)}
 
 
-def divided(table: pd.DataFrame, store: PatchStore, split: Path, params: Params) -> dict[str, pd.DataFrame]:
+def divided(table: pd.DataFrame, store: PatchStore, split: Split | Path, params: Params) -> dict[str, pd.DataFrame]:
     """The test split by case and by subgroup, under the names of their files."""
     from histopipe.evaluation.cases import case_table, colour_clusters
     from histopipe.evaluation.subgroups import patch_groups, subgroup_table
@@ -274,14 +310,14 @@ def write_outputs(
     return shown, tables
 
 
-def write_reference(path: Path, table: pd.DataFrame, store: PatchStore, split: Path) -> Path | None:
+def write_reference(path: Path, table: pd.DataFrame, store: PatchStore, split: Split | Path) -> Path | None:
     """Write the profiles that new patches are compared with; None where the store's index has no colours.
 
     Args:
         path: the file to write.
         table: the predictions of validation and test.
         store: with colour statistics of every patch.
-        split: the split's file.
+        split: the split, or its file.
     """
     from histopipe.splitting import split_of_patches
 

@@ -121,7 +121,7 @@ def _is_recorded(place: Path, workspace: Workspace) -> bool:
         own, stage, dataset, name = _owner(place, workspace)
         record = own.training_record(dataset, name).relative_to(own.root).as_posix()
         return bool(read_json(marker)["md5"] == output_hash(own, stage, record))
-    except (HistopipeError, KeyError, TypeError):
+    except (HistopipeError, OSError, KeyError, TypeError):
         return False
 
 

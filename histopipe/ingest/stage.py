@@ -30,6 +30,7 @@ from histopipe.ingest.shards import Shard, ShardTask
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.sources.archive_file import archive_in
+from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.store import INDEX_FILE, REPORT_FILE
 from histopipe.workers import Workers
 
@@ -197,6 +198,7 @@ def _pack(
         _require_quality(report, planned, params, path)
         _require_complete(dataset, params, workspace, index, path)
         write_json(beside / REPORT_FILE, report)
+        require_unchanged_inputs()
     if report["look_alike_cases"]:
         print(
             f"{dataset.name}: case ids that look alike: {named_groups(report['look_alike_cases'])}: where two are one "

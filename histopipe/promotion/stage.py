@@ -32,6 +32,7 @@ from histopipe.promotion.registry import (
     registry_turn,
 )
 from histopipe.promotion.served import require_whole, served_run
+from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.store import INDEX_FILE
 from histopipe.tracking import log_if_changed, run_exists
 from histopipe.weights.registered import KEPT_TAG
@@ -110,11 +111,13 @@ def promote(dataset: str, params: Params, workspace: Workspace, again: bool = Fa
             return Verdict(registry.name, str(champion.version), candidate.architecture, False, [])
         run = served_run(candidate, registry.client, workspace)
         gates = _gates(candidate, run, champion, registry, params, workspace, again)
+        require_unchanged_inputs()
         version = _register(candidate, run, gates, registry, workspace)
         if reasons(gates):
             registry.challenge(version)
         else:
             require_whole(version, registry.client)
+            require_unchanged_inputs()
             _crown(version, champion, candidate, registry)
         return Verdict(registry.name, str(version.version), candidate.architecture, True, gates)
 

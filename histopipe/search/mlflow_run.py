@@ -78,8 +78,7 @@ def log_result(parent: str, best: Mapping[str, object], metrics: Mapping[str, fl
 
 
 def _runs(experiment: str, tags: Mapping[str, str]) -> list[Run]:
-    conditions = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    return list(_client().search_runs([experiment], conditions))
+    return tracking.runs_tagged([experiment], tags)
 
 
 def _client() -> MlflowClient:

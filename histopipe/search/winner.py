@@ -19,6 +19,7 @@ from histopipe.search.figure import draw_search
 from histopipe.search.mlflow_run import log_result, parent_run, trial_runs
 from histopipe.search.ranges import Value, own_values, with_values
 from histopipe.search.study import REASON, Search, suggested
+from histopipe.stage_inputs import require_unchanged_inputs
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -69,6 +70,7 @@ def conclude(search: Search, name: str | None = None) -> Winner:
         trials.to_csv(beside / TRIALS_FILE, index=False)
         title = f"{search.dataset} {search.architecture}: {_counts(trials)}"
         save_figure(draw_search(trials, _importances(search), title), beside / PICTURE_FILE)
+        require_unchanged_inputs()
     best = {"trial": winner.number, "run_id": winner.run_id, **winner.values}
     metrics = {"best/validation/roc_auc": winner.value, **_numbers(trials)}
     log_result(parent, best, metrics, folder)

@@ -17,6 +17,7 @@ from histopipe.paths import Workspace
 from histopipe.sources.manifest import copy_manifest, describe_manifest
 from histopipe.sources.record import Source, SourceRecord
 from histopipe.sources.wanted import Wanted
+from histopipe.stage_inputs import require_unchanged_inputs
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def locate(dataset: str, params: Params, workspace: Workspace) -> SourceRecord:
         record = _kept(earlier, wanted, problem)
     record = replace(record, manifest=manifest)
     if record != earlier:
+        require_unchanged_inputs()
         record.write(workspace.source(dataset))
     return record
 
@@ -77,6 +79,7 @@ def fetch(dataset: str, params: Params, workspace: Workspace) -> Path:
     with _clear_disk_errors(dataset, raw), replaced_folder(raw) as folder:
         copy_manifest(wanted, record, folder)
         source.bring(record, folder / record.name)
+        require_unchanged_inputs()
     return raw / record.name
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,14 +15,39 @@ from histopipe.errors import SplitError
 SPLITS = ("train", "validation", "test")
 
 
+@dataclass(frozen=True)
+class Split:
+    """A split file as it was read, once: another may lie there a moment later.
+
+    Attributes:
+        path: of the file.
+        table: columns `case_id,split[,fold]`, or `file,case_id,split` for an image-level split.
+        digest: SHA-256 of the bytes that were read.
+    """
+
+    path: Path
+    table: pd.DataFrame
+    digest: str
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
 def read_membership(path: Path) -> pd.DataFrame:
-    """Read a split file: columns `case_id,split[,fold]`, or `file,case_id,split` for an image-level split.
+    """Read a split file's table; see `read_split`."""
+    return read_split(path).table
+
+
+def read_split(path: Path) -> Split:
+    """Read a split file.
 
     Raises:
         SplitError: the file is missing or damaged, or a case stands in two splits though files aren't listed.
     """
+    types = {"file": str, "case_id": str, "split": str}
     try:
-        table = pd.read_csv(path, dtype={"file": str, "case_id": str, "split": str}, keep_default_na=False)
+        content = path.read_bytes()
+        table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False)
     except FileNotFoundError:
         raise SplitError(f"{path} is missing: run `dvc repro split@{path.stem}`") from None
     except (ValueError, UnicodeDecodeError) as problem:
@@ -28,7 +56,7 @@ def read_membership(path: Path) -> pd.DataFrame:
         raise SplitError(f"{path} is not a split file (case_id,split): run `dvc repro --force split@{path.stem}`")
     table = _normalised(table, path)
     assert_disjoint(table, path)
-    return table
+    return Split(path, table, hashlib.sha256(content).hexdigest())
 
 
 def _normalised(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -86,13 +114,18 @@ def is_leaky(table: pd.DataFrame) -> bool:
     return bool((table.groupby("case_id")["split"].nunique() > 1).any())
 
 
-def split_of_patches(path: Path, index: pd.DataFrame) -> pd.Series:
+def split_of_patches(split: Split | Path, index: pd.DataFrame) -> pd.Series:
     """The split of every patch of `index`; missing for a patch that takes no part.
 
+    Args:
+        split: as it was read, or the file to read it from.
+        index: of the store.
+
     Raises:
-        SplitError: as `read_membership`; or the file names a case or patch that the index doesn't have.
+        SplitError: as `read_split`; or the file names a case or patch that the index doesn't have.
     """
-    table = read_membership(path)
+    split = read_split(split) if isinstance(split, Path) else split
+    table, path = split.table, split.path
     unit = "file" if "file" in table else "case_id"
     unknown = set(table[unit]) - set(index[unit])
     if unknown:

@@ -25,6 +25,7 @@ from histopipe.splitting.record import (
     used_settings,
 )
 from histopipe.splitting.summary import plot_summary, summarise
+from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.store import read_index
 from histopipe.tables import csv_of
 
@@ -67,6 +68,7 @@ def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
         "folds": {"settings": fold_settings(params), "cases": _sorted(earlier | _by_case(folds))},
         "summary": summary.reset_index().to_dict("records"),
     }
+    require_unchanged_inputs()
     _write(workspace, dataset, membership, folds, record, summary)
     return summary
 

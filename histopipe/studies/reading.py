@@ -15,6 +15,7 @@ from histopipe.files import read_json
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.splitting.stage import as_csv
+from histopipe.stage_inputs import remedy_for
 from histopipe.studies.definition import variant_params, variant_split
 from histopipe.studies.workspace import STAGES, VariantName, VariantWorkspace
 from histopipe.training.recipe import recipe_digest
@@ -75,6 +76,7 @@ def read_variant(
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:
         raise EvaluationError(
-            f"{STAGES[study]} {variant}: the {' and the '.join(changed)} changed since: run `dvc repro {stage}`"
+            f"{STAGES[study]} {variant}: the {' and the '.join(changed)} changed since: "
+            f"run `{remedy_for(stage, workspace)}`"
         )
     return Variant(variant, path.parent, metrics)

@@ -10,6 +10,7 @@ from histopipe.files import replaced_folder, write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.splitting.stage import as_csv
+from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.studies.definition import variant_params, variant_split
 from histopipe.studies.workspace import VariantName, VariantWorkspace
 
@@ -57,5 +58,6 @@ def _put_together(folder: Path, model: Path, evaluation: Path) -> None:
         for origin, names in ((model, MODEL_FILES), (evaluation, EVALUATION_FILES)):
             for name in names:
                 shutil.copy2(origin / name, beside)
+        require_unchanged_inputs()
     for origin in (model, evaluation):
         shutil.rmtree(origin, ignore_errors=True)

@@ -12,6 +12,7 @@ from histopipe.evaluation.metrics import METRICS
 from histopipe.files import replaced_folder, write_json, write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.studies.mlflow_run import log_summary
 from histopipe.studies.reading import Variant, read_variant, split_digests
 from histopipe.studies.statistics import fold_differences, fold_means, spread
@@ -58,6 +59,7 @@ def summarise_study(study: str, dataset: str, params: Params, workspace: Workspa
         write_text(folder / "summary.md", as_markdown(content))
         draw = {"schemes": draw_schemes, "sizes": draw_curve}.get(study, draw_study)
         save_figure(draw(content), folder / "summary.png")
+        require_unchanged_inputs()
         log_summary(study, dataset, folder, workspace)
     return content
 

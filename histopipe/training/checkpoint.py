@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-from collections.abc import Iterable, Sequence
+import logging
+import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.architectures import network_code
+from histopipe.errors import HistopipeError, TrainingError
 from histopipe.files import file_digest, read_json, replaced_file, write_json
 from histopipe.paths import Workspace
 
 if TYPE_CHECKING:
     import keras
 
+LOG = logging.getLogger(__name__)
 CHECKPOINT_FILE = "checkpoint.npz"
 FINISHED_FILE = "finished.json"
 SHARED_CODE = (
@@ -56,17 +59,34 @@ class Progress:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def training_key(recipe: str, workspace: Workspace, dataset: str, architecture_module: str) -> str:
-    """Digest of everything that decides a training's result: parameters, data, split and code."""
+class DamagedCheckpoint(Exception):
+    """A checkpoint that can't be read, or doesn't fit the training that it should belong to."""
+
+
+def training_key(
+    recipe: str, workspace: Workspace, dataset: str, architecture_module: str, split_digest: str | None = None
+) -> str:
+    """Digest of everything that decides a training's result: parameters, data, split and code.
+
+    Args:
+        recipe: digest of the recipe.
+        workspace: where data and split lie.
+        dataset: the data set's name.
+        architecture_module: of the network's code.
+        split_digest: of the split as it was read; by default that of the file which lies there now.
+    """
     package = Path(__file__).parents[1]
     code = [*(package / name for name in SHARED_CODE), *network_code(architecture_module)]
-    inputs = [
-        workspace.store(dataset) / "index.parquet",
-        workspace.split(dataset),
-        workspace.root / "requirements.lock",
-    ]
-    files = [*code, *sorted((package / "training").glob("*.py")), *(path for path in inputs if path.exists())]
-    return hashlib.sha256("\n".join([recipe, *map(file_digest, files)]).encode()).hexdigest()
+    code += sorted((package / "training").glob("*.py"))
+    split = split_digest or _digest_if_there(workspace.split(dataset))
+    data = _digest_if_there(workspace.store(dataset) / "index.parquet")
+    packages = _digest_if_there(workspace.root / "requirements.lock")
+    digests = [recipe, *map(file_digest, code), *(digest for digest in (data, split, packages) if digest)]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _digest_if_there(path: Path) -> str | None:
+    return file_digest(path) if path.exists() else None
 
 
 def save_checkpoint(
@@ -90,26 +110,88 @@ def save_checkpoint(
 
 
 def load_progress(folder: Path, key: str) -> Progress:
-    """The progress kept under `key`; a fresh one where there is none."""
+    """The progress kept under `key`; a fresh one where there is none, or where it is damaged, which is said.
+
+    Raises:
+        TrainingError: the checkpoint may be whole, but this user isn't allowed to read it.
+    """
+    path = folder / CHECKPOINT_FILE
     try:
-        with np.load(folder / CHECKPOINT_FILE, allow_pickle=False) as arrays:
-            progress = Progress(**json.loads(arrays["progress"].tobytes()))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return _read_progress(path, key)
+    except FileNotFoundError:
         return Progress(key)
-    return progress if progress.key == key else Progress(key)
+    except PermissionError:
+        raise TrainingError(
+            f"{path} can't be read: allow yourself to read it, or move it away to train from the start"
+        ) from None
+    except Exception as problem:  # whatever zipfile, NumPy and json raise over bytes that aren't theirs
+        warn_of_damage(path, problem)
+        if path.is_dir():
+            _set_aside(path)
+        return Progress(key)
 
 
-def restore_variables(folder: Path, variables: Iterable[keras.Variable]) -> None:
-    """Put the checkpoint's values into a freshly built training."""
+def _read_progress(path: Path, key: str) -> Progress:
+    """Read the progress, and every other member through if it is of this training."""
+    with np.load(path, allow_pickle=False) as arrays:
+        content = json.loads(arrays["progress"].tobytes())
+        if not _is_progress(content):
+            raise DamagedCheckpoint("its progress isn't any")
+        if content["key"] != key:
+            return Progress(key)
+        for name in arrays.files:
+            arrays[name]  # compares its checksum
+    return Progress(**content)
+
+
+def _is_progress(content: Any) -> bool:
+    if not isinstance(content, dict) or set(content) != {"key", "run_id", "history", "notes"}:
+        return False
+    rows = content["history"]
+    whole = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    numbers = whole and all(isinstance(value, int | float) for row in rows for value in row.values())
+    return numbers and isinstance(content["notes"], dict) and isinstance(content["run_id"], str | None)
+
+
+def warn_of_damage(path: Path, problem: Exception) -> None:
+    """Say in one line that a checkpoint is of no use, and what happens."""
+    reason = " ".join(str(problem).split())[:80] or type(problem).__name__
+    LOG.warning("%s is damaged (%s): the training starts over", path, reason)
+
+
+def _set_aside(path: Path) -> None:
+    """Move what isn't a file out of the way of one."""
+    path.rename(path.with_name(f"{path.name}.{secrets.token_hex(4)}.damaged"))
+
+
+def restore_variables(
+    folder: Path, variables: Sequence[keras.Variable], kept: Sequence[keras.Variable]
+) -> list[NDArray[Any]]:
+    """Put the checkpoint's values into a freshly built training; all of them or none.
+
+    Args:
+        folder: of the checkpoint.
+        variables: of the training.
+        kept: of the network whose weights are the result.
+
+    Returns:
+        The weights that the result has if training ended here; none where those are the last ones.
+
+    Raises:
+        DamagedCheckpoint: the arrays don't fit the training.
+    """
     with np.load(folder / CHECKPOINT_FILE, allow_pickle=False) as arrays:
-        for number, variable in enumerate(variables):
-            variable.assign(arrays[f"variable_{number:05d}"])
+        values = [arrays[name] for name in sorted(arrays.files) if name.startswith("variable_")]
+        weights = [arrays[name] for name in sorted(arrays.files) if name.startswith("kept_")]
+    if not _fit(values, variables) or not (_fit(weights, kept) or not weights):
+        raise DamagedCheckpoint("its arrays are of another network")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return weights
 
 
-def kept_weights(folder: Path) -> list[NDArray[Any]]:
-    """The weights that the result has if training ended here; none where those are the last ones."""
-    with np.load(folder / CHECKPOINT_FILE, allow_pickle=False) as arrays:
-        return [arrays[name] for name in sorted(arrays.files) if name.startswith("kept_")]
+def _fit(values: Sequence[NDArray[Any]], variables: Sequence[keras.Variable]) -> bool:
+    return [value.shape for value in values] == [tuple(variable.shape) for variable in variables]
 
 
 def all_variables(model: Any) -> list[Any]:
@@ -130,6 +212,17 @@ def forget_finished(folder: Path, recorded: str | None) -> None:
         recorded: the hash of `run.json` in `dvc.lock`.
     """
     marker = folder / FINISHED_FILE
-    if recorded and marker.exists() and read_json(marker)["md5"] == recorded:
+    if recorded and _finished_record(marker) == recorded:
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    if marker.is_dir():
+        _set_aside(marker)
     marker.unlink(missing_ok=True)
+
+
+def _finished_record(marker: Path) -> str | None:
+    """The hash of the record that a finished training wrote; None where there is none, or no readable one."""
+    try:
+        return str(read_json(marker)["md5"]) if marker.exists() else None
+    except (HistopipeError, OSError, TypeError, KeyError):
+        LOG.warning("%s is damaged: the training goes on from its checkpoint", marker)
+        return None

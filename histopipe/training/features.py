@@ -28,7 +28,7 @@ from histopipe.training.checkpoint import Progress, save_checkpoint
 from histopipe.training.linear import Unit, fit, folded
 from histopipe.training.optimization import best_epoch
 from histopipe.training.plan import Training
-from histopipe.training.pooled_features import PooledFeatures
+from histopipe.training.pooled_features import FOLDER, PooledFeatures
 from histopipe.training.scores import validation_metrics
 from histopipe.training.start import load_start
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     import keras
 
 ARCHITECTURE = "features"
-FOLDER = "features"
-
 Labels = NDArray[np.int64]
 
 
@@ -78,9 +76,7 @@ def fit_classifier(training: Training, progress: Progress, after_epoch: Callable
         began = time.perf_counter()
     chosen = fitting.candidates[best_epoch(progress.history) - 1]
     progress.notes["classifier"] = {**asdict(chosen), "name": fitting.classifier.name, "layers": list(fitting.layers)}
-    network = fitting.network(chosen)
-    fitting.features.discard()
-    return network
+    return fitting.network(chosen)
 
 
 class Fitting:

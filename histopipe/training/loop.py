@@ -23,11 +23,13 @@ from histopipe.sampling import balanced_order, balanced_weights, epoch_order
 from histopipe.store import Rows
 from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_norm, statistics_batch
 from histopipe.training.checkpoint import (
+    CHECKPOINT_FILE,
+    DamagedCheckpoint,
     Progress,
     all_variables,
-    kept_weights,
     restore_variables,
     save_checkpoint,
+    warn_of_damage,
 )
 from histopipe.training.devices import Devices, choose_devices, number
 from histopipe.training.kernels import quicker_kernels
@@ -58,15 +60,22 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
     training = devices.shared(training)
     network, trainer = build_training(training, devices)
     progress.notes["weights"] = load_start(training, network)
-    kept: list[NDArray[Any]] = []
-    if progress.history:
-        restore_variables(training.checkpoints, all_variables(trainer))
-        kept = kept_weights(training.checkpoints)
+    kept = _restored(training, network, trainer, progress) if progress.history else []
     with quicker_kernels(network):
         kept = _remaining_epochs(training, network, trainer, progress, kept, after_epoch)
     if kept:
         network.set_weights(kept)
     return devices.settled(network, lambda: build(training.architecture, **training.recipe.model))
+
+
+def _restored(training: Training, network: keras.Model, trainer: keras.Model, progress: Progress) -> list[NDArray[Any]]:
+    """Go on from the checkpoint, or from the start where it doesn't fit; returns the weights kept so far."""
+    try:
+        return restore_variables(training.checkpoints, all_variables(trainer), network.weights)
+    except DamagedCheckpoint as problem:
+        warn_of_damage(training.checkpoints / CHECKPOINT_FILE, problem)
+        progress.history.clear()
+        return []
 
 
 def _remaining_epochs(

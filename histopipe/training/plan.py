@@ -15,8 +15,8 @@ from histopipe.files import read_json
 from histopipe.params import Params, RecipeParams, TrainParams
 from histopipe.paths import Workspace
 from histopipe.sampling import cap_rows
-from histopipe.splitting import read_membership, split_of_patches
-from histopipe.splitting.membership import is_leaky
+from histopipe.splitting import split_of_patches
+from histopipe.splitting.membership import is_leaky, read_split
 from histopipe.store import REPORT_FILE, PatchStore, Rows
 from histopipe.training.recipe import effective_recipe, is_capped
 from histopipe.weights import Weights, read_weights
@@ -33,6 +33,7 @@ class Training:
         train_rows, validation_rows: positions in the store's index, perhaps capped.
         validation_cases: all of the split's, capped or not.
         capped: whether the `quick` caps make it less than its recipe.
+        split_digest: SHA-256 of the split's file, as the rows were read from it.
         leaky: whether its split shares cases, or its weights have seen some that it tests on: scores measure memory.
         execution: how it runs on the machine, whatever the recipe.
         weights: what the network starts from; None for chance.
@@ -47,6 +48,7 @@ class Training:
     train_rows: Rows
     validation_rows: Rows
     validation_cases: list[str]
+    split_digest: str
     seed: int
     checkpoints: Path
     capped: bool
@@ -75,7 +77,8 @@ class Training:
 def plan_training(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Training:
     """Gather what a training works on; the test split stays out of sight."""
     store = PatchStore.open(workspace.store(dataset))
-    splits = split_of_patches(workspace.split(dataset), store.index)
+    split = read_split(workspace.split(dataset))
+    splits = split_of_patches(split, store.index)
     limit = params.quick.max_patches if params.quick else None
     image_size = int(read_json(store.folder / REPORT_FILE)["image_size"])
     weights = read_weights(architecture, params, workspace)
@@ -88,10 +91,11 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         train_rows=_rows(splits, store.index, "train", limit, params.seed),
         validation_rows=_rows(splits, store.index, "validation", limit, params.seed),
         validation_cases=sorted(store.index.loc[splits == "validation", "case_id"].unique()),
+        split_digest=split.digest,
         seed=params.seed,
         checkpoints=workspace.checkpoint(dataset, architecture),
         capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
-        leaky=_have_seen(weights, dataset, tested) or is_leaky(read_membership(workspace.split(dataset))),
+        leaky=_have_seen(weights, dataset, tested) or is_leaky(split.table),
         execution=params.train,
         weights=weights,
         weights_folder=workspace.weights(architecture),

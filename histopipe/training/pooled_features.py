@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,10 +21,17 @@ from histopipe.store import PatchStore, Rows
 if TYPE_CHECKING:
     import keras
 
+LOG = logging.getLogger(__name__)
+FOLDER = "features"  # beside the checkpoint
 CHUNK = 4096  # patches: what a kill can cost
 BATCH_SIZE = 64
 
 Features = NDArray[np.float32]  # (patches, channels)
+
+
+def discard_features(checkpoints: Path) -> None:
+    """Delete what a training computed, once its result is in its place."""
+    shutil.rmtree(checkpoints / FOLDER, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class PooledFeatures:
         with tqdm(total=len(rows), desc=title, unit="patch", unit_scale=True, file=sys.stderr) as bar:
             for start in range(0, len(rows), CHUNK):
                 part = rows[start : start + CHUNK]
-                if not self._chunk(start).exists():
+                if not self._is_whole(start, len(part)):
                     self._write(start, _predict(network, store, part, bar))
                 else:
                     bar.update(len(part))
@@ -68,6 +76,20 @@ class PooledFeatures:
     def discard(self) -> None:
         """Delete the chunks."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_whole(self, start: int, count: int) -> bool:
+        """Whether a chunk is there with all layers of so many patches; says so where it is damaged."""
+        path = self._chunk(start)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                counts = {len(arrays[f"layer_{number}"]) for number in range(len(self.layers))}
+        except FileNotFoundError:
+            return False
+        except Exception as problem:  # whatever zipfile and NumPy raise over bytes that aren't theirs
+            reason = " ".join(str(problem).split())[:80]
+            LOG.warning("%s is damaged (%s): its features are computed again", path, reason)
+            return False
+        return counts == {count}
 
     def _chunk(self, start: int) -> Path:
         return self.folder / f"{start:09d}.npz"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags, output_hash, versions
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.stage_inputs import StageInputs, inputs_of
 from histopipe.store import INDEX_FILE, PatchStore, Rows
 from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
@@ -23,6 +25,7 @@ from histopipe.training.devices import choose_devices
 from histopipe.training.effort import effort
 from histopipe.training.optimization import best_epoch
 from histopipe.training.plan import Training, plan_training
+from histopipe.training.pooled_features import discard_features
 from histopipe.training.recipe import recipe_digest
 
 MODEL_FILE = "model.keras"
@@ -55,15 +58,18 @@ def train(
 
     Raises:
         TrainingError: nothing to train on, `train.deterministic` can't be kept, or the loss is no longer a number.
+        ChangedInputError: parameters, split, data or code changed meanwhile; the checkpoint keeps what was trained.
     """
+    inputs = _inputs(dataset, architecture, workspace)
+    lineage = lineage_tags(workspace, dataset)
     training = plan_training(dataset, architecture, params, workspace)
     require_architecture(training.architecture)
     grow_gpu_memory()
     seed_everything(params)
-    key = training_key(_digest(training, params), workspace, dataset, training.architecture)
+    key = training_key(_digest(training, params), workspace, dataset, training.architecture, training.split_digest)
     forget_finished(training.checkpoints, _recorded(workspace, dataset, architecture))
     progress = load_progress(training.checkpoints, key)
-    tags = _tags(training, params) | {"training_key": key}
+    tags = lineage | _tags(training, params) | {"training_key": key}
     if training.recipe.classifier:
         from histopipe.training.features import fit_classifier as run
     else:
@@ -72,21 +78,30 @@ def train(
     with tracking.training_run(workspace, dataset, architecture, progress.run_id, tags) as run_id:
         progress.run_id = run_id
         _announce(training, progress)
-        _log_start(training, params, workspace)
-        network = run(training, progress, _followed(run_id, after_epoch))
+        _log_start(training, params, workspace, lineage)
+        network = run(training, progress, _followed(run_id, inputs, after_epoch))
         if training.recipe.test_time == "d4":
             network = averaged_over_symmetries(network)
         tracking.log_epochs(run_id, progress.history)
-        record = _record(training, params, workspace, progress, network)
-        _write(training, workspace, progress, network, record)
+        record = _record(training, params, progress, network, lineage)
+        _write(training, workspace, progress, network, record, inputs)
         _log_end(training, workspace, record)
     mark_finished(training.checkpoints, workspace.model(dataset, architecture) / RECORD_FILE)
+    discard_features(training.checkpoints)
     return record
 
 
-def _followed(run_id: str, after_epoch: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
+def _inputs(dataset: str, architecture: str, workspace: Workspace) -> StageInputs:
+    files = [workspace.split(dataset), workspace.store(dataset), workspace.weights(architecture)]
+    return inputs_of(workspace.training_stage(dataset, architecture), workspace, files)
+
+
+def _followed(
+    run_id: str, inputs: StageInputs, after_epoch: Callable[[Progress], None] | None
+) -> Callable[[Progress], None]:
     def follow(progress: Progress) -> None:
         tracking.log_epochs(run_id, progress.history)
+        inputs.warn_if_changed()
         if after_epoch:
             after_epoch(progress)
 
@@ -137,7 +152,7 @@ def _announce(training: Training, progress: Progress) -> None:
     print(f"{training.title}: {start}, {counts}", flush=True)
 
 
-def _log_start(training: Training, params: Params, workspace: Workspace) -> None:
+def _log_start(training: Training, params: Params, workspace: Workspace, lineage: Mapping[str, str]) -> None:
     tracking.log_params(
         {
             **training.recipe.model_dump(exclude={"architecture", "published", "search"}),
@@ -148,11 +163,10 @@ def _log_start(training: Training, params: Params, workspace: Workspace) -> None
             "validation_patches": len(training.validation_rows),
         }
     )
-    known = lineage_tags(workspace, training.dataset)
     store, split = workspace.store(training.dataset), workspace.split(training.dataset)
     inputs = {
-        "training": (store, known.get("dvc_store") or file_digest(store / INDEX_FILE)),
-        "split": (split, known.get("dvc_split") or file_digest(split)),
+        "training": (store, lineage.get("dvc_store") or file_digest(store / INDEX_FILE)),
+        "split": (split, lineage.get("dvc_split") or training.split_digest),
     }
     tracking.log_dataset_inputs(
         {role: (path.relative_to(workspace.root).as_posix(), digest) for role, (path, digest) in inputs.items()}
@@ -160,7 +174,7 @@ def _log_start(training: Training, params: Params, workspace: Workspace) -> None
 
 
 def _record(
-    training: Training, params: Params, workspace: Workspace, progress: Progress, network: keras.Model
+    training: Training, params: Params, progress: Progress, network: keras.Model, lineage: Mapping[str, str]
 ) -> dict[str, Any]:
     """What later stages need to know of the training."""
     return {
@@ -170,7 +184,7 @@ def _record(
         "architecture": training.name,
         "parameters": network.count_params(),
         "recipe_digest": _digest(training, params),
-        "split_digest": file_digest(workspace.split(training.dataset)),
+        "split_digest": training.split_digest,
         "split_scheme": params.split.scheme,
         "quick": params.quick.model_dump(exclude_none=True) if params.quick and training.capped else None,
         "leaky": training.leaky,
@@ -178,7 +192,7 @@ def _record(
         "epochs": len(progress.history),
         "best_epoch": best_epoch(progress.history),
         "effort": effort(progress.history),
-        "lineage": lineage_tags(workspace, training.dataset),
+        "lineage": dict(lineage),
         "versions": versions(),
         "seen_before": (training.weights.seen if training.weights else None) or {},
         "train_cases": _cases(training.store, training.train_rows),
@@ -195,8 +209,14 @@ def _cases(store: PatchStore, rows: Rows) -> list[str]:
 
 
 def _write(
-    training: Training, workspace: Workspace, progress: Progress, network: keras.Model, record: dict[str, Any]
+    training: Training,
+    workspace: Workspace,
+    progress: Progress,
+    network: keras.Model,
+    record: dict[str, Any],
+    inputs: StageInputs,
 ) -> None:
+    """Write the training's outputs, unless they would be recorded as those of other inputs."""
     from histopipe.training.figures import plot_history
 
     history = pd.DataFrame(progress.history)
@@ -205,6 +225,15 @@ def _write(
         history.to_csv(folder / "history.csv", index=False)
         plot_history(history, training.title, folder / "history.png")
         write_json(folder / RECORD_FILE, record)
+        inputs.require_unchanged(_kept(training, workspace))
+
+
+def _kept(training: Training, workspace: Workspace) -> str:
+    folder = os.path.relpath(training.checkpoints, workspace.root)
+    return (
+        f"the finished training stays in {folder}: put back what changed, and the same command ends within a minute "
+        "without training; as it is now, the same command trains anew"
+    )
 
 
 def _log_end(training: Training, workspace: Workspace, record: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from histopipe.errors import HistopipeError, WeightsError
 from histopipe.files import file_digest, replaced_folder
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.weights.record import RANDOM, Weights, code_digest
 
 IMAGENET = "imagenet"
@@ -46,6 +47,7 @@ def fetch_weights(name: str, params: Params, workspace: Workspace, anew: bool = 
     with replaced_folder(folder) as beside:
         found = wanted if wanted.asked == RANDOM else _bring(wanted, name, params, workspace, beside, anew)
         found.write(beside)
+        require_unchanged_inputs()
     return found
 
 

@@ -263,9 +263,16 @@ def name_unknown_case(workspace: Workspace) -> None:
     write_json(workspace.model("idc", "cancernet") / "run.json", record | digest)
 
 
+def train_on_test_cases(workspace: Workspace) -> None:
+    """As where the cases were dealt anew while a training held its rows, and the digest taken afterwards."""
+    path = workspace.model("idc", "cancernet") / "run.json"
+    write_json(path, read_json(path) | {"train_cases": ["000", "002"], "validation_cases": ["001", "005"]})
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (train_on_test_cases, " test cases were trained or validated on (first: 002)"),
         (spoil_weights, "predictions are no numbers (first: "),
         (damage_model, "model.keras can't be loaded ("),
         (

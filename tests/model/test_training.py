@@ -18,7 +18,7 @@ import yaml
 
 from histopipe import tracking
 from histopipe.architectures import build
-from histopipe.errors import HistopipeError, TrainingError
+from histopipe.errors import ChangedInputError, HistopipeError, TrainingError
 from histopipe.files import read_json
 from histopipe.ingest.stage import ingest
 from histopipe.loading import PatchBatches
@@ -473,3 +473,61 @@ def test_a_lack_of_memory_is_one_line() -> None:
     batches: Any = OneBatch()
     with pytest.raises(TrainingError, match=r"^idc wide: out of memory: lower the recipe's batch_size"):
         training_loop._fit(trainer, batches, "idc wide")
+
+
+def reassign(workspace: Workspace) -> str:
+    """Give another split to the cases, as `histopipe split` by hand would; returns the earlier file's text."""
+    before = workspace.split("idc").read_text()
+    moved = {"train": "test", "test": "train"}
+    table = pd.read_csv(workspace.split("idc"), dtype=str)
+    table["split"] = table["split"].map(lambda split: moved.get(split, split))
+    table.to_csv(workspace.split("idc"), index=False)
+    return before
+
+
+def test_a_split_made_anew_meanwhile_leaves_no_output_and_the_old_one_ends_without_training(
+    ready: Workspace, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    params, texts = parse_params(small), []
+
+    def in_the_second(progress: Any) -> None:
+        if len(progress.history) == 2:
+            texts.append(reassign(ready))
+
+    with pytest.raises(ChangedInputError, match=r"idc.csv changed while it ran.*stays in \.checkpoints/idc/cancernet"):
+        train("idc", "cancernet", params, ready, after_epoch=in_the_second)
+    assert caplog.text.count("idc.csv changed while it runs") == 1  # told before the last epoch, once
+    assert not ready.model("idc", "cancernet").exists()
+    experiment = tracking.prepare(ready, "idc")
+    (run,) = mlflow.search_runs([experiment], output_format="list")
+    assert run.info.status == "FAILED"
+    assert "changed while it ran" in run.data.tags["dropped"]
+    assert "trained" not in run.data.tags
+
+    ready.split("idc").write_text(texts[0])
+    monkeypatch.setattr(training_loop, "_train_epoch", lambda *_: pytest.fail("trained again"))
+    record = train("idc", "cancernet", params, ready)
+    assert record["run_id"] == run.info.run_id
+    assert record["split_digest"] == hashlib.sha256(texts[0].encode()).hexdigest()
+    assert record["epochs"] == 4
+    (run,) = mlflow.search_runs([experiment], output_format="list")
+    assert run.info.status == "FINISHED"
+    assert "dropped" not in run.data.tags
+
+
+def test_a_checkpoint_of_other_shapes_is_named_and_the_training_starts_over(
+    ready: Workspace, smallest: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    params = parse_params(smallest)
+    train("idc", "cancernet", params, ready)
+    expected, weights = history(ready), trained_weights(ready)
+    path = ready.checkpoint("idc", "cancernet") / "checkpoint.npz"
+    with np.load(path, allow_pickle=False) as arrays:
+        content = {name: arrays[name] for name in arrays.files}
+    content["variable_00003"] = np.zeros((7, 7), np.float32)
+    np.savez(path, **content)
+    train("idc", "cancernet", params, ready)
+    assert f"{path} is damaged" in caplog.text
+    pd.testing.assert_frame_equal(history(ready), expected, check_exact=True)
+    for before, after in zip(weights, trained_weights(ready), strict=True):
+        np.testing.assert_array_equal(before, after)

@@ -172,6 +172,20 @@ def test_an_evaluation_of_other_patches_is_out_of_date(workspace: Workspace) -> 
     assert [row["architecture"] for row in content["ranking"]] == ["second"]
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_training_that_dvc_wrongly_calls_up_to_date_is_to_be_forced(workspace: Workspace, fits: bool) -> None:
+    """As where `params.yaml` was edited while an earlier release trained."""
+    write_evaluation(workspace, "first", 0.8, params("first"))
+    write_json(workspace.training_record("idc", "first"), {"recipe_digest": "of before", "split_digest": "of before"})
+    recipe = RECIPE | {"epochs": 3}
+    workspace.params.write_text(yaml.safe_dump({"recipes": {"first": recipe if fits else RECIPE}}))
+    locked = {"deps": [], "params": {"params.yaml": {"recipes.first": recipe}}}
+    workspace.dvc_lock.write_text(yaml.safe_dump({"stages": {"train@idc-first": locked}}))
+    force = "run `dvc repro --force --single-item train@idc-first`, then `dvc repro evaluate@idc-first`"
+    with pytest.raises(EvaluationError, match=force if fits else "run `dvc repro evaluate@idc-first`"):
+        compare("idc", params("first", epochs=3), workspace)
+
+
 def test_an_evaluation_of_another_recipe_is_out_of_date(workspace: Workspace) -> None:
     write_evaluation(workspace, "first", 0.8, params("first", epochs=9))
     with pytest.raises(EvaluationError, match="first: out of date, the recipe changed since: run `dvc repro"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from histopipe import tracking
+from histopipe.doctor.services import orphaned_runs
 from histopipe.errors import TrackingAwayError, TrackingError
 from histopipe.paths import Workspace
 from histopipe.stages import failure_kind
@@ -170,3 +172,16 @@ def test_a_server_that_refuses_is_told_with_a_remedy_and_not_asked_again(
         tracking.registry(workspace)
     assert failure_kind(caught.value) == "bad_input"
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["o'neil", 'say "hi"', 'o\'neil "x" #1 50%20 ü;&{b}[x]*$HOME', "new: one"])
+def test_a_run_is_found_again_whatever_the_checkout_s_path(workspace: Workspace, name: str) -> None:
+    root = workspace.root / name
+    root.mkdir()
+    shutil.copy(workspace.root / "mlflow.db", root)
+    own, key = Workspace(root), {"training_key": "k"}
+    with pytest.raises(KeyboardInterrupt), tracking.training_run(own, "idc", "x", None, key) as first:
+        raise KeyboardInterrupt
+    with tracking.training_run(own, "idc", "x", None, key) as second:
+        assert second == first
+    assert orphaned_runs(own).state == "ok"
