@@ -9,17 +9,25 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro flow test test-long bench check format pictures lock clean help
+.PHONY: repro flow repository test test-long bench check format pictures lock clean help
 
 help:                      ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
 
-repro: $(BIN)/.ready       ## the pipeline of params.yaml: look for new data, then whatever is out of date
+repro: repository          ## the pipeline of params.yaml: look for new data, then whatever is out of date
 	$(BIN)/dvc repro --force --single-item locate
 	$(BIN)/dvc repro
 
-flow: $(BIN)/.ready        ## the same through Prefect
+flow: repository           ## the same through Prefect
 	$(BIN)/python -m flows.pipeline
+
+# a ZIP that was downloaded is no git repository: DVC works there only if it is told to
+repository: $(BIN)/.ready
+	@folder="$$PWD"; while [ -n "$$folder" ] && [ ! -e "$$folder/.git" ]; do folder="$${folder%/*}"; done; \
+	[ -e "$$folder/.git" ] || [ "$$($(BIN)/dvc config core.no_scm 2>/dev/null)" = true ] || { \
+	$(BIN)/dvc config --local core.no_scm true && echo "no git repository here: results will name no commit, and \`dvc exp\`" \
+	"and \`histopipe gc\` don't work. For these: git init && git add --all && git commit -m start &&" \
+	"$(BIN)/dvc config --local --unset core.no_scm" >&2; }
 
 test: $(BIN)/.ready-dev check  ## lint, types, layers and all tests but the long ones
 	$(BIN)/python -m pytest -m "not long" $(SIDE_BY_SIDE)

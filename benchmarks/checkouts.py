@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -16,17 +17,23 @@ ROOT = Path(__file__).parents[1]
 
 def copy_project(target: Path) -> None:
     """Copy what git tracks or would track, and commit it; an earlier copy is brought up to date, its results stay."""
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
+    for name in _tracked():
         if name != "dvc.lock" and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
     commit_all(target)
+
+
+def _tracked() -> list[str]:
+    """Names of the project's files; where it isn't in git, as of an unpacked ZIP, by an empty repository elsewhere."""
+    listing = ("ls-files", "-co", "--exclude-standard", "-z")
+    with TemporaryDirectory() as scratch:
+        command = ["git", "-C", str(ROOT), *listing]
+        if subprocess.run(["git", "-C", str(ROOT), "rev-parse"], capture_output=True, check=False).returncode != 0:
+            subprocess.run(["git", "init", "--quiet", "--bare", scratch], check=True)
+            command = ["git", "-C", str(ROOT), f"--git-dir={scratch}", f"--work-tree={ROOT}", *listing]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split("\0") if name]
 
 
 def commit_all(root: Path) -> None:

@@ -14,6 +14,8 @@ from prefect.settings import get_current_settings
 
 from histopipe.addresses import public_url
 from histopipe.errors import HistopipeError
+from histopipe.paths import Workspace
+from histopipe.versioning import require_repository
 from tasks.reproduction import BadInput, StageFailed
 
 
@@ -21,6 +23,7 @@ from tasks.reproduction import BadInput, StageFailed
 def one_line_errors() -> Iterator[None]:
     """Turn what a user can mend into one line and exit code 2; a stage that failed otherwise ends with 1."""
     try:
+        _require_repository()
         yield
     except (HistopipeError, StageFailed) as problem:
         click.echo(f"histopipe: {problem}", err=True)
@@ -37,6 +40,15 @@ def one_line_errors() -> Iterator[None]:
             raise
         click.echo(f"histopipe: {said}", err=True)
         sys.exit(2)
+
+
+def _require_repository() -> None:
+    """Check that DVC works in the checkout, where this is one: some commands, such as the watch, need none."""
+    try:
+        workspace = Workspace.around()
+    except HistopipeError:
+        return
+    require_repository(workspace)
 
 
 def server_refusal(problem: Exception) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from histopipe.errors import HistopipeError
 from histopipe.paths import Workspace
 
 BROKEN_OFF_SECONDS = 60.0  # without a write, after which a copy that no process has open is none that goes on
@@ -28,6 +29,23 @@ def run_dvc(workspace: Workspace, *arguments: str, seconds: float | None = None)
         return subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", f"no answer within {seconds:.0f} s")
+
+
+def require_repository(workspace: Workspace) -> None:
+    """Check that DVC works here: in a git repository, or told to do without.
+
+    Raises:
+        HistopipeError: neither, as in a ZIP that was downloaded instead of cloned.
+    """
+    home = workspace.home
+    if any((folder / ".git").exists() for folder in (home, *home.parents)):
+        return
+    if run_dvc(Workspace(home), "config", "core.no_scm").stdout.strip().lower() in ("true", "yes", "on", "1"):
+        return
+    raise HistopipeError(
+        f"{home} is no git repository (an unpacked ZIP is none), which DVC asks for: clone histopipe instead, or here "
+        "`git init && git add --all && git commit -m start`; or do without, by `dvc config --local core.no_scm true`"
+    )
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:

@@ -12,7 +12,7 @@ from histopipe.files import read_yaml
 from histopipe.paths import Workspace
 from histopipe.servers import prefect_server
 from histopipe.stages import running_stages
-from histopipe.versioning import complaint, run_dvc
+from histopipe.versioning import complaint, require_repository, run_dvc
 
 ANSWER_SECONDS = 60
 
@@ -91,6 +91,11 @@ def dvc(workspace: Workspace) -> Finding:
     """Whether DVC knows the checkout, its record can be read, and its remote answers."""
     if not (workspace.root / ".dvc").is_dir():
         return Finding("DVC", f"{workspace.root} is no DVC repository", "error", "clone histopipe anew, or `dvc init`")
+    try:
+        require_repository(workspace)
+    except HistopipeError as problem:
+        said, _, remedy = str(problem).partition(": ")
+        return Finding("DVC", said, "error", remedy)
     try:
         stages = len((read_yaml(workspace.dvc_lock) if workspace.dvc_lock.exists() else {}).get("stages") or {})
     except Exception:  # whatever YAML makes of it

@@ -1,15 +1,22 @@
-"""What DVC leaves in its cache."""
+"""What DVC leaves in its cache, and what it wants of a checkout."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from flows.command import one_line_errors
+from histopipe.doctor import services
 from histopipe.paths import Workspace
 from histopipe.stages import running
+from histopipe.versioning import require_repository, run_dvc
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -40,3 +47,52 @@ def test_a_copy_that_goes_on_stays(workspace: Workspace, folder: Path) -> None:
         assert young.exists() and slow.exists()
     with running("ingest@idc", workspace):
         assert young.exists() and not slow.exists()
+
+
+STAGES = "stages: {split: {cmd: echo case_id > split.csv, outs: [split.csv]}}\n"
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Path:
+    """A checkout as a downloaded ZIP leaves it: without git."""
+    for name in (".dvc/config", "Makefile", "params.yaml", "pyproject.toml", "requirements.lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "dvc.yaml").write_text(STAGES)
+    return tmp_path
+
+
+def test_a_downloaded_zip_is_told_what_it_lacks(
+    unpacked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(unpacked)
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        pytest.fail("a flow starts")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "is no git repository" in said and "clone histopipe instead, or here `git" in said
+    found = services.dvc(Workspace(unpacked))
+    assert found.state == "error" and "`dvc config --local core.no_scm true`" in found.remedy
+    subprocess.run(["git", "init", "--quiet"], cwd=unpacked, check=True)
+    require_repository(Workspace(unpacked))
+    assert services.dvc(Workspace(unpacked)).state == "ok"
+
+
+def test_make_sets_a_downloaded_zip_up_to_run_without_git(unpacked: Path) -> None:
+    commands = Path(sys.executable).parent
+    make = ["make", f"BIN={commands}", f"--assume-old={commands}/.ready", "repository"]
+    first, again = (
+        subprocess.run(make, cwd=unpacked, capture_output=True, text=True, check=True).stderr for _ in range(2)
+    )
+    assert "no git repository here: results will name no commit" in first and not again
+    require_repository(Workspace(unpacked))
+    done = run_dvc(Workspace(unpacked), "repro")
+    assert done.returncode == 0 and (unpacked / "split.csv").exists(), done.stderr
+
+
+def test_a_git_repository_keeps_its_settings(unpacked: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=unpacked, check=True)
+    commands = Path(sys.executable).parent
+    make = ["make", f"BIN={commands}", f"--assume-old={commands}/.ready", "repository"]
+    assert not subprocess.run(make, cwd=unpacked, capture_output=True, text=True, check=True).stderr
+    assert not (unpacked / ".dvc/config.local").exists()
