@@ -35,7 +35,7 @@ LOG = logging.getLogger(__name__)
 DVC_FILE = "dvc.yaml"
 SAME_INPUTS = {"trial": "train", "search": "train"}  # commands that DVC doesn't know, and whose inputs they have
 LARGE = 64 * 2**20  # bytes of a file that isn't read through at the start, nor are
-DIGESTED = 256 * 2**20  # more bytes than these of all files together
+DIGESTED = 64 * 2**20  # more bytes than these of all files together
 SETTLED_SECONDS = 2.0  # a file changed later than that may change again within one tick of the file system's clock
 
 _ITEM = re.compile(r"\$\{item\.(\w+)\}")
@@ -79,6 +79,7 @@ class StageInputs:
         params_text: the content of `params.yaml`; None where there is none.
         declared: what counts.
         files: every file that counts, by path.
+        own: those of them that the stage itself writes in the end.
         recorded: where files are too large to be read through, what DVC has on record of their folder: MD5 by path.
     """
 
@@ -88,6 +89,7 @@ class StageInputs:
     declared: Declaration
     files: dict[Path, FileState]
     recorded: dict[str, dict[Path, str]] = field(default_factory=dict)
+    own: frozenset[Path] = frozenset()
     warned: bool = False
 
     @classmethod
@@ -106,7 +108,8 @@ class StageInputs:
         more = [os.path.relpath(path, workspace.root) for path in further]
         declared = replace(declared, paths=list(dict.fromkeys([*declared.paths, *more])))
         inputs = cls(stage, workspace.root, _text(workspace.params), declared, {})
-        inputs.files = {path: FileState(_signature(path)) for path in inputs._paths([*declared.paths, *declared.kept])}
+        inputs.own = frozenset(inputs._paths(declared.kept))
+        inputs.files = {path: FileState(_signature(path)) for path in [*inputs._paths(declared.paths), *inputs.own]}
         inputs._read_through()
         inputs.recorded = inputs._on_record(workspace)
         return inputs
@@ -152,9 +155,8 @@ class StageInputs:
         return f"{changed[0]} in {PARAMS_FILE} changed" if changed else None
 
     def _changed_file(self, kept: Sequence[str]) -> str | None:
-        roots = [self.root / path for path in (*self.declared.paths, *kept)]
-        before = {path for path in self.files if any(path.is_relative_to(root) for root in roots)}
         now = set(self._paths([*self.declared.paths, *kept]))
+        before = set(self.files) if kept else set(self.files) - self.own
         for path in sorted(now ^ before):
             return f"{self._shown(path)} {'appeared' if path in now else 'was removed'}"
         changed = (path for path in self.files if path in now and not self._is_same(path, self.files[path]))

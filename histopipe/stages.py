@@ -159,6 +159,10 @@ def failure_kind(problem: BaseException) -> str:
 
 
 def read_failure(stage: str, workspace: Workspace) -> dict[str, Any] | None:
-    """Why the stage's last run failed; None if it left no reason."""
+    """Why the stage's last run failed; None if it left no reason, or none that can be read."""
     path = workspace.failure(stage)
-    return dict(read_json(path)) if path.exists() else None
+    try:
+        reason = dict(read_json(path)) if path.exists() else None
+    except (HistopipeError, OSError, TypeError, ValueError):
+        return None
+    return reason if reason and {"kind", "message", "error"} <= set(reason) else None

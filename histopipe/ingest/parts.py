@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xxhash
+from numpy.typing import NDArray
 
 from histopipe.errors import HistopipeError
 from histopipe.files import file_digest, read_json, write_json
@@ -116,9 +117,17 @@ def _read(path: Path) -> Shard | None:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
         index = pd.read_parquet(path.with_suffix(".parquet"))
         rejected = [(str(reason), str(file)) for reason, file in read_json(path.with_suffix(".json"))]
-    except (OSError, ValueError, HistopipeError):
+    except (OSError, ValueError, TypeError, EOFError, HistopipeError):
         return None
-    return Shard(path, index, rejected) if len(pixels) == len(index) else None
+    return Shard(path, index, rejected) if _holds(pixels, index) else None
+
+
+def _holds(pixels: NDArray[np.uint8], index: pd.DataFrame) -> bool:
+    """Whether the pixels are those that were decoded: a disk may have damaged them since."""
+    if len(pixels) != len(index) or "digest" not in index:
+        return False
+    digests = (xxhash.xxh3_128_hexdigest(np.ascontiguousarray(patch).data) for patch in pixels)
+    return all(digest == known for digest, known in zip(digests, index["digest"], strict=True))
 
 
 def brought(shard: Shard, target: Path) -> Shard:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from histopipe.errors import SearchError
 from histopipe.params import Params, RecipeParams
 from histopipe.paths import Workspace, stage_name
 from histopipe.search.ranges import Value, distributions, own_values, rounded
@@ -107,7 +108,8 @@ def _study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warmup = round(WARMUP_SHARE * training.recipe.epochs)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=warmup)
-    with turn(workspace):  # processes that start together race on making the tables and the study
+    # processes that start together race on making the tables and the study
+    with turn(workspace), storage_faults(workspace):
         storage = optuna.storages.RDBStorage(storage_address(workspace), engine_kwargs=_patient(workspace))
         study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
@@ -117,6 +119,27 @@ def _study(
         if not study.trials and len(start) == len(ranges):
             study.enqueue_trial(start)
     return study
+
+
+@contextmanager
+def storage_faults(workspace: Workspace) -> Iterator[None]:
+    """Turn what a damaged or unreachable storage of studies raises into one line.
+
+    Raises:
+        SearchError: instead of it.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as problem:
+        cause = problem.__cause__ or problem
+        place = workspace.home / "optuna.db" if STORAGE_VARIABLE not in os.environ else f"${STORAGE_VARIABLE}"
+        raise SearchError(
+            f"{place} can't be used ({' '.join(str(cause).split())[:120]}): restore it from a backup, or move it away "
+            "to search anew"
+        ) from None
 
 
 def _patient(workspace: Workspace) -> dict[str, Any]:

@@ -6,6 +6,8 @@ again whenever somebody asks whether anything is new. `fetch` reads and compares
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from pathlib import Path
 
@@ -22,13 +24,19 @@ def archive_digest(path: Path, memory: Path) -> str:
         OSError: it can't be read.
     """
     looks = _looks(path)
-    if (known := _remembered(memory)) and known.get("looks") == looks:
+    if (known := _remembered(memory)) and known == _memory(looks, str(known.get("sha256"))):
         return str(known["sha256"])
     digest = file_digest(path)
     if _looks(path) == looks and time.time() - path.stat().st_mtime > SETTLED_SECONDS:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory, {"looks": looks, "sha256": digest})
+        write_json(memory, _memory(looks, digest))
     return digest
+
+
+def _memory(looks: list[int | str], digest: str) -> dict[str, object]:
+    """What is remembered, with a checksum of its own: a damaged one would refuse the archive at every try."""
+    check = hashlib.sha256(json.dumps([looks, digest]).encode()).hexdigest()[:16]
+    return {"looks": looks, "sha256": digest, "check": check}
 
 
 def _looks(path: Path) -> list[int | str]:

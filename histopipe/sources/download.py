@@ -53,6 +53,12 @@ class Version:
         return cls(headers.get("ETag"), headers.get("Last-Modified"), int(length) if length.isdigit() else None)
 
     @property
+    def is_plausible(self) -> bool:
+        """Whether it could be a server's word: what was noted of it may be damaged."""
+        texts = (self.etag, self.last_modified)
+        return all(isinstance(text, str | None) for text in texts) and isinstance(self.size, int | None)
+
+    @property
     def condition(self) -> str | None:
         """The value for `If-Range`; a weak tag doesn't promise the same bytes."""
         strong = self.etag if self.etag and not self.etag.startswith("W/") else None
@@ -214,7 +220,9 @@ def _resumable(task: Download) -> Version | None:
     try:
         state = read_json(task.state)
         version = Version(**state["version"])
-    except (HistopipeError, TypeError, KeyError):
+    except (HistopipeError, OSError, TypeError, KeyError):
+        return None
+    if not version.is_plausible:
         return None
     fits = state.get("source") == task.shown and not version.contradicts(task.located)
     return version if fits and version.condition and task.length > 0 else None

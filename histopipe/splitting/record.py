@@ -40,8 +40,20 @@ def known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) ->
     record = workspace.split_record(dataset)
     if not record.exists():
         return {}
-    before = read_json(record)
+    before = _read(record)
     return dict(before["cases"]) if _fits(before.get("settings") or {}, settings) else {}
+
+
+def _read(record: Path) -> dict[str, Any]:
+    """Read a split's record.
+
+    Raises:
+        HistopipeError: it isn't one.
+    """
+    content = read_json(record)
+    if not isinstance(content, dict) or not isinstance(content.get("cases"), dict):
+        raise SplitError(f"{record} is not a split's record: run `dvc checkout {record}`")
+    return content
 
 
 def fold_settings(params: Params) -> dict[str, Any]:
@@ -56,8 +68,8 @@ def known_folds(workspace: Workspace, dataset: str, params: Params) -> dict[str,
         HistopipeError: the record can't be read.
     """
     record = workspace.split_record(dataset)
-    before = (read_json(record).get("folds") or {}) if record.exists() else {}
-    return dict(before["cases"]) if _fits(before.get("settings") or {}, fold_settings(params)) else {}
+    before = (_read(record).get("folds") or {}) if record.exists() else {}
+    return dict(before.get("cases") or {}) if _fits(before.get("settings") or {}, fold_settings(params)) else {}
 
 
 def under_todays_ids(known: dict[str, Group], cases: Iterable[str], record: Path) -> dict[str, Group]:

@@ -165,6 +165,17 @@ def spoil_pixels(folder: Path) -> None:
     (folder / "patches-00003.npy").write_bytes(b"no array")
 
 
+def flip_a_pixel(folder: Path) -> None:
+    path = folder / "patches-00003.npy"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+
+
+def empty_pixels(folder: Path) -> None:
+    (folder / "patches-00003.npy").write_bytes(b"")
+
+
 def spoil_index(folder: Path) -> None:
     (folder / "patches-00004.parquet").write_bytes(b"no table")
 
@@ -177,7 +188,7 @@ def lose_index(folder: Path) -> None:
     (folder / "patches-00006.parquet").unlink()
 
 
-@pytest.mark.parametrize("spoil", [spoil_pixels, spoil_index, spoil_rejects, lose_index])
+@pytest.mark.parametrize("spoil", [spoil_pixels, flip_a_pixel, empty_pixels, spoil_index, spoil_rejects, lose_index])
 def test_a_damaged_part_is_decoded_again(workspace: Workspace, params: Params, spoil: Callable[[Path], None]) -> None:
     write_zip(workspace.raw("idc") / "archive.zip", idc_members())
     ingest("idc", params, workspace)

@@ -9,11 +9,11 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
-from histopipe.errors import ParamsError
+from histopipe.errors import ParamsError, SearchError
 from histopipe.params import Params, parse_params, read_params
 from histopipe.paths import Workspace
 from histopipe.search.ranges import distributions, own_values, rounded, with_values
-from histopipe.search.study import storage_address, study_name
+from histopipe.search.study import storage_address, storage_faults, study_name
 from histopipe.search.trial import score
 from histopipe.search.workspace import TrialWorkspace
 from histopipe.weights import Weights
@@ -149,6 +149,24 @@ def test_studies_lie_in_the_checkout_unless_told_otherwise(tmp_path: Path, monke
     assert storage_address(experiment) == f"sqlite:///{tmp_path / 'optuna.db'}"
     monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://studies")
     assert storage_address(experiment) == "postgresql://studies"
+
+
+def test_a_damaged_storage_of_studies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import optuna
+
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    path = tmp_path / "optuna.db"
+    for content in (b"no database" * 999, b"SQLite format 3\0" + bytes(5000)):
+        path.write_bytes(content)
+        with (
+            pytest.raises(
+                SearchError, match=r"optuna\.db can't be used \(.*\): restore it .* or move it away"
+            ) as problem,
+            storage_faults(Workspace(tmp_path)),
+        ):
+            optuna.storages.RDBStorage(storage_address(Workspace(tmp_path)))
+        assert "\n" not in str(problem.value)
+        assert path.read_bytes() == content
 
 
 def test_a_trial_has_folders_and_a_run_of_its_own(tmp_path: Path) -> None:

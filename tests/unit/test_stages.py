@@ -129,3 +129,10 @@ def test_an_experiment_folder_belongs_to_the_enclosing_checkout() -> None:
     inside = Workspace(Path("/lab/project/.dvc/tmp/exps/tmpx1"))
     assert inside.home == Path("/lab/project")
     assert Workspace(Path("/lab/project")).home == Path("/lab/project")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"kind": "busy"}'])
+def test_a_damaged_record_of_a_failure_is_none(workspace: Workspace, content: str) -> None:
+    workspace.failure("split@idc").parent.mkdir()
+    workspace.failure("split@idc").write_text(content)
+    assert read_failure("split@idc", workspace) is None
