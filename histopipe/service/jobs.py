@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from histopipe.files import as_size
+from histopipe.names import without_control
 from histopipe.service.grading import busy
 from histopipe.service.limits import Limits
 from histopipe.service.models import Asked, Model
@@ -75,7 +76,7 @@ class Job:
 
     def create(self, name: str) -> BinaryIO:
         """Open the file that is uploaded."""
-        self.name = name or NAME
+        self.name = without_control(name) or NAME
         safe = "".join(letter if letter in _SAFE else "_" for letter in self.name)[-100:].lstrip(".") or NAME
         (self.folder / "upload").mkdir()
         return (self.folder / "upload" / safe).open("xb")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from histopipe.addresses import public_source
 from histopipe.datasets import Dataset, get_dataset, list_datasets
+from histopipe.names import without_control
 from histopipe.params import DatasetParams, Params
 from histopipe.paths import Workspace
 
@@ -64,5 +65,5 @@ class Wanted:
 
 def archive_name(name: str, dataset: str) -> str:
     """A file name for the archive that can stand in a folder beside the manifest."""
-    bare = re.sub(r"[\x00-\x1f/\\\ud800-\udfff]", "", name).strip().lstrip(".")[-100:]
+    bare = re.sub(r"[/\\\ud800-\udfff]", "", without_control(name)).strip().lstrip(".")[-100:]
     return bare if bare and bare != MANIFEST_NAME else f"{dataset}.archive"
