@@ -40,6 +40,8 @@ def locate(dataset: str, params: Params, workspace: Workspace) -> SourceRecord:
         SourceError: the source is missing, is no archive, or can't be reached and never was.
     """
     wanted = Wanted(dataset, params, workspace)
+    if wanted.shown != wanted.source.partition("#")[0]:
+        _log.warning("%s holds a login, which DVC repeats in dvc.lock: put it into ~/.netrc", wanted.key("source"))
     earlier = _earlier_record(wanted)
     manifest = describe_manifest(wanted)
     try:

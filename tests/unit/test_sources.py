@@ -226,6 +226,18 @@ def test_a_source_that_fetch_would_delete_is_refused(workspace: Workspace, sourc
     assert_one_line(caught, "overlaps", "idc.source")
 
 
+def test_a_login_in_an_address_is_warned_of_since_dvc_repeats_it(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(HistopipeError):
+        locate("idc", params_with("http://me:hunter2@127.0.0.1:9/a.zip"), workspace)
+    assert "idc.source holds a login, which DVC repeats in dvc.lock" in caplog.text and "hunter2" not in caplog.text
+    caplog.clear()
+    with pytest.raises(HistopipeError):
+        locate("idc", params_with("http://127.0.0.1:9/a.zip#part"), workspace)
+    assert not caplog.text
+
+
 def test_a_checksum_is_compared(workspace: Workspace) -> None:
     digest = hashlib.sha256(zip_at(workspace.root / "patches.zip").read_bytes()).hexdigest()
     locate("idc", params_with("patches.zip", checksum=f"sha256:{digest}"), workspace)
