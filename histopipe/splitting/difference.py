@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from histopipe.errors import SplitError
 from histopipe.paths import Workspace
 from histopipe.splitting.membership import read_membership
+from histopipe.versioning import complaint, run_dvc
 
 
 def moved_cases(dataset: str, revision: str, workspace: Workspace) -> str:
@@ -34,10 +33,10 @@ def moved_cases(dataset: str, revision: str, workspace: Workspace) -> str:
 
 def _fetch(path: Path, revision: str, workspace: Workspace, target: Path) -> Path:
     relative = path.relative_to(workspace.root).as_posix()
-    # by this interpreter: `dvc` may not be on the path where the virtual environment isn't activated
-    command = [sys.executable, "-m", "dvc", "get", ".", relative, "--rev", revision, "--out", str(target), "--quiet"]
-    result = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        reason = (result.stderr.strip() or "no such revision").splitlines()[-1]
-        raise SplitError(f"{relative} as of {revision} can't be had: {reason}")
+    done = run_dvc(workspace, "get", ".", relative, "--rev", revision, "--out", str(target), "--quiet")
+    if done.returncode != 0:
+        raise SplitError(
+            f"{relative} as of {revision} can't be had ({complaint(done)}): name a commit whose dvc.lock has it, and "
+            "`dvc fetch --all-commits` if it was made elsewhere"
+        )
     return target

@@ -226,8 +226,9 @@ def test_the_difference_names_the_case_that_moved(workspace: Workspace, monkeypa
     path.write_text("case_id,split\nc00,test\nc01,test\nc02,train\n")
     said = moved_cases("idc", "HEAD", workspace).splitlines()
     assert said == ["c00: train -> test", "c02: - -> train", "2 of 3 moved since HEAD"]
-    with pytest.raises(SplitError, match="as of nowhere can't be had"):
+    with pytest.raises(SplitError, match="as of nowhere can't be had") as caught:
         moved_cases("idc", "nowhere", workspace)
+    assert "dvc.org/support" not in str(caught.value) and "name a commit whose dvc.lock has it" in str(caught.value)
 
 
 def test_a_case_that_leaves_and_returns_keeps_its_split(workspace: Workspace, params: Any) -> None:
