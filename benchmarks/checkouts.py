@@ -10,9 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import click
 import yaml
 
 ROOT = Path(__file__).parents[1]
+OWN = ".histopipe-benchmark"  # in folders that benchmarks made
 
 
 def copy_project(target: Path) -> None:
@@ -34,6 +36,23 @@ def _tracked() -> list[str]:
             command = ["git", "-C", str(ROOT), f"--git-dir={scratch}", f"--work-tree={ROOT}", *listing]
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [name for name in listed.split("\0") if name]
+
+
+def claim(folder: Path, emptied: bool = False) -> Path:
+    """Make a folder a benchmark's own, or take one that is: nobody else's files are written over or deleted.
+
+    Args:
+        folder: below `--folder`.
+        emptied: whether what lies in it is deleted.
+    """
+    mark = folder / OWN
+    if folder.exists() and not mark.exists() and any(folder.iterdir()):
+        raise click.ClickException(f"{folder} holds files of no benchmark: name another --folder, or move it away")
+    if emptied and mark.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return folder
 
 
 def commit_all(root: Path) -> None:

@@ -10,7 +10,6 @@ has changed since.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.checkouts import change_params, commit_all, copy_project, environment
+from benchmarks.checkouts import change_params, claim, commit_all, copy_project, environment
 from benchmarks.ingest import PUBLISHED_PATCHES, full_size_archive
 from benchmarks.measuring import alternate, medians, report, run_command
 
@@ -30,7 +29,7 @@ TRAINED = {"max_epochs": 1, "max_patches": 256, "max_image_size": 32, "weights":
 
 def up_to_date_checkout(folder: Path, archive: Path) -> Path:
     """A checkout whose every stage has run on the archive, for one architecture trained in little."""
-    root = folder / "ours"
+    root = claim(folder / "ours")
     copy_project(root)
     change_params(root, datasets=["idc"], architectures=["cancernet"], quick=TRAINED, idc={"source": str(archive)})
     subprocess.run([*DVC, "repro"], cwd=root, env=environment(root), check=True, stdout=sys.stderr)
@@ -41,8 +40,7 @@ def tracked_files(folder: Path, archive: Path) -> Path:
     """A repository in which the archive's files are tracked as a folder."""
     root = folder / "files"
     if not (root / "patches.dvc").exists():
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(parents=True)
+        claim(root, emptied=True)
         commit_all(root)
         with zipfile.ZipFile(archive) as content:
             content.extractall(root / "patches")

@@ -15,7 +15,6 @@ Memory is given with what a further patch adds to it, in kB.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 import zipfile
@@ -27,7 +26,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.checkouts import ROOT
+from benchmarks.checkouts import ROOT, claim
 from benchmarks.ingest import ours as ingested
 from benchmarks.measuring import alternate, medians, report, run_side
 
@@ -64,7 +63,7 @@ def renamed(member: str, copy: int) -> str:
 
 def ingest(root: Path, archive: Path) -> float:
     """Seconds of ingest, into an empty workspace."""
-    shutil.rmtree(root, ignore_errors=True)
+    claim(root, emptied=True)
     return ingested(archive, root)["seconds"]
 
 

@@ -36,7 +36,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks.checkouts import ROOT
+from benchmarks.checkouts import ROOT, claim
 from benchmarks.measuring import alternate, medians, report
 
 CLIENTS = 32
@@ -112,9 +112,7 @@ def make_checkout(folder: Path) -> tuple[Path, str]:
     from histopipe.architectures import build
     from histopipe.serving.packaging import log_served_model
 
-    root = folder / "serving"
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
+    root = claim(folder / "serving", emptied=True)
     shutil.copy(ROOT / "params.yaml", root)
     mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
     experiment = mlflow.create_experiment("serving", (root / "mlartifacts").as_uri())

@@ -22,7 +22,7 @@ from typing import IO
 
 import click
 
-from benchmarks.checkouts import environment
+from benchmarks.checkouts import claim, environment
 from benchmarks.ingest import PUBLISHED_PATCHES, full_size_archive
 from benchmarks.measuring import alternate, medians, report, run_command
 from benchmarks.recipes import ROOT, ingest_into, run_stage, shipped_params
@@ -36,7 +36,7 @@ def prepared(folder: Path, patches: int) -> Path:
     """A workspace in which cancernet could be trained next; made once."""
     root = folder / f"startup-{patches}"
     if not (root / "data" / "weights" / "cancernet").exists():
-        shutil.rmtree(root, ignore_errors=True)
+        claim(root, emptied=True)
         ingest_into(root, "idc", full_size_archive(folder, patches), shipped_params() | {"quick": None})
         run_stage(root, "split", "idc")
         run_stage(root, "weights", "cancernet")

@@ -18,6 +18,7 @@ from flows.command import one_line_errors, tell
 from histopipe.params import require_name
 from histopipe.paths import Workspace
 from histopipe.scoring.overlays import Overlay
+from tasks.reproduction import may_overwrite
 from tasks.scoring import predict
 
 
@@ -29,6 +30,7 @@ def score(
     out: str = "",
     overlays: tuple[Overlay, ...] = (),
     pseudonymise: bool = False,
+    overwrite: bool = True,
 ) -> State[None]:
     """Grade new patches and slides; tables, maps and a summary are written, logged to MLflow and shown as artifacts.
 
@@ -39,10 +41,14 @@ def score(
         out: The folder to write, in the worker's checkout; without one, scores/ and the name of this run.
         overlays: What to write over slides for QuPath.
         pseudonymise: Write pseudonyms for names of cases and files; the paths of inputs stay in Prefect's record.
+        overwrite: Whether an earlier grading in that folder is replaced, as a schedule needs it; anything else that
+            lies there never is.
     """
     options = [part for overlay in overlays for part in ("--overlay", overlay)]
     options += ["--pseudonymise"] if pseudonymise else []
-    folder = predict(dataset, inputs, model, out or f"scores/{flow_run.name}", options)
+    out = out or f"scores/{flow_run.name}"
+    options += ["--overwrite"] if may_overwrite(out, overwrite) else []
+    folder = predict(dataset, inputs, model, out, options)
     return Completed(message=f"Graded into {folder}.")
 
 
@@ -55,15 +61,22 @@ def score(
     "--overlay", "overlays", multiple=True, type=click.Choice(get_args(Overlay)), help="Of slides, for QuPath."
 )
 @click.option("--pseudonymise", is_flag=True, help="Write pseudonyms for names of cases and files.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier grading in that folder, unless it was changed.")
 def main(
-    dataset: str, inputs: tuple[str, ...], model: str, out: str, overlays: tuple[str, ...], pseudonymise: bool
+    dataset: str,
+    inputs: tuple[str, ...],
+    model: str,
+    out: str,
+    overlays: tuple[str, ...],
+    pseudonymise: bool,
+    overwrite: bool,
 ) -> None:
     """Grade new patches and slides as a Prefect flow."""
     with one_line_errors():
         require_name("data set", dataset)
         Workspace.around()
         chosen = cast("tuple[Overlay, ...]", overlays)
-        tell(score(dataset, list(inputs), model, out, chosen, pseudonymise, return_state=True))
+        tell(score(dataset, list(inputs), model, out, chosen, pseudonymise, overwrite, return_state=True))
 
 
 if __name__ == "__main__":

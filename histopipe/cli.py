@@ -80,6 +80,7 @@ def _stage(
     """Parameters and workspace of one stage, which runs locked and watched."""
     from histopipe.params import read_params
     from histopipe.paths import Workspace, stage_name
+    from histopipe.stage_folders import require_own_folder
     from histopipe.stages import running
 
     workspace = Workspace.around()
@@ -89,6 +90,7 @@ def _stage(
             params.dataset(dataset)
         if architecture:
             params.recipe(architecture)
+        require_own_folder(name, dataset, architecture, variant, workspace)
         yield params, workspace
 
 
@@ -118,6 +120,11 @@ def _architecture(command: Callable[..., None]) -> Callable[..., None]:
     return click.argument("architecture", callback=_named("architecture"))(command)
 
 
+def _overwrite(command: Callable[..., None]) -> Callable[..., None]:
+    text = "Replace what the same command wrote there before, unless somebody changed it or put a file there."
+    return click.option("--overwrite", is_flag=True, help=text)(command)
+
+
 @main.command()
 @_dataset
 @click.option("--cases", default=60, show_default=True, help="Slides to draw.")
@@ -125,15 +132,21 @@ def _architecture(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--seed", default=42, show_default=True)
 @click.option("--nested-copy/--no-nested-copy", default=True, help="Repeat some cases in a folder, as Kaggle does.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The zip to write.")
-def synth(dataset: str, cases: int, patches: int | None, seed: int, nested_copy: bool, out: Path) -> None:
+@_overwrite
+def synth(
+    dataset: str, cases: int, patches: int | None, seed: int, nested_copy: bool, out: Path, overwrite: bool
+) -> None:
     """Draw synthetic slides in a data set's layout, as one zip."""
+    from histopipe.outputs import claim_file
     from histopipe.params import SyntheticParams
+    from histopipe.paths import Workspace
     from histopipe.sources.synthetic import require_drawable
-    from histopipe.synthetic import SyntheticSlides, write_archive
+    from histopipe.synthetic import SyntheticSlides, is_drawn, write_archive
 
     require_drawable(dataset)
+    path = claim_file(out, "synth", {}, overwrite, Workspace.if_around(), is_drawn)
     patches = SyntheticParams().patches_of(dataset) if patches is None else patches
-    counts = write_archive(out, SyntheticSlides(cases, patches, nested_copy, seed, dataset))
+    counts = write_archive(path, SyntheticSlides(cases, patches, nested_copy, seed, dataset), signed=True)
     click.echo(f"{out}: " + ", ".join(f"{value:,} {name}" for name, value in counts.items()))
 
 
@@ -391,6 +404,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--pseudonym-table", type=_FILE, help="Where to write which pseudonym stands for what; keep it to you.")
 @click.option("--log", is_flag=True, help="Log what came out to MLflow.")
+@_overwrite
 def predict(
     inputs: tuple[Path, ...],
     dataset: str,
@@ -405,25 +419,33 @@ def predict(
     pseudonym_key: Path | None,
     pseudonym_table: Path | None,
     log: bool,
+    overwrite: bool,
 ) -> None:
     """Grade new patches and slides: image files, whole slides, folders of both, archives."""
     from histopipe.scoring.inputs import folder_key
 
     with _stage("predict", dataset, variant=folder_key(out)) as (params, workspace):
         from histopipe.archive_limits import MemberLimit
+        from histopipe.outputs import claim_folder, claim_place
         from histopipe.scoring import score
         from histopipe.scoring.mlflow_run import log_score
+        from histopipe.scoring.model import model_paths
         from histopipe.scoring.pixel_size import trained_pixel_size
         from histopipe.scoring.pseudonyms import names_asked
         from histopipe.scoring.slides import SlideOptions
 
+        key = [pseudonym_key] if pseudonym_key else []
+        reads = {"the input": inputs, "the model": model_paths(model), "the key": key}
+        output = claim_folder(out, "predict", reads, overwrite, workspace)
+        if pseudonym_table:
+            pseudonym_table = claim_place(pseudonym_table, reads, workspace)
         names = names_asked(pseudonymise, pseudonym_key, pseudonym_table, out)
         reading = SlideOptions(mpp or trained_pixel_size(dataset, params.dataset(dataset)), slide_mpp, overlays)
         done = score(
             list(inputs),
             model,
             dataset,
-            out,
+            output,
             workspace,
             precision,
             table,
@@ -522,6 +544,7 @@ def serve(
 @click.option("--model", help="champion by default, of scores the one that graded; models:/NAME/VERSION, or a folder.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write.")
 @click.option("--log", is_flag=True, help="Log what came out to MLflow.")
+@_overwrite
 @click.option("--exit-zero", is_flag=True, help="End with 0 whatever is found; else with 1 where there is drift.")
 @click.pass_context
 def monitor(
@@ -532,6 +555,7 @@ def monitor(
     model: str | None,
     out: Path,
     log: bool,
+    overwrite: bool,
     exit_zero: bool,
 ) -> None:
     """Compare new patches with the cases that their model was made from; exit code 1 where they have drifted."""
@@ -542,11 +566,15 @@ def monitor(
             raise HistopipeError("name new patches, or --scores with those graded before, and not both")
         from histopipe.monitoring.mlflow_run import log_drift
         from histopipe.monitoring.stage import monitor_inputs, monitor_scores
+        from histopipe.outputs import claim_folder
+        from histopipe.scoring.model import model_paths
 
+        reads = {"the input": inputs, "the scores": [scores] if scores else [], "the model": model_paths(model)}
+        output = claim_folder(out, "monitor", reads, overwrite, workspace)
         if scores:
-            found = monitor_scores(dataset, scores, model, out, params, workspace)
+            found = monitor_scores(dataset, scores, model, output, params, workspace)
         else:
-            found = monitor_inputs(dataset, list(inputs), model or "champion", out, params, workspace)
+            found = monitor_inputs(dataset, list(inputs), model or "champion", output, params, workspace)
         if log:
             log_drift(dataset, found, out, workspace)
     click.echo(f"{found['said']}; see {out}")
@@ -561,8 +589,16 @@ def monitor(
 @click.option("--quantize", type=click.Choice(["none", "float16", "int8"]), default="none", show_default=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write, or its folder.")
 @click.option("--log/--no-log", default=True, show_default=True, help="Log it to MLflow, with its model.")
+@_overwrite
 def export(
-    dataset: str, architecture: str | None, model: str | None, kind: str, quantize: Any, out: Path, log: bool
+    dataset: str,
+    architecture: str | None,
+    model: str | None,
+    kind: str,
+    quantize: Any,
+    out: Path,
+    log: bool,
+    overwrite: bool,
 ) -> None:
     """Write a model as one file for phones, browsers and other runtimes, and measure what that costs."""
     from histopipe.scoring.inputs import folder_key
@@ -571,7 +607,8 @@ def export(
         from histopipe.export.report import said
         from histopipe.export.stage import export
 
-        click.echo(said(export(dataset, architecture, model, kind, quantize, out, params, workspace, log)))
+        done = export(dataset, architecture, model, kind, quantize, out, params, workspace, log, overwrite)
+        click.echo(said(done))
 
 
 @main.command()

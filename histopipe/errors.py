@@ -96,6 +96,10 @@ class EvaluationError(HistopipeError):
     """Predictions can't be graded."""
 
 
+class OutputError(HistopipeError):
+    """Results can't be written where they are asked for: something is there, or they would be read as input."""
+
+
 class PromotionError(HistopipeError):
     """No model can be judged, or there is nothing to go back to."""
 

@@ -8,11 +8,13 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -21,66 +23,91 @@ from histopipe.errors import HistopipeError
 if TYPE_CHECKING:
     import pandas as pd
 
-_DRAWN = r"(?:-[0-9a-f]{8})?"  # what a file's name while it is written has after the process id
-
 ABANDONED_SECONDS = 3600.0  # a file being written changes far more often; process ids are used again
+
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<pid>\d+)-(?P<machine>[0-9a-f]{4})[0-9a-f]{8}\.histopipe\.(?P<ending>part|old)", re.DOTALL
+)
 
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes the place of `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep_files(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # threads may write the same
-    try:
+    sweep(path)
+    with writing(path) as beside:
         yield beside
         beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @contextmanager
-def replaced_folder(path: Path) -> Iterator[Path]:
+def replaced_folder(path: Path, check: Callable[[Path], object] = lambda folder: None) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well.
 
-    One process at a time may replace a folder: what others left beside it is taken for the remains of killed ones.
     The old folder is there until the new one is complete; after a kill in the moment between, the next start
     brings it back.
+
+    Args:
+        path: of the folder.
+        check: raises where a folder holds what must not be deleted. The old folder is checked before anything is
+            done and again once it has been put aside: if someone has put a file there meanwhile, it goes back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _restore_folder(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.mkdir()
-    try:
+    restore(path, check)
+    if os.path.lexists(path):
+        check(path)
+    with writing(path) as beside:
+        beside.mkdir()
         yield beside
-        _exchange(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        exchange(beside, path, check)
 
 
-def _exchange(new: Path, path: Path) -> None:
-    """Two renames rather than a deletion and one: a kill at any moment leaves one whole version."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+def exchange(new: Path, path: Path, check: Callable[[Path], object]) -> None:
+    """Put a folder in another's place: two renames, so that a kill at any moment leaves one whole version.
+
+    Raises:
+        HistopipeError: of `check`; everything is as it was.
+    """
+    aside = temporary(path, "old")
     if os.path.lexists(path):
         path.rename(aside)
     try:
+        if os.path.lexists(aside):
+            check(aside)  # not before: nobody finds it by its name any more
         new.rename(path)
     except BaseException:
         if os.path.lexists(aside):
             aside.rename(path)
         raise
-    _remove(aside)
+    _discard(aside)
 
 
-def _restore_folder(path: Path) -> None:
+def restore(path: Path, check: Callable[[Path], object] = lambda folder: None) -> None:
     """Delete what killed runs left half-written; bring back an old version whose successor never came."""
-    for _, left_over in _left_over(path, "part"):
-        _remove(left_over)
+    sweep(path)
     for _, left_over in _left_over(path, "old"):
-        if os.path.lexists(path):
-            _remove(left_over)
-        else:
+        if not os.path.lexists(path):
             left_over.rename(path)
+        else:
+            with suppress(HistopipeError):  # somebody's file is in it: it stays where it is
+                check(left_over)
+                _discard(left_over)
+
+
+def sweep(path: Path) -> None:
+    """Delete what killed runs left of `path`; a live process may be writing its own version right now."""
+    for pid, left_over in _left_over(path, "part"):
+        if is_abandoned(left_over) or (pid == os.getpid() and left_over not in _WRITING):
+            _remove(left_over)
+
+
+def _discard(aside: Path) -> None:
+    """Delete an old version. Its name says first that it isn't wanted back, whenever the deletion ends."""
+    if os.path.lexists(aside):
+        unwanted = temporary(aside.with_name(_target(aside)), "part")
+        with suppress(OSError):
+            aside.rename(unwanted)
+            _remove(unwanted)
 
 
 def _remove(path: Path) -> None:
@@ -92,33 +119,66 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _sweep_files(path: Path) -> None:
-    """Delete what killed runs left of `path`; a live process may be writing its own version right now."""
-    for pid, left_over in _left_over(path, "part"):
-        with suppress(OSError):  # gone by now, or another user's
-            if not _runs(pid) or time.time() - left_over.stat().st_mtime > ABANDONED_SECONDS:
-                left_over.unlink()
+_WRITING: set[Path] = set()  # by this process; those of others are told by their process ids
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` that nobody else uses; what has it afterwards is deleted."""
+    beside = temporary(path, "part")
+    _WRITING.add(beside)
+    try:
+        yield beside
+    finally:
+        _remove(beside)
+        _WRITING.discard(beside)
+
+
+def temporary(path: Path, ending: Literal["part", "old"], pid: int | None = None) -> Path:
+    """A name beside `path` that says whose it is: histopipe's, of a process (this one by default) of this machine."""
+    owner = f"{os.getpid() if pid is None else pid}-{_machine()}{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{owner}.histopipe.{ending}")
+
+
+@cache
+def _machine() -> str:
+    """Tells machines and containers apart that write to one disk: elsewhere a process id is another process."""
+    namespace = Path("/proc/self/ns/pid")
+    inside = namespace.stat().st_ino if namespace.exists() else 0
+    return hashlib.sha256(f"{socket.gethostname()} {inside}".encode()).hexdigest()[:4]
+
+
+def _target(path: Path) -> str:
+    parts = left_over_name(path.name)
+    return parts[0] if parts else path.name
 
 
 def _left_over(path: Path, ending: str) -> list[tuple[int, Path]]:
     """Process ids and paths of what was written beside `path`, in no order."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+){_DRAWN}\.{ending}")
-    matches = ((pattern.fullmatch(entry.name), entry) for entry in path.parent.iterdir())
-    return [(int(match[1]), entry) for match, entry in matches if match]
+    named = ((left_over_name(entry.name), entry) for entry in path.parent.iterdir())
+    return [(parts[1], entry) for parts, entry in named if parts and (parts[0], parts[2]) == (path.name, ending)]
 
 
 def left_over_name(name: str) -> tuple[str, int, str] | None:
     """Of a name that a file or folder has while it is written: the name it is to have, process id, `part` or `old`."""
-    match = re.fullmatch(rf"\.(?P<name>.+)\.(?P<pid>\d+){_DRAWN}\.(?P<ending>part|old)", name)
+    match = _TEMPORARY.fullmatch(name)
     return (match["name"], int(match["pid"]), match["ending"]) if match else None
 
 
 def is_abandoned(path: Path) -> bool:
     """Whether nobody goes on writing what has such a name: its process is gone, or it hasn't changed for an hour."""
-    parts = left_over_name(path.name)
+    match = _TEMPORARY.fullmatch(path.name)
     with suppress(OSError):
-        return parts is not None and (not _runs(parts[1]) or time.time() - path.lstat().st_mtime > ABANDONED_SECONDS)
+        if match and match["machine"] == _machine() and not _runs(int(match["pid"])):
+            return True
+        return match is not None and time.time() - last_change(path) > ABANDONED_SECONDS
     return False  # gone by now
+
+
+def last_change(path: Path) -> float:
+    """When a file, or any file in a folder, was last written to, in seconds since 1970."""
+    inside = (Path(folder, name) for folder, _, files in os.walk(path) for name in files)
+    return max(entry.lstat().st_mtime for entry in (path, *inside))
 
 
 def _runs(pid: int) -> bool:
@@ -139,7 +199,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as readable JSON with a fixed key order as given, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, as_json(content))
+
+
+def as_json(content: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

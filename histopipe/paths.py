@@ -30,6 +30,14 @@ class Workspace:
                 return cls(candidate)
         raise ParamsError(f"no {PARAMS_FILE} in {start} or above: change to a histopipe checkout and run again")
 
+    @classmethod
+    def if_around(cls) -> Workspace | None:
+        """The checkout that the current folder lies in, if it lies in one."""
+        try:
+            return cls.around()
+        except ParamsError:
+            return None
+
     @property
     def home(self) -> Path:
         """The checkout itself, also from inside one of DVC's temporary experiment folders.

@@ -31,10 +31,13 @@ class Drifted(StageFailed):
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
 )
-def monitor(dataset: str, inputs: Sequence[str], scores: str | None, model: str | None, out: str) -> dict[str, Any]:
+def monitor(
+    dataset: str, inputs: Sequence[str], scores: str | None, model: str | None, out: str, overwrite: bool = False
+) -> dict[str, Any]:
     """Look for drift, log and show what came out; returns the content of `drift.json`."""
     asked = [*inputs, *(["--scores", scores] if scores else []), *(["--model", model] if model else [])]
     arguments = ["monitor", dataset, *asked, "--out", out, "--log", "--exit-zero"]
+    arguments += ["--overwrite"] if overwrite else []
     with for_prediction() as environment:
         run_stage(stage_name("monitor", dataset, folder_key(Path(out))), *arguments, environment=environment)
     folder = Workspace.around().root / out

@@ -62,6 +62,11 @@ def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     return not isinstance(state.result(raise_on_failure=False), BadInput | Unwanted)
 
 
+def may_overwrite(out: str, asked: bool) -> bool:
+    """Whether a command may replace its earlier output: as asked, or since it can only be that of a run's first try."""
+    return asked or not os.path.lexists(Workspace.around().root / out)
+
+
 def reproduce(
     stage: str,
     force: bool = False,

@@ -18,6 +18,7 @@ from histopipe.evaluation.figures import save_figure
 from histopipe.files import replaced_folder, write_json, write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.store import read_index
 
@@ -62,7 +63,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         "unranked": unranked,
         "published": published_results(dataset, rows, params),
     }
-    with replaced_folder(workspace.report(dataset)) as folder:
+    with replaced_folder(workspace.report(dataset), stage_check("compare")) as folder:
         write_json(folder / "comparison.json", content)
         write_text(folder / "comparison.md", as_markdown(content))
         save_figure(draw_comparison(content), folder / "comparison.png")

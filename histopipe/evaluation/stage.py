@@ -26,6 +26,7 @@ from histopipe.monitoring.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.params import EvaluateParams, Params
 from histopipe.paths import Workspace, stage_name
 from histopipe.splitting.membership import Split, is_leaky, read_split
+from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import inputs_of, remedy_for
 from histopipe.store import REPORT_FILE, Patches, PatchStore
 from histopipe.tables import write_csv
@@ -78,7 +79,8 @@ def evaluate(
     split = read_split(workspace.split(dataset))
     record = read_run(dataset, architecture, workspace, split)
     require_server(tracking_uri(workspace))
-    with replaced_folder(workspace.evaluation(dataset, architecture)) as folder, Beside(DRAWING, processes) as drawing:
+    target = workspace.evaluation(dataset, architecture)
+    with replaced_folder(target, stage_check("evaluate")) as folder, Beside(DRAWING, processes) as drawing:
         network = load_network(model / "model.keras")
         store = PatchStore.open(workspace.store(dataset))
         require_unseen(record, patches_to_grade(store, split), split, workspace.training_stage(dataset, architecture))

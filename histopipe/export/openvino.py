@@ -74,4 +74,4 @@ def load(path: Path, threads: int) -> Grader:
     return grade
 
 
-FORMAT = Format(".xml", {"none": (), "float16": (), "int8": ("nncf",)}, write, load)
+FORMAT = Format(".xml", {"none": (), "float16": (), "int8": ("nncf",)}, write, load, beside=(".bin",))

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from histopipe.comparison.table import markdown_table
 from histopipe.errors import HistopipeError
-from histopipe.files import as_size, read_json, write_json, write_text
+from histopipe.files import as_size, read_json, write_text
 from histopipe.locking import locked_file
+from histopipe.outputs import OutputFiles, sealed_text
 
 JSON_FILE, PAGE = "export.json", "export.md"
 UNSEEN = "which cases the model was trained on isn't known here, so some of the test cases may be among them"
 
 
-def add_to_report(folder: Path, name: str, record: dict[str, Any]) -> None:
+def files_in(folder: Path, overwrite: bool) -> OutputFiles:
+    """What `export` wrote into a folder, as `export.json` lists it."""
+    return OutputFiles(folder, "export", JSON_FILE, overwrite)
+
+
+def add_to_report(
+    folder: Path, name: str, record: dict[str, Any], digests: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Put one file's record into the folder's `export.json`, and write the page anew.
 
     Args:
         folder: that the file lies in.
         name: the file's.
         record: what was measured of it.
+        digests: of the files that belong to it, by name.
     """
+    output = files_in(folder, overwrite=True)
     with locked_file(folder / JSON_FILE, required=False):  # two checkouts may export into one folder
         records = {**_earlier(folder), name: record}
         kept = {name: records[name] for name in sorted(records) if (folder / name).exists()}
-        write_json(folder / JSON_FILE, {"exports": kept})
-        write_text(folder / PAGE, page(kept))
+        write_text(folder / PAGE, sealed_text(page(kept), output.command))
+        output.finish({"exports": kept}, digests)  # last: with the file, the lock goes
 
 
 def _earlier(folder: Path) -> dict[str, Any]:

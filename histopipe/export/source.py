@@ -50,16 +50,18 @@ class Format:
     """A kind of file.
 
     Attributes:
-        suffix: of the file; what it lies beside has the same stem.
+        suffix: of the file.
         packages: modules that writing and reading it take; by precision those beyond.
         write: writes it; returns all the files it takes, the one to open first.
         load: a function that grades patches by the file, on so many threads.
+        beside: suffixes of further files that belong to it, of the same stem.
     """
 
     suffix: str
     packages: dict[Quantize, tuple[str, ...]]
     write: Callable[[Source, Path], list[Path]]
     load: Callable[[Path, int], Grader]
+    beside: tuple[str, ...] = ()
 
     def require(self, quantize: Quantize) -> None:
         """Check that the packages are there, and that Keras runs on the one backend that converters read.

@@ -21,13 +21,15 @@ from histopipe.export.mlflow_run import log_export
 from histopipe.export.origin import Origin, address_of, origin_of
 from histopipe.export.parity import answers, parity, require_agreement
 from histopipe.export.patches import Chosen, choose_patches
-from histopipe.export.report import add_to_report
+from histopipe.export.report import JSON_FILE, PAGE, add_to_report, files_in
 from histopipe.export.source import Format, Grader, Quantize, Source, flat
-from histopipe.files import file_digest, replaced_file, write_json
+from histopipe.files import as_json, file_digest, replaced_file, write_json
+from histopipe.locking import locked_file
+from histopipe.outputs import OutputFiles, claim_place, text_digest
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.prediction import for_prediction
-from histopipe.scoring.model import CHAMPION, Served, load_served
+from histopipe.scoring.model import CHAMPION, Served, load_served, model_paths
 from histopipe.store import PatchStore
 from histopipe.workers import available_cores
 
@@ -47,6 +49,7 @@ def export(
     params: Params,
     workspace: Workspace,
     log: bool = True,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write one file of a model, with what it is and what it costs beside it.
 
@@ -60,6 +63,7 @@ def export(
         params: of the workspace.
         workspace: whose store, split and tracking store are used.
         log: whether MLflow gets it too.
+        overwrite: whether an earlier export of that name may be replaced.
 
     Returns:
         The file's part of `export.json`, its `path`, and under `logged` where MLflow has it.
@@ -70,11 +74,16 @@ def export(
         StoreError, SplitError: patches or split are missing.
         InferenceError: OpenVINO can't read the network.
         TrackingAwayError: MLflow can't be asked.
+        OutputError: something else lies where the file is to be.
     """
     form = FORMATS[kind]
     if architecture and model:
         raise ExportError(f"{architecture} and --model {model} are two models: give one of them")
     form.require(quantize)
+    target = claim_place(out, {"the model": model_paths(model)}, workspace)
+    out = target if out.is_symlink() else out
+    if out.suffix == form.suffix and not out.is_dir():
+        free_files(out, form, overwrite)
     store = PatchStore.open(workspace.store(dataset))
     address = address_of(dataset, architecture, workspace) if architecture else model or CHAMPION
     served = load_served(address, dataset, workspace)
@@ -83,13 +92,14 @@ def export(
     chosen = choose_patches(store, workspace.split(dataset), origin.seen or (), params.seed)
     facts = facts_of(served, origin, kind, quantize)
     path = place_of(out, form, f"{facts['architecture']}-{quantize}")
+    output = free_files(path, form, overwrite)
     with TemporaryDirectory() as scratch:
         source = source_of(served, store, chosen, quantize, facts)
         made = _made(form, source, Path(scratch) / path.name)
         record = record_of(made, source, form, store, chosen, params)
         require_agreement(record["parity"], quantize, lambda: f"the {kind} file of {served.name}")
         record |= {"format": kind, "quantize": quantize, "seen": "unknown" if origin.seen is None else "known"}
-        written = put_in_place(made, path, record)
+        written = put_in_place(made, path, record, output)
     logged = log_export(written, record, served, origin, workspace) if log else ""
     return record | {"path": path, "logged": logged}
 
@@ -209,19 +219,53 @@ def _processor_lines() -> list[str]:
         return []
 
 
-def put_in_place(made: Sequence[Path], path: Path, record: dict[str, Any]) -> list[Path]:
+def free_files(path: Path, form: Format, overwrite: bool) -> OutputFiles:
+    """Where the file and what comes with it may be written.
+
+    Raises:
+        OutputError: something else is there, or an earlier export that nobody asked to replace.
+    """
+    output = files_in(path.parent, overwrite)
+    names = [path.with_suffix(suffix).name for suffix in (form.suffix, *form.beside)]
+    output.require_free([*names, facts_name(path)], sealed=[PAGE])
+    return output
+
+
+def facts_name(path: Path) -> str:
+    """The name of the file that says what an export is."""
+    return f"{path.name}.json"
+
+
+def put_in_place(
+    made: Sequence[Path], path: Path, record: dict[str, Any], output: OutputFiles | None = None
+) -> list[Path]:
     """Move the files to where they were asked for, the one that is opened first last; returns all that was written.
 
     Of several, an earlier one of that name is deleted before: a kill must not leave an old graph with new weights.
+
+    Args:
+        made: the files, the one that is opened first, first.
+        path: where that is to lie.
+        record: what they are.
+        output: lists what it wrote; where it is given, nothing else is replaced.
+
+    Raises:
+        OutputError: someone has put another file there meanwhile.
     """
-    written = []
+    written, facts = [], path.with_name(facts_name(path))
+    if output:
+        digests = {file.name: file_digest(file) for file in made} | {facts.name: text_digest(as_json(record["facts"]))}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked_file(path.with_name(JSON_FILE), required=False):
+            output.require_free([*digests], sealed=[PAGE])
+            output.announce(digests)
     if len(made) > 1:
         path.with_name(made[0].name).unlink(missing_ok=True)
     for file in reversed(made):
         with replaced_file(path.with_name(file.name)) as beside:
             shutil.copyfile(file, beside)
         written.append(path.with_name(file.name))
-    facts = path.with_name(f"{path.name}.json")
     write_json(facts, record["facts"])
-    add_to_report(path.parent, path.name, record)
-    return [*written, facts, path.parent / "export.json", path.parent / "export.md"]
+    if output:
+        add_to_report(path.parent, path.name, record, digests)
+    return [*written, facts, path.parent / JSON_FILE, path.parent / PAGE]

@@ -49,7 +49,7 @@ class Search:
             yield from remains.old_parts(self.workspace, self.age)
         else:
             yield from remains.old_notes(self.workspace, self.age)
-            yield from remains.half_written(self.workspace)  # asks git
+            yield from remains.half_written(self.workspace, self.age)  # asks git
 
 
 def collect(

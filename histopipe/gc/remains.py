@@ -18,6 +18,7 @@ from histopipe.files import is_abandoned, left_over_name, read_json
 from histopipe.gc.history import git
 from histopipe.gc.leftover import Age, Leftover, room
 from histopipe.lineage import output_hash
+from histopipe.outputs import foreign_file
 from histopipe.params import Params, read_params
 from histopipe.paths import Workspace
 from histopipe.search.study import study_name
@@ -29,6 +30,11 @@ from histopipe.training.plan import plan_training
 from histopipe.training.recipe import recipe_digest
 
 WRITTEN = ("data", "drift", "evaluations", "exports", "models", "reports", "scores", "searches", "studies")
+DOWNLOADED = ("*.part", "*.part.json")
+CHECKPOINT_FILES = (
+    *("checkpoint.npz", "finished.json", "*/*/*.npz"),  # features of a frozen network among them
+    *("model/*", "evaluation/*", "evaluation/figures/*", "evaluation/figures/slides/*"),  # of a variant or a trial
+)
 HIDDEN = (".checkpoints", ".digests", ".downloads", ".failures", ".used-sources")
 SEARCHES, STUDIES = "searches", "studies"  # beside the data sets' folders
 
@@ -86,7 +92,7 @@ def _remove_checkpoints(places: Iterable[Path], workspace: Workspace, still: Cal
             if not still(place):
                 continue
             (place / CHECKPOINT_FILE).unlink(missing_ok=True)  # first: half a checkpoint must not be gone on with
-            shutil.rmtree(place, ignore_errors=True)
+            remove_known(place, CHECKPOINT_FILES)
 
 
 def _owner(place: Path, workspace: Workspace) -> tuple[Workspace, str, str, str]:
@@ -151,18 +157,27 @@ def _key(own: Workspace, dataset: str, name: str, params: Params) -> str:
     return training_key(digest, own, dataset, training.architecture)
 
 
-def half_written(workspace: Workspace) -> Iterator[Leftover]:
-    """What killed processes were writing, or had put aside, when they were killed."""
-    found = [path for path in _walk(workspace) if left_over_name(path.name) and _is_garbage(path)]
+def half_written(workspace: Workspace, age: Age) -> Iterator[Leftover]:
+    """What killed processes were writing when they were killed, told by names that only histopipe gives.
+
+    An old version that was put aside stays: the next start of its stage brings it back, or deletes it once it has seen
+    that no file of a user's is in it.
+    """
+
+    def is_garbage(path: Path) -> bool:
+        name = left_over_name(path.name)
+        return name is not None and name[2] == "part" and is_abandoned(path) and age.passed(path)
+
+    found = [path for path in _walk(workspace) if is_garbage(path)]
     tracked = _tracked(workspace) if found else frozenset()
     garbage = [path for path in found if not any(path == one or path in one.parents for one in tracked)]
     if garbage:
         yield Leftover(
             "half-written files",
-            "their process is gone",
+            f"their process is gone; untouched for {age.written}",
             len(garbage),
             room(garbage),
-            partial(_drop, garbage, _is_garbage),
+            partial(_drop, garbage, is_garbage),
         )
 
 
@@ -174,14 +189,6 @@ def _walk(workspace: Workspace) -> Iterator[Path]:
         for place, folders, files in os.walk(home / top):
             yield from (Path(place) / name for name in (*folders, *files))
             folders[:] = [name for name in folders if not left_over_name(name)]
-
-
-def _is_garbage(path: Path) -> bool:
-    """An old version that was put aside is brought back by the next start, unless the new one is in its place."""
-    name, _, ending = left_over_name(path.name) or ("", 0, "")
-    if ending == "old" and not os.path.lexists(path.with_name(name)):
-        return False
-    return is_abandoned(path)
 
 
 def _tracked(workspace: Workspace) -> frozenset[Path]:
@@ -197,12 +204,15 @@ def _tracked(workspace: Workspace) -> frozenset[Path]:
 def old_notes(workspace: Workspace, age: Age) -> Iterator[Leftover]:
     """Downloads that nobody went on with, and reasons of failures that nobody will ask for."""
     sorts = (
-        ("unfinished downloads", ".downloads", "nobody went on with them; a new one starts at the beginning"),
-        ("reasons of failures", ".failures", "read by the flow in which a stage failed, right after"),
-        ("DVC's experiment folders", ".dvc/tmp/exps/standalone", "left by killed `dvc exp run --temp`"),
+        ("unfinished downloads", ".downloads/*/", "nobody went on with them; a new one starts at the beginning"),
+        ("reasons of failures", ".failures/*@*.json", "read by the flow in which a stage failed, right after"),
+        ("DVC's experiment folders", ".dvc/tmp/exps/standalone/tmp*/", "left by killed `dvc exp run --temp`"),
     )
-    for what, folder, why in sorts:
-        yield from _untouched(what, sorted((workspace.home / folder).glob("*")), why, age)
+    for what, pattern, why in sorts:
+        present = sorted(workspace.home.glob(pattern))
+        if what == "unfinished downloads":
+            present = [path for path in present if foreign_file(path, DOWNLOADED) is None]
+        yield from _untouched(what, present, why, age)
 
 
 def old_parts(workspace: Workspace, age: Age) -> Iterator[Leftover]:
@@ -215,6 +225,12 @@ def _untouched(what: str, present: Sequence[Path], why: str, age: Age) -> Iterat
     if found := [path for path in present if age.passed(path)]:
         removal = partial(_drop, found, age.passed)
         yield Leftover(what, f"{why}; untouched for {age.written}", len(found), room(found), removal)
+
+
+def remove_known(folder: Path, patterns: Sequence[str]) -> None:
+    """Delete a folder, but for files whose names are none of the patterns': these are a user's, and stay."""
+    if foreign_file(folder, patterns) is None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _drop(paths: Iterable[Path], still: Callable[[Path], bool]) -> None:

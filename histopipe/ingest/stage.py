@@ -30,6 +30,7 @@ from histopipe.ingest.shards import Shard, ShardTask
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.sources.archive_file import archive_in
+from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.store import INDEX_FILE, REPORT_FILE
 from histopipe.workers import Workers
@@ -191,7 +192,7 @@ def _pack(
     present = _present(dataset.name, shards, params, workspace)
     if present:
         print(f"{dataset.name}: {len(present)} of {len(shards)} shards were decoded before", flush=True)
-    with replaced_folder(folder) as beside:
+    with replaced_folder(folder, stage_check("ingest")) as beside:
         index = pack(archive, shards, present, plan.set_aside, dataset, beside, workers)
         index.to_parquet(beside / INDEX_FILE, index=False)
         report = build_report(dataset, index, plan.set_aside, len(archive.members))

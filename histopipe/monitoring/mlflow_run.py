@@ -33,6 +33,6 @@ def log_drift(dataset: str, summary: dict[str, Any], folder: Path, workspace: Wo
                 named = {name: feature[name] for name in ("distance", "chance", "new")}
                 mlflow.log_metrics({f"{feature['feature']}/{name}": value for name, value in named.items()})
             mlflow.log_metrics({name: summary[name] for name in ("cases", "patches", "set_aside")})
-            for path in sorted(path for path in folder.iterdir() if path.is_file()):
+            for path in sorted(path for path in folder.glob("[!.]*") if path.is_file()):
                 mlflow.log_artifact(str(path))
             return str(run.info.run_id)

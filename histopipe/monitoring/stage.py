@@ -11,11 +11,12 @@ from histopipe.archive_limits import MemberLimit
 from histopipe.colours import COLOURS
 from histopipe.errors import MonitoringError
 from histopipe.evaluation.figures import save_figure
-from histopipe.files import read_json, replaced_folder, write_json, write_text
+from histopipe.files import read_json, write_json, write_text
 from histopipe.monitoring.comparison import compare_profiles
 from histopipe.monitoring.figure import draw_drift
 from histopipe.monitoring.profiles import new_profiles
 from histopipe.monitoring.report import markdown_of, summary_of
+from histopipe.outputs import OutputFolder, claimed
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.scoring.model import load_served, model_folder, reference_in
@@ -24,6 +25,7 @@ from histopipe.scoring.slides import SlideOptions
 from histopipe.scoring.stage import CASES, PREDICTIONS, SUMMARY, grade_inputs
 from histopipe.tables import write_csv
 
+COMMAND = "monitor"  # as the marker of its folders has it
 SCORES = "scores"  # folder of a report whose patches were graded for it
 DRIFT, REPORT, FIGURE = "drift.json", "drift.md", "drift.png"
 
@@ -31,7 +33,7 @@ _OLD = "evaluate it again (`dvc repro`), promote, and name the new version"
 
 
 def monitor_inputs(
-    dataset: str, inputs: list[Path], model: str, out: Path, params: Params, workspace: Workspace
+    dataset: str, inputs: list[Path], model: str, out: Path | OutputFolder, params: Params, workspace: Workspace
 ) -> dict[str, Any]:
     """Grade new patches and look for drift; write both into `out`.
 
@@ -39,7 +41,8 @@ def monitor_inputs(
         dataset: the model's data set.
         inputs: image files, slides, folders of both, and archives.
         model: as `histopipe.scoring.model.load_served` takes it.
-        out: the folder to write, whole or not at all: `drift.json`, `drift.md`, `drift.png`, `cases.csv`, `scores/`.
+        out: the folder to write, whole or not at all: `drift.json`, `drift.md`, `drift.png`, `cases.csv`, `scores/`;
+            as `histopipe.outputs.claim_folder` gives it, or a path, where an earlier report is replaced, nothing else.
         params: limits, and the seed of the exchanges.
         workspace: whose tracking store is asked.
 
@@ -49,10 +52,12 @@ def monitor_inputs(
     Raises:
         MonitoringError: the model carries no reference, or too few cases can be compared.
         ScoringError, ArchiveError: as grading raises them.
+        OutputError: something else lies in `out`, or it would be read as input.
     """
+    output = claimed(out, COMMAND, {"the input": inputs})
     served = load_served(model, dataset, workspace)
     reference = _required(served.reference, served.name)
-    with replaced_folder(out) as folder:
+    with output.written() as folder:
         reading = SlideOptions(trained_pixel_size(dataset, params.dataset(dataset)))
         limit = MemberLimit(params.ingest.max_members)
         grade_inputs(served, inputs, folder / SCORES, reading=reading, limit=limit)
@@ -60,7 +65,7 @@ def monitor_inputs(
 
 
 def monitor_scores(
-    dataset: str, scores: Path, model: str | None, out: Path, params: Params, workspace: Workspace
+    dataset: str, scores: Path, model: str | None, out: Path | OutputFolder, params: Params, workspace: Workspace
 ) -> dict[str, Any]:
     """Look for drift in patches that `histopipe predict` graded before; as `monitor_inputs`.
 
@@ -74,11 +79,11 @@ def monitor_scores(
 
     Raises:
         MonitoringError: another model graded the patches, or they were graded before colours were kept.
+        OutputError: something else lies in `out`, or it holds the scores.
     """
+    output = claimed(out, COMMAND, {"the scores": [scores]})
     if not (scores / SUMMARY).is_file():
         raise MonitoringError(f"{scores} is no folder of `histopipe predict` (no {SUMMARY}): name one, or the patches")
-    if out.resolve() in (scores.resolve(), *scores.resolve().parents):
-        raise MonitoringError(f"{out} holds the scores and would be replaced: write to another folder")
     graded = read_json(scores / SUMMARY)
     if graded.get("data_set") != dataset:
         raise MonitoringError(f"{scores} was graded by a model of {graded.get('data_set')}, not of {dataset}")
@@ -88,7 +93,7 @@ def monitor_scores(
         raise MonitoringError(
             f"{scores} was graded by another model than {address} is now: name that one (--model models:/NAME/VERSION)"
         )
-    with replaced_folder(out) as beside:
+    with output.written() as beside:
         return _report(scores, _required(reference, address), beside, params)
 
 

@@ -36,7 +36,7 @@ def log_score(dataset: str, summary: dict[str, Any], folder: Path, workspace: Wo
             mlflow.log_metrics(
                 {name: summary[name] for name in ("patches", "cases", "positive")} | {"set_aside": aside}
             )
-            for path in sorted(path for path in folder.iterdir() if path.is_file()):
+            for path in sorted(path for path in folder.glob("[!.]*") if path.is_file()):
                 mlflow.log_artifact(str(path))
             for picture in sorted(folder.glob("maps/*.png"))[:LOGGED_MAPS]:
                 mlflow.log_artifact(str(picture), "maps")

@@ -73,6 +73,11 @@ def load_served(asked: str, dataset: str, workspace: Workspace) -> Served:
     return Served(address, network, point, logged, reference)
 
 
+def model_paths(*asked: str | None) -> list[Path]:
+    """Those of the models asked for that are folders on disk rather than names of the tracking store."""
+    return [Path(model) for model in asked if model and model != CHAMPION and not model.startswith(SCHEMES)]
+
+
 @contextmanager
 def model_folder(asked: str, dataset: str, workspace: Workspace) -> Iterator[tuple[Path, str]]:
     """The folder of a model, copied from the tracking store where it lies there, and the model's address.

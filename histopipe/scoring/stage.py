@@ -17,9 +17,10 @@ from tqdm import tqdm
 from histopipe.archive_limits import USUAL_LIMIT, MemberLimit
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ScoringError
-from histopipe.files import replaced_folder, write_json
+from histopipe.files import write_json
 from histopipe.images import Patch, decode_patch, pad_patch, resize_patch
 from histopipe.inference import Precision
+from histopipe.outputs import OutputFolder, claimed
 from histopipe.paths import Workspace
 from histopipe.scoring.grader import Grader
 from histopipe.scoring.inputs import Found, SlideFound, distinct_slides, find_images, find_slides
@@ -32,6 +33,7 @@ from histopipe.scoring.slides import MAPS, SlideGrader, SlideOptions
 from histopipe.scoring.table import SCHEMA, Tally, chunk_size, graded_rows, sort_table, written_as_csv
 from histopipe.tables import write_csv
 
+COMMAND = "predict"  # as the marker of its folders has it
 PREDICTIONS, CASES, SLIDES, SUMMARY = "predictions.parquet", "cases.csv", "slides.csv", "summary.json"
 
 Format = Literal["parquet", "csv"]
@@ -41,7 +43,7 @@ def score(
     inputs: list[Path],
     model: str,
     dataset: str,
-    out: Path,
+    out: Path | OutputFolder,
     workspace: Workspace,
     precision: Precision = "float32",
     table: Format = "parquet",
@@ -56,7 +58,8 @@ def score(
         inputs: image files, whole slides, folders of both, and archives.
         model: as `histopipe.scoring.model.load_served` takes it.
         dataset: the model's data set.
-        out: the folder to write, whole or not at all.
+        out: the folder to write, whole or not at all; as `histopipe.outputs.claim_folder` gives it, or a path, where
+            an earlier output of `predict` is replaced and nothing else.
         workspace: whose tracking store is asked.
         precision: of the arithmetic; bfloat16 where the CPU has it.
         table: the format of the table of patches.
@@ -74,6 +77,7 @@ def score(
         ArchiveError: an archive can't be read.
         InferenceError: the CPU has no bfloat16.
         PseudonymError: the table of names can't be written.
+        OutputError: something else lies in `out`, or it would be read as input.
     """
     reading = reading or SlideOptions()
     _require_resolution(find_slides(inputs, limit), reading, dataset)
@@ -84,7 +88,7 @@ def score(
 def grade_inputs(
     served: Served,
     inputs: list[Path],
-    out: Path,
+    out: Path | OutputFolder,
     precision: Precision = "float32",
     table: Format = "parquet",
     reading: SlideOptions | None = None,
@@ -94,11 +98,12 @@ def grade_inputs(
 ) -> dict[str, Any]:
     """As `score`, by a model that is loaded already."""
     names, reading = names or OwnNames(), reading or SlideOptions()
+    output = claimed(out, COMMAND, {"the input": inputs})
     slides = find_slides(inputs, limit)
     _require_resolution(slides, reading, served.point["data_set"])
     grader, tally = Grader(served, precision), Tally(by_name=names.pseudonymised)
     pictures = PatchPictures(served.point["resized"]) if reading.tissue else None
-    with replaced_folder(out) as folder:
+    with output.written() as folder:
         grade_slides = SlideGrader(grader.probabilities, served.patch_size, served.point, reading, folder, tally)
         with pq.ParquetWriter(folder / PREDICTIONS, SCHEMA) as writer:
             _grade_patches(served, grader, inputs, names, tally, pictures, writer, limit)

@@ -19,6 +19,7 @@ from histopipe.search.figure import draw_search
 from histopipe.search.mlflow_run import log_result, parent_run, trial_runs
 from histopipe.search.ranges import Value, own_values, with_values
 from histopipe.search.study import REASON, Search, suggested
+from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import require_unchanged_inputs
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def conclude(search: Search, name: str | None = None) -> Winner:
     winner = _winner(search, name or f"{search.architecture}_tuned", runs)
     trials = trial_table(search, runs)
     folder = search.workspace.search(search.dataset, search.architecture)
-    with replaced_folder(folder) as beside:
+    with replaced_folder(folder, stage_check("search")) as beside:
         write_text(beside / RECIPE_FILE, recipe_block(search, winner, trials))
         trials.to_csv(beside / TRIALS_FILE, index=False)
         title = f"{search.dataset} {search.architecture}: {_counts(trials)}"

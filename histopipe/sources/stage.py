@@ -17,6 +17,7 @@ from histopipe.paths import Workspace
 from histopipe.sources.manifest import copy_manifest, describe_manifest
 from histopipe.sources.record import Source, SourceRecord
 from histopipe.sources.wanted import Wanted
+from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import require_unchanged_inputs
 
 _log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def fetch(dataset: str, params: Params, workspace: Workspace) -> Path:
     raw = workspace.raw(dataset)
     _announce(wanted, source, record)
     require_disk(raw, _left_to_bring(wanted, record), f"fetching {dataset}")
-    with _clear_disk_errors(dataset, raw), replaced_folder(raw) as folder:
+    with _clear_disk_errors(dataset, raw), replaced_folder(raw, stage_check("fetch")) as folder:
         copy_manifest(wanted, record, folder)
         source.bring(record, folder / record.name)
         require_unchanged_inputs()

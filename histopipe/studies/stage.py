@@ -10,9 +10,10 @@ from histopipe.files import replaced_folder, write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.splitting.stage import as_csv
+from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.studies.definition import variant_params, variant_split
-from histopipe.studies.workspace import VariantName, VariantWorkspace
+from histopipe.studies.workspace import STAGES, VariantName, VariantWorkspace
 
 MODEL_FILES = ("model.keras", "run.json", "history.csv")
 EVALUATION_FILES = ("metrics.json", "predictions.parquet", "operating_point.json")
@@ -37,7 +38,9 @@ def run_variant(
     write_text(own.split(dataset), as_csv(variant_split(study, dataset, variant, params, workspace)))
     train(dataset, architecture, changed, own)
     metrics = evaluate(dataset, architecture, changed, own, explained=False)
-    _put_together(own.folder(dataset), own.model(dataset, architecture), own.evaluation(dataset, architecture))
+    _put_together(
+        STAGES[study], own.folder(dataset), own.model(dataset, architecture), own.evaluation(dataset, architecture)
+    )
     return metrics
 
 
@@ -51,9 +54,9 @@ def _with_what_is_kept(params: Params) -> Params:
     return params.model_copy(update={"evaluate": params.evaluate.model_copy(update=kept)})
 
 
-def _put_together(folder: Path, model: Path, evaluation: Path) -> None:
+def _put_together(stage: str, folder: Path, model: Path, evaluation: Path) -> None:
     """Gather what is kept of a variant; its curves and pictures are in its MLflow run."""
-    with replaced_folder(folder) as beside:
+    with replaced_folder(folder, stage_check(stage)) as beside:
         shutil.copy2(folder / "split.csv", beside)
         for origin, names in ((model, MODEL_FILES), (evaluation, EVALUATION_FILES)):
             for name in names:

@@ -12,6 +12,7 @@ from histopipe.evaluation.metrics import METRICS
 from histopipe.files import replaced_folder, write_json, write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.studies.mlflow_run import log_summary
 from histopipe.studies.reading import Variant, read_variant, split_digests
@@ -54,7 +55,7 @@ def summarise_study(study: str, dataset: str, params: Params, workspace: Workspa
         reasons = "; ".join(f"{row['architecture']}: {row['reason']}" for row in incomplete)
         raise EvaluationError(f"no architecture has all its {study} on {dataset}: {reasons}")
     content = _content(study, dataset, found, params) | {"incomplete": incomplete}
-    with replaced_folder(workspace.study_summary(study, dataset)) as folder:
+    with replaced_folder(workspace.study_summary(study, dataset), stage_check("study")) as folder:
         write_json(folder / "summary.json", content)
         write_text(folder / "summary.md", as_markdown(content))
         draw = {"schemes": draw_schemes, "sizes": draw_curve}.get(study, draw_study)

@@ -6,8 +6,8 @@ data set says what its cases are and draws them; what they share is here: the st
 patches are shared out over cases, and the writing of the archive.
 """
 
-from histopipe.synthetic.archive import write_archive
+from histopipe.synthetic.archive import is_drawn, write_archive
 from histopipe.synthetic.drawings import list_drawn
 from histopipe.synthetic.plan import SyntheticSlides
 
-__all__ = ["SyntheticSlides", "list_drawn", "write_archive"]
+__all__ = ["SyntheticSlides", "is_drawn", "list_drawn", "write_archive"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import zipfile
 from collections import Counter
@@ -23,7 +24,7 @@ _PERMISSIONS = 0o100644 << 16  # a plain file, readable by all
 
 
 def write_archive(
-    path: Path, slides: SyntheticSlides, workers: int | None = None, progress: bool = True
+    path: Path, slides: SyntheticSlides, workers: int | None = None, progress: bool = True, signed: bool = False
 ) -> dict[str, int]:
     """Draw the slides and write them to one zip in their data set's layout, whole or not at all.
 
@@ -32,6 +33,7 @@ def write_archive(
         slides: what to draw; the same values give the same bytes, whatever `workers` is.
         workers: processes that draw; by default as many as there are cores and work for.
         progress: whether to show a bar on stderr.
+        signed: whether its comment says who wrote it, for `is_drawn`.
 
     Returns:
         Counts of `cases`, of `patches`, and of these the `positive` and the `undersized`; `nested` counts the
@@ -54,7 +56,25 @@ def write_archive(
             counts, repeated = _write_cases(archive, drawn.in_order(plans), slides.patches, progress)
             for name in repeated:  # after everything else, where they stand in Kaggle's archives too
                 archive.writestr(_member(f"{drawing.nested_folder}/{name}"), archive.read(name))
+            if signed:
+                archive.comment = _signature(archive)
             return counts
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a file is a zip that `write_archive` wrote and signed, with the members that it wrote and no others."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment == _signature(archive)
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False
+
+
+def _signature(archive: zipfile.ZipFile) -> bytes:
+    """Stands for the members' names, sizes and checksums; what is added or changed later gives another one."""
+    members = ((member.filename, member.file_size, member.CRC) for member in archive.infolist())
+    digest = hashlib.sha256("\n".join(map(repr, members)).encode("utf-8", "surrogateescape"))
+    return b"histopipe synth " + digest.hexdigest().encode()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags, output_hash, versions
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import StageInputs, inputs_of
 from histopipe.store import INDEX_FILE, PatchStore, Rows
 from histopipe.symmetry import averaged_over_symmetries
@@ -220,7 +221,7 @@ def _write(
     from histopipe.training.figures import plot_history
 
     history = pd.DataFrame(progress.history)
-    with replaced_folder(workspace.model(training.dataset, training.name)) as folder:
+    with replaced_folder(workspace.model(training.dataset, training.name), stage_check("train")) as folder:
         network.save(folder / MODEL_FILE)
         history.to_csv(folder / "history.csv", index=False)
         plot_history(history, training.title, folder / "history.png")

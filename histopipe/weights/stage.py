@@ -11,6 +11,7 @@ from histopipe.errors import HistopipeError, WeightsError
 from histopipe.files import file_digest, replaced_folder
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.weights.record import RANDOM, Weights, code_digest
 
@@ -44,7 +45,7 @@ def fetch_weights(name: str, params: Params, workspace: Workspace, anew: bool = 
     architecture = recipe.architecture or name
     wanted = Weights(params.weights(name), architecture, code_digest(architecture))
     folder = workspace.weights(name)
-    with replaced_folder(folder) as beside:
+    with replaced_folder(folder, stage_check("weights")) as beside:
         found = wanted if wanted.asked == RANDOM else _bring(wanted, name, params, workspace, beside, anew)
         found.write(beside)
         require_unchanged_inputs()

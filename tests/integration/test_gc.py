@@ -18,6 +18,7 @@ import pytest
 import requests
 from filelock import FileLock
 
+from histopipe.files import temporary
 from histopipe.gc.cache import cache_folder, unreferenced
 from histopipe.gc.history import History
 from histopipe.gc.leftover import Age
@@ -112,7 +113,7 @@ def test_only_what_nothing_refers_to_goes(lived_in: tuple[Checkout, dict[str, st
     project, ids = lived_in
     lost = ids["lost model"].split()[0]
     others = somebody_elses_runs(project)
-    part = project.root / "models/idc/.cancernet.999999999.part"
+    part = temporary(project.root / "models/idc/cancernet", "part", 999999999)
     part.mkdir()
     (part / "model.keras").write_bytes(b"half")
     before = content(project)

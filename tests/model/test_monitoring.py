@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from histopipe.cli import main
+from histopipe.outputs import MARKER, claim_folder
 from histopipe.paths import Workspace
 from histopipe.scoring import score
 from tests.conftest import ROOT, write_zip
@@ -98,12 +99,15 @@ def test_bad_input_is_one_line_and_leaves_the_earlier_report(
     project: Path, break_it: Callable[[Path], None], arguments: list[str], complaint: str
 ) -> None:
     score([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
-    (project / "out").mkdir()
-    (project / "out/earlier.txt").write_text("kept")
+    with claim_folder(project / "out", "monitor", {}).written() as folder:
+        (folder / "earlier.txt").write_text("kept")
     break_it(project)
-    code, said = run(*arguments, "--out", "out")
+    code, said = run(*arguments, "--out", "out", "--overwrite")
     assert code == 2 and said.startswith("histopipe: ") and complaint in said
-    assert [path.name for path in (project / "out").iterdir()] == ["earlier.txt"]
+    assert sorted(path.name for path in (project / "out").iterdir()) == [MARKER, "earlier.txt"]
+    (project / "out/thesis.txt").write_text("mine")
+    code, said = run(*arguments, "--out", "out", "--overwrite")
+    assert code == 2 and ("out holds thesis.txt" in said or not arguments)
 
 
 def test_a_report_does_not_replace_the_scores_that_it_is_about(project: Path) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from histopipe.archives import open_archive
 from histopipe.cli import main
 from histopipe.errors import ScoringError
+from histopipe.outputs import MARKER, claim_folder
 from histopipe.paths import Workspace
 from histopipe.scoring import grader, score
 from histopipe.scoring import table as layout
@@ -187,11 +188,47 @@ def test_bad_input_is_one_line_and_leaves_the_earlier_result(
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     new, out = zipped(tmp_path / "new.zip", members(4)), tmp_path / "out"
-    in_folder(out, {"earlier.txt": b"kept"})
+    with claim_folder(out, "predict", {}).written() as folder:
+        (folder / "earlier.txt").write_text("kept")
     break_it(model, new)
-    code, said = run(new, "--model", model, "--out", out)
+    code, said = run(new, "--model", model, "--out", out, "--overwrite")
     assert code == 2 and said.startswith("histopipe: ") and complaint in said
-    assert [path.name for path in out.iterdir()] == ["earlier.txt"]
+    assert sorted(path.name for path in out.iterdir()) == [MARKER, "earlier.txt"]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_of_a_users_is_deleted(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    in_folder(tmp_path / "new", members(4))
+    mine = in_folder(tmp_path / "mine", {"thesis.txt": b"years of work", "deep/.hidden": b"more"})
+    arguments = ["new", "--model", model]
+    for options in ([], ["--overwrite"]):
+        before = content(mine)
+        code, said = run(*arguments, "--out", "mine", *options)
+        assert code == 2 and "mine holds thesis.txt" in said and content(mine) == before
+        before = content(tmp_path / "new")
+        for out in ("new", "new/scores", "mine/../new", "."):
+            code, said = run(*arguments, "--out", out, *options)
+            assert code == 2 and "Traceback" not in said and content(tmp_path / "new") == before, said
+
+    assert run(*arguments, "--out", "out")[0] == 0
+    before = content(tmp_path / "out")
+    code, said = run(*arguments, "--out", "out")
+    assert code == 2 and "--overwrite" in said and content(tmp_path / "out") == before
+    assert run(*arguments, "--out", "out", "--overwrite")[0] == 0
+    assert content(tmp_path / "out").keys() == before.keys()
+    (tmp_path / "out/maps/thesis.txt").write_text("mine")
+    code, said = run(*arguments, "--out", "out", "--overwrite")
+    assert code == 2 and "holds maps/thesis.txt" in said
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, said = run("../new", "--model", model, "--out", ".")
+    assert code == 0 and (tmp_path / "here/summary.json").exists(), said
 
 
 def test_names_of_what_is_set_aside_are_cut_and_the_first_hundred_told() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 
 from benchmarks import paired_coverage
+from benchmarks.checkouts import claim
 from benchmarks.measuring import report
 from benchmarks.recipes import comparison_of
 
@@ -48,3 +51,14 @@ def test_recipes_tell_what_neighbours_reach_by_themselves() -> None:
     found = comparison_of(content)
     assert found["neighbours"] == {"histonet": [0.942, 0.892, 0.982]}
     assert found["pairs"] == [pair | {"difference": [0.018, -0.032, 0.058], "p": 0.01}]
+
+
+def test_a_benchmark_deletes_only_folders_that_benchmarks_made(tmp_path: Path) -> None:
+    own = claim(tmp_path / "own")
+    (own / "drawn.zip").touch()
+    assert (claim(own) / "drawn.zip").exists() and not (claim(own, emptied=True) / "drawn.zip").exists()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/thesis.txt").touch()
+    with pytest.raises(ClickException, match="holds files of no benchmark"):
+        claim(tmp_path / "files", emptied=True)
+    assert (tmp_path / "files/thesis.txt").exists()

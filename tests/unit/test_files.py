@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from histopipe import files
-from histopipe.files import replaced_file, replaced_folder, write_text
+from histopipe.errors import HistopipeError
+from histopipe.files import replaced_file, replaced_folder, temporary, write_text
 
+ENDINGS: tuple[Literal["part", "old"], ...] = ("part", "old")
 DIES = """
 import os, sys
 from pathlib import Path
@@ -89,18 +93,62 @@ def test_a_new_folder_that_cannot_move_in_brings_the_old_one_back(tmp_path: Path
 
 
 def test_left_overs_of_other_names_stay(tmp_path: Path) -> None:
-    others = [make_folder(tmp_path / name, "x") for name in (".store.v2.7.part", ".store.v2.7.old", ".stores.7.old")]
-    make_folder(tmp_path / ".store.7.part", "x")
+    pid = dead_pid()
+    others = [temporary(tmp_path / name, ending, pid) for name in ("store.v2", "stores") for ending in ENDINGS]
+    foreign = [tmp_path / name for name in (".store.7.part", f".store.{pid}-0a1b2c3d.part", f".store.{pid}.old")]
+    for path in (*others, *foreign, temporary(tmp_path / "store", "part", pid)):
+        make_folder(path, "x")
     start_and_fail(tmp_path / "store")
     write_text(tmp_path / "store", "x")
-    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "store"])
+    assert sorted(tmp_path.iterdir()) == sorted([*others, *foreign, tmp_path / "store"])
+
+
+def test_an_old_version_with_a_file_of_a_users_is_not_deleted(tmp_path: Path) -> None:
+    def check(folder: Path) -> None:
+        if (folder / "thesis.txt").exists():
+            raise HistopipeError("thesis.txt")
+
+    path, aside = make_folder(tmp_path / "store", "new"), temporary(tmp_path / "store", "old", dead_pid())
+    make_folder(aside, "old")
+    (aside / "thesis.txt").write_text("mine")
+    with replaced_folder(path, check) as folder:
+        (folder / "version").write_text("newer")
+    assert (aside / "thesis.txt").read_text() == "mine" and (path / "version").read_text() == "newer"
+    (aside / "thesis.txt").unlink()
+    with replaced_folder(path, check) as folder:
+        (folder / "version").write_text("newest")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_check_refuses_stays_even_if_it_came_meanwhile(tmp_path: Path) -> None:
+    def check(folder: Path) -> None:
+        if (folder / "thesis.txt").exists():
+            raise HistopipeError("thesis.txt")
+
+    path = make_folder(tmp_path / "store", "old")
+    with pytest.raises(HistopipeError, match="thesis"), replaced_folder(path, check) as folder:
+        (folder / "version").write_text("new")
+        (path / "thesis.txt").write_text("mine")
+    assert sorted(entry.name for entry in path.iterdir()) == ["thesis.txt", "version"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_machines_process_may_be_writing_still(tmp_path: Path) -> None:
+    ours = temporary(tmp_path / "a.csv", "part", dead_pid())
+    theirs = ours.with_name(re.sub(r"-[0-9a-f]{4}", "-" + ("0000" if "-0000" not in ours.name else "1111"), ours.name))
+    for path in (ours, theirs):
+        path.touch()
+    assert files.is_abandoned(ours) and not files.is_abandoned(theirs)
+    long_ago = time.time() - files.ABANDONED_SECONDS - 60
+    os.utime(theirs, (long_ago, long_ago))
+    assert files.is_abandoned(theirs)
 
 
 def test_files_of_dead_runs_are_swept_and_those_being_written_stay(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
-        dead, old = tmp_path / f".a.csv.{dead_pid()}-0a1b2c3d.part", tmp_path / ".a.csv.1.part"
-        alive, other = tmp_path / f".a.csv.{writer.pid}-0a1b2c3d.part", tmp_path / f".b.csv.{dead_pid()}.part"
+        dead, old = temporary(path, "part", dead_pid()), temporary(path, "part", 1)
+        alive, other = temporary(path, "part", writer.pid), temporary(tmp_path / "b.csv", "part", dead_pid())
         for left_over in (dead, old, alive, other):
             left_over.write_text("half")
         long_ago = time.time() - files.ABANDONED_SECONDS - 60

@@ -20,6 +20,7 @@ from flows.search import search
 from flows.studies import studies
 from histopipe.errors import HistopipeError, UnreachableError
 from histopipe.paths import Workspace
+from tasks.reproduction import may_overwrite
 from tests.conftest import ROOT
 
 
@@ -54,6 +55,17 @@ def test_forms_offer_the_names_that_the_parameters_list(workspace: Workspace, mo
     fields = parameter_schema(score.fn).model_dump()["properties"]
     assert fields["dataset"]["enum"] == ["idc", "malaria", "breakhis"]
     assert fields["out"]["default"] == ""
+
+
+def test_a_schedule_writes_into_one_folder_and_a_first_try_may_be_repeated(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flow in (score, monitor):
+        assert parameter_schema(flow.fn).model_dump()["properties"]["overwrite"]["default"] is True
+    monkeypatch.chdir(workspace.root)
+    assert may_overwrite("scores/new", asked=False)
+    (workspace.root / "scores/new").mkdir(parents=True)
+    assert not may_overwrite("scores/new", asked=False) and may_overwrite("scores/new", asked=True)
 
 
 @pytest.mark.parametrize("flow", [monitor, pipeline, retrain, score, search, studies], ids=lambda flow: flow.name)

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from histopipe import tracking
 from histopipe.errors import BusyError, HistopipeError
-from histopipe.files import left_over_name, replaced_file
+from histopipe.files import left_over_name, replaced_file, temporary
 from histopipe.gc import Leftover, activity, collect, removing
 from histopipe.gc.activity import _runs_here, _work
 from histopipe.gc.history import History
@@ -75,21 +75,47 @@ def repository(workspace: Workspace) -> Workspace:
 def test_half_written_files_go_but_for_live_ones_tracked_ones_and_the_only_version(repository: Workspace) -> None:
     reports = repository.root / "reports"
     reports.mkdir()
-    gone, live, tracked = (reports / f".{name}.part" for name in (f"a.{DEAD}", f"b.{os.getpid()}", f"c.{DEAD}"))
-    only = reports / f".idc.{DEAD}.old"
+    pids = (("a", DEAD), ("b", os.getpid()), ("c", DEAD))
+    gone, live, tracked = (temporary(reports / name, "part", pid) for name, pid in pids)
+    old = temporary(reports / "idc", "old", DEAD)  # a user's file may be in it
     for path in (gone, live, tracked):
         path.touch()
-    only.mkdir()
+    old.mkdir()
     subprocess.run(["git", "add", "-f", str(tracked)], cwd=repository.root, check=True)
-    (line,) = half_written(repository)
+    assert not list(half_written(repository, Age.parse("7d")))
+    (line,) = half_written(repository, AT_ONCE)
     assert line.count == 1 and line.removal
     line.removal()
-    assert sorted(reports.iterdir()) == sorted([live, tracked, only])
-    (reports / "idc").mkdir()  # the new version is there: the old one isn't needed
-    (line,) = half_written(repository)
-    assert line.removal
-    line.removal()
-    assert not only.exists()
+    assert sorted(reports.iterdir()) == sorted([live, tracked, old])
+
+
+def test_a_users_files_named_like_half_written_ones_stay(repository: Workspace) -> None:
+    names = (".notes.txt.2024.part", f".a.{DEAD}.part", f".a.csv.{DEAD}-0a1b2c3d.part", f".b.{DEAD}.old", "c.part")
+    foreign = [repository.root / folder / name for folder in ("", "scores", "data/mine") for name in names]
+    for path in foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        os.utime(path, (0, 0))
+    assert not list(collect(repository, "0d", ["files"]))
+    assert all(path.exists() for path in foreign)
+
+
+def test_a_users_files_in_folders_of_notes_stay(repository: Workspace) -> None:
+    thesis = [repository.downloads("idc") / "thesis.txt", repository.downloads("mine.txt")]
+    thesis += [
+        repository.failure("x").with_name("thesis.txt"),
+        repository.checkpoint("idc", "cancernet") / "thesis.txt",
+    ]
+    for path in (*thesis, repository.failure("train@idc-cancernet"), repository.downloads("malaria") / "a.zip.part"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    (repository.checkpoint("idc", "cancernet") / CHECKPOINT_FILE).write_bytes(b"x")
+    for line in (*old_notes(repository, AT_ONCE), *outdated_checkpoints(repository, AT_ONCE)):
+        if line.removal:
+            line.removal()
+    assert all(path.exists() for path in thesis)
+    assert not repository.downloads("malaria").exists()
+    assert not repository.failure("train@idc-cancernet").exists()
 
 
 def test_a_checkpoint_of_a_recipe_that_is_gone_goes_once_it_is_old(repository: Workspace) -> None:
@@ -164,7 +190,7 @@ def test_every_stash_is_needed_and_hashes_are_read_however_yaml_writes_them(repo
 
 
 def test_outside_git_nothing_half_written_goes_and_one_line_says_why(workspace: Workspace) -> None:
-    (workspace.root / f".a.{DEAD}.part").touch()
+    temporary(workspace.root / "a", "part", DEAD).touch()
     (line,) = collect(workspace, "0d", ["files"])
     assert line.state == "unknown" and "git" in line.why and line.removal is None
 
