@@ -57,8 +57,9 @@ class Dataset:
         kaggle: the data set's handle on Kaggle.
         resized: whether other sizes are resized to `patch_size`; otherwise smaller patches are padded by
             repeating their edge and larger ones are set aside.
-        listed: names that ought to be in the archive, where a manifest says so; `read_name` is then asked without
-            the folder that wraps the whole archive, if the manifest leaves it out.
+        listed: names that ought to be in the archive, where a manifest says so; `read_name` is then asked for the name
+            that the manifest has for a member (`histopipe.datasets.matching`).
+        manifest: what messages call that manifest.
         attributes: further columns of the index by name, each with its type: what `PatchName.attributes` holds.
         implausible_auc: a ROC AUC by case above it has so far always meant a leak; None where nothing is known.
         at_magnification: the part of the set that was taken at one magnification, where there are several.
@@ -75,6 +76,7 @@ class Dataset:
     image_size: int | None = None
     resized: bool = False
     listed: frozenset[str] | None = None
+    manifest: str = "the manifest"
     attributes: Mapping[str, str] = field(default_factory=dict)
     implausible_auc: float | None = None
     at_magnification: Callable[[int], Dataset] | None = None

@@ -34,6 +34,7 @@ def manifest_dataset(name: str, manifest: Path, patch_size: tuple[int, int]) -> 
         patch_size=patch_size,
         read_name=patches.get,
         listed=frozenset(patches),
+        manifest=str(manifest),
         resized=True,
     )
 

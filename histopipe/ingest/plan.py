@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from histopipe.archives import Member, check_member
 from histopipe.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName
+from histopipe.datasets.matching import Matching, match_files
 from histopipe.leftovers import is_leftover
 from histopipe.names import printable
 
 NOT_A_PATCH = "not a patch file"
 SECOND_COPY = "second copy"
+NOT_IN_ARCHIVE = "listed in the manifest but not in the archive"
 INNER_ARCHIVE = "archive within the archive that can't be read there (only an intact zip that is stored as it is)"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 HARMLESS = frozenset({NOT_A_PATCH, OTHER_MAGNIFICATION, SECOND_COPY})  # reasons that say nothing against the archive
@@ -48,42 +50,45 @@ class Plan:
 
     patches: list[Planned]
     set_aside: SetAside
+    matching: Matching | None = None  # of a manifest
 
 
 def plan_ingest(members: Sequence[Member], dataset: Dataset) -> Plan:
-    """Sort an archive's members into patches and those set aside."""
+    """Sort an archive's members into patches and those set aside.
+
+    Raises:
+        SourceError: a name in the manifest may mean two members, or two names mean one.
+    """
     set_aside = SetAside()
-    wrapper = "" if dataset.listed is None else _wrapper(members, dataset.listed)
-    candidates = list(_named(members, dataset, wrapper, set_aside))
-    if dataset.listed is None:
+    matching = _matching(members, dataset)
+    candidates = list(_named(members, dataset, matching, set_aside))
+    if dataset.listed is None or matching is None:
         candidates = _without_copies(candidates, set_aside)
         candidates = _without_contradictions(candidates, set_aside)
         candidates = _without_double_labels(candidates, set_aside)
     else:
-        _note_missing(dataset.listed, members, wrapper, set_aside)
-    return Plan(candidates, set_aside)
+        for file in sorted(dataset.listed - set(matching.rows.values())):
+            set_aside.add(NOT_IN_ARCHIVE, file)
+    return Plan(candidates, set_aside, matching)
 
 
-def _wrapper(members: Iterable[Member], listed: frozenset[str]) -> str:
-    """The folder, with its slash, that holds everything in the archive and that the manifest leaves out.
-
-    Empty where the manifest names any member in full, or where members lie in several folders: which of them a row
-    without a folder means would be a guess.
-    """
+def _matching(members: Iterable[Member], dataset: Dataset) -> Matching | None:
+    if dataset.listed is None:
+        return None
     names = [member.name for member in members if not is_leftover(member.name)]
-    folders = {name.partition("/")[0] for name in names}
-    if len(folders) != 1 or any(name in listed for name in names):
-        return ""
-    return f"{folders.pop()}/"
+    return match_files(dataset.listed, names, dataset.manifest)
 
 
-def _named(members: Iterable[Member], dataset: Dataset, wrapper: str, set_aside: SetAside) -> Iterable[Planned]:
+def _named(
+    members: Iterable[Member], dataset: Dataset, matching: Matching | None, set_aside: SetAside
+) -> Iterable[Planned]:
     seen: set[str] = set()
+    rows = matching.rows if matching else {}
     for member in members:
         if is_leftover(member.name):
             set_aside.add(NOT_A_PATCH, member.name)
             continue
-        file = member.name.removeprefix(wrapper)
+        file = rows.get(member.name, member.name)
         try:
             check_member(member)
             name = dataset.read_name(file)
@@ -159,11 +164,3 @@ def _content(member: Member) -> tuple[str, int | None]:
 
 def _place(planned: Planned) -> tuple[str, int | None, int | None]:
     return planned.name.case_id, planned.name.x, planned.name.y
-
-
-def _note_missing(listed: frozenset[str], members: Iterable[Member], wrapper: str, set_aside: SetAside) -> None:
-    present = {member.name.removeprefix(wrapper) for member in members}
-    for file in sorted(listed - present):
-        # a table made of a folder's content may list what an operating system left in it
-        reason = NOT_A_PATCH if is_leftover(file) else "listed in the manifest but not in the archive"
-        set_aside.add(reason, file)

@@ -8,13 +8,16 @@ import pandas as pd
 
 from histopipe.case_ids import look_alikes
 from histopipe.datasets import OTHER_MAGNIFICATION, Dataset
+from histopipe.datasets.matching import Matching
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, SECOND_COPY, SetAside
 
 MAX_LISTED_BY_NAME = 20  # of what is set aside by the thousand, as Kaggle's 277,524 second copies: else by folder
 
 
-def build_report(dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, members: int) -> dict[str, Any]:
-    """Counts for `report.json`."""
+def build_report(
+    dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, members: int, matching: Matching | None = None
+) -> dict[str, Any]:
+    """Return counts for `report.json`; `matching` tells how a manifest's names were found."""
     height, width = dataset.patch_size
     report = {
         "dataset": dataset.name,
@@ -32,6 +35,8 @@ def build_report(dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, mem
         "bad": set_aside.bad,
         "set_aside": {reason: _listed(reason, files) for reason, files in sorted(set_aside.files.items())},
     }
+    if matching:
+        report["manifest"] = matching.counts()
     if dataset.published:
         report["published"] = {name: count for name, count in vars(dataset.published).items() if count is not None}
     return report

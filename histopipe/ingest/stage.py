@@ -19,12 +19,13 @@ from histopipe.archives import Archive, open_archive
 from histopipe.case_ids import named_groups
 from histopipe.datasets import Dataset, MemberRejected, get_dataset, list_datasets
 from histopipe.datasets.manifest import manifest_dataset
+from histopipe.datasets.matching import nearest_name
 from histopipe.errors import ArchiveError
 from histopipe.files import replaced_folder, require_disk, write_json
 from histopipe.images import decode_patch
 from histopipe.ingest.packing import decode, divide, pack, shard_workers
 from histopipe.ingest.parts import Part, forget_other_keys, parts_key, read_shards, write_description
-from histopipe.ingest.plan import Plan, Planned, plan_ingest
+from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, NOT_IN_ARCHIVE, Plan, Planned, SetAside, plan_ingest
 from histopipe.ingest.report import build_report
 from histopipe.ingest.shards import Shard, ShardTask
 from histopipe.params import Params
@@ -126,7 +127,9 @@ def _decoding(
 def _planned(dataset: str, params: Params, workspace: Workspace, archive: Archive, path: Path) -> tuple[Dataset, Plan]:
     described = describe(dataset, params, workspace, archive)
     plan = plan_ingest(archive.members, described)
-    _require_patches(plan, archive, path)
+    _require_patches(plan, described, archive, path)
+    if plan.matching:  # what the archive lacks is known before anything is decoded
+        _require_quality(plan.set_aside, len(plan.patches), described, params, path)
     return described, plan
 
 
@@ -195,8 +198,8 @@ def _pack(
     with replaced_folder(folder, stage_check("ingest")) as beside:
         index = pack(archive, shards, present, plan.set_aside, dataset, beside, workers)
         index.to_parquet(beside / INDEX_FILE, index=False)
-        report = build_report(dataset, index, plan.set_aside, len(archive.members))
-        _require_quality(report, planned, params, path)
+        report = build_report(dataset, index, plan.set_aside, len(archive.members), plan.matching)
+        _require_quality(plan.set_aside, len(index), dataset, params, path)
         _require_complete(dataset, params, workspace, index, path)
         write_json(beside / REPORT_FILE, report)
         require_unchanged_inputs()
@@ -213,25 +216,39 @@ def _require_room(folder: Path, patches: int, dataset: Dataset) -> None:
     require_disk(folder, int(1.05 * patches * np.prod(dataset.patch_size) * 3), f"the store of {patches:,} patches")
 
 
-def _require_patches(plan: Plan, archive: Archive, path: Path) -> None:
+def _require_patches(plan: Plan, dataset: Dataset, archive: Archive, path: Path) -> None:
     if not archive.members:
         raise ArchiveError(f"{path} holds no files: get the archive again")
     if not plan.patches:
         reasons = ", ".join(f"{len(files)} x {reason}" for reason, files in plan.set_aside.files.items())
-        raise ArchiveError(f"{path} holds no patches ({reasons}): is it the right archive for this data set?")
-
-
-def _require_quality(report: dict[str, Any], planned: int, params: Params, path: Path) -> None:
-    # of everything that was meant to be a patch; other files and second copies don't count
-    meant = report["patches"] + report["bad"]
-    if report["bad"] > params.ingest.max_bad * meant or report["patches"] == 0:
-        reasons = {reason: entry for reason, entry in report["set_aside"].items() if entry["bad"]}
-        listed = ", ".join(f"{entry['count']} x {reason}" for reason, entry in reasons.items())
-        example = next(iter(reasons.values()))["files"][0]
+        example, correction = _told_of_manifest(plan.set_aside, dataset)
         raise ArchiveError(
-            f"{path}: {report['bad']} of {meant} members are unusable ({listed}; for example {example!r}), more than "
-            f"ingest.max_bad = {params.ingest.max_bad:g} allows: get the archive again or raise the limit"
+            f"{path} holds no patches ({reasons}{example}): {correction}is it the right archive for this data set?"
         )
+
+
+def _require_quality(set_aside: SetAside, patches: int, dataset: Dataset, params: Params, path: Path) -> None:
+    # of everything that was meant to be a patch; other files and second copies don't count
+    meant = patches + set_aside.bad
+    if set_aside.bad > params.ingest.max_bad * meant or patches == 0:
+        reasons = {reason: files for reason, files in sorted(set_aside.files.items()) if reason not in HARMLESS}
+        listed = ", ".join(f"{len(files)} x {reason}" for reason, files in reasons.items())
+        example, correction = _told_of_manifest(set_aside, dataset)
+        example = example or f"; for example {next(iter(reasons.values()))[0]!r}"
+        raise ArchiveError(
+            f"{path}: {set_aside.bad} of {meant} members are unusable ({listed}{example}), more than "
+            f"ingest.max_bad = {params.ingest.max_bad:g} allows: {correction}get the archive again or raise the limit"
+        )
+
+
+def _told_of_manifest(set_aside: SetAside, dataset: Dataset) -> tuple[str, str]:
+    """What messages say of a manifest's name that the archive lacks: what was wanted, what is there, what to do."""
+    missing = set_aside.files.get(NOT_IN_ARCHIVE)
+    if not missing:
+        return "", ""
+    nearest = nearest_name(missing[0], set_aside.files.get(NOT_A_PATCH, []))
+    there = f", where the archive has {nearest!r}" if nearest else ""
+    return f"; for example {missing[0]!r}{there}", f"correct the column file of {dataset.manifest}, "
 
 
 def _require_complete(dataset: Dataset, params: Params, workspace: Workspace, index: pd.DataFrame, path: Path) -> None:
