@@ -218,7 +218,12 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise HistopipeError(f"{path} is missing: run the stage that writes it (`dvc repro`)") from None
     except ValueError as problem:
-        raise HistopipeError(f"{path} is not valid JSON ({problem}): run `dvc checkout {path}`") from None
+        raise HistopipeError(f"{path} is not valid JSON ({problem}): {restoring(path)}") from None
+
+
+def restoring(path: Path) -> str:
+    """What brings back a damaged output, for a message: DVC by itself goes by sizes and times of change."""
+    return f"run `dvc checkout --force {path}`, or `histopipe doctor --mend` where DVC sees no change"
 
 
 def read_yaml(path: Path) -> Any:

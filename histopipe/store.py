@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from histopipe.case_ids import with_normal_ids
 from histopipe.errors import StoreError
+from histopipe.files import restoring
 
 INDEX_FILE = "index.parquet"
 REPORT_FILE = "report.json"
@@ -104,7 +105,7 @@ def read_index(folder: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise StoreError(f"{path} is missing: run `dvc repro ingest@{folder.name}`") from None
     except (OSError, ValueError) as problem:
-        raise StoreError(f"{path} can't be read ({problem}): run `dvc checkout {folder}`") from None
+        raise StoreError(f"{path} can't be read ({problem}): {restoring(folder)}") from None
     return with_normal_ids(index, whole_column=True) if "case_id" in index else index
 
 
@@ -112,9 +113,9 @@ def _map_shard(path: Path) -> Patches:
     try:
         shard: Patches = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise StoreError(f"{path} is missing: run `dvc checkout {path.parent}`") from None
+        raise StoreError(f"{path} is missing: {restoring(path.parent)}") from None
     except (OSError, ValueError) as problem:
-        raise StoreError(f"{path} can't be read ({problem}): run `dvc checkout {path.parent}`") from None
+        raise StoreError(f"{path} can't be read ({problem}): {restoring(path.parent)}") from None
     if shard.dtype != np.uint8 or shard.ndim != 4 or shard.shape[-1] != 3:
-        raise StoreError(f"{path} holds {shard.dtype} {shard.shape}, not RGB patches: run `dvc checkout {path.parent}`")
+        raise StoreError(f"{path} holds {shard.dtype} {shard.shape}, not RGB patches: {restoring(path.parent)}")
     return shard

@@ -14,6 +14,7 @@ from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
 from histopipe.evaluation.thresholds import choose_threshold, decide
+from histopipe.files import restoring
 from histopipe.params import Params, ThresholdRule
 
 GRADED_SPLITS = ("validation", "test")
@@ -70,7 +71,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     else:
         fault = _fault(table)
     if fault:
-        raise EvaluationError(f"{path} {fault}: run `dvc checkout {path}` or evaluate again")
+        raise EvaluationError(f"{path} {fault}: {restoring(path)} or evaluate again")
     return table
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from histopipe.backend import grow_gpu_memory
 from histopipe.errors import EvaluationError, InferenceError
 from histopipe.evaluation.metrics import Numbers
+from histopipe.files import restoring
 from histopipe.inference import is_quicker, predict_compiled
 from histopipe.prediction import logit_network, predict_logits
 from histopipe.store import PatchStore, Rows
@@ -41,7 +42,7 @@ def load_network(path: Path) -> keras.Model:
         network.get_layer(OUTPUT_LAYER)
     except Exception as problem:  # a damaged or foreign file fails in as many ways as there are bytes
         reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
-        raise EvaluationError(f"{path} can't be loaded ({reason}): run `dvc checkout {path}` or train again") from None
+        raise EvaluationError(f"{path} can't be loaded ({reason}): {restoring(path)} or train again") from None
     return network
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histopipe.errors import EvaluationError
+from histopipe.files import restoring
 
 PAGE_PICTURES = 9_000_000  # bytes of all of a page's pictures together; text form adds a third
 PICTURE = 900_000  # bytes of one at most
@@ -53,7 +54,7 @@ def _embedded(path: Path, alt: str, share: int) -> Picture:
         with PIL.Image.open(path, formats=["PNG"]) as opened:
             image = opened.convert("RGB")
     except (OSError, ValueError, PIL.Image.DecompressionBombError) as problem:
-        raise EvaluationError(f"{path} is not a readable picture ({problem}): run `dvc checkout {path}`") from None
+        raise EvaluationError(f"{path} is not a readable picture ({problem}): {restoring(path)}") from None
     for width in WIDTHS:
         smaller = image.copy()
         smaller.thumbnail((width, 4 * width), PIL.Image.Resampling.LANCZOS)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from histopipe.comparison.evaluations import Row
 from histopipe.errors import EvaluationError
-from histopipe.files import read_json, read_named
+from histopipe.files import read_json, read_named, restoring
 
 
 def known_json(path: Path) -> Row:
@@ -19,7 +19,7 @@ def known_json(path: Path) -> Row:
     """
     found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict):
-        raise EvaluationError(f"{path} holds no names and values: run `dvc checkout {path}`")
+        raise EvaluationError(f"{path} holds no names and values: {restoring(path)}")
     return found
 
 
@@ -38,10 +38,10 @@ def known_table(path: Path, *columns: str) -> pd.DataFrame | None:
     try:
         table = read_named(path)
     except (ValueError, UnicodeDecodeError) as problem:
-        raise EvaluationError(f"{path} is not a readable table ({problem}): run `dvc checkout {path}`") from None
+        raise EvaluationError(f"{path} is not a readable table ({problem}): {restoring(path)}") from None
     missing = [column for column in columns if column not in table]
     if missing:
-        raise EvaluationError(f"{path} has no column {', '.join(missing)}: run `dvc checkout {path}`")
+        raise EvaluationError(f"{path} has no column {', '.join(missing)}: {restoring(path)}")
     return table
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from histopipe.case_ids import normal_id, spelt, with_normal_ids
 from histopipe.errors import SplitError
+from histopipe.files import restoring
 
 SPLITS = ("train", "validation", "test")
 
@@ -51,7 +52,7 @@ def read_split(path: Path) -> Split:
     except FileNotFoundError:
         raise SplitError(f"{path} is missing: run `dvc repro split@{path.stem}`") from None
     except (ValueError, UnicodeDecodeError) as problem:
-        raise SplitError(f"{path} is not a readable table ({problem}): run `dvc checkout {path}`") from None
+        raise SplitError(f"{path} is not a readable table ({problem}): {restoring(path)}") from None
     if not {"case_id", "split"} <= set(table.columns) or not set(table["split"]) <= set(SPLITS):
         raise SplitError(f"{path} is not a split file (case_id,split): run `dvc repro --force split@{path.stem}`")
     table = _normalised(table, path)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from histopipe.case_ids import case_key, normal_id, spelt
 from histopipe.errors import SplitError
-from histopipe.files import read_json
+from histopipe.files import read_json, restoring
 from histopipe.lineage import locked_stage
 from histopipe.params import Params, SplitParams
 from histopipe.paths import Workspace, stage_name
@@ -52,7 +52,7 @@ def _read(record: Path) -> dict[str, Any]:
     """
     content = read_json(record)
     if not isinstance(content, dict) or not isinstance(content.get("cases"), dict):
-        raise SplitError(f"{record} is not a split's record: run `dvc checkout {record}`")
+        raise SplitError(f"{record} is not a split's record: {restoring(record)}")
     return content
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from histopipe.architectures import network_code
 from histopipe.errors import HistopipeError, WeightsError
-from histopipe.files import file_digest, read_json, write_json
+from histopipe.files import file_digest, read_json, restoring, write_json
 from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
 
@@ -94,7 +94,7 @@ def read_weights(name: str, params: Params, workspace: Workspace) -> Weights | N
     if found.asked != asked or not found.file:
         raise WeightsError(f"{folder} holds {found.asked} weights, but recipes.{name} asks for {asked}: {mend}")
     if not (folder / found.file).is_file() or file_digest(folder / found.file) != found.sha256:
-        raise WeightsError(f"{folder / found.file} is missing or damaged: run `dvc checkout {folder}`")
+        raise WeightsError(f"{folder / found.file} is missing or damaged: {restoring(folder)}")
     return found
 
 
