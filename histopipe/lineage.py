@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import platform
+import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,16 @@ import yaml
 
 from histopipe import __version__
 from histopipe.files import read_yaml
-from histopipe.paths import Workspace, stage_name
+from histopipe.paths import PARAMS_FILE, Workspace, stage_name
 
 FLOW_RUN_VARIABLE = "HISTOPIPE_FLOW_RUN_ID"  # set by tasks for the stages they start
 FLOW_RUN_TAG = "prefect_flow_run"
+
+_log = logging.getLogger(__name__)
+
+# git's own remedy where the checkout belongs to another user, as it writes it
+_EXCEPTION = re.compile(r"git config --global --add safe\.directory .+")
+_CLONE = "clone histopipe with git instead"
 
 
 def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
@@ -43,24 +52,61 @@ def _split(workspace: Workspace, dataset: str) -> str:
 
 
 def git_commit(root: Path) -> str | None:
-    """The checked-out commit, or None outside a git repository."""
-    return _git(root, "rev-parse", "HEAD")
+    """The checked-out commit; None where git can't tell, which is said once per process with what helps."""
+    problem = git_problem(root)
+    if problem is None:
+        return _git(root, "rev-parse", "HEAD").stdout.strip()
+    _warn_once(root, *problem)
+    return None
 
 
 def git_dirty(root: Path) -> str | None:
-    """`true` if tracked files differ from the commit, else `false`; None outside a git repository."""
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return None if changes is None else str(bool(changes)).lower()
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=30
-        )
-    except (OSError, subprocess.SubprocessError):
+    """`true` if tracked files differ from the commit, else `false`; None where git can't tell."""
+    if git_problem(root) is not None:
         return None
-    return answer.stdout.strip()
+    answer = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return str(bool(answer.stdout.strip())).lower() if answer.returncode == 0 else None
+
+
+def git_problem(root: Path) -> tuple[str, str] | None:
+    """Why git can't tell the commit of a checkout, and what helps; None where it can.
+
+    A checkout that merely lies in the folder of another repository has no commit: that one's says nothing of it.
+    """
+    try:
+        head = _git(root, "rev-parse", "--verify", "HEAD")
+        if head.returncode == 0 and _git(root, "ls-files", "--error-unmatch", PARAMS_FILE).returncode == 0:
+            return None
+    except FileNotFoundError:
+        return "git isn't installed", "install git"
+    except (OSError, subprocess.SubprocessError) as problem:
+        return f"git doesn't answer ({type(problem).__name__})", "see what `git status` says there"
+    return _refusal(head.stderr)
+
+
+def _refusal(message: str) -> tuple[str, str]:
+    """What git complains of, and what helps; of no complaint that the checkout is another repository's stranger."""
+    if remedy := _EXCEPTION.search(message):
+        return "it belongs to another user, and git won't read it", f"`{remedy[0].strip()}`"
+    if not message:
+        return f"the git repository around it doesn't hold its {PARAMS_FILE}", _CLONE
+    if "not a git repository" in message:
+        return "it is no git repository", _CLONE
+    if "Needed a single revision" in message:
+        return "it has no commit yet", "commit it"
+    return f"git says: {' '.join(message.split())[:160]}", "see what `git status` says there"
+
+
+@cache
+def _warn_once(root: Path, reason: str, remedy: str) -> None:
+    _log.warning("runs are recorded without the git commit of %s: %s; %s", root, reason, remedy)
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Ask git, which answers in English, whatever the language here."""
+    environment = os.environ | {"LC_ALL": "C"}
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)
 
 
 def versions() -> dict[str, str]:

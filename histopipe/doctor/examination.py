@@ -23,6 +23,7 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
     yield services.mlflow(workspace)
     yield services.orphaned_runs(workspace)
     yield services.prefect(workspace)
+    yield services.git(workspace)
     yield services.dvc(workspace)
     written = outputs(workspace)
     yield written

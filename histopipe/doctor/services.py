@@ -1,4 +1,4 @@
-"""MLflow, Prefect and DVC: whether they can be reached, and whether they fit."""
+"""MLflow, Prefect, git and DVC: whether they can be reached, and whether they fit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from histopipe.addresses import public_url
 from histopipe.doctor.finding import Finding
 from histopipe.errors import HistopipeError
 from histopipe.files import read_yaml
+from histopipe.lineage import git_commit, git_problem
 from histopipe.paths import Workspace
 from histopipe.servers import prefect_server
 from histopipe.stages import running_stages
@@ -63,6 +64,15 @@ def orphaned_runs(workspace: Workspace) -> Finding:
     ]
     said = f"marked as running, but nothing trains: {', '.join(names[:5])}"
     return Finding("runs", said, "warning", "`dvc repro` goes on with them, or closes those it no longer needs")
+
+
+def git(workspace: Workspace) -> Finding:
+    """Whether runs can be recorded with the commit that they are made from."""
+    problem = git_problem(workspace.root)
+    if problem is None:
+        return Finding("git", f"commit {(git_commit(workspace.root) or '')[:12]}")
+    reason, remedy = problem
+    return Finding("git", f"runs are recorded without their commit: {reason}", "warning", remedy)
 
 
 def prefect(workspace: Workspace) -> Finding:

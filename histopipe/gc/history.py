@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from histopipe.errors import HistopipeError
+from histopipe.lineage import git_problem
 from histopipe.paths import Workspace
 
 RECORDS = ("run.json", "metrics.json", "summary.json", "comparison.json")  # outputs that name runs
@@ -139,6 +140,7 @@ def git(workspace: Workspace, *arguments: str) -> str:
     except OSError as problem:  # there is no git
         raise HistopipeError(f"git can't tell what commits need ({problem}): install it") from None
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no answer"])[0]
-        raise HistopipeError(f"git can't tell what commits need ({reason}): run in a clone that git can read")
+        said = (done.stderr.strip().splitlines() or ["no answer"])[0]
+        reason, remedy = git_problem(workspace.home) or (said, "run in a clone that git can read")
+        raise HistopipeError(f"git can't tell what commits need ({reason}): {remedy}")
     return done.stdout
