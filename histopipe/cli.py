@@ -361,12 +361,19 @@ def compare(dataset: str) -> None:
 @main.command()
 @_dataset
 @click.option("--again", is_flag=True, help="Also what was rolled back before.")
-def promote(dataset: str, again: bool) -> None:
+@click.option(
+    "--replace",
+    type=click.IntRange(1),
+    metavar="VERSION",
+    help="The champion's number, to replace it though it is of other data, was trained in full, or lost its files.",
+)
+def promote(dataset: str, again: bool, replace: int | None) -> None:
     """Make the best model by validation champion, if it passes every gate on test."""
     with _stage("promote", dataset) as (params, workspace):
         from histopipe.promotion import held_back, promote
 
-        said = held_back(dataset, workspace) or promote(dataset, params, workspace, again)
+        named = None if replace is None else str(replace)
+        said = held_back(dataset, workspace) or promote(dataset, params, workspace, again, named)
         click.echo(f"{dataset}: {said}")
 
 

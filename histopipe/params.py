@@ -33,6 +33,7 @@ Scheme = Literal["grouped", "canonical", "kfold", "random"]
 Study = Literal["folds", "seeds", "schemes", "sizes"]
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+DATASET_FIELD = "{dataset}"  # in `tracking.registered_model`
 
 
 class Section(BaseModel):
@@ -204,6 +205,22 @@ class PromotionParams(Section):
     min_cases: Count = 8
 
 
+class TrackingParams(Section):
+    """What MLflow calls things; where it is, `MLFLOW_TRACKING_URI` says."""
+
+    registered_model: Annotated[str, Field(pattern=r"^[\w.{}-]+( [\w.{}-]+)*$", max_length=200)] = "histopipe-{dataset}"
+
+    def model_of(self, dataset: str) -> str:
+        """The name under which models of a data set are registered."""
+        return self.registered_model.replace(DATASET_FIELD, dataset)
+
+    @model_validator(mode="after")
+    def _has_no_other_field(self) -> TrackingParams:
+        if {"{", "}"} & set(self.registered_model.replace(DATASET_FIELD, "")):
+            raise ValueError(f"registered_model: {DATASET_FIELD} is all that may stand in braces")
+        return self
+
+
 class MonitorParams(Section):
     """What counts as drift of new cases: a distance that is both large and more than chance."""
 
@@ -363,6 +380,7 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     compare: CompareParams = CompareParams()
     promotion: PromotionParams = PromotionParams()
+    tracking: TrackingParams = TrackingParams()
     monitor: MonitorParams = MonitorParams()
     studies: StudiesParams = StudiesParams()
     flow: FlowParams = FlowParams()
@@ -476,6 +494,11 @@ def _is_dataset_block(key: object, value: Any, listed: Sequence[object]) -> bool
 
 
 def _check_names(params: Params, origin: str) -> None:
+    if len(params.datasets) > 1 and DATASET_FIELD not in params.tracking.registered_model:
+        raise ParamsError(
+            f"{origin}: tracking.registered_model: {', '.join(params.datasets)} would share one registered model: "
+            f"write {DATASET_FIELD} into its name"
+        )
     for name in params.datasets:
         if name not in params.sources:
             raise ParamsError(f"{origin}: {_unknown('data set', name, params.sources)}")

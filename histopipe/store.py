@@ -93,15 +93,19 @@ class PatchStore:
         return batch
 
 
-def read_index(folder: Path) -> pd.DataFrame:
+def read_index(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a store's index; case ids are in normal form, also where an earlier version wrote them otherwise.
+
+    Args:
+        folder: of the store.
+        columns: to read; all of them where None.
 
     Raises:
         StoreError: it is missing or can't be read.
     """
     path = folder / INDEX_FILE
     try:
-        index = pd.read_parquet(path)
+        index = pd.read_parquet(path, columns=None if columns is None else list(columns))
     except FileNotFoundError:
         raise StoreError(f"{path} is missing: run `dvc repro ingest@{folder.name}`") from None
     except (OSError, ValueError) as problem:

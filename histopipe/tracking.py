@@ -21,7 +21,9 @@ from histopipe.addresses import public_url
 from histopipe.errors import ChangedInputError, TrackingAwayError, TrackingError
 from histopipe.files import file_digest
 from histopipe.lineage import lineage_tags
+from histopipe.params import TrackingParams, read_params
 from histopipe.paths import Workspace
+from histopipe.relocation import ARTIFACTS, follow_move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,6 +60,17 @@ PAUSES = (0, 1, 4)  # seconds before each question whether the server is there: 
 def experiment_name(dataset: str) -> str:
     """The experiment that holds every run on a data set."""
     return f"histopipe-{dataset}"
+
+
+def registered_model_name(dataset: str, workspace: Workspace) -> str:
+    """The registered model that holds a data set's versions, by `tracking.registered_model` of `params.yaml`.
+
+    Raises:
+        ParamsError: the file can't be read.
+    """
+    if not workspace.params.exists():
+        return TrackingParams().model_of(dataset)
+    return read_params(workspace.params).tracking.model_of(dataset)
 
 
 def tracking_uri(workspace: Workspace) -> str:
@@ -188,6 +201,8 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
     lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
+        if is_embedded(workspace):
+            follow_move(workspace.home / "mlflow.db")
         yield
 
 
@@ -236,7 +251,7 @@ def _artifacts(workspace: Workspace) -> str | None:
     """Beside the embedded database; a server decides for itself."""
     if tracking_uri(workspace) != _embedded(workspace):
         return None
-    return (workspace.home / "mlartifacts").as_uri()
+    return (workspace.home / ARTIFACTS).as_uri()
 
 
 @contextmanager

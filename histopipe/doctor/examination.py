@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from histopipe.doctor import data, machine, services
+from histopipe.doctor import data, machine, models, services
 from histopipe.doctor.finding import Finding
 from histopipe.doctor.outputs import outputs
 from histopipe.errors import HistopipeError
@@ -33,6 +33,7 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
         return
     yield Finding("parameters", f"{', '.join(parameters.datasets)}; {', '.join(parameters.architectures)}")
     yield from data.stores(parameters, workspace, damaged=written.state == "error")
+    yield from models.models(parameters, workspace)
 
 
 def _parameters(workspace: Workspace) -> Params | Finding:

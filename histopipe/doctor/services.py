@@ -10,6 +10,7 @@ from histopipe.doctor.finding import Finding
 from histopipe.errors import HistopipeError
 from histopipe.files import read_yaml
 from histopipe.lineage import git_commit, git_problem
+from histopipe.params import read_params
 from histopipe.paths import Workspace
 from histopipe.servers import prefect_server
 from histopipe.stages import running_stages
@@ -31,7 +32,9 @@ def mlflow(workspace: Workspace) -> Finding:
         with tracking.told_in_one_line(workspace):
             client = tracking.registry(workspace)
             known = tracking.own_experiments(client)
+            names = _model_names(workspace)
             models = [one for one in client.search_registered_models() if one.name.startswith("histopipe-")]
+            models += [one for one in client.search_registered_models() if one.name in names]
     except MlflowException as problem:
         said = " ".join(str(problem).split())[:120]
         remedy = "back it up, then `mlflow db upgrade` with its address" if "schema" in said else "see the server's log"
@@ -40,6 +43,16 @@ def mlflow(workspace: Workspace) -> Finding:
         said, _, remedy = str(problem).rpartition(": ")
         return Finding("MLflow", said, "error", remedy)
     return Finding("MLflow", f"{place}: {len(known)} experiments, {len(models)} registered models")
+
+
+def _model_names(workspace: Workspace) -> set[str]:
+    """What `params.yaml` calls registered models, beyond the usual names."""
+    try:
+        params = read_params(workspace.params)
+    except HistopipeError:  # the line on parameters says it
+        return set()
+    names = {params.tracking.model_of(dataset) for dataset in params.datasets}
+    return {name for name in names if not name.startswith(tracking.experiment_name(""))}
 
 
 def orphaned_runs(workspace: Workspace) -> Finding:

@@ -26,6 +26,7 @@ def log_evaluation(
     results: Mapping[str, Any],
     example: NDArray[np.uint8],
     reference: Path | None = None,
+    made_from: dict[str, Any] | None = None,
 ) -> None:
     """Log the served model and the metrics into the active run.
 
@@ -38,13 +39,14 @@ def log_evaluation(
         results: content of `metrics.json`.
         example: one patch, uint8 (height, width, 3).
         reference: profiles of the cases behind the model, which it carries from then on.
+        made_from: the record of its data, which it carries too.
     """
     import mlflow
 
     tags = {
         name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
     }
-    model = log_served_model(network, operating_point, example, tags, reference)
+    model = log_served_model(network, operating_point, example, tags, reference, made_from)
     mlflow.log_metrics(run_metrics(results), model_id=model.model_id)
     mlflow.set_tags({**tags, SERVED_MODEL_TAG: model.model_id})
 

@@ -100,7 +100,7 @@ def evaluate(
             explain_evaluation(network, table, store, point, architecture, params, folder)
         inputs.require_unchanged()
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
-            log_evaluation(network, point, results, _example(store, table), reference)
+            log_evaluation(network, point, results, _example(store, table), reference, record.get("data"))
             drawing.wait()
             log_files(folder)
             write_json(folder / "metrics.json", results | {"run_id": run_id})

@@ -19,7 +19,7 @@ from histopipe.monitoring.report import markdown_of, summary_of
 from histopipe.outputs import OutputFolder, claimed
 from histopipe.params import Params
 from histopipe.paths import Workspace
-from histopipe.scoring.model import load_served, model_folder, reference_in
+from histopipe.scoring.model import check_data, load_served, model_folder, point_in, reference_in
 from histopipe.scoring.pixel_size import trained_pixel_size
 from histopipe.scoring.slides import SlideOptions
 from histopipe.scoring.stage import CASES, PREDICTIONS, SUMMARY, grade_inputs
@@ -88,6 +88,7 @@ def monitor_scores(
     if graded.get("data_set") != dataset:
         raise MonitoringError(f"{scores} was graded by a model of {graded.get('data_set')}, not of {dataset}")
     with model_folder(model or graded["model"], dataset, workspace) as (folder, address):
+        check_data(folder, point_in(folder, address), address, dataset, workspace)
         model_id, reference = reference_in(folder)
     if model_id != graded.get("model_id"):
         raise MonitoringError(

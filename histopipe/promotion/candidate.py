@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pandas as pd
 
 from histopipe.comparison.evaluations import Evaluated, Row, read_evaluations
 from histopipe.comparison.table import reason
-from histopipe.errors import PromotionError
+from histopipe.errors import HistopipeError, PromotionError
 from histopipe.files import read_json
 from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
+from histopipe.provenance import Provenance, data_of_training
 from histopipe.store import read_index
 from histopipe.weights.registered import cases_seen
 
@@ -34,6 +35,7 @@ class Candidate:
         point: content of `operating_point.json`.
         test: today's test patches: columns `file,case_id,label,probability,decision,digest` (of the pixels) and `row`
             (place in the store's index).
+        made_from: the data of its training.
     """
 
     dataset: str
@@ -42,6 +44,7 @@ class Candidate:
     record: dict[str, Any]
     point: dict[str, Any]
     test: pd.DataFrame
+    made_from: Provenance
 
     @property
     def training(self) -> str:
@@ -76,13 +79,29 @@ def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candid
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:
         raise PromotionError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(reason, unranked)))
-    best = best_by_validation(evaluated)
-    name = best.row["architecture"]
+    return _read(dataset, best_by_validation(evaluated), workspace)
+
+
+def read_twin(dataset: str, identity: str | None, params: Params, workspace: Workspace) -> Candidate | None:
+    """The model of this checkout that a version of this identity was made from; None where it isn't here any more."""
+    evaluated, _ = read_evaluations(dataset, params, workspace)
+    for each in evaluated:
+        try:
+            candidate = _read(dataset, each, workspace)
+        except HistopipeError:  # trained again since, or a file is missing: that isn't it
+            continue
+        if candidate.identity == identity:
+            return candidate
+    return None
+
+
+def _read(dataset: str, evaluated: Evaluated, workspace: Workspace) -> Candidate:
+    name = evaluated.row["architecture"]
     record = read_json(workspace.training_record(dataset, name))
-    _require_same_training(best.row, record, stage_name("evaluate", dataset, name))
+    _require_same_training(evaluated.row, record, stage_name("evaluate", dataset, name))
     point = read_json(workspace.evaluation(dataset, name) / "operating_point.json")
-    test = _test_patches(best.predictions, workspace.store(dataset))
-    return Candidate(dataset, name, best.row, record, point, test)
+    test = _test_patches(evaluated.predictions, workspace.store(dataset))
+    return Candidate(dataset, name, evaluated.row, record, point, test, _made_from(dataset, record, workspace))
 
 
 def best_by_validation(evaluated: Sequence[Evaluated]) -> Evaluated:
@@ -95,6 +114,16 @@ def _require_same_training(row: Row, record: dict[str, Any], stage: str) -> None
     changed = [key for key in ("split_digest", "recipe_digest") if record.get(key) != row.get(key)]
     if changed or "train_cases" not in record:
         raise PromotionError(f"{row['architecture']} was trained again since it was evaluated: run `dvc repro {stage}`")
+
+
+def _made_from(dataset: str, record: dict[str, Any], workspace: Workspace) -> Provenance:
+    """As its training recorded it; of a training from before there was that, as it lies here."""
+    try:
+        return Provenance.from_json(record["data"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        cases = cases_seen(record)[dataset]
+        made_from = data_of_training(dataset, cases, read_index(workspace.store(dataset)), workspace)
+        return replace(made_from, capped=bool(record.get("quick")))
 
 
 def _test_patches(predictions: pd.DataFrame, store: Path) -> pd.DataFrame:

@@ -5,7 +5,7 @@ Written from the files that the stages left and from the MLflow run; what can be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from histopipe.files import read_json, read_named
 from histopipe.lineage import output_hash
 from histopipe.paths import Workspace, stage_name
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
+from histopipe.promotion.gates import TITLES
 from histopipe.store import REPORT_FILE
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Facts:
         comparison: content of `comparison.json`; empty where there is none.
         environment: versions of what the served model needs.
         hashes: of the model and its predictions, as `dvc.lock` has them.
+        verdict: tags of the gates that it was judged by.
     """
 
     candidate: Candidate
@@ -65,9 +67,10 @@ class Facts:
     comparison: dict[str, Any]
     environment: list[str]
     hashes: dict[str, str]
+    verdict: Mapping[str, str]
 
 
-def read_facts(candidate: Candidate, run: Run, workspace: Workspace) -> Facts:
+def read_facts(candidate: Candidate, run: Run, verdict: Mapping[str, str], workspace: Workspace) -> Facts:
     """Gather them; raises what the readers of the files raise."""
     dataset, architecture = candidate.dataset, candidate.architecture
     evaluation = workspace.evaluation(dataset, architecture)
@@ -81,6 +84,7 @@ def read_facts(candidate: Candidate, run: Run, workspace: Workspace) -> Facts:
         _if_there(workspace.report(dataset) / "comparison.json"),
         _environment(run.data.tags[SERVED_MODEL_TAG]),
         _hashes(dataset, architecture, workspace),
+        verdict,
     )
 
 
@@ -169,7 +173,13 @@ def _data(facts: Facts) -> str:
         lines.insert(0, f"source: {source['kind']}, {source['name']}")
     if report["same_pixels_in_two_cases"]:
         lines.append(f"{report['same_pixels_in_two_cases']:,} patches whose pixels occur in another case too")
+    lines += [_gate_line(name, facts.verdict) for name in ("data", "quick") if f"gate.{name}" in facts.verdict]
     return _bullets(lines)
+
+
+def _gate_line(name: str, verdict: Mapping[str, str]) -> str:
+    measured, reason = verdict.get(f"gate.{name}.measured", ""), verdict.get(f"gate.{name}.reason", "")
+    return f"{TITLES[name]}: {measured} {reason}".rstrip()
 
 
 def _split(facts: Facts) -> str:

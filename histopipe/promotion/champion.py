@@ -15,15 +15,15 @@ from histopipe.evaluation.metrics import Numbers
 from histopipe.files import read_json, write_json, write_text
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.card import CARD_FILE
+from histopipe.provenance import Provenance
 from histopipe.store import PatchStore
 from histopipe.tracking import log_if_changed
-from histopipe.weights.registered import KEPT, RECORD, cases_seen, kept_folder
+from histopipe.weights.registered import KEPT, PREDICTIONS, RECORD, cases_seen, data_of_record, kept_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-PREDICTIONS = "test_predictions.parquet"  # beside the training's record
 _PATCH = ["file", "digest"]
 
 
@@ -34,11 +34,13 @@ class Champion:
     Attributes:
         seen: the cases that it, and what its weights come from, trained or validated on.
         logged: its predictions of the test patches of its day: columns `file,digest,probability`.
+        made_from: the data of its training.
     """
 
     version: ModelVersion
     seen: list[str]
     logged: pd.DataFrame
+    made_from: Provenance
 
     @property
     def title(self) -> str:
@@ -58,7 +60,7 @@ def keep(candidate: Candidate, card: str, client: MlflowClient, run_id: str) -> 
     kept = f"{KEPT}/{candidate.identity}"
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_json(folder / RECORD, candidate.record)
+        write_json(folder / RECORD, candidate.record | {"data": candidate.made_from.as_json()})
         candidate.test[[*_PATCH, "probability"]].to_parquet(folder / PREDICTIONS, index=False)
         write_text(folder / CARD_FILE, card)
         for path in sorted(folder.iterdir()):
@@ -79,7 +81,8 @@ def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
         folder = Path(client.download_artifacts(str(version.run_id), kept, scratch))
         try:
             record: dict[str, Any] = read_json(folder / RECORD)
-            return Champion(version, cases_seen(record)[record["dataset"]], pd.read_parquet(folder / PREDICTIONS))
+            seen, logged = cases_seen(record)[record["dataset"]], pd.read_parquet(folder / PREDICTIONS)
+            return Champion(version, seen, logged, data_of_record(version, record, folder / PREDICTIONS, client))
         except (HistopipeError, KeyError, OSError, ValueError):
             raise _unknown(version, f"holds a damaged {kept}/") from None
 
@@ -101,8 +104,8 @@ def _held(version: ModelVersion, kept: str, client: MlflowClient) -> set[str]:
 def _unknown(version: ModelVersion, fault: str) -> PromotionError:
     return PromotionError(
         f"version {version.version} of {version.name} is champion, but its run {version.run_id} {fault}, so nobody "
-        "knows which cases it was trained on: restore the run's artifacts, or take the alias away "
-        f"(`MlflowClient().delete_registered_model_alias('{version.name}', 'champion')`)"
+        "knows which cases it was trained on: restore the run's artifacts from a backup, run `histopipe promote` where "
+        f"it was trained, or replace it without a comparison (`histopipe promote … --replace {version.version}`)"
     )
 
 

@@ -25,6 +25,8 @@ UNDEFINED: Measured = {"value": None, "low": None, "high": None}
 TITLES = {
     "leak": "cases shared between splits",
     "rolled_back": "rolled back",
+    "data": "data beside the champion's",
+    "quick": "trained under the caps of `quick`",
     "cases": "test cases that neither model has seen",
     "sensitivity": "sensitivity at the locked threshold",
     "calibration_error": "calibration error",

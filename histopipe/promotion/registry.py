@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,9 +67,28 @@ class Registry:
         asked = f"name = '{self.name}' and tags.{TRAINING} = '{training}'"
         return sorted(self.client.search_model_versions(asked), key=lambda version: int(version.version))
 
-    def register(self, model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> ModelVersion:
-        """The version of these tags' identity: the one there is, with the tags as they are now, or a new one."""
-        known = next((v for v in self.of_training(tags[TRAINING]) if v.tags.get(IDENTITY) == tags[IDENTITY]), None)
+    def of_identity(self, tags: Mapping[str, str]) -> list[ModelVersion]:
+        """The versions of the identity that tags hold; several where the first one's files were lost."""
+        return [each for each in self.of_training(tags[TRAINING]) if each.tags.get(IDENTITY) == tags[IDENTITY]]
+
+    def register(
+        self,
+        model_id: str,
+        run_id: str,
+        tags: Mapping[str, str],
+        card: str,
+        usable: Callable[[ModelVersion], bool] = lambda version: True,
+    ) -> ModelVersion:
+        """The version of these tags' identity: the one there is, with the tags as they are now, or a new one.
+
+        Args:
+            model_id: of the logged model that a new one is made from.
+            run_id: that logged it.
+            tags: hold identity and training.
+            card: the version's description.
+            usable: whether a version that there is will do.
+        """
+        known = next(filter(usable, self.of_identity(tags)), None)
         if known is None:
             self._require_model()
             return self.client.create_model_version(
@@ -154,4 +173,4 @@ def reading(dataset: str, workspace: Workspace) -> Iterator[Registry]:
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tracking.told_in_one_line(workspace):
-        yield Registry(tracking.experiment_name(dataset), tracking.registry(workspace))
+        yield Registry(tracking.registered_model_name(dataset, workspace), tracking.registry(workspace))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,28 +9,32 @@ import numpy as np
 from histopipe.case_ids import are_known
 from histopipe.errors import PromotionError
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.files import file_digest
 from histopipe.monitoring.profiles import REFERENCE_FILE
 from histopipe.paths import Workspace, stage_name
 from histopipe.promotion.candidate import Candidate
-from histopipe.serving.packaging import NETWORK_DIGEST_TAG
 from histopipe.store import Patches, PatchStore, read_index
 from histopipe.tracking import continued_run, known_run
-from histopipe.weights.registered import copy_network
+from histopipe.weights.intact import fault_of_model, fault_of_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-LOGGED_MODEL = "models:/m-"  # how the source of a version begins that was made from a logged model
 _POINT = ("threshold", "temperature", "offset")
 
 
-def served_run(candidate: Candidate, client: MlflowClient, workspace: Workspace) -> Run:
+def served_run(candidate: Candidate, client: MlflowClient, workspace: Workspace, anew: bool = False) -> Run:
     """The run here that holds a candidate's served model, with its calibration and threshold.
 
-    Where there is none, since the evaluation came from another machine's cache, it is logged from the files.
+    Where there is none, since the evaluation came from another machine's cache or its files are gone, it is logged from
+    the files here.
+
+    Args:
+        candidate: the model.
+        client: of the tracking store.
+        workspace: where its files lie.
+        anew: also where its logged files are there, but damaged.
 
     Raises:
         PromotionError: the evaluation was made from another training than the one whose record lies here.
@@ -41,7 +43,7 @@ def served_run(candidate: Candidate, client: MlflowClient, workspace: Workspace)
     _require_own_evaluation(candidate, run_id, workspace)
     if run_id is not None:
         run = client.get_run(run_id)
-        if _serves(run, candidate, client):
+        if _serves(run, candidate, client, anew):
             return run
     return client.get_run(_log_from_files(candidate, workspace))
 
@@ -56,52 +58,40 @@ def _require_own_evaluation(candidate: Candidate, run_id: str | None, workspace:
         )
 
 
-def _serves(run: Run, candidate: Candidate, client: MlflowClient) -> bool:
-    """Whether the run's newest logged model has the candidate's operating point: an evaluation may have been killed."""
+def _serves(run: Run, candidate: Candidate, client: MlflowClient, whole: bool) -> bool:
+    """Whether the run's newest logged model is there, or even `whole`, and has the candidate's operating point.
+
+    An evaluation may have been killed, and files may have been lost since.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        tags = client.get_logged_model(run.data.tags[SERVED_MODEL_TAG]).tags
+        model_id = run.data.tags[SERVED_MODEL_TAG]
+        tags = client.get_logged_model(model_id).tags
     except KeyError:
         return False
     except MlflowException as problem:
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
-    return all(tags.get(name) == str(candidate.point[name]) for name in _POINT)
+    address = f"models:/{model_id}"
+    if any(tags.get(name) != str(candidate.point[name]) for name in _POINT):
+        return False
+    fault = fault_of_model(address, address, client)
+    return fault is None or (fault.damaged and not whole)
 
 
 def require_whole(version: ModelVersion, client: MlflowClient) -> None:
-    """Check that a version's network is there and as it was logged: a champion that can't be loaded helps nobody.
+    """Check that a version's files are there and as they were logged: a champion that can't be loaded helps nobody.
 
     Raises:
-        PromotionError: it is missing or damaged.
+        PromotionError: they are missing or damaged.
     """
-    with TemporaryDirectory() as folder:
-        try:
-            file = copy_network(version, Path(folder))
-        except OSError as problem:
-            raise _broken(version, " ".join(str(problem).split())[:160]) from None
-        if file is None:
-            raise _broken(version, "it holds no Keras network")
-        if _logged_digest(version, client) not in (None, file_digest(file)):
-            raise _broken(version, "its bytes are not those that were logged")
-
-
-def _logged_digest(version: ModelVersion, client: MlflowClient) -> str | None:
-    """None for a version that wasn't made from a logged model, or from one without a digest."""
-    source = str(version.source)
-    if not source.startswith(LOGGED_MODEL):
-        return None
-    digest: str | None = client.get_logged_model(source.removeprefix("models:/")).tags.get(NETWORK_DIGEST_TAG)
-    return digest
-
-
-def _broken(version: ModelVersion, reason: str) -> PromotionError:
-    return PromotionError(
-        f"version {version.version} of {version.name} can't be served, its network is missing or damaged ({reason}): "
-        f"restore the artifacts of its run {version.run_id}, or delete the version and evaluate again"
-    )
+    if fault := fault_of_version(version, client):
+        raise PromotionError(
+            f"version {version.version} of {version.name} can't be served: {fault}; restore them from a backup "
+            f"(run {version.run_id}), or promote another model"
+        )
 
 
 def _log_from_files(candidate: Candidate, workspace: Workspace) -> str:
@@ -120,6 +110,7 @@ def _log_from_files(candidate: Candidate, workspace: Workspace) -> str:
             candidate.metrics,
             _example(candidate, workspace),
             reference if reference.exists() else None,
+            candidate.made_from.as_json(),
         )
     return run_id
 

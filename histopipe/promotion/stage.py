@@ -14,36 +14,23 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from histopipe.errors import PromotionError
-from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.files import file_digest
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.promotion.candidate import Candidate, read_candidate
-from histopipe.promotion.card import LINEAGE, description, model_card, read_facts
-from histopipe.promotion.champion import champion_probabilities, keep, read_champion
+from histopipe.promotion.champion import champion_probabilities, read_champion
+from histopipe.promotion.data import data_gates, relation_to
 from histopipe.promotion.gates import Gate, judge, leak_gate, reasons, rolled_back_gate, unseen
-from histopipe.promotion.registry import (
-    CHAMPION,
-    IDENTITY,
-    PREVIOUS,
-    ROLLED_BACK,
-    TRAINING,
-    Registry,
-    registry_turn,
-)
+from histopipe.promotion.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BACK, Registry, registry_turn
 from histopipe.promotion.served import require_whole, served_run
+from histopipe.promotion.versions import PROMOTED, log_report, register, verdict_tags, whole_champion
 from histopipe.stage_inputs import require_unchanged_inputs
-from histopipe.store import INDEX_FILE
-from histopipe.tracking import log_if_changed, run_exists
-from histopipe.weights.registered import KEPT_TAG
+from histopipe.tracking import run_exists
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-PROMOTED, REFUSED, TAKEN_BACK = "promoted", "refused", "rolled back"
-REPORT_FILES = ("index.html", "comparison.png", "pairs.png")  # of the compare stage
+TAKEN_BACK = "rolled back"
 
 
 @dataclass(frozen=True)
@@ -56,6 +43,7 @@ class Verdict:
         architecture: the candidate.
         changed: whether it was judged; a candidate that is champion already isn't.
         gates: what it was judged by.
+        note: what became of a champion whose files are gone; empty where they are whole.
     """
 
     model: str
@@ -63,6 +51,7 @@ class Verdict:
     architecture: str
     changed: bool
     gates: Sequence[Gate]
+    note: str = ""
 
     @property
     def promoted(self) -> bool:
@@ -72,8 +61,9 @@ class Verdict:
     def __str__(self) -> str:
         title = f"{self.model} version {self.version} ({self.architecture})"
         if not self.changed:
-            return f"{title} is champion already"
+            return f"{title} is champion" + (f": {self.note}" if self.note else " already")
         lines = [f"{title} {'is champion' if self.promoted else 'is refused and becomes challenger'}"]
+        lines += [f"  ! {self.note}"] if self.note else []
         return "\n".join(lines + [f"  {'+' if gate.passed else '-'} {gate.reason}" for gate in self.gates])
 
 
@@ -87,39 +77,55 @@ def held_back(dataset: str, workspace: Workspace) -> str | None:
     return f"experiments don't promote: keep this one with `dvc exp apply`, then run `histopipe promote {dataset}`"
 
 
-def promote(dataset: str, params: Params, workspace: Workspace, again: bool = False) -> Verdict:
+def promote(
+    dataset: str, params: Params, workspace: Workspace, again: bool = False, replace: str | None = None
+) -> Verdict:
     """Register the best model by validation, and make it champion if every gate holds; else it becomes challenger.
+
+    A champion whose files are gone is first registered again, if its model still lies in this checkout.
 
     Args:
         dataset: the data set's name.
         params: hold the limits.
         workspace: where evaluations and the tracking store are.
         again: also if the model was rolled back before.
+        replace: number of the champion that may be replaced though it is of other data, was trained in full where the
+            candidate wasn't, or can't be compared with any more.
 
     Raises:
-        PromotionError: no model can be judged, or the champion can't be compared with.
+        PromotionError: no model can be judged, the champion can't be compared with, or isn't the one to be replaced.
         TrackingAwayError: the registry is away; the same command carries on.
         BusyError: another promotion or rollback is under way.
     """
     candidate = read_candidate(dataset, params, workspace)
     with registry_turn(dataset, workspace) as registry:
-        champion = registry.aliased(CHAMPION)
+        standing = registry.aliased(CHAMPION)
+        _require_named(standing, replace, registry)
+        champion, note = whole_champion(standing, dataset, registry, params, workspace)
         if champion and champion.tags.get(IDENTITY) == candidate.identity:
             registry.dismiss(champion)
             if run_exists(str(champion.run_id)):
-                _log_report(dataset, registry.client, str(champion.run_id), workspace)
-            return Verdict(registry.name, str(champion.version), candidate.architecture, False, [])
+                log_report(dataset, registry.client, str(champion.run_id), workspace)
+            return Verdict(registry.name, str(champion.version), candidate.architecture, False, [], note)
         run = served_run(candidate, registry.client, workspace)
-        gates = _gates(candidate, run, champion, registry, params, workspace, again)
+        gates = _gates(candidate, run, champion, registry, params, workspace, again, replace)
         require_unchanged_inputs()
-        version = _register(candidate, run, gates, registry, workspace)
+        version = register(candidate, run, verdict_tags(gates), registry, workspace)
         if reasons(gates):
             registry.challenge(version)
         else:
             require_whole(version, registry.client)
             require_unchanged_inputs()
             _crown(version, champion, candidate, registry)
-        return Verdict(registry.name, str(version.version), candidate.architecture, True, gates)
+        return Verdict(registry.name, str(version.version), candidate.architecture, True, gates, note)
+
+
+def _require_named(champion: ModelVersion | None, replace: str | None, registry: Registry) -> None:
+    """Who names the champion to be replaced must have looked at it: another one may stand there by now."""
+    number = str(champion.version) if champion else None
+    if replace not in (None, number):
+        standing = f"version {number}" if number else "no version"
+        raise PromotionError(f"--replace {replace}: {standing} of {registry.name} is champion: name that one, or none")
 
 
 def _gates(
@@ -130,15 +136,38 @@ def _gates(
     params: Params,
     workspace: Workspace,
     again: bool,
+    replace: str | None,
 ) -> list[Gate]:
     leaky = candidate.leaky or run.data.tags.get("leaky") == "true"
     before = [leak_gate(leaky), rolled_back_gate(_rolled_back(candidate, champion, registry), again)]
     if champion is None:
         return [*before, *judge(unseen(candidate.test, candidate.seen), None, params)]
-    known = read_champion(champion, registry.client)
+    return [*before, *_against(champion, candidate, registry, params, workspace, replace)]
+
+
+def _against(
+    champion: ModelVersion,
+    candidate: Candidate,
+    registry: Registry,
+    params: Params,
+    workspace: Workspace,
+    replace: str | None,
+) -> list[Gate]:
+    """The gates beside a champion; one of other data can't be compared with, so there the floors alone count."""
+    number, alone = str(champion.version), unseen(candidate.test, candidate.seen)
+    try:
+        known = read_champion(champion, registry.client)
+    except PromotionError:
+        if replace != number:
+            raise
+        return [Gate("data", True, "unknown", f"same, or --replace {number}"), *judge(alone, None, params)]
+    relation = relation_to(known.made_from, candidate.made_from, workspace)
+    gates = data_gates(relation, known.made_from, candidate.made_from, number, replace)
+    if relation.verdict == "other":
+        return [*gates, *judge(alone, None, params)]
     patches = unseen(candidate.test, candidate.seen, known.seen)
     theirs = champion_probabilities(known, patches, workspace.store(candidate.dataset))
-    return [*before, *judge(patches, theirs, params)]
+    return [*gates, *judge(patches, theirs, params)]
 
 
 def _rolled_back(candidate: Candidate, champion: ModelVersion | None, registry: Registry) -> str | None:
@@ -146,56 +175,6 @@ def _rolled_back(candidate: Candidate, champion: ModelVersion | None, registry: 
     versions = [version for version in registry.of_training(candidate.training) if ROLLED_BACK in version.tags]
     standing = str(champion.version) if champion else None
     return max((version.tags[ROLLED_BACK] for version in versions if str(version.version) != standing), default=None)
-
-
-def _register(
-    candidate: Candidate, run: Run, gates: Sequence[Gate], registry: Registry, workspace: Workspace
-) -> ModelVersion:
-    """The version with its card and tags; the run keeps what later promotions need of it."""
-    run_id = run.info.run_id
-    card = model_card(read_facts(candidate, run, workspace))
-    kept = keep(candidate, card, registry.client, run_id)
-    _log_report(candidate.dataset, registry.client, run_id, workspace)
-    tags = _tags(candidate, run, workspace) | _verdict_tags(gates) | {KEPT_TAG: kept}
-    return registry.register(run.data.tags[SERVED_MODEL_TAG], run_id, tags, description(card, kept))
-
-
-def _log_report(dataset: str, client: MlflowClient, run_id: str, workspace: Workspace) -> None:
-    """What the model was compared with, to be looked at beside it: the page and its two pictures of the ranking."""
-    for name in REPORT_FILES:
-        path = workspace.report(dataset) / name
-        if path.exists():
-            log_if_changed(client, run_id, path, "report")
-
-
-def _tags(candidate: Candidate, run: Run, workspace: Workspace) -> dict[str, str]:
-    record, point = candidate.record, candidate.point
-    return {
-        IDENTITY: candidate.identity,
-        TRAINING: candidate.training,
-        "run_id": run.info.run_id,
-        "architecture": candidate.architecture,
-        "threshold": str(point["threshold"]),
-        "rule": str(point["rule"]),
-        "positive_class": str(point["positive_class"]),
-        "data_digest": file_digest(workspace.store(candidate.dataset) / INDEX_FILE),
-        "split_digest": record["split_digest"],
-        "recipe_digest": record["recipe_digest"],
-        "quick": str(bool(record.get("quick"))).lower(),
-        "leaky": str(candidate.leaky).lower(),
-        **{name: run.data.tags[name] for name in LINEAGE if name in run.data.tags},
-    }
-
-
-def _verdict_tags(gates: Sequence[Gate]) -> dict[str, str]:
-    """The verdict, and each gate as `gate.NAME`, `gate.NAME.measured` and `gate.NAME.limit`."""
-    failed = reasons(gates)
-    tags = {"verdict": REFUSED if failed else PROMOTED, "reasons": "; ".join(failed) or "none"}
-    for gate in gates:
-        tags[f"gate.{gate.name}"] = "passed" if gate.passed else "failed"
-        tags[f"gate.{gate.name}.measured"] = "undefined" if gate.measured is None else str(gate.measured)
-        tags[f"gate.{gate.name}.limit"] = str(gate.limit)
-    return tags
 
 
 def _crown(version: ModelVersion, champion: ModelVersion | None, candidate: Candidate, registry: Registry) -> None:

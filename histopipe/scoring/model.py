@@ -5,25 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+from yaml import YAMLError
 
 from histopipe import tracking
 from histopipe.errors import EvaluationError, HistopipeError, ScoringError
 from histopipe.files import read_json, read_yaml
 from histopipe.monitoring.profiles import read_profiles
 from histopipe.paths import Workspace
+from histopipe.provenance import Provenance, Relation
+from histopipe.scoring.origin import data_in, require_own_data
 from histopipe.serving.packaging import REFERENCE_ARTIFACT
-from histopipe.weights.registered import NETWORK_ARTIFACT, NOT_THERE
+from histopipe.weights.intact import POINT_ARTIFACT, Fault, download_model, fault_of_version, is_gone
+from histopipe.weights.registered import NETWORK_ARTIFACT, NOT_THERE, REGISTERED, data_of_version, version_at
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
-POINT_ARTIFACT = "operating_point"
 SCHEMES = ("models:/", "runs:/")
 
 
@@ -37,6 +42,8 @@ class Served:
         point: content of `operating_point.json`.
         logged: `run_id` and `model_id` under which MLflow has it, as far as its folder says.
         reference: profiles of the cases behind it (histopipe/monitoring); None of a model that carries none.
+        made_from: the data of its training.
+        data: how that and the data of this checkout are related.
     """
 
     name: str
@@ -44,6 +51,8 @@ class Served:
     point: dict[str, Any]
     logged: dict[str, str] = field(default_factory=dict)
     reference: pd.DataFrame | None = None
+    made_from: Provenance | None = None
+    data: Relation | None = None
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -52,25 +61,83 @@ class Served:
         return int(height), int(width)
 
 
-def load_served(asked: str, dataset: str, workspace: Workspace) -> Served:
-    """Load a model that `evaluate` logged.
+def load_served(asked: str, dataset: str, workspace: Workspace, followed: bool | None = None) -> Served:
+    """Load a model that `evaluate` logged, if it is one of the data set.
 
     Args:
         asked: `champion` (of the data set), an address such as `models:/NAME/3` or `runs:/ID/model`, or the path of
             such a model's folder.
         dataset: the data set's name.
-        workspace: whose tracking store is asked.
+        workspace: whose tracking store is asked, and whose data the model must be of.
+        followed: whether the champion of the data set is meant, whichever that is; told by `asked` where None.
 
     Raises:
-        ScoringError: there is no such model, or it isn't one of this project's.
+        ScoringError: there is no such model, it isn't one of this project's, or it is one of other data.
         TrackingAwayError: the tracking store can't be asked.
     """
     with model_folder(asked, dataset, workspace) as (folder, address):
-        network, point = _read(folder, address)
+        try:
+            point, network_file = point_in(folder, address), _path(folder, NETWORK_ARTIFACT, address)
+            made_from, data = check_data(folder, point, address, dataset, workspace, followed)
+            network = _network(network_file, address)
+        except UnreadableModelError as problem:
+            raise _lost_or(problem, address, dataset, workspace) from None
         logged, (_, reference) = _logged(folder), reference_in(folder)
+    return Served(address, network, point, logged, reference, made_from, data)
+
+
+def check_data(
+    folder: Path, point: dict[str, Any], address: str, dataset: str, workspace: Workspace, followed: bool | None = None
+) -> tuple[Provenance, Relation]:
+    """Check that a model is one of a data set, by name, classes and what is known of its data.
+
+    Args:
+        folder: of the model.
+        point: content of its `operating_point.json`.
+        address: by which it was asked for.
+        dataset: the data set's name.
+        workspace: whose data the model must be of.
+        followed: as of `load_served`.
+
+    Returns:
+        Its data, and how that and the data of this checkout are related.
+
+    Raises:
+        ScoringError: it isn't.
+    """
     if point.get("data_set") != dataset:
         raise ScoringError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
-    return Served(address, network, point, logged, reference)
+    made_from, version = data_in(folder, point), _version_at(address, workspace)
+    if version is not None and not len(made_from.labels):
+        with tracking.told_in_one_line(workspace):
+            registered = data_of_version(version, tracking.registry(workspace))
+        made_from = replace(registered, dataset=dataset, classes=made_from.classes)
+    if followed is None:
+        followed = address == champion_address(dataset, workspace)
+    title = f"{address} (version {version.version})" if version and "@" in address else address
+    return made_from, require_own_data(made_from, title, version, followed, workspace)
+
+
+def champion_address(dataset: str, workspace: Workspace) -> str:
+    """The address of a data set's champion."""
+    return f"models:/{tracking.registered_model_name(dataset, workspace)}@{CHAMPION}"
+
+
+def _version_at(address: str, workspace: Workspace) -> ModelVersion | None:
+    """The registered version at an address; None of any other model."""
+    from mlflow.exceptions import MlflowException
+
+    found = REGISTERED.fullmatch(address)
+    if found is None:
+        return None
+    with tracking.told_in_one_line(workspace):
+        client = tracking.registry(workspace)
+        try:
+            return version_at(client, **found.groupdict())
+        except MlflowException as problem:
+            if problem.error_code not in NOT_THERE:
+                raise
+            return None
 
 
 def model_paths(*asked: str | None) -> list[Path]:
@@ -86,8 +153,8 @@ def model_folder(asked: str, dataset: str, workspace: Workspace) -> Iterator[tup
         ScoringError: there is no such model.
         TrackingAwayError: the tracking store can't be asked.
     """
-    address = f"models:/{tracking.experiment_name(dataset)}@{CHAMPION}" if asked == CHAMPION else asked
-    with _folder_of(address, asked, workspace) as folder:
+    address = champion_address(dataset, workspace) if asked == CHAMPION else asked
+    with _folder_of(address, dataset, workspace) as folder:
         yield folder, address
 
 
@@ -114,7 +181,7 @@ def _logged(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _folder_of(address: str, asked: str, workspace: Workspace) -> Iterator[Path]:
+def _folder_of(address: str, dataset: str, workspace: Workspace) -> Iterator[Path]:
     if not address.startswith(SCHEMES):
         if not Path(address).is_dir():
             raise ScoringError(f"{address} is no folder of a model: give champion, models:/NAME/VERSION or a path")
@@ -122,36 +189,83 @@ def _folder_of(address: str, asked: str, workspace: Workspace) -> Iterator[Path]
         return
     with TemporaryDirectory() as scratch:
         with tracking.told_in_one_line(workspace):
-            folder = _downloaded(address, asked, workspace, scratch)
+            folder = _downloaded(address, dataset, workspace, scratch)
         yield folder
 
 
-def _downloaded(address: str, asked: str, workspace: Workspace, folder: str) -> Path:
-    import mlflow
+def _downloaded(address: str, dataset: str, workspace: Workspace, scratch: str) -> Path:
+    """Copy a model's files; a model that is registered or logged, but whose files aren't there, is told of as that."""
     from mlflow.exceptions import MlflowException
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    tracking.registry(workspace)  # points MLflow at the store, and sees that it answers
+    client = tracking.registry(workspace)  # points MLflow at the store, and sees that it answers
+    reason = ""
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=folder))
-    except MlflowException as problem:
-        if problem.error_code not in NOT_THERE:
+        folder = download_model(address, scratch)
+        if (folder / "MLmodel").is_file():
+            return folder
+    except (MlflowException, OSError) as problem:
+        if not is_gone(problem):
             raise
-        remedy = "promote a model first (`dvc repro`)" if asked == CHAMPION else "name one that MLflow lists"
-        said = " ".join(str(problem).split())[:160]
-        raise ScoringError(f"{address} can't be had ({said}): {remedy}") from None
+        reason = " ".join(str(problem).split())[:160]
+    version = _version_at(address, workspace)
+    if version is not None:
+        raise ScoringError(lost(version, dataset, fault_of_version(version, client)))
+    remedy = "name one that MLflow lists"
+    if address == champion_address(dataset, workspace):
+        remedy = "promote a model first (`dvc repro`)"
+    raise ScoringError(f"{address} can't be had ({reason or 'there are no files of it'}): {remedy}")
 
 
-def _read(folder: Path, address: str) -> tuple[keras.Model, dict[str, Any]]:
+def lost(version: ModelVersion, dataset: str, fault: Fault | None) -> str:
+    """What people are told of a registered version whose files are gone or damaged, with what brings them back."""
+    return (
+        f"version {version.version} of {version.name} can't be loaded: {fault or 'its files were gone just now'}: "
+        f"restore them from a backup, or run `histopipe promote {dataset}` in the checkout that trained it, "
+        f"which registers it again; `histopipe rollback {dataset}` goes back to the champion before"
+    )
+
+
+class UnreadableModelError(ScoringError):
+    """A model's files are there, but not those that `evaluate` logs."""
+
+
+def point_in(folder: Path, address: str) -> dict[str, Any]:
+    """The operating point of a model in a folder.
+
+    Raises:
+        ScoringError: there is none; it is no model that `evaluate` logged.
+    """
+    try:
+        return dict(read_json(_path(folder, POINT_ARTIFACT, address)))
+    except ScoringError:
+        raise
+    except (HistopipeError, OSError, TypeError, ValueError) as problem:
+        raise UnreadableModelError(f"{address}: {problem}") from None
+
+
+def _path(folder: Path, artifact: str, address: str) -> Path:
+    try:
+        described = read_yaml(folder / "MLmodel")["flavors"]["python_function"]["artifacts"]
+        return folder / described[artifact]["path"]
+    except (OSError, KeyError, TypeError, AttributeError, UnicodeDecodeError, YAMLError):
+        raise UnreadableModelError(f"{address} is no model that histopipe's `evaluate` logged: name another") from None
+
+
+def _network(path: Path, address: str) -> keras.Model:
     from histopipe.evaluation.logits import load_network
 
     try:
-        described = read_yaml(folder / "MLmodel")["flavors"]["python_function"]["artifacts"]
-        paths = {name: folder / described[name]["path"] for name in (NETWORK_ARTIFACT, POINT_ARTIFACT)}
-        return load_network(paths[NETWORK_ARTIFACT]), read_json(paths[POINT_ARTIFACT])
-    except (OSError, KeyError, TypeError):
-        raise ScoringError(f"{address} is no model that histopipe's `evaluate` logged: name another") from None
+        return load_network(path)
     except EvaluationError as problem:
-        raise ScoringError(f"{address}: {str(problem).rpartition(': ')[0]}: name another model") from None
-    except HistopipeError as problem:
-        raise ScoringError(f"{address}: {problem}") from None
+        raise UnreadableModelError(f"{address}: {str(problem).rpartition(': ')[0]}: name another model") from None
+
+
+def _lost_or(problem: ScoringError, address: str, dataset: str, workspace: Workspace) -> ScoringError:
+    """What to say of files that can't be read: of a registered model that was whole once, what brings it back."""
+    version = _version_at(address, workspace)
+    if version is None:
+        return problem
+    with tracking.told_in_one_line(workspace):
+        fault = fault_of_version(version, tracking.registry(workspace))
+    return ScoringError(lost(version, dataset, fault)) if fault else problem

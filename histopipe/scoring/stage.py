@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -164,6 +165,7 @@ def _summary(
         "model": _shown_name(served, names),
         "model_id": served.logged.get("model_id"),
         "data_set": served.point["data_set"],
+        "data": asdict(served.data) if served.data else None,
         "positive_class": served.point["positive_class"],
         "threshold": served.point["threshold"],
         "precision": precision,

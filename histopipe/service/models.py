@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ from histopipe.errors import HistopipeError, ScoringError
 from histopipe.files import file_digest
 from histopipe.inference import Precision
 from histopipe.paths import Workspace
-from histopipe.scoring.model import CHAMPION, Served, load_served
+from histopipe.provenance import relate
+from histopipe.scoring.model import CHAMPION, Served, champion_address, load_served
 from histopipe.service.engine import Engine
 
 if TYPE_CHECKING:
@@ -54,13 +56,17 @@ class Asked:
     precision: Precision = "float32"
     mpp: float | None = None
 
-    @property
+    @cached_property
     def alias(self) -> tuple[str, str] | None:
         """The registered model and the alias that is followed; None where one version is asked for."""
-        if self.model == CHAMPION:
-            return tracking.experiment_name(self.dataset), CHAMPION
-        found = _ALIAS.fullmatch(self.model)
+        address = champion_address(self.dataset, self.workspace) if self.model == CHAMPION else self.model
+        found = _ALIAS.fullmatch(address)
         return (found["name"], found["alias"]) if found else None
+
+    @cached_property
+    def follows_champion(self) -> bool:
+        """Whether whatever is champion of the data set is wanted."""
+        return self.model in (CHAMPION, champion_address(self.dataset, self.workspace))
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ def load(asked: Asked, version: str | None = None) -> Model:
     if asked.alias:
         version = version or aliased(asked)
         address = f"models:/{asked.alias[0]}/{version}" if version else address
-    served = load_served(address, asked.dataset, asked.workspace)
+    served = load_served(address, asked.dataset, asked.workspace, asked.follows_champion)
     name, number = _identity(address)
     engine = Engine(served.network, served.patch_size, asked.precision)
     return Model(name, number, address, served, engine, _card(served, name, number, asked))
@@ -195,6 +201,20 @@ def _short_card(served: Served) -> str:
     )
 
 
+def require_same_data(model: Model, in_use: Model) -> None:
+    """Check that a new version may take the place of the one in use: clients asked for answers of that one's data.
+
+    Raises:
+        ScoringError: it is known to be made from other data.
+    """
+    made_from, before = model.served.made_from, in_use.served.made_from
+    if made_from is None or before is None:
+        return
+    relation = relate(made_from, before)
+    if relation.verdict == "other":
+        raise ScoringError(f"it is made from other data than the one in use, {relation.reason}; start anew to take it")
+
+
 def spare_from_collection() -> None:
     """Keep what is loaded by now out of Python's full collections, each of which would halt every request meanwhile.
 
@@ -264,6 +284,7 @@ class Keeper:
     def _replace(self, version: str) -> None:
         try:
             model = load(self._asked, version)
+            require_same_data(model, self.model)
         except Exception as problem:
             self._failed = (version, time.monotonic() + RETRY_SECONDS)
             self.problem = f"version {version} can't be loaded ({_one_line(problem)}): {self.model.version} stays"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CLASSIFIER = Path(__file__).with_name("classifier.py")
 MODEL_NAME = "model"
 REFERENCE_ARTIFACT = "reference"
+DATA_ARTIFACT = "data"  # which data the model was made from (histopipe/provenance.py)
 NETWORK_DIGEST_TAG = "network_sha256"  # of the logged model: tells later whether its file is whole
 
 
@@ -53,6 +54,7 @@ def log_served_model(
     example: NDArray[np.uint8],
     tags: dict[str, str],
     reference: Path | None = None,
+    made_from: dict[str, Any] | None = None,
 ) -> ModelInfo:
     """Log the calibrated model into the active MLflow run, with its signature and an input example.
 
@@ -62,6 +64,7 @@ def log_served_model(
         example: one patch, uint8 (height, width, 3).
         tags: of the logged model.
         reference: profiles of the cases behind it, by which drift is told from any machine that can load the model.
+        made_from: the record of its data, by which every checkout can tell whether the model is of its own.
     """
     from mlflow.models import Model
 
@@ -72,6 +75,10 @@ def log_served_model(
             network.save(file)
         write_json(point, operating_point)
         artifacts = {"network": str(file), "operating_point": str(point)}
+        artifacts |= {REFERENCE_ARTIFACT: str(reference)} if reference else {}
+        if made_from:
+            write_json(Path(folder) / "data.json", made_from)
+            artifacts[DATA_ARTIFACT] = str(Path(folder) / "data.json")
         return Model.log(
             None,
             _UngradedPyfunc,
@@ -79,7 +86,7 @@ def log_served_model(
             validate_serving_input=False,
             flavor_name="pyfunc.ModelFromCode",
             python_model=str(CLASSIFIER),
-            artifacts=artifacts | ({REFERENCE_ARTIFACT: str(reference)} if reference else {}),
+            artifacts=artifacts,
             signature=signature(),
             input_example=pd.DataFrame({"image": [as_text(example)]}),
             pip_requirements=requirements(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.lineage import lineage_tags, output_hash, versions
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.provenance import data_of_training
 from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import StageInputs, inputs_of
 from histopipe.store import INDEX_FILE, PatchStore, Rows
@@ -64,6 +66,7 @@ def train(
     inputs = _inputs(dataset, architecture, workspace)
     lineage = lineage_tags(workspace, dataset)
     training = plan_training(dataset, architecture, params, workspace)
+    made_from = _data(training, workspace)
     require_architecture(training.architecture)
     grow_gpu_memory()
     seed_everything(params)
@@ -84,7 +87,7 @@ def train(
         if training.recipe.test_time == "d4":
             network = averaged_over_symmetries(network)
         tracking.log_epochs(run_id, progress.history)
-        record = _record(training, params, progress, network, lineage)
+        record = _record(training, params, progress, network, lineage) | {"data": made_from}
         _write(training, workspace, progress, network, record, inputs)
         _log_end(training, workspace, record)
     mark_finished(training.checkpoints, workspace.model(dataset, architecture) / RECORD_FILE)
@@ -199,6 +202,13 @@ def _record(
         "train_cases": _cases(training.store, training.train_rows),
         "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one
     }
+
+
+def _data(training: Training, workspace: Workspace) -> dict[str, Any]:
+    """By which the model is later told to be of this data."""
+    cases = [*_cases(training.store, training.train_rows), *training.validation_cases]
+    made_from = data_of_training(training.dataset, cases, training.store.index, workspace)
+    return replace(made_from, capped=training.capped).as_json()
 
 
 def _digest(training: Training, params: Params) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from histopipe import tracking
-from histopipe.errors import WeightsError
+from histopipe.errors import HistopipeError, WeightsError
 from histopipe.files import read_json, read_yaml
 from histopipe.paths import Workspace
+from histopipe.provenance import Provenance, kind_of, labels_by_digest, no_labels
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,13 +24,15 @@ if TYPE_CHECKING:
 
 NETWORK_ARTIFACT = "network"  # as the served model names it
 KEPT, RECORD = "promotion", "run.json"  # folder and file of the run's artifacts that hold the training's record
+PREDICTIONS = "test_predictions.parquet"  # beside the record: columns `file,digest,probability`
+GRADED = "predictions.parquet"  # that `evaluate` logged: columns `file,label` among others
 KEPT_TAG = "kept"  # of a version: its own folder within that one, which versions of one run don't share
 
 NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # MLflow's codes for what isn't there
 
 Cases = dict[str, list[str]]  # ids by data set
 
-_ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -> tuple[Path, dict[str, str], Cases]:
@@ -48,13 +54,13 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
     """
     from mlflow.exceptions import MlflowException
 
-    address = _ADDRESS.fullmatch(asked)
+    address = REGISTERED.fullmatch(asked)
     if address is None:
         raise WeightsError(f"{key}: {asked} is no model's address: write models:/NAME@ALIAS or models:/NAME/VERSION")
     with tracking.told_in_one_line(workspace):
         try:
             client = tracking.registry(workspace)
-            version = _version(client, **address.groupdict())
+            version = version_at(client, **address.groupdict())
             file = copy_network(version, folder)
             seen = cases_behind(version, client)
         except (MlflowException, OSError) as problem:
@@ -95,6 +101,68 @@ def kept_folder(version: ModelVersion) -> str:
     return version.tags.get(KEPT_TAG, KEPT)
 
 
+def data_of_version(version: ModelVersion, client: MlflowClient) -> Provenance:
+    """Describe the data that a registered version was made from, as far as its run and its tags tell."""
+    from mlflow.exceptions import MlflowException
+
+    folder = kept_folder(version)
+    with TemporaryDirectory() as scratch:
+        try:
+            kept = Path(client.download_artifacts(str(version.run_id), folder, scratch))
+            record: dict[str, Any] = read_json(kept / RECORD)
+        except (MlflowException, HistopipeError, OSError):  # registered by hand, or its files are gone
+            return described_by_tags(version, {}, None, client)
+        logged = kept / PREDICTIONS
+        return data_of_record(version, record, logged if logged.exists() else None, client)
+
+
+def data_of_record(
+    version: ModelVersion, record: dict[str, Any], logged: Path | None, client: MlflowClient
+) -> Provenance:
+    """As `data_of_version`, by what was kept of the training: its record, and the file of its test predictions."""
+    try:
+        return Provenance.from_json(record["data"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return described_by_tags(version, record, logged, client)
+
+
+def described_by_tags(
+    version: ModelVersion, record: dict[str, Any], logged: Path | None, client: MlflowClient
+) -> Provenance:
+    """As `data_of_record`, of a version from before records described their data: by tags and graded test patches."""
+    from mlflow.exceptions import MlflowException
+
+    tags, run_tags = version.tags, {}
+    with suppress(MlflowException):
+        run_tags = client.get_run(str(version.run_id)).data.tags
+    archives = {f"{name}:{tags[tag]}" for name, tag in (("dvc", "dvc_raw"), ("index", "data_digest")) if tag in tags}
+    capped = tags["quick"] == "true" if "quick" in tags else None
+    source = run_tags.get("source", "")
+    return Provenance(
+        str(record.get("dataset") or run_tags.get("dataset") or ""),
+        kind_of(source) if source else None,
+        source,
+        ("", tags.get("positive_class", "")),
+        frozenset(archives),
+        capped,
+        _graded_labels(version, logged, client),
+    )
+
+
+def _graded_labels(version: ModelVersion, logged: Path | None, client: MlflowClient) -> pd.Series:
+    """Label by digest of the test patches that a version graded; empty where either isn't there any more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if logged is None:
+            return no_labels()
+        with TemporaryDirectory() as scratch:
+            graded = pd.read_parquet(client.download_artifacts(str(version.run_id), GRADED, scratch))
+        return labels_by_digest(pd.read_parquet(logged).merge(graded[["file", "label"]], on="file"))
+    except (MlflowException, OSError, KeyError, ValueError):
+        return no_labels()
+
+
 def cases_seen(record: dict[str, Any]) -> Cases:
     """The cases, by data set, that a training's record lists, its own and those behind the weights it started from."""
     seen = {name: list(cases) for name, cases in record.get("seen_before", {}).items()}
@@ -102,7 +170,8 @@ def cases_seen(record: dict[str, Any]) -> Cases:
     return seen | {record["dataset"]: sorted(own | set(seen.get(record["dataset"], [])))}
 
 
-def _version(client: MlflowClient, name: str, alias: str | None, version: str | None) -> ModelVersion:
+def version_at(client: MlflowClient, name: str, alias: str | None, version: str | None) -> ModelVersion:
+    """The version that an alias stands at, or that has a number."""
     if alias:
         return client.get_model_version_by_alias(name, alias)
     return client.get_model_version(name, str(version))

@@ -1,0 +1,153 @@
+"""Registered versions: made from a candidate, and made again where a champion's files are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from histopipe.errors import PromotionError
+from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
+from histopipe.files import file_digest
+from histopipe.params import Params
+from histopipe.paths import Workspace
+from histopipe.promotion.candidate import Candidate, read_twin
+from histopipe.promotion.card import LINEAGE, description, model_card, read_facts
+from histopipe.promotion.champion import keep, read_champion
+from histopipe.promotion.gates import Gate, reasons
+from histopipe.promotion.registry import IDENTITY, PREVIOUS, TRAINING, Registry
+from histopipe.promotion.served import require_whole, served_run
+from histopipe.store import INDEX_FILE
+from histopipe.tracking import log_if_changed, run_exists
+from histopipe.weights.intact import fault_of_version
+from histopipe.weights.registered import KEPT_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+PROMOTED, REFUSED = "promoted", "refused"
+REPORT_FILES = ("index.html", "comparison.png", "pairs.png")  # of the compare stage
+
+
+def register(
+    candidate: Candidate, run: Run, verdict: Mapping[str, str], registry: Registry, workspace: Workspace
+) -> ModelVersion:
+    """The version with its card and tags; the run keeps what later promotions need of it.
+
+    Args:
+        candidate: the model.
+        run: that holds its served model.
+        verdict: tags as `verdict_tags` gives them.
+        registry: where it is registered.
+        workspace: where its files lie.
+    """
+    run_id, client = run.info.run_id, registry.client
+    card = model_card(read_facts(candidate, run, verdict, workspace))
+    kept = keep(candidate, card, client, run_id)
+    log_report(candidate.dataset, client, run_id, workspace)
+    tags = {**_tags(candidate, run, workspace), **verdict, KEPT_TAG: kept}
+    shown = description(card, kept)
+    model_id = run.data.tags[SERVED_MODEL_TAG]
+
+    def usable(version: ModelVersion) -> bool:
+        return str(version.source) == f"models:/{model_id}" or fault_of_version(version, client) is None
+
+    return registry.register(model_id, run_id, tags, shown, usable)
+
+
+def log_report(dataset: str, client: MlflowClient, run_id: str, workspace: Workspace) -> None:
+    """Log what the model was compared with, to be looked at beside it: the page and its two pictures of the ranking."""
+    for name in REPORT_FILES:
+        path = workspace.report(dataset) / name
+        if path.exists():
+            log_if_changed(client, run_id, path, "report")
+
+
+def _tags(candidate: Candidate, run: Run, workspace: Workspace) -> dict[str, str]:
+    record, point, data = candidate.record, candidate.point, candidate.made_from
+    return {
+        IDENTITY: candidate.identity,
+        TRAINING: candidate.training,
+        "run_id": run.info.run_id,
+        "architecture": candidate.architecture,
+        "threshold": str(point["threshold"]),
+        "rule": str(point["rule"]),
+        "positive_class": str(point["positive_class"]),
+        "data_digest": file_digest(workspace.store(candidate.dataset) / INDEX_FILE),
+        "split_digest": record["split_digest"],
+        "recipe_digest": record["recipe_digest"],
+        "quick": str(bool(record.get("quick"))).lower(),
+        "leaky": str(candidate.leaky).lower(),
+        "data_set": candidate.dataset,
+        "data_source": data.title,
+        "classes": ", ".join(data.classes),
+        **{name: run.data.tags[name] for name in LINEAGE if name in run.data.tags},
+    }
+
+
+def verdict_tags(gates: Sequence[Gate]) -> dict[str, str]:
+    """The verdict, and each gate as `gate.NAME` and its `.measured`, `.limit` and, where that is a word, `.reason`."""
+    failed = reasons(gates)
+    tags = {"verdict": REFUSED if failed else PROMOTED, "reasons": "; ".join(failed) or "none"}
+    for gate in gates:
+        tags[f"gate.{gate.name}"] = "passed" if gate.passed else "failed"
+        tags[f"gate.{gate.name}.measured"] = "undefined" if gate.measured is None else str(gate.measured)
+        tags[f"gate.{gate.name}.limit"] = str(gate.limit)
+        if isinstance(gate.measured, str) and gate.interval:
+            tags[f"gate.{gate.name}.reason"] = gate.interval
+    return tags
+
+
+def whole_champion(
+    champion: ModelVersion | None, dataset: str, registry: Registry, params: Params, workspace: Workspace
+) -> tuple[ModelVersion | None, str]:
+    """See that the champion can be loaded and compared with; what is gone of it is logged anew from this checkout.
+
+    Returns:
+        The champion from now on, which is another version where the files of the one before are gone; and what people
+        are told of it, empty where all is well.
+    """
+    if champion is None:
+        return None, ""
+    fault = fault_of_version(champion, registry.client)
+    if fault is None and _is_kept(champion, registry):
+        return champion, ""
+    twin = read_twin(dataset, champion.tags.get(IDENTITY), params, workspace)
+    title = f"version {champion.version}"
+    if twin is None:
+        remedy = "restore them from a backup, or run `histopipe promote` where it was trained"
+        return champion, f"the champion, {title}, can't be served: {fault}; {remedy}" if fault else ""
+    if fault is None and run_exists(str(champion.run_id)):
+        _keep_again(champion, twin, registry, workspace)
+        return champion, f"what later promotions need of {title} was gone, and is logged again"
+    version = _register_again(champion, twin, registry, workspace)
+    return version, f"it is {title} registered again from this checkout, since {fault or 'its run was deleted'}"
+
+
+def _is_kept(champion: ModelVersion, registry: Registry) -> bool:
+    try:
+        read_champion(champion, registry.client)
+    except PromotionError:
+        return False
+    return True
+
+
+def _keep_again(champion: ModelVersion, twin: Candidate, registry: Registry, workspace: Workspace) -> None:
+    run = registry.client.get_run(str(champion.run_id))
+    card = model_card(read_facts(twin, run, champion.tags, workspace))
+    kept = keep(twin, card, registry.client, run.info.run_id)
+    registry.tag(champion, {KEPT_TAG: kept})
+
+
+def _register_again(champion: ModelVersion, twin: Candidate, registry: Registry, workspace: Workspace) -> ModelVersion:
+    """As champion, by the verdict of its day; killed on the way, the same command goes on."""
+    run = served_run(twin, registry.client, workspace, anew=True)
+    verdict = {key: value for key, value in champion.tags.items() if key.startswith("gate.") or key in _OF_ITS_DAY}
+    version = register(twin, run, verdict, registry, workspace)
+    require_whole(version, registry.client)
+    registry.crown(version, str(champion.version))
+    return version
+
+
+_OF_ITS_DAY = ("verdict", "reasons", PREVIOUS)

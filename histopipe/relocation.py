@@ -1,0 +1,67 @@
+"""The embedded tracking database of a checkout that was moved: it names the files of runs by their whole paths."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+ARTIFACTS = "mlartifacts"  # folder beside the database
+SECONDS = 30  # to wait for another process that writes
+
+_log = logging.getLogger(__name__)
+
+_EXPERIMENTS = "SELECT DISTINCT artifact_location FROM experiments"
+_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+    ("model_versions", "source"),
+)
+
+
+def follow_move(database: Path) -> None:
+    """Let a database look for its runs' files beside itself, where the folder that it names doesn't exist any more.
+
+    A copy whose original still stands is left alone, and so are files that were never beside the database.
+
+    Args:
+        database: `mlflow.db` of a checkout; one that isn't there yet is not made.
+    """
+    if not database.is_file():
+        return
+    here = (database.parent / ARTIFACTS).as_uri()
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=SECONDS)) as connection:
+        try:
+            locations = [row[0] for row in connection.execute(_EXPERIMENTS)]
+        except sqlite3.Error:  # without tables yet, or damaged, which MLflow says better
+            return
+        for gone in filter(_is_gone, locations):
+            if gone != here:
+                _rename(connection, gone, here)
+                _log.warning("%s: runs' files are looked for in %s now, since %s is gone", database, here, gone)
+
+
+def _is_gone(location: str | None) -> bool:
+    """Whether a location is a folder of files beside some database, which isn't there any more."""
+    parts = urlsplit(location or "")
+    path = Path(url2pathname(parts.path))
+    try:
+        return parts.scheme == "file" and path.name == ARTIFACTS and not path.exists()
+    except OSError:  # nobody may look
+        return False
+
+
+def _rename(connection: sqlite3.Connection, before: str, now: str) -> None:
+    values = {"now": now, "before": before, "inside": f"{before}/", "length": len(before)}
+    with connection:
+        for table, column in _PATHS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = :now || substr({column}, :length + 1) "
+                f"WHERE {column} = :before OR substr({column}, 1, :length + 1) = :inside",
+                values,
+            )
