@@ -384,15 +384,16 @@ class _Window(io.RawIOBase):
 
 
 def _zip_member(entry: zipfile.ZipInfo) -> Member:
+    name = entry.filename
     return Member(
-        name=with_slashes(entry.filename),
-        size=entry.file_size,
-        offset=entry.header_offset,
-        stored=entry.compress_size,
-        method=entry.compress_type,
-        crc=entry.CRC,
-        encrypted=bool(entry.flag_bits & 1),
-        fault=_zip_fault(entry.external_attr >> 16) if entry.external_attr >> 28 else None,
+        with_slashes(name) if "\\" in name else name,
+        entry.file_size,
+        entry.header_offset,
+        entry.compress_size,
+        entry.compress_type,
+        entry.CRC,
+        bool(entry.flag_bits & 1),
+        _zip_fault(entry.external_attr >> 16) if entry.external_attr >> 28 else None,
     )
 
 

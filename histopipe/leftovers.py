@@ -99,8 +99,11 @@ def is_leftover_folder(path: str) -> bool:
 _remembered = lru_cache(maxsize=_KEPT_FOLDERS)(is_leftover_folder)
 
 
+_STARTS = frozenset(start for name in _FILES for start in (name[0], name[0].upper())) | {"", ".", "~"}
+
+
 def _is_left(part: str) -> bool:
-    # looked at first, which is quick: names that fit a pattern start with these or hold one of those
-    if part[:1] not in ".~" and part.isascii() and "@" not in part and ":" not in part:
-        return part.lower() in _FILES
+    # looked at first, which is quick: all such names start with these letters or hold one of those
+    if part[:1] not in _STARTS and part.isascii() and "@" not in part and ":" not in part:
+        return False
     return part.lower() in _FILES or _PATTERNS.fullmatch(part.lower()) is not None
