@@ -163,16 +163,16 @@ class Workspace:
 
 
 def _require_usable(checkout: Path) -> None:
-    """Check that the checkout's path can be part of a database's address: a `?` would end it, in the folder above.
+    """Check that the checkout's path can be part of a database's address, which `?` ends, and of DVC's progress bars.
 
     Raises:
         ParamsError: it can't; the line names it.
     """
     path = str(checkout)
-    if any(letter in "?\x7f" or letter < " " for letter in path):
+    if any(letter in "?{}\x7f" or letter < " " for letter in path):
         raise ParamsError(
-            f"the checkout lies at {path!r}: MLflow's database can't lie under a name with ? or control characters; "
-            "rename the folder"
+            f"the checkout lies at {path!r}: DVC and MLflow's database can't work under a name with ?, {{, }} or "
+            "control characters; rename the folder"
         )
 
 

@@ -125,7 +125,7 @@ class StageInputs:
             ChangedInputError: something is another; it is named.
         """
         if change := self.change(written):
-            remedy = kept or f"run `dvc repro {self.stage}` again"
+            remedy = kept or "put back what changed, or leave it, and run the same command again"
             raise ChangedInputError(f"{self.stage}: {change} while it ran, so its result is not kept: {remedy}")
 
     def warn_if_changed(self) -> None:

@@ -184,6 +184,8 @@ def _refusal(problem: Exception) -> str | None:
 
 def _place(workspace: Workspace) -> str:
     """The tracking store's address without what opens it."""
+    if is_embedded(workspace):
+        return str(workspace.home / "mlflow.db")
     parts = urlsplit(tracking_uri(workspace))
     return f"{parts.scheme}://{parts.hostname}" if parts.hostname else parts.path.replace("//", "/")
 
@@ -203,7 +205,20 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
     with FileLock(lock):
         if is_embedded(workspace):
             follow_move(workspace.home / "mlflow.db")
+            _begin_database(workspace)
         yield
+
+
+def _begin_database(workspace: Workspace) -> None:
+    """Make the embedded database, where it is still to be made.
+
+    MLflow's client would put the current folder's path into its first row as it stands, and break at quotes and colons.
+    """
+    path = str(workspace.home)
+    if before_the_first_run(workspace) or any(letter in path for letter in "'\":\\"):
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(_embedded(workspace), (workspace.home / "mlartifacts").as_uri())
 
 
 def _lose_patience_soon() -> None:

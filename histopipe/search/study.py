@@ -96,8 +96,7 @@ def study_name(dataset: str, architecture: str, params: Params, workspace: Works
 
 def storage_address(workspace: Workspace) -> str:
     """`OPTUNA_STORAGE`, else a database file in the checkout."""
-    own = str(workspace.home / "optuna.db").replace("{", "{{").replace("}", "}}")  # Optuna fills in what braces name
-    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{own}"
+    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{workspace.home / 'optuna.db'}"
 
 
 def _study(

@@ -186,9 +186,11 @@ def test_a_split_whose_seed_changes_meanwhile_writes_nothing(
     assert {path: path.read_bytes() for path in (workspace.root / "data/splits").iterdir()} == before
 
 
-def test_a_checkout_under_a_name_that_no_database_can_have_is_one_line(tmp_path: Path) -> None:
-    root = tmp_path / "what?"
+@pytest.mark.parametrize("name", ["what?", "a{b}", "{", "new\nline"])
+def test_a_checkout_under_a_name_that_nothing_can_work_in_is_one_line(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
     root.mkdir()
     (root / "params.yaml").write_text("")
-    with pytest.raises(ParamsError, match="rename the folder"):
+    with pytest.raises(ParamsError, match="rename the folder") as problem:
         Workspace.around(root)
+    assert "\n" not in str(problem.value)

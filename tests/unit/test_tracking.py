@@ -174,7 +174,7 @@ def test_a_server_that_refuses_is_told_with_a_remedy_and_not_asked_again(
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["o'neil", 'say "hi"', 'o\'neil "x" #1 50%20 ü;&{b}[x]*$HOME', "new: one"])
+@pytest.mark.parametrize("name", ["o'neil", 'say "hi"', 'o\'neil "x" #1 50%20 ü;&[x]*$HOME', "new: one"])
 def test_a_run_is_found_again_whatever_the_checkout_s_path(workspace: Workspace, name: str) -> None:
     root = workspace.root / name
     root.mkdir()
@@ -185,3 +185,12 @@ def test_a_run_is_found_again_whatever_the_checkout_s_path(workspace: Workspace,
     with tracking.training_run(own, "idc", "x", None, key) as second:
         assert second == first
     assert orphaned_runs(own).state == "ok"
+
+
+def test_the_database_is_made_whatever_the_checkout_s_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / 'o\'neil & "co" 50%20: one'  # MLflow puts it into its first row, as SQL
+    root.mkdir()
+    monkeypatch.chdir(root)
+    with tracking.training_run(Workspace(root), "idc", "x", None, {"training_key": "k"}) as run:
+        assert run
+    assert not (root / "mlruns").exists()
