@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
+from histopipe.files import read_json
+from tests.conftest import ROOT, write_zip
 from tests.integration.conftest import Checkout
 from tests.integration.test_repro import LENIENT
 from tests.registry import NAME, aliases, client, tags
@@ -41,3 +48,42 @@ def test_experiments_leave_the_registry_alone_until_one_is_kept_and_promoted(che
     assert "Data and pipelines are up to date" in project.dvc("repro").stdout
     assert "version 1 (cancernet) is champion" in project.histopipe("promote", "idc").stdout
     assert aliases(project) == {"champion": "1"}
+
+
+@pytest.mark.long
+def test_an_unchanged_clone_leaves_a_groups_champion_alone(checkout: Callable[..., Checkout], tmp_path: Path) -> None:
+    """One tracking store; a group's own patches in full, and a clone that draws its slides under `quick`."""
+    members, rows = {}, ["file,case_id,label"]
+    for number in range(300):
+        name, label = f"{number}.png", number % 2
+        members[name] = shade(180 - 80 * label, number)
+        rows.append(f"{name},case{number // 20},{label}")
+    manifest = tmp_path / "ours.csv"
+    manifest.write_text("\n".join(rows) + "\n")
+    archive = write_zip(tmp_path / "ours.zip", members)
+    shared = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'shared.db'}"}
+    lenient = LENIENT | {"margin": 0.9}
+    ours = {"source": str(archive), "manifest": str(manifest), "patch_size": [24, 24]}
+    short = yaml.safe_load((ROOT / "params.yaml").read_text())["recipes"]["cancernet"] | {"epochs": 2}
+    group = checkout(idc=ours, quick=None, recipes={"cancernet": short}, promotion=lenient)
+    group = Checkout(group.root, {**group.environment, **shared})
+    assert "version 1 (cancernet) is champion" in group.dvc("repro").stdout
+    clone = checkout(promotion=lenient)
+    clone = Checkout(clone.root, {**clone.environment, **shared})
+    said = clone.dvc("repro").stdout
+    assert "version 2 (cancernet) is refused and becomes challenger" in said
+    assert "data beside the champion's: other (" in said
+    refused = clone.histopipe("predict", str(archive), "--out", str(tmp_path / "scores"), check=False)
+    assert (refused.returncode, refused.stderr.count("histopipe: ")) == (2, 1), refused.stderr
+    assert "is made from other data than idc is here" in refused.stderr
+    assert not (tmp_path / "scores").exists()
+    done = group.histopipe("predict", str(archive), "--out", str(tmp_path / "scores"))
+    assert read_json(tmp_path / "scores/summary.json")["data"]["verdict"] == "same", done.stderr
+
+
+def shade(level: int, seed: int) -> bytes:
+    """A patch of noise around a grey."""
+    noise = np.random.default_rng(seed).integers(-20, 20, (24, 24, 3))
+    buffer = io.BytesIO()
+    Image.fromarray((level + noise).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
