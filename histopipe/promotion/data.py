@@ -17,7 +17,7 @@ def relation_to(champion: Provenance, candidate: Provenance, workspace: Workspac
 
 
 def data_gates(
-    relation: Relation, champion: Provenance, candidate: Provenance, version: str, named: str | None
+    relation: Relation, champion: Provenance, candidate: Provenance, version: str, named: bool
 ) -> list[Gate]:
     """Hold the data of champion and candidate beside each other, and whether each was trained in full.
 
@@ -29,15 +29,22 @@ def data_gates(
         champion: its data.
         candidate: its data.
         version: the champion's number.
-        named: the number of the champion that may be replaced all the same, if somebody named one.
+        named: whether somebody named this champion as one that may be replaced all the same.
     """
     in_full = not candidate.drawn and not candidate.capped
     free = champion.drawn or relation.verdict == "unknown"
-    asked = named == version
-    passed = relation.verdict == "same" or (in_full and free) or asked
-    wanted = f"same, or to be asked for with --replace {version}"
-    gates = [Gate("data", passed, relation.verdict, wanted, f"({relation.reason})")]
+    passed = relation.verdict == "same" or (in_full and free) or named
+    gates = [Gate("data", passed, relation.verdict, _wanted("same", version), f"({relation.reason})")]
     if candidate.capped:
-        fits = champion.capped is True or asked
-        gates.append(Gate("quick", fits, "yes", f"no, as of the champion, or to be asked for with --replace {version}"))
+        fits = champion.capped is True or named
+        gates.append(Gate("quick", fits, "yes", _wanted("no, as of the champion", version)))
     return gates
+
+
+def lost_gate(version: str) -> Gate:
+    """The gate of a champion that was named, and can't be compared with since its files are gone."""
+    return Gate("data", True, "unknown", _wanted("same", version), "(its files are gone)")
+
+
+def _wanted(what: str, version: str) -> str:
+    return f"{what}, or to be asked for with --replace {version}"

@@ -18,7 +18,7 @@ from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.promotion.candidate import Candidate, read_candidate
 from histopipe.promotion.champion import champion_probabilities, read_champion
-from histopipe.promotion.data import data_gates, relation_to
+from histopipe.promotion.data import data_gates, lost_gate, relation_to
 from histopipe.promotion.gates import Gate, judge, leak_gate, reasons, rolled_back_gate, unseen
 from histopipe.promotion.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BACK, Registry, registry_turn
 from histopipe.promotion.served import require_whole, served_run
@@ -102,13 +102,14 @@ def promote(
         standing = registry.aliased(CHAMPION)
         _require_named(standing, replace, registry)
         champion, note = whole_champion(standing, dataset, registry, params, workspace)
+        named = champion is not None and replace is not None  # the one named may have been registered again by now
         if champion and champion.tags.get(IDENTITY) == candidate.identity:
             registry.dismiss(champion)
             if run_exists(str(champion.run_id)):
                 log_report(dataset, registry.client, str(champion.run_id), workspace)
             return Verdict(registry.name, str(champion.version), candidate.architecture, False, [], note)
         run = served_run(candidate, registry.client, workspace)
-        gates = _gates(candidate, run, champion, registry, params, workspace, again, replace)
+        gates = _gates(candidate, run, champion, registry, params, workspace, again, named)
         require_unchanged_inputs()
         version = register(candidate, run, verdict_tags(gates), registry, workspace)
         if reasons(gates):
@@ -136,13 +137,13 @@ def _gates(
     params: Params,
     workspace: Workspace,
     again: bool,
-    replace: str | None,
+    named: bool,
 ) -> list[Gate]:
     leaky = candidate.leaky or run.data.tags.get("leaky") == "true"
     before = [leak_gate(leaky), rolled_back_gate(_rolled_back(candidate, champion, registry), again)]
     if champion is None:
         return [*before, *judge(unseen(candidate.test, candidate.seen), None, params)]
-    return [*before, *_against(champion, candidate, registry, params, workspace, replace)]
+    return [*before, *_against(champion, candidate, registry, params, workspace, named)]
 
 
 def _against(
@@ -151,23 +152,23 @@ def _against(
     registry: Registry,
     params: Params,
     workspace: Workspace,
-    replace: str | None,
+    named: bool,
 ) -> list[Gate]:
-    """The gates beside a champion; one of other data can't be compared with, so there the floors alone count."""
+    """The gates beside a champion; floors alone count where it is of other data, or is named and its files are gone."""
     number, alone = str(champion.version), unseen(candidate.test, candidate.seen)
     try:
         known = read_champion(champion, registry.client)
+        relation = relation_to(known.made_from, candidate.made_from, workspace)
+        gates = data_gates(relation, known.made_from, candidate.made_from, number, named)
+        if relation.verdict != "other":
+            patches = unseen(candidate.test, candidate.seen, known.seen)
+            theirs = champion_probabilities(known, patches, workspace.store(candidate.dataset))
+            return [*gates, *judge(patches, theirs, params)]
     except PromotionError:
-        if replace != number:
+        if not named:
             raise
-        return [Gate("data", True, "unknown", f"same, or --replace {number}"), *judge(alone, None, params)]
-    relation = relation_to(known.made_from, candidate.made_from, workspace)
-    gates = data_gates(relation, known.made_from, candidate.made_from, number, replace)
-    if relation.verdict == "other":
-        return [*gates, *judge(alone, None, params)]
-    patches = unseen(candidate.test, candidate.seen, known.seen)
-    theirs = champion_probabilities(known, patches, workspace.store(candidate.dataset))
-    return [*gates, *judge(patches, theirs, params)]
+        gates = [lost_gate(number)]
+    return [*gates, *judge(alone, None, params)]
 
 
 def _rolled_back(candidate: Candidate, champion: ModelVersion | None, registry: Registry) -> str | None:

@@ -16,6 +16,7 @@ from histopipe.promotion.champion import keep, read_champion
 from histopipe.promotion.gates import Gate, reasons
 from histopipe.promotion.registry import IDENTITY, PREVIOUS, TRAINING, Registry
 from histopipe.promotion.served import require_whole, served_run
+from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.store import INDEX_FILE
 from histopipe.tracking import log_if_changed, run_exists
 from histopipe.weights.intact import fault_of_version
@@ -144,8 +145,10 @@ def _register_again(champion: ModelVersion, twin: Candidate, registry: Registry,
     """As champion, by the verdict of its day; killed on the way, the same command goes on."""
     run = served_run(twin, registry.client, workspace, anew=True)
     verdict = {key: value for key, value in champion.tags.items() if key.startswith("gate.") or key in _OF_ITS_DAY}
+    require_unchanged_inputs()
     version = register(twin, run, verdict, registry, workspace)
     require_whole(version, registry.client)
+    require_unchanged_inputs()
     registry.crown(version, str(champion.version))
     return version
 

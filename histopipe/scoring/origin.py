@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +60,16 @@ def require_own_data(
             f"{title} is made from other data than {dataset} is here ({relation.reason}): {_remedy(version, followed)}"
         )
     if relation.verdict == "other":
-        _log.warning("%s is made from other data than %s is here: %s", title, dataset, relation.reason)
+        _warn_once(f"{title} is made from other data than {dataset} is here: {relation.reason}")
     else:
-        _log.warning("whether %s is of the %s that is meant here isn't known: %s", title, dataset, relation.reason)
+        _warn_once(f"whether {title} is of the {dataset} that is meant here isn't known: {relation.reason}")
     return relation
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn of what a process has not warned of yet: a server's worker loads the same model for many jobs."""
+    _log.warning("%s", message)
 
 
 def _here(dataset: str, workspace: Workspace) -> Provenance:
