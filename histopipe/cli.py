@@ -29,6 +29,8 @@ _REMEDIES = {
     errno.EACCES: "allow yourself to read and write there",
     errno.EROFS: "use a place that can be written",
     errno.ENOENT: "restore it or correct its path",
+    errno.ENOLCK: "keep the checkout on a file system that has locks",
+    errno.EOPNOTSUPP: "use a file system that has locks and links",
 }
 
 
@@ -57,7 +59,16 @@ def _remedy(problem: OSError) -> str:
     remedy = _REMEDIES.get(problem.errno or 0)
     if remedy is None or (problem.errno == errno.ENOENT and not problem.filename):
         return ""
+    if problem.errno == errno.ENOSPC and _lacks_inodes(Path(problem.filename or ".")):
+        remedy = "it has room but no more files may be made on it (`df -i`): remove some"
     return f"{what}: {problem.strerror}: {remedy}, then run again"
+
+
+def _lacks_inodes(path: Path) -> bool:
+    """Whether a file system has reached its number of files; some, such as btrfs, have none."""
+    existing = next((parent for parent in (path, *path.absolute().parents) if parent.exists()), Path("/"))
+    state = os.statvfs(existing)
+    return state.f_files > 0 and state.f_favail == 0 and state.f_bavail > 0
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

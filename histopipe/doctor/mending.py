@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from histopipe.doctor.outputs import Contents, Listing, RecordedFile, object_path, read_contents
 from histopipe.errors import HistopipeError
-from histopipe.files import file_md5, replaced_file
+from histopipe.files import file_md5, replaced_file, temporary
 from histopipe.gc.cache import is_shared
 from histopipe.paths import Workspace
 from histopipe.versioning import complaint, run_dvc
@@ -133,7 +132,7 @@ def _fetched(workspace: Workspace, contents: Contents, digests: Sequence[str]) -
 
 
 def _set_aside(path: Path) -> Path:
-    return path.rename(path.with_name(f".{path.name}.{os.getpid()}.old"))
+    return path.rename(temporary(path, "old"))
 
 
 def _clear_aside(path: Path, aside: Path, shared: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -78,6 +79,7 @@ def failing_locate(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, proble
         (OSError(errno.EACCES, "Denied", "a.zip"), "a.zip: Denied: allow yourself to read and write there"),
         (OSError(errno.EROFS, "Read-only", "a.zip"), "a.zip: Read-only: use a place that can be written"),
         (OSError(errno.ENOENT, "No such file", "a.zip"), "a.zip: No such file: restore it or correct its path"),
+        (OSError(errno.ENOLCK, "No locks"), "the disk: No locks: keep the checkout on a file system that has locks"),
         (SplitError("too few"), "too few"),
     ],
 )
@@ -88,6 +90,16 @@ def test_what_a_user_can_mend_is_one_line(
     assert done.exit_code == 2
     assert done.stderr.startswith(f"histopipe: {said}")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_disk_with_room_but_no_more_files_is_told_as_that(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = SimpleNamespace(f_files=1000, f_favail=0, f_bavail=10**6)
+    monkeypatch.setattr("histopipe.cli.os.statvfs", lambda path: state)
+    done = failing_locate(workspace, monkeypatch, OSError(errno.ENOSPC, "No space left", "a.zip"))
+    assert done.exit_code == 2
+    assert "no more files may be made on it (`df -i`): remove some" in done.stderr
 
 
 @pytest.mark.parametrize(
