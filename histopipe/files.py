@@ -68,6 +68,11 @@ def exchange(new: Path, path: Path, check: Callable[[Path], object]) -> None:
     Raises:
         HistopipeError: of `check`; everything is as it was.
     """
+    _discard(_exchange(new, path, check))
+
+
+def _exchange(new: Path, path: Path, check: Callable[[Path], object]) -> Path:
+    """Rename both folders; returns where the old one, if there was any, lies now."""
     aside = temporary(path, "old")
     if os.path.lexists(path):
         path.rename(aside)
@@ -79,7 +84,7 @@ def exchange(new: Path, path: Path, check: Callable[[Path], object]) -> None:
         if os.path.lexists(aside):
             aside.rename(path)
         raise
-    _discard(aside)
+    return aside
 
 
 def restore(path: Path, check: Callable[[Path], object] = lambda folder: None) -> None:
