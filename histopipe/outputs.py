@@ -30,6 +30,7 @@ from histopipe.paths import Workspace
 MARKER = ".histopipe.json"
 LONGEST_NAME = 180  # bytes of a folder's name, of the 255 that disks allow: it gets longer while it is written
 OVERWRITE = "--overwrite"
+_NAMED = 3  # of the files in the way
 
 Reads = Mapping[str, Sequence[Path]]  # what a command reads, by what messages call it
 
@@ -193,12 +194,12 @@ class OutputFolder:
         earlier = _EARLIER_FILES.get(self.command, ())
         names = [name for name, _ in _entries(folder) if not _matches(name, earlier)]
         if _EARLIER.get(self.command, MARKER) in (entry.name for entry in folder.iterdir()):
-            file = _first_file(names) or _EARLIER[self.command]
+            file = _listing(names) or _EARLIER[self.command]
             raise OutputError(
                 f"{self.shown} was written by an earlier version of histopipe, which left no list of its files, and "
                 f"holds {file}: {_ELSEWHERE}"
             )
-        if other := _first_file(names or [name for name, _ in _entries(folder)]):
+        if other := _listing(names or [name for name, _ in _entries(folder)]):
             by = f"`histopipe {self.command}`"
             raise OutputError(f"{self.shown} holds {other}, which {by} didn't write: {_ELSEWHERE}")
 
@@ -207,13 +208,20 @@ class OutputFolder:
         if marker["command"] != self.command:
             other = f"`histopipe {marker['command']}`"
             raise OutputError(f"{self.shown} was written by {other} ({MARKER}), not by {by}: {_ELSEWHERE}")
-        if foreign := _first_file([name for name in entries if name not in files and name != MARKER]):
+        if foreign := _listing([name for name in entries if name not in files and name != MARKER]):
             raise OutputError(f"{self.shown} holds {foreign}, which {by} didn't write: {_ELSEWHERE}")
         if marker["complete"] and (lacking := [name for name in files if name not in entries]):
             raise OutputError(f"{self.shown} lacks {lacking[0]}, which {by} wrote: {_ELSEWHERE}")
         for name, status in entries.items():
             if name != MARKER and self._digest(folder / name, status) not in _listed(marker, name):
                 raise OutputError(f"{self.shown} holds {name}, which was changed since {by} wrote it: {_ELSEWHERE}")
+
+
+def _listing(names: Sequence[str]) -> str:
+    """The first names, files rather than folders of files; how many more there are."""
+    files = [name for name in names if not name.endswith("/")] or list(names)
+    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+    return ", ".join(files[:_NAMED]) + more
 
 
 def _first_file(names: Sequence[str]) -> str | None:

@@ -79,11 +79,11 @@ def export(
     form = FORMATS[kind]
     if architecture and model:
         raise ExportError(f"{architecture} and --model {model} are two models: give one of them")
-    form.require(quantize)
     target = claim_place(out, {"the model": model_paths(model)}, workspace)
     out = target if out.is_symlink() else out
     if out.suffix == form.suffix and not out.is_dir():
         free_files(out, form, overwrite)
+    form.require(quantize)
     store = PatchStore.open(workspace.store(dataset))
     address = address_of(dataset, architecture, workspace) if architecture else model or CHAMPION
     served = load_served(address, dataset, workspace)

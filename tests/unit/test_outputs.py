@@ -415,6 +415,37 @@ def test_fetch_knows_its_archive_whatever_it_is_called(tmp_path: Path) -> None:
         check(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["predict", "in", "--model", "none", "--out", "mine"], "mine holds a.onnx, thesis.txt, which"),
+        (["predict", "in", "--model", "none", "--out", "in"], "in holds the input"),
+        (["predict", "in", "--model", "none", "--out", "in/new"], "in/new lies in the input"),
+        (["predict", "in", "--model", "mine", "--out", "mine/new"], "mine/new lies in the model"),
+        (["predict", "in", "--model", "none", "--out", "."], ". holds the input"),
+        (["monitor", "idc", "in", "--model", "none", "--out", "mine"], "mine holds a.onnx, thesis.txt, which"),
+        (["monitor", "idc", "--scores", "mine", "--out", "mine"], "mine holds the scores"),
+        (["monitor", "idc", "--scores", "mine", "--out", "mine/new"], "mine/new lies in the scores"),
+        (["export", "idc", "--format", "onnx", "--out", "mine/a.onnx"], "mine/a.onnx is there already"),
+        (["synth", "idc", "--out", "mine/thesis.txt"], "mine/thesis.txt is there already"),
+        (["predict", "in", "--out", "new", "--pseudonymise", "--pseudonym-table", "in/t.csv"], "in/t.csv lies in"),
+    ],
+)
+def test_commands_refuse_before_anything_is_read(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, arguments: list[str], named: str
+) -> None:
+    monkeypatch.chdir(workspace.root)
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", workspace.root)
+    for name in ("in/a.png", "mine/thesis.txt", "mine/a.onnx"):
+        (workspace.root / name).parent.mkdir(exist_ok=True)
+        (workspace.root / name).write_text("mine")
+    for options in ([], ["--overwrite"]):
+        done = CliRunner().invoke(main, [*arguments, *options])
+        assert done.exit_code == 2 and done.stderr.startswith("histopipe: ") and named in done.stderr, done.stderr
+        assert content(workspace.root / "in") == {"a.png": "mine"}
+        assert content(workspace.root / "mine") == {"thesis.txt": "mine", "a.onnx": "mine"}
+
+
 def test_by_hand_too_a_stage_stops_before_any_work(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace.root)
     shutil.copy(Path(__file__).parents[2] / "params.yaml", workspace.root)
