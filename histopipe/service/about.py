@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import mimetypes
+from functools import cache
 from pathlib import Path
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from histopipe.service.answers import Description, Example, Health
 from histopipe.service.examples import PLACED, draw_case
@@ -111,9 +113,17 @@ async def metrics(request: Request) -> Response:
     return Response(service_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+@cache
+def _file(path: str) -> tuple[bytes, str | None]:
+    """Content and media type of a file of the page."""
+    file = PAGE / FILES[path]
+    return file.read_bytes(), mimetypes.guess_type(file.name)[0]
+
+
 async def page(request: Request) -> Response:
     """The page and what it is made of."""
-    return FileResponse(PAGE / FILES[request.url.path])
+    content, kind = _file(request.url.path)
+    return Response(content, media_type=kind)
 
 
 for path in FILES:

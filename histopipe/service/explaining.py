@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from histopipe.errors import EvaluationError
-from histopipe.service.grading import busy, read_patches
+from histopipe.service.decoding import GONE, read_patch
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
-from histopipe.service.problems import Refused
-from histopipe.service.reading import Sent
+from histopipe.service.problems import Refused, busy
+from histopipe.service.reading import Sent, Share
 
 PENDING = 8  # explanations that may wait: each takes as long as many patches
 
@@ -26,8 +27,14 @@ class Explanations:
         self._pending = 0
         self._of: tuple[Model, Any] | None = None
 
-    async def explain(self, model: Model, file: Sent) -> tuple[float, bytes]:
+    async def explain(self, model: Model, file: Sent, share: Share, gone: Callable[[], bool]) -> tuple[float, bytes]:
         """Calibrated probability and the overlay, a PNG of the patch's size.
+
+        Args:
+            model: that grades it.
+            file: the image.
+            share: of the memory, which it holds as long as anything works with it.
+            gone: whether the client went away; nothing is begun for it then.
 
         Raises:
             Refused: the image can't be graded, the network can't be explained, or too many are waiting.
@@ -35,8 +42,11 @@ class Explanations:
         if self._pending >= PENDING:
             raise busy("too many explanations are waiting", 2)
         self._pending += 1
+        share.lend()
+        work = self._thread.submit(self._explained, model, file, gone)
+        work.add_done_callback(lambda _: share.release())  # of one that is cancelled too
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._explained, model, file)
+            return await asyncio.wrap_future(work)
         finally:
             self._pending -= 1
 
@@ -44,13 +54,15 @@ class Explanations:
         """End."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _explained(self, model: Model, file: Sent) -> tuple[float, bytes]:
+    def _explained(self, model: Model, file: Sent, gone: Callable[[], bool]) -> tuple[float, bytes]:
+        if gone():
+            raise Refused(400, GONE)
         import numpy as np
         from PIL import Image
 
         from histopipe.explanation.figures import overlay
 
-        patches = read_patches([file], model, self._limits)
+        patches = read_patch(file, model, self._limits)[None]
         explainer = self._explainer(model)
         found = overlay(patches[0], explainer.maps(patches)[0])
         stream = io.BytesIO()

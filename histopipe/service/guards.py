@@ -10,9 +10,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from histopipe.service.grading import busy
 from histopipe.service.metrics import Metrics
-from histopipe.service.problems import problem_response
+from histopipe.service.problems import busy, problem_response
 
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "

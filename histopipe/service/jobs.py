@@ -16,10 +16,9 @@ from typing import Any, BinaryIO, Literal
 
 from histopipe.files import as_size
 from histopipe.names import without_control
-from histopipe.service.grading import busy
 from histopipe.service.limits import Limits
 from histopipe.service.models import Asked, Model
-from histopipe.service.problems import Refused
+from histopipe.service.problems import Refused, busy
 from histopipe.service.worker import Worker
 
 State = Literal["uploading", "waiting", "running", "done", "failed", "cancelled"]

@@ -14,7 +14,8 @@ from histopipe.service.answers import Explanation, Prediction
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
 from histopipe.service.problems import described
-from histopipe.service.reading import Pace, Sent, read_files
+from histopipe.service.protocol import gone_of
+from histopipe.service.reading import Pace, read_files
 from histopipe.service.state import service_of
 
 IMAGE_TYPES = ("image/", "application/octet-stream")
@@ -44,8 +45,9 @@ async def predict(request: Request) -> Response:
     limits, model = service.limits, service.model
     with service.memory.share() as take:
         files = await read_files(request, limits.body, limits.images, _pace(limits), IMAGE_TYPES, take)
-        found = await service.grader.grade(model, files)
-    grades = [_grade(file, value, model) for file, value in zip(files, found, strict=True)]
+        names = [file.name for file in files]
+        found = await service.grader.grade(model, files, take, gone_of(request))
+    grades = [_grade(name, value, model) for name, value in zip(names, found, strict=True)]
     return _json({**_heading(model), "predictions": grades})
 
 
@@ -61,9 +63,9 @@ async def explain(request: Request) -> Response:
     limits, model = service.limits, service.model
     with service.memory.share() as take:
         files = await read_files(request, limits.body, 1, _pace(limits), IMAGE_TYPES, take)
-        probability, overlay = await service.explanations.explain(model, files[0])
+        probability, overlay = await service.explanations.explain(model, files[0], take, gone_of(request))
     picture = {"overlay": base64.b64encode(overlay).decode()}
-    return _json({**_heading(model), **_grade(files[0], probability, model), **picture})
+    return _json({**_heading(model), **_grade(files[0].name, probability, model), **picture})
 
 
 def _pace(limits: Limits) -> Pace:
@@ -75,10 +77,10 @@ def _heading(model: Model) -> dict[str, Any]:
     return {"model": model.shown, "threshold": point["threshold"], "positive_class": point["positive_class"]}
 
 
-def _grade(file: Sent, probability: float, model: Model) -> dict[str, Any]:
+def _grade(name: str, probability: float, model: Model) -> dict[str, Any]:
     decision = int(probability >= model.point["threshold"])
     label = model.point["positive_class" if decision else "negative_class"]
-    return {"name": file.name or None, "probability": probability, "decision": decision, "label": label}
+    return {"name": name or None, "probability": probability, "decision": decision, "label": label}
 
 
 def _json(content: dict[str, Any]) -> Response:

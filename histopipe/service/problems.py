@@ -51,6 +51,11 @@ class Refused(Exception):
         return problem_response(self.status, self.detail, self.errors, self.headers)
 
 
+def busy(detail: str, seconds: int) -> Refused:
+    """A refusal that says when to come back."""
+    return Refused(429, f"{detail}: try again later", headers={"Retry-After": str(max(1, seconds))})
+
+
 def problem_response(
     status: int, detail: str, errors: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
 ) -> Response:

@@ -1,58 +1,202 @@
-"""uvicorn's HTTP protocol with limits on the time and the bytes that a client may take to send its headers.
+"""uvicorn's HTTP protocol with limits on the time and the bytes that clients may take to send and to read.
 
-uvicorn has neither: a connection that sends a header every few seconds would stay for ever, and a thousand of them
-would keep everybody else out; one that never ends its headers would fill the memory.
+uvicorn has neither: a connection that sends a header every few seconds, or that never reads what it asked for, would
+stay for ever, and two thousand of them would keep everybody else out; one that never ends its headers would fill the
+memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import fcntl
+import logging
+import termios
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, cast
 
+from starlette.requests import Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from histopipe.service.problems import problem_response
+from histopipe.service.reading import SLOWEST
 
 LONGEST_HEADERS = 64 * 2**10  # bytes of a request's first line and headers, and of a body's trailers
+CROWDED, CROWDED_SECONDS = 0.5, 2.0  # share of all connections beyond which no client is waited for longer
+FULL_SECONDS = 0.5  # the same while there are no connections left
+MOST_PIPELINED = 8  # requests that may wait behind one that isn't answered: usual clients send none
+SPARE = 256  # connections beyond the limit that get an answer, which says so; others get none
+GONE = "histopipe.gone"  # in a request's scope: a function
+
+LOG = logging.getLogger(__name__)
+
+
+def gone_of(request: Request) -> Callable[[], bool]:
+    """Return a function, for any thread, that says whether a request's client went away."""
+    found: Callable[[], bool] = request.scope.get(GONE, lambda: False)
+    return found
+
+
+def let_slow_ones_go(connections: Iterable[Any], most: int, seconds: float, hurry: bool = False) -> bool:
+    """Close connections whose clients take too long to send or to read; to be called now and then.
+
+    Args:
+        connections: of protocols that `patient_for` made.
+        most: that there may be; the more there are, the less patient it is.
+        seconds: that a client may take as long as there are few.
+        hurry: whether to be as impatient as where there are many.
+
+    Returns:
+        Whether there are so many that it should soon be called again.
+    """
+    now, present = asyncio.get_running_loop().time(), list(connections)
+    crowded = hurry or len(present) > CROWDED * most
+    patience = seconds if not crowded else min(seconds, FULL_SECONDS if len(present) >= most else CROWDED_SECONDS)
+    for connection in present:
+        connection.let_go_if_slow(now, patience, crowded)
+    return crowded
+
+
+class Outlet:
+    """A transport that counts what is written to it."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._write, self._is_closing = transport.write, transport.is_closing
+        self.written = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it, unless the client went away meanwhile, for which transports have an exception."""
+        if self._is_closing():
+            LOG.warning("a client went away before its answer was sent")
+            return
+        self.written += len(data)
+        self._write(data)
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the client has acknowledged."""
+        return self.written - int(self._transport.get_write_buffer_size()) - self._in_kernel()
+
+    def _in_kernel(self) -> int:
+        """Bytes that the kernel keeps until the client takes them; it may have room for megabytes."""
+        with suppress(OSError, AttributeError, ValueError):  # other systems don't tell
+            descriptor = self._transport.get_extra_info("socket").fileno()
+            return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), "little")
+        return 0
+
+
+class Progress:
+    """How much a client moves while it is its turn."""
+
+    def __init__(self) -> None:
+        self._began: tuple[float, int] | None = None
+
+    def stop(self) -> None:
+        """It isn't its turn."""
+        self._began = None
+
+    def is_slow(self, now: float, moved: int, patience: float) -> bool:
+        """Whether in the last `patience` seconds it moved fewer than `SLOWEST` bytes a second.
+
+        Args:
+            now: in seconds.
+            moved: bytes so far.
+            patience: seconds.
+        """
+        if self._began is None:
+            self._began = now, moved
+        lasted = now - self._began[0]
+        if lasted < patience:
+            return False
+        slow = moved - self._began[1] < SLOWEST * lasted
+        self._began = now, moved
+        return slow
 
 
 class HeadersTooLarge(Exception):
     """Raised into the parser, so that it stops."""
 
 
-def patient_for(seconds: float) -> type[asyncio.Protocol]:
-    """The protocol, for `uvicorn.Config(http=...)`.
+class PipelineTooLong(Exception):
+    """Raised into the parser, so that it stops."""
+
+
+def patient_for(most: int) -> type[asyncio.Protocol]:
+    """The protocol, for `uvicorn.Config(http=...)`; `let_slow_ones_go` looks after its connections.
 
     Args:
-        seconds: from a connection's start, or the first byte of a later request, to the end of the headers.
+        most: connections that there may be.
     """
 
     class Impatient(HttpToolsProtocol):
-        _timer: asyncio.TimerHandle | None = None
+        _since = 0.0  # when it became the client's turn to send headers
+        _begun = False  # whether it has sent some of them
+        _received = 0  # bytes
+        _lost = False
         _headed = 0  # bytes of this request's headers that the parser has told
         _untold = 0  # bytes received since it last told anything
-        _told = _too_large = False
+        _told = _too_large = _too_many = False
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._wait_for_headers()
+            super().connection_made(cast(Any, Outlet(transport)))
+            self._since = self.loop.time()
+            self._sends, self._reads = Progress(), Progress()
+            if len(self.connections) > most + SPARE:
+                transport.abort()
 
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():
                 return
+            self._received += len(data)
+            if not self._begun:
+                self._begun, self._since = True, self.loop.time()
             self._told = False
             super().data_received(data)
             self._untold = 0 if self._told else self._untold + len(data)
             if self._untold > LONGEST_HEADERS and not self.transport.is_closing():
                 self._refuse()
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop_waiting()
-            else:
-                self._wait_for_headers()
 
         def connection_lost(self, problem: Exception | None) -> None:
-            self._stop_waiting()
+            self._lost = True
             super().connection_lost(problem)
+
+        def on_response_complete(self) -> None:
+            self._since, self._begun = self.loop.time(), False
+            super().on_response_complete()
+
+        def let_go_if_slow(self, now: float, patience: float, crowded: bool) -> None:
+            """Close the connection if its client takes too long.
+
+            Args:
+                now: of the loop's clock.
+                patience: seconds.
+                crowded: whether a body must come at a pace, which else its reader sees to.
+            """
+            outlet: Any = self.transport
+            if unread := outlet.get_write_buffer_size():
+                slow = self._reads.is_slow(now, outlet.taken, patience)
+            else:
+                self._reads.stop()
+                slow = not outlet.is_closing() and self._sends_slowly(now, patience, crowded)
+            if slow and unread:
+                outlet.abort()
+            elif slow:
+                outlet.close()
+
+        def _sends_slowly(self, now: float, patience: float, crowded: bool) -> bool:
+            cycle = self.cycle
+            if cycle is None or cycle.response_complete:
+                self._sends.stop()
+                return now - self._since >= patience
+            waits = cycle.more_body and not self.flow.read_paused and not cycle.waiting_for_100_continue
+            if not waits or not crowded:
+                self._sends.stop()
+                return False
+            return self._sends.is_slow(now, self._received, patience)
 
         def on_message_begin(self) -> None:
             self._headed = 0
@@ -67,7 +211,11 @@ def patient_for(seconds: float) -> type[asyncio.Protocol]:
             super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
+            if len(self.pipeline) >= MOST_PIPELINED:
+                self._too_many = True
+                raise PipelineTooLong
             self._told = True
+            self.scope[GONE] = lambda: self._lost  # type: ignore[literal-required]
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
@@ -75,7 +223,9 @@ def patient_for(seconds: float) -> type[asyncio.Protocol]:
             super().on_body(body)
 
         def send_400_response(self, msg: str) -> None:
-            if self._too_large:
+            if self._too_many:
+                self.transport.abort()
+            elif self._too_large:
                 self._refuse()
             else:
                 super().send_400_response(msg)
@@ -94,19 +244,5 @@ def patient_for(seconds: float) -> type[asyncio.Protocol]:
                 head = b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + b"".join(lines)
                 self.transport.write(head + b"\r\n" + bytes(answer.body))
             self.transport.close()
-
-        def _wait_for_headers(self) -> None:
-            if self._timer is None and not self.transport.is_closing():
-                self._timer = self.loop.call_later(seconds, self._give_up)
-
-        def _stop_waiting(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _give_up(self) -> None:
-            self._timer = None
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.close()
 
     return Impatient

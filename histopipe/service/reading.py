@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +20,8 @@ from histopipe.names import without_control
 from histopipe.service.problems import Refused
 
 DRAINED, DRAIN_SECONDS = 64 * 2**20, 5.0  # of a body that is refused: some clients read no answer before all is sent
+SLOWEST = 16 * 2**10  # bytes a second that a client must move on average, where it may take long
+TRIM = 64 * 2**20  # bytes of bodies after which the C library is asked for what it keeps of them
 LONGEST_NAME = 200  # letters of a file's name that are kept
 LONGEST_FIELD = 100  # bytes of a form's text
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -33,8 +37,43 @@ class Sent(NamedTuple):
     content: bytes
 
 
+class Share:
+    """What one request holds of the memory; given back once neither the request nor a thread works with it any more.
+
+    Args:
+        memory: of all requests.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._taken, self._users = 0, 1
+        self._lock = threading.Lock()
+
+    def __call__(self, size: int) -> None:
+        """Take `size` bytes more.
+
+        Raises:
+            Refused: there is none left.
+        """
+        self._memory.take(size)
+        with self._lock:
+            self._taken += size
+
+    def lend(self) -> None:
+        """Keep it for one more user, who calls `release` at its end."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """End one user's work with it; the last one gives all of it back."""
+        with self._lock:
+            self._users -= 1
+            taken, self._taken = (0, self._taken) if self._users else (self._taken, 0)
+        self._memory.give_back(taken)
+
+
 class Memory:
-    """What the bodies of all requests may take together.
+    """Bound what the bodies of all requests take together, for as long as anything works with them.
 
     Args:
         most: bytes.
@@ -42,30 +81,58 @@ class Memory:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held = 0
+        self._held = self._returned = 0
+        self._lock = threading.Lock()
 
-    @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes some for one request; all of it is given back at the end.
+    @property
+    def held(self) -> int:
+        """Bytes in use."""
+        return self._held
+
+    def wants_trim(self) -> bool:
+        """Whether so much was given back since this was last said that the system should have it."""
+        with self._lock:
+            if self._returned < TRIM:
+                return False
+            self._returned = 0
+            return True
+
+    def take(self, size: int) -> None:
+        """Take some.
 
         Raises:
             Refused: there is none left.
         """
-        taken = 0
+        with self._lock:
+            if self._held + size <= self._most:
+                self._held += size
+                return
+        raise Refused(429, "too much is being sent at once: try again later", headers={**_CLOSE, "Retry-After": "1"})
 
-        def take(size: int) -> None:
-            nonlocal taken
-            if self._held + size > self._most:
-                raise Refused(
-                    429, "too much is being sent at once: try again later", headers={**_CLOSE, "Retry-After": "1"}
-                )
-            self._held += size
-            taken += size
+    def give_back(self, size: int) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            self._held -= size
+            self._returned += size
 
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """Give one request its share, called with the bytes to take; the request's own use of it ends with the block.
+
+        Raises:
+            Refused: there is none left.
+        """
+        share = Share(self)
         try:
-            yield take
+            yield share
         finally:
-            self._held -= taken
+            share.release()
+
+
+def trim_memory() -> None:
+    """Have the C library give the system what was freed: it keeps gigabytes after large bodies and images."""
+    with suppress(AttributeError, OSError):  # only GNU's has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Pace(NamedTuple):
@@ -101,10 +168,13 @@ async def read_files(
     media, boundary = _media_type(request)
     if media == "multipart/form-data":
         form = _Form(boundary, count)
-        async for piece in pieces(request, limit, pace):
-            take(len(piece))
-            form.feed(piece)
-        return form.files()
+        try:
+            async for piece in pieces(request, limit, pace):
+                take(len(piece))
+                form.feed(piece)
+            return form.files()
+        finally:
+            form.forget()
     if not media.startswith(single):
         raise await refused(request, 415, "send multipart/form-data with one or many files, or one file as the body")
     content = bytearray()
@@ -214,7 +284,7 @@ class _Form:
         self._parts = 0
         self._name = self._value = b""
         self._headers: dict[bytes, bytes] = {}
-        self._found: list[tuple[str, list[bytes]]] = []
+        self._found: list[tuple[str, bytearray]] = []
         self._ended = False
         names = ("part_begin", "part_data", "header_field", "header_value", "header_end", "headers_finished", "end")
         calls: Any = {f"on_{name}": getattr(self, f"_{name}") for name in names}
@@ -238,11 +308,19 @@ class _Form:
             raise Refused(400, "the form breaks off before its end")
         if not self._found:
             raise Refused(400, "the form holds no file: send one as -F image=@FILE does")
-        return [Sent(name, b"".join(content)) for name, content in self._found]
+        files = []
+        for name, content in self._found:
+            files.append(Sent(name, bytes(content)))
+            content.clear()  # so that no more than one file is held twice
+        return files
+
+    def forget(self) -> None:
+        """Drop the files, which else stay for as long as form and parser, who refer to each other."""
+        self._found.clear()
 
     def begin(self, name: str) -> None:
         """A file starts."""
-        self._found.append((name, []))
+        self._found.append((name, bytearray()))
 
     def begin_field(self, name: str) -> None:
         """A text starts."""
@@ -250,7 +328,7 @@ class _Form:
 
     def write(self, piece: bytes) -> None:
         """More of the file."""
-        self._found[-1][1].append(piece)
+        self._found[-1][1].extend(piece)  # not a list: pieces may be of one byte each, and cost fifty
 
     def _part_begin(self) -> None:
         self._parts += 1

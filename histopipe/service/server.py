@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
 from dataclasses import dataclass
@@ -19,8 +21,11 @@ from histopipe.service.models import Asked, Keeper, Model, load_kept, spare_from
 TOKEN = "HISTOPIPE_TOKEN"
 SHORTEST_TOKEN = 16  # letters: a shorter one can be tried out
 STOP_SECONDS = 20  # for what is under way, once the server is asked to stop; ending jobs takes up to 8 more
-CONNECTIONS = 2048
+CONNECTIONS = 2048  # where the system lets the process open as many files
 BACKLOG = CONNECTIONS  # a burst beyond it is connected by the next try of TCP, a second later
+UNREAD = 512 * 2**10  # bytes of answers that the system keeps for a client which doesn't read; else it keeps megabytes
+FILES = 512  # that the process opens beside its connections
+TICKS = 5  # of uvicorn, a tenth of a second each, between two looks at slow clients
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ def listening(place: Place) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)  # of its connections too
         sock.bind(address)
     except (OSError, UnicodeError, OverflowError) as problem:
         reason = getattr(problem, "strerror", None) or problem
@@ -124,6 +130,7 @@ def _run(
     import uvicorn
 
     from histopipe.service.app import make_app
+    from histopipe.service.logs import spare_the_log
     from histopipe.service.metrics import Metrics
     from histopipe.service.protocol import patient_for
     from histopipe.service.state import Service
@@ -136,17 +143,19 @@ def _run(
 
     token, hosts = admits
     service = Service(asked, limits, token, Keeper(asked, model, poll, changed), metrics, scratch, hosts)
+    most = most_connections()
     config = uvicorn.Config(
         make_app(service),
-        http=patient_for(limits.seconds),
+        http=patient_for(most),
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=most,
         backlog=BACKLOG,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
+    spare_the_log()
     server = _Server(config, service)
     _ends_quietly(server)
     spare_from_collection()
@@ -155,13 +164,50 @@ def _run(
     server.run([sock])
 
 
+def most_connections() -> int:
+    """Return how many connections there may be, after the system's soft limit of open files was raised as needed."""
+    from histopipe.service.protocol import SPARE
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + SPARE + FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(CONNECTIONS, soft - SPARE - FILES))
+
+
 def _Server(config: Any, service: Any) -> Any:  # noqa: N802  # uvicorn's class is imported only here
     import uvicorn
 
+    from histopipe.service.protocol import let_slow_ones_go
+
     class Stopping(uvicorn.Server):
+        _crowded = False
+
         def handle_exit(self, sig: int, frame: Any) -> None:
             service.stopping = True
             super().handle_exit(sig, frame)
+
+        async def on_tick(self, counter: int) -> bool:
+            service.look_after()
+            if self._crowded or counter % TICKS == 0:
+                self._let_slow_ones_go()
+            return await super().on_tick(counter)
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            hurrying = asyncio.create_task(self._hurry())
+            await super().shutdown(sockets)
+            hurrying.cancel()
+
+        async def _hurry(self) -> None:
+            while True:
+                service.look_after()
+                self._let_slow_ones_go(hurry=True)
+                await asyncio.sleep(0.2)
+
+        def _let_slow_ones_go(self, hurry: bool = False) -> None:
+            connections = self.server_state.connections
+            self._crowded = let_slow_ones_go(connections, config.limit_concurrency, service.limits.seconds, hurry)
 
     return Stopping(config)
 

@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from histopipe.service.answers import JobState, Patches, Result
 from histopipe.service.jobs import Job
 from histopipe.service.problems import Refused, described
-from histopipe.service.reading import Pace, save_file
+from histopipe.service.reading import SLOWEST, Pace, save_file
 from histopipe.service.state import service_of
 
 UPLOADS = ("application/", "image/")
@@ -22,7 +22,6 @@ NAMES = "application/octet-stream"
 MOST_SHOWN = 200_000  # patches of one case that are sent to a browser
 LONGEST_CASE = 500  # letters of its name in an address
 WIDEST_PIXEL = 1000.0  # micrometres
-SLOWEST = 16 * 2**10  # bytes a second of an upload, on average: a slower one would keep others out for an hour
 PIXEL_SIZES = ("mpp", "slide_mpp")  # parameters of a request, also as fields of a form
 
 router = APIRouter(prefix="/v1/slides", tags=["slides and archives"])

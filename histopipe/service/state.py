@@ -17,7 +17,7 @@ from histopipe.service.jobs import Jobs
 from histopipe.service.limits import Limits
 from histopipe.service.metrics import Metrics
 from histopipe.service.models import Asked, Keeper, Model
-from histopipe.service.reading import Memory
+from histopipe.service.reading import Memory, trim_memory
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Service:
     grader: Grader = field(init=False)
     explanations: Explanations = field(init=False)
     jobs: Jobs = field(init=False)
+    _trimming: asyncio.Future[None] | None = None
     _examples: asyncio.Future[list[dict[str, Any]]] | None = None
 
     @property
@@ -63,6 +64,15 @@ class Service:
         self.metrics.watch("histopipe_queue_patches", "Patches that wait for their turn.", lambda: self.grader.waiting)
         self.metrics.watch("histopipe_jobs_under_way", "Slides and archives under way.", lambda: len(self.jobs))
         self.show_model()
+
+    def look_after(self) -> None:
+        """Refuse what waits for too long, and give back memory; to be called now and then, in the event loop."""
+        self.grader.drop_late()
+        if self._trimming is None or self._trimming.done():
+            self._trimming = self._trim() if self.memory.wants_trim() else None
+
+    def _trim(self) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
     async def stop(self) -> None:
         """Finish what was begun with, cancel jobs, leave nothing on disk."""
