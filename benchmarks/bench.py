@@ -168,6 +168,15 @@ BENCHMARKS = (
         quick=("--rounds", "1", "--requests", "200", "--soak", "400", "--seconds", "2"),
     ),
     Benchmark(
+        "floods",
+        (
+            Row("serving: two minutes of floods, then until others are answered", "10 s", "recovered_seconds"),
+            Row("serving: told to stop amid a flood", "30 s", "stopped_seconds", "", ""),
+            Row("serving: most memory amid the floods, beside before", "", "most_mib", "first_mib", "", "MiB"),
+        ),
+        quick=("--seconds", "2"),
+    ),
+    Benchmark(
         "intervals",
         (Row("evaluate: 2,000 resamples", "at least 30x", "seconds", "reckoned_seconds_by_scikit_learn"),),
         quick=("--resamples", "100", "--sampled", "1"),

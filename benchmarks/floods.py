@@ -39,9 +39,11 @@ SIDE = 2000  # pixels: as many as an image may have
 PICTURES = 64  # of a form
 FORMS, BODIES, CONNECTIONS, RESETS = 60, 15, 2060, 1000  # of a round
 BODY = 29 * 2**20  # bytes
-PIPELINED = 200  # requests that a connection sends before it would read
+PIPELINED = 200  # requests that a connection sends before it would read; every other one a few
+FEW = 8
 ROUND_SECONDS = 15.0  # that clients of a flood wait for answers, and hold connections
 ALONE = 20  # answers in a row that show that all is well
+PAGE = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LINES = re.compile(rb"HTTP/1\.1 (\d\d\d)")
 
 
@@ -114,11 +116,10 @@ async def send_bodies(port: int, seconds: float = ROUND_SECONDS, clients: int = 
 
 async def never_read(port: int, seconds: float = ROUND_SECONDS, connections: int = CONNECTIONS) -> None:
     """Open connections that send many requests and read nothing, and hold them for a while."""
-    message = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * PIPELINED
     opened = []
     try:
-        for _ in range(connections):
-            opened.append(_connected(port, message))
+        for number in range(connections):
+            opened.append(connected(port, PAGE * (FEW if number % 2 else PIPELINED)))
             await asyncio.sleep(0)
         await asyncio.sleep(seconds)
     finally:
@@ -128,19 +129,18 @@ async def never_read(port: int, seconds: float = ROUND_SECONDS, connections: int
 
 async def reset(port: int, seconds: float = ROUND_SECONDS, connections: int = RESETS) -> None:
     """Open connections one after the other that are reset in the middle of an answer."""
-    message = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * PIPELINED
     end = time.monotonic() + seconds
-    for _ in range(connections):
+    for number in range(connections):
         if time.monotonic() > end:
             break
-        sock = _connected(port, message)
+        sock = connected(port, PAGE * (FEW if number % 2 else PIPELINED))
         await asyncio.sleep(0.002)
         if sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
 
 
-def _connected(port: int, message: bytes) -> socket.socket | None:
+def connected(port: int, message: bytes) -> socket.socket | None:
     """Return a connection on which a message was sent; None where it can't be had."""
     sock = socket.socket()
     sock.setblocking(False)
@@ -239,7 +239,7 @@ async def flood(server: Watched, seconds: float) -> dict[str, Any]:
     """Send floods in turn for so many seconds; returns what was seen of the server meanwhile and afterwards."""
     statuses: Counter[int] = Counter()
     other = asyncio.create_task(watch(server.port, statuses))
-    end, memory, rounds = time.monotonic() + seconds, [server.memory], 0
+    end, memory, rounds, size = time.monotonic() + seconds, [server.memory], 0, server.log.stat().st_size
     while time.monotonic() < end:
         for send in FLOODS.values():
             await send(server.port)
@@ -252,8 +252,10 @@ async def flood(server: Watched, seconds: float) -> dict[str, Any]:
         "recovered_seconds": round(await until_answered(server.port), 2),
         "floods": rounds,
         "statuses_meanwhile": {str(status): count for status, count in sorted(statuses.items())},
+        "first_mib": round(memory[0]),
+        "most_mib": round(max(memory)),
         "memory_mib": [round(value) for value in memory],
-        "log_bytes": server.log.stat().st_size,
+        "log_bytes": server.log.stat().st_size - size,
     }
 
 
@@ -287,10 +289,10 @@ async def stop_amid(server: Watched) -> float:
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "histopipe-benchmarks")
 def main(seconds: float, only: str | None, rounds: int, folder: Path) -> None:
     """Flood a server; the last line is JSON and holds `ratio`: the aim over the seconds until others are answered."""
-    from benchmarks.serving import make_checkout
+    from benchmarks.serving import POINT, make_checkout
 
     folder.mkdir(parents=True, exist_ok=True)
-    root, model = make_checkout(folder)
+    root, model = make_checkout(folder, POINT | {"resized": True})  # else large pictures are refused by their headers
     with watched(root, model) as server:
         asyncio.run(until_answered(server.port))
         seen = asyncio.run(flood_alone(server, only, rounds) if only else flood(server, seconds))

@@ -104,7 +104,7 @@ class Side:
         return sum(one.memory_info().rss for one in family) / 2**20
 
 
-def make_checkout(folder: Path) -> tuple[Path, str]:
+def make_checkout(folder: Path, point: dict[str, Any] = POINT) -> tuple[Path, str]:
     """A checkout with CancerNet in its registry, and its address; what it has learnt doesn't matter for its speed."""
     import keras
     import mlflow
@@ -118,7 +118,7 @@ def make_checkout(folder: Path) -> tuple[Path, str]:
     experiment = mlflow.create_experiment("serving", (root / "mlartifacts").as_uri())
     keras.utils.set_random_seed(1)
     with mlflow.start_run(experiment_id=experiment):
-        model = log_served_model(build("cancernet", image_size=48), POINT, np.zeros((50, 50, 3), np.uint8), {})
+        model = log_served_model(build("cancernet", image_size=48), point, np.zeros((50, 50, 3), np.uint8), {})
     mlflow.register_model(f"models:/{model.model_id}", "histopipe-idc")
     return root, "models:/histopipe-idc/1"
 

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from histopipe.service.answers import Description, Example, Health
 from histopipe.service.examples import PLACED, draw_case
 from histopipe.service.problems import Refused, described
+from histopipe.service.protocol import gone_of
 from histopipe.service.state import Service, service_of
 
 PAGE = Path(__file__).with_name("page")
@@ -67,14 +68,15 @@ async def examples(request: Request) -> Response:
     summary="A case to try",
     responses={
         200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
-        **described(401, 404),
+        **described(401, 404, 429),
     },
 )
 async def example_case(request: Request) -> Response:
     """A zip with the patches of one drawn case, as `/v1/slides` takes it."""
     if service_of(request).model.point["data_set"] != PLACED:
         raise Refused(404, "no case is drawn in the likeness of this data set")
-    return Response(await asyncio.to_thread(draw_case), media_type="application/zip")
+    async with service_of(request).turns.take(gone_of(request)):
+        return Response(await asyncio.to_thread(draw_case), media_type="application/zip")
 
 
 @router.get("/healthz", tags=["health"], summary="Whether the server lives", responses={200: {"model": Health}})

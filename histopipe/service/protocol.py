@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import socket
 import termios
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -24,8 +25,10 @@ from histopipe.service.reading import SLOWEST
 LONGEST_HEADERS = 64 * 2**10  # bytes of a request's first line and headers, and of a body's trailers
 CROWDED, CROWDED_SECONDS = 0.5, 2.0  # share of all connections beyond which no client is waited for longer
 FULL_SECONDS = 0.5  # the same while there are no connections left
+STOPPING_SECONDS = 5.0  # the same while the server ends
 MOST_PIPELINED = 8  # requests that may wait behind one that isn't answered: usual clients send none
 SPARE = 256  # connections beyond the limit that get an answer, which says so; others get none
+ESTABLISHED = 1  # as Linux numbers the states of a connection
 GONE = "histopipe.gone"  # in a request's scope: a function
 
 LOG = logging.getLogger(__name__)
@@ -44,16 +47,18 @@ def let_slow_ones_go(connections: Iterable[Any], most: int, seconds: float, hurr
         connections: of protocols that `patient_for` made.
         most: that there may be; the more there are, the less patient it is.
         seconds: that a client may take as long as there are few.
-        hurry: whether to be as impatient as where there are many.
+        hurry: whether the server is about to end.
 
     Returns:
         Whether there are so many that it should soon be called again.
     """
     now, present = asyncio.get_running_loop().time(), list(connections)
-    crowded = hurry or len(present) > CROWDED * most
-    patience = seconds if not crowded else min(seconds, FULL_SECONDS if len(present) >= most else CROWDED_SECONDS)
+    crowded = len(present) > CROWDED * most
+    patience = STOPPING_SECONDS if hurry else seconds
+    if crowded:
+        patience = FULL_SECONDS if len(present) >= most else CROWDED_SECONDS
     for connection in present:
-        connection.let_go_if_slow(now, patience, crowded)
+        connection.let_go_if_slow(now, min(seconds, patience), crowded or hurry)
     return crowded
 
 
@@ -75,6 +80,14 @@ class Outlet:
             return
         self.written += len(data)
         self._write(data)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the client closed the connection, which isn't told while nothing is read from it."""
+        with suppress(OSError, AttributeError):  # other systems don't tell
+            state = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+            return state[0] != ESTABLISHED
+        return False
 
     @property
     def taken(self) -> int:
@@ -177,6 +190,9 @@ def patient_for(most: int) -> type[asyncio.Protocol]:
                 crowded: whether a body must come at a pace, which else its reader sees to.
             """
             outlet: Any = self.transport
+            if self.flow.read_paused and outlet.is_left:
+                outlet.abort()
+                return
             if unread := outlet.get_write_buffer_size():
                 slow = self._reads.is_slow(now, outlet.taken, patience)
             else:
@@ -221,6 +237,11 @@ def patient_for(most: int) -> type[asyncio.Protocol]:
         def on_body(self, body: bytes) -> None:
             self._told = True
             super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            if not self.pipeline:
+                self.flow.resume_reading()  # paused by the body's last piece; else nobody sees the client go away
 
         def send_400_response(self, msg: str) -> None:
             if self._too_many:

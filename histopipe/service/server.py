@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,6 +58,7 @@ def serve(asked: Asked, place: Place, limits: Limits, poll: float) -> None:
         ScoringError, TrackingAwayError, InferenceError: the model can't be had.
     """
     token = token_for(place)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while it loads; else the folder would stay
     with listening(place) as sock, TemporaryDirectory(prefix="histopipe-serve-") as scratch:
         model = load_kept(asked, Path(scratch))
         _run(asked, model, limits, (token, called(place, token)), Path(scratch), sock, poll)

@@ -13,7 +13,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from histopipe.service.answers import JobState, Patches, Result
 from histopipe.service.jobs import Job
+from histopipe.service.large import json_answer
 from histopipe.service.problems import Refused, described
+from histopipe.service.protocol import gone_of
 from histopipe.service.reading import SLOWEST, Pace, save_file
 from histopipe.service.state import service_of
 
@@ -102,33 +104,25 @@ async def cancel(request: Request, id: str) -> Response:
 @router.get(
     "/{id}/result",
     summary="What came out",
-    responses={200: {"model": Result}, **described(401, 404, 409, 422)},
+    responses={200: {"model": Result}, **described(401, 404, 409, 422, 429)},
 )
 async def result(request: Request, id: str) -> Response:
     """The summary, and one entry for each case."""
-    job = _done(request, id)
-    point = job.model.point
-    return JSONResponse(
-        {
-            "id": job.id,
-            "name": job.name,
-            "model": job.model.shown,
-            "threshold": point["threshold"],
-            "positive_class": point["positive_class"],
-            "summary": job.summary,
-            "cases": await asyncio.to_thread(_cases, job),
-        }
-    )
+    service, job = service_of(request), _done(request, id)
+    async with service.turns.take(gone_of(request)):
+        return await asyncio.to_thread(lambda: json_answer(_result(job), service.memory))
 
 
 @router.get(
     "/{id}/patches",
     summary="Places and probabilities of a case's patches",
-    responses={200: {"model": Patches}, **described(401, 404, 409, 413, 422)},
+    responses={200: {"model": Patches}, **described(401, 404, 409, 413, 422, 429)},
 )
 async def patches(request: Request, id: str, case: CaseName) -> Response:
     """What the page draws its map of."""
-    return JSONResponse(await asyncio.to_thread(_patches, _done(request, id), case))
+    service, job = service_of(request), _done(request, id)
+    async with service.turns.take(gone_of(request)):
+        return await asyncio.to_thread(lambda: json_answer(_patches(job, case), service.memory))
 
 
 @router.get(
@@ -136,7 +130,7 @@ async def patches(request: Request, id: str, case: CaseName) -> Response:
     summary="The table of all patches",
     responses={
         200: {"content": {"application/vnd.apache.parquet": _BINARY, "text/csv": _BINARY}},
-        **described(401, 404, 409, 422),
+        **described(401, 404, 409, 422, 429),
     },
 )
 async def table(
@@ -148,7 +142,8 @@ async def table(
     job = _done(request, id)
     path = job.result / "predictions.parquet"
     if format == "csv":
-        path = await asyncio.to_thread(_as_csv, job, path)
+        async with service_of(request).turns.take(gone_of(request)):
+            path = await asyncio.to_thread(_as_csv, job, path)
     kind = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}[format]
     return FileResponse(path, media_type=kind, filename=f"predictions.{format}")
 
@@ -198,6 +193,19 @@ def _done(request: Request, name: str) -> Job:
     if job.state != "done":
         raise Refused(409, job.error or f"it is {job.state}: ask again once it is done")
     return job
+
+
+def _result(job: Job) -> dict[str, Any]:
+    point = job.model.point
+    return {
+        "id": job.id,
+        "name": job.name,
+        "model": job.model.shown,
+        "threshold": point["threshold"],
+        "positive_class": point["positive_class"],
+        "summary": job.summary,
+        "cases": _cases(job),
+    }
 
 
 def _cases(job: Job) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from histopipe.service.examples import draw_examples
 from histopipe.service.explaining import Explanations
 from histopipe.service.grading import Grader
 from histopipe.service.jobs import Jobs
+from histopipe.service.large import Turns
 from histopipe.service.limits import Limits
 from histopipe.service.metrics import Metrics
 from histopipe.service.models import Asked, Keeper, Model
@@ -47,6 +47,7 @@ class Service:
     grader: Grader = field(init=False)
     explanations: Explanations = field(init=False)
     jobs: Jobs = field(init=False)
+    turns: Turns = field(init=False)
     _trimming: asyncio.Future[None] | None = None
     _examples: asyncio.Future[list[dict[str, Any]]] | None = None
 
@@ -60,8 +61,10 @@ class Service:
         self.memory = Memory(self.limits.memory)
         self.grader = Grader(self.limits, self.metrics.batch.observe)
         self.explanations = Explanations(self.limits)
+        self.turns = Turns()
         self.jobs = Jobs(self.asked, self.limits, self.scratch, lambda state: self.metrics.jobs.labels(state).inc())
         self.metrics.watch("histopipe_queue_patches", "Patches that wait for their turn.", lambda: self.grader.waiting)
+        self.metrics.watch("histopipe_held_bytes", "Bodies and large answers in memory.", lambda: self.memory.held)
         self.metrics.watch("histopipe_jobs_under_way", "Slides and archives under way.", lambda: len(self.jobs))
         self.show_model()
 
@@ -92,10 +95,8 @@ class Service:
         if self._examples is None:
             point = self.model.point
             classes = (point["negative_class"], point["positive_class"])
-            with ThreadPoolExecutor(1) as pool:
-                drawn = asyncio.get_running_loop().run_in_executor(pool, draw_examples, point["data_set"], classes)
-                self._examples = drawn
-                return await drawn
+            loop = asyncio.get_running_loop()
+            self._examples = loop.run_in_executor(None, draw_examples, point["data_set"], classes)
         return await asyncio.shield(self._examples)
 
 
