@@ -505,9 +505,7 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
         option("wait", 1.0, 0.01, "Seconds that patches may wait; beyond that, 429."),
         option("queue", 1024, 1, "Patches that may wait."),
         option("requests", 64, 1, "Requests graded at the same time; beyond that, 429."),
-        option(
-            "memory", 512.0, 1, "MiB of bodies and answers at the same time; else 429.", callback=in_bytes
-        ),
+        option("memory", 512.0, 1, "MiB of bodies and answers at the same time; else 429.", callback=in_bytes),
         option("jobs", 8, 1, "Slides and archives under way."),
         option("job-seconds", 3600.0, 0.1, "For one of them."),
         click.option(

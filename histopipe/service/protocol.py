@@ -26,7 +26,7 @@ LONGEST_HEADERS = 64 * 2**10  # bytes of a request's first line and headers, and
 CROWDED, CROWDED_SECONDS = 0.5, 2.0  # share of all connections beyond which no client is waited for longer
 FULL_SECONDS = 0.5  # the same while there are no connections left
 STOPPING_SECONDS = 5.0  # the same while the server ends
-MOST_PIPELINED = 8  # requests that may wait behind one that isn't answered: usual clients send none
+MOST_PIPELINED = 4  # requests that may wait behind one that isn't answered, none in a crowd: usual clients send none
 SPARE = 256  # connections beyond the limit that get an answer, which says so; others get none
 ESTABLISHED = 1  # as Linux numbers the states of a connection
 GONE = "histopipe.gone"  # in a request's scope: a function
@@ -187,10 +187,11 @@ def patient_for(most: int) -> type[asyncio.Protocol]:
             Args:
                 now: of the loop's clock.
                 patience: seconds.
-                crowded: whether a body must come at a pace, which else its reader sees to.
+                crowded: whether a body must come at a pace, which else its reader sees to, and no request ahead of
+                    the answers.
             """
             outlet: Any = self.transport
-            if self.flow.read_paused and outlet.is_left:
+            if (self.flow.read_paused and outlet.is_left) or (crowded and self.pipeline):
                 outlet.abort()
                 return
             if unread := outlet.get_write_buffer_size():
@@ -227,7 +228,9 @@ def patient_for(most: int) -> type[asyncio.Protocol]:
             super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
-            if len(self.pipeline) >= MOST_PIPELINED:
+            waits = self.cycle is not None and not self.cycle.response_complete
+            ahead = 0 if len(self.connections) > CROWDED * most else MOST_PIPELINED
+            if waits and len(self.pipeline) >= ahead:
                 self._too_many = True
                 raise PipelineTooLong
             self._told = True
