@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import struct
 import warnings
 import zlib
@@ -67,19 +66,19 @@ def decode_patch(content: bytes, into: Patch | None = None) -> Patch:
         return _as_rgb(image, content[_DEPTH] if image.format == "PNG" else 8)
 
 
-def count_pixels(content: bytes) -> int:
-    """Count an image's pixels by its header; 0 where it has none, of which `decode_patch` says more."""
+def header_size(content: bytes) -> tuple[int, int]:
+    """Read an image's width and height from its header; zeros where it has none, of which `decode_patch` says more."""
+    if content[:8] == _PNG_SIGNATURE and content[12:16] == b"IHDR":
+        return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
     if content[:4] in SIGNATURES:
-        return math.prod(page_size(read_pages(io.BytesIO(content), 1)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "BMP")) as image:
-                return image.width * image.height
-        except Image.DecompressionBombError:
-            return MAX_PIXELS
-        except Exception:  # whatever a decoder makes of hostile bytes
-            return 0
+        return page_size(read_pages(io.BytesIO(content), 1))
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "BMP")) as image:
+            return image.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where it is made an error
+        return MAX_PIXELS, MAX_PIXELS
+    except Exception:  # whatever a decoder makes of hostile bytes
+        return 0, 0
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from histopipe.datasets import MemberRejected
-from histopipe.images import MAX_PIXELS, Patch, decode_patch, pad_patch, resize_patch
+from histopipe.images import Patch, decode_patch, header_size, pad_patch, resize_patch
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
 from histopipe.service.problems import Refused, busy
@@ -33,7 +33,6 @@ SMALL = 512 * 512  # pixels of an image that is soon decoded, whatever it holds
 QUANTUM = 0.2  # seconds of decoding after which a request stands in line with those of large images
 LARGE_WAITING = 16  # requests with large images that may wait: others must get a place beside them
 GONE = "the client went away"
-PNG = b"\x89PNG\r\n\x1a\n"
 
 Outcome = list[float] | Exception
 
@@ -211,7 +210,7 @@ class Decoders:
         patches = self._room_for(work)
         while work.row < len(work.files):
             began, file = time.monotonic(), work.files[work.row]
-            size = size_of(file.content)
+            size = header_size(file.content)
             if self._closed or not work.wanted:
                 work.end(Refused(400, GONE) if work.gone() else _crowded())
                 return
@@ -270,7 +269,7 @@ def read_patch(file: Sent, model: Model, limits: Limits) -> Patch:
         Refused: it can't be graded.
     """
     try:
-        return fit(file.content, size_of(file.content), model, limits)
+        return fit(file.content, header_size(file.content), model, limits)
     except MemberRejected as reason:
         raise faulty([(file.name or "image 1", explained(str(reason), model))]) from None
 
@@ -287,23 +286,6 @@ def fit(content: bytes, size: tuple[int, int], model: Model, limits: Limits, int
     if not resized and (max(size) > max(wanted) or min(size) > min(wanted)):  # however it is turned
         raise MemberRejected("larger than a patch")  # undecoded: four million pixels take a tenth of a second
     return (resize_patch if resized else pad_patch)(decode_patch(content, into), wanted)
-
-
-def size_of(content: bytes) -> tuple[int, int]:
-    """Return width and height as an image's header says; zeros where it has none, of which the decoder says more."""
-    import io
-
-    from PIL import Image
-
-    if content[:8] == PNG and content[12:16] == b"IHDR":
-        return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF", "BMP")) as image:
-            return image.size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return MAX_PIXELS, MAX_PIXELS
-    except Exception:  # whatever a decoder makes of hostile bytes
-        return 0, 0
 
 
 def explained(reason: str, model: Model) -> str:
