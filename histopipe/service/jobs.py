@@ -31,6 +31,21 @@ LOG = logging.getLogger(__name__)
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is kept of a job's model: the model itself would stay in memory for as long as the result is kept.
+
+    Attributes:
+        address: by which exactly this version is loaded.
+        shown: its name and version.
+        point: its operating point.
+    """
+
+    address: str
+    shown: dict[str, str]
+    point: dict[str, Any]
+
+
 @dataclass
 class Job:
     """One upload.
@@ -48,7 +63,7 @@ class Job:
 
     id: str
     folder: Path
-    model: Model
+    model: ModelFacts
     name: str = ""
     state: State = "uploading"
     step: str = ""
@@ -124,7 +139,7 @@ class Jobs:
             raise Refused(507, f"only {as_size(free)} of the server's disk are free: try again later")
         name = secrets.token_urlsafe(18)
         self._worker.prepare()
-        job = Job(name, self._scratch / name, model)
+        job = Job(name, self._scratch / name, ModelFacts(model.address, model.shown, model.point))
         job.folder.mkdir()
         self._jobs[name] = job
         return job
