@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -75,7 +76,8 @@ def log_served_model(
             network.save(file)
         write_json(point, operating_point)
         artifacts = {"network": str(file), "operating_point": str(point)}
-        artifacts |= {REFERENCE_ARTIFACT: str(reference)} if reference else {}
+        if reference:  # from here: MLflow reads a path as an address, which a # in the checkout's would cut off
+            artifacts[REFERENCE_ARTIFACT] = str(shutil.copyfile(reference, Path(folder) / reference.name))
         if made_from:
             write_json(Path(folder) / "data.json", made_from)
             artifacts[DATA_ARTIFACT] = str(Path(folder) / "data.json")
