@@ -359,6 +359,24 @@ def test_unusable_archives_end_with_a_reason(server: Server, post: Any, ask: Any
     refused(post("/v1/slides", files={"file": ("nothing.zip", b"")}), 400, "empty")
 
 
+def test_odd_names_in_an_archive_break_no_table(server: Server, post: Any, ask: Any) -> None:
+    """A carriage return in a folder's name was a row of an invented case, and no result at all."""
+    image = picture(sample_patches()[0])
+    odd = {"Icon\r": b"", "P1\r99,1,1,1,0.9,1/a.png": image, "P1/._a.png": b"\0", "__MACOSX/P1/._a.png": b"\0"}
+    files = {"file": ("a\r.zip", zip_of({"P1/a.png": image, "P1\\b.png": image, **odd}))}
+    address = post("/v1/slides", files=files).headers["Location"]
+    assert until_ended(ask, address)["error"] is None
+    result = ask(f"{address}/result")
+    assert [(case["case_id"], case["patches"]) for case in result["cases"]] == [("P1", 2)]
+    assert result["summary"]["set_aside"] == {
+        "name holds a line break or another control character": {
+            "count": 1,
+            "files": ["P1\\x0d99,1,1,1,0.9,1/a.png"],
+        }
+    }
+    requests.delete(server.address + address, headers=BEARER, timeout=60)
+
+
 def dribble(server: Server, start: bytes) -> bytes:
     """Send a beginning, then a byte now and then; returns what the server says before it hangs up."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
