@@ -37,6 +37,7 @@ CODE = (  # as dvc.yaml names it
     "leftovers.py",
     "names.py",
     "store.py",
+    "tiff_pixels.py",
     "datasets/*.*",
     "ingest/*.py",
 )

@@ -17,11 +17,25 @@ from histopipe.folders import FolderFile, files_below
 from histopipe.images import MAX_PIXELS
 from histopipe.leftovers import is_leftover
 from histopipe.names import CONTROL_IN_NAME, holds_control, printable, with_slashes
+from histopipe.scoring.kinds import (
+    ARCHIVE_IN_FOLDER,
+    ARCHIVES,
+    IMAGES,
+    NOTES,
+    OTHER,
+    FolderContent,
+    NamedFile,
+    SlideFile,
+    distinct_series,
+    parts_of_slides,
+    reason_aside,
+    sort_files,
+)
+from histopipe.slides.dicom import is_dicom
 from histopipe.slides.slide import SLIDES, is_slide
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 SLIDE_IN_ARCHIVE = "a slide in an archive: unpack it"
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARCHIVE_INSIDE = "an archive in an archive: unpack it"
 LONGEST_FILE = 4 * MAX_PIXELS + 2**20  # bytes of an image that is read, uncompressed with transparency
 
 _PLACE = re.compile(r"(?:^|_)x(?P<x>\d{1,9})_y(?P<y>\d{1,9})(?=[_.])")
@@ -51,7 +65,8 @@ class SlideFound(NamedTuple):
     Attributes:
         path: of its file.
         file: how the table names it.
-        case_id: the file's name without its ending, which others may have too (`distinct_slides`).
+        case_id: the file's name without its ending, or that of a folder which holds the slide's many files; others may
+            have it too (`distinct_slides`).
     """
 
     path: Path
@@ -67,7 +82,8 @@ def find_slides(inputs: list[Path], limit: MemberLimit = USUAL_LIMIT) -> list[Sl
             archive.
         ArchiveError: a folder holds more files than `limit` allows.
     """
-    return [SlideFound(path, printable(file), printable(path.stem)) for file, path in _slide_paths(inputs, limit)]
+    slides = _slide_files(inputs, limit)
+    return [SlideFound(slide.path, printable(slide.name), printable(slide.case)) for slide in slides]
 
 
 def distinct_slides(slides: list[SlideFound], taken: Collection[str]) -> list[SlideFound]:
@@ -82,18 +98,33 @@ def distinct_slides(slides: list[SlideFound], taken: Collection[str]) -> list[Sl
     return distinct
 
 
-def _slide_paths(inputs: list[Path], limit: MemberLimit) -> Iterator[tuple[str, Path]]:
-    for path in inputs:
+def _slide_files(inputs: list[Path], limit: MemberLimit) -> Iterator[SlideFile]:
+    for path in distinct_series(inputs):
         _require_name(path)
         if path.is_dir():
-            usable = (file for file in _below(path, limit) if not file.fault and not holds_control(file.name))
-            yield from ((file.name, file.path) for file in usable if is_slide(file.path))
+            yield from _content(path, limit).slides
         elif not path.exists():
             raise ScoringError(f"{path} is missing: correct the path")
-        elif is_slide(path):
-            yield path.name, path
+        elif is_slide(path) or (path.suffix.lower() not in IMAGES and is_dicom(path)):
+            yield SlideFile(path.name, path, path.stem)
         elif not path.name.lower().endswith(ARCHIVES) and path.suffix.lower() not in IMAGES:
-            raise ScoringError(f"{path} is no image, slide, folder or archive of patches: give one of these")
+            reason = reason_aside(path)
+            if reason in (OTHER, NOTES):
+                reason = "no image, slide, folder or archive of patches: give one of these"
+            raise ScoringError(f"{path} is {reason}")
+
+
+def _content(folder: Path, limit: MemberLimit) -> FolderContent:
+    """What lies in a folder; names and links that can't be followed are set aside as well."""
+    files, aside = [], []
+    for file in _below(folder, limit):
+        control = CONTROL_IN_NAME if holds_control(file.name) and reason_aside(file.path) != NOTES else None
+        if fault := file.fault or control:
+            aside.append((file.name, fault))
+        else:
+            files.append(NamedFile(file.name, file.path))
+    content = sort_files(files, folder.resolve().name)
+    return content._replace(aside=aside + content.aside)
 
 
 def _require_name(path: Path) -> None:
@@ -115,40 +146,49 @@ def _below(folder: Path, limit: MemberLimit) -> list[FolderFile]:
 
 
 def find_images(
-    inputs: list[Path], rejected: Callable[[str, str], None], limit: MemberLimit = USUAL_LIMIT
+    inputs: list[Path],
+    rejected: Callable[[str, str], None],
+    limit: MemberLimit = USUAL_LIMIT,
+    noted: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Found]:
-    """Every image of the inputs, one after the other; what is no image's name, or a slide, is passed over.
+    """Every image of the inputs, one after the other; slides and their parts are passed over.
 
     Args:
         inputs: files, folders and archives.
-        rejected: is told the reason and name of a member that can't be used.
+        rejected: is told the reason and name of each other file or member,
         limit: how many members an archive or a folder may have.
+        noted: is told the name of each text or table, which nobody takes for an image, instead.
 
     Raises:
         ArchiveError: an archive can't be read, or holds too many members.
         ScoringError: a folder can't be read.
     """
+
+    def aside(reason: str, name: str) -> None:
+        if reason == NOTES:
+            noted(printable(name))
+        else:
+            rejected(reason, printable(name))
+
+    parts = set(parts_of_slides([NamedFile(path.name, path) for path in inputs if path.is_file()]))
     for path in inputs:
         if path.is_dir():
-            yield from _in_folder(path, rejected, limit)
+            yield from _in_folder(path, aside, limit)
         elif path.name.lower().endswith(ARCHIVES):
-            yield from _in_archive(path, rejected, limit)
-        elif not is_slide(path):
+            yield from _in_archive(path, aside, limit)
+        elif path.suffix.lower() in IMAGES and path not in parts and not is_slide(path):
             yield _named(path.name, path.parent.resolve().name, _reader(path))
 
 
-def _in_folder(folder: Path, rejected: Callable[[str, str], None], limit: MemberLimit) -> Iterator[Found]:
-    for file in _below(folder, limit):
-        ending = file.path.suffix.lower()
-        if file.fault:
-            rejected(file.fault, printable(file.name))
-        elif holds_control(file.name) and ending in IMAGES | SLIDES:
-            rejected(CONTROL_IN_NAME, printable(file.name))
-        elif ending in IMAGES and not is_slide(file.path):
-            yield _named(file.name, folder.resolve().name, _reader(file.path))
+def _in_folder(folder: Path, set_aside: Callable[[str, str], None], limit: MemberLimit) -> Iterator[Found]:
+    content = _content(folder, limit)
+    for name, reason in content.aside:
+        set_aside(reason, name)
+    for name, path in content.images:
+        yield _named(name, folder.resolve().name, _reader(path))
 
 
-def _in_archive(path: Path, rejected: Callable[[str, str], None], limit: MemberLimit) -> Iterator[Found]:
+def _in_archive(path: Path, set_aside: Callable[[str, str], None], limit: MemberLimit) -> Iterator[Found]:
     try:
         opened = open_archive(path, limit)
     except FileNotFoundError:
@@ -160,14 +200,17 @@ def _in_archive(path: Path, rejected: Callable[[str, str], None], limit: MemberL
             if is_leftover(member.name):
                 continue
             if ending in SLIDES:
-                rejected(SLIDE_IN_ARCHIVE, printable(member.name))
+                set_aside(SLIDE_IN_ARCHIVE, member.name)
             elif ending in IMAGES or member.fault:
                 try:
                     check_member(member)
                 except MemberRejected as reason:
-                    rejected(str(reason), printable(member.name))
+                    set_aside(str(reason), member.name)
                     continue
                 chosen.append(member)
+            else:
+                why = reason_aside(Path(member.name))
+                set_aside(ARCHIVE_INSIDE if why == ARCHIVE_IN_FOLDER else why, member.name)
         for member, payload in zip(chosen, archive.payloads(chosen), strict=True):
             yield _named(member.name, path.name.partition(".")[0], payload)
 

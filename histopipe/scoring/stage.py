@@ -174,6 +174,7 @@ def _summary(
         "cases": len(cases),
         "positive": int(cases["positive"].sum()),
         "maps": maps,
+        "notes": tally.notes,
         "set_aside": {
             reason: {"count": count, "files": tally.rejected[reason]} for reason, count in sorted(tally.refused.items())
         },
@@ -202,7 +203,7 @@ def _grade_patches(
     writer: pq.ParquetWriter,
     limit: MemberLimit,
 ) -> None:
-    images = find_images(inputs, lambda reason, file: tally.reject(reason, names.file(file)), limit)
+    images = find_images(inputs, lambda reason, file: tally.reject(reason, names.file(file)), limit, tally.note)
     renamed = (one._replace(file=names.file(one.file, one.case_id), case_id=names.case(one.case_id)) for one in images)
     with tqdm(
         desc=f"predict {served.point['data_set']}", unit="patch", unit_scale=True, delay=0.1, file=sys.stderr

@@ -46,12 +46,15 @@ class Tally:
     Attributes:
         by_name: whether cases and files are told by their names, not as they came: the order of pseudonyms is then
             that of chance, where the order of the inputs would tell who is who.
+        rejected, refused: names, and how many, of what can't be graded, by reason.
+        notes: how many texts and tables lay beside the images.
     """
 
     by_name: bool = False
     parts: list[pd.DataFrame] = field(default_factory=list)
     rejected: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     refused: Counter[str] = field(default_factory=Counter)
+    notes: int = 0
 
     def reject(self, reason: str, file: str) -> None:
         """Note an image that can't be graded."""
@@ -59,6 +62,10 @@ class Tally:
         named = self.rejected[reason]
         (insort if self.by_name else list.append)(named, file[:LONGEST_NAME])
         del named[NAMED:]
+
+    def note(self, _: str) -> None:
+        """Count a file that nobody takes for an image."""
+        self.notes += 1
 
     def add(self, rows: pd.DataFrame) -> None:
         """Note graded patches: a few numbers of each case."""

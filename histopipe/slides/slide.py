@@ -13,6 +13,7 @@ from PIL import Image
 
 from histopipe.datasets import MemberRejected
 from histopipe.images import MAX_PIXELS, Patch, on_white, resize_patch
+from histopipe.slides.dicom import is_dicom
 from histopipe.slides.pixel_size import PixelSize, pixel_size
 from histopipe.tiff_pixels import check_slide, read_pages
 
@@ -139,7 +140,9 @@ def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
             downsamples = tuple(float(one) for one in handle.level_downsamples)
             properties = dict(handle.properties)
         except openslide.OpenSlideUnsupportedFormatError:
-            raise MemberRejected("no slide that OpenSlide can read: save it as a tiled TIFF with levels") from None
+            if is_dicom(path):
+                raise MemberRejected("a DICOM file without a slide that OpenSlide can read") from None
+            raise MemberRejected("no slide that OpenSlide can read") from None
         except openslide.OpenSlideError:
             raise MemberRejected("damaged slide") from None
         if max(width, height) > LONGEST_SIDE:

@@ -82,6 +82,16 @@ def tissue_on_glass(height: int = 2100, width: int = 3000) -> np.ndarray:
             },
             (0.5, 0.5, "the objective's power"),
         ),
+        # what a scanner states outright isn't: an overview, beside the power of the objective that saw the whole slide
+        (
+            {
+                "openslide.vendor": "dicom",
+                "openslide.mpp-x": "28.969",
+                "openslide.mpp-y": "28.968",
+                "openslide.objective-power": "40",
+            },
+            (28.969, 28.968, "the file"),
+        ),
         ({"tiff.XResolution": "0", "tiff.YResolution": "0", "tiff.ResolutionUnit": "inch"}, None),
         ({"openslide.mpp-x": "nan", "openslide.mpp-y": "?", "openslide.objective-power": "0"}, None),
         ({}, None),
