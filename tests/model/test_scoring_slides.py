@@ -225,6 +225,7 @@ def test_the_command_grades_a_slide_for_qupath(tmp_path: Path, model: Path, monk
     )
     assert code == 0, said
     assert {path.name for path in Path("out").iterdir()} == {
+        ".histopipe.json",
         "predictions.csv",
         "cases.csv",
         "slides.csv",
