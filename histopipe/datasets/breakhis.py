@@ -48,6 +48,7 @@ _NAME = re.compile(
     rf"SOB_(?P<label>[BM])_(?P<subtype>{'|'.join(SUBTYPES)})-(?P<case>[0-9]{{2}}-[0-9]+[A-Z]*)"
     r"-(?P<magnification>40|100|200|400)-[0-9]+\.png"
 )
+_CASE = re.compile(rf"SOB_[BM]_(?:{'|'.join(SUBTYPES)})-(?P<case>[0-9]{{2}}-[0-9]+[A-Z]*)-(?:40|100|200|400)-[0-9]+")
 _SLIDE = re.compile(r"SOB_(?P<label>[BM])_(?P<subtype>[A-Z]+)[_-](?P<case>[0-9]{2}-[0-9]+[A-Z]*)")
 _MAGNIFICATION_FOLDER = re.compile(r"(?P<magnification>40|100|200|400)[Xx]")
 
@@ -72,6 +73,12 @@ def read_name(name: str) -> PatchName | None:
             if told[what] != value:
                 raise MemberRejected(f"{what} contradicts folder")
     return PatchName(told["case"], _LETTERS[told["label"]], attributes=(int(told["magnification"]), told["subtype"]))
+
+
+def read_case(last: str) -> str | None:
+    """Read the patient from an image's own name, whatever its ending."""
+    match = _CASE.match(last)
+    return match["case"] if match else None
 
 
 def _told_by(folder: str) -> dict[str, str]:
@@ -108,6 +115,7 @@ BREAKHIS = Dataset(
     patch_size=(230, 350),  # half of the published 460x700; some images are 456 pixels high
     image_size=224,  # as the DenseNet201 tutorial has it
     read_name=read_name,
+    read_case=read_case,
     resized=True,
     attributes={"magnification": "int32", "subtype": "str"},
     at_magnification=at_magnification,

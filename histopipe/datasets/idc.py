@@ -14,6 +14,8 @@ from histopipe.datasets.layout import Dataset, MemberRejected, PatchName, Publis
 # nine digits of pixels: the index keeps places as 32-bit integers
 _NAME = re.compile(r"(?P<case>[A-Za-z0-9-]+)_idx[0-9]+_x(?P<x>[0-9]{1,9})_y(?P<y>[0-9]{1,9})_class(?P<label>[01])\.png")
 
+_CASE = re.compile(r"(?P<case>[A-Za-z0-9-]+)_idx[0-9]+_x[0-9]+_y[0-9]+")
+
 
 def read_name(name: str) -> PatchName | None:
     """Read case, coordinates and label from a member's name.
@@ -30,6 +32,12 @@ def read_name(name: str) -> PatchName | None:
     case, x, y, label = match.groups()
     _check_folders(folders, case, label)
     return PatchName(case, int(label), int(x), int(y))
+
+
+def read_case(last: str) -> str | None:
+    """Read the case from a patch's own name, which may lack the label."""
+    match = _CASE.match(last)
+    return match["case"] if match else None
 
 
 def _check_folders(folders: str, case: str, label: str) -> None:
@@ -50,6 +58,7 @@ IDC = Dataset(
     patch_size=(50, 50),
     image_size=48,  # as the CancerNet tutorial has it; 50 can't be halved often
     read_name=read_name,
+    read_case=read_case,
     published=PublishedCounts(patches=277_524, cases=279, positive=78_786),
     mpp=4.0,  # scanned at 40x (0.25 um), taken 16:1 smaller, to 2.5x (Cruz-Roa et al. 2014)
     implausible_auc=0.97,  # by case, networks of several kinds reach .93 to .96

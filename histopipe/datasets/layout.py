@@ -42,6 +42,10 @@ class PublishedCounts:
     distinct_cases: int | None = None
 
 
+def no_case(_: str) -> None:
+    """Tell no case: names of such a data set may be any."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set's names, classes and patch size.
@@ -53,6 +57,8 @@ class Dataset:
             the longer side of `patch_size`.
         read_name: what a member's name says; None for a member that is no patch and isn't meant to be one.
             Raises MemberRejected for one that can't be used.
+        read_case: the case that a patch's own name tells, whatever folder it lies in, also of new patches
+            without a label; None where it tells none.
         published: counts of the complete set, where they are known.
         kaggle: the data set's handle on Kaggle.
         resized: whether other sizes are resized to `patch_size`; otherwise smaller patches are padded by
@@ -71,6 +77,7 @@ class Dataset:
     classes: tuple[str, str]
     patch_size: tuple[int, int]
     read_name: Callable[[str], PatchName | None]
+    read_case: Callable[[str], str | None] = no_case
     published: PublishedCounts | None = None
     kaggle: str | None = None
     image_size: int | None = None

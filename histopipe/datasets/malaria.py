@@ -20,6 +20,8 @@ _LABELS = {name.lower(): label for label, name in enumerate(CLASSES)}
 # up to the first `thin` without a second try: a name of 64 kB may hold it thousands of times
 _NAME = re.compile(r"(?>(?P<case>C[0-9]++[A-Za-z0-9]*?)_?[Tt]hin)[A-Za-z0-9_]*_cell_[0-9]+\.png")
 
+_CASE = re.compile(r"(?>(?P<case>C[0-9]++[A-Za-z0-9]*?)_?[Tt]hin)[A-Za-z0-9_]*_cell_[0-9]+")
+
 
 def read_name(name: str) -> PatchName | None:
     """Read the patient from a member's name and the label from its folder.
@@ -39,6 +41,12 @@ def read_name(name: str) -> PatchName | None:
     return PatchName(match["case"], labels.pop())
 
 
+def read_case(last: str) -> str | None:
+    """Read the patient from a cell's own name, whatever its ending."""
+    match = _CASE.match(last)
+    return match["case"] if match else None
+
+
 MALARIA = Dataset(
     name="malaria",
     title="Malaria parasites in red blood cells",
@@ -46,6 +54,7 @@ MALARIA = Dataset(
     patch_size=(128, 128),  # cells measure about 76 to 178 pixels
     image_size=64,  # as the ResNet tutorial has it
     read_name=read_name,
+    read_case=read_case,
     resized=True,
     published=PublishedCounts(patches=27_558, cases=200, positive=13_779),
     implausible_auc=0.995,  # five folds by patient: .991 (Rajaraman et al. 2018)

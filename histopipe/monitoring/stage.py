@@ -22,7 +22,7 @@ from histopipe.paths import Workspace
 from histopipe.scoring.model import check_data, load_served, model_folder, point_in, reference_in
 from histopipe.scoring.pixel_size import trained_pixel_size
 from histopipe.scoring.slides import SlideOptions
-from histopipe.scoring.stage import CASES, PREDICTIONS, SUMMARY, grade_inputs
+from histopipe.scoring.stage import CASES, PREDICTIONS, SUMMARY, case_namer, grade_inputs
 from histopipe.tables import write_csv
 
 COMMAND = "monitor"  # as the marker of its folders has it
@@ -60,7 +60,8 @@ def monitor_inputs(
     with output.written() as folder:
         reading = SlideOptions(trained_pixel_size(dataset, params.dataset(dataset)))
         limit = MemberLimit(params.ingest.max_members)
-        grade_inputs(served, inputs, folder / SCORES, reading=reading, limit=limit)
+        namer = case_namer(served, workspace)
+        grade_inputs(served, inputs, folder / SCORES, reading=reading, limit=limit, namer=namer)
         return _report(folder / SCORES, reference, folder, params)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, closing
 from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
 from histopipe.archive_limits import USUAL_LIMIT, MemberLimit
 from histopipe.archives import check_member, open_archive
+from histopipe.case_ids import normal_id
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ArchiveError, ScoringError
 from histopipe.folders import FolderFile, files_below
@@ -31,6 +32,7 @@ from histopipe.scoring.kinds import (
     reason_aside,
     sort_files,
 )
+from histopipe.scoring.naming import SECOND_COPY, CaseNamer, ImageName
 from histopipe.slides.dicom import is_dicom
 from histopipe.slides.slide import SLIDES, is_slide
 
@@ -38,16 +40,13 @@ SLIDE_IN_ARCHIVE = "a slide in an archive: unpack it"
 ARCHIVE_INSIDE = "an archive in an archive: unpack it"
 LONGEST_FILE = 4 * MAX_PIXELS + 2**20  # bytes of an image that is read, uncompressed with transparency
 
-_PLACE = re.compile(r"(?:^|_)x(?P<x>\d{1,9})_y(?P<y>\d{1,9})(?=[_.])")
-_CASE = re.compile(r"(?P<case>[A-Za-z0-9-]+)_idx\d+_x\d+_y\d+")
-
 
 class Found(NamedTuple):
     """An image that may be graded.
 
     Attributes:
         file: how the table names it.
-        case_id: what it belongs to: a slide or case by its name, else the folder or archive that it lies in.
+        case_id: what it belongs to, as `histopipe.scoring.naming` tells it.
         x, y: its place on the slide in pixels, as its name tells; None where it doesn't.
         read: gives its bytes; raises MemberRejected for a damaged one.
     """
@@ -83,7 +82,7 @@ def find_slides(inputs: list[Path], limit: MemberLimit = USUAL_LIMIT) -> list[Sl
         ArchiveError: a folder holds more files than `limit` allows.
     """
     slides = _slide_files(inputs, limit)
-    return [SlideFound(slide.path, printable(slide.name), printable(slide.case)) for slide in slides]
+    return [SlideFound(slide.path, printable(slide.name), normal_id(printable(slide.case)) or "_") for slide in slides]
 
 
 def distinct_slides(slides: list[SlideFound], taken: Collection[str]) -> list[SlideFound]:
@@ -145,24 +144,35 @@ def _below(folder: Path, limit: MemberLimit) -> list[FolderFile]:
         raise ScoringError(f"{where} can't be read ({problem.strerror}): allow it or remove it") from None
 
 
+class _Source(NamedTuple):
+    """Images of one input, and what reads some of them, which are given by number."""
+
+    images: list[ImageName]
+    readers: Callable[[list[int]], Iterator[Callable[[], bytes]]]
+
+
 def find_images(
     inputs: list[Path],
     rejected: Callable[[str, str], None],
     limit: MemberLimit = USUAL_LIMIT,
     noted: Callable[[str], None] = lambda _: None,
+    namer: CaseNamer | None = None,
 ) -> Iterator[Found]:
     """Every image of the inputs, one after the other; slides and their parts are passed over.
 
     Args:
-        inputs: files, folders and archives.
+        inputs: files, folders and archives; all are listed before the first image is given, since the names of all
+            together tell which of them are of one case.
         rejected: is told the reason and name of each other file or member,
         limit: how many members an archive or a folder may have.
         noted: is told the name of each text or table, which nobody takes for an image, instead.
+        namer: names the cases, and is told what was odd.
 
     Raises:
         ArchiveError: an archive can't be read, or holds too many members.
         ScoringError: a folder can't be read.
     """
+    namer = namer or CaseNamer()
 
     def aside(reason: str, name: str) -> None:
         if reason == NOTES:
@@ -170,57 +180,92 @@ def find_images(
         else:
             rejected(reason, printable(name))
 
+    with ExitStack() as opened:
+        sources = list(_sources(inputs, aside, limit, opened))
+        images = [image for source in sources for image in source.images]
+        names = namer.name(images)
+        copies = namer.second_copies(images, names)
+        for number in sorted(copies):
+            rejected(SECOND_COPY, images[number].file)
+        start = 0
+        for source in sources:
+            chosen = [number for number in range(len(source.images)) if start + number not in copies]
+            for number, read in zip(chosen, source.readers(chosen), strict=True):
+                name = names[start + number]
+                yield Found(source.images[number].file, name.case_id, name.x, name.y, read)
+            start += len(source.images)
+
+
+def _sources(
+    inputs: list[Path], set_aside: Callable[[str, str], None], limit: MemberLimit, opened: ExitStack
+) -> Iterator[_Source]:
     parts = set(parts_of_slides([NamedFile(path.name, path) for path in inputs if path.is_file()]))
-    for path in inputs:
+    for number, path in enumerate(inputs, start=1):
         if path.is_dir():
-            yield from _in_folder(path, aside, limit)
+            yield _in_folder(path, number, set_aside, limit)
         elif path.name.lower().endswith(ARCHIVES):
-            yield from _in_archive(path, aside, limit)
+            yield _in_archive(path, number, set_aside, limit, opened)
         elif path.suffix.lower() in IMAGES and path not in parts and not is_slide(path):
-            yield _named(path.name, path.parent.resolve().name, _reader(path))
+            yield _on_disk([(path.name, path)], 0)
 
 
-def _in_folder(folder: Path, set_aside: Callable[[str, str], None], limit: MemberLimit) -> Iterator[Found]:
+def _on_disk(files: Sequence[tuple[str, Path]], source: int) -> _Source:
+    """Files by their names in the table."""
+    parents = {path.parent: path.parent.resolve() for _, path in files}
+    images = [
+        ImageName(printable(name), parents[path.parent].parts, 1, source, str(parents[path.parent] / path.name))
+        for name, path in files
+    ]
+    return _Source(images, lambda chosen: (_reader(files[number][1]) for number in chosen))
+
+
+def _in_folder(folder: Path, number: int, set_aside: Callable[[str, str], None], limit: MemberLimit) -> _Source:
     content = _content(folder, limit)
     for name, reason in content.aside:
         set_aside(reason, name)
-    for name, path in content.images:
-        yield _named(name, folder.resolve().name, _reader(path))
+    return _on_disk([(name, path) for name, path in content.images], number)
 
 
-def _in_archive(path: Path, set_aside: Callable[[str, str], None], limit: MemberLimit) -> Iterator[Found]:
+def _in_archive(
+    path: Path, number: int, set_aside: Callable[[str, str], None], limit: MemberLimit, opened: ExitStack
+) -> _Source:
     try:
-        opened = open_archive(path, limit)
+        archive = opened.enter_context(closing(open_archive(path, limit)))
     except FileNotFoundError:
         raise ArchiveError(f"{path} is missing: correct the path") from None
-    with closing(opened) as archive:
-        chosen = []
-        for member in archive.members:
-            ending = Path(member.name).suffix.lower()
-            if is_leftover(member.name):
+    chosen = []
+    for member in archive.members:
+        ending = Path(member.name).suffix.lower()
+        if is_leftover(member.name):
+            continue
+        if ending in SLIDES:
+            set_aside(SLIDE_IN_ARCHIVE, member.name)
+        elif ending in IMAGES or member.fault:
+            try:
+                check_member(member)
+            except MemberRejected as reason:
+                set_aside(str(reason), member.name)
                 continue
-            if ending in SLIDES:
-                set_aside(SLIDE_IN_ARCHIVE, member.name)
-            elif ending in IMAGES or member.fault:
-                try:
-                    check_member(member)
-                except MemberRejected as reason:
-                    set_aside(str(reason), member.name)
-                    continue
-                chosen.append(member)
-            else:
-                why = reason_aside(Path(member.name))
-                set_aside(ARCHIVE_INSIDE if why == ARCHIVE_IN_FOLDER else why, member.name)
-        for member, payload in zip(chosen, archive.payloads(chosen), strict=True):
-            yield _named(member.name, path.name.partition(".")[0], payload)
+            chosen.append(member)
+        else:
+            why = reason_aside(Path(member.name))
+            set_aside(ARCHIVE_INSIDE if why == ARCHIVE_IN_FOLDER else why, member.name)
+    around = (*path.resolve().parent.parts, path.name)
+    images = [_in_archive_named(member.name, around, number) for member in chosen]
+    return _Source(images, lambda numbers: archive.payloads([chosen[each] for each in numbers]))
+
+
+def _in_archive_named(name: str, around: tuple[str, ...], source: int) -> ImageName:
+    file = printable(with_slashes(name))
+    folders = tuple(part for part in file.split("/")[:-1] if part not in ("", "."))
+    return ImageName(file, (*around, *folders), len(around), source, name)
 
 
 def _named(file: str, container: str, read: Callable[[], bytes]) -> Found:
-    file, container = printable(with_slashes(file)), printable(container)
-    folder, _, last = file.rpartition("/")
-    case, place = _CASE.match(last), _PLACE.search(last)
-    case_id = case["case"] if case else folder.partition("/")[0] or container
-    return Found(file, case_id, int(place["x"]) if place else None, int(place["y"]) if place else None, read)
+    """One image of an archive called `container`, by its name there."""
+    image = _in_archive_named(file, (printable(container) or "_",), 0)
+    name = CaseNamer.of("idc", ()).name([image])[0]
+    return Found(image.file, name.case_id, name.x, name.y, read)
 
 
 def _reader(path: Path) -> Callable[[], bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import asdict
 from itertools import islice
@@ -27,12 +28,15 @@ from histopipe.scoring.grader import Grader
 from histopipe.scoring.inputs import Found, SlideFound, distinct_slides, find_images, find_slides
 from histopipe.scoring.maps import draw_maps
 from histopipe.scoring.model import SCHEMES, Served, load_served
+from histopipe.scoring.naming import CaseNamer
 from histopipe.scoring.pictures import FOLDER as TISSUE
 from histopipe.scoring.pictures import PatchPictures
 from histopipe.scoring.pseudonyms import Names, OwnNames, write_key_table
 from histopipe.scoring.slides import MAPS, SlideGrader, SlideOptions
 from histopipe.scoring.table import SCHEMA, Tally, chunk_size, graded_rows, sort_table, written_as_csv
 from histopipe.tables import write_csv
+
+LOG = logging.getLogger(__name__)
 
 COMMAND = "predict"  # as the marker of its folders has it
 PREDICTIONS, CASES, SLIDES, SUMMARY = "predictions.parquet", "cases.csv", "slides.csv", "summary.json"
@@ -83,7 +87,18 @@ def score(
     reading = reading or SlideOptions()
     _require_resolution(find_slides(inputs, limit), reading, dataset)
     served = load_served(model, dataset, workspace)
-    return grade_inputs(served, inputs, out, precision, table, reading, names, key_table, limit)
+    namer = case_namer(served, workspace)
+    return grade_inputs(served, inputs, out, precision, table, reading, names, key_table, limit, namer)
+
+
+def case_namer(served: Served, workspace: Workspace | None = None) -> CaseNamer:
+    """What names the cases of a model's new patches.
+
+    Raises:
+        SourceError: the data set's manifest, which lies in the workspace, isn't what it should be.
+    """
+    classes = [served.point[key] for key in ("negative_class", "positive_class") if key in served.point]
+    return CaseNamer.of(served.point["data_set"], classes, workspace)
 
 
 def grade_inputs(
@@ -96,9 +111,10 @@ def grade_inputs(
     names: Names | None = None,
     key_table: Path | None = None,
     limit: MemberLimit = USUAL_LIMIT,
+    namer: CaseNamer | None = None,
 ) -> dict[str, Any]:
     """As `score`, by a model that is loaded already."""
-    names, reading = names or OwnNames(), reading or SlideOptions()
+    names, reading, namer = names or OwnNames(), reading or SlideOptions(), namer or case_namer(served)
     output = claimed(out, COMMAND, {"the input": inputs})
     slides = find_slides(inputs, limit)
     _require_resolution(slides, reading, served.point["data_set"])
@@ -107,7 +123,7 @@ def grade_inputs(
     with output.written() as folder:
         grade_slides = SlideGrader(grader.probabilities, served.patch_size, served.point, reading, folder, tally)
         with pq.ParquetWriter(folder / PREDICTIONS, SCHEMA) as writer:
-            _grade_patches(served, grader, inputs, names, tally, pictures, writer, limit)
+            _grade_patches(served, grader, inputs, names, tally, pictures, writer, limit, namer)
             taken = {names.known.get(case, case) for case in tally.cases()}
             graded = grade_slides.grade(_renamed_slides(distinct_slides(slides, taken), names), writer)
         cases = tally.table()
@@ -120,6 +136,7 @@ def grade_inputs(
         own_maps = [slide["case_id"] for slide in graded]
         maps = len(draw_maps(cases, folder / PREDICTIONS, served.point, folder / MAPS, own_maps)) + len(own_maps)
         summary = _summary(served, cases, tally, maps, precision, names) | _of_slides(graded, reading)
+        summary["naming"] = dict(sorted((kind, count) for kind, count in namer.counts.items() if count))
         write_json(folder / SUMMARY, summary)
         if table == "csv":
             written_as_csv(folder / PREDICTIONS)
@@ -202,8 +219,9 @@ def _grade_patches(
     pictures: PatchPictures | None,
     writer: pq.ParquetWriter,
     limit: MemberLimit,
+    namer: CaseNamer,
 ) -> None:
-    images = find_images(inputs, lambda reason, file: tally.reject(reason, names.file(file)), limit, tally.note)
+    images = find_images(inputs, lambda reason, file: tally.reject(reason, names.file(file)), limit, tally.note, namer)
     renamed = (one._replace(file=names.file(one.file, one.case_id), case_id=names.case(one.case_id)) for one in images)
     with tqdm(
         desc=f"predict {served.point['data_set']}", unit="patch", unit_scale=True, delay=0.1, file=sys.stderr
@@ -217,6 +235,8 @@ def _grade_patches(
                 tally.add(part)
                 if pictures:
                     pictures.add(rows, patches)
+    for line in namer.remarks:
+        LOG.warning("%s", line)
 
 
 def _decoded(served: Served, chunk: list[Found], tally: Tally) -> tuple[list[tuple[Any, ...]], NDArray[np.uint8]]:

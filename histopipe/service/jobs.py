@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from histopipe.case_ids import normal_id
 from histopipe.files import as_size
 from histopipe.names import without_control
 from histopipe.service.limits import Limits
@@ -28,7 +29,8 @@ RESERVE = 256 * 2**20  # bytes of the disk that stay free
 NAME = "slide"  # where a file's own name says nothing
 LOG = logging.getLogger(__name__)
 
-_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_SAFE = frozenset("._- ()[]=,+#@")  # beside letters and digits: a case is called as it would be on the client's machine
+_LONGEST_FILE_NAME = 200  # bytes, of the 255 that file systems take
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Job:
     def create(self, name: str) -> BinaryIO:
         """Open the file that is uploaded."""
         self.name = without_control(name) or NAME
-        safe = "".join(letter if letter in _SAFE else "_" for letter in self.name)[-100:].lstrip(".") or NAME
+        safe = "".join(letter if letter.isalnum() or letter in _SAFE else "_" for letter in normal_id(self.name))
+        safe = safe.encode("utf-8", "ignore")[-_LONGEST_FILE_NAME:].decode("utf-8", "ignore").lstrip(". ") or NAME
         (self.folder / "upload").mkdir()
         return (self.folder / "upload" / safe).open("xb")
 

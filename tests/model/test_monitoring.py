@@ -67,6 +67,23 @@ def test_scores_give_what_their_patches_give(project: Path) -> None:
     assert read(project / "drift/scores/drift.json") == read(project / "drift/patches/drift.json")
 
 
+@pytest.mark.parametrize("way", ["archive", "folder"])
+def test_a_darker_scan_of_cells_is_found_though_all_lie_in_one_folder(project: Path, way: str) -> None:
+    """Thirty patients of malaria's own names: one case as long as only IDC's names were known, and `undecided`."""
+    point = json.loads((project / "model/artifacts/operating_point.json").read_text())
+    named = {"data_set": "malaria", "positive_class": "Parasitized", "negative_class": "Uninfected"}
+    (project / "model/artifacts/operating_point.json").write_text(json.dumps(point | named))
+    cells = {
+        f"cell_images/{('Parasitized', 'Uninfected')[cell % 2]}/C{7 + cell // 8}P1ThinF_IMG_1_cell_{cell}.png": data
+        for cell, data in enumerate(new_cases(2, 30, 20000, factor=0.6).values())
+    }
+    inputs = write_zip(project / "cells.zip", cells)
+    if way == "folder":
+        shutil.unpack_archive(inputs, inputs := project / "cells")
+    done = CliRunner().invoke(main, ["monitor", "malaria", str(inputs), "--model", "model", "--out", "drift/cells"])
+    assert done.exit_code == 1 and "Drift in 30 new cases of malaria: brightness by " in done.stdout, done.output
+
+
 def other_model(project: Path) -> None:
     described = yaml.safe_load((project / "model/MLmodel").read_text())
     (project / "model/MLmodel").write_text(yaml.safe_dump(described | {"model_id": "m-other"}))
