@@ -11,7 +11,7 @@ from histopipe.archives import Member, check_member
 from histopipe.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName
 from histopipe.datasets.matching import Matching, match_files
 from histopipe.leftovers import is_leftover
-from histopipe.names import printable
+from histopipe.names import printable, with_slashes
 
 NOT_A_PATCH = "not a patch file"
 SECOND_COPY = "second copy"
@@ -68,7 +68,8 @@ def plan_ingest(members: Sequence[Member], dataset: Dataset) -> Plan:
         candidates = _without_double_labels(candidates, set_aside)
     else:
         for file in sorted(dataset.listed - set(matching.rows.values())):
-            set_aside.add(NOT_IN_ARCHIVE, file)
+            # a table made of a folder's content may list what an operating system left in it
+            set_aside.add(NOT_A_PATCH if is_leftover(with_slashes(file)) else NOT_IN_ARCHIVE, file)
     return Plan(candidates, set_aside, matching)
 
 
@@ -76,7 +77,8 @@ def _matching(members: Iterable[Member], dataset: Dataset) -> Matching | None:
     if dataset.listed is None:
         return None
     names = [member.name for member in members if not is_leftover(member.name)]
-    return match_files(dataset.listed, names, dataset.manifest)
+    listed = {row for row in dataset.listed if not is_leftover(with_slashes(row))}
+    return match_files(listed, names, dataset.manifest)
 
 
 def _named(

@@ -166,13 +166,13 @@ def find_images(
         rejected: is told the reason and name of each other file or member,
         limit: how many members an archive or a folder may have.
         noted: is told the name of each text or table, which nobody takes for an image, instead.
-        namer: names the cases, and is told what was odd.
+        namer: names the cases, and is told what was odd; one of IDC's by default.
 
     Raises:
         ArchiveError: an archive can't be read, or holds too many members.
         ScoringError: a folder can't be read.
     """
-    namer = namer or CaseNamer()
+    namer = namer or CaseNamer.of("idc", ())
 
     def aside(reason: str, name: str) -> None:
         if reason == NOTES:
@@ -213,10 +213,23 @@ def _on_disk(files: Sequence[tuple[str, Path]], source: int) -> _Source:
     """Files by their names in the table."""
     parents = {path.parent: path.parent.resolve() for _, path in files}
     images = [
-        ImageName(printable(name), parents[path.parent].parts, 1, source, str(parents[path.parent] / path.name))
+        ImageName(
+            printable(with_slashes(name)),
+            _folders_on_disk(parents[path.parent], path.name),
+            1,
+            source,
+            str(parents[path.parent] / path.name),
+        )
         for name, path in files
     ]
     return _Source(images, lambda chosen: (_reader(files[number][1]) for number in chosen))
+
+
+def _folders_on_disk(parent: Path, name: str) -> tuple[str, ...]:
+    """The folders of a file; where what Windows packed was unpacked, some are part of its name."""
+    if "\\" not in name:
+        return parent.parts
+    return (*parent.parts, *with_slashes(name).split("/")[:-1])
 
 
 def _in_folder(folder: Path, number: int, set_aside: Callable[[str, str], None], limit: MemberLimit) -> _Source:

@@ -135,3 +135,11 @@ def test_a_second_copy_under_another_folder_is_left_out(workspace: Workspace, co
     report = packed(workspace, content, ["/x/top/a.png", "/x/top/b.png"], ["top/a.png", "top/b.png", "thumbs/a.png"])
     assert report["patches"] == 2 and report["manifest"]["matched_otherwise"] == 2
     assert PatchStore.open(workspace.store("mine")).index["file"].tolist() == ["top/a.png", "top/b.png"]
+
+
+def test_left_overs_of_an_operating_system_that_are_listed_change_nothing(
+    workspace: Workspace, content: dict[str, Any]
+) -> None:
+    rows = ["/x/scans/a.png", "/x/scans/._a.png", "/x/scans/b.png", "/x/scans/.DS_Store"]
+    report = packed(workspace, content, rows, ["scans/a.png", "scans/b.png", "scans/._a.png"])
+    assert (report["patches"], report["bad"], report["manifest"]["listed"]) == (2, 0, 2)
