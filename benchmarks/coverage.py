@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import click
@@ -23,16 +23,8 @@ from scipy import special, stats
 
 from benchmarks.measuring import report
 from histopipe.evaluation.calibration import Calibration, fit_calibration
-from histopipe.evaluation.intervals import absolute_sum, draw_fewer, informative_cases, measured
-from histopipe.evaluation.metrics import (
-    METRICS,
-    Codes,
-    Numbers,
-    Predictions,
-    calibration_gaps,
-    measure,
-    measure_resamples,
-)
+from histopipe.evaluation.intervals import Measured, draw_fewer, grade, leave_one_out
+from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure, measure_resamples
 from histopipe.evaluation.thresholds import choose_threshold
 from histopipe.params import ThresholdRule
 
@@ -55,6 +47,10 @@ class Population:
         gap: mean log odds of positive patches less those of negative ones, in spreads of patches of one class and case.
         level_spread: standard deviation of the cases' levels, in the same unit.
         gap_spread: standard deviation of the cases' gaps.
+        one_class: share of positive cases where every case has one class only; None where cases hold both.
+        tails: degrees of freedom of the t law of levels and gaps; None for the normal law.
+        size_spread: of the log-normal number of patches that stands in place of the gamma distribution; None for that.
+        hardness: by how much the gap falls when the number of patches rises by one standard deviation.
     """
 
     patches: float
@@ -64,9 +60,38 @@ class Population:
     gap: float
     level_spread: float
     gap_spread: float
+    one_class: float | None = None
+    tails: float | None = None
+    size_spread: float | None = None
+    hardness: float = 0.0
 
 
 IDC = Population(40.8, 1.86, (1.31, 3.14), -0.3, gap=2.2, level_spread=0.35, gap_spread=0.7)
+
+REGIMES: dict[str, tuple[Population, int]] = {  # where users live: a population and a number of cases
+    "8 cases": (IDC, 8),
+    "25 cases": (IDC, 25),
+    "200 cases": (IDC, 200),
+    "AUC .61, 8 cases": (replace(IDC, gap=0.45), 8),
+    "AUC .61, 25 cases": (replace(IDC, gap=0.45), 25),
+    "AUC .996, 24 cases of 21 patches": (replace(IDC, patches=21, size_shape=3, gap=4.2), 24),
+    "AUC .992, 8 cases": (replace(IDC, gap=3.8), 8),
+    "AUC .9995, 25 cases": (replace(IDC, gap=5.2), 25),
+    "AUC .99998, 25 cases of 400 patches": (replace(IDC, patches=400, gap=6.6), 25),
+    "AUC .99998, 100 cases": (replace(IDC, gap=6.6), 100),
+    "AUC .99999, 8 cases of 100 patches": (replace(IDC, patches=100, gap=7.0), 8),
+    "2 % positive, 30 cases": (replace(IDC, patches=60, positives=(0.1, 4.9)), 30),
+    "98 % positive, 30 cases": (replace(IDC, patches=60, positives=(4.9, 0.1)), 30),
+    "2 % positive, 100 cases": (replace(IDC, patches=60, positives=(0.1, 4.9)), 100),
+    "98 % positive, 200 cases": (replace(IDC, patches=60, positives=(4.9, 0.1)), 200),
+    "12 cases of one class": (replace(IDC, one_class=0.5), 12),
+    "24 cases of one class": (replace(IDC, one_class=0.5), 24),
+    "50 cases of one class, 90 % positive": (replace(IDC, one_class=0.9), 50),
+    "heavy tails, 12 cases": (replace(IDC, tails=3), 12),
+    "heavy tails, 50 cases": (replace(IDC, tails=3), 50),
+    "large cases harder, heavy tails, 25 cases": (replace(IDC, tails=3, size_spread=1.0, hardness=0.63), 25),
+    "large cases harder, heavy tails, 100 cases": (replace(IDC, tails=3, size_spread=1.0, hardness=0.63, gap=2.6), 100),
+}
 
 
 @dataclass(frozen=True)
@@ -88,17 +113,33 @@ class Sample:
 def draw(population: Population, cases: int, random: np.random.Generator) -> Sample:
     """Draw so many cases."""
     correlation = population.correlation
-    size, share = special.ndtr(
-        random.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], cases, method="cholesky").T
-    )
-    scale = population.patches / population.size_shape
-    patches = np.maximum(1, np.rint(stats.gamma.ppf(size, population.size_shape, scale=scale))).astype(np.int64)
-    case = np.repeat(np.arange(cases), patches)
-    labels = (random.random(len(case)) < special.betaincinv(*population.positives, share)[case]).astype(np.int64)
-    level = population.level_spread * random.normal(size=cases)
-    gap = population.gap + population.gap_spread * random.normal(size=cases)
+    size, share = random.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], cases, method="cholesky").T
+    case = np.repeat(np.arange(cases), _patches(population, size))
+    shares = special.betaincinv(*population.positives, special.ndtr(share))
+    if population.one_class is not None:
+        shares = (special.ndtr(share) < population.one_class).astype(np.float64)
+    labels = (random.random(len(case)) < shares[case]).astype(np.int64)
+    level = population.level_spread * _effects(population, cases, random)
+    gap = population.gap + population.gap_spread * _effects(population, cases, random) - population.hardness * size
     logits = level[case] + gap[case] * (labels - 0.5) + random.normal(size=len(case))
     return Sample(labels, logits, case, cases)
+
+
+def _patches(population: Population, size: Numbers) -> Codes:
+    """Numbers of patches from standard normal numbers, (cases,)."""
+    if population.size_spread is None:
+        scale = population.patches / population.size_shape
+        counts = stats.gamma.ppf(special.ndtr(size), population.size_shape, scale=scale)
+    else:
+        counts = population.patches * np.exp(population.size_spread * size - population.size_spread**2 / 2)
+    return np.maximum(1, np.rint(counts)).astype(np.int64)
+
+
+def _effects(population: Population, cases: int, random: np.random.Generator) -> Numbers:
+    """Random effects of cases with a standard deviation of 1, (cases,)."""
+    if population.tails is None:
+        return random.normal(size=cases)
+    return random.standard_t(population.tails, cases) / np.sqrt(population.tails / (population.tails - 2))
 
 
 def operating_point(population: Population, random: np.random.Generator) -> tuple[float, Calibration]:
@@ -113,33 +154,21 @@ class Found(NamedTuple):
     """What an interval is made from.
 
     Attributes:
-        name: of the metric.
-        value: on all patches.
+        value: of a metric, on all patches.
         resampled: on each resample.
         left_out: with each case left out in turn.
-        cases: on how many the metric rests.
-        patches: how many there are.
-        gaps: what each bin adds to the calibration error.
-        resampled_gaps: the same on each resample.
+        own: the product's answer.
     """
 
-    name: str
     value: float
     resampled: Numbers
     left_out: Numbers
-    cases: float
-    patches: int
-    gaps: Numbers
-    resampled_gaps: Numbers
+    own: Measured
 
 
 def ours(found: Found) -> Ends:
     """The product's interval."""
-    if found.name == "calibration_error":
-        answer = absolute_sum(found.gaps, found.resampled_gaps, found.cases)
-    else:
-        answer = measured(found.value, found.resampled, found.cases, found.patches)
-    return answer["low"] or 0.0, answer["high"] or 0.0
+    return found.own["low"] or 0.0, found.own["high"] or 0.0
 
 
 def percentiles(found: Found) -> Ends:
@@ -174,14 +203,13 @@ METHODS: dict[str, Callable[[Found], Ends]] = {
 def held(predictions: Predictions, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
     """Whether each method's interval holds the truth, (methods, metrics): 1 or 0, NaN where there is no value."""
     count = predictions.case_count
-    draws, once = draw_fewer(count, resamples, seed), measure(predictions)
-    spread, left_out = (measure_resamples(predictions, drawn) for drawn in (draws, 1 - np.eye(count)))
-    gaps, drawn_gaps = (calibration_gaps(predictions, drawn) for drawn in (np.ones((1, count)), draws))
-    cases, patches = informative_cases(predictions), len(predictions.labels)
+    draws, own = draw_fewer(count, resamples, seed), grade(predictions, resamples, seed)
+    spread, left_out = (measure_resamples(predictions, drawn) for drawn in (draws, leave_one_out(count)))
     answers = np.full((len(METHODS), len(METRICS)), np.nan)
     for column, name in enumerate(METRICS):
-        found = Found(name, once[name], spread[name], left_out[name], cases[name], patches, gaps[0], drawn_gaps)
-        if not np.isnan(found.value):
+        value = own[name]["value"]
+        if value is not None:
+            found = Found(value, spread[name], left_out[name], own[name])
             ends = [method(found) for method in METHODS.values()]
             answers[:, column] = [low <= truth[name] <= high for low, high in ends]
     return answers

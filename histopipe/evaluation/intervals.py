@@ -5,8 +5,8 @@ than there are, with replacement, each with all its patches (drawing all n under
 Rao & Wu 1988, doi:10.1080/01621459.1988.10478591). The spread of a metric over resamples is taken on the logit scale,
 where it is nearer to symmetric and can't leave [0, 1], and widened by a t quantile for the few cases it rests on. Cases
 of unequal size count for fewer than they are (Kish 1965, "Survey sampling"; Carter, Schnepel & Steigerwald 2017,
-"Asymptotic behavior of a t-test robust to cluster heterogeneity"). How often such intervals hold the truth was
-simulated: docs/evaluation.md.
+"Asymptotic behavior of a t-test robust to cluster heterogeneity"), and so do cases of which a few make up the whole
+spread: see `cases_behind`. How often such intervals hold the truth was simulated: docs/evaluation.md.
 
 What can't be resampled is answered by what is known of it:
 
@@ -29,6 +29,8 @@ from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibrat
 
 LEVEL = 0.95
 LOWER_RISK = 0.04  # of an absolute sum: its upper end hardly ever misses where chance is all there is
+LEAST_CASES = 4.0  # that a spread counts for, however few it comes from: below, a t quantile says nothing at all
+NO_SPREAD = 1e-12  # below it cases differ but by rounding
 
 Measured = dict[str, float | None]  # value, low, high
 Measures = Callable[[Predictions, Numbers], dict[str, Numbers]]
@@ -49,14 +51,76 @@ def grade(
     Returns:
         `{"value": .., "low": .., "high": ..}` per metric, each None where the metric isn't defined.
     """
-    once, draws = np.ones((1, predictions.case_count)), draw_fewer(predictions.case_count, resamples, seed)
-    informative, patches = informative_cases(predictions), len(predictions.labels)
-    values, spread = measures(predictions, once), measures(predictions, draws)
-    found = {
-        name: measured(float(value[0]), spread[name], informative[name], patches) for name, value in values.items()
+    count = predictions.case_count
+    draws = np.concatenate([draw_fewer(count, resamples, seed), leave_one_out(count)])
+    informative, steps = informative_cases(predictions), half_steps(predictions)
+    values, spread = measures(predictions, np.ones((1, count))), measures(predictions, draws)
+    intervals = {
+        name: measured(
+            float(value[0]),
+            spread[name][:resamples],
+            cases_behind(spread[name][resamples:], informative[name]),
+            steps[name],
+        )
+        for name, value in values.items()
     }
-    gaps, drawn_gaps = calibration_gaps(predictions, once)[0], calibration_gaps(predictions, draws)
-    return found | {"calibration_error": absolute_sum(gaps, drawn_gaps, informative["calibration_error"])}
+    return intervals | {"calibration_error": _calibration_error(predictions, draws, informative["calibration_error"])}
+
+
+def _calibration_error(predictions: Predictions, draws: Numbers, informative: float) -> Measured:
+    """The calibration error with its interval; the last of `draws` leave out one case each."""
+    count = predictions.case_count
+    with np.errstate(invalid="ignore"):  # without its only case nothing is left
+        gaps, drawn = (calibration_gaps(predictions, drawn) for drawn in (np.ones((1, count)), draws))
+    resampled, left_out = drawn[:-count], drawn[-count:]
+    cases = min(cases_behind(sums, informative) for sums in (np.abs(left_out).sum(axis=1), left_out.sum(axis=1)))
+    return absolute_sum(gaps[0], resampled, cases)
+
+
+def leave_one_out(cases: int) -> Numbers:
+    """Return draws that leave out one case each and take every other once, (cases, cases)."""
+    return np.ones((cases, cases)) - np.eye(cases)
+
+
+def cases_behind(left_out: Numbers, informative: float) -> float:
+    """Count on how many cases a metric's spread rests, were all of them to weigh alike.
+
+    A variance from n cases is itself uncertain: by its own variance s^4 (k - 1) / n, where k is the kurtosis of what
+    the cases contribute. A chi-squared law of as many degrees of freedom as give that variance, 2 n / (k - 1)
+    (Satterthwaite 1946, doi:10.2307/3002019), counts for less where the spread sits in a few cases, as the Brier
+    score's does where positive patches are rare.
+
+    Args:
+        left_out: the metric with each case left out in turn, (cases,); NaN where it isn't defined then.
+        informative: on how many cases the metric rests by their sizes.
+
+    Returns:
+        At most `informative`, and at least `LEAST_CASES` where that is more.
+    """
+    shifts = left_out[~np.isnan(left_out)]
+    shifts = shifts - shifts.mean() if len(shifts) else shifts
+    square = float((shifts**2).mean()) if len(shifts) else 0.0
+    if np.sqrt(square) < NO_SPREAD:
+        return informative
+    kurtosis = float((shifts**4).mean()) / square**2
+    freedom = 2 * len(shifts) / max(kurtosis - 1, NO_SPREAD)
+    return min(informative, max(LEAST_CASES, freedom + 1))
+
+
+def half_steps(predictions: Predictions) -> dict[str, float]:
+    """Return half of the least that each metric can differ from 0 or 1 by.
+
+    A share of patches moves by a patch, a ROC AUC by a pair of a positive and a negative one, average precision by what
+    the last positive loses to a single false alarm. Squared errors know no least one.
+    """
+    patches, positives = len(predictions.labels), int(predictions.labels.sum())
+    negatives = patches - positives
+    particular = {
+        "roc_auc": 0.5 / max(1, positives * negatives),
+        "average_precision": 0.5 / max(1, positives * max(negatives, positives + 1)),
+        "brier": NO_SPREAD,
+    }
+    return dict.fromkeys(METRICS, 0.5 / patches) | particular
 
 
 def draw_cases(cases: int, resamples: int, seed: int | Sequence[int], draws: int | None = None) -> Numbers:
@@ -107,30 +171,30 @@ def _effective_cases(predictions: Predictions, patches: NDArray[np.bool_]) -> fl
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if sizes.any() else 0.0
 
 
-def measured(value: float, resampled: Numbers, cases: float, patches: int) -> Measured:
+def measured(value: float, resampled: Numbers, cases: float, half_step: float) -> Measured:
     """A metric's value with its interval.
 
     Args:
         value: on all patches.
         resampled: on each resample; NaN where it isn't defined there.
         cases: on how many cases the metric rests.
-        patches: how many patches there are.
+        half_step: half of the least that it can differ from 0 or 1 by, as `half_steps` tells.
     """
     if np.isnan(value):
         return {"value": None, "low": None, "high": None}
     defined = resampled[~np.isnan(resampled)]
-    low, high = interval(value, defined, cases, patches)
+    low, high = interval(value, defined, cases, half_step)
     return {"value": float(value), "low": low, "high": high}
 
 
-def interval(value: float, resampled: Numbers, cases: float, patches: int) -> tuple[float, float]:
+def interval(value: float, resampled: Numbers, cases: float, half_step: float) -> tuple[float, float]:
     """The interval around `value`, a number in [0, 1]; arguments as for `measured`, without NaN."""
     if cases < 2 or len(resampled) < 2:
         return 0.0, 1.0
     if value in (0.0, 1.0):
         bound = ((1 - LEVEL) / 2) ** (1 / cases)
         return (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
-    reach = _reach(_logit(resampled, patches), cases)
+    reach = _reach(_logit(resampled, half_step), cases)
     centre = np.log(value / (1 - value))
     return float(_expit(centre - reach)), float(_expit(centre + reach))
 
@@ -178,10 +242,9 @@ def _reach(resampled: Numbers, cases: float) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, cases - 1) * np.std(resampled, ddof=1))
 
 
-def _logit(shares: Numbers, patches: int) -> Numbers:
-    """Log odds; a share of 0 or 1 is taken for half a patch, so that a perfect resample stays finite."""
-    half = 0.5 / patches
-    inside = np.clip(shares, half, 1 - half)
+def _logit(shares: Numbers, half_step: float) -> Numbers:
+    """Log odds; a share of 0 or 1 is taken for half a step, so that a perfect resample stays finite."""
+    inside = np.clip(shares, half_step, 1 - half_step)
     return np.log(inside / (1 - inside))
 
 

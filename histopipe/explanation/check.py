@@ -98,7 +98,7 @@ class _Means:
     def share(self, values: Numbers) -> Measured:
         """Of numbers from 0 to 1."""
         mean = float(np.clip(values.mean(), 0, 1))  # rounding must not lead out of it
-        return measured(mean, self._weights @ values, self.cases, len(values))
+        return measured(mean, self._weights @ values, self.cases, 0.5 / len(values))
 
     def gain(self, values: Numbers) -> Measured:
         """Of numbers from -1 to 1, with the p-value of their being 0 on average."""

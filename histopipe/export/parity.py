@@ -84,7 +84,7 @@ def parity(
 def _share(predictions: Predictions, which: NDArray[np.bool_], draws: Numbers, cases: float) -> dict[str, Any]:
     """The share of patches that are `which`, with its interval."""
     sums, sizes = predictions.per_case(which), predictions.per_case(np.ones(len(which)))
-    return measured(float(which.mean()), draws @ sums / (draws @ sizes), cases, len(which))
+    return measured(float(which.mean()), draws @ sums / (draws @ sizes), cases, 0.5 / len(which))
 
 
 def require_agreement(found: dict[str, Any], quantize: str, describe: Callable[[], str]) -> None:

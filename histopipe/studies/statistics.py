@@ -27,7 +27,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from histopipe.evaluation.differences import difference
-from histopipe.evaluation.intervals import Measured, absolute_sum, draw_fewer, informative_cases, measured
+from histopipe.evaluation.intervals import (
+    Measured,
+    absolute_sum,
+    cases_behind,
+    draw_fewer,
+    half_steps,
+    informative_cases,
+    leave_one_out,
+    measured,
+)
 from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibration_gaps, measure, measure_resamples
 
 Folds = Sequence[Predictions]
@@ -36,8 +45,16 @@ Folds = Sequence[Predictions]
 def fold_means(folds: Folds, resamples: int, seed: int) -> dict[str, Measured]:
     """Each metric's mean over the folds with its interval; all None where a fold leaves the metric undefined."""
     spread, means = resampled_means(folds, resamples, seed), mean_metrics(folds)
-    patches = sum(len(fold.labels) for fold in folds)
-    found = {name: measured(means[name], spread[name], degrees(folds, name) + 1, patches) for name in METRICS}
+    shifts, steps = _shifts(folds), [half_steps(fold) for fold in folds]
+    found = {
+        name: measured(
+            means[name],
+            spread[name],
+            cases_behind(shifts[name], degrees(folds, name) + 1),
+            min(step[name] for step in steps) / len(folds),
+        )
+        for name in METRICS
+    }
     gaps = _mean_gaps(folds, [np.ones((1, fold.case_count)) for fold in folds])[0]
     resampled_gaps = _mean_gaps(folds, _draws(folds, resamples, seed))
     cases = degrees(folds, "calibration_error") + 1
@@ -48,6 +65,20 @@ def _mean_gaps(folds: Folds, draws: Sequence[Numbers]) -> Numbers:
     """What each bin of each fold adds to the mean calibration error, with its sign: (resamples, folds x bins)."""
     gaps = [calibration_gaps(fold, drawn) for fold, drawn in zip(folds, draws, strict=True)]
     return np.concatenate(gaps, axis=1) / len(folds)
+
+
+def _shifts(folds: Folds) -> dict[str, Numbers]:
+    """How far leaving out each case of each fold moves the mean over folds, by metric, (cases of all folds,)."""
+    left_out = [measure_resamples(fold, leave_one_out(fold.case_count)) for fold in folds]
+    return {
+        name: np.concatenate([each[name] - _mean(each[name]) for each in left_out]) / len(folds) for name in METRICS
+    }
+
+
+def _mean(values: Numbers) -> float:
+    """The mean of those that are defined; NaN where none is."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else np.nan
 
 
 def _draws(folds: Folds, resamples: int, seed: int) -> list[Numbers]:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.coverage import IDC, coverage, draw
+from benchmarks.coverage import IDC, REGIMES, coverage, draw
 from benchmarks.intervals import PUBLISHED_CASES, PUBLISHED_PATCHES, full_size, seconds
-from histopipe.evaluation.intervals import absolute_sum, draw_cases, grade, informative_cases, interval, measured
+from histopipe.evaluation.intervals import (
+    absolute_sum,
+    cases_behind,
+    draw_cases,
+    grade,
+    informative_cases,
+    interval,
+    measured,
+)
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
 
 
@@ -102,8 +110,44 @@ def test_a_perfect_model_is_as_certain_as_its_cases_allow() -> None:
         "low": pytest.approx(0.025**0.1),
         "high": 1.0,
     }  # .69 for ten cases
-    low, high = interval(0.0, np.zeros(5), cases=10, patches=40)
+    low, high = interval(0.0, np.zeros(5), cases=10, half_step=1 / 80)
     assert (low, high) == (0.0, pytest.approx(1 - 0.025**0.1))
+
+
+def ranked(wrong_pairs: int) -> Predictions:
+    """20 cases of 15 positive and 35 negative patches, of which so many pairs stand in the wrong order."""
+    labels = np.tile(np.repeat([1, 0], [15, 35]), 20)
+    ranks = np.argsort(np.argsort(-labels, kind="stable"))
+    scores = 1 - ranks / len(labels)
+    worst, best = np.flatnonzero(labels == 1)[-1], np.flatnonzero(labels == 0)[:wrong_pairs]
+    scores[worst] = scores[best[-1]] - 1e-9 if wrong_pairs else scores[worst]
+    return Predictions(labels, scores, (scores > 0.7).astype(int), np.repeat(np.arange(20), 50), 20)
+
+
+@pytest.mark.parametrize("wrong_pairs", [1, 5, 20])
+@pytest.mark.parametrize("metric", ["roc_auc", "average_precision"])
+def test_a_wrong_pair_among_very_many_leaves_doubt(metric: str, wrong_pairs: int) -> None:
+    found = grade(ranked(wrong_pairs), 300, 42)[metric]
+    assert found["low"] < found["value"] < found["high"] <= 1
+    assert 1 - found["low"] > 5 * (1 - found["value"])  # it all stands in one or two of 20 cases
+    assert found["low"] > grade(ranked(0), 300, 42)[metric]["low"]  # of which it is surer than of none at all
+
+
+@pytest.mark.parametrize("regime", ["AUC .996, 24 cases of 21 patches", "AUC .9995, 25 cases"])
+def test_intervals_hold_an_auc_near_1(regime: str) -> None:
+    population, cases = REGIMES[regime]
+    shares = coverage(population, cases, data_sets=120, resamples=200, seed=1, truth_cases=20_000)[0]
+    held = dict(zip(METRICS, shares.tolist(), strict=True))
+    least = 0.95 - 3 * np.sqrt(0.95 * 0.05 / 120)
+    assert min(held["roc_auc"], held["average_precision"]) >= least, held
+
+
+def test_a_spread_that_sits_in_one_case_counts_for_few() -> None:
+    even, lonely = np.arange(50) / 50, np.eye(1, 50)[0]
+    assert cases_behind(even, informative=40.0) == 40.0
+    assert cases_behind(lonely, informative=40.0) == 4.0
+    assert cases_behind(lonely, informative=3.0) == 3.0
+    assert cases_behind(np.ones(50), informative=40.0) == 40.0  # no spread at all, of which nothing can be said
 
 
 def test_an_undefined_metric_has_no_value_and_no_interval() -> None:
@@ -115,11 +159,11 @@ def test_an_undefined_metric_has_no_value_and_no_interval() -> None:
 def test_resamples_without_one_class_are_left_out() -> None:
     resampled = np.array([0.7, np.nan, 0.75, 0.8, np.nan, 0.72])
     defined = resampled[~np.isnan(resampled)]
-    assert measured(0.75, resampled, 6, 50) == measured(0.75, defined, 6, 50)
+    assert measured(0.75, resampled, 6, 0.01) == measured(0.75, defined, 6, 0.01)
 
 
 def test_too_few_usable_resamples_say_nothing() -> None:
-    found = measured(0.75, np.array([np.nan, 0.7, np.nan]), cases=4, patches=50)
+    found = measured(0.75, np.array([np.nan, 0.7, np.nan]), cases=4, half_step=0.01)
     assert found == {"value": 0.75, "low": 0.0, "high": 1.0}
 
 
