@@ -7,6 +7,7 @@ The truth is measured on `TRUTH_CASES` cases, at the calibration and threshold t
 
     python -m benchmarks.coverage                # 2,000 data sets each at 25, 49 and 200 cases
     python -m benchmarks.coverage --offset 1     # of a network whose calibration is off
+    python -m benchmarks.coverage --regimes      # where intervals are hard to have
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from histopipe.evaluation.thresholds import choose_threshold
 from histopipe.params import ThresholdRule
 
 TRUTH_CASES = 50_000
+TRUTH_PATCHES = 4_000_000
 VALIDATION_CASES = 42  # 15 % of Kaggle's 279
 NOMINAL = 0.95
 Ends = tuple[float, float]  # low, high
@@ -185,7 +187,7 @@ def symmetric(found: Found) -> Ends:
 
 def jackknife(found: Found) -> Ends:
     """Error from leaving out each case, on the logit scale (MacKinnon, Nielsen & Webb 2023), times a t quantile."""
-    logits = special.logit(found.left_out)
+    logits = special.logit(found.left_out[~np.isnan(found.left_out)])
     error = np.sqrt((len(logits) - 1) / len(logits) * ((logits - logits.mean()) ** 2).sum())
     reach = stats.t.ppf((1 + NOMINAL) / 2, len(logits) - 1) * error
     centre = special.logit(found.value)
@@ -249,21 +251,26 @@ def coverage(
 
 
 @click.command()
-@click.option("--cases", multiple=True, type=int, default=(25, 49, 200), show_default=True)
-@click.option("--data-sets", default=2000, show_default=True)
-@click.option("--resamples", default=1000, show_default=True)
+@click.option("--cases", multiple=True, type=int, default=(25, 49, 200), show_default=True, help="Cases of a data set.")
+@click.option("--regimes", is_flag=True, help="Instead of IDC's cases: few of them, AUC near 1, rare classes, ...")
+@click.option("--data-sets", default=2000, show_default=True, help="Simulated data sets of each kind.")
+@click.option("--resamples", default=1000, show_default=True, help="Resamples behind each interval.")
 @click.option("--seed", default=42, show_default=True)
 @click.option("--offset", default=0.0, show_default=True, help="Added to calibrated log odds.")
-def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int, offset: float) -> None:
+def main(cases: tuple[int, ...], regimes: bool, data_sets: int, resamples: int, seed: int, offset: float) -> None:
     """Measure the coverage; the last line is JSON and holds `ratio`: misses of percentiles over ours, all together."""
     began = time.perf_counter()
-    found = {count: coverage(IDC, count, data_sets, resamples, seed, offset=offset) for count in cases}
+    chosen = REGIMES if regimes else {str(count): (IDC, count) for count in cases}
+    found = {
+        name: coverage(population, count, data_sets, resamples, seed, _truth_cases(population), offset)
+        for name, (population, count) in chosen.items()
+    }
     shares = {
-        str(count): {
+        name: {
             method: dict(zip(METRICS, np.round(row, 4).tolist(), strict=True))
             for method, row in zip(METHODS, rows, strict=True)
         }
-        for count, rows in found.items()
+        for name, rows in found.items()
     }
     misses = {method: np.mean([1 - rows[place] for rows in found.values()]) for place, method in enumerate(METHODS)}
     report(
@@ -276,6 +283,11 @@ def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int, offs
         coverage=shares,
         seconds=round(time.perf_counter() - began),
     )
+
+
+def _truth_cases(population: Population) -> int:
+    """On how many cases the truth is measured; fewer of large ones, for the memory."""
+    return min(TRUTH_CASES, int(TRUTH_PATCHES / population.patches))
 
 
 if __name__ == "__main__":
