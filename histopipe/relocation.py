@@ -27,12 +27,13 @@ _PATHS = (
 def follow_move(database: Path) -> None:
     """Let a database look for its runs' files beside itself, where the folder that it names doesn't exist any more.
 
-    A copy whose original still stands is left alone, and so are files that were never beside the database.
+    A copy whose original still stands is left alone, and so are files that were never beside the database, and a
+    database behind a link.
 
     Args:
         database: `mlflow.db` of a checkout; one that isn't there yet is not made.
     """
-    if not database.is_file():
+    if not database.is_file() or database.is_symlink():  # which may be another checkout's
         return
     here = (database.parent / ARTIFACTS).as_uri()
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=SECONDS)) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 LOGGED_MODEL = "models:/m-"  # how the address of a logged model begins, from which versions are made
 POINT_ARTIFACT = "operating_point"
 GONE = frozenset({*NOT_THERE, "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
+SHORT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # a full disk here says nothing of a model's files
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,11 @@ def is_gone(problem: Exception) -> bool:
         return problem.error_code in GONE
     if isinstance(problem, RequestException):
         return getattr(problem.response, "status_code", None) == 404
-    return isinstance(problem, OSError) and not isinstance(problem, ConnectionError | TimeoutError)
+    return (
+        isinstance(problem, OSError)
+        and problem.errno not in SHORT
+        and not isinstance(problem, ConnectionError | TimeoutError)
+    )
 
 
 def _logged_model(source: str, client: MlflowClient) -> Any:

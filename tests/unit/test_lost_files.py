@@ -1,0 +1,57 @@
+"""What counts as files that are gone, and whose database is rewritten for that."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from histopipe.relocation import follow_move
+from histopipe.weights.intact import is_gone
+
+
+def database_of(folder: Path) -> Path:
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
+        for table, columns in {
+            "experiments": "artifact_location",
+            "runs": "artifact_uri",
+            "logged_models": "artifact_location",
+            "model_versions": "storage_location, source",
+        }.items():
+            connection.execute(f"CREATE TABLE {table} ({columns})")
+        connection.execute("INSERT INTO experiments VALUES (?)", [(folder / "mlartifacts").as_uri()])
+    return folder / "mlflow.db"
+
+
+def location_in(database: Path) -> str:
+    with closing(sqlite3.connect(database)) as connection:
+        return str(connection.execute("SELECT artifact_location FROM experiments").fetchone()[0])
+
+
+def test_a_link_to_another_checkouts_database_leaves_it_as_it_is(tmp_path: Path) -> None:
+    database = database_of(tmp_path / "theirs")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mlflow.db").symlink_to(database)
+    follow_move(tmp_path / "mine" / "mlflow.db")
+    assert location_in(database) == (tmp_path / "theirs" / "mlartifacts").as_uri()
+
+
+def test_a_moved_database_follows(tmp_path: Path) -> None:
+    database_of(tmp_path / "before")
+    moved = (tmp_path / "before").rename(tmp_path / "now") / "mlflow.db"
+    follow_move(moved)
+    assert location_in(moved) == (tmp_path / "now" / "mlartifacts").as_uri()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
+def test_a_full_disk_is_no_sign_that_a_models_files_are_gone(number: int) -> None:
+    assert not is_gone(OSError(number, "while it was copied"))
+
+
+def test_mlflows_own_complaint_of_a_missing_file_is_one() -> None:
+    assert is_gone(OSError("No such file or directory: '/gone/model'"))
+    assert is_gone(FileNotFoundError(errno.ENOENT, "gone"))
