@@ -41,20 +41,36 @@ def follow_move(database: Path) -> None:
             locations = [row[0] for row in connection.execute(_EXPERIMENTS)]
         except sqlite3.Error:  # without tables yet, or damaged, which MLflow says better
             return
-        for gone in filter(_is_gone, locations):
-            if gone != here:
+        roots = list(filter(_is_root, locations))
+        for gone in filter(_is_gone, roots):
+            if gone != here and (len(roots) == 1 or _lie_here(connection, gone, here)):
                 _rename(connection, gone, here)
                 _log.warning("%s: runs' files are looked for in %s now, since %s is gone", database, here, gone)
 
 
-def _is_gone(location: str | None) -> bool:
-    """Whether a location is a folder of files beside some database, which isn't there any more."""
+def _is_root(location: str | None) -> bool:
+    """Whether a location is a folder of files beside some database."""
     parts = urlsplit(location or "")
-    path = Path(url2pathname(parts.path))
+    return parts.scheme == "file" and _path(parts.path).name == ARTIFACTS
+
+
+def _is_gone(root: str) -> bool:
+    """Whether it isn't there any more."""
     try:
-        return parts.scheme == "file" and path.name == ARTIFACTS and not path.exists()
+        return not _path(urlsplit(root).path).exists()
     except OSError:  # nobody may look
         return False
+
+
+def _lie_here(connection: sqlite3.Connection, gone: str, here: str) -> bool:
+    """Whether files of runs that were logged there lie here: of a drive that is away only now, none do."""
+    asked = "SELECT artifact_uri FROM runs WHERE substr(artifact_uri, 1, ?) = ?"
+    logged = [row[0] for row in connection.execute(asked, (len(gone) + 1, f"{gone}/"))]
+    return any(_path(urlsplit(here + uri[len(gone) :]).path).exists() for uri in logged)
+
+
+def _path(url_path: str) -> Path:
+    return Path(url2pathname(url_path))
 
 
 def _rename(connection: sqlite3.Connection, before: str, now: str) -> None:

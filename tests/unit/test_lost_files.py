@@ -27,9 +27,9 @@ def database_of(folder: Path) -> Path:
     return folder / "mlflow.db"
 
 
-def location_in(database: Path) -> str:
+def locations_in(database: Path) -> list[str]:
     with closing(sqlite3.connect(database)) as connection:
-        return str(connection.execute("SELECT artifact_location FROM experiments").fetchone()[0])
+        return [str(row[0]) for row in connection.execute("SELECT artifact_location FROM experiments")]
 
 
 def test_a_link_to_another_checkouts_database_leaves_it_as_it_is(tmp_path: Path) -> None:
@@ -37,14 +37,26 @@ def test_a_link_to_another_checkouts_database_leaves_it_as_it_is(tmp_path: Path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "mlflow.db").symlink_to(database)
     follow_move(tmp_path / "mine" / "mlflow.db")
-    assert location_in(database) == (tmp_path / "theirs" / "mlartifacts").as_uri()
+    assert locations_in(database) == [(tmp_path / "theirs" / "mlartifacts").as_uri()]
 
 
 def test_a_moved_database_follows(tmp_path: Path) -> None:
     database_of(tmp_path / "before")
     moved = (tmp_path / "before").rename(tmp_path / "now") / "mlflow.db"
     follow_move(moved)
-    assert location_in(moved) == (tmp_path / "now" / "mlartifacts").as_uri()
+    assert locations_in(moved) == [(tmp_path / "now" / "mlartifacts").as_uri()]
+
+
+def test_a_drive_that_is_away_is_not_taken_for_a_folder_that_was_moved(tmp_path: Path) -> None:
+    database, away = database_of(tmp_path / "mine"), (tmp_path / "drive" / "mlartifacts").as_uri()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("INSERT INTO experiments VALUES (?)", [away])
+        connection.execute("INSERT INTO runs VALUES (?)", [f"{away}/run/artifacts"])
+    follow_move(database)
+    assert away in locations_in(database)
+    (tmp_path / "mine" / "mlartifacts" / "run" / "artifacts").mkdir(parents=True)  # they are brought here
+    follow_move(database)
+    assert away not in locations_in(database)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
