@@ -124,11 +124,16 @@ def _read(path: Path) -> Shard | None:
 
 
 def _holds(pixels: NDArray[np.uint8], index: pd.DataFrame) -> bool:
-    """Whether the pixels are those that were decoded: a disk may have damaged them since."""
+    """Whether the pixels are those that were decoded: a disk may have damaged them since.
+
+    The index has the digests of images as they were found, so only those that were stored at their own size tell.
+    """
     if len(pixels) != len(index) or "digest" not in index:
         return False
-    digests = (xxhash.xxh3_128_hexdigest(np.ascontiguousarray(patch).data) for patch in pixels)
-    return all(digest == known for digest, known in zip(digests, index["digest"], strict=True))
+    as_found = (index["height"] == pixels.shape[1]) & (index["width"] == pixels.shape[2])
+    rows = np.flatnonzero(as_found)
+    digests = (xxhash.xxh3_128_hexdigest(np.ascontiguousarray(pixels[row]).data) for row in rows)
+    return all(digest == known for digest, known in zip(digests, index["digest"].iloc[rows], strict=True))
 
 
 def brought(shard: Shard, target: Path) -> Shard:

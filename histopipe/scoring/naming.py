@@ -37,7 +37,7 @@ _PLACE = re.compile(
 _QUPATH = re.compile(
     r" ?\[(?:d=[0-9.]{1,20},)?x=(?P<x>[0-9]{1,9}),y=(?P<y>[0-9]{1,9}),w=[0-9]+,h=[0-9]+[^\[\]]{0,40}\]"
 )
-_TWO_NUMBERS = re.compile(r"(?P<before>.*?[^0-9_\-].*?)[_\-][0-9]+[_\-][0-9]+")
+_TWO_NUMBERS = re.compile(r"[_\-][0-9]{1,20}[_\-][0-9]{1,20}$")
 
 Folders = tuple[str, ...]
 
@@ -217,8 +217,8 @@ class CaseNamer:
         for number in left:
             case = folders[cut[images[number].folders]]
             names[number] = CaseName(case, *places[number][1:], "folder")
-            if match := _TWO_NUMBERS.fullmatch(images[number].last.rpartition(".")[0]):
-                beginnings[case].add(match["before"])
+            if before := _before_two_numbers(images[number].last.rpartition(".")[0]):
+                beginnings[case].add(before)
         several_folders = [case for folder, case in folders.items() if case != _shown(folder[-1:])]
         if several_folders:
             shown = " and ".join(map(spelt, sorted(several_folders)[:2]))
@@ -248,6 +248,16 @@ class CaseNamer:
     def _remark(self, kind: str, line: str) -> None:
         self.counts[kind] += 1
         self.remarks.append(line)
+
+
+def _before_two_numbers(name: str) -> str:
+    """Return what stands before two numbers at a name's end; nothing where that is no name either.
+
+    The end is looked for by itself: a name of 64 kB may hold what a pattern for the whole would try again and again.
+    """
+    match = _TWO_NUMBERS.search(name)
+    before = name[: match.start()] if match else ""
+    return before if before.strip("0123456789_-") else ""
 
 
 def _place(last: str) -> tuple[str, int | None, int | None]:

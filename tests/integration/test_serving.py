@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -1048,7 +1049,8 @@ def test_a_job_ends_whatever_befalls_its_process(
         assert await jobs._worker.run({"scratch": str(tmp_path)}, heard.append)
         process = await jobs._worker._starting  # type: ignore[misc]
         surroundings = Path(f"/proc/{process.pid}/environ").read_bytes()
-        job = jobs.open(Model("m" * 100, "1", "x/" * 1500, nothing, nothing, ""))
+        served: Any = SimpleNamespace(point={})
+        job = jobs.open(Model("m" * 100, "1", "x/" * 1500, served, nothing, ""))
         job.create("a.zip").close()
         jobs.start(job)
         assert job.task
