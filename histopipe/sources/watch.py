@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from histopipe.errors import HistopipeError
 from histopipe.paths import Workspace
 from histopipe.sources.record import SourceRecord
 
@@ -11,15 +10,12 @@ def change_since_last_use(dataset: str, workspace: Workspace) -> str | None:
     """What is new about the source that `locate` found, in a few words; None if nothing is.
 
     Raises:
-        HistopipeError: the record of what `locate` found is missing or damaged.
+        HistopipeError: a record is missing or damaged.
     """
     now, used = SourceRecord.read(workspace.source(dataset)), workspace.used_source(dataset)
     if not used.exists():
         return "first seen"
-    try:
-        before = SourceRecord.read(used)
-    except (HistopipeError, OSError):  # made from it once more: that does no harm
-        return f"of unknown use, since {used} is damaged"
+    before = SourceRecord.read(used)
     if before == now:
         return None
     if before.source != now.source:

@@ -23,6 +23,8 @@ def thawed() -> Iterator[None]:
 class Knot:
     """Only a collection frees it."""
 
+    made_from = None  # as of a model whose data nothing tells
+
     def __init__(self) -> None:
         self.itself = self
 
