@@ -38,6 +38,9 @@ from histopipe.slides.slide import SLIDES, is_slide
 
 SLIDE_IN_ARCHIVE = "a slide in an archive: unpack it"
 ARCHIVE_INSIDE = "an archive in an archive: unpack it"
+DEEPEST = (
+    100  # folders around an image, the innermost ones, that are looked at for its case: hostile names hold thousands
+)
 LONGEST_FILE = 4 * MAX_PIXELS + 2**20  # bytes of an image that is read, uncompressed with transparency
 
 
@@ -271,7 +274,7 @@ def _in_archive(
 def _in_archive_named(name: str, around: tuple[str, ...], source: int) -> ImageName:
     file = printable(with_slashes(name))
     folders = tuple(part for part in file.split("/")[:-1] if part not in ("", "."))
-    return ImageName(file, (*around, *folders), len(around), source, name)
+    return ImageName(file, (*around, *folders[-DEEPEST:]), len(around), source, name)
 
 
 def _named(file: str, container: str, read: Callable[[], bytes]) -> Found:
