@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from histopipe.errors import TrackingError
 
 ARTIFACTS = "mlartifacts"  # folder beside the database
 SECONDS = 30  # to wait for another process that writes
@@ -24,7 +27,7 @@ _PATHS = (
 )
 
 
-def follow_move(database: Path) -> None:
+def follow_move(database: Path, running: Callable[[], Mapping[str, Path]] = dict) -> None:
     """Let a database look for its runs' files beside itself, where the folder that it names doesn't exist any more.
 
     A copy whose original still stands is left alone, and so are files that were never beside the database, and a
@@ -32,6 +35,10 @@ def follow_move(database: Path) -> None:
 
     Args:
         database: `mlflow.db` of a checkout; one that isn't there yet is not made.
+        running: gives the stages that run in the checkout, and the folder that each takes for it.
+
+    Raises:
+        TrackingError: one of these has the folder that doesn't exist here, in a container or on the machine around it.
     """
     if not database.is_file() or database.is_symlink():  # which may be another checkout's
         return
@@ -44,8 +51,18 @@ def follow_move(database: Path) -> None:
         roots = list(filter(_is_root, locations))
         for gone in filter(_is_gone, roots):
             if gone != here and (len(roots) == 1 or _lie_here(connection, gone, here)):
+                _require_unused(gone, database, running())
                 _rename(connection, gone, here)
                 _log.warning("%s: runs' files are looked for in %s now, since %s is gone", database, here, gone)
+
+
+def _require_unused(root: str, database: Path, running: Mapping[str, Path]) -> None:
+    for stage, folder in running.items():
+        if (folder / ARTIFACTS).as_uri() == root:
+            raise TrackingError(
+                f"{stage} runs in this checkout as {folder}, a path that isn't there from here, and {database.name} "
+                "names files by it: wait for it to end, or mount the checkout under the same path (docs/production.md)"
+            )
 
 
 def _is_root(location: str | None) -> bool:

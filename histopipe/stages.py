@@ -14,7 +14,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from histopipe.errors import BusyError, HistopipeError, TrackingAwayError, UnreachableError
-from histopipe.files import read_json, write_json
+from histopipe.files import read_json, write_json, write_text
 from histopipe.paths import Workspace
 from histopipe.stage_inputs import StageInputs, watched
 from histopipe.versioning import clear_broken_copies
@@ -22,6 +22,7 @@ from histopipe.versioning import clear_broken_copies
 LOCK_SECONDS = 20.0  # long enough for the orphan of a killed parent to notice and end
 WATCH_SECONDS = 0.5
 PARENT_VARIABLE = "HISTOPIPE_PARENT"  # process id of a flow whose end should end its stages
+PLACE = ".place"  # of the file beside a stage's lock that says where the checkout lies for it
 EXIT_BAD_INPUT = 2
 EXIT_BUSY = 75  # EX_TEMPFAIL: the same command may work later
 EXIT_ORPHANED = 137
@@ -63,9 +64,18 @@ def _exclusive(stage: str, workspace: Workspace) -> Iterator[None]:
     except Timeout:
         raise BusyError(f"{stage} is running in another process: wait for it to end, then run again") from None
     try:
+        with suppress(OSError):  # on a full disk the stage may still end well
+            write_text(path.with_suffix(PLACE), str(workspace.home))
         yield
     finally:
         lock.release()
+
+
+def running_places(workspace: Workspace) -> dict[str, Path]:
+    """The stages that run now, and the path that the checkout has for each: another in a container than around it."""
+    folder = workspace.lock("any").parent
+    noted = {name: folder / f"{name}{PLACE}" for name in running_stages(workspace)}
+    return {name: Path(path.read_text(encoding="utf-8")) for name, path in noted.items() if path.is_file()}
 
 
 def running_stages(workspace: Workspace) -> list[str]:

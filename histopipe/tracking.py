@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -198,13 +199,15 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
     """
     import mlflow
 
+    from histopipe.stages import running_places
+
     require_server(tracking_uri(workspace))
     mlflow.set_tracking_uri(tracking_uri(workspace))
     lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
         if is_embedded(workspace):
-            follow_move(workspace.home / "mlflow.db")
+            follow_move(workspace.home / "mlflow.db", partial(running_places, workspace))
             _begin_database(workspace)
         yield
 

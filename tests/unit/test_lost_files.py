@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from histopipe import tracking
+from histopipe.errors import TrackingError
+from histopipe.paths import Workspace
 from histopipe.relocation import follow_move
+from histopipe.stages import PLACE, running, running_places
 from histopipe.weights.intact import is_gone
 
 
@@ -45,6 +50,22 @@ def test_a_moved_database_follows(tmp_path: Path) -> None:
     moved = (tmp_path / "before").rename(tmp_path / "now") / "mlflow.db"
     follow_move(moved)
     assert locations_in(moved) == [(tmp_path / "now" / "mlartifacts").as_uri()]
+
+
+def test_a_database_is_not_rewritten_under_a_stage_that_sees_it_elsewhere(workspace: Workspace) -> None:
+    (workspace.root / "mlflow.db").unlink(missing_ok=True)
+    database_of(workspace.root / "inside").rename(workspace.root / "mlflow.db")
+    before = locations_in(workspace.root / "mlflow.db")
+    with running("train@idc-cancernet", workspace):
+        place = workspace.lock("train@idc-cancernet").with_suffix(PLACE)
+        assert running_places(workspace) == {"train@idc-cancernet": Path(place.read_text())}
+        place.write_text(str(workspace.root / "inside"))  # as a container has it
+        (workspace.root / "inside").rmdir()
+        with pytest.raises(TrackingError, match=r"train@idc-cancernet runs in this checkout as .*/inside, a path that"):
+            tracking.registry(workspace)
+        assert locations_in(workspace.root / "mlflow.db") == before
+    follow_move(workspace.root / "mlflow.db", partial(running_places, workspace))
+    assert locations_in(workspace.root / "mlflow.db") == [(workspace.root / "mlartifacts").as_uri()]
 
 
 def test_a_drive_that_is_away_is_not_taken_for_a_folder_that_was_moved(tmp_path: Path) -> None:
