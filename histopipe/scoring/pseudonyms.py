@@ -180,6 +180,8 @@ def _earlier_rows(table: Path) -> dict[str, str]:
         PseudonymError: there is something else in its place.
     """
     try:
+        if os.path.lexists(table) and not table.is_file():  # /dev/null would be replaced, a pipe waited for
+            raise OSError
         with table.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             rows = list(csv.reader(stream))
     except (FileNotFoundError, NotADirectoryError):

@@ -96,6 +96,14 @@ def test_a_place_without_locks_is_told_before_anything_is_graded(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_table_takes_the_place_of_no_device_pipe_or_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "null", "."):
+        with pytest.raises(PseudonymError, match=r"no table of pseudonyms"):
+            names_asked(True, None, tmp_path / name, tmp_path / "out")
+
+
 def test_names_that_are_no_text_come_back_as_they_are(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xffpatient")
     write_key_table(Pseudonyms(b"", {"case-a": name}), tmp_path / "table.csv")
