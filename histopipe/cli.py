@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,9 +156,11 @@ def synth(
     from histopipe.synthetic import SyntheticSlides, is_drawn, write_archive
 
     require_drawable(dataset)
-    path = claim_file(out, "synth", {}, overwrite, Workspace.if_around(), is_drawn)
+    claim = partial(claim_file, out, "synth", {}, overwrite, Workspace.if_around(), is_drawn)
+    path = claim()
     patches = SyntheticParams().patches_of(dataset) if patches is None else patches
-    counts = write_archive(path, SyntheticSlides(cases, patches, nested_copy, seed, dataset), signed=True)
+    drawn = SyntheticSlides(cases, patches, nested_copy, seed, dataset)
+    counts = write_archive(path, drawn, signed=True, check=claim)
     click.echo(f"{out}: " + ", ".join(f"{value:,} {name}" for name, value in counts.items()))
 
 

@@ -31,12 +31,18 @@ _TEMPORARY = re.compile(
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path` when the block ends well."""
+def replaced_file(path: Path, check: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes the place of `path` when the block ends well.
+
+    Args:
+        path: of the file.
+        check: raises where something lies at `path` by then that must not be deleted.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path)
     with writing(path) as beside:
         yield beside
+        check()
         beside.replace(path)
 
 

@@ -54,6 +54,7 @@ _RESERVED = (
     *("models", "evaluations", "reports", "studies", "searches", "mlartifacts", "mlruns", ".git", ".dvc"),
     *(".checkpoints", ".digests", ".downloads", ".failures", ".locks", ".used-sources"),
 )
+_RESERVED_FILES = ("mlflow.db", "optuna.db", "dvc.lock", "dvc.yaml", "params.yaml")
 
 _ALSO_USERS = frozenset({".hidden", ".directory"})  # a desktop's files, and names that people give
 _IGNORE_FILES = (".gitignore", ".dvcignore", ".gitkeep")
@@ -137,8 +138,8 @@ class OutputFolder:
         content = self._marker(new)
         both = {name: _listed(marker, name) + _listed(content, name) for name in (*marker["files"], *content["files"])}
         write_json(self.path / MARKER, content | {"complete": False, "files": both})
-        for name in sorted(marker["files"], reverse=True):
-            _remove_listed(self.path / name)
+        for name in sorted((name for name, _ in _entries(self.path) if name in marker["files"]), reverse=True):
+            _remove_listed(self.path / name)  # what lies here: a forged marker may name files elsewhere
         for name in sorted(content["files"]):
             if name.endswith("/"):
                 (self.path / name).mkdir(exist_ok=True)
@@ -147,7 +148,7 @@ class OutputFolder:
         write_json(self.path / MARKER, content)
 
     def _rescue(self, new: Path) -> Path:
-        kept = self.path.with_name(f"{self.path.name}-{new.name.split('.histopipe.')[0][-8:]}")
+        kept = self.path.with_name(f"{self.path.name}-{new.name.rpartition('.histopipe.')[0][-8:]}")
         if new.parent == self.path:
             kept = self.path / kept.name
         new.rename(kept)
@@ -307,10 +308,13 @@ def claim_place(out: Path, reads: Reads, workspace: Workspace | None = None) -> 
     Raises:
         OutputError: it may not.
     """
-    path = _resolved(out)
-    _require_apart(out, path, reads)
-    _require_unreserved(out, path, workspace)
-    _require_writable(out, path)
+    try:
+        path = _resolved(out)
+        _require_apart(out, path, reads)
+        _require_unreserved(out, path, workspace)
+        _require_writable(out, path)
+    except OSError as problem:  # a name that no disk takes, a folder above that can't be entered
+        raise OutputError(f"{out} can't be looked up ({problem.strerror}): correct the path") from None
     return path
 
 
@@ -378,7 +382,7 @@ class OutputFiles:
             seal = content["written"].pop("seal")
             if seal == _seal(content) and content["written"]["command"] == self.command:
                 return dict(content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         raise self._foreign(path)
 
@@ -416,6 +420,9 @@ def text_digest(text: str) -> str:
 
 def _resolved(out: Path) -> Path:
     """Where `out` leads."""
+    if out.parts[:1] == ("~",) and not os.path.lexists("~"):  # as after `--out=`; a folder of that name is a trap
+        home = Path(os.environ.get("HOME", "/home/you"))
+        raise OutputError(f"{out} begins with ~, which the shell left as it is: write {home.joinpath(*out.parts[1:])}")
     path = Path(os.path.realpath(out))
     if out.is_symlink() and not path.exists():
         raise OutputError(f"{out} is a link to {path}, which isn't there: make the folder, or name another")
@@ -456,12 +463,11 @@ def _require_unreserved(out: Path, path: Path, workspace: Workspace | None) -> N
     for root in roots:
         if target.holds(Location.of(root)):
             raise OutputError(f"{out} is or holds the checkout {root}: name a folder in it, such as scores/new")
-        for name in _RESERVED:
+        for name in (*_RESERVED, *_RESERVED_FILES):
             reserved = Location.of(root / name)
             if reserved.holds(target) or target.holds(reserved):
-                raise OutputError(
-                    f"{out} belongs to the checkout's own {name}/: name another folder, such as scores/new"
-                )
+                own = name if name in _RESERVED_FILES else f"{name}/"
+                raise OutputError(f"{out} belongs to the checkout's own {own}: name another folder, such as scores/new")
 
 
 def _holds_home(target: Location) -> bool:
@@ -519,6 +525,16 @@ def foreign_file(folder: Path, patterns: Sequence[str]) -> Path | None:
     return None if file is None else folder / file
 
 
+def remove_known(folder: Path, patterns: Sequence[str]) -> None:
+    """Delete a folder, unless a file in it has a name that is none of the patterns': it is a user's, and all stays.
+
+    Raises:
+        OutputError: the folder can't be looked through.
+    """
+    if folder.is_dir() and foreign_file(folder, patterns) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def is_system_file(name: str) -> bool:
     """Whether a file's name is one that operating systems leave in every folder, without content of the user's."""
     return is_leftover(name) and name not in _ALSO_USERS
@@ -529,7 +545,7 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
     path = folder / MARKER
     try:
         marker = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not path.is_symlink() else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     wanted = {"command": str, "complete": bool, "files": dict}
     if not isinstance(marker, dict) or any(not isinstance(marker.get(name), kind) for name, kind in wanted.items()):

@@ -6,7 +6,7 @@ import hashlib
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,12 @@ _PERMISSIONS = 0o100644 << 16  # a plain file, readable by all
 
 
 def write_archive(
-    path: Path, slides: SyntheticSlides, workers: int | None = None, progress: bool = True, signed: bool = False
+    path: Path,
+    slides: SyntheticSlides,
+    workers: int | None = None,
+    progress: bool = True,
+    signed: bool = False,
+    check: Callable[[], object] = lambda: None,
 ) -> dict[str, int]:
     """Draw the slides and write them to one zip in their data set's layout, whole or not at all.
 
@@ -34,6 +39,7 @@ def write_archive(
         workers: processes that draw; by default as many as there are cores and work for.
         progress: whether to show a bar on stderr.
         signed: whether its comment says who wrote it, for `is_drawn`.
+        check: raises where something lies at `path`, once all is drawn, that must not be deleted.
 
     Returns:
         Counts of `cases`, of `patches`, and of these the `positive` and the `undersized`; `nested` counts the
@@ -49,7 +55,7 @@ def write_archive(
     with _explained(path):
         require_disk(path.parent, drawing.member_bytes * slides.patches, f"{path.name}: {slides.patches} patches")
         with (
-            replaced_file(path) as beside,
+            replaced_file(path, check) as beside,
             zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive,
             Workers(drawing.draw_case, workers or _default_workers(slides, drawing)) as drawn,
         ):

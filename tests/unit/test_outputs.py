@@ -31,6 +31,7 @@ from histopipe.outputs import (
 from histopipe.overlap import Location
 from histopipe.paths import Workspace
 from histopipe.stage_folders import FILES, require_own_folder, stage_check
+from histopipe.synthetic import SyntheticSlides, write_archive
 
 
 def write(out: Path, files: dict[str, str], command: str = "predict", overwrite: bool = False) -> None:
@@ -150,6 +151,39 @@ def test_a_folder_in_which_someone_stands_stays_itself(
     assert folder.stat().st_ino == inode and content(Path()) == SECOND
     assert claim_folder(Path(), "predict", {}, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_a_forged_marker_names_no_file_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    for name in ("thesis.txt", "out/a.csv"):
+        (tmp_path / name).write_text("mine")
+    names = ("../thesis.txt", str(tmp_path / "thesis.txt"), "a.csv")
+    marker = {"command": "predict", "complete": False, "files": {name: text_digest("mine") for name in names}}
+    (tmp_path / "out" / MARKER).write_text(json.dumps(marker))
+    monkeypatch.chdir(tmp_path / "out")
+    write(Path(), FIRST, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "mine" and content(Path()) == FIRST
+
+
+def test_a_marker_of_a_hundred_thousand_brackets_is_foreign(out: Path) -> None:
+    (out / MARKER).write_text("[" * 100_000)
+    with pytest.raises(OutputError, match=rf"holds \{MARKER}"):
+        claim_folder(out, "predict", {}, True)
+    (out / "export.json").write_text("[" * 100_000)
+    with pytest.raises(OutputError, match=r"export.json is there already"):
+        OutputFiles(out, "export", "export.json", True).require_free(["a.onnx"])
+
+
+def test_paths_that_no_disk_takes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("x" * 300, f"{'x' * 300}/out", "x/" * 3000):
+        with pytest.raises(OutputError, match=r"can't be looked up|longer than"):
+            claim_place(tmp_path / name, {})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    with pytest.raises(OutputError, match=r"begins with ~.*write .*/me/scores$"):
+        claim_folder(Path("~/scores"), "predict", {})
+    (tmp_path / "~").mkdir()
+    claim_folder(Path("~/scores"), "predict", {})
 
 
 FILL = """
@@ -284,7 +318,19 @@ def test_names_that_differ_in_case_or_form_alone_are_one_place(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["", "..", ".git", ".git/x", "data", "data/raw", "models/idc/cancernet", "evaluations", "reports/idc/new"]
+    "name",
+    [
+        "",
+        "..",
+        ".git",
+        ".git/x",
+        "data",
+        "data/raw",
+        "models/idc/cancernet",
+        "evaluations",
+        "reports/idc/new",
+        "mlflow.db",
+    ],
 )
 def test_a_checkouts_own_folders_are_not_for_results(tmp_path: Path, name: str) -> None:
     root = tmp_path / "checkout"
@@ -331,6 +377,19 @@ def test_synth_replaces_only_a_zip_that_it_wrote(tmp_path: Path) -> None:
     mine = out.read_bytes()
     code, said = run("--overwrite")
     assert code == 2 and "didn't write it" in said and out.read_bytes() == mine
+
+
+def test_synth_replaces_nothing_that_came_while_it_drew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "a.zip"
+
+    def late(path: Path, slides: object, **options: Any) -> dict[str, int]:
+        out.write_text("mine")
+        return write_archive(path, SyntheticSlides(1, 4, False, 1, "idc"), 1, **options)
+
+    monkeypatch.setattr("histopipe.synthetic.write_archive", late)
+    done = CliRunner().invoke(main, ["synth", "idc", "--out", str(out), "--overwrite"])
+    assert done.exit_code == 2 and "didn't write it" in done.stderr and out.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 def put(output: OutputFiles, name: str, text: str) -> None:
