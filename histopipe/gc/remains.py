@@ -17,12 +17,15 @@ from histopipe.errors import HistopipeError
 from histopipe.files import is_abandoned, left_over_name, read_json
 from histopipe.gc.history import git
 from histopipe.gc.leftover import Age, Leftover, room
+from histopipe.ingest.parts import FILES as PART_FILES
 from histopipe.lineage import output_hash
-from histopipe.outputs import foreign_file
+from histopipe.outputs import foreign_file, remove_known
 from histopipe.params import Params, read_params
 from histopipe.paths import Workspace
 from histopipe.search.study import study_name
 from histopipe.search.workspace import TrialWorkspace
+from histopipe.sources.download import FILES as DOWNLOADED
+from histopipe.stage_folders import FILES
 from histopipe.studies.definition import variant_params
 from histopipe.studies.workspace import STAGES, VariantName, VariantWorkspace
 from histopipe.training.checkpoint import CHECKPOINT_FILE, FINISHED_FILE, training_key
@@ -30,10 +33,10 @@ from histopipe.training.plan import plan_training
 from histopipe.training.recipe import recipe_digest
 
 WRITTEN = ("data", "drift", "evaluations", "exports", "models", "reports", "scores", "searches", "studies")
-DOWNLOADED = ("*.part", "*.part.json")
 CHECKPOINT_FILES = (
     *("checkpoint.npz", "finished.json", "*/*/*.npz"),  # features of a frozen network among them
-    *("model/*", "evaluation/*", "evaluation/figures/*", "evaluation/figures/slides/*"),  # of a variant or a trial
+    *(f"model/{name}" for name in FILES["train"]),  # of a variant or a trial
+    *(f"evaluation/{name}" for name in FILES["evaluate"]),
 )
 HIDDEN = (".checkpoints", ".digests", ".downloads", ".failures", ".used-sources")
 SEARCHES, STUDIES = "searches", "studies"  # beside the data sets' folders
@@ -217,7 +220,8 @@ def old_notes(workspace: Workspace, age: Age) -> Iterator[Leftover]:
 
 def old_parts(workspace: Workspace, age: Age) -> Iterator[Leftover]:
     """Shards that workers decoded for an ingest that never came to put them together."""
-    present = sorted((_checkpoints(workspace) / "ingest").glob(f"*/{'[0-9a-f]' * 64}"))  # DATA_SET/KEY
+    keys = sorted((_checkpoints(workspace) / "ingest").glob(f"*/{'[0-9a-f]' * 64}"))  # DATA_SET/KEY
+    present = [path for path in keys if foreign_file(path, PART_FILES) is None]
     yield from _untouched("parts of ingests", present, "no ingest took them; the next decodes them again", age)
 
 
@@ -225,12 +229,6 @@ def _untouched(what: str, present: Sequence[Path], why: str, age: Age) -> Iterat
     if found := [path for path in present if age.passed(path)]:
         removal = partial(_drop, found, age.passed)
         yield Leftover(what, f"{why}; untouched for {age.written}", len(found), room(found), removal)
-
-
-def remove_known(folder: Path, patterns: Sequence[str]) -> None:
-    """Delete a folder, but for files whose names are none of the patterns': these are a user's, and stay."""
-    if foreign_file(folder, patterns) is None:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _drop(paths: Iterable[Path], still: Callable[[Path], bool]) -> None:

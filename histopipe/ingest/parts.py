@@ -23,6 +23,7 @@ from histopipe.errors import HistopipeError
 from histopipe.files import file_digest, read_json, write_json
 from histopipe.ingest.plan import Planned
 from histopipe.ingest.shards import Shard
+from histopipe.outputs import remove_known
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.store import shard_name
@@ -41,6 +42,7 @@ CODE = (  # as dvc.yaml names it
     "datasets/*.*",
     "ingest/*.py",
 )
+FILES = tuple(f"*/patches-*.{suffix}" for suffix in ("npy", "parquet", "json"))  # in the folder of a key
 _CHUNK = 2**20
 _COUNT = re.compile("[0-9]{1,9}")
 
@@ -150,4 +152,4 @@ def forget_other_keys(folder: Path) -> None:
     """Delete the parts of other archives, parameters or code that lie beside the key's `folder`."""
     for other in folder.parent.iterdir() if folder.parent.exists() else ():
         if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
+            remove_known(other, FILES)

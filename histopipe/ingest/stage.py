@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -24,10 +23,12 @@ from histopipe.errors import ArchiveError
 from histopipe.files import replaced_folder, require_disk, write_json
 from histopipe.images import decode_patch
 from histopipe.ingest.packing import decode, divide, pack, shard_workers
+from histopipe.ingest.parts import FILES as PART_FILES
 from histopipe.ingest.parts import Part, forget_other_keys, parts_key, read_shards, write_description
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, NOT_IN_ARCHIVE, Plan, Planned, SetAside, plan_ingest
 from histopipe.ingest.report import build_report
 from histopipe.ingest.shards import Shard, ShardTask
+from histopipe.outputs import remove_known
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.sources.archive_file import archive_in
@@ -53,7 +54,7 @@ def ingest(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]
     archive_path = archive_in(workspace.raw(dataset))
     with _decoding(dataset, params, workspace, archive_path) as (archive, described, plan, workers):
         report = _pack(archive, plan, described, params, workspace, archive_path, workers)
-    shutil.rmtree(workspace.parts(dataset), ignore_errors=True)
+    remove_known(workspace.parts(dataset), [f"*/{name}" for name in PART_FILES])
     return report
 
 

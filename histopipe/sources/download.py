@@ -7,7 +7,6 @@ beginning of, so that two versions are never spliced.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,11 +19,13 @@ import urllib3
 
 from histopipe.errors import HistopipeError, SourceError, UnreachableError
 from histopipe.files import as_size, read_json, require_disk, write_json
+from histopipe.outputs import remove_known
 from histopipe.sources.progress import byte_progress
 
 TIMEOUTS = (10, 60)  # seconds to connect, and between two pieces of an answer
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt that brings nothing new
 SHORT_PAUSES = (1.0,)  # where there is something to fall back on
+FILES = ("[!.]*.part", "[!.]*.part.json")  # in the folder of a data set
 _CHUNK = 2**16  # what a cut connection can lose
 _TRANSIENT = (408, 425, 429)  # "later", as every 5xx is
 _RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<total>\d+|\*)")
@@ -113,8 +114,10 @@ class Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def discard(self) -> None:
-        """Remove everything of this and abandoned downloads of the data set."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove everything of this and, unless a user's file lies among them, abandoned downloads of the data set."""
+        for path in (self.part, self.state):
+            path.unlink(missing_ok=True)
+        remove_known(self.folder, FILES)
 
 
 def download(task: Download) -> None:

@@ -20,6 +20,7 @@ from histopipe.gc.history import History
 from histopipe.gc.leftover import Age, room
 from histopipe.gc.remains import half_written, old_notes, old_parts, outdated_checkpoints
 from histopipe.gc.runs import unnamed
+from histopipe.ingest.parts import forget_other_keys
 from histopipe.paths import Workspace
 from histopipe.training.checkpoint import CHECKPOINT_FILE
 
@@ -116,6 +117,23 @@ def test_a_users_files_in_folders_of_notes_stay(repository: Workspace) -> None:
     assert all(path.exists() for path in thesis)
     assert not repository.downloads("malaria").exists()
     assert not repository.failure("train@idc-cancernet").exists()
+
+
+def test_a_users_files_named_like_downloads_and_parts_stay(repository: Workspace) -> None:
+    part, variant = repository.parts("idc") / ("ab" * 32), repository.checkpoint("idc", "cancernet")
+    thesis = [repository.downloads("idc") / ".notes.txt.2024.part", part / "1-3/thesis.txt", variant / "model/thesis"]
+    for path in (*thesis, part / "1-3/patches-00000.npy", variant / CHECKPOINT_FILE, variant / "model/run.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    for find in (old_notes, old_parts, outdated_checkpoints):
+        for line in find(repository, AT_ONCE):
+            if line.removal:
+                line.removal()
+    forget_other_keys(part.with_name("cd" * 32))
+    assert all(path.exists() for path in thesis)
+    thesis[1].unlink()
+    forget_other_keys(part.with_name("cd" * 32))
+    assert not part.exists()
 
 
 def test_a_checkpoint_of_a_recipe_that_is_gone_goes_once_it_is_old(repository: Workspace) -> None:
