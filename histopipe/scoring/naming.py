@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -284,8 +286,9 @@ def _distinct_names(groups: Iterable[Folders]) -> dict[Folders, str]:
         alike[_shown(folders[-1:])].append(folders)
     names: dict[Folders, str] = {}
     for same in alike.values():
-        depths = range(1, max(map(len, same)) + 1)
-        depth = next((n for n in depths if len({_shown(folders[-n:]) for folders in same}) == len(same)), 1)
+        depths = range(1, max(map(len, same)) + 1)  # each tells apart at least as many as the one before
+        place = bisect_left(depths, len(same), key=partial(_count_names, same))
+        depth = depths[place] if place < len(depths) else 1
         seen: Counter[str] = Counter()
         for folders in same:
             name = _shown(folders[-depth:])
@@ -294,9 +297,18 @@ def _distinct_names(groups: Iterable[Folders]) -> dict[Folders, str]:
     return names
 
 
+def _count_names(groups: Sequence[Folders], depth: int) -> int:
+    return len({_shown(folders[-depth:]) for folders in groups})
+
+
 def _shown(folders: Folders) -> str:
     """Folders' names as those of a case, archives without their endings."""
-    return "/".join(normal_id(printable(_without_ending(part))) or "_" for part in folders if part != "/") or "_"
+    return "/".join(_shown_part(part) for part in folders if part != "/") or "_"
+
+
+@lru_cache(maxsize=1024)
+def _shown_part(part: str) -> str:
+    return normal_id(printable(_without_ending(part))) or "_"
 
 
 def _without_ending(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from histopipe.paths import Workspace
 from histopipe.scoring.inputs import Found, find_images, find_slides
-from histopipe.scoring.naming import CaseNamer
+from histopipe.scoring.naming import CaseNamer, ImageName
 from tests.conftest import write_zip
 
 Content = dict[str, bytes]
@@ -206,6 +207,15 @@ def test_a_manifest_that_lists_some_images_names_none(tmp_path: Path) -> None:
     by = manifest(tmp_path, "a/1.png,P1,0,5,6\na/2.png,P2,1,,\n")
     archive = write_zip(tmp_path / "new.zip", dict.fromkeys(("a/1.png", "a/2.png", "a/3.png"), b"x"))
     assert cases([archive], by) == {"a": 3}
+
+
+def test_folders_that_only_the_outermost_tells_apart_are_named_soon() -> None:
+    folders = [("x.zip", f"u{number}", *["a"] * 99) for number in range(2000)]
+    images = [ImageName("/".join((*each, "1.png")), each, 1, 1, "") for each in folders]
+    started = time.process_time()
+    named = namer("idc").name(images)
+    assert time.process_time() - started < 5
+    assert named[7].case_id == "/".join(folders[7][1:]) and len({name.case_id for name in named}) == len(images)
 
 
 def test_real_archives_have_the_cases_that_ingest_gives_them(real: Callable[[str], Path]) -> None:
