@@ -131,11 +131,12 @@ class _Tree:
     def _walk(self, link: Link, steps: int) -> str:
         if len(link.target) > LONGEST_TARGET or len(link.member.name) > LONGEST_TARGET:
             raise _Fault(LEADS_NOWHERE)
-        if link.target.startswith("/"):
+        target = link.target.replace("\\", "/")  # as in members' names
+        if target.startswith("/") or target[1:3] == ":/":
             raise _Fault(LEADS_OUT)
         start = "" if link.hard else link.member.name.rpartition("/")[0]
         parts: list[str] = []
-        for part in [*start.split("/"), *link.target.split("/")]:
+        for part in [*start.split("/"), *target.split("/")]:
             if part == ".." and not parts:
                 raise _Fault(LEADS_OUT)
             if part == "..":

@@ -624,7 +624,10 @@ def _read_to_end(archive: tarfile.TarFile, allowance: Allowance) -> None:
 
 
 def _tar_member(entry: tarfile.TarInfo) -> Member:
-    name = with_slashes(entry.name.removeprefix("./"))
+    name = entry.name
+    while name.startswith("./"):  # of `tar c .//10253` too
+        name = name[2:].lstrip("/")
+    name = with_slashes(name)
     return Member(name, entry.size, entry.offset_data, entry.size, fault=_tar_fault(entry))
 
 

@@ -195,3 +195,16 @@ def test_a_second_copy_by_link_counts_as_one(workspace: Workspace, params: Param
     write_zip(workspace.raw("idc") / "archive.zip", {**idc_members(), "IDC_regular_ps50_idx5/10001": "../10001"})
     report = ingest("idc", params, workspace)
     assert (report["patches"], report["second_copies"], report["bad"]) == (120, 20, 0)
+
+
+@pytest.mark.parametrize("start", [".//", "././", ".///./"])
+def test_links_are_found_however_the_packed_folder_was_named(tmp_path: Path, start: str) -> None:
+    members = {f"{start}1/a.png": b"a", f"{start}1/b.png": Hard(f"{start}1/a.png"), f"{start}1/c.png": "./a.png"}
+    assert read(write_tar(tmp_path / "a.tar", members)) == {"1/a.png": b"a", "1/b.png": b"a", "1/c.png": b"a"}
+
+
+def test_links_that_windows_packed_are_followed(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = {"1\\a.png": b"a", "2\\b.png": "..\\1\\a.png", "2\\c.png": "C:\\1\\a.png"}
+    known = {"1/a.png": b"a", "2/b.png": b"a", "2/c.png": OUT}
+    assert read(write_tar(tmp_path / "a.tar", members)) == known
+    assert read(write_zip(tmp_path / "a.zip", members)) == known
