@@ -60,9 +60,9 @@ def match_files(listed: Collection[str], names: Sequence[str], manifest: str = "
         SourceError: a listed name may mean two files, or two listed names mean one.
     """
     rows = {name: name for name in names if name in listed} or _in_one_folder(listed, names)
-    missing, others = set(listed) - set(rows.values()), [name for name in dict.fromkeys(names) if name not in rows]
-    if not missing:
+    if len(rows) == len(listed):
         return Matching(rows, len(listed))
+    missing, others = set(listed) - set(rows.values()), [name for name in dict.fromkeys(names) if name not in rows]
     wanted, present = {row: _tidied(row) for row in missing}, {name: _tidied(name) for name in others}
     taken = {_tidied(name): name for name in rows}
     rows |= _paired(wanted, present, taken, manifest)

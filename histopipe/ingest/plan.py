@@ -10,7 +10,7 @@ from typing import NamedTuple
 from histopipe.archives import Member, check_member
 from histopipe.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName
 from histopipe.datasets.matching import Matching, match_files
-from histopipe.leftovers import is_leftover
+from histopipe.leftovers import is_leftover, leftovers_among
 from histopipe.names import printable, with_slashes
 
 NOT_A_PATCH = "not a patch file"
@@ -60,8 +60,10 @@ def plan_ingest(members: Sequence[Member], dataset: Dataset) -> Plan:
         SourceError: a name in the manifest may mean two members, or two names mean one.
     """
     set_aside = SetAside()
-    matching = _matching(members, dataset)
-    candidates = list(_named(members, dataset, matching, set_aside))
+    names = [member.name for member in members]
+    leftovers = leftovers_among(names)
+    matching = _matching(names, dataset, leftovers)
+    candidates = list(_named(members, dataset, matching, leftovers, set_aside))
     if dataset.listed is None or matching is None:
         candidates = _without_copies(candidates, set_aside)
         candidates = _without_contradictions(candidates, set_aside)
@@ -73,21 +75,26 @@ def plan_ingest(members: Sequence[Member], dataset: Dataset) -> Plan:
     return Plan(candidates, set_aside, matching)
 
 
-def _matching(members: Iterable[Member], dataset: Dataset) -> Matching | None:
+def _matching(names: list[str], dataset: Dataset, leftovers: frozenset[str]) -> Matching | None:
     if dataset.listed is None:
         return None
-    names = [member.name for member in members if not is_leftover(member.name)]
-    listed = {row for row in dataset.listed if not is_leftover(with_slashes(row))}
-    return match_files(listed, names, dataset.manifest)
+    names = [name for name in names if name not in leftovers] if leftovers else names
+    others = dataset.listed.difference(names)  # rows are most often the names that are there
+    left = {row for row in others if is_leftover(with_slashes(row))}
+    return match_files(dataset.listed - left, names, dataset.manifest)
 
 
 def _named(
-    members: Iterable[Member], dataset: Dataset, matching: Matching | None, set_aside: SetAside
+    members: Iterable[Member],
+    dataset: Dataset,
+    matching: Matching | None,
+    leftovers: frozenset[str],
+    set_aside: SetAside,
 ) -> Iterable[Planned]:
     seen: set[str] = set()
     rows = matching.rows if matching else {}
     for member in members:
-        if is_leftover(member.name):
+        if member.name in leftovers:
             set_aside.add(NOT_A_PATCH, member.name)
             continue
         file = rows.get(member.name, member.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from histopipe.archive_limits import MemberLimit
 from histopipe.archives import DAMAGE, is_tar, is_zip, list_zip
 from histopipe.errors import SourceError
-from histopipe.leftovers import is_leftover
+from histopipe.leftovers import is_leftover, leftovers_among
 from histopipe.sources.wanted import MANIFEST_NAME, Wanted
 
 _EMPTY_ZIP_BYTES = 22  # a zip's end record and nothing before it
@@ -81,7 +81,9 @@ def count_patches(names: Iterable[str], wanted: Wanted) -> int | None:
 
     None where archives are among them, which would have to be opened.
     """
-    files = [name for name in names if not name.endswith("/") and not is_leftover(name)]
+    files = [name for name in names if not name.endswith("/")]
+    left = leftovers_among(files)
+    files = [name for name in files if name not in left] if left else files
     if any(name.lower().endswith(".zip") for name in files):
         return None
     return len({name.rpartition("/")[2] for name in files}) if wanted.layout else len(files)

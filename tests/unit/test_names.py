@@ -2,7 +2,7 @@
 
 import pytest
 
-from histopipe.leftovers import is_leftover
+from histopipe.leftovers import is_leftover, leftovers_among
 from histopipe.names import holds_control, printable, with_slashes, without_control
 
 LEFT_BEHIND = [
@@ -41,11 +41,16 @@ def test_what_operating_systems_leave_behind_is_known(name: str) -> None:
     assert is_leftover(f"wrapper/{name}")
 
 
-@pytest.mark.parametrize(
-    "name", ["a.png", "10253/0/a.png", ".a.png", "Icon.png", "icons/Icon", "thumbs/a.png", "", "."]
-)
+PUT_THERE = ["a.png", "10253/0/a.png", ".a.png", "Icon.png", "icons/Icon", "thumbs/a.png", "é/@a:b.png", "", "."]
+
+
+@pytest.mark.parametrize("name", PUT_THERE)
 def test_what_somebody_put_there_is_not_taken_for_it(name: str) -> None:
     assert not is_leftover(name)
+
+
+def test_all_names_of_an_archive_are_judged_like_each_by_itself() -> None:
+    assert leftovers_among([*LEFT_BEHIND, *PUT_THERE]) == set(LEFT_BEHIND)
 
 
 @pytest.mark.parametrize(
