@@ -57,7 +57,8 @@ def require_own_data(
         return relation
     if other_classes(made_from, here) or (followed and relation.verdict == "other"):
         raise ScoringError(
-            f"{title} is made from other data than {dataset} is here ({relation.reason}): {_remedy(version, followed)}"
+            f"{title} is made from other data than {dataset} is here ({relation.reason}): "
+            f"{_remedy(made_from, here, version, followed)}"
         )
     if relation.verdict == "other":
         _warn_once(f"{title} is made from other data than {dataset} is here: {relation.reason}")
@@ -80,11 +81,20 @@ def _here(dataset: str, workspace: Workspace) -> Provenance:
         return Provenance(dataset)
 
 
-def _remedy(version: ModelVersion | None, followed: bool) -> str:
+def _remedy(made_from: Provenance, here: Provenance, version: ModelVersion | None, followed: bool) -> str:
+    """What helps; naming a model of other classes doesn't, and only drawn ones give way to others of themselves."""
     if not followed:
         return "name a model of these classes"
+    replaced = f"`histopipe promote {here.dataset} --replace {version.version if version else 'VERSION'}`"
+    apart = "under a name of its own (tracking.registered_model in params.yaml)"
+    if made_from.drawn and here.kind and not here.drawn:
+        first = (
+            f"train a model of this data in full (`quick: null` in params.yaml), which takes its place when it is "
+            f"promoted, let one trained under the caps of `quick` take it ({replaced}), promote one {apart}"
+        )
+    else:
+        first = f"promote a model of this data {apart} or in place of this one ({replaced})"
+    if other_classes(made_from, here):
+        return first
     named = f"models:/{version.name}/{version.version}" if version else "models:/NAME/VERSION"
-    return (
-        f"promote a model of this data under a name of its own (tracking.registered_model in params.yaml), "
-        f"or name that one all the same (--model {named})"
-    )
+    return f"{first}, or name that one all the same (--model {named})"

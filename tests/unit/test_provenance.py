@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.errors import ParamsError
+from histopipe.errors import ParamsError, ScoringError
 from histopipe.params import parse_params
 from histopipe.paths import Workspace
 from histopipe.provenance import Provenance, data_here, data_of_training, relate
+from histopipe.scoring.origin import require_own_data
 from histopipe.store import INDEX_FILE
 from histopipe.tracking import registered_model_name
 
@@ -146,3 +147,32 @@ def test_the_registered_models_name_is_the_groups_to_choose(tmp_path: Path, cont
             parse_params(content | {"tracking": wrong})
     with pytest.raises(ParamsError, match="would share one registered model"):
         parse_params(content | fixed | {"datasets": ["idc", "malaria"]})
+
+
+OTHERS = pd.Series([0, 1] * 4, index=list("abcdefgh"))
+
+
+@pytest.mark.parametrize(
+    ("made_from", "helps", "useless"),
+    [
+        (
+            Provenance("mine", "synthetic"),
+            "`quick: null`.*`histopipe promote mine --replace VERSION`.*--model",
+            "never",
+        ),
+        (
+            Provenance("mine", "folder", labels=pd.Series([1] * 8, index=list("abcdefgh"))),
+            "--replace.*--model",
+            "quick",
+        ),
+        (Provenance("mine", "synthetic", classes=("a", "b")), "--replace", "--model"),
+    ],
+)
+def test_a_refusal_of_other_data_names_what_helps(
+    tmp_path: Path, made_from: Provenance, helps: str, useless: str
+) -> None:
+    here = at(tmp_path, table(1), {"kind": "archive", "source": "/data/mine.zip", "fingerprint": {}})
+    (here.store("mine") / "report.json").write_text(json.dumps({"classes": ["normal", "tumour"]}))
+    with pytest.raises(ScoringError, match=helps) as refused:
+        require_own_data(made_from, "the champion", None, True, here)
+    assert useless not in str(refused.value)
