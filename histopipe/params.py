@@ -33,6 +33,7 @@ Scheme = Literal["grouped", "canonical", "kfold", "random"]
 Study = Literal["folds", "seeds", "schemes", "sizes"]
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+RESERVED = ("baseline", "ensemble")  # rows of a comparison that no recipe trains
 DATASET_FIELD = "{dataset}"  # in `tracking.registered_model`
 
 
@@ -509,6 +510,9 @@ def _check_names(params: Params, origin: str) -> None:
     for name, block in params.sources.items():
         if block.magnification is not None and not _is_magnified(name, block):
             raise ParamsError(f"{origin}: {name}.magnification: {name} has no magnifications: remove the key")
+    for name in RESERVED:
+        if name in params.recipes:
+            raise ParamsError(f"{origin}: recipes.{name}: the comparison has a row of this name: rename the recipe")
     for name in params.architectures:
         if name not in params.recipes:
             raise ParamsError(f"{origin}: {_unknown('architecture', name, params.recipes)}; add it under `recipes`")

@@ -36,10 +36,16 @@ def evaluate(dataset: str, architecture: str) -> Path:
 
 def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
     """Show the numbers, the figures, subgroups and worst cases as tables, and some slides put together again."""
+    from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, WITHIN, graded_kinds
     from histopipe.evaluation.slide_figures import drawn_slides
 
-    metrics = read_json(folder / "metrics.json")["test"]
-    rows = [{"metric": name, **values} for name, values in metrics.items()]
+    metrics = read_json(folder / "metrics.json")
+    rows = [{"metric": name, **values} for name, values in metrics["test"].items()]
+    rows += [
+        {"metric": f"{name}, within {KIND_TITLES[kind]}", **metrics[WITHIN][kind]["test"][name]}
+        for kind in graded_kinds(metrics)
+        for name in KIND_METRICS
+    ]
     title = f"{architecture} on the test cases of {dataset}"
     publish_table(rows, title, "metrics", dataset, architecture)
     for figure in sorted((folder / "figures").glob("*.png")):

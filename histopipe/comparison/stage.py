@@ -6,8 +6,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from histopipe.comparison.baseline import BASELINE, colour_baseline
 from histopipe.comparison.combination import combined
-from histopipe.comparison.evaluations import Row, read_evaluations
+from histopipe.comparison.evaluations import Evaluated, Row, read_evaluations
 from histopipe.comparison.figure import draw_comparison, draw_pairs
 from histopipe.comparison.neighbours import with_neighbours
 from histopipe.comparison.pairs import compare_pairs, with_rank_ranges
@@ -32,8 +33,8 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
     to see of the data set. Every two models are also compared case by case, and each gets the range of ranks that this
     leaves it. Architectures without an evaluation, or whose evaluation belongs to another split or recipe than today's,
     are listed with the reason and not ranked; folders of architectures that `params.yaml` doesn't list don't count. An
-    ensemble of those ranked, every averaged network without its averaging and, on request, every other one with it and
-    every network with its patches' neighbours are rows as well.
+    ensemble of those ranked, a logistic regression on colours (`baseline`), every averaged network without its
+    averaging and, on request, every other one with it and every network with its patches' neighbours are rows as well.
 
     Returns:
         The content of `comparison.json`.
@@ -50,7 +51,8 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
     if params.compare.neighbourhood:
         smoothed, absent = with_neighbours(evaluated, read_index(workspace.store(dataset)), params)
         further, unranked = further + smoothed, unranked + absent
-    evaluated += further
+    baseline, missing = _baseline(dataset, evaluated, params, workspace)
+    evaluated += further + baseline
     evaluated.sort(key=lambda each: -(each.row["test"]["roc_auc"]["value"] or 0.0))  # stable: ties stay as listed
     rows = [each.row for each in evaluated]
     pairs = compare_pairs(evaluated, params.evaluate.resamples, params.seed)
@@ -61,6 +63,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         "pairs": pairs,
         "implausible": _checked(dataset, rows, params),
         "unranked": unranked,
+        "no_baseline": missing,
         "published": published_results(dataset, rows, params),
     }
     with replaced_folder(workspace.report(dataset), stage_check("compare")) as folder:
@@ -71,6 +74,23 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         write_page(content, params, workspace, folder)
         require_unchanged_inputs()
     return content
+
+
+def _baseline(
+    dataset: str, evaluated: Sequence[Evaluated], params: Params, workspace: Workspace
+) -> tuple[list[Evaluated], str | None]:
+    """The row that colours alone reach, or why there is none."""
+    from histopipe.splitting.membership import is_leaky, read_split, split_of_patches
+
+    index, split = read_index(workspace.store(dataset)), read_split(workspace.split(dataset))
+    rows = [each.row for each in evaluated]
+    quick = next((row["quick"] for row in rows if row.get("quick")), None)
+    marks = {"positive_class": rows[0]["positive_class"], "quick": quick, "leaky": is_leaky(split.table)}
+    splits = split_of_patches(split, index)
+    try:
+        return [colour_baseline(index, splits, evaluated[0].predictions, marks, params)], None
+    except EvaluationError as problem:
+        return [], f"{BASELINE}: not made, {problem}"
 
 
 def _checked(dataset: str, rows: Sequence[Row], params: Params) -> Row | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from histopipe.comparison.baseline import BASELINE
 from histopipe.comparison.combination import D4, ENSEMBLE, ONE_VIEW
 from histopipe.comparison.evaluations import Row
 from histopipe.comparison.neighbours import NEIGHBOURS
 from histopipe.comparison.pairs import COMPARED, SEPARATING, SIGNIFICANCE
+from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, WITHIN, graded_kinds
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.intervals import Measured
 from histopipe.tables import markdown_cell
@@ -30,8 +32,54 @@ def as_markdown(content: dict[str, Any]) -> str:
     lines = [header, rule, *map(_cells, content["ranking"])]
     table = markdown_table(lines)
     title = f"# {content['dataset']}: comparison on the test split"
-    parts = [title, table, *_pairs_table(content), *_published_table(content), *footnotes(content)]
+    further = [*_within_table(content), *_pairs_table(content), *_published_table(content)]
+    parts = [title, table, *further, *footnotes(content)]
     return "\n\n".join(parts) + "\n"
+
+
+def within_kinds_of(ranking: Sequence[Row]) -> list[Row]:
+    """List each model's metrics within cases of one kind beside those of all cases, model by model.
+
+    Args:
+        ranking: the rows of a comparison, or results of one evaluation under a name.
+
+    Returns:
+        Rows with `architecture`, `kind` (in words), `cases`, `patches`, `metrics`: by name, `within` and `all`.
+    """
+    return [
+        {
+            "architecture": row["architecture"] + marks(row),
+            "kind": KIND_TITLES[kind],
+            **{count: row[WITHIN][kind][count] for count in ("cases", "patches")},
+            "metrics": {
+                name: {"within": row[WITHIN][kind]["test"][name], "all": row["test"][name]} for name in KIND_METRICS
+            },
+        }
+        for row in ranking
+        for kind in graded_kinds(row)
+    ]
+
+
+def _within_table(content: Row) -> list[str]:
+    """The same metrics within cases of one kind; nothing where they would repeat the others."""
+    lines = [
+        [
+            row["architecture"],
+            f"{row['kind']}: {row['cases']:,}, {row['patches']:,} patches",
+            *(with_interval(row["metrics"][name][which]) for name in KIND_METRICS for which in ("within", "all")),
+        ]
+        for row in within_kinds_of(content["ranking"])
+    ]
+    if not lines:
+        return []
+    titles = [title for name in KIND_METRICS for title in (metric_title(name), f"{metric_title(name)}, all cases")]
+    header = ["architecture", "within", *titles]
+    return ["## Within cases of one kind", markdown_table([header, [":--"] * len(header), *lines])]
+
+
+def metric_title(name: str) -> str:
+    """Title of a metric: `ROC AUC`, `accuracy`."""
+    return COLUMNS.get(name, name.replace("_", " "))
 
 
 def _pairs_table(content: Row) -> list[str]:
@@ -127,9 +175,15 @@ def footnotes(content: dict[str, Any]) -> list[str]:
             f"has p < {SIGNIFICANCE:g} after Holm's correction for the {len(content['pairs'])} pairs; the intervals in "
             "brackets are without it. DeLong: in Obuchowski's form for patches in cases, as a cross-check."
         )
+    notes += _within_notes(ranking[0])
     ensemble = next((row for row in ranking if row["architecture"] == ENSEMBLE), None)
     if ensemble:
         notes.append(f"{ENSEMBLE}: the mean of the log odds of {', '.join(ensemble['members'])}.")
+    if any(row["architecture"] == BASELINE for row in ranking):
+        notes.append(
+            f"{BASELINE}: no network, but a logistic regression on the mean and spread of a patch's red, green and "
+            "blue, fitted to the same training patches: what a network reaches beyond it is what it adds."
+        )
     if any(row["architecture"].endswith(ONE_VIEW) for row in ranking):
         notes.append("One view: the same network without averaging over the eight symmetries of the square.")
     if any(row["architecture"].endswith(D4) for row in ranking):
@@ -147,7 +201,19 @@ def footnotes(content: dict[str, Any]) -> list[str]:
         notes.append("! The split puts patches of one case into training and test: these numbers measure memory.")
     if content["implausible"]:
         notes.append(f"**Too good to be true?** {implausible_note(content['implausible'])}.")
-    return notes + [f"Not ranked: {reason(entry)}." for entry in content["unranked"]]
+    notes += [f"Not ranked: {reason(entry)}." for entry in content["unranked"]]
+    return [*notes, f"No {content['no_baseline']}."] if content.get("no_baseline") else notes
+
+
+def _within_notes(row: Row) -> list[str]:
+    """What metrics within cases of one kind are for, or why there are none; the test cases are all models' own."""
+    if graded_kinds(row):
+        return [
+            "Within cases that hold positives: a model that tells kinds of case apart, as the slides of healthy and of "
+            "infected donors by their stain, gains by that among all cases, and not within these."
+        ]
+    part = (row.get(WITHIN) or {}).get(POSITIVE_CASES)
+    return [f"Within cases that hold positives: {part['reason']}."] if part else []
 
 
 def reason(entry: Row) -> str:

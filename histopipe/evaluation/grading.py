@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.calibration import Calibration, fit_calibration
+from histopipe.evaluation.case_kinds import WITHIN, within_kinds
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
 from histopipe.evaluation.thresholds import choose_threshold, decide
@@ -102,6 +103,7 @@ def grade_table(table: pd.DataFrame, point: dict[str, Any], record: dict[str, An
     return {
         "test": grade(test, params.evaluate.resamples, params.seed),
         "uncalibrated": grade(before_calibration(table), params.evaluate.resamples, params.seed, probability_metrics),
+        WITHIN: within_kinds(table[table["split"] == "test"], params.evaluate.resamples, params.seed),
         "validation": {name: _defined(value) for name, value in measure(validation).items()},
         "threshold": point["threshold"],
         "temperature": point["temperature"],

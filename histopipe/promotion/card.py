@@ -15,6 +15,7 @@ import pandas as pd
 
 from histopipe import __version__
 from histopipe.comparison.table import markdown_table
+from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, WITHIN, graded_kinds
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.files import read_json, read_named
@@ -52,6 +53,7 @@ class Facts:
         report: of the store, as ingest wrote it.
         source: where the data came from, as locate wrote it.
         subgroups, cases: tables of the evaluation.
+        explanation: content of its `explanation.json`; empty where there is none.
         comparison: content of `comparison.json`; empty where there is none.
         environment: versions of what the served model needs.
         hashes: of the model and its predictions, as `dvc.lock` has them.
@@ -64,6 +66,7 @@ class Facts:
     source: dict[str, Any]
     subgroups: pd.DataFrame
     cases: pd.DataFrame
+    explanation: dict[str, Any]
     comparison: dict[str, Any]
     environment: list[str]
     hashes: dict[str, str]
@@ -81,6 +84,7 @@ def read_facts(candidate: Candidate, run: Run, verdict: Mapping[str, str], works
         _if_there(workspace.source(dataset)),
         read_named(evaluation / "subgroups.csv"),
         read_named(evaluation / "cases.csv"),
+        _if_there(evaluation / "explanation.json"),
         _if_there(workspace.report(dataset) / "comparison.json"),
         _environment(run.data.tags[SERVED_MODEL_TAG]),
         _hashes(dataset, architecture, workspace),
@@ -197,7 +201,22 @@ def _results(facts: Facts) -> str:
     table = markdown_table([["metric", "value [95 % interval by case]"], [":--", ":--"], *rows])
     chosen = metrics["validation"][CHOSEN_BY]
     shown = "undefined" if chosen is None else f"{chosen:.3f}"
-    return f"{table}\n\nROC AUC on validation, by which it was chosen: {shown}."
+    return f"{table}\n\n{_within(metrics)}ROC AUC on validation, by which it was chosen: {shown}."
+
+
+def _within(metrics: Mapping[str, Any]) -> str:
+    """Metrics within cases of one kind, or why there are none; nothing of evaluations before there were any."""
+    lines = [
+        f"within the {metrics[WITHIN][kind]['cases']:,} {KIND_TITLES[kind]}: "
+        + ", ".join(
+            f"{name.replace('_', ' ')} {with_interval(metrics[WITHIN][kind]['test'][name])}" for name in KIND_METRICS
+        )
+        for kind in graded_kinds(metrics)
+    ]
+    part = (metrics.get(WITHIN) or {}).get(POSITIVE_CASES)
+    if part and not lines:
+        lines = [f"within {KIND_TITLES[POSITIVE_CASES]}: {part['reason']}"]
+    return f"{_bullets(lines)}\n\n" if lines else ""
 
 
 def _point(facts: Facts) -> str:
@@ -241,6 +260,9 @@ def _limits(facts: Facts) -> str:
         lines.append(f"trained under the caps of `quick` ({caps}): not what the full recipe reaches")
     if candidate.leaky:
         lines.append("**cases straddle the splits: its numbers measure memory**")
+    if outcome := facts.explanation.get("verdict"):
+        maps = f"maps of what its decisions rest on: {outcome}"
+        lines.append(f"{maps} (don't read them unless they are better than all of these)")
     suspicious = facts.comparison.get("implausible") or {}
     if candidate.architecture in suspicious.get("architectures", []):
         lines.append(f"**ROC AUC above {suspicious['limit']}: implausible on this data, look for a leak**")

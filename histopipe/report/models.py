@@ -101,8 +101,11 @@ def _explanation(folder: Path) -> str:
         return f"Decisions could not be explained: {found['reason']}"
     if not {"method", "layer", "verdict", "gain"} <= set(found):
         return ""
-    how = f"Maps by {found['method']} at {found['layer']}"
-    return f"{how}: {found['verdict']} at finding what decides ({signed(found['gain'])})."
+    how = f"Maps by {found['method']} at {found['layer']}, at finding what decides"
+    on_chance = found["verdict"].split(";")[0]
+    beside = [{"verdict": on_chance, "gain": found["gain"]}, *found.get("references", {}).values()]
+    outcomes = [f"{each['verdict']} ({signed(each['gain'])})" for each in beside]
+    return f"{how}: {'; '.join(outcomes)}."
 
 
 def tested(folder: Path) -> pd.DataFrame:

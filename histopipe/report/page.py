@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from histopipe.comparison.evaluations import Row
 from histopipe.comparison.pairs import COMPARED, SEPARATING
-from histopipe.comparison.table import COLUMNS, footnotes, marks, p_value, ranks
+from histopipe.comparison.table import COLUMNS, footnotes, marks, p_value, ranks, within_kinds_of
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.metrics import METRICS
 from histopipe.files import write_text
@@ -65,6 +65,7 @@ def render_page(content: dict[str, Any], params: Params, workspace: Workspace) -
             data=data,
             splits=split_part(dataset, workspace),
             ranking=ranking,
+            within=within_kinds_of(ranking),
             metrics={name: _label(name) for name in METRICS},
             less_is_better=LESS_IS_BETTER,
             bars=_ranking_bars(ranking),
@@ -90,7 +91,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {"interval": with_interval, "p_value": p_value, "ranks": ranks}
-    found.filters |= {"number": _number, "share": _share, "marks": _marks, "label": _label}
+    found.filters |= {"number": _number, "share": _share, "marks": _marks, "label": _label, "plain": _plain}
     return found
 
 

@@ -1,0 +1,136 @@
+"""The comparison's row that needs no network: a logistic regression on colours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from histopipe.colours import COLOURS
+from histopipe.comparison import compare
+from histopipe.comparison.evaluations import read_evaluations
+from histopipe.errors import ParamsError
+from histopipe.evaluation.figures import with_interval
+from histopipe.files import read_json, write_json
+from histopipe.params import Params, parse_params
+from histopipe.paths import Workspace
+from histopipe.report import answer
+from histopipe.splitting import split_of_patches
+from histopipe.store import INDEX_FILE, read_index
+from tests.reporting import make_reported, report_params
+
+
+def coloured(workspace: Workspace, gap: float) -> pd.DataFrame:
+    """Give the store's index colours in which positive patches are darker by `gap` standard deviations."""
+    path = workspace.store("idc") / INDEX_FILE
+    index = pd.read_parquet(path)
+    random = np.random.default_rng(3)
+    values = random.normal(150, 10, (len(index), 6)) - 10 * gap * index["label"].to_numpy()[:, np.newaxis] / np.sqrt(6)
+    index[COLOURS] = values.astype(np.float32)
+    index.to_parquet(path, index=False)
+    return index
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Two networks, one of them at chance; colours tell the classes apart by two standard deviations."""
+    workspace = make_reported(tmp_path, {"cancernet": 1.0, "resnet": 0.0})
+    coloured(workspace, 2.0)
+    return workspace
+
+
+def row_of(content: dict[str, Any], name: str = "baseline") -> dict[str, Any]:
+    (row,) = [row for row in content["ranking"] if row["architecture"] == name]
+    return row
+
+
+def test_every_comparison_says_what_colours_alone_reach(workspace: Workspace) -> None:
+    params = report_params("cancernet", "resnet")
+    content = compare("idc", params, workspace)
+    row = row_of(content)
+    index = read_index(workspace.store("idc"))
+    split = split_of_patches(workspace.split("idc"), index)
+    train, test = index[split == "train"], index[split == "test"]
+    plain = LogisticRegression(max_iter=1000).fit(train[COLOURS], train["label"])
+    expected = roc_auc_score(test["label"], plain.decision_function(test[COLOURS]))
+    assert row["test"]["roc_auc"]["value"] == pytest.approx(expected, abs=0.03)
+    assert row["test"]["roc_auc"]["low"] < expected < row["test"]["roc_auc"]["high"]
+    assert (row["cases"], row["patches"]) == (6, len(test))
+    assert row["test"]["roc_auc"]["value"] > row_of(content, "resnet")["test"]["roc_auc"]["value"] + 0.2
+    table = (workspace.report("idc") / "comparison.md").read_text()
+    assert table.count("| baseline |") == 1
+    assert "baseline: no network, but a logistic regression" in table
+    assert '<th scope="row">baseline</th>' in (workspace.report("idc") / "index.html").read_text()
+    again = compare("idc", params, workspace)
+    assert json.dumps(again) == json.dumps(content), "the same data give the same row"
+
+
+def test_the_answer_says_what_the_best_network_adds_and_never_calls_colours_the_best(workspace: Workspace) -> None:
+    content = compare("idc", report_params("cancernet", "resnet"), workspace)
+    assert content["ranking"][0]["architecture"] == "baseline", "colours are better than these networks"
+    said = answer(content)
+    assert not said.startswith("baseline")
+    reached = with_interval(row_of(content)["test"]["roc_auc"])
+    (sentence,) = [part for part in said.split(". ") if "Colours alone (baseline) reach" in part]
+    assert f"reach {reached}; " in sentence
+    assert " behind them (-0." in sentence or "can't be told from them (-0." in sentence
+
+
+def test_it_learns_nothing_from_validation_or_test(workspace: Workspace) -> None:
+    params = report_params("cancernet", "resnet")
+    before = row_of(compare("idc", params, workspace))
+    path = workspace.store("idc") / INDEX_FILE
+    index = pd.read_parquet(path)
+    test = (split_of_patches(workspace.split("idc"), index) == "test").to_numpy()
+    index.loc[test, COLOURS] = 0.0
+    index.to_parquet(path, index=False)
+    after = row_of(compare("idc", params, workspace))
+    assert [after[name] for name in ("threshold", "temperature", "validation")] == [
+        before[name] for name in ("threshold", "temperature", "validation")
+    ]
+    assert after["test"]["roc_auc"]["value"] == 0.5
+
+
+def test_weights_that_have_seen_test_cases_are_no_fault_of_colours(workspace: Workspace) -> None:
+    path = workspace.evaluation("idc", "cancernet") / "metrics.json"
+    write_json(path, read_json(path) | {"leaky": True})
+    content = compare("idc", report_params("cancernet", "resnet"), workspace)
+    assert row_of(content, "cancernet")["leaky"] and not row_of(content)["leaky"]
+
+
+def test_it_is_no_candidate_for_promotion(workspace: Workspace) -> None:
+    ranked, _ = read_evaluations("idc", report_params("cancernet", "resnet"), workspace)
+    assert "baseline" not in [each.row["architecture"] for each in ranked]
+
+
+def test_without_colour_statistics_a_line_says_so(tmp_path: Path) -> None:
+    workspace = make_reported(tmp_path, {"cancernet": 1.0})
+    content = compare("idc", report_params("cancernet"), workspace)
+    assert [row["architecture"] for row in content["ranking"]] == ["cancernet"]
+    assert "No baseline: not made, the store has no colour" in (workspace.report("idc") / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["baseline", "ensemble"])
+def test_no_recipe_takes_its_name(content: dict[str, Any], name: str) -> None:
+    content["recipes"][name] = content["recipes"]["cancernet"]
+    with pytest.raises(ParamsError, match=rf"params.yaml: recipes.{name}: the comparison has a row of this name"):
+        parse_params(content)
+
+
+def test_under_the_caps_it_learns_from_as_few_patches_as_the_networks(workspace: Workspace) -> None:
+    params = report_params("cancernet", "resnet")
+    quick = {"max_patches": 20}
+    capped = Params.model_validate(params.model_dump() | {"quick": quick})
+    splits = split_of_patches(workspace.split("idc"), read_index(workspace.store("idc")))
+    from histopipe.comparison.baseline import colour_baseline
+
+    ranked, _ = read_evaluations("idc", params, workspace)
+    arguments = (read_index(workspace.store("idc")), splits, ranked[0].predictions, ranked[0].row)
+    full, few = (colour_baseline(*arguments, with_caps).row for with_caps in (params, capped))
+    assert few["test"]["roc_auc"]["value"] != full["test"]["roc_auc"]["value"]
