@@ -1,7 +1,13 @@
-"""Whether maps mean something: their deletion and insertion curves against those of the same maps in other places."""
+"""Whether maps mean something: their deletion and insertion curves against those of other maps.
+
+Chance is the same maps in other places. What finds tissue beats chance without any network, so maps are also held
+against `references`. The verdict on each rests on its own interval; to ask that maps be better than all of them takes
+no correction (an intersection-union test; Berger 1982, doi:10.1080/00401706.1982.10487790).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +16,7 @@ import pandas as pd
 from histopipe.evaluation.differences import difference
 from histopipe.evaluation.intervals import Measured, draw_fewer, measured
 from histopipe.evaluation.metrics import Codes, Numbers
+from histopipe.explanation.references import oriented
 from histopipe.explanation.removal import Predictor, area, moved, ranks, removal_curves, shares
 from histopipe.store import Patches, Rows
 
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
 
 MOVES = 1  # places that each map is moved to
 CURVES = ("deletion", "insertion")
+CHANCE = "chance"
 BETTER, UNDECIDED, WORSE = "better than chance", "not told from chance", "worse than chance"
 
 
@@ -33,9 +41,16 @@ def spread_over_cases(case_ids: pd.Series, called: Codes, count: int, seed: int)
 
 
 def check_maps(
-    patches: Patches, maps: Maps, called: Codes, case_ids: pd.Series, predict: Predictor, resamples: int, seed: int
+    patches: Patches,
+    maps: Maps,
+    called: Codes,
+    case_ids: pd.Series,
+    predict: Predictor,
+    resamples: int,
+    seed: int,
+    references: Mapping[str, Maps] | None = None,
 ) -> dict[str, Any]:
-    """Compare maps with chance on the probability of the class that each patch is called.
+    """Compare maps with chance and with reference maps on the probability of the class that each patch is called.
 
     Args:
         patches: uint8 (patches, height, width, 3).
@@ -45,44 +60,64 @@ def check_maps(
         predict: probability of the positive class.
         resamples: of cases behind each interval.
         seed: decides where maps are moved and which cases are drawn.
+        references: further maps to beat by name, with what is to go first highest.
 
     Returns:
-        For `deletion` and `insertion` the area under the curve by the map (`map`) and by moved ones (`chance`), and
-        the map's `gain`: by how much its deletion area is smaller or its insertion area larger; the mean `gain` of
-        both, which decides the `verdict`; and the mean `curves`. Intervals are by case.
+        For `deletion` and `insertion` the area under the curve by the map (`map`), by moved ones (`chance`) and by
+        each reference, and the map's `gain` on chance: by how much its deletion area is smaller or its insertion area
+        larger; the mean `gain` of both; under `references` the mean `gain` on each reference and the `verdict` that
+        follows; the whole `verdict`, on chance and each reference; and the mean `curves`. Intervals are by case.
     """
-    oriented = np.where(called[:, np.newaxis, np.newaxis] == 1, maps, -maps)
+    own = oriented(maps, called)
     generator = np.random.Generator(np.random.Philox(key=[seed, 1]))
-    orders = [ranks(oriented, generator), *(ranks(moved(oriented, generator), generator) for _ in range(MOVES))]
+    others = references or {}
+    orders = [ranks(own, generator), *(ranks(moved(own, generator), generator) for _ in range(MOVES))]
+    orders += [ranks(other, generator) for other in others.values()]
     curves = [
         np.where(called[:, np.newaxis] == 1, positive, 1 - positive)
         for positive in removal_curves(patches, orders, predict)
     ]
-    return _compared(dict(zip(CURVES, curves, strict=True)), case_ids, resamples, seed)
+    named = {name: _by_map(values, list(others)) for name, values in zip(CURVES, curves, strict=True)}
+    return _compared(named, case_ids, resamples, seed)
 
 
-def _compared(curves: dict[str, Numbers], case_ids: pd.Series, resamples: int, seed: int) -> dict[str, Any]:
-    """The result from curves by the map and by moved ones, (1 + moves, patches, steps + 1)."""
+def _by_map(values: Numbers, references: list[str]) -> dict[str, Numbers]:
+    """Curves by name from those of all orders, (1 + moves + references, patches, steps + 1)."""
+    chance = {"map": values[0], CHANCE: values[1 : 1 + MOVES].mean(axis=0)}
+    return chance | dict(zip(references, values[1 + MOVES :], strict=True))
+
+
+def _compared(curves: dict[str, dict[str, Numbers]], case_ids: pd.Series, resamples: int, seed: int) -> dict[str, Any]:
+    """The result from curves by the map, by moved ones and by references, each (patches, steps + 1)."""
     means = _Means(case_ids, resamples, seed)
     found: dict[str, Any] = {"patches": len(case_ids), "cases": means.cases}
-    gains = []
-    for name, values in curves.items():
-        own, chance = area(values[0]), area(values[1:].mean(axis=0))
-        gains.append(chance - own if name == "deletion" else own - chance)
-        found[name] = {"map": means.share(own), "chance": means.share(chance), "gain": means.gain(gains[-1])}
-    found["gain"] = means.gain(np.mean(gains, axis=0))
-    found["verdict"] = verdict(found["gain"])
+    areas = {name: {other: area(values) for other, values in by_map.items()} for name, by_map in curves.items()}
+    for name, by_map in areas.items():
+        found[name] = {other: means.share(values) for other, values in by_map.items()}
+        found[name]["gain"] = means.gain(_ahead(areas, CHANCE, name))
+    others = [other for other in areas[CURVES[0]] if other != "map"]
+    gains = {other: means.gain(np.mean([_ahead(areas, other, name) for name in CURVES], axis=0)) for other in others}
+    found["gain"] = gains.pop(CHANCE)
+    found["references"] = {other: {"gain": gain, "verdict": verdict(gain, other)} for other, gain in gains.items()}
+    verdicts = [verdict(found["gain"]), *(entry["verdict"] for entry in found["references"].values())]
+    found["verdict"] = "; ".join(verdicts)
     found["curves"] = {"shares": shares().tolist()} | {
-        name: {"map": values[0].mean(axis=0).tolist(), "chance": values[1:].mean(axis=(0, 1)).tolist()}
-        for name, values in curves.items()
+        name: {other: values.mean(axis=0).tolist() for other, values in by_map.items()}
+        for name, by_map in curves.items()
     }
     return found
 
 
-def verdict(gain: Measured) -> str:
-    """What a gain and its interval say of maps: nothing, where the interval holds 0."""
+def _ahead(areas: Mapping[str, Mapping[str, Numbers]], other: str, curve: str) -> Numbers:
+    """By how much the map's area is better than another's, patch by patch."""
+    ahead = areas[curve]["map"] - areas[curve][other]
+    return -ahead if curve == "deletion" else ahead
+
+
+def verdict(gain: Measured, other: str = CHANCE) -> str:
+    """Say what a gain and its interval tell of maps beside `other` ones: nothing, where the interval holds 0."""
     low, high = gain["low"] or 0.0, gain["high"] or 0.0
-    return BETTER if low > 0 else WORSE if high < 0 else UNDECIDED
+    return f"better than {other}" if low > 0 else f"worse than {other}" if high < 0 else f"not told from {other}"
 
 
 class _Means:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, plain, with_interval
 from histopipe.explanation.gallery import GROUPS, PER_ROW, WRONG
+from histopipe.explanation.references import DARKNESS, GREY, RANDOM_WEIGHTS
 from histopipe.store import Patches
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ EVIDENCE = "PuOr_r"  # purple against, orange for: told apart by colour-blind re
 STRONGEST = 0.8  # opacity of the strongest evidence over the grey patch
 LAYOUT = {"left": 0.02, "right": 0.98, "top": 0.94, "bottom": 0.09, "wspace": 0.08, "hspace": 0.42}
 KEY = (0.3, 0.035, 0.4, 0.01)  # left, bottom, width and height of the key, in shares of the figure
-GREY = (0.299, 0.587, 0.114)  # brightness of red, green and blue (ITU-R BT.601)
+REFERENCE_LINES = {DARKNESS: "--", RANDOM_WEIGHTS: "-."}
 
 Image = NDArray[np.float64]  # (height, width, 3), 0 to 1
 
@@ -96,17 +97,25 @@ def _key(figure: Figure, classes: tuple[str, str]) -> None:
 
 
 def draw_curves(check: dict[str, Any], title: str) -> Figure:
-    """Mean deletion and insertion curves by the maps and by the same maps moved; `check` as `check_maps` gives it."""
+    """Draw mean deletion and insertion curves by the maps, by the same maps moved, and by references.
+
+    Args:
+        check: as `check_maps` gives it.
+        title: above both.
+    """
     figure = new_figure(9.6, 4.6)
     deletion, insertion = figure.subplots(1, 2, sharey=True)
     x = check["curves"]["shares"]
     for axes, name, what in ((deletion, "deletion", "blanked"), (insertion, "insertion", "shown")):
         found, curves = check[name], check["curves"][name]
         axes.plot(x, curves["chance"], color=REFERENCE, linestyle=":", label=_area("map moved", found["chance"]))
+        for other in check["references"]:
+            line = REFERENCE_LINES.get(other, "--")
+            axes.plot(x, curves[other], color=REFERENCE, linestyle=line, label=_area(other, found[other]))
         axes.plot(x, curves["map"], color=CURVE, linewidth=2, label=_area("map", found["map"]))
         axes.fill_between(x, curves["chance"], curves["map"], color=CURVE, alpha=0.15, linewidth=0)
         axes.set(xlim=(0, 1), ylim=(-0.01, 1.01), xlabel=f"share of the patch {what}, the map's highest first")
-        axes.set_title(f"{name}: gain {with_interval(found['gain'])}", fontsize=10, loc="left")
+        axes.set_title(f"{name}: gain on chance {with_interval(found['gain'])}", fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="lower left" if name == "deletion" else "lower right", frameon=False, fontsize=9)
     deletion.set_ylabel("mean probability of the class called")

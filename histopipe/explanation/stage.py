@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from histopipe.explanation.maps import Explainer
     from histopipe.explanation.removal import Predictor
 
-CHECKED = 40  # test patches whose maps are checked; each is predicted 14 times
+CHECKED = 40  # test patches whose maps are checked; each is predicted 26 times
 METHOD = "HiResCAM"
 UNEXPLAINED = "not explained"
 
@@ -94,13 +94,16 @@ def _check(
     params: Params,
 ) -> dict[str, Any]:
     from histopipe.explanation.check import check_maps, spread_over_cases
+    from histopipe.explanation.references import reference_maps
 
     chosen = spread_over_cases(test["case_id"], test["decision"].to_numpy(), CHECKED, params.seed)
     sample = test.iloc[chosen]
     patches = store.gather(sample["row"].to_numpy())
     predict = predictor(network, calibration)
     maps, called = explainer.maps(patches), sample["decision"].to_numpy()
-    return check_maps(patches, maps, called, sample["case_id"], predict, params.evaluate.resamples, params.seed)
+    others = reference_maps(network, explainer, patches, called, params.seed)
+    resamples, seed = params.evaluate.resamples, params.seed
+    return check_maps(patches, maps, called, sample["case_id"], predict, resamples, seed, others)
 
 
 def predictor(network: keras.Model, calibration: Calibration) -> Predictor:

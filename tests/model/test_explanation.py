@@ -20,9 +20,13 @@ from histopipe.errors import EvaluationError
 from histopipe.evaluation.calibration import Calibration
 from histopipe.explanation.check import BETTER, UNDECIDED, check_maps
 from histopipe.explanation.maps import Explainer
-from histopipe.explanation.stage import predictor
+from histopipe.explanation.references import random_weights
+from histopipe.explanation.stage import explain_evaluation, predictor
+from histopipe.files import read_json, write_json
+from histopipe.params import Params
 from histopipe.prediction import logit_network
 from histopipe.serving.packaging import calibrated
+from histopipe.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 from histopipe.symmetry import averaged_over_symmetries
 from tests.conftest import ROOT
 from tests.model.test_architectures import every_architecture, patches, tiny
@@ -171,6 +175,68 @@ def test_where_a_bright_square_decides_the_map_lies_on_it_and_is_better_than_cha
     elsewhere = maps[bright][::-1]  # another patch's map
     found = check_maps(batch[bright], elsewhere, called[bright], cases, watch, resamples=500, seed=0)
     assert found["verdict"] == UNDECIDED
+
+
+def dark_spot_network() -> keras.Model:
+    """Answers to what stays dark in the mean over 5 x 5 pixels: as plain darkness would, put into a network."""
+    network = spot_network()
+    network.get_layer("bright").set_weights([np.full((5, 5, 3, 1), -1 / 75, "float32"), np.array([0.4], "float32")])
+    return network
+
+
+def stored_spots(folder: Path, dark: bool) -> tuple[PatchStore, pd.DataFrame]:
+    """Patches with a spot in a store, and their table as tested; the spot is bright, or dark on a bright patch."""
+    batch, inside = bright_spots(96)
+    batch = np.where(dark, 255 - batch, batch).astype(np.uint8)
+    spotted = inside.any(axis=(1, 2))
+    cases = [f"C{number % 12:02}" for number in np.arange(len(batch)) // 2]
+    index = pd.DataFrame({"file": [f"{number}.png" for number in range(len(batch))], "case_id": cases})
+    index = index.assign(label=spotted.astype(int), shard=0, row=range(len(batch)))
+    folder.mkdir()
+    np.save(folder / shard_name(0), batch)
+    index.to_parquet(folder / INDEX_FILE, index=False)
+    write_json(folder / REPORT_FILE, {"patch_size": list(batch.shape[1:3]), "patches": len(batch)})
+    table = index[["file", "case_id", "label"]].assign(split="test", probability=0.5, decision=spotted.astype(int))
+    return PatchStore.open(folder), table.assign(row=range(len(batch)))[spotted].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_maps_are_held_against_darkness_and_a_network_with_random_weights(
+    tmp_path: Path, params: Params, dark: bool
+) -> None:
+    store, table = stored_spots(tmp_path / "store", dark)
+    network = dark_spot_network() if dark else spot_network()
+    before = network.get_weights()
+    folder = tmp_path / "evaluation"
+    (folder / "figures").mkdir(parents=True)
+    point = {"temperature": 1.0, "offset": 0.0, "threshold": 0.5, "data_set": "spots"}
+    point |= {"negative_class": "plain", "positive_class": "spotted"}
+    found = explain_evaluation(network, table, store, point, "spots", params, folder)
+    chance, darkness, random_weights = found["verdict"].split("; ")
+    assert (chance, random_weights) == (BETTER, "better than random weights")
+    assert (darkness == "better than darkness") == (not dark), "what a dark spot decides, darkness finds as well"
+    gain = found["references"]["darkness"]["gain"]
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert (gain["low"] > 0) == (not dark)
+    assert found == read_json(folder / "explanation.json")
+    for kept, now in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(now, kept)
+
+
+@pytest.mark.parametrize("name", ["cancernet", "histonet", "resnet", "transfer"])
+def test_random_weights_are_another_network_for_a_while(name: str) -> None:
+    network, batch = stirred(name), patches(3)
+    before, explainer = network.get_weights(), Explainer.of(network)
+    maps = explainer.maps(batch)
+    with random_weights(network, 1):
+        one = explainer.maps(batch)
+    with random_weights(network, 1):
+        same = explainer.maps(batch)
+    assert np.isfinite(one).all() and (np.ptp(one, axis=(1, 2)) > 0).all()
+    np.testing.assert_array_equal(same, one)
+    assert max(np.abs(np.corrcoef(one[number].ravel(), maps[number].ravel())[0, 1]) for number in range(3)) < 0.99
+    for kept, now in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(now, kept)
 
 
 @pytest.mark.long  # without a graph to compile, JAX compiles every operation

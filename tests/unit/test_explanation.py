@@ -9,6 +9,7 @@ import pytest
 from histopipe.explanation.check import BETTER, UNDECIDED, WORSE, check_maps, spread_over_cases, verdict
 from histopipe.explanation.figures import draw_gallery, overlay, side_by_side
 from histopipe.explanation.gallery import RIGHT, UNCERTAIN, WRONG, choose_gallery
+from histopipe.explanation.references import darkness
 from histopipe.explanation.removal import area, blank, moved, ranks, removal_curves
 
 
@@ -125,6 +126,36 @@ def test_one_case_alone_decides_nothing() -> None:
     found = check_maps(patches, inside.astype(np.float32), calls, cases, brightness, resamples=100, seed=0)
     assert found["gain"]["value"] > 0.2
     assert found["verdict"] == UNDECIDED
+
+
+@pytest.mark.parametrize("called", [0, 1])
+def test_a_map_is_held_against_others_by_case(called: int) -> None:
+    patches, inside = bright_square()
+    own = np.where(inside, 1.0, 0.0).astype(np.float32)
+    others = {"the same": own, "upside down": own[:, ::-1]}
+    cases, calls = pd.Series(np.arange(60) % 12).astype(str), np.full(60, called)
+    watched = brightness if called else lambda batch: 1 - brightness(batch)
+    signed = own if called else -own
+    found = check_maps(patches, signed, calls, cases, watched, resamples=500, seed=0, references=others)
+    assert found["verdict"] == f"{BETTER}; not told from the same; better than upside down"
+    gains = {name: entry["gain"] for name, entry in found["references"].items()}
+    assert gains["the same"]["value"] == pytest.approx(0, abs=0.02)
+    assert 0 < gains["upside down"]["low"] < gains["upside down"]["value"]
+    assert found["deletion"]["upside down"]["value"] > found["deletion"]["map"]["value"]
+    assert len(found["curves"]["insertion"]["upside down"]) == len(found["curves"]["shares"])
+    chance = checked(patches, signed, called)
+    assert {name: chance[name] for name in ("gain", "deletion")} == {
+        "gain": found["gain"],
+        "deletion": {name: found["deletion"][name] for name in ("map", "chance", "gain")},
+    }, "what chance does is the same with references as without"
+
+
+def test_darkness_is_of_the_surroundings_and_as_coarse_as_the_map() -> None:
+    patches = np.full((1, 24, 24, 3), 200, np.uint8)
+    patches[0, 4:8, 4:8] = 20
+    fine, coarse = (darkness(patches, (places, places))[0] for places in (24, 4))
+    assert np.unravel_index(fine.argmax(), fine.shape) in [(row, column) for row in (5, 6) for column in (5, 6)]
+    assert fine.max() > coarse.max() > coarse.min() == pytest.approx(55, abs=2)
 
 
 def test_what_a_verdict_says() -> None:
