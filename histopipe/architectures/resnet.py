@@ -20,7 +20,7 @@ MOMENTUM = 0.9  # of the batch norms' moving averages
 
 
 @register("resnet")
-def resnet(image_size: int = 64, l2: float = 5e-4, module_l2: float = 5e-4) -> keras.Model:
+def resnet(image_size: int = 64, l2: float = 5e-4, module_l2: float = 1e-4) -> keras.Model:
     """A 5x5 stem that halves the size, then stages of 3, 4 and 6 bottleneck modules.
 
     Input:  uint8 (batch, height, width, 3), any height and width; resized to `image_size` inside, 32 or more.
@@ -30,7 +30,7 @@ def resnet(image_size: int = 64, l2: float = 5e-4, module_l2: float = 5e-4) -> k
         image_size: side in pixels. The last average is over all that is left of the image, at 64 px the tutorial's 8x8.
         l2: penalty on the kernels of the stem and of the last layer.
         module_l2: penalty on those of the residual modules. The tutorial asks for 5e-4, but its code doesn't hand
-            that on to the modules, which keep their default of 1e-4; give 1e-4 to repeat that.
+            that on to the modules, which keep their default of 1e-4.
     """
     inputs = patch_input()
     x = stem(rescale(inputs, image_size), l2)

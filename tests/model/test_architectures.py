@@ -166,11 +166,12 @@ def test_wide_resnet_has_the_weights_of_the_paper_count(depth: int, width: int, 
 
 
 def test_the_weights_that_the_sources_penalise_are() -> None:
-    """The tutorial's 5e-4 and the paper's decay, whose penalty is of half the squares."""
-    for name, l2 in (("resnet", 5e-4), ("wide_resnet", 2.5e-4)):
+    """The tutorial's 5e-4 at both ends and its modules' own 1e-4; the paper's decay, of half the squares."""
+    for name, ends, between in (("resnet", 5e-4, 1e-4), ("wide_resnet", 2.5e-4, 2.5e-4)):
         kernels = [layer for layer in build(name).layers if hasattr(layer, "kernel_regularizer")]
         assert len(kernels) > 10
-        assert [float(layer.kernel_regularizer.l2) for layer in kernels] == pytest.approx([l2] * len(kernels))
+        penalties = [float(layer.kernel_regularizer.l2) for layer in kernels]
+        assert penalties == pytest.approx([ends, *[between] * (len(kernels) - 2), ends])
 
 
 def test_the_tutorials_resnet_pools_eight_by_eight() -> None:
