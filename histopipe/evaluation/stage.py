@@ -1,4 +1,4 @@
-"""The evaluate stage: threshold and calibration from validation, then one look at test."""
+"""The evaluate stage: threshold and calibration from validation, then one look at test for each trained model."""
 
 from __future__ import annotations
 
