@@ -28,6 +28,7 @@ import click
 import yaml
 from numpy.typing import NDArray
 
+from benchmarks.checkouts import claim
 from benchmarks.measuring import report
 from benchmarks.tutorial import EPOCHS as TUTORIAL_EPOCHS
 from benchmarks.tutorial import FLOW, augmenting, scaling, tutorial_network
@@ -65,7 +66,7 @@ def ingest_into(folder: Path, dataset: str, source: Path, content: dict[str, Any
     """A workspace with one ingested data set, under the parameters `content`."""
     content["datasets"] = [dataset]
     content[dataset]["source"] = str(source.resolve())
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     (folder / "requirements.lock").write_bytes((ROOT / "requirements.lock").read_bytes())
     for stage in ("locate", "fetch", "ingest"):

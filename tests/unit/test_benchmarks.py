@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from benchmarks import paired_coverage
 from benchmarks.checkouts import claim
 from benchmarks.measuring import report
-from benchmarks.recipes import comparison_of
+from benchmarks.recipes import comparison_of, ingest_into
 
 
 def last_line(output: str) -> dict[str, object]:
@@ -61,4 +61,6 @@ def test_a_benchmark_deletes_only_folders_that_benchmarks_made(tmp_path: Path) -
     (tmp_path / "files/thesis.txt").touch()
     with pytest.raises(ClickException, match="holds files of no benchmark"):
         claim(tmp_path / "files", emptied=True)
-    assert (tmp_path / "files/thesis.txt").exists()
+    with pytest.raises(ClickException, match="holds files of no benchmark"):
+        ingest_into(tmp_path / "files", "idc", tmp_path / "a.zip", {"idc": {}})
+    assert [path.name for path in (tmp_path / "files").iterdir()] == ["thesis.txt"]
