@@ -1,5 +1,7 @@
 """Errors that a user can mend: one clear line each, naming the file or key and the remedy."""
 
+from histopipe.names import printable
+
 
 class HistopipeError(Exception):
     """Bad input or a missing condition; the command prints its message and exits with code 2.
@@ -98,6 +100,9 @@ class EvaluationError(HistopipeError):
 
 class OutputError(HistopipeError):
     """Results can't be written where they are asked for: something is there, or they would be read as input."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))  # names of a user's files are in it, which may hold line breaks
 
 
 class PromotionError(HistopipeError):

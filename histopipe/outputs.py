@@ -56,7 +56,7 @@ _RESERVED = (
 )
 _RESERVED_FILES = ("mlflow.db", "optuna.db", "dvc.lock", "dvc.yaml", "params.yaml")
 
-_ALSO_USERS = frozenset({".hidden", ".directory"})  # a desktop's files, and names that people give
+_ALSO_USERS = frozenset({".hidden", ".directory", "desktop.db"})  # a desktop's files, and names that people give
 _IGNORE_FILES = (".gitignore", ".dvcignore", ".gitkeep")
 
 

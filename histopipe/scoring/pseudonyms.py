@@ -22,6 +22,7 @@ from histopipe.case_ids import normal_id
 from histopipe.errors import HistopipeError, PseudonymError
 from histopipe.files import replaced_file
 from histopipe.locking import flush_file, locked_file, require_locks
+from histopipe.overlap import Location
 
 KEY_VARIABLE = "HISTOPIPE_PSEUDONYM_KEY"
 SHORTEST_KEY = 16  # bytes
@@ -143,7 +144,7 @@ def names_asked(asked: bool, key_file: Path | None, table: Path | None, out: Pat
         if key_file or table:
             raise PseudonymError("a key or table of pseudonyms is named, but none are asked for: add --pseudonymise")
         return OwnNames()
-    if table and table.absolute().resolve().is_relative_to(out.absolute().resolve()):
+    if table and Location.of(out).holds(Location.of(table)):
         raise PseudonymError(f"{table} lies in {out}, which would give the cases away: write the table elsewhere")
     names = pseudonyms(key_file)
     if table:

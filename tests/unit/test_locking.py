@@ -104,6 +104,12 @@ def test_a_table_takes_the_place_of_no_device_pipe_or_folder(tmp_path: Path) -> 
             names_asked(True, None, tmp_path / name, tmp_path / "out")
 
 
+def test_a_table_lies_in_the_results_by_no_spelling_of_their_name(tmp_path: Path) -> None:
+    with pytest.raises(PseudonymError, match=r"would give the cases away"):
+        names_asked(True, None, tmp_path / "Results" / "t.csv", tmp_path / "results")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_that_are_no_text_come_back_as_they_are(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xffpatient")
     write_key_table(Pseudonyms(b"", {"case-a": name}), tmp_path / "table.csv")

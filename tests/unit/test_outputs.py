@@ -80,6 +80,8 @@ def add(name: str) -> Callable[[Path], object]:
         (add("thesis.txt"), "holds thesis.txt"),
         (add(".thesis"), "holds .thesis"),
         (add(".hidden"), "holds .hidden"),
+        (add("desktop.db"), "holds desktop.db"),
+        (add("thesis\nhistopipe: done"), r"holds thesis\\x0ahistopipe: done, which"),
         (add("maps/thesis.txt"), "holds maps/thesis.txt"),
         (add("notes/thesis.txt"), "holds notes/thesis.txt"),
         (lambda out: (out / "notes").mkdir(), "holds notes/"),
