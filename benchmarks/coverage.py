@@ -7,7 +7,6 @@ The truth is measured on `TRUTH_CASES` cases, at the calibration and threshold t
 
     python -m benchmarks.coverage                # 2,000 data sets each at 25, 49 and 200 cases
     python -m benchmarks.coverage --offset 1     # of a network whose calibration is off
-    python -m benchmarks.coverage --regimes      # where intervals are hard to have
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import click
@@ -30,7 +29,6 @@ from histopipe.evaluation.thresholds import choose_threshold
 from histopipe.params import ThresholdRule
 
 TRUTH_CASES = 50_000
-TRUTH_PATCHES = 4_000_000
 VALIDATION_CASES = 42  # 15 % of Kaggle's 279
 NOMINAL = 0.95
 Ends = tuple[float, float]  # low, high
@@ -69,31 +67,6 @@ class Population:
 
 
 IDC = Population(40.8, 1.86, (1.31, 3.14), -0.3, gap=2.2, level_spread=0.35, gap_spread=0.7)
-
-REGIMES: dict[str, tuple[Population, int]] = {  # where users live: a population and a number of cases
-    "8 cases": (IDC, 8),
-    "25 cases": (IDC, 25),
-    "200 cases": (IDC, 200),
-    "AUC .61, 8 cases": (replace(IDC, gap=0.45), 8),
-    "AUC .61, 25 cases": (replace(IDC, gap=0.45), 25),
-    "AUC .996, 24 cases of 21 patches": (replace(IDC, patches=21, size_shape=3, gap=4.2), 24),
-    "AUC .992, 8 cases": (replace(IDC, gap=3.8), 8),
-    "AUC .9995, 25 cases": (replace(IDC, gap=5.2), 25),
-    "AUC .99998, 25 cases of 400 patches": (replace(IDC, patches=400, gap=6.6), 25),
-    "AUC .99998, 100 cases": (replace(IDC, gap=6.6), 100),
-    "AUC .99999, 8 cases of 100 patches": (replace(IDC, patches=100, gap=7.0), 8),
-    "2 % positive, 30 cases": (replace(IDC, patches=60, positives=(0.1, 4.9)), 30),
-    "98 % positive, 30 cases": (replace(IDC, patches=60, positives=(4.9, 0.1)), 30),
-    "2 % positive, 100 cases": (replace(IDC, patches=60, positives=(0.1, 4.9)), 100),
-    "98 % positive, 200 cases": (replace(IDC, patches=60, positives=(4.9, 0.1)), 200),
-    "12 cases of one class": (replace(IDC, one_class=0.5), 12),
-    "24 cases of one class": (replace(IDC, one_class=0.5), 24),
-    "50 cases of one class, 90 % positive": (replace(IDC, one_class=0.9), 50),
-    "heavy tails, 12 cases": (replace(IDC, tails=3), 12),
-    "heavy tails, 50 cases": (replace(IDC, tails=3), 50),
-    "large cases harder, heavy tails, 25 cases": (replace(IDC, tails=3, size_spread=1.0, hardness=0.63), 25),
-    "large cases harder, heavy tails, 100 cases": (replace(IDC, tails=3, size_spread=1.0, hardness=0.63, gap=2.6), 100),
-}
 
 
 @dataclass(frozen=True)
@@ -252,25 +225,20 @@ def coverage(
 
 @click.command()
 @click.option("--cases", multiple=True, type=int, default=(25, 49, 200), show_default=True, help="Cases of a data set.")
-@click.option("--regimes", is_flag=True, help="Instead of IDC's cases: few of them, AUC near 1, rare classes, ...")
 @click.option("--data-sets", default=2000, show_default=True, help="Simulated data sets of each kind.")
 @click.option("--resamples", default=1000, show_default=True, help="Resamples behind each interval.")
 @click.option("--seed", default=42, show_default=True)
 @click.option("--offset", default=0.0, show_default=True, help="Added to calibrated log odds.")
-def main(cases: tuple[int, ...], regimes: bool, data_sets: int, resamples: int, seed: int, offset: float) -> None:
+def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int, offset: float) -> None:
     """Measure the coverage; the last line is JSON and holds `ratio`: misses of percentiles over ours, all together."""
     began = time.perf_counter()
-    chosen = REGIMES if regimes else {str(count): (IDC, count) for count in cases}
-    found = {
-        name: coverage(population, count, data_sets, resamples, seed, _truth_cases(population), offset)
-        for name, (population, count) in chosen.items()
-    }
+    found = {count: coverage(IDC, count, data_sets, resamples, seed, offset=offset) for count in cases}
     shares = {
-        name: {
+        str(count): {
             method: dict(zip(METRICS, np.round(row, 4).tolist(), strict=True))
             for method, row in zip(METHODS, rows, strict=True)
         }
-        for name, rows in found.items()
+        for count, rows in found.items()
     }
     misses = {method: np.mean([1 - rows[place] for rows in found.values()]) for place, method in enumerate(METHODS)}
     report(
@@ -283,11 +251,6 @@ def main(cases: tuple[int, ...], regimes: bool, data_sets: int, resamples: int, 
         coverage=shares,
         seconds=round(time.perf_counter() - began),
     )
-
-
-def _truth_cases(population: Population) -> int:
-    """On how many cases the truth is measured; fewer of large ones, for the memory."""
-    return min(TRUTH_CASES, int(TRUTH_PATCHES / population.patches))
 
 
 if __name__ == "__main__":

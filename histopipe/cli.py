@@ -267,6 +267,8 @@ def evaluate(dataset: str, architecture: str) -> None:
         metrics = evaluate(dataset, architecture, params, workspace, processes=available_cores())
         auc = metrics["test"]["roc_auc"]
         click.echo(f"{dataset} {architecture}: ROC AUC {_with_interval(auc)} by {metrics['cases']} cases")
+        for caution in metrics["cautions"]:
+            click.echo(f"intervals may be too narrow: {caution}", err=True)
 
 
 @main.command()

@@ -169,6 +169,7 @@ def footnotes(content: dict[str, Any]) -> list[str]:
         "In brackets: 95 % intervals from resampling whole cases. Threshold and calibration come from "
         "validation. The order is that of ROC AUC on test; the first column holds the ranks that remain possible."
     ]
+    notes += narrow_intervals(ranking)
     if content["pairs"]:
         notes.append(
             "Two models are separable where the difference of their areas, resampled case by case in the same cases, "
@@ -214,6 +215,18 @@ def _within_notes(row: Row) -> list[str]:
         ]
     part = (row.get(WITHIN) or {}).get(POSITIVE_CASES)
     return [f"Within cases that hold positives: {part['reason']}."] if part else []
+
+
+def narrow_intervals(rows: Sequence[Row]) -> list[str]:
+    """Why intervals may be too narrow, each reason once with the models that it holds for, as Markdown."""
+    models: dict[str, list[str]] = {}
+    for row in rows:
+        for caution in row.get("cautions", ()):
+            models.setdefault(caution, []).append(row["architecture"])
+    concerned = {
+        caution: "" if len(names) == len(rows) else f" ({', '.join(names)})" for caution, names in models.items()
+    }
+    return [f"**Intervals may be too narrow**{names}: {caution}." for caution, names in concerned.items()]
 
 
 def reason(entry: Row) -> str:

@@ -12,6 +12,7 @@ from scipy.special import expit
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.case_kinds import WITHIN, within_kinds
+from histopipe.evaluation.cautions import cautions
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
 from histopipe.evaluation.thresholds import choose_threshold, decide
@@ -102,6 +103,7 @@ def grade_table(table: pd.DataFrame, point: dict[str, Any], record: dict[str, An
     test, validation = predictions_of(table, "test"), predictions_of(table, "validation")
     return {
         "test": grade(test, params.evaluate.resamples, params.seed),
+        "cautions": cautions(test),
         "uncalibrated": grade(before_calibration(table), params.evaluate.resamples, params.seed, probability_metrics),
         WITHIN: within_kinds(table[table["split"] == "test"], params.evaluate.resamples, params.seed),
         "validation": {name: _defined(value) for name, value in measure(validation).items()},

@@ -29,7 +29,10 @@ from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibrat
 
 LEVEL = 0.95
 LOWER_RISK = 0.04  # of an absolute sum: its upper end hardly ever misses where chance is all there is
+SHOWN_KURTOSIS = 0.8  # of the freedom that a sample's kurtosis leaves: few cases show less of it than their law has
 LEAST_CASES = 4.0  # that a spread counts for, however few it comes from: below, a t quantile says nothing at all
+SHARES = ("balanced_accuracy", "f1", "sensitivity", "specificity", "accuracy", "precision")
+WIDEST = 1.15  # that intervals of shares are made for few cases behind the spread: more adds width, hardly coverage
 NO_SPREAD = 1e-12  # below it cases differ but by rounding
 
 Measured = dict[str, float | None]  # value, low, high
@@ -59,7 +62,7 @@ def grade(
         name: measured(
             float(value[0]),
             spread[name][:resamples],
-            cases_behind(spread[name][resamples:], informative[name]),
+            cases_behind(spread[name][resamples:], informative[name], _least_cases(name, informative[name])),
             steps[name],
         )
         for name, value in values.items()
@@ -82,20 +85,32 @@ def leave_one_out(cases: int) -> Numbers:
     return np.ones((cases, cases)) - np.eye(cases)
 
 
-def cases_behind(left_out: Numbers, informative: float) -> float:
+def _least_cases(metric: str, informative: float) -> float:
+    """For how many cases a spread counts at least: of a share, those that give `WIDEST` times the plain t quantile."""
+    if metric not in SHARES or informative < 2:
+        return LEAST_CASES
+    chance = (1 + LEVEL) / 2
+    widest = WIDEST * stats.t.ppf(chance, informative - 1)
+    freedom = optimize.brentq(lambda freedom: stats.t.ppf(chance, freedom) - widest, 0.5, informative, xtol=1e-3)
+    return max(LEAST_CASES, float(freedom) + 1)
+
+
+def cases_behind(left_out: Numbers, informative: float, least: float = LEAST_CASES) -> float:
     """Count on how many cases a metric's spread rests, were all of them to weigh alike.
 
     A variance from n cases is itself uncertain: by its own variance s^4 (k - 1) / n, where k is the kurtosis of what
     the cases contribute. A chi-squared law of as many degrees of freedom as give that variance, 2 n / (k - 1)
     (Satterthwaite 1946, doi:10.2307/3002019), counts for less where the spread sits in a few cases, as the Brier
-    score's does where positive patches are rare.
+    score's does where positive patches are rare. A sample without the rarest cases shows too low a kurtosis, so only
+    `SHOWN_KURTOSIS` of that is taken, which simulation chose.
 
     Args:
         left_out: the metric with each case left out in turn, (cases,); NaN where it isn't defined then.
         informative: on how many cases the metric rests by their sizes.
+        least: for how many it counts at least.
 
     Returns:
-        At most `informative`, and at least `LEAST_CASES` where that is more.
+        At most `informative`, and at least `least` where that is more.
     """
     shifts = left_out[~np.isnan(left_out)]
     shifts = shifts - shifts.mean() if len(shifts) else shifts
@@ -103,8 +118,8 @@ def cases_behind(left_out: Numbers, informative: float) -> float:
     if np.sqrt(square) < NO_SPREAD:
         return informative
     kurtosis = float((shifts**4).mean()) / square**2
-    freedom = 2 * len(shifts) / max(kurtosis - 1, NO_SPREAD)
-    return min(informative, max(LEAST_CASES, freedom + 1))
+    freedom = SHOWN_KURTOSIS * 2 * len(shifts) / max(kurtosis - 1, NO_SPREAD)
+    return min(informative, max(least, freedom + 1))
 
 
 def half_steps(predictions: Predictions) -> dict[str, float]:
@@ -148,10 +163,10 @@ def informative_cases(predictions: Predictions) -> dict[str, float]:
     kind of case. Where every patient has one label, as in BreakHis, this is what the interval's width depends
     on.
     """
-    with_positives = _effective_cases(predictions, predictions.labels == 1)
-    with_negatives = _effective_cases(predictions, predictions.labels == 0)
-    called = _effective_cases(predictions, predictions.decisions == 1)
-    everything = _effective_cases(predictions, predictions.labels >= 0)
+    with_positives = effective_cases(predictions, predictions.labels == 1)
+    with_negatives = effective_cases(predictions, predictions.labels == 0)
+    called = effective_cases(predictions, predictions.decisions == 1)
+    everything = effective_cases(predictions, predictions.labels >= 0)
     both = min(with_positives, with_negatives)
     particular = {
         "roc_auc": both,
@@ -165,7 +180,7 @@ def informative_cases(predictions: Predictions) -> dict[str, float]:
     return {name: particular.get(name, everything) for name in METRICS}
 
 
-def _effective_cases(predictions: Predictions, patches: NDArray[np.bool_]) -> float:
+def effective_cases(predictions: Predictions, patches: NDArray[np.bool_]) -> float:
     """How many cases of equal size would tell as much: the squared sum of sizes over the sum of squares (Kish 1965)."""
     sizes = predictions.per_case(patches)
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if sizes.any() else 0.0

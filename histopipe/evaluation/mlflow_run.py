@@ -48,7 +48,7 @@ def log_evaluation(
     }
     model = log_served_model(network, operating_point, example, tags, reference, made_from)
     mlflow.log_metrics(run_metrics(results), model_id=model.model_id)
-    mlflow.set_tags({**tags, SERVED_MODEL_TAG: model.model_id})
+    mlflow.set_tags({**tags, SERVED_MODEL_TAG: model.model_id, "cautions": "; ".join(results["cautions"])})
 
 
 def log_files(folder: Path) -> None:

@@ -201,7 +201,8 @@ def _results(facts: Facts) -> str:
     table = markdown_table([["metric", "value [95 % interval by case]"], [":--", ":--"], *rows])
     chosen = metrics["validation"][CHOSEN_BY]
     shown = "undefined" if chosen is None else f"{chosen:.3f}"
-    return f"{table}\n\n{_within(metrics)}ROC AUC on validation, by which it was chosen: {shown}."
+    narrow = "".join(f"\n\nIntervals may be too narrow: {caution}." for caution in metrics.get("cautions", ()))
+    return f"{table}{narrow}\n\n{_within(metrics)}ROC AUC on validation, by which it was chosen: {shown}."
 
 
 def _within(metrics: Mapping[str, Any]) -> str:

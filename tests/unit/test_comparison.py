@@ -263,6 +263,16 @@ def test_caps_and_leaks_are_footnoted_and_undefined_values_named(workspace: Work
     assert "| undefined |" in table
 
 
+def test_why_intervals_may_be_too_narrow_is_said_once(workspace: Workspace) -> None:
+    both = params("first", "second")
+    write_evaluation(workspace, "first", 0.8, both, cautions=["few cases", "large cases are harder"])
+    write_evaluation(workspace, "second", 0.7, both, cautions=["few cases"])
+    compare("idc", both, workspace)
+    table = (workspace.report("idc") / "comparison.md").read_text()
+    assert table.count("**Intervals may be too narrow** (first, second): few cases.") == 1
+    assert table.count("**Intervals may be too narrow** (first): large cases are harder.") == 1
+
+
 def test_a_number_too_good_to_be_true_is_a_warning(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
     real = sourced("archive.zip", "first")
     write_evaluation(workspace, "first", 0.98, real)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.coverage import IDC, REGIMES, coverage, draw
+from benchmarks.coverage import IDC, coverage, draw
 from benchmarks.intervals import PUBLISHED_CASES, PUBLISHED_PATCHES, full_size, seconds
+from benchmarks.regimes import FORMERLY, REGIMES, simulate
+from histopipe.evaluation.cautions import cautions
 from histopipe.evaluation.intervals import (
     absolute_sum,
     cases_behind,
@@ -140,6 +142,40 @@ def test_intervals_hold_an_auc_near_1(regime: str) -> None:
     held = dict(zip(METRICS, shares.tolist(), strict=True))
     least = 0.95 - 3 * np.sqrt(0.95 * 0.05 / 120)
     assert min(held["roc_auc"], held["average_precision"]) >= least, held
+
+
+def test_where_large_cases_are_harder_the_intervals_say_that_they_may_be_too_narrow() -> None:
+    regime = simulate("large cases harder, heavy tails, 100 cases", data_sets=40, resamples=50, seed=1)
+    assert regime.cautioned.mean() > 0.9
+    assert simulate("200 cases", data_sets=40, resamples=50, seed=1).cautioned.mean() < 0.2
+
+
+def test_too_few_cases_of_the_rarer_class_and_uneven_cases_are_said() -> None:
+    random = np.random.default_rng(1)
+    cases = np.repeat(np.arange(30), 20)
+    labels = random.random(600) < 0.4
+    even = Predictions.of(labels, random.random(600), labels, cases)
+    assert cautions(even) == []
+    rare = Predictions.of(labels & (cases < 3), random.random(600), labels, cases)
+    (few,) = cautions(rare)
+    assert "few cases hold positive patches" in few
+    sizes = np.repeat(np.arange(30), [2000, *[20] * 29])
+    few, uneven = cautions(Predictions.of(np.arange(2580) % 2, random.random(2580), np.ones(2580), sizes))
+    assert "few cases" in few and "outweigh" in uneven
+    (none,) = cautions(Predictions.of(np.zeros(600), random.random(600), labels, cases))
+    assert "positive patches (none" in none
+
+
+@pytest.mark.long
+def test_intervals_hold_the_truth_or_say_that_they_may_not() -> None:
+    for name in REGIMES:
+        regime = simulate(name, data_sets=150, resamples=300, seed=2)
+        quiet = ~regime.cautioned
+        held = regime.held[quiet] if quiet.sum() >= 75 else regime.held
+        least = 0.93 - 3 * np.sqrt(0.93 * 0.07 / len(held))
+        shares = dict(zip(METRICS, np.nanmean(held, axis=0).tolist(), strict=True))
+        assert quiet.sum() < 75 or min(shares.values()) >= least, (name, shares)
+        assert set(FORMERLY) <= set(shares)
 
 
 def test_a_spread_that_sits_in_one_case_counts_for_few() -> None:
