@@ -17,6 +17,7 @@ from itertools import product
 from histopipe.errors import SourceError
 
 TRIED = 100  # names by which a pair of prefixes is tried before all are
+MOST_FOLDERS = 20  # in front of all names that are tried without: hostile archives have thousands
 EXAMPLES = 5  # pairs of names that a report shows
 
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[/\\]")
@@ -124,9 +125,10 @@ def _without_prefixes(
 
     Taken is the pair of prefixes that brings most names together, of equals the shortest. See `_is_enough`.
     """
-    deepest = len(_shared_folders(present.values())) if may_strip_names else 0
+    deepest = min(MOST_FOLDERS, len(_shared_folders(present.values()))) if may_strip_names else 0
+    highest = min(MOST_FOLDERS, len(_shared_folders(wanted.values())))
     best: tuple[int, int, int, int] | None = None
-    for lost, spare in product(range(len(_shared_folders(wanted.values())) + 1), range(deepest + 1)):
+    for lost, spare in product(range(highest + 1), range(deepest + 1)):
         if lost or spare:
             count = _in_common(wanted.values(), present.values(), lost, spare)
             if _is_enough(count, wanted, present, lost, spare) and (best is None or (count, -lost - spare) > best[:2]):

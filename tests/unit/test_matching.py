@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from typing import Any
 
@@ -143,3 +144,11 @@ def test_left_overs_of_an_operating_system_that_are_listed_change_nothing(
     rows = ["/x/scans/a.png", "/x/scans/._a.png", "/x/scans/b.png", "/x/scans/.DS_Store"]
     report = packed(workspace, content, rows, ["scans/a.png", "scans/b.png", "scans/._a.png"])
     assert (report["patches"], report["bad"], report["manifest"]["listed"]) == (2, 0, 2)
+
+
+def test_names_in_very_many_folders_are_told_apart_soon() -> None:
+    deep = "a/" * 100
+    listed, names = {f"/{deep}{n}.png" for n in range(1000)}, [f"{deep}b/{n}.tif" for n in range(1000)]
+    started = time.process_time()
+    assert not match_files(listed, names).rows
+    assert time.process_time() - started < 5
