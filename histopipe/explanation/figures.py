@@ -117,7 +117,8 @@ def draw_curves(check: dict[str, Any], title: str) -> Figure:
         axes.set(xlim=(0, 1), ylim=(-0.01, 1.01), xlabel=f"share of the patch {what}, the map's highest first")
         axes.set_title(f"{name}: gain on chance {with_interval(found['gain'])}", fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower left" if name == "deletion" else "lower right", frameon=False, fontsize=9)
+        corner = "lower left" if name == "deletion" else "lower right"
+        axes.legend(loc=corner, framealpha=0.85, edgecolor="none", fontsize=9)
     deletion.set_ylabel("mean probability of the class called")
     figure.suptitle(plain(title), fontsize=10.5, x=0.01, ha="left")
     return figure
