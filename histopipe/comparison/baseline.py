@@ -6,6 +6,7 @@ six numbers do hasn't been shown to see tissue: the row tells how much a reader 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +18,31 @@ from histopipe.comparison.evaluations import Evaluated, Row
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.metrics import Numbers
 from histopipe.params import Params
+from histopipe.paths import Workspace
 from histopipe.sampling import cap_rows
+from histopipe.store import read_index
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 BASELINE = "baseline"
+
+
+def with_baseline(
+    dataset: str, evaluated: Sequence[Evaluated], params: Params, workspace: Workspace
+) -> tuple[list[Evaluated], str | None]:
+    """Return the row that colours alone reach beside the evaluated networks, or none and why there is none."""
+    from histopipe.splitting.membership import is_leaky, read_split, split_of_patches
+
+    index, split = read_index(workspace.store(dataset)), read_split(workspace.split(dataset))
+    rows = [each.row for each in evaluated]
+    quick = next((row["quick"] for row in rows if row.get("quick")), None)
+    marks = {"positive_class": rows[0]["positive_class"], "quick": quick, "leaky": is_leaky(split.table)}
+    splits = split_of_patches(split, index)
+    try:
+        return [colour_baseline(index, splits, evaluated[0].predictions, marks, params)], None
+    except EvaluationError as problem:
+        return [], f"{BASELINE}: not made, {problem}"
 
 
 def colour_baseline(

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from histopipe.comparison.baseline import BASELINE, colour_baseline
+from histopipe.comparison.baseline import with_baseline
 from histopipe.comparison.combination import combined
-from histopipe.comparison.evaluations import Evaluated, Row, read_evaluations
+from histopipe.comparison.evaluations import Row, read_evaluations
 from histopipe.comparison.figure import draw_comparison, draw_pairs
 from histopipe.comparison.neighbours import with_neighbours
 from histopipe.comparison.pairs import compare_pairs, with_rank_ranges
@@ -51,7 +51,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
     if params.compare.neighbourhood:
         smoothed, absent = with_neighbours(evaluated, read_index(workspace.store(dataset)), params)
         further, unranked = further + smoothed, unranked + absent
-    baseline, missing = _baseline(dataset, evaluated, params, workspace)
+    baseline, missing = with_baseline(dataset, evaluated, params, workspace)
     evaluated += further + baseline
     evaluated.sort(key=lambda each: -(each.row["test"]["roc_auc"]["value"] or 0.0))  # stable: ties stay as listed
     rows = [each.row for each in evaluated]
@@ -74,23 +74,6 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         write_page(content, params, workspace, folder)
         require_unchanged_inputs()
     return content
-
-
-def _baseline(
-    dataset: str, evaluated: Sequence[Evaluated], params: Params, workspace: Workspace
-) -> tuple[list[Evaluated], str | None]:
-    """The row that colours alone reach, or why there is none."""
-    from histopipe.splitting.membership import is_leaky, read_split, split_of_patches
-
-    index, split = read_index(workspace.store(dataset)), read_split(workspace.split(dataset))
-    rows = [each.row for each in evaluated]
-    quick = next((row["quick"] for row in rows if row.get("quick")), None)
-    marks = {"positive_class": rows[0]["positive_class"], "quick": quick, "leaky": is_leaky(split.table)}
-    splits = split_of_patches(split, index)
-    try:
-        return [colour_baseline(index, splits, evaluated[0].predictions, marks, params)], None
-    except EvaluationError as problem:
-        return [], f"{BASELINE}: not made, {problem}"
 
 
 def _checked(dataset: str, rows: Sequence[Row], params: Params) -> Row | None:
