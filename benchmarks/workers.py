@@ -26,7 +26,7 @@ import click
 import requests
 import yaml
 
-from benchmarks.checkouts import change_params, commit_all, copy_project, environment
+from benchmarks.checkouts import NO_FLOORS, change_params, commit_all, copy_project, environment
 from benchmarks.measuring import alternate, medians, report, run_command
 
 TRAININGS = ("one", "two", "three", "four")
@@ -58,7 +58,7 @@ def prepared(place: Path, epochs: int, patches: int) -> Path:
         recipes={name: recipe | {"architecture": "cancernet"} for name in TRAININGS},
         quick={"max_epochs": epochs, "max_patches": patches, "max_image_size": 48, "weights": "random"},
         synthetic={"cases": 24, "patches": 4 * patches},
-        promotion={"min_sensitivity": 0.0, "max_calibration_error": 1.0, "min_cases": 1},
+        promotion=NO_FLOORS,
     )
     dvc = [sys.executable, "-m", "dvc"]
     run_command([*dvc, "remote", "add", "--default", "shared", str(place / "remote")], root, environment(root))

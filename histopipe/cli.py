@@ -383,13 +383,14 @@ def compare(dataset: str) -> None:
     metavar="VERSION",
     help="The champion's number, to replace it though it is of other data, was trained in full, or lost its files.",
 )
-def promote(dataset: str, again: bool, replace: int | None) -> None:
+@click.option("--move-anchor", is_flag=True, help="First let the champion be what further ones are held against.")
+def promote(dataset: str, again: bool, replace: int | None, move_anchor: bool) -> None:
     """Make the best model by validation champion, if it passes every gate on test."""
     with _stage("promote", dataset) as (params, workspace):
         from histopipe.promotion import held_back, promote
 
         named = None if replace is None else str(replace)
-        said = held_back(dataset, workspace) or promote(dataset, params, workspace, again, named)
+        said = held_back(dataset, workspace) or promote(dataset, params, workspace, again, named, move_anchor)
         click.echo(f"{dataset}: {said}")
 
 
@@ -399,11 +400,12 @@ def rollback(dataset: str) -> None:
     """Make the champion before the present one champion again."""
     with _stage("rollback", dataset) as (_, workspace):
         from histopipe.promotion import rollback
+        from histopipe.promotion.summary import anchor_line
 
         taken_back, champion = rollback(dataset, workspace)
         click.echo(
             f"{dataset}: version {champion} is champion again; version {taken_back} returns with "
-            f"`histopipe promote {dataset} --again`"
+            f"`histopipe promote {dataset} --again`; {anchor_line(dataset, workspace)}"
         )
 
 

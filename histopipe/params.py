@@ -201,9 +201,30 @@ class PromotionParams(Section):
     """What a model must show, on test cases that it never saw, before it becomes champion."""
 
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.02  # of ROC AUC by which it may be worse than the champion
-    min_sensitivity: Fraction = 0.4  # at the locked threshold
-    max_calibration_error: Fraction = 0.15
+    total_margin: Annotated[float, Field(ge=0, lt=1)] | None = None  # and than the anchor; None: 2.5 times margin
+    risk: Share = 0.05  # of a model that is worse by more than that, over all looks at the same test cases
+    looks: Count = 365  # over which the risk is shared out
+    min_roc_auc: Fraction = 0.5  # each floor is held against the end of the 95 % interval that lies on its side
+    min_balanced_accuracy: Fraction = 0.5  # this and what follows: at the locked threshold
+    min_specificity: Fraction = 0.2
+    min_sensitivity: Fraction = 0.4
+    max_calibration_error: Fraction = 0.2
     min_cases: Count = 8
+    unknown_weights: Literal["refuse", "allow"] = "refuse"  # weights of which nobody knows the training cases
+
+    @model_validator(mode="after")
+    def _total_holds_a_step(self) -> PromotionParams:
+        if self.total_margin is not None and self.total_margin < self.margin:
+            raise ValueError(
+                f"total_margin {self.total_margin:g} must be at least margin {self.margin:g}, which a single promotion "
+                "may lose: raise the one or lower the other"
+            )
+        return self
+
+    @property
+    def anchor_margin(self) -> float:
+        """ROC AUC by which a champion may be worse than the anchor, over any number of promotions."""
+        return 2.5 * self.margin if self.total_margin is None else self.total_margin
 
 
 class TrackingParams(Section):

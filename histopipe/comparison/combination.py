@@ -9,6 +9,7 @@ import pandas as pd
 from histopipe.comparison.evaluations import Evaluated, Row
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.grading import grade_table, graded_table, locked_point
+from histopipe.leakage import worst
 from histopipe.params import Params
 
 ENSEMBLE = "ensemble"
@@ -58,7 +59,10 @@ def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Evaluated:
     """Calibrate, choose the threshold and grade, as `evaluate` does; the marks are those of any member."""
     point = locked_point(logits, params.evaluate.threshold) | {"positive_class": members[0]["positive_class"]}
-    marks = {mark: next((row[mark] for row in members if row.get(mark)), None) for mark in ("quick", "leaky")}
+    marks = {
+        "quick": next((row["quick"] for row in members if row.get("quick")), None),
+        "leaky": worst(row.get("leaky") for row in members) or None,
+    }
     table = graded_table(logits, point)
     graded = grade_table(table, point, marks, params)
     return Evaluated({"architecture": name, "members": [row["architecture"] for row in members], **graded}, table)

@@ -26,8 +26,12 @@ def draw_comparison(content: dict[str, Any]) -> Figure:
     for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
         _draw_panel(axes, ranking, metric)
         axes.set_title(title, fontsize=10.5, loc="left")
-    legend = {"* trained under the caps of `quick`": "quick", "! cases straddle the splits": "leaky"}
-    if notes := [note for note, mark in legend.items() if any(row.get(mark) for row in ranking)]:
+    legend = {
+        "\\*": "* trained under the caps of `quick`",
+        "!": "! cases straddle the splits",
+        "?": "? started from weights of unknown training cases",
+    }
+    if notes := [note for mark, note in legend.items() if any(mark in marks(row) for row in ranking)]:
         figure.supxlabel("    ".join(notes), fontsize=8.5, x=0.01, ha="left")
     first = ranking[0]
     title = (

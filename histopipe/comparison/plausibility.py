@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from histopipe.comparison.evaluations import Row
 from histopipe.datasets import get_dataset, list_datasets
+from histopipe.leakage import leaky_state
 from histopipe.params import Params
 
 
@@ -25,6 +26,8 @@ def implausible(dataset: str, rows: Sequence[Row], params: Params) -> Row | None
     if limit is None:
         return None
     found = [
-        row["architecture"] for row in rows if not row.get("leaky") and (row["test"]["roc_auc"]["value"] or 0.0) > limit
+        row["architecture"]
+        for row in rows
+        if leaky_state(row.get("leaky")) is not True and (row["test"]["roc_auc"]["value"] or 0.0) > limit
     ]
     return {"limit": limit, "architectures": found} if found else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from histopipe.comparison.baseline import BASELINE
@@ -13,6 +13,7 @@ from histopipe.comparison.pairs import COMPARED, SEPARATING, SIGNIFICANCE
 from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, WITHIN, graded_kinds
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.intervals import Measured
+from histopipe.leakage import LEAKY_NOTE, UNKNOWN_NOTE, leaky_mark
 from histopipe.tables import markdown_cell
 
 COLUMNS = {
@@ -157,8 +158,8 @@ def ranks(row: Row) -> str:
 
 
 def marks(row: Row) -> str:
-    """Signs that lead to a footnote: `*` trained under the `quick` caps, `!` on a split that leaks."""
-    return ("\\*" if row.get("quick") else "") + ("!" if row.get("leaky") else "")
+    """Signs that lead to a footnote: `*` trained under the `quick` caps, `!` on a split that leaks, `?` perhaps so."""
+    return ("\\*" if row.get("quick") else "") + leaky_mark(row.get("leaky"))
 
 
 def footnotes(content: dict[str, Any]) -> list[str]:
@@ -198,8 +199,7 @@ def footnotes(content: dict[str, Any]) -> list[str]:
     if capped:
         caps = ", ".join(f"{name} {value}" for name, value in capped[0]["quick"].items() if value is not None)
         notes.append(f"\\* Trained under the caps of `quick` ({caps}): not what the full recipe reaches.")
-    if any(row.get("leaky") for row in ranking):
-        notes.append("! The split puts patches of one case into training and test: these numbers measure memory.")
+    notes += leaky_notes(row.get("leaky") for row in ranking)
     if content["implausible"]:
         notes.append(f"**Too good to be true?** {implausible_note(content['implausible'])}.")
     notes += [f"Not ranked: {reason(entry)}." for entry in content["unranked"]]
@@ -227,6 +227,12 @@ def narrow_intervals(rows: Sequence[Row]) -> list[str]:
         caution: "" if len(names) == len(rows) else f" ({', '.join(names)})" for caution, names in models.items()
     }
     return [f"**Intervals may be too narrow**{names}: {caution}." for caution, names in concerned.items()]
+
+
+def leaky_notes(recorded: Iterable[Any]) -> list[str]:
+    """The footnotes of `!` and `?`, as far as some model carries them."""
+    marks = {leaky_mark(each) for each in recorded}
+    return [f"{mark} {note}" for mark, note in (("!", LEAKY_NOTE), ("?", UNKNOWN_NOTE)) if mark in marks]
 
 
 def reason(entry: Row) -> str:

@@ -11,7 +11,8 @@ from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.files import read_json
 from histopipe.paths import Workspace, stage_name
 from histopipe.scoring.model import Served
-from histopipe.weights.registered import cases_behind, cases_seen
+from histopipe.weights.behind import cases_seen
+from histopipe.weights.registered import cases_behind
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

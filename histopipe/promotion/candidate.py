@@ -16,11 +16,12 @@ from histopipe.comparison.evaluations import Evaluated, Row, read_evaluations
 from histopipe.comparison.table import reason
 from histopipe.errors import HistopipeError, PromotionError
 from histopipe.files import read_json
+from histopipe.leakage import UNKNOWN, Leaky, worst
 from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
 from histopipe.provenance import Provenance, data_of_training
 from histopipe.store import read_index
-from histopipe.weights.registered import cases_seen
+from histopipe.weights.behind import cases_seen, starts_from_unknown
 
 CHOSEN_BY = "roc_auc"  # on validation
 
@@ -36,6 +37,7 @@ class Candidate:
         test: today's test patches: columns `file,case_id,label,probability,decision,digest` (of the pixels) and `row`
             (place in the store's index).
         made_from: the data of its training.
+        graded: ids of the runs of all models that were graded on the same test cases for the comparison.
     """
 
     dataset: str
@@ -45,6 +47,7 @@ class Candidate:
     point: dict[str, Any]
     test: pd.DataFrame
     made_from: Provenance
+    graded: tuple[str, ...] = ()
 
     @property
     def training(self) -> str:
@@ -63,11 +66,11 @@ class Candidate:
         return cases_seen(self.record)[self.dataset]
 
     @property
-    def leaky(self) -> bool:
-        """Whether its split shares cases, by any of what says so."""
-        return bool(
-            self.metrics.get("leaky") or self.record.get("leaky") or self.record.get("split_scheme") == "random"
-        )
+    def leaky(self) -> Leaky:
+        """Whether it was trained on cases it is tested on, by any of what says so; `unknown` where its weights' are."""
+        behind = UNKNOWN if starts_from_unknown(self.record) else False
+        scheme = self.record.get("split_scheme") == "random"
+        return worst([self.metrics.get("leaky"), self.record.get("leaky"), scheme, behind])
 
 
 def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candidate:
@@ -79,7 +82,8 @@ def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candid
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:
         raise PromotionError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(reason, unranked)))
-    return _read(dataset, best_by_validation(evaluated), workspace)
+    graded = tuple(str(each.row["run_id"]) for each in evaluated if "run_id" in each.row)
+    return replace(_read(dataset, best_by_validation(evaluated), workspace), graded=graded)
 
 
 def read_twin(dataset: str, identity: str | None, params: Params, workspace: Workspace) -> Candidate | None:

@@ -19,10 +19,12 @@ from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.files import read_json, read_named
+from histopipe.leakage import UNKNOWN, WHY_UNKNOWN, leaky_state
 from histopipe.lineage import output_hash
 from histopipe.paths import Workspace, stage_name
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
 from histopipe.promotion.gates import TITLES
+from histopipe.promotion.ledger import counts_in
 from histopipe.store import REPORT_FILE
 
 if TYPE_CHECKING:
@@ -189,7 +191,7 @@ def _gate_line(name: str, verdict: Mapping[str, str]) -> str:
 def _split(facts: Facts) -> str:
     metrics, record = facts.candidate.metrics, facts.candidate.record
     return (
-        f"By {'patch' if facts.candidate.leaky else 'whole case'}, scheme {record['split_scheme']}: "
+        f"By {'patch' if record['split_scheme'] == 'random' else 'whole case'}, scheme {record['split_scheme']}: "
         f"{len(record['train_cases']):,} cases trained on, {metrics['validation_cases']:,} for validation "
         f"({metrics['validation_patches']:,} patches), {metrics['cases']:,} for test ({metrics['patches']:,} patches)."
     )
@@ -202,7 +204,8 @@ def _results(facts: Facts) -> str:
     chosen = metrics["validation"][CHOSEN_BY]
     shown = "undefined" if chosen is None else f"{chosen:.3f}"
     narrow = "".join(f"\n\nIntervals may be too narrow: {caution}." for caution in metrics.get("cautions", ()))
-    return f"{table}{narrow}\n\n{_within(metrics)}ROC AUC on validation, by which it was chosen: {shown}."
+    chosen_by = f"ROC AUC on validation, by which it was chosen: {shown}."
+    return f"{table}{narrow}\n\n{_within(metrics)}{chosen_by}{_looks(facts.verdict)}"
 
 
 def _within(metrics: Mapping[str, Any]) -> str:
@@ -218,6 +221,15 @@ def _within(metrics: Mapping[str, Any]) -> str:
     if part and not lines:
         lines = [f"within {KIND_TITLES[POSITIVE_CASES]}: {part['reason']}"]
     return f"{_bullets(lines)}\n\n" if lines else ""
+
+
+def _looks(verdict: Mapping[str, str]) -> str:
+    """How often the test cases had been looked at, as the ledger counts them."""
+    counts = counts_in(verdict)
+    if counts is None:
+        return ""
+    leaning = "" if counts.judged < 2 else "; what a champion reaches on cases that others failed on leans upwards"
+    return f"\n\nThis was {counts}{leaning}."
 
 
 def _point(facts: Facts) -> str:
@@ -259,8 +271,11 @@ def _limits(facts: Facts) -> str:
     if candidate.record.get("quick"):
         caps = ", ".join(f"{name} {value}" for name, value in candidate.record["quick"].items())
         lines.append(f"trained under the caps of `quick` ({caps}): not what the full recipe reaches")
-    if candidate.leaky:
-        lines.append("**cases straddle the splits: its numbers measure memory**")
+    leaky = leaky_state(candidate.leaky)
+    if leaky is True:
+        lines.append("**it has seen test cases: its numbers measure memory**")
+    elif leaky == UNKNOWN:
+        lines.append(f"**{WHY_UNKNOWN}: its numbers may measure memory**")
     if outcome := facts.explanation.get("verdict"):
         maps = f"maps of what its decisions rest on: {outcome}"
         lines.append(f"{maps} (don't read them unless they are better than all of these)")

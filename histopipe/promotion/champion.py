@@ -18,7 +18,8 @@ from histopipe.promotion.card import CARD_FILE
 from histopipe.provenance import Provenance
 from histopipe.store import PatchStore
 from histopipe.tracking import log_if_changed
-from histopipe.weights.registered import KEPT, PREDICTIONS, RECORD, cases_seen, data_of_record, kept_folder
+from histopipe.weights.behind import RECORD, cases_seen
+from histopipe.weights.registered import KEPT, PREDICTIONS, data_of_record, kept_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,8 +1,11 @@
 """What a model must show before it becomes champion: arithmetic on predictions, without a registry.
 
-Choosing a model on test would spend the test set, so validation chooses and test only says no. Against the champion the
-question is not "is it better?" but "is it at most so much worse?": the lower end of the paired interval must not lie
-below the negative margin (non-inferiority; Piaggio et al. 2012, doi:10.1001/jama.2012.87802).
+Choosing a model on test would spend the test set, so validation chooses and test only says no. A floor is held against
+the end of the 95 % interval that lies on its side: what chance alone may have lifted above it doesn't pass. Against the
+champion the question is not "is it better?" but "is it at most so much worse?": the lower end of the paired interval
+must not lie below the negative margin (non-inferiority; Piaggio et al. 2012, doi:10.1001/jama.2012.87802), at the level
+that this look at the cases may spend (see `spending`). The same, with a margin in total, is asked beside the anchor: a
+chain of champions that each lose a little would lose much (Feng, Emerson & Simon 2021, doi:10.1111/biom.13379).
 """
 
 from __future__ import annotations
@@ -10,17 +13,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from scipy import stats
+from scipy.special import expit, logit
 
 from histopipe.case_ids import are_known
-from histopipe.evaluation.differences import difference
-from histopipe.evaluation.intervals import Measured, draw_fewer, grade, informative_cases
-from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.intervals import Measured, grade, informative_cases
+from histopipe.evaluation.metrics import METRICS, Numbers
+from histopipe.leakage import UNKNOWN, WHY_UNKNOWN, Leaky
 from histopipe.params import Params
+from histopipe.promotion.noninferiority import ONE_SIDED, UNDEFINED, Shortfall, predictions_in, shortfall
+from histopipe.promotion.spending import risk_of_look
 
-COMPARED = "roc_auc"
-UNDEFINED: Measured = {"value": None, "low": None, "high": None}
+_JUDGED = ["case_id", "label", "probability"]
+_LEAK_RULE = "no, or to be allowed by `promotion.unknown_weights: allow`"
+_LOWER, _UPPER = "lower end of its interval", "upper end of its interval"
 
 TITLES = {
     "leak": "cases shared between splits",
@@ -28,11 +36,24 @@ TITLES = {
     "data": "data beside the champion's",
     "quick": "trained under the caps of `quick`",
     "cases": "test cases that neither model has seen",
-    "sensitivity": "sensitivity at the locked threshold",
-    "calibration_error": "calibration error",
-    "difference": "ROC AUC less the champion's, lower end of its interval",
+    "roc_auc": f"ROC AUC, {_LOWER}",
+    "balanced_accuracy": f"balanced accuracy at the locked threshold, {_LOWER}",
+    "specificity": f"specificity at the locked threshold, {_LOWER}",
+    "sensitivity": f"sensitivity at the locked threshold, {_LOWER}",
+    "calibration_error": f"calibration error, {_UPPER}",
+    "difference": f"ROC AUC less the champion's, {_LOWER}",
+    "anchor": f"ROC AUC less the anchor's, {_LOWER}",
 }
-WANTED = {"cases": "at least", "sensitivity": "at least", "calibration_error": "at most", "difference": "at least"}
+WANTED = {
+    "cases": "at least",
+    "roc_auc": "above",
+    "balanced_accuracy": "above",
+    "specificity": "at least",
+    "sensitivity": "at least",
+    "calibration_error": "at most",
+    "difference": "at least",
+    "anchor": "at least",
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +64,9 @@ class Gate:
         name: its key in tags.
         passed: whether it holds.
         measured: the number or word that decides; None where it isn't defined.
-        limit: what `measured` is held against.
+        limit: what `measured`, or its bound, is held against.
         interval: what stands beside `measured` for people.
+        bound: the end of the interval of `measured` that decides; None where `measured` decides itself.
     """
 
     name: str
@@ -52,6 +74,7 @@ class Gate:
     measured: float | str | None
     limit: float | str
     interval: str = ""
+    bound: float | None = None
 
     @property
     def title(self) -> str:
@@ -85,8 +108,15 @@ def short(value: float | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def leak_gate(leaky: bool) -> Gate:
-    """A model whose split shares cases measures memory, whatever its numbers."""
+def leak_gate(leaky: Leaky, trusted: bool = False) -> Gate:
+    """A model whose split shares cases measures memory, whatever its numbers; what nobody knows isn't taken for honest.
+
+    Args:
+        leaky: whether it was trained on test cases, or `unknown` where its weights' training cases are.
+        trusted: whether `promotion.unknown_weights` lets unknown pass.
+    """
+    if leaky == UNKNOWN:
+        return Gate("leak", trusted, UNKNOWN, _LEAK_RULE, f"({WHY_UNKNOWN})")
     return Gate("leak", not leaky, "yes" if leaky else "no", "no")
 
 
@@ -101,78 +131,131 @@ def unseen(table: pd.DataFrame, *seen: Iterable[str]) -> pd.DataFrame:
     return table[~known].reset_index(drop=True)
 
 
-def judge(table: pd.DataFrame, champion: Numbers | None, params: Params) -> list[Gate]:
+@dataclass(frozen=True)
+class Reference:
+    """A model that a candidate is held against beside the champion.
+
+    Attributes:
+        title: how people are told of it.
+        table: the candidate's test patches that neither has seen.
+        probability: the reference's probability of them, (patches,).
+    """
+
+    title: str
+    table: pd.DataFrame
+    probability: Numbers
+
+    def is_same(self, table: pd.DataFrame, probability: Numbers | None) -> bool:
+        """Whether these are the same patches and probabilities, so that one comparison answers for both."""
+        same = probability is not None and np.array_equal(self.probability, probability)
+        return same and self.table[_JUDGED].equals(table[_JUDGED])
+
+
+def judge(
+    table: pd.DataFrame,
+    champion: Numbers | None,
+    params: Params,
+    look: int = 1,
+    anchor: Reference | None = None,
+) -> list[Gate]:
     """Hold a model's predictions against the limits of `promotion`.
 
     Args:
         table: test patches that neither model has seen: columns `case_id,label,probability,decision`.
         champion: its probability of the same patches, (patches,); None where there is no champion, and only the
-            absolute limits count.
+            floors count.
         params: hold the limits, resamples and seed.
+        look: which look at these cases it is, from 1: further ones have a stricter level.
+        anchor: the model below which no chain of champions may sink; None where there is none to compare with.
     """
     limits = params.promotion
+    risk = risk_of_look(look, limits.risk, limits.looks)
     cases = int(table["case_id"].nunique())
-    graded = _graded(table, params)
     gates = [
         Gate("cases", cases >= limits.min_cases, cases, limits.min_cases),
-        _at_least("sensitivity", graded["sensitivity"], limits.min_sensitivity),
-        _at_most("calibration_error", graded["calibration_error"], limits.max_calibration_error),
+        *_floors(table, params, risk if champion is None and anchor is None else limits.risk / 2),
     ]
-    if champion is not None:
-        gates.append(_not_inferior(paired_difference(table, champion, params), limits.margin))
+    compared = None if champion is None else shortfall(table, champion, params, risk)
+    if compared is not None:
+        gates.append(_not_inferior("difference", compared, limits.margin))
+    if anchor is not None:
+        beside = compared if anchor.is_same(table, champion) else None
+        beside = beside or shortfall(anchor.table, anchor.probability, params, risk)
+        gates.append(_not_inferior("anchor", beside, limits.anchor_margin, anchor.title))
     return gates
+
+
+def _floors(table: pd.DataFrame, params: Params, risk: float) -> list[Gate]:
+    limits = params.promotion
+    floors = {
+        "roc_auc": limits.min_roc_auc,
+        "balanced_accuracy": limits.min_balanced_accuracy,
+        "specificity": limits.min_specificity,
+        "sensitivity": limits.min_sensitivity,
+    }
+    graded, why = _graded(table, params), _undefined(table)
+    if not table.empty:
+        informative = informative_cases(predictions_in(table, table["probability"].to_numpy()))["roc_auc"]
+        graded["roc_auc"] = at_risk(graded["roc_auc"], informative, risk)
+    found = [_at_least(name, graded[name], limit, why) for name, limit in floors.items()]
+    return [*found, _at_most("calibration_error", graded["calibration_error"], limits.max_calibration_error, why)]
 
 
 def _graded(table: pd.DataFrame, params: Params) -> dict[str, Measured]:
     if table.empty:
-        return dict.fromkeys(("sensitivity", "calibration_error"), UNDEFINED)
-    return grade(_predictions(table, table["probability"].to_numpy()), params.evaluate.resamples, params.seed)
+        return dict.fromkeys(METRICS, UNDEFINED)
+    predictions = predictions_in(table, table["probability"].to_numpy())
+    return grade(predictions, params.evaluate.resamples, params.seed)
 
 
-def _predictions(table: pd.DataFrame, probability: Numbers) -> Predictions:
-    return Predictions.of(table["label"], probability, table["decision"], table["case_id"])
+def at_risk(measured: Measured, cases: float, risk: float) -> Measured:
+    """A share with its 95 % interval, its lower end moved to a stricter one-sided level.
 
-
-def _at_least(name: str, measured: Measured, limit: float) -> Gate:
-    value = measured["value"]
-    return Gate(name, value is not None and value >= limit, value, limit, _interval(measured))
-
-
-def _at_most(name: str, measured: Measured, limit: float) -> Gate:
-    value = measured["value"]
-    return Gate(name, value is not None and value <= limit, value, limit, _interval(measured))
-
-
-def _not_inferior(measured: Measured, margin: float) -> Gate:
-    low = measured["low"]
-    said = f"(difference {measured['value']:+.3f})" if measured["value"] is not None else ""
-    return Gate("difference", low is not None and low >= -margin, low, -margin, said)
-
-
-def _interval(measured: Measured) -> str:
-    return "" if measured["value"] is None else f"[{measured['low']:.3f}, {measured['high']:.3f}]"
-
-
-def paired_difference(table: pd.DataFrame, champion: Numbers, params: Params) -> Measured:
-    """ROC AUC of a model less that of the champion, measured in the same resamples of the same cases.
-
-    Two models that put all patches into the same order, such as one network under two thresholds, don't differ, and
-    there is nothing to be unsure of.
+    On the logit scale, on which the interval was made, by the quantiles of the t law with one degree of freedom fewer
+    than informative cases; a share of exactly 1 by the bound of Clopper & Pearson.
     """
-    if table["label"].nunique() < 2:
-        return UNDEFINED
-    if same_order(table["probability"].to_numpy(), champion):
-        return {"value": 0.0, "low": 0.0, "high": 0.0}
-    one, other = _predictions(table, table["probability"].to_numpy()), _predictions(table, champion)
-    drawn = draw_fewer(one.case_count, params.evaluate.resamples, params.seed)
-    values = measure(one)[COMPARED] - measure(other)[COMPARED]
-    spread = measure_resamples(one, drawn)[COMPARED] - measure_resamples(other, drawn)[COMPARED]
-    return difference(values, spread, informative_cases(one)[COMPARED] - 1)
+    value, low = measured["value"], measured["low"]
+    if value is None or not low or cases <= 1 or risk >= ONE_SIDED:
+        return measured
+    if risk <= 0:
+        return measured | {"low": 0.0}
+    if value == 1.0:
+        return measured | {"low": float(low ** (np.log(risk) / np.log(ONE_SIDED)))}
+    further = stats.t.isf(risk, cases - 1) / stats.t.isf(ONE_SIDED, cases - 1)
+    return measured | {"low": float(expit(logit(value) - further * (logit(value) - logit(low))))}
 
 
-def same_order(one: Numbers, other: Numbers) -> bool:
-    """Whether two models rank the patches alike, ties included."""
-    return bool((rankdata(one) == rankdata(other)).all())
+def _undefined(table: pd.DataFrame) -> str:
+    """Why a measure may have no value."""
+    if table.empty:
+        return "(there is no test case that neither model has seen)"
+    return f"(all {len(table):,} test patches are of one class)" if table["label"].nunique() < 2 else ""
+
+
+def _at_least(name: str, measured: Measured, limit: float, why: str) -> Gate:
+    """A limit of 0 only asks for a value; floors at what a coin reaches must be exceeded."""
+    value, low = measured["value"], measured["low"]
+    passed = low is not None and (low > limit if limit and WANTED[name] == "above" else low >= limit)
+    return Gate(name, passed, value, limit, _interval(measured, why), low)
+
+
+def _at_most(name: str, measured: Measured, limit: float, why: str) -> Gate:
+    value, high = measured["value"], measured["high"]
+    return Gate(name, high is not None and high <= limit, value, limit, _interval(measured, why), high)
+
+
+def _not_inferior(name: str, found: Shortfall, margin: float, beside: str = "") -> Gate:
+    low = found.low
+    said = " ".join(filter(None, [beside, found.verdict(margin)]))
+    return Gate(name, low is not None and low >= -margin, low, -margin, said)
+
+
+def _interval(measured: Measured, why: str) -> str:
+    low, high = measured["low"], measured["high"]
+    if low is None or high is None:
+        return why
+    unknown = " (too few cases to know how far it may be off)" if (low, high) == (0.0, 1.0) else ""
+    return f"[{low:.3f}, {high:.3f}]{unknown}"
 
 
 def reasons(gates: Collection[Gate]) -> list[str]:

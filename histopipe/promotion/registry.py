@@ -67,6 +67,31 @@ class Registry:
         asked = f"name = '{self.name}' and tags.{TRAINING} = '{training}'"
         return sorted(self.client.search_model_versions(asked), key=lambda version: int(version.version))
 
+    def versions(self) -> list[ModelVersion]:
+        """Every version, the first one first."""
+        found: list[ModelVersion] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_model_versions(f"name = '{self.name}'", page_token=token)
+            found += page
+            if not (token := page.token):
+                return sorted(found, key=lambda version: int(version.version))
+
+    def model_tags(self) -> dict[str, str]:
+        """Tags of the registered model itself; none where there is none yet."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self.client.get_registered_model(self.name).tags)
+        except MlflowException as problem:
+            if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+
+    def tag_model(self, key: str, value: str) -> None:
+        """Set a tag of the registered model itself: one row, which no other writer's touches."""
+        self.client.set_registered_model_tag(self.name, key, value)
+
     def of_identity(self, tags: Mapping[str, str]) -> list[ModelVersion]:
         """The versions of the identity that tags hold; several where the first one's files were lost."""
         return [each for each in self.of_training(tags[TRAINING]) if each.tags.get(IDENTITY) == tags[IDENTITY]]
@@ -90,7 +115,7 @@ class Registry:
         """
         known = next(filter(usable, self.of_identity(tags)), None)
         if known is None:
-            self._require_model()
+            self.require_model()
             return self.client.create_model_version(
                 self.name, f"models:/{model_id}", run_id, dict(tags), description=card, model_id=model_id
             )
@@ -98,7 +123,8 @@ class Registry:
         self.client.update_model_version(self.name, known.version, card)
         return known
 
-    def _require_model(self) -> None:
+    def require_model(self) -> None:
+        """Make the registered model, unless it is there."""
         from mlflow.exceptions import MlflowException
 
         try:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from histopipe.errors import PromotionError
 from histopipe.params import Params
 from histopipe.paths import Workspace
+from histopipe.promotion.anchor import anchor_after_rollback, set_anchor, standing_anchor
 from histopipe.promotion.candidate import Candidate, read_candidate
-from histopipe.promotion.champion import champion_probabilities, read_champion
-from histopipe.promotion.data import data_gates, lost_gate, relation_to
-from histopipe.promotion.gates import Gate, judge, leak_gate, reasons, rolled_back_gate, unseen
+from histopipe.promotion.gates import Gate, reasons
+from histopipe.promotion.judgement import Bench, judge_candidate
 from histopipe.promotion.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BACK, Registry, registry_turn
 from histopipe.promotion.served import require_whole, served_run
 from histopipe.promotion.versions import PROMOTED, log_report, register, verdict_tags, whole_champion
@@ -27,7 +27,6 @@ from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.tracking import run_exists
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 TAKEN_BACK = "rolled back"
@@ -43,7 +42,8 @@ class Verdict:
         architecture: the candidate.
         changed: whether it was judged; a candidate that is champion already isn't.
         gates: what it was judged by.
-        note: what became of a champion whose files are gone; empty where they are whole.
+        note: what became of a champion whose files are gone, and of the anchor; empty where all is as it was.
+        looks: how often the test cases have been looked at.
     """
 
     model: str
@@ -52,6 +52,7 @@ class Verdict:
     changed: bool
     gates: Sequence[Gate]
     note: str = ""
+    looks: str = ""
 
     @property
     def promoted(self) -> bool:
@@ -64,7 +65,8 @@ class Verdict:
             return f"{title} is champion" + (f": {self.note}" if self.note else " already")
         lines = [f"{title} {'is champion' if self.promoted else 'is refused and becomes challenger'}"]
         lines += [f"  ! {self.note}"] if self.note else []
-        return "\n".join(lines + [f"  {'+' if gate.passed else '-'} {gate.reason}" for gate in self.gates])
+        lines += [f"  {'+' if gate.passed else '-'} {gate.reason}" for gate in self.gates]
+        return "\n".join(lines + ([f"  {self.looks}"] if self.looks else []))
 
 
 def held_back(dataset: str, workspace: Workspace) -> str | None:
@@ -78,7 +80,12 @@ def held_back(dataset: str, workspace: Workspace) -> str | None:
 
 
 def promote(
-    dataset: str, params: Params, workspace: Workspace, again: bool = False, replace: str | None = None
+    dataset: str,
+    params: Params,
+    workspace: Workspace,
+    again: bool = False,
+    replace: str | None = None,
+    move_anchor: bool = False,
 ) -> Verdict:
     """Register the best model by validation, and make it champion if every gate holds; else it becomes challenger.
 
@@ -91,6 +98,7 @@ def promote(
         again: also if the model was rolled back before.
         replace: number of the champion that may be replaced though it is of other data, was trained in full where the
             candidate wasn't, or can't be compared with any more.
+        move_anchor: let the champion be the anchor from now on, before anything is judged.
 
     Raises:
         PromotionError: no model can be judged, the champion can't be compared with, or isn't the one to be replaced.
@@ -102,6 +110,8 @@ def promote(
         standing = registry.aliased(CHAMPION)
         _require_named(standing, replace, registry)
         champion, note = whole_champion(standing, dataset, registry, params, workspace)
+        anchor = standing_anchor(registry, champion, move_anchor)
+        note = "; ".join(filter(None, [note, anchor.note]))
         named = champion is not None and replace is not None  # the one named may have been registered again by now
         if champion and champion.tags.get(IDENTITY) == candidate.identity:
             registry.dismiss(champion)
@@ -109,16 +119,23 @@ def promote(
                 log_report(dataset, registry.client, str(champion.run_id), workspace)
             return Verdict(registry.name, str(champion.version), candidate.architecture, False, [], note)
         run = served_run(candidate, registry.client, workspace)
-        gates = _gates(candidate, run, champion, registry, params, workspace, again, named)
+        bench = Bench(candidate, run, champion, anchor, registry, params, workspace, again, named)
+        judged = judge_candidate(bench)
         require_unchanged_inputs()
-        version = register(candidate, run, verdict_tags(gates), registry, workspace)
-        if reasons(gates):
+        tags = verdict_tags(judged.gates) | judged.looks.tags()
+        version = register(candidate, run, tags, registry, workspace)
+        if reasons(judged.gates):
             registry.challenge(version)
         else:
             require_whole(version, registry.client)
             require_unchanged_inputs()
             _crown(version, champion, candidate, registry)
-        return Verdict(registry.name, str(version.version), candidate.architecture, True, gates, note)
+            if judged.anchors_anew:
+                set_anchor(registry, str(version.version))
+                note = "; ".join(filter(None, [note, f"version {version.version} is the anchor from now on"]))
+        return Verdict(
+            registry.name, str(version.version), candidate.architecture, True, judged.gates, note, str(judged.looks)
+        )
 
 
 def _require_named(champion: ModelVersion | None, replace: str | None, registry: Registry) -> None:
@@ -127,55 +144,6 @@ def _require_named(champion: ModelVersion | None, replace: str | None, registry:
     if replace not in (None, number):
         standing = f"version {number}" if number else "no version"
         raise PromotionError(f"--replace {replace}: {standing} of {registry.name} is champion: name that one, or none")
-
-
-def _gates(
-    candidate: Candidate,
-    run: Run,
-    champion: ModelVersion | None,
-    registry: Registry,
-    params: Params,
-    workspace: Workspace,
-    again: bool,
-    named: bool,
-) -> list[Gate]:
-    leaky = candidate.leaky or run.data.tags.get("leaky") == "true"
-    before = [leak_gate(leaky), rolled_back_gate(_rolled_back(candidate, champion, registry), again)]
-    if champion is None:
-        return [*before, *judge(unseen(candidate.test, candidate.seen), None, params)]
-    return [*before, *_against(champion, candidate, registry, params, workspace, named)]
-
-
-def _against(
-    champion: ModelVersion,
-    candidate: Candidate,
-    registry: Registry,
-    params: Params,
-    workspace: Workspace,
-    named: bool,
-) -> list[Gate]:
-    """The gates beside a champion; floors alone count where it is of other data, or is named and its files are gone."""
-    number, alone = str(champion.version), unseen(candidate.test, candidate.seen)
-    try:
-        known = read_champion(champion, registry.client)
-        relation = relation_to(known.made_from, candidate.made_from, workspace)
-        gates = data_gates(relation, known.made_from, candidate.made_from, number, named)
-        if relation.verdict != "other":
-            patches = unseen(candidate.test, candidate.seen, known.seen)
-            theirs = champion_probabilities(known, patches, workspace.store(candidate.dataset))
-            return [*gates, *judge(patches, theirs, params)]
-    except PromotionError:
-        if not named:
-            raise
-        gates = [lost_gate(number)]
-    return [*gates, *judge(alone, None, params)]
-
-
-def _rolled_back(candidate: Candidate, champion: ModelVersion | None, registry: Registry) -> str | None:
-    """When the candidate's training was taken back, under whatever threshold; the champion isn't, tagged or not."""
-    versions = [version for version in registry.of_training(candidate.training) if ROLLED_BACK in version.tags]
-    standing = str(champion.version) if champion else None
-    return max((version.tags[ROLLED_BACK] for version in versions if str(version.version) != standing), default=None)
 
 
 def _crown(version: ModelVersion, champion: ModelVersion | None, candidate: Candidate, registry: Registry) -> None:
@@ -218,6 +186,7 @@ def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
         registry.tag(champion, {"verdict": TAKEN_BACK, ROLLED_BACK: now})
         registry.tag(target, {"verdict": PROMOTED, "reasons": f"version {champion.version} was rolled back"})
         registry.crown(target, str(champion.version))
+        anchor_after_rollback(registry, str(champion.version), str(target.version))
         return str(champion.version), str(target.version)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from histopipe.comparison.table import markdown_table
 from histopipe.paths import Workspace
+from histopipe.promotion.anchor import ANCHOR
 from histopipe.promotion.gates import TITLES, rule, short
+from histopipe.promotion.ledger import counts_in
 from histopipe.promotion.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, reading
 
 
@@ -18,7 +20,20 @@ def promotion_summary(dataset: str, workspace: Workspace) -> str:
     """
     with reading(dataset, workspace) as registry:
         parts = [_section(alias, registry) for alias in (CHAMPION, CHALLENGER)]
+        if number := registry.model_tags().get(ANCHOR):
+            parts.insert(1, f"The anchor is version {number}: no chain of champions may sink below it.")
     return "\n\n".join([f"# {registry.name}", *(part for part in parts if part)]) + "\n"
+
+
+def anchor_line(dataset: str, workspace: Workspace) -> str:
+    """Which version the anchor is.
+
+    Raises:
+        TrackingAwayError: the registry can't be asked.
+    """
+    with reading(dataset, workspace) as registry:
+        number = registry.model_tags().get(ANCHOR)
+    return f"the anchor is version {number}" if number else "there is no anchor"
 
 
 def _section(alias: str, registry: Registry) -> str:
@@ -32,6 +47,8 @@ def _section(alias: str, registry: Registry) -> str:
     if tags.get(PREVIOUS) and alias == CHAMPION:
         lines.append(f"`histopipe rollback` goes back to version {tags[PREVIOUS]} or before.")
     lines.append(gates_table(tags))
+    if counts := counts_in(tags):
+        lines.append(f"{str(counts).capitalize()}.")
     return "\n\n".join(lines)
 
 
@@ -41,13 +58,19 @@ def gates_table(tags: Mapping[str, str]) -> str:
     rows = [
         [
             TITLES.get(name, name),
-            short(_number(tags[f"gate.{name}.measured"])),
+            _shown(name, tags),
             rule(name, _number(tags[f"gate.{name}.limit"])),
             tags[f"gate.{name}"],
         ]
         for name in names
     ]
     return markdown_table([["gate", "measured", "wanted", ""], [":--", "--:", "--:", ":--"], *rows])
+
+
+def _shown(name: str, tags: Mapping[str, str]) -> str:
+    """What was measured, and the end of its interval that decided."""
+    measured, bound = short(_number(tags[f"gate.{name}.measured"])), tags.get(f"gate.{name}.bound")
+    return measured if bound is None else f"{measured} (bound {short(_number(bound))})"
 
 
 def _number(text: str) -> float | str:

@@ -88,14 +88,16 @@ def _tags(candidate: Candidate, run: Run, workspace: Workspace) -> dict[str, str
 
 
 def verdict_tags(gates: Sequence[Gate]) -> dict[str, str]:
-    """The verdict, and each gate as `gate.NAME` and its `.measured`, `.limit` and, where that is a word, `.reason`."""
+    """The verdict; each gate as `gate.NAME` with its `.measured`, `.limit`, the `.bound` that decides and `.reason`."""
     failed = reasons(gates)
     tags = {"verdict": REFUSED if failed else PROMOTED, "reasons": "; ".join(failed) or "none"}
     for gate in gates:
         tags[f"gate.{gate.name}"] = "passed" if gate.passed else "failed"
         tags[f"gate.{gate.name}.measured"] = "undefined" if gate.measured is None else str(gate.measured)
         tags[f"gate.{gate.name}.limit"] = str(gate.limit)
-        if isinstance(gate.measured, str) and gate.interval:
+        if gate.bound is not None:
+            tags[f"gate.{gate.name}.bound"] = str(gate.bound)
+        if not isinstance(gate.measured, float | int) and gate.interval:
             tags[f"gate.{gate.name}.reason"] = gate.interval
     return tags
 
@@ -144,7 +146,8 @@ def _keep_again(champion: ModelVersion, twin: Candidate, registry: Registry, wor
 def _register_again(champion: ModelVersion, twin: Candidate, registry: Registry, workspace: Workspace) -> ModelVersion:
     """As champion, by the verdict of its day; killed on the way, the same command goes on."""
     run = served_run(twin, registry.client, workspace, anew=True)
-    verdict = {key: value for key, value in champion.tags.items() if key.startswith("gate.") or key in _OF_ITS_DAY}
+    kept = [key for key in champion.tags if key.startswith(("gate.", "looks.")) or key in _OF_ITS_DAY]
+    verdict = {key: champion.tags[key] for key in kept}
     require_unchanged_inputs()
     version = register(twin, run, verdict, registry, workspace)
     require_whole(version, registry.client)

@@ -16,6 +16,7 @@ from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.report.answer import answer
 from histopipe.report.data import data_part, split_part, title_of
+from histopipe.report.looks import looks_line
 from histopipe.report.models import model_part, overview, picture_files
 from histopipe.report.pictures import embed
 from histopipe.report.plots import bars
@@ -64,6 +65,7 @@ def render_page(content: dict[str, Any], params: Params, workspace: Workspace) -
             classes=classes,
             data=data,
             splits=split_part(dataset, workspace),
+            looks=looks_line(dataset, workspace),
             ranking=ranking,
             within=within_kinds_of(ranking),
             metrics={name: _label(name) for name in METRICS},
@@ -125,7 +127,8 @@ def _pairs(pairs: Sequence[Row]) -> list[Row]:
 
 def notes(content: dict[str, Any]) -> list[tuple[str, str]]:
     """The comparison's footnotes as plain text, each a `warning` or a `note`."""
-    return [("warning" if text.startswith(("!", "**", "\\*")) else "note", _plain(text)) for text in footnotes(content)]
+    warning = ("!", "?", "**", "\\*")
+    return [("warning" if text.startswith(warning) else "note", _plain(text)) for text in footnotes(content)]
 
 
 def _plain(markdown: str) -> str:

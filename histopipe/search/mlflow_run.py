@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histopipe import tracking
+from histopipe.leakage import leaky_tags
 from histopipe.lineage import lineage_tags
 from histopipe.search.study import Search, turn
 
@@ -28,8 +29,8 @@ def parent_run(search: Search) -> str:
         found = _runs(experiment, {key: tags[key] for key in ("study", "variant")})
         if found:
             return str(found[0].info.run_id)
-        flags = {"quick": search.training.capped, "leaky": search.training.leaky}
-        tags |= {name: "true" for name, holds in flags.items() if holds}
+        tags |= {"quick": "true"} if search.training.capped else {}
+        tags |= leaky_tags(search.training.leaky)
         tags |= lineage_tags(search.workspace, search.dataset)
         run = _client().create_run(experiment, run_name=search.title, tags=tags)
         for key, value_range in search.recipe.search.items():

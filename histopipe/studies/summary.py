@@ -10,6 +10,7 @@ from histopipe.errors import EvaluationError, ParamsError
 from histopipe.evaluation.figures import save_figure
 from histopipe.evaluation.metrics import METRICS
 from histopipe.files import replaced_folder, write_json, write_text
+from histopipe.leakage import Leaky, leaky_state
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.stage_folders import stage_check
@@ -105,13 +106,19 @@ def _row(study: str, architecture: str, variants: Sequence[Variant], params: Par
     row: Row = {
         "architecture": architecture,
         "quick": variants[0].metrics.get("quick"),
-        "leaky": all(variant.metrics.get("leaky") for variant in variants),
+        "leaky": _leaky_in_all(variants),
         "variants": {str(variant.name): {name: variant.metrics[name] for name in KEPT} for variant in variants},
         "spread": {name: spread([variant.metrics["test"][name]["value"] for variant in variants]) for name in METRICS},
     }
     if study == "folds":
         row["mean"] = fold_means([each.tested for each in variants], params.evaluate.resamples, params.seed)
     return row
+
+
+def _leaky_in_all(variants: Sequence[Variant]) -> Leaky:
+    """What holds of every variant; where only some leak, each is marked by itself."""
+    states = [leaky_state(variant.metrics.get("leaky")) for variant in variants]
+    return states[0] if len(set(states)) == 1 else False
 
 
 def _differences(study: str, first: Sequence[Variant], second: Sequence[Variant], params: Params) -> Row:

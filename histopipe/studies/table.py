@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from histopipe.comparison.table import COLUMNS, markdown_table, marks, signed
+from histopipe.comparison.table import COLUMNS, leaky_notes, markdown_table, marks, signed
 from histopipe.evaluation.figures import with_interval
+from histopipe.leakage import leaky_mark
 
 Row = dict[str, Any]
 
@@ -79,7 +80,7 @@ def _variant_rows(content: Row) -> list[list[str]]:
     return [
         [
             row["architecture"] + marks(row),
-            number + ("!" if variant["leaky"] and not row["leaky"] else ""),
+            number + (leaky_mark(variant["leaky"]) if not row["leaky"] else ""),
             f"{variant['cases']:,}",
             f"{variant['patches']:,}",
             *(with_interval(variant["test"][name]) for name in COLUMNS),
@@ -117,6 +118,5 @@ def _footnotes(content: Row) -> list[str]:
     notes += [differences] if content["differences"] else []
     if any(row.get("quick") for row in ranking):
         notes.append("\\* Trained under the caps of `quick`: not what the full recipe reaches.")
-    if any(variant["leaky"] for row in ranking for variant in row["variants"].values()):
-        notes.append("! The split puts patches of one case into training and test: these numbers measure memory.")
+    notes += leaky_notes(variant["leaky"] for row in ranking for variant in row["variants"].values())
     return notes + [f"Left out: {row['architecture']}: {row['reason']}." for row in content["incomplete"]]

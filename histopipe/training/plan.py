@@ -12,6 +12,7 @@ import pandas as pd
 from histopipe.case_ids import are_known
 from histopipe.errors import TrainingError
 from histopipe.files import read_json
+from histopipe.leakage import UNKNOWN, WHY_UNKNOWN, Leaky, worst
 from histopipe.params import Params, RecipeParams, TrainParams
 from histopipe.paths import Workspace
 from histopipe.sampling import cap_rows
@@ -34,7 +35,8 @@ class Training:
         validation_cases: all of the split's, capped or not.
         capped: whether the `quick` caps make it less than its recipe.
         split_digest: SHA-256 of the split's file, as the rows were read from it.
-        leaky: whether its split shares cases, or its weights have seen some that it tests on: scores measure memory.
+        leaky: whether its split shares cases, or its weights have seen some that it tests on: scores measure memory;
+            `unknown` where nobody knows what its weights have seen.
         execution: how it runs on the machine, whatever the recipe.
         weights: what the network starts from; None for chance.
         weights_folder: where that lies.
@@ -52,7 +54,7 @@ class Training:
     seed: int
     checkpoints: Path
     capped: bool
-    leaky: bool
+    leaky: Leaky
     execution: TrainParams
     weights: Weights | None
     weights_folder: Path
@@ -95,22 +97,25 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         seed=params.seed,
         checkpoints=workspace.checkpoint(dataset, architecture),
         capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
-        leaky=_have_seen(weights, dataset, tested) or is_leaky(split.table),
+        leaky=worst([is_leaky(split.table), _have_seen(weights, dataset, tested)]),
         execution=params.train,
         weights=weights,
         weights_folder=workspace.weights(architecture),
     )
 
 
-def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series) -> bool:
+def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series) -> Leaky:
     """Whether the trainings behind the weights saw cases that are tested on now; says so."""
-    if weights is None or not weights.seen:
+    if weights is None:
         return False
     cases = tested.drop_duplicates()
-    shared = set(cases[are_known(cases, weights.seen.get(dataset, []))])
+    shared = set(cases[are_known(cases, (weights.seen or {}).get(dataset, []))])
     if shared:
         said = "%s: %s was trained on %d of today's test cases (first: %s); the run is tagged leaky"
         LOG.warning(said, dataset, weights.asked, len(shared), min(shared))
+    elif not weights.cases_known:
+        LOG.warning("%s: %s (%s); the run is tagged leaky: unknown", dataset, WHY_UNKNOWN, weights.asked)
+        return UNKNOWN
     return bool(shared)
 
 

@@ -15,6 +15,7 @@ from histopipe.architectures import require_architecture
 from histopipe.backend import backend_name, grow_gpu_memory
 from histopipe.errors import TrainingError
 from histopipe.files import file_digest, replaced_folder, write_json
+from histopipe.leakage import leaky_tags
 from histopipe.lineage import lineage_tags, output_hash, versions
 from histopipe.params import Params
 from histopipe.paths import Workspace
@@ -141,10 +142,10 @@ def seed_everything(params: Params) -> None:
 
 def _tags(training: Training, params: Params) -> dict[str, str]:
     tags = {"split_scheme": params.split.scheme, "source": public_source(params.dataset(training.dataset).source)}
-    flags = {"quick": training.capped, "leaky": training.leaky}
+    tags |= {"quick": "true"} if training.capped else {}
     if training.weights:
         tags |= {f"weights_{key}": value for key, value in training.weights.summary.items()}
-    return tags | {name: "true" for name, holds in flags.items() if holds}
+    return tags | leaky_tags(training.leaky)
 
 
 def _announce(training: Training, progress: Progress) -> None:
@@ -198,6 +199,7 @@ def _record(
         "effort": effort(progress.history),
         "lineage": dict(lineage),
         "versions": versions(),
+        "unknown_before": bool(training.weights and not training.weights.cases_known),
         "seen_before": (training.weights.seen if training.weights else None) or {},
         "train_cases": _cases(training.store, training.train_rows),
         "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one

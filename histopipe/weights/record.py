@@ -13,7 +13,7 @@ from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
 
 RECORD_FILE = "weights.json"
-RANDOM = "random"
+RANDOM, IMAGENET = "random", "imagenet"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Weights:
         file: name of the file beside the record; None for `random`.
         sha256: of the file.
         origin: where it came from: a URL, a path, or model, version and run.
-        seen: the cases, by data set, that the trainings behind a registered model trained or validated on.
+        seen: the cases, by data set, that the trainings behind them trained or validated on, as far as those tell; none
+            of a file that nothing is known of.
+        unknown: whether some training behind them doesn't tell.
     """
 
     asked: str
@@ -40,6 +42,7 @@ class Weights:
     sha256: str | None = None
     origin: dict[str, str] | None = None
     seen: dict[str, list[str]] | None = None
+    unknown: bool | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Weights:
@@ -59,6 +62,11 @@ class Weights:
     def write(self, folder: Path) -> None:
         """Write the record, whole or not at all."""
         write_json(folder / RECORD_FILE, {key: value for key, value in asdict(self).items() if value is not None})
+
+    @property
+    def cases_known(self) -> bool:
+        """Whether all cases behind them are known: published weights have seen none of ours, chance neither."""
+        return self.asked in (RANDOM, IMAGENET) or (bool(self.seen) and not self.unknown)
 
     @property
     def summary(self) -> dict[str, str]:

@@ -17,25 +17,26 @@ from histopipe.errors import HistopipeError, WeightsError
 from histopipe.files import read_json, read_yaml
 from histopipe.paths import Workspace
 from histopipe.provenance import Provenance, kind_of, labels_by_digest, no_labels
+from histopipe.weights.behind import RECORD, Behind, Cases, behind, cases_seen
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 NETWORK_ARTIFACT = "network"  # as the served model names it
-KEPT, RECORD = "promotion", "run.json"  # folder and file of the run's artifacts that hold the training's record
+KEPT = "promotion"  # folder of the run's artifacts that holds the training's record
 PREDICTIONS = "test_predictions.parquet"  # beside the record: columns `file,digest,probability`
 GRADED = "predictions.parquet"  # that `evaluate` logged: columns `file,label` among others
 KEPT_TAG = "kept"  # of a version: its own folder within that one, which versions of one run don't share
 
 NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # MLflow's codes for what isn't there
 
-Cases = dict[str, list[str]]  # ids by data set
-
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
-def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -> tuple[Path, dict[str, str], Cases]:
+def bring_registered(
+    asked: str, key: str, workspace: Workspace, folder: Path
+) -> tuple[Path, dict[str, str], Behind | None]:
     """Copy the network of a registered model into `folder`.
 
     Args:
@@ -46,7 +47,7 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
 
     Returns:
         The file; the model's name, version and run; and the cases, by data set, that it and what it started from were
-        trained or validated on, as far as its run tells.
+        trained or validated on, None where its run doesn't tell.
 
     Raises:
         WeightsError: there is no such model, or it holds no network of Keras.
@@ -62,7 +63,8 @@ def bring_registered(asked: str, key: str, workspace: Workspace, folder: Path) -
             client = tracking.registry(workspace)
             version = version_at(client, **address.groupdict())
             file = copy_network(version, folder)
-            seen = cases_behind(version, client)
+            record = _record_behind(version, client)
+            seen = None if record is None else behind(record)
         except (MlflowException, OSError) as problem:
             if _broke_off(problem):
                 raise
@@ -88,12 +90,19 @@ def _broke_off(problem: Exception) -> bool:
 
 def cases_behind(version: ModelVersion, client: MlflowClient) -> Cases:
     """What a version's own training saw, and the trainings before it; nothing of one that was registered by hand."""
+    record = _record_behind(version, client)
+    return {} if record is None else cases_seen(record)
+
+
+def _record_behind(version: ModelVersion, client: MlflowClient) -> dict[str, Any] | None:
+    """The record of a version's training; None of one that was registered by hand."""
     run_id, folder = version.run_id, kept_folder(version)
     path = f"{folder}/{RECORD}"
     if not run_id or path not in {file.path for file in client.list_artifacts(run_id, folder)}:
-        return {}
+        return None
     with TemporaryDirectory() as scratch:
-        return cases_seen(read_json(Path(client.download_artifacts(run_id, path, scratch))))
+        record: dict[str, Any] = read_json(Path(client.download_artifacts(run_id, path, scratch)))
+        return record
 
 
 def kept_folder(version: ModelVersion) -> str:
@@ -161,13 +170,6 @@ def _graded_labels(version: ModelVersion, logged: Path | None, client: MlflowCli
         return labels_by_digest(pd.read_parquet(logged).merge(graded[["file", "label"]], on="file"))
     except (MlflowException, OSError, KeyError, ValueError):
         return no_labels()
-
-
-def cases_seen(record: dict[str, Any]) -> Cases:
-    """The cases, by data set, that a training's record lists, its own and those behind the weights it started from."""
-    seen = {name: list(cases) for name, cases in record.get("seen_before", {}).items()}
-    own = {str(case) for part in ("train_cases", "validation_cases") for case in record[part]}
-    return seen | {record["dataset"]: sorted(own | set(seen.get(record["dataset"], [])))}
 
 
 def version_at(client: MlflowClient, name: str, alias: str | None, version: str | None) -> ModelVersion:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from histopipe.errors import HistopipeError, WeightsError
 from histopipe.files import file_digest, replaced_folder
+from histopipe.leakage import WHY_UNKNOWN
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import require_unchanged_inputs
-from histopipe.weights.record import RANDOM, Weights, code_digest
+from histopipe.weights.behind import Behind, cases_beside
+from histopipe.weights.record import IMAGENET, RANDOM, Weights, code_digest
 
-IMAGENET = "imagenet"
+LOG = logging.getLogger(__name__)
 REGISTERED = "models:/"
 CHOICES = "imagenet, random, models:/NAME@ALIAS, or a file's path from the checkout"
 
@@ -61,7 +64,7 @@ def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, tar
     kept = None if anew else _keep(wanted, workspace.weights(name), target)
     if kept:
         return kept
-    seen = None
+    seen: Behind | None = None
     if wanted.asked == IMAGENET:
         from histopipe.weights.imagenet import bring_imagenet
 
@@ -72,12 +75,16 @@ def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, tar
         file, origin, seen = bring_registered(wanted.asked, key, workspace, target)
     else:
         file, origin = _copy(wanted.asked, key, workspace, target), {"path": wanted.asked}
+        seen = cases_beside(_source(wanted.asked, workspace))
+        if seen is None:
+            LOG.warning("%s: %s; what starts from %s is tagged leaky: unknown", key, WHY_UNKNOWN, wanted.asked)
     from histopipe.weights.loading import check_file
 
     # pooling behind a backbone takes any image size, so that such a network can be tried here
     network = build(wanted.architecture, **params.recipe(name).model) if backbone else None
     check_file(file, network, backbone, f"{key}: {wanted.asked}")
-    return replace(wanted, file=file.name, sha256=file_digest(file), origin=origin, seen=seen)
+    found = replace(wanted, file=file.name, sha256=file_digest(file), origin=origin)
+    return replace(found, seen=seen.cases, unknown=seen.unknown or None) if seen else found
 
 
 def _keep(wanted: Weights, folder: Path, target: Path) -> Weights | None:
@@ -98,8 +105,12 @@ def _is_looked_up_once(asked: str) -> bool:
     return asked == IMAGENET or (asked.startswith(REGISTERED) and "@" in asked)
 
 
+def _source(asked: str, workspace: Workspace) -> Path:
+    return workspace.home / Path(asked).expanduser()
+
+
 def _copy(asked: str, key: str, workspace: Workspace, target: Path) -> Path:
-    source = workspace.home / Path(asked).expanduser()
+    source = _source(asked, workspace)
     if not source.is_file():
         meant = difflib.get_close_matches(asked, (IMAGENET, RANDOM), n=1)
         hint = f"did you mean {meant[0]!r}?" if meant else f"give {CHOICES}"

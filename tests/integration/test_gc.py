@@ -18,6 +18,7 @@ import pytest
 import requests
 from filelock import FileLock
 
+from benchmarks.checkouts import NO_FLOORS
 from histopipe.files import temporary
 from histopipe.gc.cache import cache_folder, unreferenced
 from histopipe.gc.history import History
@@ -26,9 +27,10 @@ from histopipe.paths import Workspace
 from histopipe.stages import EXIT_BUSY
 from tests import servers
 from tests.integration.conftest import Checkout
+from tests.registry import NAME, client
 
 Make = Callable[..., Checkout]
-LENIENT = {"min_sensitivity": 0, "max_calibration_error": 1, "min_cases": 1}  # two epochs on three test cases
+LENIENT = NO_FLOORS  # two epochs on three test cases
 RECORD = "models/idc/cancernet/run.json"
 
 
@@ -116,7 +118,8 @@ def test_only_what_nothing_refers_to_goes(lived_in: tuple[Checkout, dict[str, st
     part = temporary(project.root / "models/idc/cancernet", "part", 999999999)
     part.mkdir()
     (part / "model.keras").write_bytes(b"half")
-    before = content(project)
+    before, looks = content(project), client(project).get_registered_model(NAME).tags
+    assert looks["anchor"] == "1" and [key for key in looks if key.startswith("look.")]
 
     young = lines_of(project)
     assert young["MLflow runs"][0] == "kept" and young["DVC cache"][0] == "kept"
@@ -145,6 +148,7 @@ def test_only_what_nothing_refers_to_goes(lived_in: tuple[Checkout, dict[str, st
     runs = stages_of_runs(project)
     assert {runs[ids["first"]], runs[ids["second"]]} == {"active"}
     assert others <= set(runs)
+    assert client(project).get_registered_model(NAME).tags == looks
     assert lost not in objects_of(project) and not part.exists()
     lines_of(project, "--force", "--older-than", "0d")
     assert ids["between"] not in stages_of_runs(project)

@@ -21,11 +21,9 @@ import requests
 import yaml
 from mlflow import MlflowClient
 
-from benchmarks.checkouts import commit_all, environment
+from benchmarks.checkouts import NO_FLOORS, commit_all, environment
 from tests import composed, servers
 from tests.integration.conftest import Checkout, ask
-
-NO_FLOORS = {"min_sensitivity": 0.0, "max_calibration_error": 1.0, "min_cases": 1}  # what two epochs learn is little
 
 Make = Callable[..., Checkout]
 SECRETS = tuple(text.rpartition(":")[2] for text in composed.PLANTED.values())

@@ -17,11 +17,11 @@ from typing import Any
 import mlflow
 import pytest
 
-from benchmarks.checkouts import copy_project, environment
+from benchmarks.checkouts import NO_FLOORS, copy_project, environment
 from tests.integration.conftest import SMALL, Checkout
 
 Make = Callable[..., Checkout]
-SETTINGS: dict[str, Any] = {"train": {"deterministic": True}, "promotion": {"min_cases": 1, "min_sensitivity": 0.0}}
+SETTINGS: dict[str, Any] = {"train": {"deterministic": True}, "promotion": NO_FLOORS}
 DAY = 86_400
 
 

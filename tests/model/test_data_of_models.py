@@ -14,6 +14,7 @@ import yaml
 from click.testing import CliRunner
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
+from benchmarks.checkouts import NO_FLOORS
 from histopipe.cli import main
 from histopipe.doctor.models import models as examined
 from histopipe.errors import PromotionError, ScoringError
@@ -30,7 +31,7 @@ from tests.registry import NAME, aliases, client, tags
 
 evaluated, workspace = test_promotion.evaluated, test_promotion.workspace  # fixtures
 
-LENIENT = {"min_sensitivity": 0, "max_calibration_error": 1, "min_cases": 1, "margin": 0.9}
+LENIENT = NO_FLOORS | {"margin": 0.9}
 REAL = {"name": "idc.zip", "kind": "archive", "source": "/data/idc.zip", "fingerprint": {"sha256": "5eed"}}
 DRAWN = {"name": "idc.zip", "kind": "synthetic", "source": "synthetic", "fingerprint": {"seed": 42}}
 
@@ -81,9 +82,7 @@ def test_a_champion_is_replaced_by_other_data_only_where_it_is_named(
     made_of(workspace, REAL)
     assert crowned(workspace, "good")
     made_of(workspace, **changed)
-    lenient = asked(
-        "better", promotion={"min_sensitivity": 0, "max_calibration_error": 1, "min_cases": 1, "margin": 0.9}
-    )
+    lenient = asked("better", promotion=LENIENT)
     verdict = promote("idc", lenient, workspace)
     assert said in str(verdict)
     assert (verdict.promoted, aliases(workspace)["champion"]) == (False, "1")

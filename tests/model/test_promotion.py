@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
+from benchmarks.checkouts import NO_FLOORS
 from histopipe.architectures.blocks import patch_input, probability, rescale
 from histopipe.cli import main
 from histopipe.errors import BusyError, PromotionError, TrackingAwayError
@@ -34,6 +36,7 @@ from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
 from histopipe.promotion import promote, rollback
 from histopipe.promotion.champion import champion_probabilities, read_champion
+from histopipe.promotion.ledger import count_looks, number_of, read_looks, record_look
 from histopipe.promotion.registry import Registry
 from histopipe.promotion.summary import promotion_summary
 from histopipe.store import INDEX_FILE, REPORT_FILE, shard_name
@@ -62,7 +65,7 @@ def content(*architectures: str, **changes: Any) -> dict[str, Any]:
         "architectures": list(architectures),
         "idc": {},
         "evaluate": {"resamples": 200},
-        "promotion": {"margin": 0.02, "min_sensitivity": 0.3, "max_calibration_error": 0.3, "min_cases": 6},
+        "promotion": {"min_sensitivity": 0.3, "min_specificity": 0, "max_calibration_error": 0.3, "min_cases": 6},
         "recipes": dict.fromkeys(CHANNELS, recipe),
     } | changes
 
@@ -262,7 +265,7 @@ def test_a_rollback_returns_and_stays_until_it_is_asked_otherwise(workspace: Wor
 
 def test_a_rollback_does_not_return_to_what_was_rolled_back(workspace: Workspace) -> None:
     """The first model was champion before and after the second: going back twice must not go round in a circle."""
-    lenient = {"promotion": {"margin": 0.9, "min_sensitivity": 0, "max_calibration_error": 1, "min_cases": 1}}
+    lenient = {"promotion": NO_FLOORS | {"margin": 0.9}}
     promote("idc", asked("good", **lenient), workspace)
     promote("idc", asked("better", **lenient), workspace)
     promote("idc", asked("good", **lenient), workspace)
@@ -537,6 +540,145 @@ def test_a_champion_without_a_run_is_not_taken_for_granted(workspace: Workspace)
         promote("idc", asked("better"), workspace)
 
 
+def registered(workspace: Workspace) -> dict[str, str]:
+    """Tags of the registered model itself."""
+    return dict(client(workspace).get_registered_model(NAME).tags)
+
+
+def test_the_anchor_is_the_first_champion_until_a_command_moves_it(workspace: Workspace) -> None:
+    first = promote("idc", asked("good"), workspace)
+    assert registered(workspace)["anchor"] == "1"
+    assert "version 1 is the anchor from now on" in str(first)
+    assert "anchor" not in str(promote("idc", asked("good"), workspace))
+    assert promote("idc", asked("better"), workspace).promoted
+    assert registered(workspace)["anchor"] == "1"
+    assert tags(workspace, "2")["gate.anchor"] == "passed"
+    assert "The anchor is version 1" in promotion_summary("idc", workspace)
+    moved = promote("idc", asked("better"), workspace, move_anchor=True)
+    assert "version 2 is the anchor from now on, instead of version 1" in str(moved)
+    assert registered(workspace)["anchor"] == "2"
+
+
+def test_a_model_as_good_as_the_champion_is_refused_where_it_lies_too_far_below_the_anchor(
+    workspace: Workspace,
+) -> None:
+    """As after a chain of champions that each lost what a single promotion may lose."""
+    promote("idc", asked("better"), workspace)
+    assert promote("idc", asked("good", promotion=NO_FLOORS | {"margin": 0.9}), workspace).promoted
+    changed = asked("good", evaluate={"resamples": 200, "threshold": "sensitivity>=0.7"})
+    evaluate("idc", "good", changed, workspace)
+    refused = promote("idc", changed, workspace)
+    assert [gate.name for gate in refused.gates if not gate.passed] == ["anchor"]
+    assert "ROC AUC less the anchor's, lower end of its interval: -0." in str(refused)
+    assert aliases(workspace) == {"champion": "2", "challenger": "3"}
+    assert promote("idc", changed, workspace, move_anchor=True).promoted
+
+
+def test_a_champion_of_before_there_were_anchors_is_its_own_and_says_so_once(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    for key in registered(workspace):
+        client(workspace).delete_registered_model_tag(NAME, key)
+    for number in range(2):
+        said = "version 1 was champion without an anchor, and is its own from now on"
+        assert (said in str(promote("idc", asked("good"), workspace))) is (number == 0)
+    assert registered(workspace)["anchor"] == "1"
+    promote("idc", asked("better"), workspace)
+    assert tags(workspace, "2")["looks.judged"] == "2", "a version that was judged before the ledger counts"
+
+
+@pytest.mark.parametrize("lost", ["deleted", "seen"])
+def test_an_anchor_that_nothing_can_be_compared_with_refuses_and_names_the_remedy(
+    workspace: Workspace, lost: str
+) -> None:
+    """Version 1 was trained on all test cases, as before they were dealt anew; it is refused, then made the anchor."""
+    path = workspace.model("idc", "worse") / "run.json"
+    record, test = read_json(path), [f"{number:03}" for number in range(2, CASES, 3)]
+    write_json(path, record | {"train_cases": [*record["train_cases"], *test]})
+    assert not promote("idc", asked("worse"), workspace).promoted
+    client(workspace).set_registered_model_tag(NAME, "anchor", "1" if lost == "seen" else "7")
+    refused = promote("idc", asked("good"), workspace)
+    assert [gate.name for gate in refused.gates if not gate.passed] == ["anchor"]
+    why = {"seen": "and this model have no test case in common", "deleted": "was deleted from the registry"}[lost]
+    assert why in refused.gates[-1].reason
+    assert "`histopipe promote idc --move-anchor`" in refused.gates[-1].reason
+    assert promote("idc", asked("good"), workspace, move_anchor=True).promoted
+    assert registered(workspace)["anchor"] == "2"
+
+
+def test_a_rollback_leaves_the_anchor_unless_it_is_what_was_taken_back(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote("idc", asked("good"), workspace)
+    promote("idc", asked("better"), workspace)
+    monkeypatch.chdir(workspace.root)
+    done = CliRunner().invoke(main, ["rollback", "idc"])
+    assert "the anchor is version 1" in done.output
+    assert promote("idc", asked("better"), workspace, again=True).promoted
+    promote("idc", asked("better"), workspace, move_anchor=True)
+    rollback("idc", workspace)
+    assert registered(workspace)["anchor"] == "1"
+
+
+def test_looks_at_the_test_cases_are_counted_once_each_and_outlive_their_versions(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    for name in ("good", "worse", "worse", "better"):
+        promote("idc", asked(name), workspace)
+    assert [tags(workspace, number)["looks.judged"] for number in "123"] == ["1", "2", "3"]
+    assert [tags(workspace, number)["looks.compared"] for number in "123"] == ["0", "1", "2"]
+    assert tags(workspace, "3")["looks.trainings"] == "3"
+    card = kept(workspace, "3", "model_card.md", tmp_path).read_text()
+    assert "This was look 3 at these 12 test cases (promotions judged on them, this one included; 3 trainings" in card
+    assert "leans upwards" in card
+    client(workspace).delete_model_version(NAME, "2")
+    changed = asked("better", evaluate={"resamples": 200, "threshold": "f1"})
+    evaluate("idc", "better", changed, workspace)
+    promote("idc", changed, workspace)
+    assert tags(workspace, "4")["looks.judged"] == "4"
+
+
+def test_cases_that_came_later_have_fewer_looks_behind_them(workspace: Workspace) -> None:
+    registry = Registry(NAME, client(workspace))
+    old, new = [f"old{number}" for number in range(700)], ["new1", "new2"]
+    record_look(registry, "first", [], old, ["run1"])
+    record_look(registry, "second", ["1"], old, ["run1", "run2"])
+    look, earlier = record_look(registry, "third", ["1"], old[:10] + new, ["run3"])
+    counts = count_looks(look, earlier)
+    assert (counts.cases, counts.judged, counts.compared, counts.trainings, counts.fresh) == (12, 3, 2, 3, 2)
+    assert number_of(look, earlier) == 2
+    fresh, before = record_look(registry, "third", ["1"], new, ["run3"])
+    assert number_of(fresh, before) == 1
+    again, _ = record_look(registry, "second", ["1"], old, ["run1", "run2"])
+    assert again.at < look.at, "the same model against the same champion is the same look"
+
+
+def test_several_writers_lose_no_look(workspace: Workspace) -> None:
+    registries = [Registry(NAME, client(workspace)) for _ in range(6)]
+    registries[0].require_model()
+    with ThreadPoolExecutor(6) as pool:
+        for number, each in enumerate(registries):
+            pool.submit(record_look, each, f"model{number}", ["1"], ["a", "b"], [])
+    looks = read_looks(registries[0].model_tags())
+    assert {look.model for look in looks} == {f"model{number}" for number in range(6)}
+    last, earlier = record_look(registries[0], "last", ["1"], ["b"], [])
+    assert number_of(last, earlier) == 7
+
+
+def test_weights_that_nobody_knows_the_cases_of_are_refused_until_they_are_allowed(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    path = workspace.model("idc", "better") / "run.json"
+    write_json(path, read_json(path) | {"leaky": "unknown", "unknown_before": True})
+    refused = promote("idc", asked("better"), workspace)
+    assert [gate.name for gate in refused.gates if not gate.passed] == ["leak"]
+    held = tags(workspace, "1")
+    assert "unknown (nobody knows which cases the weights it started from were trained on)" in held["reasons"]
+    assert held["leaky"] == "unknown"
+    assert "its numbers may measure memory" in kept(workspace, "1", "model_card.md", tmp_path).read_text()
+    allowed = content("better")["promotion"] | {"unknown_weights": "allow"}
+    assert promote("idc", asked("better", promotion=allowed), workspace).promoted
+
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing of ours catches it."""
 
@@ -609,8 +751,8 @@ def test_a_kill_between_any_two_steps_of_a_rollback_leaves_the_champion(
 def test_a_killed_rollback_does_not_hide_the_champion_from_the_next_one(
     workspace: Workspace, killer: Callable[[int | None], list[str]]
 ) -> None:
-    for name in ("worse", "good"):
-        promote("idc", asked(name), workspace)
+    promote("idc", asked("worse", promotion=NO_FLOORS), workspace)
+    promote("idc", asked("good"), workspace)
     killer(2)
     with pytest.raises(Killed):
         rollback("idc", workspace)

@@ -27,7 +27,7 @@ from histopipe.architectures.backbones import BACKBONE_LAYER, build_backbone
 from histopipe.architectures.blocks import OUTPUT_LAYER
 from histopipe.cli import main
 from histopipe.errors import ParamsError, UnreachableError, WeightsError
-from histopipe.files import file_digest, read_json
+from histopipe.files import file_digest, read_json, write_json
 from histopipe.ingest.stage import ingest
 from histopipe.params import Params, parse_params
 from histopipe.paths import Workspace
@@ -37,6 +37,7 @@ from histopipe.symmetry import averaged_over_symmetries
 from histopipe.training import recipe_digest, train
 from histopipe.training.plan import plan_training
 from histopipe.weights import Weights, fetch_weights, read_weights, weights_digest
+from histopipe.weights.behind import starts_from_unknown
 from histopipe.weights.imagenet import SQUEEZENET_FILE
 from histopipe.weights.loading import load_into
 from tests.conftest import ROOT, idc_members, write_zip
@@ -337,6 +338,54 @@ def test_a_registered_models_cases_are_told_and_make_a_test_of_them_leaky(
         assert Weights.read(workspace.weights("cancernet")) == found
         assert plan_training("idc", "cancernet", params, workspace).leaky is leaky
     assert f"trained on 1 of today's test cases (first: {tested})" in caplog.text
+
+
+def test_of_a_file_from_elsewhere_nobody_knows_what_it_has_seen(
+    workspace: Workspace, content: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ready_set(workspace, content)
+    build("cancernet", image_size=16).save(tmp_path / "model.keras")
+    params = starting(content, "cancernet", str(tmp_path / "model.keras"))
+    found = fetch_weights("cancernet", params, workspace)
+    assert (found.seen, found.cases_known) == (None, False)
+    assert plan_training("idc", "cancernet", params, workspace).leaky == "unknown"
+    assert "nobody knows which cases the weights it started from were trained on" in caplog.text
+    earlier = {"weights": {"asked": "elsewhere.keras"}, "seen_before": {}, "leaky": False}
+    assert starts_from_unknown(earlier), "by a record from before there was a third state"
+    assert not starts_from_unknown({"weights": {"asked": "imagenet"}, "seen_before": {}, "leaky": False})
+
+
+@pytest.mark.parametrize(("before", "leaky"), [({}, False), ({"unknown_before": True}, "unknown")])
+def test_of_a_trainings_own_file_the_record_beside_it_tells(
+    workspace: Workspace, content: dict[str, Any], before: dict[str, Any], leaky: bool | str
+) -> None:
+    ready_set(workspace, content)
+    folder = workspace.model("idc", "histonet")
+    folder.mkdir(parents=True)
+    build("cancernet", image_size=16).save(folder / "model.keras")
+    record = {"dataset": "idc", "train_cases": ["a"], "validation_cases": ["b"], "seen_before": {}} | before
+    write_json(folder / "run.json", record)
+    params = starting(content, "cancernet", "models/idc/histonet/model.keras")
+    assert fetch_weights("cancernet", params, workspace).seen == {"idc": ["a", "b"]}
+    assert plan_training("idc", "cancernet", params, workspace).leaky == leaky
+    write_json(folder / "run.json", record | {"train_cases": [min(cases_of_test(workspace))]})
+    fetch_weights("cancernet", params, workspace)
+    assert plan_training("idc", "cancernet", params, workspace).leaky is True
+
+
+def test_a_model_that_was_registered_by_hand_is_unknown_and_so_is_what_starts_from_one_that_is(
+    workspace: Workspace, content: dict[str, Any]
+) -> None:
+    ready_set(workspace, content)
+    run_id = served(workspace, build("cancernet", image_size=16))
+    params = starting(content, "cancernet", "models:/histopipe-idc/1")
+    fetch_weights("cancernet", params, workspace)
+    assert plan_training("idc", "cancernet", params, workspace).leaky == "unknown"
+    record = {"dataset": "idc", "train_cases": ["a"], "validation_cases": ["b"]}
+    for unknown, leaky in ((True, "unknown"), (False, False)):
+        tracking.registry(workspace).log_dict(run_id, record | {"unknown_before": unknown}, "promotion/run.json")
+        fetch_weights("cancernet", params, workspace)
+        assert plan_training("idc", "cancernet", params, workspace).leaky == leaky
 
 
 def cases_of_test(workspace: Workspace) -> set[str]:

@@ -273,6 +273,19 @@ def test_why_intervals_may_be_too_narrow_is_said_once(workspace: Workspace) -> N
     assert table.count("**Intervals may be too narrow** (first): large cases are harder.") == 1
 
 
+def test_a_model_that_started_from_unknown_weights_is_marked_and_still_suspected(workspace: Workspace) -> None:
+    real = sourced("archive.zip", "first")
+    write_evaluation(workspace, "first", 0.98, real, leaky="unknown")
+    content = compare("idc", real, workspace)
+    assert content["implausible"] is not None
+    table = (workspace.report("idc") / "comparison.md").read_text()
+    assert "| first? |" in table
+    assert "? Started from weights of which nobody knows the training cases: these numbers may measure memory." in table
+    page = (workspace.report("idc") / "index.html").read_text()
+    assert "leaky: unknown</span>" in page
+    assert "No promotion has looked at these test cases yet." in page
+
+
 def test_a_number_too_good_to_be_true_is_a_warning(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
     real = sourced("archive.zip", "first")
     write_evaluation(workspace, "first", 0.98, real)

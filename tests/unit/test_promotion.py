@@ -15,11 +15,13 @@ from histopipe.evaluation.metrics import Numbers
 from histopipe.params import Params, parse_params
 from histopipe.promotion.candidate import best_by_validation
 from histopipe.promotion.card import DESCRIPTION_LENGTH, description
-from histopipe.promotion.gates import Gate, judge, leak_gate, reasons, rolled_back_gate, unseen
+from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, reasons, rolled_back_gate, unseen
+from histopipe.promotion.spending import risk_of_look
 from histopipe.promotion.summary import gates_table
 from histopipe.stages import failure_kind
 
 CASES, PATCHES = 20, 30
+FLOORS = ("roc_auc", "balanced_accuracy", "specificity", "sensitivity")
 
 
 def params(**limits: float) -> Params:
@@ -51,7 +53,7 @@ def verdicts(gates: list[Gate]) -> dict[str, bool]:
 
 def test_without_a_champion_only_the_absolute_limits_count() -> None:
     gates = judge(predictions(1.0, 1), None, params())
-    assert verdicts(gates) == {"cases": True, "sensitivity": True, "calibration_error": True}
+    assert verdicts(gates) == dict.fromkeys(("cases", *FLOORS, "calibration_error"), True)
     assert reasons(gates) == []
 
 
@@ -59,6 +61,9 @@ def test_without_a_champion_only_the_absolute_limits_count() -> None:
     ("limits", "gate", "said"),
     [
         ({"min_cases": 21}, "cases", "test cases that neither model has seen: 20, wanted at least 21"),
+        ({"min_roc_auc": 0.99}, "roc_auc", "wanted above 0.99"),
+        ({"min_balanced_accuracy": 0.99}, "balanced_accuracy", "wanted above 0.99"),
+        ({"min_specificity": 0.99}, "specificity", "wanted at least 0.99"),
         ({"min_sensitivity": 0.99}, "sensitivity", "wanted at least 0.99"),
         ({"max_calibration_error": 0.001}, "calibration_error", "wanted at most 0.001"),
     ],
@@ -108,11 +113,107 @@ def test_a_network_under_another_threshold_is_no_worse_than_itself() -> None:
 
 def test_what_cannot_be_measured_is_refused() -> None:
     nothing = judge(predictions(1.0, 1).iloc[:0], np.empty(0), params())
-    assert verdicts(nothing) == dict.fromkeys(("cases", "sensitivity", "calibration_error", "difference"), False)
-    assert "undefined" in reasons(nothing)[1]
+    assert verdicts(nothing) == dict.fromkeys(("cases", *FLOORS, "calibration_error", "difference"), False)
+    assert "undefined (there is no test case that neither model has seen)" in reasons(nothing)[1]
     negatives = predictions(1.0, 1).query("label == 0").reset_index(drop=True)
     found = verdicts(judge(negatives, np.linspace(0, 1, len(negatives)), params()))
-    assert (found["sensitivity"], found["difference"]) == (False, False)
+    assert (found["roc_auc"], found["sensitivity"], found["difference"]) == (False, False, False)
+    assert "undefined (all 360 test patches are of one class)" in reasons(judge(negatives, None, params()))[0]
+
+
+def test_a_floor_is_held_against_the_end_of_the_interval_on_its_side() -> None:
+    """What lies above a floor by the estimate alone may have been lifted there by chance."""
+    table = predictions(1.0, 1)
+    found = by_name(judge(table, None, params()))
+    for name in FLOORS:
+        gate = found[name]
+        assert isinstance(gate.measured, float)
+        assert gate.bound is not None
+        between = (gate.measured + gate.bound) / 2
+        assert gate.bound < between < gate.measured
+        refused = [each.name for each in judge(table, None, params(**{f"min_{name}": between})) if not each.passed]
+        assert refused == [name]
+    error = found["calibration_error"]
+    assert isinstance(error.measured, float)
+    assert error.bound is not None
+    between = (error.measured + error.bound) / 2
+    assert error.measured < between < error.bound
+    assert not verdicts(judge(table, None, params(max_calibration_error=between)))["calibration_error"]
+
+
+def by_name(gates: list[Gate]) -> dict[str, Gate]:
+    return {gate.name: gate for gate in gates}
+
+
+def called(probability: Numbers, threshold: float = 0.5) -> pd.DataFrame:
+    """The test patches under other probabilities."""
+    return predictions(1.0, 1).assign(probability=probability, decision=(probability >= threshold).astype(int))
+
+
+@pytest.mark.parametrize("champion", [False, True], ids=["first", "beside a champion"])
+def test_junk_is_refused_whatever_its_calibration_says(champion: bool) -> None:
+    good = predictions(1.0, 1)["probability"].to_numpy()
+    junk = {
+        "inverted": called(1 - good),
+        "constant": called(np.full(len(good), 0.4), 0.4),
+        "everything positive": called(good, 0.0),
+        "nothing positive": called(good, 2.0),
+        "noise": called(np.random.default_rng(0).uniform(0.38, 0.42, len(good)), 0.4),
+    }
+    passed = [name for name, table in junk.items() if not reasons(judge(table, good if champion else None, params()))]
+    assert passed == []
+
+
+def test_a_later_look_at_the_same_cases_asks_for_more() -> None:
+    table, champion = predictions(1.0, 1), probabilities(1.0, 2)
+    gates = [by_name(judge(table, champion, params(), look))["difference"] for look in (1, 2, 100, 365, 366)]
+    bounds = [float(gate.measured or 0) for gate in gates]
+    assert bounds == sorted(set(bounds), reverse=True)
+    assert bounds[-1] == -1.0
+    assert "have had all the looks that `promotion.looks` plans: bring fresh ones" in gates[-1].reason
+
+
+def test_shares_of_the_risk_sum_to_it() -> None:
+    shares = [risk_of_look(number, 0.05, 365) for number in range(1, 400)]
+    assert shares[0] == 0.025
+    assert sum(shares) == pytest.approx(0.05)
+    assert shares[365:] == [0.0] * 34
+    assert risk_of_look(1, 0.05, 1) == 0.025
+
+
+def test_a_gate_that_can_only_refuse_says_so() -> None:
+    table, champion = predictions(1.0, 1), probabilities(1.0, 2)
+    few = (table["case_id"] < "C10").to_numpy()
+    found = by_name(judge(table[few].reset_index(drop=True), champion[few], params(margin=0.005)))["difference"]
+    assert "with 10 test cases this gate can only refuse: an equally good model passes in " in found.reason
+    assert " cases give it even odds" in found.reason
+    wide = by_name(judge(table, champion, params(margin=0.2)))["difference"]
+    assert wide.passed
+    assert "an equally good model passes in 100% of draws" in wide.reason
+
+
+def test_the_stated_power_is_how_often_an_equally_good_model_passes() -> None:
+    """Over 60 draws of both models; what each gate states beforehand, on average."""
+    limits = params(margin=0.05)
+    found = [
+        by_name(judge(predictions(1.0, seed), probabilities(1.0, 1000 + seed), limits))["difference"]
+        for seed in range(60)
+    ]
+    stated = [int(gate.reason.split("passes in ")[1].split("%")[0]) / 100 for gate in found]
+    assert 0.2 < np.mean(stated) < 0.98
+    assert np.mean([gate.passed for gate in found]) == pytest.approx(np.mean(stated), abs=0.17)
+
+
+@pytest.mark.parametrize(("loss", "passes"), [(0.4, False), (0.0, True)])
+def test_a_chain_of_champions_does_not_sink_below_the_anchor(loss: float, passes: bool) -> None:
+    """The champion itself is as weak as the candidate, and finds no fault."""
+    table = predictions(1.0 - loss, 1)
+    anchor = Reference("version 1", table, probabilities(1.0, 1))
+    found = by_name(judge(table, table["probability"].to_numpy(), params(total_margin=0.05), 1, anchor))
+    assert found["difference"].passed
+    assert found["anchor"].passed is passes
+    assert "ROC AUC less the anchor's, lower end of its interval: " in found["anchor"].reason
+    assert "wanted at least -0.05" in found["anchor"].reason
 
 
 def test_cases_that_either_model_saw_do_not_count() -> None:
@@ -123,6 +224,11 @@ def test_cases_that_either_model_saw_do_not_count() -> None:
 def test_a_leak_is_never_passed_and_what_was_rolled_back_only_on_request() -> None:
     assert not leak_gate(True).passed
     assert leak_gate(False).passed
+    unknown = leak_gate("unknown")
+    assert not unknown.passed
+    assert leak_gate("unknown", trusted=True).passed
+    assert "unknown (nobody knows which cases the weights it started from were trained on)" in unknown.reason
+    assert "`promotion.unknown_weights: allow`" in unknown.reason
     assert rolled_back_gate(None, again=False).passed
     assert not rolled_back_gate("2026-01-01", again=False).passed
     assert rolled_back_gate("2026-01-01", again=True).passed
