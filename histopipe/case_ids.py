@@ -15,6 +15,8 @@ from decimal import Decimal
 
 import pandas as pd
 
+from histopipe.case_readings import READINGS, read_unlike
+
 MOST_NAMED = 3  # groups of look-alikes in a message
 
 # Unicode's Default_Ignorable_Code_Point, interlinear annotations and the empty Braille cell: they take no room or show
@@ -104,10 +106,19 @@ def case_key(text: str) -> str:
     return _whole_number(form) or form
 
 
-def are_known(cases: pd.Series, known: Iterable[object]) -> pd.Series:
-    """Tell of each case whether it is among the known ones, by `case_key`."""
+def are_known(cases: pd.Series, known: Iterable[object], dataset: str = "") -> pd.Series:
+    """Tell of each case whether it is among the known ones, by `case_key`.
+
+    Args:
+        cases: ids.
+        known: ids that may have been written by another version, under other parameters.
+        dataset: name of their data set. Where its ids can be read in two ways, an id of either reading is known if it
+            may be a known one of the other (see `histopipe.case_readings`).
+    """
     keys = {case_key(str(case)) for case in known}
-    return cases.astype(str).map({case: case_key(case) in keys for case in cases.astype(str).unique()}).astype(bool)
+    ids = {case: case_key(case) for case in cases.astype(str).unique()}
+    unlike = read_unlike(ids.values(), keys) if dataset in READINGS else set()
+    return cases.astype(str).map({case: key in keys or key in unlike for case, key in ids.items()}).astype(bool)
 
 
 def with_normal_ids(table: pd.DataFrame, whole_column: bool = False) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from histopipe.archive_limits import MAX_MEMBERS
 from histopipe.case_ids import normal_id
+from histopipe.case_readings import Reading, default_reading
 from histopipe.errors import ParamsError
 from histopipe.files import parse_yaml, read_yaml
 
@@ -53,6 +54,7 @@ class DatasetParams(Section):
     checksum: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     complete: bool = False
     magnification: Literal[40, 100, 200, 400, "all"] | None = None  # only where a data set has several
+    case: Reading | None = None  # only where names leave a choice; None: the data set's default
     mpp: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # micrometres to a stored patch's pixel
 
 
@@ -84,7 +86,12 @@ class SplitParams(Section):
     validation: Share = 0.15
     test: Share = 0.15
     folds: Annotated[int, Field(ge=3)] = 5
-    unlisted: Literal["train", "drop"] = "train"
+    unlisted: Literal["train", "drop"] = "drop"  # what becomes of cases in no published list
+
+    @property
+    def adds_unlisted(self) -> bool:
+        """Whether cases in no published list train: then it isn't the published protocol."""
+        return self.scheme == "canonical" and self.unlisted == "train"
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> SplitParams:
@@ -419,6 +426,11 @@ class Params(Section):
             raise ParamsError(_unknown("data set", name, self.sources))
         return self.sources[name]
 
+    def case_reading(self, dataset: str) -> Reading | None:
+        """What counts as one case of a data set; None where its names leave no choice."""
+        block = self.sources.get(dataset, DatasetParams())
+        return None if block.manifest is not None else block.case or default_reading(dataset)
+
     def recipe(self, name: str) -> RecipeParams:
         """The recipe called `name`.
 
@@ -531,6 +543,8 @@ def _check_names(params: Params, origin: str) -> None:
     for name, block in params.sources.items():
         if block.magnification is not None and not _is_magnified(name, block):
             raise ParamsError(f"{origin}: {name}.magnification: {name} has no magnifications: remove the key")
+        if block.case is not None and (block.manifest is not None or default_reading(name) is None):
+            raise ParamsError(f"{origin}: {name}.case: {name} has one reading of its cases only: remove the key")
     for name in RESERVED:
         if name in params.recipes:
             raise ParamsError(f"{origin}: recipes.{name}: the comparison has a row of this name: rename the recipe")

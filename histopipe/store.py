@@ -15,8 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histopipe.case_ids import with_normal_ids
+from histopipe.case_readings import BEFORE, READING, Reading, accession_of, recorded_reading
 from histopipe.errors import StoreError
-from histopipe.files import restoring
+from histopipe.files import read_json, restoring
 
 INDEX_FILE = "index.parquet"
 REPORT_FILE = "report.json"
@@ -111,6 +112,32 @@ def read_index(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFra
     except (OSError, ValueError) as problem:
         raise StoreError(f"{path} can't be read ({problem}): {restoring(folder)}") from None
     return with_normal_ids(index, whole_column=True) if "case_id" in index else index
+
+
+def require_reading(folder: Path, wanted: Reading | None) -> None:
+    """Check that a store's cases are read as `params.yaml` asks.
+
+    Args:
+        folder: of the store.
+        wanted: what counts as one case; None where the data set's names leave no choice.
+
+    Raises:
+        StoreError: the store was made under the other reading.
+    """
+    if wanted is None:
+        return
+    path = folder / REPORT_FILE
+    report = read_json(path) if path.exists() else {}
+    if READING in report:
+        made = recorded_reading(report, folder.name)
+    else:  # before there was a choice; without letters in any id both readings are the same
+        ids = read_index(folder, ("case_id",))["case_id"].unique()
+        made = BEFORE if any(accession_of(case) != case for case in ids) else wanted
+    if made != wanted:
+        raise StoreError(
+            f"{folder} was ingested with `case: {made}`, but {folder.name}.case in params.yaml is {wanted}: "
+            f"run `dvc repro ingest@{folder.name}`, after which cases are divided and models trained anew"
+        )
 
 
 def _map_shard(path: Path) -> Patches:

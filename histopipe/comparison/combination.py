@@ -62,6 +62,7 @@ def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Row], params:
     marks = {
         "quick": next((row["quick"] for row in members if row.get("quick")), None),
         "leaky": worst(row.get("leaky") for row in members) or None,
+        "unlisted_train": any(row.get("unlisted_train") for row in members),
     }
     table = graded_table(logits, point)
     graded = grade_table(table, point, marks, params)

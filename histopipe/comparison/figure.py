@@ -30,6 +30,7 @@ def draw_comparison(content: dict[str, Any]) -> Figure:
         "\\*": "* trained under the caps of `quick`",
         "!": "! cases straddle the splits",
         "?": "? started from weights of unknown training cases",
+        "†": "† also trained on unlisted cases",
     }
     if notes := [note for mark, note in legend.items() if any(mark in marks(row) for row in ranking)]:
         figure.supxlabel("    ".join(notes), fontsize=8.5, x=0.01, ha="left")

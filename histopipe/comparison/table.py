@@ -25,6 +25,11 @@ COLUMNS = {
     "specificity": "specificity",
 }
 
+NOT_PUBLISHED = (
+    "Trained also on cases that no published list has (`split.unlisted: train`): not the published protocol, and not "
+    "comparable with its results"
+)
+
 
 def as_markdown(content: dict[str, Any]) -> str:
     """The comparison as a Markdown table with its footnotes."""
@@ -158,8 +163,12 @@ def ranks(row: Row) -> str:
 
 
 def marks(row: Row) -> str:
-    """Signs that lead to a footnote: `*` trained under the `quick` caps, `!` on a split that leaks, `?` perhaps so."""
-    return ("\\*" if row.get("quick") else "") + leaky_mark(row.get("leaky"))
+    """Signs that lead to a footnote: `*` the `quick` caps, `!` a split that leaks, `?` perhaps so, `†` more cases.
+
+    The last one is of canonical splits: more than those that the published protocol trains on.
+    """
+    more = "†" if row.get("unlisted_train") else ""
+    return ("\\*" if row.get("quick") else "") + leaky_mark(row.get("leaky")) + more
 
 
 def footnotes(content: dict[str, Any]) -> list[str]:
@@ -200,6 +209,8 @@ def footnotes(content: dict[str, Any]) -> list[str]:
         caps = ", ".join(f"{name} {value}" for name, value in capped[0]["quick"].items() if value is not None)
         notes.append(f"\\* Trained under the caps of `quick` ({caps}): not what the full recipe reaches.")
     notes += leaky_notes(row.get("leaky") for row in ranking)
+    if any(row.get("unlisted_train") for row in ranking):
+        notes.append(f"† {NOT_PUBLISHED}.")
     if content["implausible"]:
         notes.append(f"**Too good to be true?** {implausible_note(content['implausible'])}.")
     notes += [f"Not ranked: {reason(entry)}." for entry in content["unranked"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from histopipe.case_readings import Reading
 from histopipe.datasets.layout import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName, PublishedCounts
 
 __all__ = [
@@ -43,13 +44,20 @@ def list_datasets() -> list[str]:
     return sorted(_KNOWN)
 
 
-def get_dataset(name: str, magnification: int | str | None = None) -> Dataset:
-    """The data set called `name`, or the part of it that was taken at one magnification (`all` and None: the whole).
+def get_dataset(name: str, magnification: int | str | None = None, case: Reading | None = None) -> Dataset:
+    """Return the data set called `name`, or a part or another reading of it.
+
+    Args:
+        name: of a built-in data set.
+        magnification: at which the part was taken that is meant; the whole for `all` and None.
+        case: what counts as one case, where names leave a choice; the data set's default for None.
 
     Raises:
         KeyError: no such data set is built in.
     """
-    whole = _KNOWN[name]()
-    if whole.at_magnification is None or not isinstance(magnification, int):
-        return whole
-    return whole.at_magnification(magnification)
+    dataset = _KNOWN[name]()
+    if case is not None and dataset.with_cases is not None:
+        dataset = dataset.with_cases(dataset, case)
+    if dataset.at_magnification is None or not isinstance(magnification, int):
+        return dataset
+    return dataset.at_magnification(dataset, magnification)

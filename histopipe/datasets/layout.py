@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from histopipe.case_readings import Reading
+
 OTHER_MAGNIFICATION = "other magnification"  # why a member is set aside that `magnification` doesn't ask for
 
 
@@ -33,7 +35,7 @@ class PublishedCounts:
     """Size of the complete data set, as published.
 
     Attributes:
-        distinct_cases: how many case ids there really are, where the publication counts one of them twice.
+        distinct_cases: how many cases there are as they are read here, where the publication counts otherwise.
     """
 
     patches: int
@@ -68,7 +70,9 @@ class Dataset:
         manifest: what messages call that manifest.
         attributes: further columns of the index by name, each with its type: what `PatchName.attributes` holds.
         implausible_auc: a ROC AUC by case above it has so far always meant a leak; None where nothing is known.
-        at_magnification: the part of the set that was taken at one magnification, where there are several.
+        at_magnification: gives the part of such a set that was taken at one magnification, where there are several.
+        case_reading: what counts as one case, where names leave a choice (`histopipe.case_readings`).
+        with_cases: gives such a set with its cases read in another way, where there are several.
         mpp: micrometres of tissue to a pixel of a patch of `patch_size`; None where nobody says.
     """
 
@@ -86,5 +90,7 @@ class Dataset:
     manifest: str = "the manifest"
     attributes: Mapping[str, str] = field(default_factory=dict)
     implausible_auc: float | None = None
-    at_magnification: Callable[[int], Dataset] | None = None
+    at_magnification: Callable[[Dataset, int], Dataset] | None = None
+    case_reading: Reading | None = None
+    with_cases: Callable[[Dataset, Reading], Dataset] | None = None
     mpp: float | None = None

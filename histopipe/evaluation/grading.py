@@ -116,7 +116,7 @@ def grade_table(table: pd.DataFrame, point: dict[str, Any], record: dict[str, An
         "patches": len(test.labels),
         "validation_cases": validation.case_count,
         "validation_patches": len(validation.labels),
-        **{name: record.get(name) for name in ("split_digest", "recipe_digest", "quick", "leaky")},
+        **{name: record.get(name) for name in ("split_digest", "recipe_digest", "quick", "leaky", "unlisted_train")},
     }
 
 

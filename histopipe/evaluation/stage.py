@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from histopipe.case_ids import normal_id
+from histopipe.case_readings import reading_entry
 from histopipe.colours import COLOURS
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.grading import (
@@ -28,7 +29,7 @@ from histopipe.paths import Workspace, stage_name
 from histopipe.splitting.membership import Split, is_leaky, read_split
 from histopipe.stage_folders import stage_check
 from histopipe.stage_inputs import inputs_of, remedy_for
-from histopipe.store import REPORT_FILE, Patches, PatchStore
+from histopipe.store import REPORT_FILE, Patches, PatchStore, require_reading
 from histopipe.tables import write_csv
 from histopipe.workers import Beside
 
@@ -76,6 +77,7 @@ def evaluate(
     model = workspace.model(dataset, architecture)
     files = [workspace.split(dataset), workspace.store(dataset), model]
     inputs = inputs_of(stage_name("evaluate", dataset, architecture), workspace, files)
+    require_reading(workspace.store(dataset), params.case_reading(dataset))
     split = read_split(workspace.split(dataset))
     record = read_run(dataset, architecture, workspace, split)
     require_server(tracking_uri(workspace))
@@ -231,6 +233,7 @@ def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: P
         "data_set": dataset,
         "patch_size": list(store.patch_size),
         "resized": _is_resized(dataset, params),
+        **reading_entry(params.case_reading(dataset)),
     }
 
 

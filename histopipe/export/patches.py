@@ -46,7 +46,7 @@ def choose_patches(store: PatchStore, split: Path, seen: Collection[str], seed: 
     """
     index = store.index
     splits = split_of_patches(split, index)
-    known = are_known(index["case_id"], seen).to_numpy()
+    known = are_known(index["case_id"], seen, split.stem).to_numpy()
     testing = (splits == "test").to_numpy()
     test = np.flatnonzero(testing & ~known)
     training = np.flatnonzero((splits == "train").to_numpy())

@@ -33,6 +33,7 @@ CODE = (  # as dvc.yaml names it
     "archive_links.py",
     "archives.py",
     "case_ids.py",
+    "case_readings.py",
     "colours.py",
     "images.py",
     "leftovers.py",

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from histopipe.case_ids import look_alikes
+from histopipe.case_readings import reading_entry
 from histopipe.datasets import OTHER_MAGNIFICATION, Dataset
 from histopipe.datasets.matching import Matching
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, SECOND_COPY, SetAside
@@ -35,6 +36,7 @@ def build_report(
         "bad": set_aside.bad,
         "set_aside": {reason: _listed(reason, files) for reason, files in sorted(set_aside.files.items())},
     }
+    report |= reading_entry(dataset.case_reading)
     if matching:
         report["manifest"] = matching.counts()
     if dataset.published:

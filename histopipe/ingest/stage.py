@@ -161,7 +161,7 @@ def describe(dataset: str, params: Params, workspace: Workspace, archive: Archiv
     if manifest.exists() or dataset not in list_datasets():
         described = manifest_dataset(dataset, manifest, size or (1, 1))
         return described if size else replace(described, patch_size=_usual_size(archive, described))
-    built_in = get_dataset(dataset, block.magnification)
+    built_in = get_dataset(dataset, block.magnification, block.case)
     return replace(built_in, patch_size=size) if size else built_in
 
 

@@ -47,7 +47,9 @@ class Comparison:
         return list(self.features.loc[self.features["drifted"], "feature"])
 
 
-def compare_profiles(reference: pd.DataFrame, new: pd.DataFrame, params: MonitorParams, seed: int) -> Comparison:
+def compare_profiles(
+    reference: pd.DataFrame, new: pd.DataFrame, params: MonitorParams, seed: int, dataset: str = ""
+) -> Comparison:
     """Compare new cases with a reference; both as profiles.
 
     A feature has drifted where its distance is above `max_distance` and chance makes it as large less often than
@@ -61,7 +63,7 @@ def compare_profiles(reference: pd.DataFrame, new: pd.DataFrame, params: Monitor
         raise MonitoringError(
             f"no new case has {params.min_patches} patches: give more of them, or lower monitor.min_patches"
         )
-    again = are_known(reference["case_id"], judged["case_id"].unique())
+    again = are_known(reference["case_id"], judged["case_id"].unique(), dataset)
     kept = reference[(reference["patches"] >= params.min_patches) & ~again]
     parts = [_compare_group(kept, judged, group, params, seed) for group in GROUPS]
     features = pd.concat([part for part, _ in parts], ignore_index=True)

@@ -108,7 +108,7 @@ def _required(reference: pd.DataFrame | None, address: str) -> pd.DataFrame:
 def _report(scores: Path, reference: pd.DataFrame, folder: Path, params: Params) -> dict[str, Any]:
     graded = read_json(scores / SUMMARY)
     new = new_profiles(_patches(scores / PREDICTIONS))
-    comparison = compare_profiles(reference, new, params.monitor, params.seed)
+    comparison = compare_profiles(reference, new, params.monitor, params.seed, graded.get("data_set") or "")
     summary = summary_of(comparison, graded, params.monitor)
     write_csv(comparison.cases, folder / CASES)
     judged = new[new["case_id"].isin(comparison.cases["case_id"])]

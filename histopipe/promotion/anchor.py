@@ -17,8 +17,9 @@ from histopipe.paths import Workspace
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.champion import champion_probabilities, read_champion
 from histopipe.promotion.data import relation_to
-from histopipe.promotion.gates import Gate, Reference, unseen
+from histopipe.promotion.gates import Gate, Reference
 from histopipe.promotion.registry import IDENTITY, Registry
+from histopipe.promotion.unseen_cases import unseen_patches
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -117,7 +118,7 @@ def anchor_beside(
         relation = relation_to(known.made_from, candidate.made_from, workspace)
         if relation.verdict == "other":
             return refused(f"is made from other data ({relation.reason})")
-        patches = unseen(candidate.test, candidate.seen, known.seen)
+        patches = unseen_patches(candidate, workspace, known.seen)
         if patches.empty:
             return refused("and this model have no test case in common that neither has seen")
         theirs = champion_probabilities(known, patches, workspace.store(candidate.dataset))

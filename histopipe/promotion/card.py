@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from histopipe import __version__
+from histopipe.case_readings import CASE_OF_READING, READING
 from histopipe.comparison.table import markdown_table
 from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, WITHIN, graded_kinds
 from histopipe.evaluation.figures import with_interval
@@ -179,6 +180,8 @@ def _data(facts: Facts) -> str:
         lines.insert(0, f"source: {source['kind']}, {source['name']}")
     if report["same_pixels_in_two_cases"]:
         lines.append(f"{report['same_pixels_in_two_cases']:,} patches whose pixels occur in another case too")
+    if reading := report.get(READING):
+        lines.append(f"a case is {CASE_OF_READING[reading]}")
     lines += [_gate_line(name, facts.verdict) for name in ("data", "quick") if f"gate.{name}" in facts.verdict]
     return _bullets(lines)
 
@@ -276,6 +279,8 @@ def _limits(facts: Facts) -> str:
         lines.append("**it has seen test cases: its numbers measure memory**")
     elif leaky == UNKNOWN:
         lines.append(f"**{WHY_UNKNOWN}: its numbers may measure memory**")
+    if candidate.record.get("unlisted_train"):
+        lines.append("trained also on cases that no published list has: not the published protocol")
     if outcome := facts.explanation.get("verdict"):
         maps = f"maps of what its decisions rest on: {outcome}"
         lines.append(f"{maps} (don't read them unless they are better than all of these)")

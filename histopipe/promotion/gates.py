@@ -125,9 +125,9 @@ def rolled_back_gate(since: str | None, again: bool) -> Gate:
     return Gate("rolled_back", since is None or again, since or "no", "no, or to be asked for with --again")
 
 
-def unseen(table: pd.DataFrame, *seen: Iterable[str]) -> pd.DataFrame:
-    """The rows of cases that none of the lists of case ids holds."""
-    known = are_known(table["case_id"], [case for cases in seen for case in cases])
+def unseen(table: pd.DataFrame, *seen: Iterable[str], dataset: str = "") -> pd.DataFrame:
+    """The rows of cases that none of the lists of case ids holds; `dataset` tells how its ids may be read."""
+    known = are_known(table["case_id"], [case for cases in seen for case in cases], dataset)
     return table[~known].reset_index(drop=True)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from histopipe.case_readings import shared_ids
 from histopipe.errors import PromotionError
 from histopipe.evaluation.metrics import Numbers
 from histopipe.leakage import worst
@@ -16,9 +17,10 @@ from histopipe.promotion.anchor import Standing, anchor_beside
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.champion import Champion, champion_probabilities, read_champion
 from histopipe.promotion.data import data_gates, lost_gate, relation_to
-from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, rolled_back_gate, unseen
+from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, rolled_back_gate
 from histopipe.promotion.ledger import Counts, count_looks, number_of, record_look
 from histopipe.promotion.registry import ROLLED_BACK, Registry
+from histopipe.promotion.unseen_cases import unseen_patches
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -89,7 +91,7 @@ def judge_candidate(bench: Bench) -> Judgement:
         leak_gate(leaky, params.promotion.unknown_weights == "allow"),
         rolled_back_gate(_rolled_back(bench), bench.again),
     ]
-    alone = unseen(candidate.test, candidate.seen)
+    alone = unseen_patches(candidate, bench.workspace)
     known = _known_champion(bench)
     opponent = _opponent(known, alone, bench)
     anchor = _anchor(known, opponent, bench)
@@ -98,7 +100,11 @@ def judge_candidate(bench: Bench) -> Judgement:
         anchor = None
     against = _held_against(opponent, anchor, bench)
     look, earlier = record_look(
-        bench.registry, candidate.identity, against, alone["case_id"].unique(), candidate.graded
+        bench.registry,
+        candidate.identity,
+        against,
+        shared_ids(alone["case_id"].unique(), candidate.dataset),
+        candidate.graded,
     )
     gates += opponent.gates
     gates += judge(
@@ -136,7 +142,7 @@ def _opponent(known: Champion | None, alone: pd.DataFrame, bench: Bench) -> Oppo
     gates = data_gates(relation, known.made_from, candidate.made_from, number, bench.named)
     if relation.verdict == "other":
         return Opponent(gates, alone)
-    patches = unseen(candidate.test, candidate.seen, known.seen)
+    patches = unseen_patches(candidate, bench.workspace, known.seen)
     try:
         theirs = champion_probabilities(known, patches, bench.workspace.store(candidate.dataset))
     except PromotionError:

@@ -80,6 +80,7 @@ def _tags(candidate: Candidate, run: Run, workspace: Workspace) -> dict[str, str
         "recipe_digest": record["recipe_digest"],
         "quick": str(bool(record.get("quick"))).lower(),
         "leaky": str(candidate.leaky).lower(),
+        "unlisted_train": str(bool(record.get("unlisted_train"))).lower(),
         "data_set": candidate.dataset,
         "data_source": data.title,
         "classes": ", ".join(data.classes),

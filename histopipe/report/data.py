@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from histopipe.case_ids import spelt
+from histopipe.case_readings import CASE_OF_READING, READING
 from histopipe.comparison.evaluations import Row
 from histopipe.params import Params
 from histopipe.paths import Workspace
@@ -29,6 +31,7 @@ def data_part(dataset: str, params: Params, workspace: Workspace) -> dict[str, A
         "synthetic": params.dataset(dataset).source == "synthetic",
         "excluded": list(params.dataset(dataset).exclude_cases),
         "found": found,
+        "case": CASE_OF_READING.get(found.get(READING, "")),
         "set_aside": [_set_aside(reason, entry) for reason, entry in (found.get("set_aside") or {}).items()],
         "report": path.relative_to(workspace.root).as_posix(),
     }
@@ -48,6 +51,22 @@ def split_part(dataset: str, workspace: Workspace) -> list[Row]:
     return records(summary.rename_axis("split").reset_index())
 
 
+def copies_part(dataset: str, workspace: Workspace) -> Row:
+    """Which case ids count as one since they share patches, and which take no part for it, as the split's record says.
+
+    Returns:
+        `joined` and `left_out`, each a list of lines.
+    """
+    record = known_json(workspace.split_record(dataset))
+    return {
+        "joined": [" = ".join(map(spelt, group)) for group in record.get("joined") or []],
+        "left_out": [
+            f"{spelt(entry['case'])} ({entry['group']}), a copy of {spelt(entry['copy'])} ({entry['stays']})"
+            for entry in record.get("left_out") or []
+        ],
+    }
+
+
 def title_of(dataset: str, params: Params) -> str:
     """What a data set is called in full."""
     from histopipe.datasets import get_dataset, list_datasets
@@ -55,4 +74,4 @@ def title_of(dataset: str, params: Params) -> str:
     block = params.dataset(dataset)
     if block.manifest is not None or dataset not in list_datasets():
         return dataset
-    return get_dataset(dataset, block.magnification).title
+    return get_dataset(dataset, block.magnification, block.case).title

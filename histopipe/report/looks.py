@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from histopipe.case_readings import shared_ids
 from histopipe.errors import HistopipeError
 from histopipe.paths import Workspace
 from histopipe.splitting.membership import read_membership
@@ -21,7 +22,7 @@ def looks_line(dataset: str, workspace: Workspace) -> str:
     cases = split.loc[split["split"] == "test", "case_id"].unique()
     try:
         with reading(dataset, workspace) as registry:
-            counts = looks_at(registry, cases)
+            counts = looks_at(registry, shared_ids(cases, dataset))
     except HistopipeError as problem:
         return f"How often these test cases have been looked at isn't known: {problem}."
     if not counts.judged:

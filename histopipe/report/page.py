@@ -15,7 +15,7 @@ from histopipe.files import write_text
 from histopipe.params import Params
 from histopipe.paths import Workspace
 from histopipe.report.answer import answer
-from histopipe.report.data import data_part, split_part, title_of
+from histopipe.report.data import copies_part, data_part, split_part, title_of
 from histopipe.report.looks import looks_line
 from histopipe.report.models import model_part, overview, picture_files
 from histopipe.report.pictures import embed
@@ -66,6 +66,7 @@ def render_page(content: dict[str, Any], params: Params, workspace: Workspace) -
             data=data,
             splits=split_part(dataset, workspace),
             looks=looks_line(dataset, workspace),
+            copies=copies_part(dataset, workspace),
             ranking=ranking,
             within=within_kinds_of(ranking),
             metrics={name: _label(name) for name in METRICS},
@@ -127,7 +128,7 @@ def _pairs(pairs: Sequence[Row]) -> list[Row]:
 
 def notes(content: dict[str, Any]) -> list[tuple[str, str]]:
     """The comparison's footnotes as plain text, each a `warning` or a `note`."""
-    warning = ("!", "?", "**", "\\*")
+    warning = ("!", "?", "†", "**", "\\*")
     return [("warning" if text.startswith(warning) else "note", _plain(text)) for text in footnotes(content)]
 
 

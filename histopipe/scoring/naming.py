@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from histopipe.case_ids import normal_id, spelt
+from histopipe.case_readings import Reading
 from histopipe.datasets import Dataset, get_dataset, list_datasets
 from histopipe.datasets.manifest import manifest_dataset
 from histopipe.datasets.matching import match_files
-from histopipe.errors import SourceError
+from histopipe.errors import ParamsError, SourceError
 from histopipe.names import printable
+from histopipe.params import read_params
 from histopipe.paths import Workspace
 
 LOG = logging.getLogger(__name__)
@@ -98,14 +100,27 @@ class CaseNamer:
     remarks: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, dataset: str, classes: Iterable[str], workspace: Workspace | None = None) -> CaseNamer:
-        """The names of a data set: built in, or by the manifest that was fetched with its archive.
+    def of(
+        cls,
+        dataset: str,
+        classes: Iterable[str],
+        workspace: Workspace | None = None,
+        reading: Reading | None = None,
+    ) -> CaseNamer:
+        """Return the namer of a data set: built in, or by the manifest that was fetched with its archive.
+
+        Args:
+            dataset: the data set's name.
+            classes: what its classes are called.
+            workspace: may hold the manifest, and says in `params.yaml` what counts as one case.
+            reading: what counts as one case, where a model's cases tell it.
 
         Raises:
             SourceError: the manifest isn't what it should be.
         """
         manifest = workspace.raw(dataset) / "manifest.csv" if workspace else None
-        described = get_dataset(dataset) if dataset in list_datasets() else None
+        reading = reading or _reading_here(dataset, workspace)
+        described = get_dataset(dataset, case=reading) if dataset in list_datasets() else None
         if manifest and manifest.is_file():
             described = manifest_dataset(dataset, manifest, (1, 1))
         own = described.classes if described else ()
@@ -250,6 +265,13 @@ class CaseNamer:
     def _remark(self, kind: str, line: str) -> None:
         self.counts[kind] += 1
         self.remarks.append(line)
+
+
+def _reading_here(dataset: str, workspace: Workspace | None) -> Reading | None:
+    try:
+        return read_params(workspace.params).case_reading(dataset) if workspace else None
+    except ParamsError:  # patches are also named where there is no checkout
+        return None
 
 
 def _before_two_numbers(name: str) -> str:

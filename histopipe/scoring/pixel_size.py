@@ -15,4 +15,4 @@ def trained_pixel_size(dataset: str, block: DatasetParams) -> float | None:
     """
     if block.mpp is not None or block.manifest is not None or dataset not in list_datasets():
         return block.mpp
-    return get_dataset(dataset, block.magnification).mpp
+    return get_dataset(dataset, block.magnification, block.case).mpp

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histopipe.archive_limits import USUAL_LIMIT, MemberLimit
+from histopipe.case_readings import reading_entry, recorded_reading
 from histopipe.datasets import MemberRejected
 from histopipe.errors import ScoringError
 from histopipe.files import write_json
@@ -98,7 +99,9 @@ def case_namer(served: Served, workspace: Workspace | None = None) -> CaseNamer:
         SourceError: the data set's manifest, which lies in the workspace, isn't what it should be.
     """
     classes = [served.point[key] for key in ("negative_class", "positive_class") if key in served.point]
-    return CaseNamer.of(served.point["data_set"], classes, workspace)
+    dataset = served.point["data_set"]
+    # as the model's own cases are read, so that cases it has seen are told and pseudonyms stay the same
+    return CaseNamer.of(dataset, classes, workspace, recorded_reading(served.point, dataset))
 
 
 def grade_inputs(
@@ -185,6 +188,7 @@ def _summary(
         "data": asdict(served.data) if served.data else None,
         "positive_class": served.point["positive_class"],
         "threshold": served.point["threshold"],
+        **reading_entry(recorded_reading(served.point, served.point["data_set"])),
         "precision": precision,
         "pseudonymised": names.pseudonymised,
         "patches": int(cases["patches"].sum()),

@@ -31,6 +31,7 @@ def parent_run(search: Search) -> str:
             return str(found[0].info.run_id)
         tags |= {"quick": "true"} if search.training.capped else {}
         tags |= leaky_tags(search.training.leaky)
+        tags |= {"unlisted_train": "true"} if search.params.split.adds_unlisted else {}
         tags |= lineage_tags(search.workspace, search.dataset)
         run = _client().create_run(experiment, run_name=search.title, tags=tags)
         for key, value_range in search.recipe.search.items():

@@ -43,7 +43,7 @@ class Wanted:
         """The built-in data set of that name; None for one that a manifest describes."""
         if self.block.manifest is not None or self.dataset not in list_datasets():
             return None
-        return get_dataset(self.dataset, self.block.magnification)
+        return get_dataset(self.dataset, self.block.magnification, self.block.case)
 
     @property
     def patch_bytes(self) -> int | None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from histopipe.case_ids import case_key, normal_id, spelt
+from histopipe.case_readings import READING, READINGS, accession_of, reading_entry, recorded_reading
 from histopipe.errors import SplitError
 from histopipe.files import read_json, restoring
 from histopipe.lineage import locked_stage
 from histopipe.params import Params, SplitParams
 from histopipe.paths import Workspace, stage_name
 
+LOG = logging.getLogger(__name__)
 _SHARES = ("train", "validation", "test")
 _KEYS = {"grouped": _SHARES, "random": _SHARES, "kfold": ("folds",), "canonical": ("unlisted",)}
 Group = TypeVar("Group", str, int)
@@ -21,13 +24,14 @@ Group = TypeVar("Group", str, int)
 _REMEMBERING = ("grouped", "kfold")  # the other schemes place a case without looking at the rest
 
 
-def used_settings(params: Params) -> dict[str, Any]:
+def used_settings(params: Params, dataset: str) -> dict[str, Any]:
     """What a known case's membership depends on; where it changes, cases are dealt out anew.
 
     Keys of other schemes are left out: changing one must not move a case.
     """
     scheme = params.split.scheme
     keys = {key: getattr(params.split, key) for key in _KEYS[scheme]}
+    keys |= reading_entry(params.case_reading(dataset))
     return {"scheme": scheme, **keys} | ({} if scheme == "canonical" else {"seed": params.seed})
 
 
@@ -41,7 +45,25 @@ def known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) ->
     if not record.exists():
         return {}
     before = _read(record)
-    return dict(before["cases"]) if _fits(before.get("settings") or {}, settings) else {}
+    cases, earlier = dict(before["cases"]), _with_reading(before.get("settings") or {}, before["cases"], dataset)
+    if _fits(earlier, settings):
+        return cases
+    if _fits(earlier | {READING: settings.get(READING)}, settings):
+        said = "%s: known cases were read with `case: %s` and are read with `case: %s` now: all are divided anew"
+        LOG.warning(
+            said + ", and models of the earlier division are to be trained anew",
+            dataset,
+            earlier[READING],
+            settings[READING],
+        )
+    return {}
+
+
+def _with_reading(settings: dict[str, Any], cases: Iterable[str], dataset: str) -> dict[str, Any]:
+    """Recorded settings with what counted as a case then, unless the ids are the same whatever that was."""
+    if dataset not in READINGS or (READING not in settings and all(accession_of(case) == case for case in cases)):
+        return settings
+    return settings | reading_entry(recorded_reading(settings, dataset))
 
 
 def _read(record: Path) -> dict[str, Any]:
@@ -56,9 +78,21 @@ def _read(record: Path) -> dict[str, Any]:
     return content
 
 
-def fold_settings(params: Params) -> dict[str, Any]:
+def copies_of(cases: Iterable[str], dataset: str, workspace: Workspace) -> set[str]:
+    """Return the ids that share patches with one of `cases`, as the split's record tells; none without a record.
+
+    Raises:
+        HistopipeError: the record can't be read.
+    """
+    record = workspace.split_record(dataset)
+    groups = _read(record).get("joined") or [] if record.exists() else []
+    wanted = {normal_id(str(case)) for case in cases}
+    return {case for group in groups if wanted & set(group) for case in group}
+
+
+def fold_settings(params: Params, dataset: str) -> dict[str, Any]:
     """What a known case's fold depends on, whatever the scheme."""
-    return {"folds": params.split.folds, "seed": params.seed}
+    return {"folds": params.split.folds, "seed": params.seed, **reading_entry(params.case_reading(dataset))}
 
 
 def known_folds(workspace: Workspace, dataset: str, params: Params) -> dict[str, int]:
@@ -69,7 +103,9 @@ def known_folds(workspace: Workspace, dataset: str, params: Params) -> dict[str,
     """
     record = workspace.split_record(dataset)
     before = (_read(record).get("folds") or {}) if record.exists() else {}
-    return dict(before.get("cases") or {}) if _fits(before.get("settings") or {}, fold_settings(params)) else {}
+    cases = dict(before.get("cases") or {})
+    earlier = _with_reading(before.get("settings") or {}, cases, dataset)
+    return cases if _fits(earlier, fold_settings(params, dataset)) else {}
 
 
 def under_todays_ids(known: dict[str, Group], cases: Iterable[str], record: Path) -> dict[str, Group]:
@@ -104,8 +140,11 @@ def under_todays_ids(known: dict[str, Group], cases: Iterable[str], record: Path
 
 
 def _fits(before: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether the settings in use had the same values before; a record may hold further ones."""
-    return all(key in before and before[key] == value for key, value in settings.items())
+    """Whether the settings in use had the same values before; a record may hold further ones.
+
+    How cases were read is left out of `before` where ids are the same either way.
+    """
+    return all(before.get(key, value if key == READING else None) == value for key, value in settings.items())
 
 
 def require_record(dataset: str, membership: str, params: Params, workspace: Workspace) -> None:
@@ -141,10 +180,12 @@ def require_record(dataset: str, membership: str, params: Params, workspace: Wor
 def _dealt_otherwise(locked: dict[str, Any], dataset: str, params: Params) -> bool:
     """Whether the recorded split had other settings, or was of drawn cases that real ones have replaced since."""
     recorded = locked.get("params", {}).get("params.yaml", {})
+    block = recorded.get(dataset) or {}
     before = SplitParams().model_dump() | (recorded.get("split") or {}) | {"seed": recorded.get("seed")}
-    source = (recorded.get(dataset) or {}).get("source")
+    before |= {READING: block["case"]} if block.get("case") else {}
+    source = block.get("source")
     drawn_then = source == "synthetic" and params.dataset(dataset).source != "synthetic"
-    return drawn_then or not _fits(before, used_settings(params))
+    return drawn_then or not _fits(before, used_settings(params, dataset))
 
 
 def _relative(workspace: Workspace, path: Path) -> str:

@@ -9,13 +9,15 @@ from typing import Any
 import pandas as pd
 
 from histopipe.case_ids import case_key, look_alikes, spelt
+from histopipe.case_readings import Reading, accession_of, siblings
 from histopipe.errors import SplitError
 from histopipe.files import write_json, write_text
-from histopipe.params import Params, SplitParams
+from histopipe.params import Params
 from histopipe.paths import Workspace
-from histopipe.splitting.assignment import assign_cases, assign_folds, assign_patches
-from histopipe.splitting.canonical import assign_canonical
-from histopipe.splitting.membership import SPLITS, assert_disjoint, is_leaky
+from histopipe.splitting.classes import require_classes, warn_of_few_cases
+from histopipe.splitting.copies import join_copies
+from histopipe.splitting.division import Division, case_counts, divide, divide_folds, fold_membership, merged
+from histopipe.splitting.membership import assert_disjoint, is_leaky
 from histopipe.splitting.record import (
     fold_settings,
     known_cases,
@@ -26,9 +28,10 @@ from histopipe.splitting.record import (
 )
 from histopipe.splitting.summary import plot_summary, summarise
 from histopipe.stage_inputs import require_unchanged_inputs
-from histopipe.store import read_index
+from histopipe.store import read_index, require_reading
 from histopipe.tables import csv_of
 
+__all__ = ["as_csv", "divide_anew", "fold_membership", "require_classes", "split"]
 LOG = logging.getLogger(__name__)
 MIN_CASES = 3
 
@@ -42,30 +45,33 @@ def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
     Raises:
         SplitError: the cases can't be divided as asked, a split would lack a class, or known cases would move
             because their record wasn't pulled.
+        StoreError: there is no index, or its cases are read otherwise than `params.yaml` asks.
     """
+    require_reading(workspace.store(dataset), params.case_reading(dataset))
     index = _taking_part(dataset, params, read_index(workspace.store(dataset)))
-    settings = used_settings(params)
+    settings = used_settings(params, dataset)
     known, earlier = (
         under_todays_ids(recorded, index["case_id"].unique(), workspace.split_record(dataset))
         for recorded in (known_cases(workspace, dataset, settings), known_folds(workspace, dataset, params))
     )
     if params.split.scheme == "kfold":
         known = {case: str(fold) for case, fold in earlier.items()} | known
-    membership = _divide(dataset, params.split, params.seed, index, known)
-    folds = _folds(params, index, membership, earlier)
-    path = workspace.split(dataset)
-    assert_disjoint(membership, path)
+    divided = divide(dataset, params.split, params.seed, index, known)
+    membership = divided.membership
+    folds = _folds(params, index, divided, earlier)
+    assert_disjoint(membership, workspace.split(dataset))
     summary = summarise(membership, index)
-    require_classes(summary, dataset)
+    require_classes(summary, dataset, divided.remedy(known))
     require_record(dataset, as_csv(membership), params, workspace)
-    if is_leaky(membership):
-        LOG.warning("%s: split.scheme random shares cases between splits; every run it feeds is tagged leaky", dataset)
+    _tell(dataset, divided, index)
     groups = {} if "file" in membership else _groups(membership)
     record = {
         "settings": settings,
         "leaky": is_leaky(membership),
+        "unlisted_train": params.split.adds_unlisted,
         "cases": _sorted(known | groups),
-        "folds": {"settings": fold_settings(params), "cases": _sorted(earlier | _by_case(folds))},
+        "folds": {"settings": fold_settings(params, dataset), "cases": _sorted(earlier | _by_case(folds))},
+        **divided.as_json(),
         "summary": summary.reset_index().to_dict("records"),
     }
     require_unchanged_inputs()
@@ -77,6 +83,17 @@ def _sorted(groups: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(groups.items()))
 
 
+def _tell(dataset: str, divided: Division, index: pd.DataFrame) -> None:
+    """Say what a user ought to know of a division before anything is trained by it."""
+    membership = divided.membership
+    for line in divided.remarks:
+        LOG.warning("%s: %s", dataset, line)
+    if is_leaky(membership):
+        LOG.warning("%s: split.scheme random shares cases between splits; every run it feeds is tagged leaky", dataset)
+    else:
+        warn_of_few_cases(dataset, membership, index, divided.joined.first)
+
+
 def divide_anew(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
     """The membership that a first run with these parameters would give, remembering nothing.
 
@@ -84,13 +101,16 @@ def divide_anew(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFra
         SplitError: the cases can't be divided as asked, or a split would lack a class.
     """
     taking_part = _taking_part(dataset, params, index)
-    membership = _divide(dataset, params.split, params.seed, taking_part, {})
-    require_classes(summarise(membership, taking_part), dataset)
-    return membership
+    divided = divide(dataset, params.split, params.seed, taking_part, {})
+    require_classes(summarise(divided.membership, taking_part), dataset, divided.remedy({}))
+    return divided.membership
 
 
 def _taking_part(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
-    excluded = _excluded(dataset, params.dataset(dataset).exclude_cases, set(index["case_id"]))
+    excluded = _excluded(
+        dataset, params.dataset(dataset).exclude_cases, set(index["case_id"]), params.case_reading(dataset)
+    )
+    _warn_of_copies(dataset, excluded, index)
     kept = index[~index["case_id"].isin(excluded)]
     if kept["case_id"].nunique() < MIN_CASES:
         raise SplitError(
@@ -100,7 +120,19 @@ def _taking_part(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFr
     return kept
 
 
-def _excluded(dataset: str, asked: Iterable[str], present: set[str]) -> set[str]:
+def _warn_of_copies(dataset: str, excluded: set[str], index: pd.DataFrame) -> None:
+    for group in join_copies(index).groups if excluded else ():
+        out, left = [case for case in group if case in excluded], [case for case in group if case not in excluded]
+        if out and left:
+            LOG.warning(
+                "%s.exclude_cases leaves out %s, but not %s, which has the same patches: name both",
+                dataset,
+                " and ".join(map(spelt, out)),
+                " and ".join(map(spelt, left)),
+            )
+
+
+def _excluded(dataset: str, asked: Iterable[str], present: set[str], reading: Reading | None) -> set[str]:
     """The cases that `exclude_cases` names, by the ids that they have in the store.
 
     Raises:
@@ -114,8 +146,10 @@ def _excluded(dataset: str, asked: Iterable[str], present: set[str]) -> set[str]
         alike = [case for group in look_alikes({missing, *present}) if missing in group for case in group]
         others = " and ".join(spelt(case) for case in alike if case != missing)
         meant = f", which has {others}: write the id so, in quotes, in" if others else ": correct"
+        meant = _meant_by_reading(missing, present, reading) or meant
         raise SplitError(f"{dataset}.exclude_cases names {spelt(missing)}, which is not in the data{meant} params.yaml")
     _warn_of_look_alikes(dataset, set(named.values()), present)
+    _warn_of_siblings(dataset, set(named.values()), present, reading)
     return set(named.values())
 
 
@@ -127,75 +161,38 @@ def _warn_of_look_alikes(dataset: str, excluded: set[str], present: set[str]) ->
             LOG.warning(said, dataset, " and ".join(map(spelt, out)), " and ".join(map(spelt, left)))
 
 
-def _divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, known: dict[str, str]) -> pd.DataFrame:
-    fractions = {"train": scheme.train, "validation": scheme.validation, "test": scheme.test}
-    cases = case_counts(index)
-    if scheme.scheme == "random":
-        splits = assign_patches(index["file"], fractions, seed)
-        return index[["file", "case_id"]].assign(split=splits).reset_index(drop=True)
-    if scheme.scheme == "canonical":
-        return assign_canonical(dataset, cases, scheme.unlisted).rename_axis("case_id").reset_index()
-    if scheme.scheme == "kfold":
-        folds = assign_folds(cases, scheme.folds, seed, {case: int(group) for case, group in known.items()})
-        return fold_membership(folds, 0, scheme.folds)
-    return assign_cases(cases, fractions, seed, known).rename_axis("case_id").reset_index()
-
-
-def fold_membership(folds: pd.Series, tested: int, count: int) -> pd.DataFrame:
-    """One fold tests, the next (after the last: the first) validates, the others train; the main run tests fold 0.
-
-    Args:
-        folds: fold number by case id.
-        tested: number of the fold that tests.
-        count: how many folds there are.
-
-    Returns:
-        Columns `case_id,split,fold`.
-    """
-    table = folds.rename("fold").rename_axis("case_id").reset_index()
-    named = {tested: "test", (tested + 1) % count: "validation"}
-    table.insert(1, "split", table["fold"].map(named).fillna("train"))
-    return table
-
-
-def _folds(params: Params, index: pd.DataFrame, membership: pd.DataFrame, known: dict[str, int]) -> pd.DataFrame:
+def _folds(params: Params, index: pd.DataFrame, divided: Division, known: dict[str, int]) -> pd.DataFrame:
     """Columns `case_id,fold`, the same under every scheme; no rows where there are fewer cases than folds.
 
     The study of folds is on request: that it isn't possible must not stop the main run.
     """
-    if "fold" in membership:
-        return membership[["case_id", "fold"]]
-    cases = case_counts(index)
-    if len(cases) < params.split.folds:
+    if "fold" in divided.membership:
+        return divided.membership[["case_id", "fold"]]
+    if len(merged(case_counts(index), divided.joined)) < params.split.folds:
         return pd.DataFrame({"case_id": [], "fold": []})
-    folds = assign_folds(cases, params.split.folds, params.seed, known)
-    return folds.rename_axis("case_id").reset_index()
+    named = {case: str(fold) for case, fold in known.items()}
+    return divide_folds(index, divided.joined, params.split.folds, params.seed, named)[0]
 
 
 def _by_case(folds: pd.DataFrame) -> dict[str, int]:
     return {str(case): int(fold) for case, fold in zip(folds["case_id"], folds["fold"], strict=True)}
 
 
-def case_counts(index: pd.DataFrame) -> pd.DataFrame:
-    """Patches and positive patches per case id, sorted by id."""
-    grouped = index.groupby("case_id", sort=True)["label"]
-    return pd.DataFrame({"patches": grouped.size(), "positives": grouped.sum()})
+def _meant_by_reading(missing: str, present: set[str], reading: Reading | None) -> str:
+    """What an id that is absent may mean under the reading in use; nothing where that doesn't tell."""
+    alike = siblings(missing, present) if reading else []
+    if not alike:
+        return ""
+    return f", where `case: {reading}` makes it {' and '.join(alike)}: write the id so, in quotes, in"
 
 
-def require_classes(summary: pd.DataFrame, dataset: str) -> None:
-    """Check that every split of a summary has patches of both classes.
-
-    Raises:
-        SplitError: one has not.
-    """
-    for name in SPLITS:
-        row = summary.loc[name]
-        if row["positive"] == 0 or row["positive"] == row["patches"]:
-            missing = "no patches" if row["patches"] == 0 else "a class missing"
-            raise SplitError(
-                f"{dataset}: {name} would have {missing} ({row['cases']:.0f} cases, {row['patches']:.0f} patches, "
-                f"{row['positive']:.0f} positive): add cases of both classes, or change split or seed"
-            )
+def _warn_of_siblings(dataset: str, excluded: set[str], present: set[str], reading: Reading | None) -> None:
+    """Say where an accession number is excluded that is also the id of one patient among several of that number."""
+    for case in sorted(excluded) if reading else ():
+        left = [other for other in siblings(case, present) if other not in excluded]
+        if left and accession_of(case) == case:
+            said = "%s.exclude_cases leaves out %s, but not %s of the same accession number: name them if all are meant"
+            LOG.warning(said, dataset, case, " and ".join(left))
 
 
 def _write(

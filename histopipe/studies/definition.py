@@ -15,6 +15,11 @@ from histopipe.splitting.summary import summarise
 from histopipe.store import read_index
 from histopipe.studies.workspace import STAGES, VariantName
 
+REMEDIES = {
+    "folds": "each fold needs a case of either class: lower split.folds, or add cases of that class",
+    "sizes": "raise the number, since its cases are drawn by seed alone, or add cases of that class",
+}
+
 
 def variant_params(study: str, variant: VariantName, params: Params) -> Params:
     """The parameters of one variant.
@@ -51,7 +56,7 @@ def variant_split(study: str, dataset: str, variant: VariantName, params: Params
     else:
         membership = _fold(dataset, int(variant), params, workspace)
     taking_part = index[index["case_id"].isin(membership["case_id"])]
-    require_classes(summarise(membership, taking_part), f"{dataset} {STAGES[study]} {variant}")
+    require_classes(summarise(membership, taking_part), f"{dataset} {STAGES[study]} {variant}", REMEDIES[study])
     return membership
 
 

@@ -107,6 +107,7 @@ def _row(study: str, architecture: str, variants: Sequence[Variant], params: Par
         "architecture": architecture,
         "quick": variants[0].metrics.get("quick"),
         "leaky": _leaky_in_all(variants),
+        "unlisted_train": any(variant.metrics.get("unlisted_train") for variant in variants),
         "variants": {str(variant.name): {name: variant.metrics[name] for name in KEPT} for variant in variants},
         "spread": {name: spread([variant.metrics["test"][name]["value"] for variant in variants]) for name in METRICS},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from histopipe.comparison.table import COLUMNS, leaky_notes, markdown_table, marks, signed
+from histopipe.comparison.table import COLUMNS, NOT_PUBLISHED, leaky_notes, markdown_table, marks, signed
 from histopipe.evaluation.figures import with_interval
 from histopipe.leakage import leaky_mark
 
@@ -119,4 +119,6 @@ def _footnotes(content: Row) -> list[str]:
     if any(row.get("quick") for row in ranking):
         notes.append("\\* Trained under the caps of `quick`: not what the full recipe reaches.")
     notes += leaky_notes(variant["leaky"] for row in ranking for variant in row["variants"].values())
+    if any(row.get("unlisted_train") for row in ranking):
+        notes.append(f"† {NOT_PUBLISHED}.")
     return notes + [f"Left out: {row['architecture']}: {row['reason']}." for row in content["incomplete"]]

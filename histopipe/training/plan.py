@@ -18,7 +18,7 @@ from histopipe.paths import Workspace
 from histopipe.sampling import cap_rows
 from histopipe.splitting import split_of_patches
 from histopipe.splitting.membership import is_leaky, read_split
-from histopipe.store import REPORT_FILE, PatchStore, Rows
+from histopipe.store import REPORT_FILE, PatchStore, Rows, require_reading
 from histopipe.training.recipe import effective_recipe, is_capped
 from histopipe.weights import Weights, read_weights
 
@@ -78,6 +78,7 @@ class Training:
 
 def plan_training(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Training:
     """Gather what a training works on; the test split stays out of sight."""
+    require_reading(workspace.store(dataset), params.case_reading(dataset))
     store = PatchStore.open(workspace.store(dataset))
     split = read_split(workspace.split(dataset))
     splits = split_of_patches(split, store.index)
@@ -109,7 +110,7 @@ def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series) -> Leak
     if weights is None:
         return False
     cases = tested.drop_duplicates()
-    shared = set(cases[are_known(cases, (weights.seen or {}).get(dataset, []))])
+    shared = set(cases[are_known(cases, (weights.seen or {}).get(dataset, []), dataset)])
     if shared:
         said = "%s: %s was trained on %d of today's test cases (first: %s); the run is tagged leaky"
         LOG.warning(said, dataset, weights.asked, len(shared), min(shared))

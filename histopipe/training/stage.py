@@ -13,6 +13,7 @@ from histopipe import tracking
 from histopipe.addresses import public_source
 from histopipe.architectures import require_architecture
 from histopipe.backend import backend_name, grow_gpu_memory
+from histopipe.case_readings import reading_entry
 from histopipe.errors import TrainingError
 from histopipe.files import file_digest, replaced_folder, write_json
 from histopipe.leakage import leaky_tags
@@ -143,6 +144,8 @@ def seed_everything(params: Params) -> None:
 def _tags(training: Training, params: Params) -> dict[str, str]:
     tags = {"split_scheme": params.split.scheme, "source": public_source(params.dataset(training.dataset).source)}
     tags |= {"quick": "true"} if training.capped else {}
+    tags |= {"unlisted_train": "true"} if params.split.adds_unlisted else {}
+    tags |= reading_entry(params.case_reading(training.dataset))
     if training.weights:
         tags |= {f"weights_{key}": value for key, value in training.weights.summary.items()}
     return tags | leaky_tags(training.leaky)
@@ -191,8 +194,10 @@ def _record(
         "recipe_digest": _digest(training, params),
         "split_digest": training.split_digest,
         "split_scheme": params.split.scheme,
+        **reading_entry(params.case_reading(training.dataset)),
         "quick": params.quick.model_dump(exclude_none=True) if params.quick and training.capped else None,
         "leaky": training.leaky,
+        "unlisted_train": params.split.adds_unlisted,
         **progress.notes,
         "epochs": len(progress.history),
         "best_epoch": best_epoch(progress.history),

@@ -102,7 +102,7 @@ def test_other_files_are_no_patches(name: str) -> None:
 def test_a_field_tells_patient_class_magnification_and_subtype(
     path: str, case: str, label: int, magnification: int, subtype: str
 ) -> None:
-    expected = (case, label, None, None, (magnification, subtype))
+    expected = (case.rstrip("ABCDEFG"), label, None, None, (magnification, subtype))
     file = f"SOB_{'BM'[label]}_{subtype}-{case}-{magnification}-011.png"
     assert read("breakhis", f"{BREAKHIS}/{path}/{file}") == expected
     assert read("breakhis", f"BreaKHis_v1/{BREAKHIS}/{path}/{file}") == expected  # as Kaggle nests it

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from histopipe.comparison import compare
+from histopipe.comparison.table import as_markdown
 from histopipe.errors import EvaluationError, HistopipeError
 from histopipe.evaluation.metrics import METRICS
+from histopipe.files import write_json
 from histopipe.paths import Workspace
 from histopipe.report import answer
 from histopipe.report.page import render_page
@@ -351,3 +353,22 @@ def test_long_curves_are_thinned_but_keep_their_ends() -> None:
     places = line("x", "c0", np.linspace(0, 1, 1000), np.linspace(0, 1, 1000)).points.split()
     assert len(places) == MAX_POINTS
     assert (places[0], places[-1]) == ("0,100", "100,0")
+
+
+def test_the_page_says_which_ids_count_as_one_case(workspace: Workspace, content: dict[str, Any]) -> None:
+    left_out = {"case": "P8", "group": "test", "copy": "P9", "stays": "train"}
+    write_json(workspace.split_record("idc"), {"joined": [["8863", "9999"], ["1", "2", "3"]], "left_out": [left_out]})
+    shown = render_page(content, report_params(*STRENGTHS), workspace)
+    assert "count as one case in the split: 8863 = 9999; 1 = 2 = 3." in shown
+    assert "P8 (test), a copy of P9 (train)" in shown
+
+
+def test_training_on_unlisted_cases_is_marked_as_not_the_published_protocol(
+    workspace: Workspace, content: dict[str, Any]
+) -> None:
+    ranking = [{**row, "unlisted_train": row["architecture"] == "resnet"} for row in content["ranking"]]
+    marked = {**content, "ranking": ranking}
+    text = as_markdown(marked)
+    assert "resnet†" in text and "cancernet†" not in text and "not the published protocol" in text
+    assert "not the published protocol" not in as_markdown(content)
+    assert "not the published protocol</span>" in render_page(marked, report_params(*STRENGTHS), workspace)

@@ -117,8 +117,8 @@ def test_known_cases_keep_their_split_when_new_ones_arrive(workspace: Workspace,
 @pytest.mark.parametrize(
     ("scheme", "irrelevant"),
     [
-        ("grouped", {"folds": 6, "unlisted": "drop"}),
-        ("kfold", {"train": 0.6, "validation": 0.2, "test": 0.2, "unlisted": "drop"}),
+        ("grouped", {"folds": 6, "unlisted": "train"}),
+        ("kfold", {"train": 0.6, "validation": 0.2, "test": 0.2, "unlisted": "train"}),
     ],
 )
 def test_a_key_that_the_scheme_does_not_use_moves_no_case(
@@ -318,7 +318,7 @@ def test_canonical_cases_go_where_they_were_published(workspace: Workspace, cont
     names = [*listed.index, "99999"]
     cases = pd.DataFrame({"patches": 6, "positives": 3}, index=names)
     write_index(workspace, cases)
-    split("idc", with_split(content, scheme="canonical"), workspace)
+    split("idc", with_split(content, scheme="canonical", unlisted="train"), workspace)
     found = read_membership(workspace.split("idc")).set_index("case_id")["split"]
     assert found[listed.index].equals(listed.rename("split"))
     assert found["99999"] == "train"
@@ -373,3 +373,19 @@ def test_disjointness_is_asserted_whenever_a_split_is_read(workspace: Workspace,
 def test_a_missing_split_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(SplitError, match=r"dvc repro split@idc"):
         read_membership(tmp_path / "idc.csv")
+
+
+def test_unlisted_cases_take_no_part_unless_asked_for(
+    workspace: Workspace, content: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    from histopipe.splitting.canonical import canonical_cases
+
+    cases = pd.DataFrame({"patches": 6, "positives": 3}, index=[*canonical_cases().index, "99998", "99999"])
+    write_index(workspace, cases)
+    content["split"].pop("unlisted", None)
+    split("idc", with_split(content, scheme="canonical"), workspace)
+    assert set(read_membership(workspace.split("idc"))["case_id"]) == set(canonical_cases().index)
+    assert not caplog.records
+    split("idc", with_split(content, scheme="canonical", unlisted="train"), workspace)
+    assert "adds 2 cases" in caplog.text and "tagged `unlisted_train`" in caplog.text
+    assert json.loads(workspace.split_record("idc").read_text())["unlisted_train"]

@@ -1,0 +1,206 @@
+"""A slide that is filed under two ids counts as one case, in every scheme, and what is known stays where it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from histopipe.params import parse_params
+from histopipe.paths import Workspace
+from histopipe.splitting import read_membership, split
+from histopipe.splitting.membership import read_folds
+from histopipe.splitting.record import copies_of
+from histopipe.splitting.stage import divide_anew
+
+SEEDS = range(6)
+
+
+def make_index(cases: int = 40, patches: int = 60, first: int = 0) -> pd.DataFrame:
+    """Patches of their own in every case, a third of them positive."""
+    rows = [(f"c{case:03d}", number) for case in range(first, first + cases) for number in range(patches)]
+    index = pd.DataFrame(rows, columns=["case_id", "number"])
+    index["file"] = index["case_id"] + "/" + index["number"].astype(str) + ".png"
+    index["digest"] = "d" + index["file"]
+    index["label"] = (index["number"] % 3 == 0).astype("int8")
+    for channel in ("red", "green", "blue"):
+        index[f"{channel}_mean"], index[f"{channel}_std"] = 150.0, 30.0
+    return index.drop(columns="number")
+
+
+def filed_again(index: pd.DataFrame, case: str, name: str, share: float = 1.0) -> pd.DataFrame:
+    """The index with the first patches of a case also under another id."""
+    rows = index[index["case_id"] == case]
+    rows = rows.head(max(1, round(share * len(rows))))
+    copy = rows.assign(case_id=name, file=name + "/" + rows["file"].str.rpartition("/")[2])
+    return pd.concat([index, copy], ignore_index=True)
+
+
+def with_copies(count: int = 12) -> pd.DataFrame:
+    index = make_index()
+    for number in range(count):
+        index = filed_again(index, f"c{3 * number:03d}", f"x{number:02d}")
+    return index
+
+
+def write(workspace: Workspace, index: pd.DataFrame) -> None:
+    workspace.store("idc").mkdir(parents=True, exist_ok=True)
+    index.to_parquet(workspace.store("idc") / "index.parquet")
+
+
+def straddling(index: pd.DataFrame, splits: pd.Series) -> int:
+    """How many digests stand in more than one split (or fold)."""
+    groups = index["case_id"].map(splits)
+    return int((groups.groupby(index["digest"]).nunique() > 1).sum())
+
+
+def membership(workspace: Workspace) -> pd.Series:
+    return read_membership(workspace.split("idc")).set_index("case_id")["split"]
+
+
+@pytest.mark.parametrize("scheme", ["grouped", "kfold"])
+def test_a_slide_filed_under_two_ids_stands_in_one_split(
+    workspace: Workspace, content: dict[str, Any], scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = with_copies()
+    write(workspace, index)
+    content["split"]["scheme"] = scheme
+    for seed in SEEDS:
+        split("idc", parse_params(content | {"seed": seed}), workspace)
+        assert straddling(index, membership(workspace)) == 0
+        assert straddling(index, read_folds(workspace.folds("idc"))) == 0
+        assert len(membership(workspace)) == 52
+    lines = [record.getMessage() for record in caplog.records if "share patches pixel by pixel" in record.getMessage()]
+    assert len(lines) == len(SEEDS) and "\n" not in lines[0]
+    assert "12 groups of case ids" in lines[0] and "c000 = x00" in lines[0]
+    assert ["c000", "x00"] in json.loads(workspace.split_record("idc").read_text())["joined"]
+
+
+def test_a_split_with_another_seed_or_scheme_joins_them_too(content: dict[str, Any]) -> None:
+    index = with_copies()
+    for seed in SEEDS:
+        table = divide_anew("idc", parse_params(content | {"seed": seed}), index)
+        assert straddling(index, table.set_index("case_id")["split"]) == 0
+
+
+def test_copies_are_joined_through_others(workspace: Workspace, params: Any) -> None:
+    index = filed_again(filed_again(make_index(), "c000", "x0", 0.5), "c001", "x1", 0.5)
+    link = index[index["case_id"].isin(["x0", "x1"])].assign(case_id="z")
+    write(workspace, pd.concat([index, link.assign(file="z/" + link["digest"])], ignore_index=True))
+    split("idc", params, workspace)
+    assert json.loads(workspace.split_record("idc").read_text())["joined"] == [["c000", "c001", "x0", "x1", "z"]]
+
+
+def test_blank_tiles_and_placeholders_join_nothing(workspace: Workspace, params: Any) -> None:
+    """A white tile stands in every case; so does one picture with content, and two cases share one patch of many."""
+    index = make_index(patches=120)
+    blank = index.groupby("case_id").head(5)
+    blank = blank.assign(digest=[f"white{number % 5}" for number in range(len(blank))], file="w" + blank["file"])
+    blank[["red_std", "green_std", "blue_std"]] = 4.0  # of noise
+    logo = index.groupby("case_id").head(1)
+    logo = logo.assign(digest="logo", file="l" + logo["file"])
+    index = pd.concat([index, blank, logo], ignore_index=True)
+    write(workspace, index)
+    split("idc", params, workspace)
+    assert json.loads(workspace.split_record("idc").read_text())["joined"] == []
+
+
+@pytest.mark.parametrize(
+    ("patches", "shared", "joined"), [(400, 2, False), (400, 3, True), (150, 2, True), (40, 1, True)]
+)
+def test_three_patches_or_a_hundredth_of_the_smaller_case_join(
+    workspace: Workspace, params: Any, patches: int, shared: int, joined: bool
+) -> None:
+    index = make_index(20, patches)
+    index.loc[index["case_id"] == "c001", "digest"] = [
+        f"dc000/{number}.png" if number < shared else f"own{number}" for number in range(patches)
+    ]
+    write(workspace, index)
+    split("idc", params, workspace)
+    assert (json.loads(workspace.split_record("idc").read_text())["joined"] == [["c000", "c001"]]) == joined
+
+
+def test_known_cases_on_two_sides_stay_recorded_and_the_smaller_one_leaves(
+    workspace: Workspace, params: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = make_index()
+    write(workspace, index)
+    split("idc", params, workspace)
+    before = membership(workspace)
+    trained, tested = before.index[before == "train"][0], before.index[before == "test"][0]
+    smaller = index.drop(index.index[index["case_id"] == tested][-10:])  # the tested one lost some patches
+    copies = smaller["case_id"] == tested
+    smaller.loc[copies, "digest"] = [f"d{trained}/{number}.png" for number in range(copies.sum())]
+    write(workspace, smaller)
+    split("idc", params, workspace)
+    after = membership(workspace)
+    assert tested not in after and after.equals(before.drop(tested))
+    assert straddling(smaller, after) == 0
+    record = json.loads(workspace.split_record("idc").read_text())
+    assert record["cases"][tested] == "test"  # the record stays
+    assert record["left_out"] == [{"case": tested, "group": "test", "copy": trained, "stays": "train"}]
+    assert f"{tested} (test) for {trained} (train)" in caplog.text
+    assert copies_of([trained, "elsewhere"], "idc", workspace) == {trained, tested}  # one seen is both seen
+    text = workspace.split("idc").read_text()
+    split("idc", params, workspace)
+    assert workspace.split("idc").read_text() == text
+
+
+def test_a_new_copy_follows_the_case_that_is_known(workspace: Workspace, params: Any) -> None:
+    index = make_index()
+    write(workspace, index)
+    split("idc", params, workspace)
+    before = membership(workspace)
+    for number, case in enumerate(before.index):
+        index = filed_again(index, case, f"x{number:02d}", 0.5)
+    write(workspace, index)
+    split("idc", params, workspace)
+    after = membership(workspace)
+    assert after[before.index].equals(before)
+    assert [after[f"x{number:02d}"] for number in range(len(before))] == list(before)
+
+
+def test_an_unlisted_copy_of_a_published_test_case_trains_nothing(
+    workspace: Workspace, content: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    from histopipe.splitting.canonical import canonical_cases
+
+    listed = canonical_cases()
+    index = make_index(len(listed), 9)
+    index["case_id"] = index["case_id"].map(dict(zip(index["case_id"].unique(), listed.index, strict=True)))
+    tested, trained = listed.index[listed == "test"][0], listed.index[listed == "train"][0]
+    index = filed_again(filed_again(index, tested, "70001"), trained, "70002")
+    write(workspace, index)
+    content["split"] |= {"scheme": "canonical", "unlisted": "train"}
+    split("idc", parse_params(content), workspace)
+    after = membership(workspace)
+    assert "70001" not in after and after["70002"] == "train" and straddling(index, after) == 0
+    assert "isn't" not in caplog.text and "aren't comparable with published ones" in caplog.text
+
+
+def test_leaving_out_one_of_two_copies_is_remarked_on(
+    workspace: Workspace, content: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    write(workspace, filed_again(make_index(), "c000", "x0"))
+    content["idc"]["exclude_cases"] = ["c000"]
+    split("idc", parse_params(content), workspace)
+    assert "leaves out c000, but not x0, which has the same patches" in caplog.text
+
+
+def test_half_a_million_rows_are_joined_in_seconds() -> None:
+    from histopipe.splitting.copies import join_copies
+
+    generator = np.random.default_rng(0)
+    cases = generator.integers(0, 279, 277_524)
+    digests = np.array([f"{number:032x}" for number in range(len(cases))])
+    index = pd.DataFrame({"case_id": [f"{case:05d}" for case in cases], "digest": digests})
+    twice = pd.concat([index, index.assign(case_id="x" + index["case_id"])], ignore_index=True)
+    widespread = index.head(20_000).assign(digest="w" + pd.Series(range(20_000)).floordiv(200).astype(str))
+    start = time.process_time()
+    joined = join_copies(pd.concat([twice, widespread], ignore_index=True))
+    assert time.process_time() - start < 20
+    assert len(joined.first) == 2 * 279
