@@ -155,18 +155,21 @@ class FlowParams(Section):
 class ThresholdRule(Section):
     """How validation chooses the threshold.
 
-    Written as `youden`, `f1`, `sensitivity>=0.95`, or `{cost: {fn: 5, fp: 1}}`: what a missed positive and a false
-    alarm cost.
+    Written as `youden`, `f1`, `sensitivity>=0.95`, `sensitivity>=0.95@0.9`, or `{cost: {fn: 5, fp: 1}}`: what a missed
+    positive and a false alarm cost. `@0.9` is the confidence with which new cases reach the sensitivity; without it
+    the validation cases themselves do, and new ones fall short about half of the time.
     """
 
     name: Literal["youden", "f1", "sensitivity", "cost"]
     at_least: Annotated[float, Field(gt=0, le=1)] = 1.0
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     fn: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     fp: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     def __str__(self) -> str:
         if self.name == "sensitivity":
-            return f"sensitivity>={self.at_least:g}"
+            bound = "" if self.confidence is None else f"@{self.confidence:g}"
+            return f"sensitivity>={self.at_least:g}{bound}"
         return f"cost(fn={self.fn:g}, fp={self.fp:g})" if self.name == "cost" else self.name
 
     @model_serializer
@@ -178,14 +181,16 @@ def _threshold_rule(written: Any) -> Any:
     """The rule's fields from how it is written in `params.yaml`."""
     if written in ("youden", "f1"):
         return {"name": written}
-    if isinstance(written, str) and (found := re.fullmatch(r"sensitivity *>= *([01]?\.?\d+)", written)):
-        return {"name": "sensitivity", "at_least": float(found[1])}
+    if isinstance(written, str) and (
+        found := re.fullmatch(r"sensitivity *>= *([01]?\.?\d+)( *@ *(\d?\.?\d+))?", written)
+    ):
+        return {"name": "sensitivity", "at_least": float(found[1]), "confidence": float(found[3]) if found[2] else None}
     cost = written.get("cost") if isinstance(written, dict) and len(written) == 1 else None
     if isinstance(cost, dict) and set(cost) == {"fn", "fp"}:
         return {"name": "cost", **cost}
     if isinstance(written, ThresholdRule):
         return written
-    raise ValueError("write youden, f1, sensitivity>=0.95 or {cost: {fn: 5, fp: 1}}")
+    raise ValueError("write youden, f1, sensitivity>=0.95, sensitivity>=0.95@0.9 or {cost: {fn: 5, fp: 1}}")
 
 
 class EvaluateParams(Section):

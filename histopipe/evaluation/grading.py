@@ -27,15 +27,19 @@ def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> dict[str, Any]:
     """Calibration and threshold that validation chooses: `temperature`, `offset`, `threshold` and `rule`.
 
     Args:
-        logits: columns `split`, `label` and `logit`.
+        logits: columns `case_id`, `split`, `label` and `logit`; a rule without a bound needs no cases.
         rule: by which the threshold is chosen.
+
+    Raises:
+        EvaluationError: the rule wants a bound that so few cases can't give.
     """
     validation = logits[logits["split"] == "validation"]
     labels, values = validation["label"].to_numpy(), validation["logit"].to_numpy()
     calibration = fit_calibration(values, labels)
+    cases = None if rule.confidence is None else validation["case_id"]
     return {
         **calibration._asdict(),
-        "threshold": choose_threshold(rule, labels, calibration.apply(values)),
+        "threshold": choose_threshold(rule, labels, calibration.apply(values), cases),
         "rule": str(rule),
     }
 

@@ -22,6 +22,7 @@ from histopipe.evaluation.grading import (
     predictions_of,
 )
 from histopipe.evaluation.metrics import Numbers
+from histopipe.evaluation.thresholds import require_bound
 from histopipe.files import read_json, replaced_folder, write_json, write_text
 from histopipe.monitoring.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.params import EvaluateParams, Params
@@ -64,7 +65,8 @@ def evaluate(
 
     Raises:
         EvaluationError: the network is missing, can't be loaded, was trained on another split or has seen test cases;
-            predictions aren't numbers; a patch has no case; a split has one class only.
+            predictions aren't numbers; a patch has no case; a split has one class only; `evaluate.threshold` wants a
+            bound that so few validation cases can't give.
         ChangedInputError: what is graded, or how, changed meanwhile.
         TrackingAwayError: MLflow is away, which is looked at before anything is predicted, or breaks off.
     """
@@ -85,7 +87,9 @@ def evaluate(
     with replaced_folder(target, stage_check("evaluate")) as folder, Beside(DRAWING, processes) as drawing:
         network = load_network(model / "model.keras")
         store = PatchStore.open(workspace.store(dataset))
-        require_unseen(record, patches_to_grade(store, split), split, workspace.training_stage(dataset, architecture))
+        graded = patches_to_grade(store, split)
+        require_unseen(record, graded, split, workspace.training_stage(dataset, architecture))
+        require_bound(params.evaluate.threshold, graded)
         logits = predict_splits(network, store, split, f"{dataset} {architecture}")
         point = operating_point(logits, dataset, params, store)
         table = graded_table(logits, point)
@@ -259,7 +263,7 @@ def other_views(
     else:
         return {}
     logits = finite_logits(other, store, table["row"].to_numpy(), f"evaluate {title}, {column}")
-    point = locked_point(table[["split", "label"]].assign(logit=logits), params.evaluate.threshold)
+    point = locked_point(table[["case_id", "split", "label"]].assign(logit=logits), params.evaluate.threshold)
     return {column: calibration_of(point).apply(logits)}
 
 

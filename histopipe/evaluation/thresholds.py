@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-import numpy as np
+import logging
+from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+from scipy.special import expit
+
+from histopipe.errors import EvaluationError
+from histopipe.evaluation.calibration import log_odds
+from histopipe.evaluation.intervals import cases_behind, draw_fewer, leave_one_out
 from histopipe.evaluation.metrics import Codes, Numbers
 from histopipe.params import ThresholdRule
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def choose_threshold(rule: ThresholdRule, labels: Codes, probabilities: Numbers) -> float:
+LOG = logging.getLogger(__name__)
+
+LEAST_CASES = 5  # with positive patches, that a bound needs: fewer hold their confidence too rarely in simulation
+RESAMPLES, SEED = 1000, 42  # behind a bound
+RESAMPLES_AT_ONCE = 64
+
+
+def choose_threshold(
+    rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_ids: ArrayLike | None = None
+) -> float:
     """The threshold that does best by `rule`; a patch is called positive at or above it.
 
     It lies halfway between two probabilities that occur, so that rounding in the served model (single
@@ -17,10 +37,17 @@ def choose_threshold(rule: ThresholdRule, labels: Codes, probabilities: Numbers)
 
     Args:
         rule: `youden` maximises sensitivity + specificity - 1 (Youden 1950), `f1` the F1 score, `sensitivity` the
-            specificity among thresholds that reach a sensitivity; `cost` minimises what misses and false alarms cost.
+            specificity among thresholds that reach a sensitivity on these patches, or with a confidence on new cases;
+            `cost` minimises what misses and false alarms cost.
         labels: 1 for the positive class, else 0; both occur.
         probabilities: calibrated, of the positive class.
+        case_ids: of each patch's case; needed where the rule has a confidence.
+
+    Raises:
+        EvaluationError: the rule has a confidence, and too few cases have positive patches.
     """
+    if rule.confidence is not None:
+        return _bounded(rule, labels, probabilities, case_ids)
     order = np.argsort(-probabilities, kind="stable")
     falling = probabilities[order]
     steps = np.flatnonzero(np.diff(falling, append=-1.0))
@@ -30,6 +57,78 @@ def choose_threshold(rule: ThresholdRule, labels: Codes, probabilities: Numbers)
         return _between(1.0, falling[0])  # to call nothing costs least
     best = int(np.flatnonzero(score == score.max())[-1])
     return _between(falling[steps[best]], falling[steps[best + 1]] if best + 1 < len(steps) else 0.0)
+
+
+def require_bound(rule: ThresholdRule, table: pd.DataFrame) -> None:
+    """Check, before anything is predicted, that validation has cases enough for a rule with a confidence.
+
+    Args:
+        rule: by which the threshold will be chosen.
+        table: columns `case_id,split,label` of the patches to be graded.
+
+    Raises:
+        EvaluationError: it has not.
+    """
+    positives = table[(table["split"] == "validation") & (table["label"] == 1)]
+    if rule.confidence is not None:
+        _require_cases(rule, int(positives["case_id"].nunique()))
+
+
+def _require_cases(rule: ThresholdRule, count: int) -> None:
+    if count < LEAST_CASES:
+        raise EvaluationError(
+            f"evaluate.threshold: {rule} needs {LEAST_CASES} validation cases with positive patches, and there are "
+            f"{count}: enlarge `split.validation`, add cases, or take sensitivity>={rule.at_least:g}, which new cases "
+            "reach about half of the time"
+        )
+
+
+def _bounded(rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_ids: ArrayLike | None) -> float:
+    """A threshold with which new cases reach a sensitivity, with the rule's confidence.
+
+    The threshold that reaches it on the validation cases is chosen anew in resamples of them (see `intervals`). What it
+    is higher by on average, and its spread on the logit scale times a one-sided t quantile, are taken off: the spread
+    downwards, if that is more, and the quantile for as many cases as it rests on.
+    """
+    if case_ids is None:
+        raise ValueError("a rule with a confidence needs the patches' cases")
+    positive = labels == 1
+    _, cases = np.unique(np.asarray(case_ids, dtype=str)[positive], return_inverse=True)
+    sizes = np.bincount(cases).astype(np.int64)
+    _require_cases(rule, len(sizes))
+    order = np.argsort(-probabilities[positive], kind="stable")
+    falling, cases = log_odds(probabilities[positive][order]), cases[order]
+    draws = np.concatenate(
+        [np.ones((1, len(sizes))), leave_one_out(len(sizes)), draw_fewer(len(sizes), RESAMPLES, SEED)]
+    )
+    reached, *others = _reaching(rule.at_least, falling, cases, draws)
+    left_out, resampled = np.array(others[: len(sizes)]), np.array(others[len(sizes) :])
+    freedom = max(1.0, cases_behind(left_out, float(sizes.sum() ** 2 / (sizes**2).sum())) - 1)
+    downwards = np.sqrt(2 * (np.minimum(0.0, resampled - reached) ** 2).mean())
+    spread = max(float(np.std(resampled, ddof=1)), float(downwards))
+    bias = max(0.0, float(resampled.mean()) - reached)
+    bound = float(expit(reached - bias - stats.t.ppf(rule.confidence, freedom) * spread))
+    called = probabilities >= bound
+    if called.all():
+        LOG.warning("%s: so few or unlike cases give no bound that spares a patch: all are called positive", rule)
+    return _between(probabilities[called].min(), probabilities[~called].max(initial=0.0))
+
+
+def _reaching(at_least: float, falling: Numbers, cases: Codes, drawn: Numbers) -> Numbers:
+    """The highest log odds down to which positives must be called for a sensitivity, in each resample: (resamples,).
+
+    Args:
+        at_least: the sensitivity.
+        falling: log odds of the positive patches, the highest first.
+        cases: their cases, from 0.
+        drawn: how often each resample drew each case, (resamples, cases).
+    """
+    found = np.empty(len(drawn))
+    for start in range(0, len(drawn), RESAMPLES_AT_ONCE):
+        hits = np.cumsum(drawn[start : start + RESAMPLES_AT_ONCE, cases], axis=1)
+        enough = hits >= at_least * hits[:, -1:] - 1e-9
+        found[start : start + RESAMPLES_AT_ONCE] = falling[enough.argmax(axis=1)]
+    return found
 
 
 def decide(probabilities: Numbers, threshold: float) -> Codes:

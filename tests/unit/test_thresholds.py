@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.metrics import f1_score, recall_score
 
-from histopipe.errors import ParamsError
-from histopipe.evaluation.thresholds import choose_threshold, decide
+from benchmarks.coverage import IDC, draw
+from histopipe.errors import EvaluationError, ParamsError
+from histopipe.evaluation.thresholds import choose_threshold, decide, require_bound
 from histopipe.params import EvaluateParams, ThresholdRule, parse_params
 
 
@@ -105,14 +108,29 @@ def test_where_false_alarms_are_dear_nothing_is_called() -> None:
 
 @pytest.mark.parametrize(
     ("written", "shown"),
-    [("sensitivity >= 0.95", "sensitivity>=0.95"), ({"cost": {"fn": 5, "fp": 1}}, "cost(fn=5, fp=1)"), ("f1", "f1")],
+    [
+        ("sensitivity >= 0.95", "sensitivity>=0.95"),
+        ("sensitivity>=0.95 @ .9", "sensitivity>=0.95@0.9"),
+        ({"cost": {"fn": 5, "fp": 1}}, "cost(fn=5, fp=1)"),
+        ("f1", "f1"),
+    ],
 )
 def test_a_rule_has_one_name(written: Any, shown: str) -> None:
     assert str(rule(written)) == shown
     assert rule(EvaluateParams(threshold=written).model_dump()["threshold"]) == rule(written)
 
 
-IMPOSSIBLE = ["yuden", "sensitivity>=95", "sensitivity>=0", {"cost": {"fn": 5}}, {"cost": None}, {"cost": 5}]
+IMPOSSIBLE = [
+    "sensitivity>=0.95@1",
+    "sensitivity>=0.95@90",
+    "sensitivity>=0.95@0.3",
+    "yuden",
+    "sensitivity>=95",
+    "sensitivity>=0",
+    {"cost": {"fn": 5}},
+    {"cost": None},
+    {"cost": 5},
+]
 IMPOSSIBLE += [{"cost": ["fn", "fp"]}, {"cost": {"fn": float("inf"), "fp": 1}}, 0.5, None]
 
 
@@ -121,3 +139,40 @@ def test_an_impossible_rule_is_one_line(content: dict[str, Any], written: Any) -
     with pytest.raises(ParamsError, match=r"params.yaml: evaluate.threshold.*") as problem:
         parse_params(content | {"evaluate": {"threshold": written}})
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("rule_", "least", "most"), [("sensitivity>=0.9", 0.2, 0.65), ("sensitivity>=0.9@0.9", 0.8, 1)]
+)
+def test_new_cases_reach_a_bound_with_its_confidence(rule_: str, least: float, most: float) -> None:
+    many = draw(IDC, 2000, np.random.default_rng(1))
+    positives = expit(many.logits[many.labels == 1])
+    reached = []
+    for seed in range(100):
+        sample = draw(IDC, 20, np.random.default_rng([2, seed]))
+        threshold = choose_threshold(rule(rule_), sample.labels, expit(sample.logits), sample.cases)
+        reached.append((positives >= threshold).mean() >= 0.9)
+    assert least <= np.mean(reached) <= most
+
+
+def test_a_bound_is_below_what_validation_itself_reaches() -> None:
+    sample = draw(IDC, 20, np.random.default_rng(5))
+    plain, bounded = (
+        choose_threshold(rule(f"sensitivity>=0.95{bound}"), sample.labels, expit(sample.logits), sample.cases)
+        for bound in ("", "@0.8")
+    )
+    assert 0 < bounded < plain
+
+
+def test_too_few_cases_for_a_bound_are_told_before_anything_is_predicted() -> None:
+    table = pd.DataFrame({"case_id": list("ABCDEFGHIJ"), "split": "validation", "label": [1] * 4 + [0] * 6})
+    bound = rule("sensitivity>=0.95@0.9")
+    with pytest.raises(
+        EvaluationError, match=r"sensitivity>=0.95@0.9 needs \d+ validation cases .* there are 4"
+    ) as found:
+        require_bound(bound, table)
+    assert "\n" not in str(found.value)
+    with pytest.raises(EvaluationError, match="there are 4"):
+        choose_threshold(bound, table["label"].to_numpy(), np.linspace(0, 1, 10), table["case_id"])
+    require_bound(rule("sensitivity>=0.95"), table)
+    require_bound(bound, pd.concat([table, table.assign(case_id=table["case_id"] + "2")]))
