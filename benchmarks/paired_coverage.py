@@ -4,7 +4,8 @@ The first network's log odds are those of `benchmarks.coverage`. The second errs
 gaps and its patches' noise each correlate with the first's by `ALIKE`. It tells the classes apart as well, or better by
 `--gain` (log odds, in spreads of patches of one class and case). What the champion's gate and the ranking rest on is
 counted: how often the interval holds the true difference, and beside it how often the plain percentiles of the same
-resamples do, and DeLong's clustered test says p >= .05, which is the same question where there is no difference.
+resamples do, and DeLong's clustered test says p >= .05, which is the same question where there is no difference. The
+test itself, with more kinds of cases and its rivals, is in `benchmarks.paired_tests`.
 
     python -m benchmarks.paired_coverage                # two equally good networks
     python -m benchmarks.paired_coverage --gain 0.3     # the second is better
@@ -22,9 +23,10 @@ import numpy as np
 from benchmarks.coverage import IDC, NOMINAL, TRUTH_CASES, Population, Sample, draw
 from benchmarks.measuring import report
 from histopipe.comparison.pairs import COMPARED
+from histopipe.evaluation.case_parts import ByCase
 from histopipe.evaluation.delong import clustered_delong
-from histopipe.evaluation.differences import difference
-from histopipe.evaluation.intervals import draw_fewer, informative_cases
+from histopipe.evaluation.differences import Flips
+from histopipe.evaluation.intervals import draw_fewer
 from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
 
 ALIKE = 0.8
@@ -61,15 +63,13 @@ def true_differences(population: Population, gain: float, seed: int) -> dict[str
 
 def held(pair: Pair, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
     """Per metric compared, whether our interval and the percentiles' hold the truth, (2, metrics): 1 or 0."""
-    first, second = pair
-    drawn, cases = draw_fewer(first.case_count, resamples, seed), informative_cases(first)
-    one, other = measure(first), measure(second)
-    ones, others = measure_resamples(first, drawn), measure_resamples(second, drawn)
+    apart = ByCase(pair[1], COMPARED).less(ByCase(pair[0], COMPARED))
+    drawn = draw_fewer(pair[0].case_count, resamples, seed)
+    ones, others = (measure_resamples(graded, drawn) for graded in pair)
+    measured = Flips([apart[name] for name in COMPARED], seed).measured()
     answers = np.zeros((len(METHODS), len(COMPARED)))
-    for column, name in enumerate(COMPARED):
-        resampled = others[name] - ones[name]
-        found = difference(other[name] - one[name], resampled, cases[name] - 1)
-        low, high = np.nanquantile(resampled, [(1 - NOMINAL) / 2, (1 + NOMINAL) / 2])
+    for column, (name, found) in enumerate(zip(COMPARED, measured, strict=True)):
+        low, high = np.nanquantile(others[name] - ones[name], [(1 - NOMINAL) / 2, (1 + NOMINAL) / 2])
         ends = (found["low"] or 0.0, found["high"] or 0.0), (low, high)
         answers[:, column] = [low <= truth[name] <= high for low, high in ends]
     return answers

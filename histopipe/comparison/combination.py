@@ -57,7 +57,10 @@ def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Evaluated:
-    """Calibrate, choose the threshold and grade, as `evaluate` does; the marks are those of any member."""
+    """Calibrate, choose the threshold and grade, as `evaluate` does; the marks are those of any member.
+
+    The row is descriptive: it isn't one of the recipes, and takes no part in ranks and their tests.
+    """
     point = locked_point(logits, params.evaluate.threshold) | {"positive_class": members[0]["positive_class"]}
     marks = {
         "quick": next((row["quick"] for row in members if row.get("quick")), None),
@@ -66,4 +69,5 @@ def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Row], params:
     }
     table = graded_table(logits, point)
     graded = grade_table(table, point, marks, params)
-    return Evaluated({"architecture": name, "members": [row["architecture"] for row in members], **graded}, table)
+    derived = {"architecture": name, "members": [row["architecture"] for row in members], "descriptive": True}
+    return Evaluated(derived | graded, table)

@@ -78,7 +78,9 @@ def draw_pairs(content: dict[str, Any]) -> Figure:
     if not pairs:
         axes.text(0.5, 0.5, "one model: nothing to compare", transform=axes.transAxes, ha="center", va="center")
     finish_axes(axes)
-    axes.set_xlabel("difference in ROC AUC, 95 % interval by case; filled: separable after correction", fontsize=9)
+    axes.set_xlabel(
+        "difference in ROC AUC, 95 % interval by case; filled: recipes separable after correction", fontsize=9
+    )
     axes.set_title(f"{content['dataset']}, test split: every two models on the same cases", fontsize=11, loc="left")
     return figure
 

@@ -9,8 +9,9 @@ from histopipe.comparison.baseline import BASELINE
 from histopipe.comparison.combination import D4, ENSEMBLE, ONE_VIEW
 from histopipe.comparison.evaluations import Row
 from histopipe.comparison.neighbours import NEIGHBOURS
-from histopipe.comparison.pairs import COMPARED, SEPARATING, SIGNIFICANCE
+from histopipe.comparison.pairs import COMPARED, SEPARATING, SIGNIFICANCE, is_descriptive
 from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, WITHIN, graded_kinds
+from histopipe.evaluation.delong import LEAST_CASES
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.intervals import Measured
 from histopipe.leakage import LEAKY_NOTE, UNKNOWN_NOTE, leaky_mark
@@ -99,9 +100,23 @@ def _pairs_table(content: Row) -> list[str]:
 
 def _pair_cells(pair: Row) -> list[str]:
     differences = [signed(pair["differences"][name]) for name in COMPARED]
-    p_values = [pair["differences"][SEPARATING]["p"], pair["p_corrected"], pair["p_delong"]]
-    verdict = "separable" if pair["separable"] else "not separable"
-    return [f"{pair['first']} − {pair['second']}", *differences, *map(p_value, p_values), verdict]
+    p_values = [
+        p_value(pair["differences"][SEPARATING]["p"]),
+        *map(p_if_there, (pair["p_corrected"], pair["p_delong"])),
+    ]
+    return [f"{pair['first']} − {pair['second']}", *differences, *p_values, verdict(pair)]
+
+
+def verdict(pair: Row) -> str:
+    """Whether two recipes are separable; `descriptive` where a row isn't a recipe."""
+    if is_descriptive(pair):
+        return "descriptive"
+    return "separable" if pair["separable"] else "not separable"
+
+
+def p_if_there(p: float | None) -> str:
+    """A p-value as `p_value` writes it; a dash where none is given."""
+    return "–" if p is None else p_value(p)
 
 
 def p_value(p: float | None) -> str:
@@ -157,7 +172,9 @@ def _cells(row: Row) -> list[str]:
 
 
 def ranks(row: Row) -> str:
-    """The ranks that a model may have: `2`, or `1–3` among those it can't be told from."""
+    """The ranks that a model may have: `2`, or `1–3` among those it can't be told from; a dash if it isn't a recipe."""
+    if row["rank_range"] is None:
+        return "–"
     first, last = row["rank_range"]
     return str(first) if first == last else f"{first}–{last}"
 
@@ -177,15 +194,11 @@ def footnotes(content: dict[str, Any]) -> list[str]:
     notes = [
         f"Positive class: {content['positive_class']}; sensitivity is its recall. "
         "In brackets: 95 % intervals from resampling whole cases. Threshold and calibration come from "
-        "validation. The order is that of ROC AUC on test; the first column holds the ranks that remain possible."
+        "validation. The order is that of ROC AUC on test; the first column holds the ranks that remain possible.",
+        "AUC on validation: after selection, of the cases that chose epoch and calibration; new cases give less.",
     ]
     notes += narrow_intervals(ranking)
-    if content["pairs"]:
-        notes.append(
-            "Two models are separable where the difference of their areas, resampled case by case in the same cases, "
-            f"has p < {SIGNIFICANCE:g} after Holm's correction for the {len(content['pairs'])} pairs; the intervals in "
-            "brackets are without it. DeLong: in Obuchowski's form for patches in cases, as a cross-check."
-        )
+    notes += _pair_notes(content)
     notes += _within_notes(ranking[0])
     ensemble = next((row for row in ranking if row["architecture"] == ENSEMBLE), None)
     if ensemble:
@@ -244,6 +257,33 @@ def leaky_notes(recorded: Iterable[Any]) -> list[str]:
     """The footnotes of `!` and `?`, as far as some model carries them."""
     marks = {leaky_mark(each) for each in recorded}
     return [f"{mark} {note}" for mark, note in (("!", LEAKY_NOTE), ("?", UNKNOWN_NOTE)) if mark in marks]
+
+
+def _pair_notes(content: Row) -> list[str]:
+    """How the pairs were compared; nothing where there are none."""
+    family = [pair for pair in content["pairs"] if not is_descriptive(pair)]
+    notes = []
+    if family:
+        notes.append(
+            f"Two recipes are separable where their areas differ with p < {SIGNIFICANCE:g} after correction "
+            f"for {_counted(len(family))} of recipes (step-down maxT); p is how often chance makes it so when the "
+            "two models' answers are exchanged in whole cases. The intervals in brackets are without correction."
+        )
+    if len(family) < len(content["pairs"]):
+        notes.append(
+            "Rows that are no recipes have a dash for a rank. They are descriptive, as are their pairs: these have "
+            "uncorrected p-values and no verdict."
+        )
+    if content["pairs"]:
+        notes.append(
+            "DeLong: in Obuchowski's form for patches in cases, as a cross-check; a dash where fewer than "
+            f"{LEAST_CASES} cases of either class, or a few large ones, would make it find too much."
+        )
+    return notes
+
+
+def _counted(pairs: int) -> str:
+    return f"the {pairs} pairs" if pairs > 1 else "the one pair"
 
 
 def reason(entry: Row) -> str:

@@ -3,7 +3,8 @@
 DeLong, DeLong & Clarke-Pearson 1988 (Biometrics 44:837) write the area as a mean over patches and take its variance
 from that. It asks for independent patches. Obuchowski 1997 ("Nonparametric analysis of clustered ROC curve data",
 Biometrics 53:567) sums the same components over each case first, which is what holds for patches of slides; with one
-patch to a case it is DeLong's. It needs many cases, and serves here as a check on the resampling.
+patch to a case it is DeLong's. It needs many cases: with 10 it rejects a true null hypothesis one time in ten instead
+of twenty, with one large case among few more often still (docs/evaluation.md). `holds` says where it may be shown.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from histopipe.evaluation.case_parts import placements
 from histopipe.evaluation.differences import NO_SPREAD
+from histopipe.evaluation.intervals import informative_cases
 from histopipe.evaluation.metrics import Codes, Numbers, Predictions
+
+LEAST_CASES = 50  # that hold patches of either class
+LEAST_EQUAL_CASES = 25  # of equal size that tell as much
 
 
 class AreaDifference(NamedTuple):
@@ -23,6 +29,13 @@ class AreaDifference(NamedTuple):
     value: float
     error: float
     p: float
+
+
+def holds(predictions: Predictions) -> bool:
+    """Whether there are cases enough for the normal law, in either class."""
+    counts = [predictions.per_case(predictions.labels == label) for label in (0, 1)]
+    many = min(np.count_nonzero(count) for count in counts) >= LEAST_CASES
+    return bool(many and informative_cases(predictions)["roc_auc"] >= LEAST_EQUAL_CASES)
 
 
 def clustered_delong(first: Predictions, second: Predictions) -> AreaDifference | None:
@@ -38,7 +51,7 @@ def clustered_delong(first: Predictions, second: Predictions) -> AreaDifference 
     case_of = (first.cases[positive], first.cases[~positive])
     if min(len(np.unique(cases)) for cases in case_of) < 2:
         return None
-    one, other = _components(first), _components(second)
+    one, other = placements(first), placements(second)
     value = one[0].mean() - other[0].mean()
     positives, negatives = (
         np.bincount(cases, a - b - value, first.case_count).astype(np.float64)
@@ -49,19 +62,6 @@ def clustered_delong(first: Predictions, second: Predictions) -> AreaDifference 
         return None
     p = float(2 * stats.norm.sf(abs(value) / error)) if error >= NO_SPREAD else 1.0
     return AreaDifference(float(value), error, p)
-
-
-def _components(predictions: Predictions) -> tuple[Numbers, Numbers]:
-    """Each positive's share of negatives it outranks, and each negative's of positives that outrank it; ties half."""
-    positive = predictions.labels == 1
-    above, below = predictions.probabilities[positive], predictions.probabilities[~positive]
-    return _share_below(above, below), 1 - _share_below(below, above)
-
-
-def _share_below(values: Numbers, others: Numbers) -> Numbers:
-    ordered = np.sort(others)
-    ranks = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    return ranks / (2.0 * len(ordered))
 
 
 def _variance(positives: Numbers, negatives: Numbers, case_of: tuple[Codes, Codes], cases: int) -> float:

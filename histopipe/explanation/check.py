@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from histopipe.evaluation.case_parts import mean_parts
 from histopipe.evaluation.differences import difference
 from histopipe.evaluation.intervals import Measured, draw_fewer, measured
 from histopipe.evaluation.metrics import Codes, Numbers
@@ -125,7 +126,7 @@ class _Means:
 
     def __init__(self, case_ids: pd.Series, resamples: int, seed: int) -> None:
         self._case, names = pd.factorize(case_ids, sort=True)
-        self.cases = len(names)
+        self.cases, self._seed = len(names), seed
         drawn = draw_fewer(self.cases, resamples, seed)
         weights = drawn[:, self._case]
         self._weights = weights / weights.sum(axis=1, keepdims=True)
@@ -137,4 +138,4 @@ class _Means:
 
     def gain(self, values: Numbers) -> Measured:
         """Of numbers from -1 to 1, with the p-value of their being 0 on average."""
-        return difference(float(values.mean()), self._weights @ values, self.cases - 1)
+        return difference(mean_parts(values, self._case, self.cases), self._seed)

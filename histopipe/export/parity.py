@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histopipe.errors import ExportError
-from histopipe.evaluation.differences import difference
+from histopipe.evaluation.case_parts import ByCase
+from histopipe.evaluation.differences import Flips
 from histopipe.evaluation.intervals import draw_fewer, informative_cases, measured
-from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.metrics import Numbers, Predictions, measure
 from histopipe.evaluation.thresholds import decide
 from histopipe.export.source import Grader
 from histopipe.store import PatchStore, Rows
@@ -63,18 +64,17 @@ def parity(
         for values in (reference, found)
     ]
     values = [measure(predictions) for predictions in both]
+    keras, file = (ByCase(predictions, COMPARED) for predictions in both)
+    changed = file.less(keras)
+    changes = Flips([changed[name] for name in COMPARED], seed, resamples).measured()
     draws = draw_fewer(both[0].case_count, resamples, seed)
-    spreads = [measure_resamples(predictions, draws) for predictions in both]
-    cases = informative_cases(both[0])
+    cases = informative_cases(both[0])["accuracy"]
     apart = np.abs(reference - found)
     return {
         "keras": {name: values[0][name] for name in COMPARED},
         "file": {name: values[1][name] for name in COMPARED},
-        "change": {
-            name: difference(values[1][name] - values[0][name], spreads[1][name] - spreads[0][name], cases[name] - 1)
-            for name in COMPARED
-        },
-        "decisions_changed": _share(both[0], both[0].decisions != both[1].decisions, draws, cases["accuracy"]),
+        "change": dict(zip(COMPARED, changes, strict=True)),
+        "decisions_changed": _share(both[0], both[0].decisions != both[1].decisions, draws, cases),
         "probability_difference": {"max": float(apart.max()), "mean": float(apart.mean())},
         "cases": both[0].case_count,
         "patches": len(patches),

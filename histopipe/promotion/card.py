@@ -207,7 +207,7 @@ def _results(facts: Facts) -> str:
     chosen = metrics["validation"][CHOSEN_BY]
     shown = "undefined" if chosen is None else f"{chosen:.3f}"
     narrow = "".join(f"\n\nIntervals may be too narrow: {caution}." for caution in metrics.get("cautions", ()))
-    chosen_by = f"ROC AUC on validation, by which it was chosen: {shown}."
+    chosen_by = f"ROC AUC on validation, by which it was chosen: {shown} (after selection: new cases give less)."
     return f"{table}{narrow}\n\n{_within(metrics)}{chosen_by}{_looks(facts.verdict)}"
 
 

@@ -13,9 +13,10 @@ import pandas as pd
 from scipy import stats
 from scipy.stats import rankdata
 
+from histopipe.evaluation.case_parts import area_difference
 from histopipe.evaluation.differences import difference
-from histopipe.evaluation.intervals import LEVEL, Measured, draw_fewer, informative_cases
-from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.intervals import LEVEL, Measured, informative_cases
+from histopipe.evaluation.metrics import Numbers, Predictions
 from histopipe.params import Params
 
 COMPARED = "roc_auc"
@@ -111,7 +112,7 @@ def shortfall(table: pd.DataFrame, reference: Numbers, params: Params, risk: flo
 
 
 def paired_difference(table: pd.DataFrame, reference: Numbers, params: Params) -> Measured:
-    """ROC AUC of a model less that of another, measured in the same resamples of the same cases.
+    """ROC AUC of a model less that of another, on the same cases.
 
     Two models that put all patches into the same order, such as one network under two thresholds, don't differ, and
     there is nothing to be unsure of.
@@ -121,10 +122,7 @@ def paired_difference(table: pd.DataFrame, reference: Numbers, params: Params) -
     if same_order(table["probability"].to_numpy(), reference):
         return {"value": 0.0, "low": 0.0, "high": 0.0}
     one, other = predictions_in(table, table["probability"].to_numpy()), predictions_in(table, reference)
-    drawn = draw_fewer(one.case_count, params.evaluate.resamples, params.seed)
-    values = measure(one)[COMPARED] - measure(other)[COMPARED]
-    spread = measure_resamples(one, drawn)[COMPARED] - measure_resamples(other, drawn)[COMPARED]
-    return difference(values, spread, informative_cases(one)[COMPARED] - 1)
+    return difference(area_difference(one, other), params.seed)
 
 
 def predictions_in(table: pd.DataFrame, probability: Numbers) -> Predictions:

@@ -7,25 +7,27 @@ from typing import Any
 
 from histopipe.comparison.baseline import BASELINE
 from histopipe.comparison.evaluations import Row
-from histopipe.comparison.pairs import SEPARATING
+from histopipe.comparison.pairs import SEPARATING, is_descriptive
 from histopipe.comparison.table import p_value, signed
 from histopipe.evaluation.figures import with_interval
 
 
 def answer(content: dict[str, Any]) -> str:
-    """Which model is best and by how much, or from which others it can't be told; and what colours alone reach.
+    """Which recipe is best and by how much, or from which others it can't be told; and what colours alone reach.
+
+    Rows that are no recipes don't count.
 
     Args:
         content: of `comparison.json`.
     """
-    best = next(row for row in content["ranking"] if row["architecture"] != BASELINE)
+    best = next(row for row in content["ranking"] if not is_descriptive(row))
     return " ".join(filter(None, [_best(content, best), _beyond_colours(content, best)]))
 
 
 def _best(content: dict[str, Any], best: Row) -> str:
     name, reached = best["architecture"], with_interval(best["test"][SEPARATING])
     where = f"on {best['cases']:,} test cases"
-    against = [pair for pair in content["pairs"] if pair["first"] == name and pair["second"] != BASELINE]
+    against = [pair for pair in content["pairs"] if pair["first"] == name and not is_descriptive(pair)]
     if not against:
         return f"{name} reaches a ROC AUC of {reached} {where}; there is no other model to compare it with."
     close = [pair for pair in against if not pair["separable"]]

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from histopipe.comparison.evaluations import Row
 from histopipe.comparison.pairs import COMPARED, SEPARATING
-from histopipe.comparison.table import COLUMNS, footnotes, marks, p_value, ranks, within_kinds_of
+from histopipe.comparison.table import (
+    COLUMNS,
+    footnotes,
+    marks,
+    p_if_there,
+    p_value,
+    ranks,
+    verdict,
+    within_kinds_of,
+)
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.metrics import METRICS
 from histopipe.files import write_text
@@ -94,6 +103,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {"interval": with_interval, "p_value": p_value, "ranks": ranks}
+    found.filters |= {"p_if_there": p_if_there, "verdict": verdict}
     found.filters |= {"number": _number, "share": _share, "marks": _marks, "label": _label, "plain": _plain}
     return found
 

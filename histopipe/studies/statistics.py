@@ -16,8 +16,9 @@ Seeds. Each seed divides the cases anew, so test sets overlap and models share t
 standard error of the mean would be right. What is given is the mean, the standard deviation and the range over seeds,
 which say how far a number moves by the luck of split and training alone; the intervals by case stay those of each seed.
 
-Differences between architectures are taken variant by variant, on the same cases (and in the same resamples), so that
-what makes a fold hard for all of them cancels. They are not corrected for how many pairs there are.
+Differences between architectures are taken variant by variant, on the same cases, so that what makes a fold hard for
+all of them cancels; the cases of all folds are turned round together, see `evaluation.differences`. They are not
+corrected for how many pairs there are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from histopipe.evaluation.differences import difference
+from histopipe.evaluation.case_parts import ByCase, averaged
+from histopipe.evaluation.differences import Flips
 from histopipe.evaluation.intervals import (
     Measured,
     absolute_sum,
@@ -111,14 +113,9 @@ def degrees(folds: Folds, metric: str) -> float:
 
 def fold_differences(first: Folds, second: Folds, resamples: int, seed: int) -> dict[str, Measured]:
     """Each metric's mean difference, first less second, with interval and p-value; both tested on the same folds."""
-    one, other = resampled_means(first, resamples, seed), resampled_means(second, resamples, seed)
-    ones, others = mean_metrics(first), mean_metrics(second)
-    return {
-        name: difference(
-            ones[name] - others[name], one[name] - other[name], min(degrees(first, name), degrees(second, name))
-        )
-        for name in METRICS
-    }
+    apart = [ByCase(one).less(ByCase(other)) for one, other in zip(first, second, strict=True)]
+    found = [averaged([fold[name] for fold in apart]) for name in METRICS]
+    return dict(zip(METRICS, Flips(found, seed, resamples).measured(), strict=True))
 
 
 def spread(values: Sequence[float | None]) -> Measured:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,9 +11,12 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.paired_coverage import coverage
+from benchmarks.paired_tests import REGIMES, pairs
+from histopipe.evaluation import differences
+from histopipe.evaluation.case_parts import ByCase, CaseParts, area_difference
 from histopipe.evaluation.delong import clustered_delong
-from histopipe.evaluation.differences import difference, holm, rank_ranges
-from histopipe.evaluation.intervals import draw_cases
+from histopipe.evaluation.differences import Flips, difference, holm, rank_ranges
+from histopipe.evaluation.intervals import Measured, draw_cases
 from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
 
 
@@ -31,54 +36,146 @@ def two_models(
     return found[0], found[1]
 
 
-def resampled(first: Predictions, second: Predictions, seed: int = 3) -> tuple[float, Numbers]:
-    draws = draw_cases(first.case_count, 400, seed)
-    one, other = measure_resamples(first, draws), measure_resamples(second, draws)
-    return measure(first)["roc_auc"] - measure(second)["roc_auc"], one["roc_auc"] - other["roc_auc"]
+def area(first: Predictions, second: Predictions) -> Measured:
+    return difference(area_difference(first, second), seed=3)
 
 
-def test_the_interval_leaves_out_0_exactly_where_p_is_below_05() -> None:
-    for seed in range(30):
-        value, spread = resampled(*two_models(30, 20, seed, gain=0.25))
-        found = difference(value, spread, 29)
-        assert (found["low"] > 0 or found["high"] < 0) == (found["p"] < 0.05)
+def test_parts_are_what_exchanging_ranks_in_whole_cases_does() -> None:
+    first, second = two_models(6, 15, 1, gain=0.3)
+    parts = area_difference(first, second).parts
+    ranks = [stats.rankdata(model.probabilities) for model in (first, second)]
+    for exchanged in itertools.product([False, True], repeat=6):
+        here = np.array(exchanged)[first.cases]
+        areas = [roc_auc_score(first.labels, np.where(here, *pair)) for pair in (ranks[::-1], ranks)]
+        assert areas[0] - areas[1] == pytest.approx(np.where(exchanged, -1, 1) @ parts)
 
 
-def test_a_difference_rests_on_its_cases_t_distribution() -> None:
-    spread = np.random.default_rng(0).normal(0, 0.02, 500)
-    found = difference(0.05, spread, freedom=10)
-    error = spread.std(ddof=1)
-    assert found["high"] - found["value"] == pytest.approx(2.2281 * error, rel=1e-4)  # t quantile of a table
-    assert found["p"] == pytest.approx(2 * (1 - stats.t.cdf(0.05 / error, 10)))
+def test_parts_add_up_and_shares_are_counted() -> None:
+    first, second = two_models(7, 20, 2, gain=0.5)
+    one, other = measure(first), measure(second)
+    for name, found in ByCase(first).less(ByCase(second)).items():
+        assert found.value == pytest.approx(one[name] - other[name])
+        assert found.parts.sum() == pytest.approx(found.value)
+        assert found.weights.sum() == pytest.approx(1)
+    apart = ByCase(first).less(ByCase(second))["accuracy"].parts
+    right = [model.per_case(model.decisions == model.labels) for model in (first, second)]
+    np.testing.assert_allclose(apart, (right[0] - right[1]) / len(first.labels), atol=1e-12)
 
 
-def test_equal_models_are_told_apart_about_one_time_in_twenty() -> None:
-    p_values = [difference(*resampled(*two_models(40, 15, seed)), 39)["p"] for seed in range(200)]
-    assert 2 <= sum(p < 0.05 for p in p_values) <= 21  # 200 draws at .05: 10 plus or minus 3.5 standard errors
+@pytest.mark.parametrize("cases", [8, 30])
+def test_the_interval_leaves_out_0_exactly_where_p_is_below_05(cases: int) -> None:
+    outcomes = set()
+    for seed in range(12):
+        first, second = two_models(cases, 20, seed, gain=0.25)
+        for found in Flips(list(ByCase(first).less(ByCase(second)).values()), 1).measured():
+            outcomes.add(found["p"] < 0.05)
+            assert (found["low"] > 0 or found["high"] < 0) == (found["p"] < 0.05)
+            assert found["low"] <= found["value"] <= found["high"]
+    assert outcomes == {True, False}
+
+
+def test_a_test_of_few_cases_by_hand() -> None:
+    # Of the 32 ways to set the signs of six parts (the first +) only + + + + + + and + - + + + + (the sum without it is
+    # 2 x .001 less) reach as far: p is 2/32. Random parts of the cases have differences from 6 x .001 to 6 x .1.
+    found = CaseParts(0.251, np.array([0.1, 0.0005, 0.05, 0.05, 0.03, 0.0205]), np.full(6, 1 / 6), np.zeros(6), 5.0)
+    assert difference(found, 1)["p"] == 1 / 32
+    equal = CaseParts(0.0, np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1]), np.full(6, 1 / 6), np.zeros(6), 5.0)
+    assert difference(equal, 1) == {"value": 0.0, "low": pytest.approx(-0.6), "high": pytest.approx(0.6), "p": 1.0}
+
+
+def test_random_turns_tell_what_all_turns_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = area_difference(*two_models(12, 20, 5, gain=0.4))
+    exact = difference(found, 1)
+    monkeypatch.setattr(differences, "LISTED_CASES", 2)
+    drawn = difference(found, 1)
+    assert drawn != exact
+    assert drawn == {name: pytest.approx(value, abs=0.01) for name, value in exact.items()}
+
+
+def test_what_leaving_out_cases_moves_is_the_jackknifes() -> None:
+    first, second = two_models(9, 20, 3, gain=0.3)
+    found = ByCase(first).less(ByCase(second))
+    draws = 1 - np.eye(9)
+    left_out = [measure_resamples(model, draws) for model in (first, second)]
+    for name in ("roc_auc", "average_precision", "balanced_accuracy", "brier"):
+        apart = left_out[0][name] - left_out[1][name]
+        error = np.sqrt(8 / 9 * ((apart - apart.mean()) ** 2).sum())
+        assert np.sqrt((found[name].moved ** 2).sum()) == pytest.approx(error)
+
+
+def test_another_level_has_another_interval() -> None:
+    found = area_difference(*two_models(20, 20, 5, gain=0.4))
+    ends = [(answer["low"], answer["high"]) for answer in (difference(found, 1, level) for level in (0.8, 0.95, 0.999))]
+    assert ends[2][0] < ends[1][0] < ends[0][0] < found.value < ends[0][1] < ends[1][1] < ends[2][1]
+
+
+@pytest.mark.parametrize("regime", ["8 cases", "12 one-class cases", "8 cases, AUC .99"])
+def test_equal_models_of_few_cases_are_told_apart_one_time_in_twenty(regime: str) -> None:
+    population, cases = REGIMES[regime]
+    found = [area_difference(*pair) for pair in pairs(population, cases, 0.0, 800, seed=7)]
+    rejected = np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).measured()])
+    assert 0.02 < rejected < 0.08  # .03 to .07, less and more two standard errors of .0055
+
+
+def test_a_better_model_is_found_with_ten_cases() -> None:
+    population, cases = REGIMES["10 cases"]
+    found = [area_difference(second, first) for first, second in pairs(population, cases, 0.4, 200, seed=7)]
+    assert np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).measured()]) > 0.25  # t of Kish's cases: .07
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.3])
 def test_intervals_of_differences_hold_the_truth_about_as_often_as_they_say(gain: float) -> None:
-    (shares, _), _ = coverage(cases=30, data_sets=150, resamples=200, seed=1, gain=gain)
-    assert (shares >= 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / 150)).all(), shares  # .888; 2,000 data sets are in the docs
+    (shares, _), _ = coverage(cases=30, data_sets=100, resamples=100, seed=1, gain=gain)
+    assert (shares >= 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / 100)).all(), shares  # .874; 2,000 data sets are in the docs
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("regime", [name for name, (_, cases) in REGIMES.items() if cases <= 42])
+def test_the_level_of_the_test_is_as_docs_say(regime: str) -> None:
+    population, cases = REGIMES[regime]
+    found = [area_difference(*pair) for pair in pairs(population, cases, 0.0, 4000, seed=42)]
+    assert 0.03 <= np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).measured()]) <= 0.07
 
 
 def test_a_model_compared_with_itself_does_not_differ() -> None:
     first, _ = two_models(20, 10, 1)
-    found = difference(*resampled(first, first), 19)
+    found = area(first, first)
     assert (found["value"], found["p"]) == (0.0, 1.0)
     assert found["low"] < 0 < found["high"]
 
 
-def test_a_single_case_or_an_undefined_difference_tells_nothing() -> None:
-    assert difference(0.3, np.zeros(5), 0) == {"value": 0.3, "low": -1.0, "high": 1.0, "p": 1.0}
-    assert set(difference(float("nan"), np.zeros(5), 9).values()) == {None}
+@pytest.mark.parametrize("cases", [1, 2, 5])
+def test_few_cases_tell_nothing(cases: int) -> None:
+    found = area(*two_models(cases, 40, 3, gain=2.0))
+    assert (found["low"], found["high"]) == (-1.0, 1.0)
+    assert found["p"] > 0.05
+
+
+def test_a_class_in_one_case_tells_nothing() -> None:
+    cases, labels = np.repeat(range(10), 5), np.repeat([1] + [0] * 9, 5)
+    models = [Predictions(labels, values, labels, cases, 10) for values in np.random.default_rng(1).random((2, 50))]
+    assert area(*models) | {"value": 0} == {"value": 0, "low": -1.0, "high": 1.0, "p": 1.0}
+
+
+def test_an_undefined_difference_has_no_interval() -> None:
+    one = Predictions.of([1, 1, 1], [0.9, 0.2, 0.4], [1, 0, 0], ["A", "B", "C"])
+    assert set(area(one, one).values()) == {None}
 
 
 @pytest.mark.parametrize("value", [0.05, 0.3, 0.36, 0.6, 1.0])
 def test_without_spread_interval_and_p_value_still_agree(value: float) -> None:
-    found = difference(value, np.full(9, value), freedom=9)
+    found = difference(CaseParts(value, np.full(9, value / 9), np.full(9, 1 / 9), np.zeros(9), 8.0), 1)
     assert (found["low"] > 0) == (found["p"] < 0.05)
+
+
+def test_corrected_p_values_hold_for_all_together() -> None:
+    """The same difference four times is one difference; Holm's correction would take it for four."""
+    found = area_difference(*two_models(20, 20, 5, gain=0.4))
+    turned = Flips([found] * 4, 1)
+    assert turned.corrected() == pytest.approx([turned.measured()[0]["p"]] * 4)
+    nothing = CaseParts(float("nan"), np.full(20, np.nan), np.full(20, 0.05), np.full(20, np.nan), 0.0)
+    assert Flips([found, nothing], 1).corrected()[1] == 1.0
+    assert Flips([], 1).corrected().size == 0
 
 
 def test_holm_on_an_example_by_hand() -> None:
@@ -148,10 +245,11 @@ def test_delongs_own_example_gives_the_published_areas_and_errors() -> None:
 def test_it_agrees_with_resampling_cases() -> None:
     first, second = two_models(cases=150, patches=20, seed=5, gain=0.1)
     found = clustered_delong(first, second)
-    value, spread = resampled(first, second)
+    draws = draw_cases(first.case_count, 400, 3)
+    one, other = (measure_resamples(model, draws)["roc_auc"] for model in (first, second))
     assert found is not None
-    assert found.value == pytest.approx(value)
-    assert found.error == pytest.approx(spread.std(), rel=0.12)
+    assert found.value == pytest.approx(measure(first)["roc_auc"] - measure(second)["roc_auc"])
+    assert found.error == pytest.approx((one - other).std(), rel=0.12)
 
 
 def test_patches_taken_for_independent_would_feign_certainty() -> None:

@@ -70,16 +70,19 @@ def rows_of(page: str, first: str) -> list[list[str]]:
 
 def test_the_page_shows_the_numbers_of_the_comparison(page: str, content: dict[str, Any]) -> None:
     rows = cells(page)
-    for number, ranked in enumerate(content["ranking"]):
+    for ranked in content["ranking"]:
         shown = next(row for row in rows if len(row) == len(METRICS) + 4 and row[1] == ranked["architecture"])
         for place, name in enumerate(METRICS, start=2):
             measured = ranked["test"][name]
             assert shown[place] == f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}]"
         assert shown[-2:] == [f"{ranked['threshold']:.3f}", f"{ranked['validation']['roc_auc']:.3f}"]
-        assert number + 1 in range(ranked["rank_range"][0], ranked["rank_range"][1] + 1)
+        first, last = ranked["rank_range"] or (None, None)
+        assert shown[0] == ("–" if first is None else str(first) if first == last else f"{first}–{last}")
+        assert (first is None) == (ranked["architecture"] not in STRENGTHS)
     for pair in content["pairs"]:
         (shown,) = rows_of(page, f"{pair['first']} − {pair['second']}")
-        assert shown[1] == ("separable" if pair["separable"] else "not separable")
+        recipes = {pair["first"], pair["second"]} <= set(STRENGTHS)
+        assert shown[1] == (("separable" if pair["separable"] else "not separable") if recipes else "descriptive")
         assert shown[2].startswith(f"{pair['differences']['roc_auc']['value']:+.3f} [")
 
 
@@ -308,6 +311,13 @@ def test_the_answer_is_one_sentence(separable: tuple[bool, ...], said: str) -> N
     found = answer({"ranking": ranked("a", *names), "pairs": pairs})
     assert said in found
     assert found.endswith(".") and "\n" not in found
+
+
+def test_the_answer_is_about_recipes() -> None:
+    rows = [{**ranked("ensemble")[0], "descriptive": True}, *ranked("a", "b")]
+    descriptive = {**pair("a", False), "first": "ensemble", "descriptive": True}
+    found = answer({"ranking": rows, "pairs": [descriptive, pair("b", True)]})
+    assert found.startswith("a is best") and "ensemble" not in found
 
 
 def test_pictures_share_what_the_page_may_take(tmp_path: Path) -> None:

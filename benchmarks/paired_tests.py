@@ -1,0 +1,185 @@
+"""How often the test of two models' ROC AUC finds a difference: where there is none, and where there is one.
+
+Networks are drawn as in `benchmarks.paired_coverage`. In every regime the same data sets are tested by the product
+(`ours`), by what it did before (`former`, on the first data sets only: spread over resamples of cases, t quantile for
+their number by Kish), by the standard error of the parts of `ours` with a t quantile for all cases but one (`t`), and
+by DeLong's test in Obuchowski's form. Beside it: how often the interval of `ours` holds the true difference.
+
+    python -m benchmarks.paired_tests                # two equally good networks: the level
+    python -m benchmarks.paired_tests --gain 0.4     # the second is better: the power
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import click
+import numpy as np
+from scipy import stats
+
+from benchmarks.coverage import IDC, NOMINAL, TRUTH_CASES, Population
+from benchmarks.measuring import report
+from benchmarks.paired_coverage import Pair, draw_pair
+from histopipe.evaluation.case_parts import CaseParts, area_difference
+from histopipe.evaluation.delong import clustered_delong, holds
+from histopipe.evaluation.differences import Flips
+from histopipe.evaluation.intervals import draw_fewer, informative_cases
+from histopipe.evaluation.metrics import Numbers, Predictions
+
+METHODS = ("ours", "former", "t", "delong")
+FORMER_DATA_SETS = 1000
+AT_ONCE = 100  # data sets whose parts are turned together
+ONE_CLASS = replace(IDC, one_class=0.5)
+HEAVY = replace(IDC, size_spread=1.0)
+
+REGIMES: dict[str, tuple[Population, int]] = {
+    "8 cases": (IDC, 8),
+    "10 cases": (IDC, 10),
+    "12 one-class cases": (ONE_CLASS, 12),
+    "15 cases": (IDC, 15),
+    "24 one-class cases": (ONE_CLASS, 24),
+    "25 cases": (IDC, 25),
+    "25 heavy-tailed cases": (HEAVY, 25),
+    "25 cases, AUC .99": (replace(IDC, gap=3.8), 25),
+    "8 cases, AUC .99": (replace(IDC, gap=3.8), 8),
+    "42 cases": (IDC, 42),
+    "100 cases": (IDC, 100),
+    "100 heavy-tailed cases": (HEAVY, 100),
+    "200 cases": (IDC, 200),
+}
+
+
+class Tested(NamedTuple):
+    """Answers on one data set.
+
+    Attributes:
+        parts: of the second network's ROC AUC less the first's.
+        p: of `METHODS` but the first; NaN where a method says nothing.
+        shown: whether the product shows DeLong's.
+    """
+
+    parts: CaseParts
+    p: tuple[float, float, float]
+    shown: bool
+
+
+def pairs(population: Population, cases: int, gain: float, data_sets: int, seed: int) -> Iterator[Pair]:
+    """Data sets with patches of both classes."""
+    for number in range(data_sets):
+        random = np.random.default_rng([seed, 3, cases, number])
+        pair = draw_pair(population, cases, gain, random)
+        while pair[0].labels.min() == pair[0].labels.max():
+            pair = draw_pair(population, cases, gain, random)
+        yield pair
+
+
+def tested(pair: Pair, resamples: int) -> Tested:
+    """What each method says of a data set; nothing of the former one where it has no resamples."""
+    parts = area_difference(pair[1], pair[0])
+    delong = clustered_delong(pair[1], pair[0])
+    before = former(pair, resamples) if resamples else np.nan
+    return Tested(parts, (before, by_t(parts), delong.p if delong else np.nan), delong is not None and holds(pair[0]))
+
+
+def by_t(parts: CaseParts) -> float:
+    """P-value of the same parts with a t quantile for all cases but one."""
+    count = len(parts.parts)
+    error = np.sqrt(count / (count - 1) * ((parts.parts - parts.value * parts.weights) ** 2).sum())
+    return float(2 * stats.t.sf(abs(parts.value) / error, count - 1)) if error > 0 else 1.0
+
+
+def former(pair: Pair, resamples: int) -> float:
+    """P-value from the spread over resamples of cases, with a t quantile for as many as they count for."""
+    drawn = draw_fewer(pair[0].case_count, resamples, 1)
+    once = np.ones((1, pair[0].case_count))
+    (value,), spread = (areas(pair[1], draws) - areas(pair[0], draws) for draws in (once, drawn))
+    freedom = informative_cases(pair[0])["roc_auc"] - 1
+    error = np.std(spread[~np.isnan(spread)], ddof=1)
+    return float(2 * stats.t.sf(abs(value) / error, freedom)) if freedom >= 1 and error > 0 else 1.0
+
+
+def areas(predictions: Predictions, drawn: Numbers) -> Numbers:
+    """ROC AUC of every resample, from how many pairs of a positive and a negative each two cases have in order."""
+    positive = predictions.labels == 1
+    order = np.argsort(predictions.probabilities[~positive])
+    counts = np.zeros((len(order) + 1, predictions.case_count))
+    counts[np.arange(1, len(order) + 1), predictions.cases[~positive][order]] = 1
+    below = np.searchsorted(predictions.probabilities[~positive][order], predictions.probabilities[positive])
+    right = np.zeros((predictions.case_count, predictions.case_count))
+    np.add.at(right, predictions.cases[positive], np.cumsum(counts, axis=0)[below])
+    sizes = [drawn @ predictions.per_case(which) for which in (positive, ~positive)]
+    with np.errstate(invalid="ignore"):
+        found: Numbers = np.einsum("rc,rc->r", drawn @ right, drawn) / (sizes[0] * sizes[1])
+    return found
+
+
+def shares(
+    population: Population, cases: int, gain: float, data_sets: int, resamples: int, seed: int
+) -> dict[str, float]:
+    """How often each method finds a difference, and how often our interval holds the true one."""
+    truth = true_difference(population, gain, seed)
+    found: list[Tested] = []
+    seen: list[tuple[bool, bool]] = []
+    for number, pair in enumerate(pairs(population, cases, gain, data_sets, seed), start=1):
+        found.append(tested(pair, resamples if number <= FORMER_DATA_SETS else 0))
+        if number % AT_ONCE == 0 or number == data_sets:
+            seen += _answers(found[len(seen) :], truth, seed)
+    p_values = np.array([answer.p for answer in found])
+    rejected = np.where(np.isnan(p_values), np.nan, p_values < 1 - NOMINAL)
+    ours, held = np.mean(seen, axis=0)
+    shown = [answer.shown for answer in found]
+    values = [ours, *np.nanmean(rejected, axis=0), held, np.mean(shown)]
+    names = [*METHODS, "held", "delong_shown"]
+    answer = dict(zip(names, np.round(values, 4).tolist(), strict=True)) | {"true_difference": round(truth, 4)}
+    print(f"{cases} cases: {answer}", file=sys.stderr, flush=True)
+    return answer
+
+
+def _answers(found: Sequence[Tested], truth: float, seed: int) -> list[tuple[bool, bool]]:
+    """Whether we find a difference, and whether our interval holds the true one."""
+    measured = Flips([each.parts for each in found], seed).measured()
+    return [(each["p"] < 1 - NOMINAL, each["low"] <= truth <= each["high"]) for each in measured]  # type: ignore[operator]
+
+
+def true_difference(population: Population, gain: float, seed: int) -> float:
+    """The second network's ROC AUC less the first's, on very many cases."""
+    if gain == 0:
+        return 0.0
+    first, second = draw_pair(population, TRUTH_CASES, gain, np.random.default_rng([seed, 2]))
+    return area_difference(second, first).value
+
+
+@click.command()
+@click.option("--regime", "chosen", multiple=True, type=click.Choice(list(REGIMES)), help="All by default.")
+@click.option("--data-sets", default=4000, show_default=True)
+@click.option("--resamples", default=400, show_default=True, help="Of the former method.")
+@click.option("--seed", default=42, show_default=True)
+@click.option("--gain", default=0.0, show_default=True, help="By how much the second network's gap is larger.")
+def main(chosen: tuple[str, ...], data_sets: int, resamples: int, seed: int, gain: float) -> None:
+    """Test both networks in every regime; the last line is JSON."""
+    began = time.perf_counter()
+    found = {
+        name: shares(*REGIMES[name], gain=gain, data_sets=data_sets, resamples=resamples, seed=seed)
+        for name in chosen or REGIMES
+    }
+    report(
+        "paired_tests",
+        "no rival: shares of data sets",
+        data_sets=data_sets,
+        resamples=resamples,
+        gain=gain,
+        error={
+            name: round(float(np.sqrt(NOMINAL * (1 - NOMINAL) / count)), 4)
+            for name, count in {"ours": data_sets, "former": min(data_sets, FORMER_DATA_SETS)}.items()
+        },
+        shares=found,
+        seconds=round(time.perf_counter() - began),
+    )
+
+
+if __name__ == "__main__":
+    main()
