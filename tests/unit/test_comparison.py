@@ -111,9 +111,10 @@ def test_every_two_models_are_compared_case_by_case(workspace: Workspace) -> Non
     content = compare("idc", two, workspace)
     assert len(content["pairs"]) == 3  # with the ensemble
     table = (workspace.report("idc") / "comparison.md").read_text()
-    assert table.count("| separable |") + table.count("| not separable |") == 3
-    assert table.count("| separable |") == sum(pair["separable"] for pair in content["pairs"])
-    assert "Holm's correction for the 3 pairs" in table
+    assert table.count("| separable |") + table.count("| not separable |") == 1
+    assert table.count("| descriptive |") == 2
+    assert table.count("| separable |") == sum(bool(pair["separable"]) for pair in content["pairs"])
+    assert "correction for the one pair of recipes" in table
 
 
 def test_one_architecture_is_enough(workspace: Workspace) -> None:
