@@ -18,7 +18,6 @@ from histopipe.ingest.stage import ingest
 from histopipe.params import parse_params
 from histopipe.paths import Workspace
 from histopipe.promotion.gates import unseen
-from histopipe.scoring.naming import CaseNamer
 from histopipe.splitting import read_membership, split
 from histopipe.store import read_index
 from tests.conftest import png, write_zip
@@ -102,6 +101,8 @@ def test_all_names_of_the_real_set_by_reading(
 
 
 def test_new_images_are_named_as_the_model_or_the_checkout_reads_cases(workspace: Workspace) -> None:
+    from histopipe.scoring.naming import CaseNamer
+
     def named(**arguments: Any) -> str | None:
         dataset = CaseNamer.of("breakhis", (), **arguments).dataset
         assert dataset is not None

@@ -14,7 +14,6 @@ from histopipe.params import parse_params
 from histopipe.paths import Workspace
 from histopipe.splitting import read_membership, split
 from histopipe.splitting.membership import read_folds
-from histopipe.splitting.record import copies_of
 from histopipe.splitting.stage import divide_anew
 
 SEEDS = range(6)
@@ -127,6 +126,8 @@ def test_three_patches_or_a_hundredth_of_the_smaller_case_join(
 def test_known_cases_on_two_sides_stay_recorded_and_the_smaller_one_leaves(
     workspace: Workspace, params: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from histopipe.splitting.record import copies_of
+
     index = make_index()
     write(workspace, index)
     split("idc", params, workspace)
