@@ -122,13 +122,28 @@ def _pairs_to_join(shared: pd.DataFrame, sizes: pd.Series) -> tuple[Sequence[str
 
 
 def _count_pairs(digests: np.ndarray[Any, Any], cases: np.ndarray[Any, Any]) -> pd.Series:
-    """How many digests every two cases share, by their two numbers, the lower one first."""
+    """How many digests every two cases share, by their two numbers, the lower one first.
+
+    A product of sparse matrices counts them: of one slide under 200 ids, a table of all pairs would take gigabytes.
+    """
+    from scipy.sparse import coo_array, triu
+
     table = pd.DataFrame({"digest": digests, "case": cases})
     firsts = table.groupby("digest")["case"].transform("min")
-    many = table.groupby("digest")["case"].transform("size") > PAIRED
-    stars = pd.DataFrame({"case_x": firsts[many], "case_y": table["case"][many]})
-    pairs = pd.concat([table[~many].merge(table[~many], on="digest")[["case_x", "case_y"]], stars])
-    return pairs[pairs["case_x"] < pairs["case_y"]].groupby(["case_x", "case_y"]).size()
+    many = (table.groupby("digest")["case"].transform("size") > PAIRED).to_numpy()
+    shape = (table["case"].max() + 1, table["digest"].max() + 1) if len(table) else (1, 1)
+    few = (table["case"][~many], table["digest"][~many])
+    held = coo_array((np.ones(len(few[0]), dtype=np.int32), few), shape).tocsr()
+    pairs = triu(held @ held.T, k=1).tocoo()
+    far = table["case"][many][table["case"][many] > firsts[many]]
+    counts = pd.DataFrame(
+        {
+            "case_x": np.concatenate([pairs.row, firsts[far.index]]),
+            "case_y": np.concatenate([pairs.col, far]),
+            "count": np.concatenate([pairs.data, np.ones(len(far), dtype=np.int32)]),
+        }
+    )
+    return counts.groupby(["case_x", "case_y"])["count"].sum()
 
 
 def settle_known(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,19 @@ def test_leaving_out_one_of_two_copies_is_remarked_on(
     content["idc"]["exclude_cases"] = ["c000"]
     split("idc", parse_params(content), workspace)
     assert "leaves out c000, but not x0, which has the same patches" in caplog.text
+
+
+def test_one_slide_under_very_many_ids_takes_little_memory() -> None:
+    from histopipe.splitting.copies import join_copies
+
+    index = make_index(1, 300)
+    many = pd.concat([index.assign(case_id=f"x{number:03d}") for number in range(200)], ignore_index=True)
+    tracemalloc.start()
+    joined = join_copies(many)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(joined.groups) == 1 and len(joined.first) == 200 and joined.patches == 300
+    assert peak < 100e6  # a table of all pairs has 12 million rows
 
 
 def test_half_a_million_rows_are_joined_in_seconds() -> None:
