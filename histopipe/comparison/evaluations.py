@@ -14,7 +14,7 @@ from histopipe.files import file_digest, read_json
 from histopipe.params import Params
 from histopipe.paths import Workspace, stage_name
 from histopipe.stage_inputs import remedy_for
-from histopipe.store import read_index
+from histopipe.store import read_index, require_reading
 
 Row = dict[str, Any]
 
@@ -33,9 +33,14 @@ class Evaluated:
 
 
 def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tuple[list[Evaluated], list[Row]]:
-    """The evaluations of the listed architectures that can be ranked, and the rows of those that can't."""
+    """The evaluations of the listed architectures that can be ranked, and the rows of those that can't.
+
+    Raises:
+        StoreError: there is no index, or its cases are read otherwise than `params.yaml` asks.
+    """
     from histopipe.splitting import split_of_patches
 
+    require_reading(workspace.store(dataset), params.case_reading(dataset))
     index = read_index(workspace.store(dataset))
     today = _graded_patches(index.assign(split=split_of_patches(workspace.split(dataset), index)))
     ranked: list[Evaluated] = []

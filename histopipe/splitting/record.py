@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from histopipe.case_ids import case_key, normal_id, spelt
+import pandas as pd
+
+from histopipe.case_ids import are_known, case_key, normal_id, spelt
 from histopipe.case_readings import READING, READINGS, accession_of, reading_entry, recorded_reading
 from histopipe.errors import SplitError
 from histopipe.files import read_json, restoring
@@ -86,8 +88,9 @@ def copies_of(cases: Iterable[str], dataset: str, workspace: Workspace) -> set[s
     """
     record = workspace.split_record(dataset)
     groups = _read(record).get("joined") or [] if record.exists() else []
-    wanted = {normal_id(str(case)) for case in cases}
-    return {case for group in groups if wanted & set(group) for case in group}
+    members = pd.Series([case for group in groups for case in group], dtype=object)
+    seen = set(members[are_known(members, cases, dataset)]) if len(members) else set()
+    return {case for group in groups if seen & set(group) for case in group}
 
 
 def fold_settings(params: Params, dataset: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from histopipe.case_ids import are_known
+from histopipe.comparison.evaluations import read_evaluations
 from histopipe.datasets import get_dataset
 from histopipe.errors import ParamsError, SplitError, StoreError
 from histopipe.ingest.stage import ingest
@@ -19,6 +20,7 @@ from histopipe.params import parse_params
 from histopipe.paths import Workspace
 from histopipe.promotion.gates import unseen
 from histopipe.splitting import read_membership, split
+from histopipe.splitting.record import copies_of
 from histopipe.store import read_index
 from tests.conftest import png, write_zip
 
@@ -126,6 +128,23 @@ def test_a_store_of_the_other_reading_is_refused_before_any_work(workspace: Work
     with pytest.raises(StoreError, match="`case: publisher`"):  # of a version before there was a choice
         split("breakhis", parse_params(content), workspace)
     assert not workspace.split("breakhis").exists()
+
+
+def test_nothing_is_compared_or_promoted_from_a_store_of_the_other_reading(
+    workspace: Workspace, content: dict[str, Any]
+) -> None:
+    packed(workspace, content, case="publisher")
+    split("breakhis", parse_params(content), workspace)
+    content["breakhis"] = {}
+    with pytest.raises(StoreError, match="ingested with `case: publisher`"):
+        read_evaluations("breakhis", parse_params(content), workspace)
+
+
+def test_a_copy_of_what_a_model_saw_under_the_other_reading_counts_as_seen(workspace: Workspace) -> None:
+    workspace.split_record("breakhis").parent.mkdir(parents=True, exist_ok=True)
+    record = {"cases": {}, "joined": [["14-22549", "15-100"], ["14-9133", "15-200"]]}
+    workspace.split_record("breakhis").write_text(json.dumps(record))
+    assert copies_of(["14-22549CD"], "breakhis", workspace) == {"14-22549", "15-100"}
 
 
 def test_a_split_of_the_other_reading_is_dealt_anew_and_says_so(
