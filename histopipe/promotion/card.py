@@ -281,7 +281,9 @@ def _limits(facts: Facts) -> str:
         lines.append(f"**{WHY_UNKNOWN}: its numbers may measure memory**")
     if candidate.record.get("unlisted_train"):
         lines.append("trained also on cases that no published list has: not the published protocol")
-    if outcome := facts.explanation.get("verdict"):
+    if problem := facts.explanation.get("reason"):
+        lines.append(f"what its decisions rest on could not be mapped: {problem}")
+    elif outcome := facts.explanation.get("verdict"):
         maps = f"maps of what its decisions rest on: {outcome}"
         lines.append(f"{maps} (don't read them unless they are better than all of these)")
     suspicious = facts.comparison.get("implausible") or {}
