@@ -392,7 +392,7 @@ def test_synthetic_slides_are_drawn_into_the_raw_folder(workspace: Workspace, mo
     params = params_with("synthetic")
     locate("idc", params, workspace)
     assert fetch("idc", params, workspace).name == "idc-synthetic.zip"
-    assert asked == [synthetic.SyntheticSlides(cases=60, patches=6000, nested_copy=True, seed=42)]
+    assert asked == [synthetic.SyntheticSlides(cases=120, patches=6000, nested_copy=True, seed=42)]
 
 
 # Manifests
