@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from scipy.special import expit
 
 from histopipe.errors import EvaluationError
 from histopipe.evaluation.calibration import log_odds
@@ -107,8 +106,8 @@ def _bounded(rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_id
     downwards = np.sqrt(2 * (np.minimum(0.0, resampled - reached) ** 2).mean())
     spread = max(float(np.std(resampled, ddof=1)), float(downwards))
     bias = max(0.0, float(resampled.mean()) - reached)
-    bound = float(expit(reached - bias - stats.t.ppf(rule.confidence, freedom) * spread))
-    called = probabilities >= bound
+    bound = reached - bias - stats.t.ppf(rule.confidence, freedom) * spread
+    called = log_odds(probabilities) >= bound  # there and back again, a probability may end up above itself
     if called.all():
         LOG.warning("%s: so few or unlike cases give no bound that spares a patch: all are called positive", rule)
     return _between(probabilities[called].min(), probabilities[~called].max(initial=0.0))

@@ -176,3 +176,12 @@ def test_too_few_cases_for_a_bound_are_told_before_anything_is_predicted() -> No
         choose_threshold(bound, table["label"].to_numpy(), np.linspace(0, 1, 10), table["case_id"])
     require_bound(rule("sensitivity>=0.95"), table)
     require_bound(bound, pd.concat([table, table.assign(case_id=table["case_id"] + "2")]))
+
+
+@pytest.mark.parametrize("positives", [0.0, 0.3, 0.6369616873214543, 0.9999999999999, 1.0])
+def test_a_bound_on_probabilities_that_are_all_alike_calls_every_positive(positives: float) -> None:
+    """Log odds turned back may lie above the probability that they came from, and nothing was called then."""
+    labels, cases = np.tile([0, 1], 50), np.repeat([f"C{number}" for number in range(10)], 10)
+    for probabilities in (np.full(100, positives), np.where(labels == 1, positives, positives / 3)):
+        threshold = choose_threshold(rule("sensitivity>=0.95@0.9"), labels, probabilities, cases)
+        assert (probabilities[labels == 1] >= threshold).all()
