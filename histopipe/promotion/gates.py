@@ -245,9 +245,8 @@ def _at_most(name: str, measured: Measured, limit: float, why: str) -> Gate:
 
 
 def _not_inferior(name: str, found: Shortfall, margin: float, beside: str = "") -> Gate:
-    low = found.low
     said = " ".join(filter(None, [beside, found.verdict(margin)]))
-    return Gate(name, low is not None and low >= -margin, low, -margin, said)
+    return Gate(name, found.holds(margin), found.low, -margin, said)
 
 
 def _interval(measured: Measured, why: str) -> str:

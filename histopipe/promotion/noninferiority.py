@@ -59,6 +59,10 @@ class Shortfall:
         """Return by how many standard errors the bound lies below the difference."""
         return float(stats.t.isf(self.risk, self.freedom)) if self.risk > 0 and self.freedom > 0 else inf
 
+    def holds(self, margin: float) -> bool:
+        """Return whether the bound isn't below `-margin`."""
+        return self.low is not None and self.low >= -margin
+
     def power(self, margin: float) -> float:
         """Return how often a model that is exactly as good as the reference has its bound above `-margin`."""
         if self.error == 0:
@@ -84,7 +88,7 @@ class Shortfall:
             return f"({shown}; these test cases have had all the looks that `promotion.looks` plans: bring fresh ones)"
         power = self.power(margin)
         chance = f"an equally good model passes in {power:.0%} of draws"
-        if power >= HOPELESS:
+        if power >= HOPELESS or self.holds(margin):
             return f"({shown}; {chance})"
         needed = self.cases_for_even_odds(margin)
         enough = f", about {needed:,} cases give it even odds" if needed else ""

@@ -187,6 +187,9 @@ def test_a_gate_that_can_only_refuse_says_so() -> None:
     found = by_name(judge(table[few].reset_index(drop=True), champion[few], params(margin=0.005)))["difference"]
     assert "with 10 test cases this gate can only refuse: an equally good model passes in " in found.reason
     assert " cases give it even odds" in found.reason
+    better = by_name(judge(predictions(1.6, 1).iloc[:240], probabilities(0.3, 2)[:240], params()))["difference"]
+    assert better.passed
+    assert "can only refuse" not in better.reason, "a gate that was passed isn't said to refuse"
     wide = by_name(judge(table, champion, params(margin=0.2)))["difference"]
     assert wide.passed
     assert "an equally good model passes in 100% of draws" in wide.reason
