@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from histopipe.case_ids import normal_id
@@ -117,7 +117,7 @@ def record_look(
         content = {
             "model": model,
             "kind": COMPARED if against else FLOORS,
-            "at": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "at": _now_after(read_looks(tags)),
             "cases": listed,
             "trainings": sorted({run[:8] for run in trainings}),
         }
@@ -126,6 +126,21 @@ def record_look(
     looks = read_looks(tags)
     own = next(look for look in looks if look.key == key)
     return own, [look for look in (*looks, *_unlisted(registry, looks)) if (look.at, look.key) < (own.at, own.key)]
+
+
+def _now_after(looks: Sequence[Look]) -> str:
+    """The time, but later than any look that stands there: one machine's clock may be behind another's."""
+    later = [time + timedelta(microseconds=1) for look in looks if (time := _time(look.at))]
+    return max([datetime.now(UTC), *later]).isoformat(timespec="microseconds")
+
+
+def _time(text: str) -> datetime | None:
+    """When a look was; None where its tag is damaged."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
 
 
 def _parts(digests: Sequence[str]) -> list[str]:

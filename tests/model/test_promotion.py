@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -650,6 +651,25 @@ def test_cases_that_came_later_have_fewer_looks_behind_them(workspace: Workspace
     assert number_of(fresh, before) == 1
     again, _ = record_look(registry, "second", ["1"], old, ["run1", "run2"])
     assert again.at < look.at, "the same model against the same champion is the same look"
+
+
+def test_a_machine_whose_clock_is_behind_counts_the_looks_of_others(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) - timedelta(minutes=30)
+
+    registry = Registry(NAME, client(workspace))
+    for number in range(3):
+        record_look(registry, f"model{number}", ["1"], ["a", "b"], [])
+    monkeypatch.setattr("histopipe.promotion.ledger.datetime", Late)
+    late, earlier = record_look(registry, "late", ["1"], ["a"], [])
+    assert number_of(late, earlier) == 4
+    monkeypatch.undo()
+    last, earlier = record_look(registry, "last", ["1"], ["a"], [])
+    assert number_of(last, earlier) == 5
 
 
 def test_several_writers_lose_no_look(workspace: Workspace) -> None:
