@@ -1,7 +1,8 @@
 """The ledger of looks: which test cases were looked at by which promotion, kept as tags of the registered model.
 
 A look is one model judged on test cases. It is written down before anything is measured, as a tag of its own, so that
-writers on several machines never write the same row; the list of its cases, which most looks share, is another tag.
+writers on several machines never write different things into one row; the list of its cases, which most looks share,
+is another tag.
 Judging the same model against the same champion again is the same look. Cases stand as digests of their ids.
 """
 
@@ -112,8 +113,10 @@ def record_look(
     registry.require_model()
     tags = registry.model_tags()
     if _content(tags.get(f"{LOOK}{key}")).get("cases") != listed:
-        for number, part in enumerate(_parts(digests)):
-            registry.tag_model(f"{CASES}{listed}.{number}", part)
+        parts = {f"{CASES}{listed}.{number}": part for number, part in enumerate(_parts(digests))}
+        for name, part in parts.items():
+            if tags.get(name) != part:
+                registry.tag_model(name, part)
         content = {
             "model": model,
             "kind": COMPARED if against else FLOORS,

@@ -89,8 +89,14 @@ class Registry:
             raise
 
     def tag_model(self, key: str, value: str) -> None:
-        """Set a tag of the registered model itself: one row, which no other writer's touches."""
-        self.client.set_registered_model_tag(self.name, key, value)
+        """Set a tag of the registered model itself: one row. Who makes the same one at the same time doesn't mind."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_registered_model_tag(self.name, key, value)
+        except MlflowException:  # two that insert one row: the database lets one of them
+            if self.model_tags().get(key) != value:
+                raise
 
     def of_identity(self, tags: Mapping[str, str]) -> list[ModelVersion]:
         """The versions of the identity that tags hold; several where the first one's files were lost."""

@@ -658,7 +658,7 @@ def test_a_machine_whose_clock_is_behind_counts_the_looks_of_others(
 ) -> None:
     class Late(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) - timedelta(minutes=30)
 
     registry = Registry(NAME, client(workspace))
@@ -676,8 +676,12 @@ def test_several_writers_lose_no_look(workspace: Workspace) -> None:
     registries = [Registry(NAME, client(workspace)) for _ in range(6)]
     registries[0].require_model()
     with ThreadPoolExecutor(6) as pool:
-        for number, each in enumerate(registries):
+        written = [
             pool.submit(record_look, each, f"model{number}", ["1"], ["a", "b"], [])
+            for number, each in enumerate(registries)
+        ]
+    for look in written:
+        look.result()
     looks = read_looks(registries[0].model_tags())
     assert {look.model for look in looks} == {f"model{number}" for number in range(6)}
     last, earlier = record_look(registries[0], "last", ["1"], ["b"], [])
