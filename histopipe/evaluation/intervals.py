@@ -12,7 +12,8 @@ What can't be resampled is answered by what is known of it:
 
 * Fewer than two cases to resample: nothing is known of the spread, the interval is [0, 1].
 * An estimate of exactly 0 or 1, as of a perfect model, has no spread. Its far end is where all n cases alike
-  would be seen one time in forty: 0.025 ** (1 / n), the bound of Clopper & Pearson 1934.
+  would be seen one time in forty: 0.025 ** (1 / n), the bound of Clopper & Pearson 1934. Between 0 and 1 cases that
+  agree exactly have none either: so large a share of cases may be like these, and the rest at 0 or at 1.
 * A metric that isn't defined (precision where nothing is called positive) has no interval: three times None.
 * Calibration error is a sum of absolute values, to which chance only adds: see `absolute_sum`.
 """
@@ -206,9 +207,9 @@ def interval(value: float, resampled: Numbers, cases: float, half_step: float) -
     """The interval around `value`, a number in [0, 1]; arguments as for `measured`, without NaN."""
     if cases < 2 or len(resampled) < 2:
         return 0.0, 1.0
-    if value in (0.0, 1.0):
+    if value in (0.0, 1.0) or np.ptp(resampled) < NO_SPREAD:
         bound = ((1 - LEVEL) / 2) ** (1 / cases)
-        return (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
+        return float(value * bound), float(1 - (1 - value) * bound)
     reach = _reach(_logit(resampled, half_step), cases)
     centre = np.log(value / (1 - value))
     return float(_expit(centre - reach)), float(_expit(centre + reach))

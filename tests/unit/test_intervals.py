@@ -186,6 +186,19 @@ def test_a_spread_that_sits_in_one_case_counts_for_few() -> None:
     assert cases_behind(np.ones(50), informative=40.0) == 40.0  # no spread at all, of which nothing can be said
 
 
+def test_cases_that_agree_exactly_do_not_feign_certainty() -> None:
+    """Two slides of equal patches, or forty: the spread over resamples is none, and the interval had no width."""
+    widths = []
+    for cases in (2, 8, 40):
+        labels, probabilities = np.tile([0, 0, 1, 1], cases), np.tile([0.2, 0.6, 0.4, 0.7], cases)
+        case = np.repeat(np.arange(cases), 4)
+        found = grade(Predictions(labels, probabilities, (probabilities > 0.5).astype(int), case, cases), 200, 42)
+        assert found["roc_auc"]["value"] == 0.75
+        widths.append(width(found["roc_auc"]))
+        assert width(found["sensitivity"]) > 0
+    assert widths[0] > 0.8 > widths[1] > widths[2] > 0.05
+
+
 def test_an_undefined_metric_has_no_value_and_no_interval() -> None:
     found = grade(Predictions.of([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], [0] * 4, ["A", "A", "B", "B"]), 100, 42)
     assert found["precision"] == {"value": None, "low": None, "high": None}
