@@ -316,8 +316,8 @@ def test_cases_that_the_champion_saw_do_not_count(workspace: Workspace) -> None:
     record = read_json(path)
     test = [f"{number:03}" for number in range(2, CASES, 3)]
     write_json(path, record | {"train_cases": [*record["train_cases"], *test[:8]]})
-    promote("idc", asked("good", promotion={"min_cases": 4}), workspace)
-    assert not promote("idc", asked("better", promotion={"min_cases": 6}), workspace).promoted
+    promote("idc", asked("good", promotion=NO_FLOORS), workspace)
+    assert not promote("idc", asked("better"), workspace).promoted
     assert "neither model has seen: 4, wanted at least 6" in tags(workspace, "2")["reasons"]
 
 
