@@ -168,7 +168,7 @@ def quick_shortfall(tested: Predictions, reference: Predictions, risk: float) ->
 
 
 def error_ratio(cases: int, pairs: int, params: Params, seed: int) -> float:
-    """By how much the product's standard error is larger than the one in closed form, on average over pairs."""
+    """Compare the product's standard error with the one in closed form: their ratio, on average over pairs."""
     ratios = []
     for number in range(pairs):
         tested, reference = draw_pair(FEWER_PATCHES, cases, 0.0, np.random.default_rng([seed, 7, cases, number]))

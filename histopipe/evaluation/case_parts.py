@@ -111,7 +111,14 @@ def averaged(folds: Sequence[CaseParts]) -> CaseParts:
 
 
 def _area_difference(predictions: Predictions, one: Numbers, other: Numbers, moved: Numbers) -> CaseParts:
-    """From the ranks that two models give the same patches, (patches,), and what leaving out each case moves."""
+    """Divide the difference of two areas among the cases.
+
+    Args:
+        predictions: hold labels and cases.
+        one: ranks that the first model gives the patches, (patches,).
+        other: those of the second.
+        moved: by how much leaving out each case moves the difference, (cases,).
+    """
     positive = predictions.labels == 1
     shares = [_shares(predictions, which) for which in (positive, ~positive)]
     weights = (shares[0] + shares[1]) / 2

@@ -110,7 +110,7 @@ def _compared(curves: dict[str, dict[str, Numbers]], case_ids: pd.Series, resamp
 
 
 def _ahead(areas: Mapping[str, Mapping[str, Numbers]], other: str, curve: str) -> Numbers:
-    """By how much the map's area is better than another's, patch by patch."""
+    """Return by how much the map's area is better than another's, patch by patch."""
     ahead = areas[curve]["map"] - areas[curve][other]
     return -ahead if curve == "deletion" else ahead
 

@@ -563,7 +563,7 @@ def test_the_anchor_is_the_first_champion_until_a_command_moves_it(workspace: Wo
 def test_a_model_as_good_as_the_champion_is_refused_where_it_lies_too_far_below_the_anchor(
     workspace: Workspace,
 ) -> None:
-    """As after a chain of champions that each lost what a single promotion may lose."""
+    """Stand at the end of a chain of champions that each lost what a single promotion may lose."""
     promote("idc", asked("better"), workspace)
     assert promote("idc", asked("good", promotion=NO_FLOORS | {"margin": 0.9}), workspace).promoted
     changed = asked("good", evaluate={"resamples": 200, "threshold": "sensitivity>=0.7"})

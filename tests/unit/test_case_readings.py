@@ -89,7 +89,7 @@ def test_a_reading_that_cannot_be_meant_is_refused(content: dict[str, Any], bloc
 def test_all_names_of_the_real_set_by_reading(
     real: Callable[[str], Path], reading: Any, counts: tuple[int, int]
 ) -> None:
-    """Of 80 of the 81 ids, whose names are at hand."""
+    """Take 80 of the 81 ids: those whose names are at hand."""
     dataset = get_dataset("breakhis", case=reading)
     names = pd.read_csv(real("tables/breakhis-7663-names.csv"))["path"]
     patches = [patch for name in names if (patch := dataset.read_name(name))]
