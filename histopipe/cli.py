@@ -79,7 +79,10 @@ def main() -> None:
 
     The stages are run by `dvc repro`, which knows what is out of date; each can also be run by hand.
     """
-    # read on import: TensorFlow's complaints about absent GPUs, MLflow's about its database's first tables
+    from histopipe.startup_lines import drop_start_up_lines
+
+    drop_start_up_lines()
+    # read on import: TensorFlow's later remarks, MLflow's about its database's first tables
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)

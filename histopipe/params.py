@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from histopipe.case_ids import normal_id
 from histopipe.case_readings import Reading, default_reading
 from histopipe.errors import ParamsError
 from histopipe.files import parse_yaml, read_yaml
+from histopipe.moved_keys import moved_keys
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -351,8 +352,6 @@ class RecipeParams(Section):
         early_stopping: epochs without a better validation AUC after which the training ends.
         test_time: `d4` averages the logits of a patch's eight symmetries.
         classifier: instead of gradient descent, fitted to frozen features (architecture `features`).
-        published: results to print beside ours; decides nothing.
-        search: ranges for hyper-parameter search, by dotted key such as `optimizer.learning_rate`.
     """
 
     architecture: Name | None = None
@@ -370,8 +369,6 @@ class RecipeParams(Section):
     early_stopping: Count | None = None
     test_time: Literal["none", "d4"] = "none"
     classifier: ClassifierParams | None = None
-    published: PublishedParams | None = None
-    search: dict[str, RangeParams] = {}
 
     @model_validator(mode="after")
     def _trained_somehow(self) -> RecipeParams:
@@ -419,6 +416,8 @@ class Params(Section):
     studies: StudiesParams = StudiesParams()
     flow: FlowParams = FlowParams()
     recipes: dict[Name, RecipeParams]
+    search: dict[Name, dict[str, RangeParams]] = {}  # by recipe, then by dotted key such as `optimizer.learning_rate`
+    published: dict[Name, PublishedParams] = {}  # by recipe: results to print beside ours
     sources: dict[Name, DatasetParams]  # the data sets' own blocks: `idc: {…}` stands at the file's top level
 
     def dataset(self, name: str) -> DatasetParams:
@@ -478,6 +477,8 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
     Raises:
         ParamsError: an unknown key or an impossible value.
     """
+    if moved := moved_keys(content):
+        raise ParamsError("\n".join(f"{origin}: {line}" for line in moved))
     sections = {key: value for key, value in content.items() if key in Params.model_fields and key != "sources"}
     blocks = {key: value for key, value in content.items() if key not in sections}
     listed = content.get("datasets", [])
@@ -491,6 +492,7 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
     except ValidationError as problems:
         raise ParamsError(f"{origin}: {_first_problem(problems)}") from None
     _check_names(params, origin)
+    _require_recipes({"search": params.search, "published": params.published}, params, origin)
     require_folds(params, params.studies.folds, f"{origin}: studies.folds")
     return params
 
@@ -556,6 +558,14 @@ def _check_names(params: Params, origin: str) -> None:
     for name in params.architectures:
         if name not in params.recipes:
             raise ParamsError(f"{origin}: {_unknown('architecture', name, params.recipes)}; add it under `recipes`")
+
+
+def _require_recipes(blocks: Mapping[str, Mapping[str, object]], params: Params, origin: str) -> None:
+    """Check that blocks keyed by recipe name recipes that there are."""
+    for section, block in blocks.items():
+        for name in block:
+            if name not in params.recipes:
+                raise ParamsError(f"{origin}: {section}: {_unknown('recipe', name, params.recipes)}")
 
 
 def _is_magnified(name: str, block: DatasetParams) -> bool:

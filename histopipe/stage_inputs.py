@@ -34,6 +34,7 @@ from histopipe.paths import PARAMS_FILE, Workspace
 LOG = logging.getLogger(__name__)
 DVC_FILE = "dvc.yaml"
 SAME_INPUTS = {"trial": "train", "search": "train"}  # commands that DVC doesn't know, and whose inputs they have
+FURTHER_KEYS = dict.fromkeys(SAME_INPUTS, ("search.${item.architecture}",))  # that they read besides
 LARGE = 64 * 2**20  # bytes of a file that isn't read through at the start, nor are
 DIGESTED = 64 * 2**20  # more bytes than these of all files together
 SETTLED_SECONDS = 2.0  # a file changed later than that may change again within one tick of the file system's clock
@@ -258,7 +259,7 @@ def declaration(stage: str, workspace: Workspace) -> Declaration:
     try:
         definition = dict(read_yaml(path)["stages"].get(SAME_INPUTS.get(kind, kind)) or {})
         item = dict(zip(definition.get("matrix") or {}, about.split("-"), strict=False))
-        keys, others = _split_params(definition.get("params") or [], item)
+        keys, others = _split_params([*(definition.get("params") or []), *FURTHER_KEYS.get(kind, ())], item)
         paths = [*_names(definition.get("deps") or [], item), *others]
         kept = _names(_persisted(definition), item)
     except FileNotFoundError:

@@ -57,8 +57,8 @@ FOUND = {
 
 def report_params(*names: str) -> Params:
     """Parameters that list these architectures; the first has published figures."""
-    recipes = {name: RECIPE | ({"published": PUBLISHED} if name == names[0] else {}) for name in names}
-    listed = {"architectures": list(names), "recipes": recipes, "evaluate": {"resamples": 200}}
+    listed = {"architectures": list(names), "recipes": dict.fromkeys(names, RECIPE), "evaluate": {"resamples": 200}}
+    listed |= {"published": {names[0]: PUBLISHED}}
     return parse_params({"datasets": ["idc"], "idc": {"source": "synthetic"}, **listed})
 
 

@@ -86,7 +86,7 @@ def _checked(dataset: str, rows: Sequence[Row], params: Params) -> Row | None:
 def published_results(dataset: str, rows: Sequence[Row], params: Params) -> list[Row]:
     """What others report of the ranked recipes on this data set, as `params.yaml` has it."""
     listed = [name for row in rows if (name := row["architecture"]) in params.recipes]
-    found = {name: params.recipe(name).published for name in listed}
+    found = {name: params.published.get(name) for name in listed}
     return [
         {"architecture": name, **published.model_dump(exclude={"dataset"}, exclude_none=True)}
         for name, published in found.items()

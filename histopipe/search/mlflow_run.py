@@ -34,7 +34,7 @@ def parent_run(search: Search) -> str:
         tags |= {"unlisted_train": "true"} if search.params.split.adds_unlisted else {}
         tags |= lineage_tags(search.workspace, search.dataset)
         run = _client().create_run(experiment, run_name=search.title, tags=tags)
-        for key, value_range in search.recipe.search.items():
+        for key, value_range in search.searched.items():
             shown = value_range.model_dump(exclude_defaults=True)
             _client().log_param(run.info.run_id, f"search.{key}", ", ".join(f"{k} {v}" for k, v in shown.items()))
         return str(run.info.run_id)

@@ -1,4 +1,4 @@
-"""A recipe's `search` ranges as Optuna's distributions, and suggested values as a recipe."""
+"""The `search` ranges of a recipe as Optuna's distributions, and suggested values as a recipe."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 DIGITS = 4  # of a suggested number: fit to be read in a recipe, finer than any training can tell apart
-DECIDES_NOTHING = frozenset({"published", "search"})  # blocks of a recipe that no training reads
 
 Value = int | float | str | bool
+Ranges = Mapping[str, RangeParams]  # by dotted key
 
 
-def distributions(name: str, recipe: RecipeParams) -> dict[str, BaseDistribution]:
+def distributions(name: str, recipe: RecipeParams, ranges: Ranges) -> dict[str, BaseDistribution]:
     """Where to look for each value, by dotted key.
 
     Args:
         name: of the recipe, for messages.
-        recipe: holds the ranges, and the values that they vary.
+        recipe: holds the values that vary.
+        ranges: of `search.NAME`.
 
     Raises:
         ParamsError: no ranges, a key that the recipe doesn't have, or a range with values that it can't take.
     """
-    if not recipe.search:
+    if not ranges:
         raise ParamsError(
-            f"params.yaml: recipes.{name}.search is empty: say where to look, such as "
-            "`search: {optimizer.learning_rate: {low: 0.001, high: 0.1, log: true}}`"
+            f"params.yaml: search.{name} is empty: say where to look, such as "
+            f"`search: {{{name}: {{optimizer.learning_rate: {{low: 0.001, high: 0.1, log: true}}}}}}`"
         )
     own = own_values(recipe)
-    for key, value_range in recipe.search.items():
+    for key, value_range in ranges.items():
         _require_known(name, key, own)
         for value in value_range.choices or (value_range.low, value_range.high):
             _require_possible(name, key, _typed(value, own[key], value_range), recipe)
-    return {key: _distribution(name, key, each, own[key]) for key, each in recipe.search.items()}
+    return {key: _distribution(name, key, each, own[key]) for key, each in ranges.items()}
 
 
 def own_values(recipe: RecipeParams) -> dict[str, Any]:
     """Every value of a recipe that decides its training, by dotted key."""
-    return _leaves(recipe.model_dump(exclude=set(DECIDES_NOTHING)))
+    return _leaves(recipe.model_dump())
 
 
 def with_values(recipe: RecipeParams, values: Mapping[str, Value]) -> RecipeParams:
@@ -64,13 +65,13 @@ def with_values(recipe: RecipeParams, values: Mapping[str, Value]) -> RecipePara
     return RecipeParams.model_validate(content)
 
 
-def rounded(values: Mapping[str, Value], recipe: RecipeParams) -> dict[str, Value]:
+def rounded(values: Mapping[str, Value], recipe: RecipeParams, ranges: Ranges) -> dict[str, Value]:
     """Suggested values with as many digits as one would write down, within their ranges.
 
     The recipe's own values stay as they are.
     """
     own = own_values(recipe)
-    return {key: value if value == own[key] else _rounded(value, recipe.search[key]) for key, value in values.items()}
+    return {key: value if value == own[key] else _rounded(value, ranges[key]) for key, value in values.items()}
 
 
 def _rounded(value: Value, value_range: RangeParams) -> Value:
@@ -91,7 +92,7 @@ def _require_known(name: str, key: str, own: Mapping[str, Any]) -> None:
     if key not in own:
         nearest = difflib.get_close_matches(key, own, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"recipes.{name} has no such value to start from"
-        raise ParamsError(f"params.yaml: recipes.{name}.search: unknown key {key!r}; {hint}")
+        raise ParamsError(f"params.yaml: search.{name}: unknown key {key!r}; {hint}")
 
 
 def _require_possible(name: str, key: str, value: Value, recipe: RecipeParams) -> None:
@@ -99,7 +100,7 @@ def _require_possible(name: str, key: str, value: Value, recipe: RecipeParams) -
         with_values(recipe, {key: value})
     except ValidationError as problems:
         reason = problems.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ParamsError(f"params.yaml: recipes.{name}.search.{key}: {value!r} can't be: {reason}") from None
+        raise ParamsError(f"params.yaml: search.{name}.{key}: {value!r} can't be: {reason}") from None
 
 
 def _is_whole(own: Any, value_range: RangeParams) -> bool:
@@ -127,7 +128,7 @@ def _distribution(name: str, key: str, value_range: RangeParams, own: Any) -> Ba
         return FloatDistribution(value_range.low, value_range.high, log=value_range.log)
     if not _ends_are_whole(value_range):
         raise ParamsError(
-            f"params.yaml: recipes.{name}.search.{key}: the recipe's value {own} is an integer, so low and high must "
+            f"params.yaml: search.{name}.{key}: the recipe's value {own} is an integer, so low and high must "
             f"be too (write {own}.0 in the recipe for a number with decimals)"
         )
     return IntDistribution(int(value_range.low), int(value_range.high), log=value_range.log)

@@ -58,7 +58,7 @@ def shortfall(dataset: str, architecture: str, wanted: int, params: Params, work
     lacking = missing_trials(dataset, architecture, wanted, params, workspace)
     if not lacking:
         return ""
-    remedy = f"run the search again, or narrow recipes.{architecture}.search"
+    remedy = f"run the search again, or narrow search.{architecture}"
     return f"{dataset} {architecture}: {lacking} of {wanted} trials are lacking, since others failed: {remedy}"
 
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from histopipe.errors import SearchError
 from histopipe.params import Params, RecipeParams
 from histopipe.paths import Workspace, stage_name
-from histopipe.search.ranges import Value, distributions, own_values, rounded
+from histopipe.search.ranges import Ranges, Value, distributions, own_values, rounded
 from histopipe.training.checkpoint import training_key
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest
@@ -60,6 +60,11 @@ class Search:
         return self.params.recipe(self.architecture)
 
     @property
+    def searched(self) -> Ranges:
+        """Where `params.yaml` says to look."""
+        return self.params.search[self.architecture]
+
+    @property
     def title(self) -> str:
         """How people are told of it."""
         return f"search {self.architecture}"
@@ -71,7 +76,7 @@ def open_search(dataset: str, architecture: str, params: Params, workspace: Work
     Raises:
         HistopipeError: the ranges don't suit the recipe, or the data set isn't ingested and split.
     """
-    ranges = distributions(architecture, params.recipe(architecture))
+    ranges = distributions(architecture, params.recipe(architecture), params.search.get(architecture, {}))
     training = plan_training(dataset, architecture, params, workspace)
     name = study_name(dataset, architecture, params, workspace)
     return Search(
@@ -88,7 +93,7 @@ def study_name(dataset: str, architecture: str, params: Params, workspace: Works
     digest = recipe_digest(params, architecture, weights_digest(architecture, params, workspace))
     decisive = [
         training_key(digest, workspace, dataset, recipe.architecture or architecture),
-        {key: each.model_dump() for key, each in recipe.search.items()},
+        {key: each.model_dump() for key, each in params.search.get(architecture, {}).items()},
     ]
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
     return f"{dataset}-{architecture}-{digest[:12]}"
@@ -244,7 +249,7 @@ def last_epoch(search: Search, number: int) -> int:
 def suggested(search: Search, trial: Trial | FrozenTrial) -> dict[str, Value]:
     """The values that a trial trains with, in the order of the recipe's ranges."""
     values = {key: trial.params[key] for key in search.ranges if key in trial.params}
-    return rounded(values, search.recipe)
+    return rounded(values, search.recipe, search.searched)
 
 
 def _checkout(search: Search) -> str:

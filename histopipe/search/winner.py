@@ -93,7 +93,7 @@ def _nothing_found(search: Search) -> str:
     reasons = [trial.user_attrs[REASON] for trial in search.study.trials if REASON in trial.user_attrs]
     said = f"; the last that failed: {reasons[-1]}" if reasons else ""
     place = f"{search.dataset} {search.architecture}"
-    return f"{place}: no trial was trained to its end: run more, or change recipes.{search.architecture}.search{said}"
+    return f"{place}: no trial was trained to its end: run more, or change search.{search.architecture}{said}"
 
 
 def trial_table(search: Search, runs: Mapping[int, str]) -> pd.DataFrame:
@@ -137,7 +137,7 @@ def _importances(search: Search) -> dict[str, float]:
 
 def recipe_block(search: Search, winner: Winner, trials: pd.DataFrame) -> str:
     """The winner as a `recipes:` block, with how it was found as its comment."""
-    content = winner.recipe.model_dump(mode="json", exclude={"search", "published"}, exclude_defaults=True)
+    content = winner.recipe.model_dump(mode="json", exclude_defaults=True)
     body = yaml.safe_dump({winner.name: content}, sort_keys=False, allow_unicode=True, width=COMMENT_WIDTH)
     lines = [f"# {line}" for part in _story(search, winner, trials) for line in textwrap.wrap(part, COMMENT_WIDTH)]
     return "recipes:\n" + textwrap.indent("\n".join(lines) + "\n" + body, "  ")

@@ -50,7 +50,7 @@ def recipe_digest(params: Params, name: str, weights: str | None = None) -> str:
         weights: digest of the file that its network starts from; None where its weights are random.
     """
     decisive = {
-        "recipe": params.recipe(name).model_dump(exclude={"search", "published"}),
+        "recipe": params.recipe(name).model_dump(),
         "quick": params.quick.model_dump() if params.quick else None,
         "weights": weights,
         "seed": params.seed,

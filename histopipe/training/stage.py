@@ -163,7 +163,7 @@ def _announce(training: Training, progress: Progress) -> None:
 def _log_start(training: Training, params: Params, workspace: Workspace, lineage: Mapping[str, str]) -> None:
     tracking.log_params(
         {
-            **training.recipe.model_dump(exclude={"architecture", "published", "search"}),
+            **training.recipe.model_dump(exclude={"architecture"}),
             "seed": params.seed,
             "deterministic": params.train.deterministic,
             **choose_devices(training.execution).summary(),

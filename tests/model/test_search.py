@@ -41,7 +41,7 @@ def ready(workspace: Workspace, content: dict[str, Any], monkeypatch: pytest.Mon
 def small(content: dict[str, Any]) -> Any:
     content["quick"] = {"max_epochs": 3}
     content["recipes"]["cancernet"]["model"]["image_size"] = 16
-    content["recipes"]["cancernet"]["search"] = {RATE: {"low": 0.001, "high": 0.1, "log": True}}
+    content["search"]["cancernet"] = {RATE: {"low": 0.001, "high": 0.1, "log": True}}
     return content
 
 
@@ -120,7 +120,7 @@ def check_recipe(ready: Workspace, small: dict[str, Any], winner: Any) -> None:
     tuned = parse_params(small).recipe("cancernet_tuned")
     own = parse_params(small).recipe("cancernet")
     rate = {"optimizer": own.optimizer.model_copy(update={"learning_rate": winner.values[RATE]})}  # type: ignore[union-attr]
-    assert tuned == own.model_copy(update={"architecture": "cancernet", "search": {}, "published": None, **rate})
+    assert tuned == own.model_copy(update={"architecture": "cancernet", **rate})
     assert "under the caps of `quick`: max_epochs 3" in text
     assert f"ROC AUC {winner.value:.4f} on validation" in text
 
@@ -157,7 +157,7 @@ def test_a_hopeless_trial_is_pruned(ready: Workspace, small: dict[str, Any]) -> 
 
 def test_a_diverging_trial_fails_and_the_search_goes_on(ready: Workspace, small: dict[str, Any]) -> None:
     small["quick"] = {"max_epochs": 1}
-    small["recipes"]["cancernet"]["search"] = {RATE: {"choices": [1e30, 2e30]}}
+    small["search"]["cancernet"] = {RATE: {"choices": [1e30, 2e30]}}
     with pytest.raises(SearchError, match="no trial was trained to its end: run more, or change"):
         conclude(opened(small, ready))
     assert "the loss became nan" in run(small, ready).said.lower()
@@ -184,7 +184,7 @@ def searched(small: dict[str, Any], ready: Workspace, wanted: int, monkeypatch: 
 def test_failed_trials_are_made_up_for(
     ready: Workspace, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    small["recipes"]["cancernet"]["search"] = {RATE: {"choices": [0.01, 0.02, 1e30]}}
+    small["search"]["cancernet"] = {RATE: {"choices": [0.01, 0.02, 1e30]}}
     found = searched(small, ready, 3, monkeypatch)
     assert "FAIL" in found
     assert found.count("COMPLETE") == 3
@@ -194,14 +194,14 @@ def test_failed_trials_are_made_up_for(
 def test_a_search_that_lacks_trials_in_the_end_says_so(
     ready: Workspace, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    small["recipes"]["cancernet"]["search"] = {RATE: {"choices": [0.01, *(1e30 * times for times in range(1, 99))]}}
+    small["search"]["cancernet"] = {RATE: {"choices": [0.01, *(1e30 * times for times in range(1, 99))]}}
     assert searched(small, ready, 2, monkeypatch) == ["COMPLETE", "FAIL", "FAIL", "FAIL"]
     said = "idc cancernet: 1 of 2 trials are lacking, since others failed: run the search again, or narrow recipes"
     assert said in caplog.text
 
 
 def test_values_that_no_network_can_have_fail_their_trial_alone(ready: Workspace, small: dict[str, Any]) -> None:
-    small["recipes"]["cancernet"]["search"] = {"model.dropout": {"choices": [1.5]}}
+    small["search"]["cancernet"] = {"model.dropout": {"choices": [1.5]}}
     assert run(small, ready).said.startswith("failed: cancernet can't be built with")
     assert runs(ready)["cancernet trial 0"].info.status == "FAILED"
 

@@ -35,6 +35,7 @@ def test_the_shipped_file_is_valid() -> None:
         ("promotion.min_case", "promotion.min_cases"),
         ("idc.sorce", "idc.source"),
         ("recipes.cancernet.epoch", "recipes.cancernet.epochs"),
+        ("published.cancernet.spilt", "published.cancernet.split"),
         ("recipes.cancernet.optimizer.learning_rat", "recipes.cancernet.optimizer.learning_rate"),
     ],
 )
@@ -68,6 +69,9 @@ def test_a_misspelt_key_names_its_nearest_neighbour(content: dict[str, Any], pat
         ("idc", 5, "idc"),
         ("idc", None, "idc"),
         ("recipes", None, "recipes"),
+        ("search", {"cancernett": {}}, "search: unknown recipe 'cancernett'; did you mean 'cancernet'"),
+        ("published.cancernett", {"dataset": "idc", "split": "by case", "metrics": {}}, "did you mean 'cancernet'"),
+        ("search.cancernet", {"epochs": {"low": 9, "high": 1}}, "search.cancernet.epochs: low 9 must be below high 1"),
         ("recipes.cancernet", None, r"recipes\.cancernet"),
         ("split", None, "split"),
         ("evaluate", {"slides": 0}, "evaluate.slides"),
@@ -139,11 +143,22 @@ def test_the_presets_train_as_their_tutorials_ran() -> None:
 
 def test_no_figure_of_other_networks_passes_for_a_published_one() -> None:
     """Nine networks had .91 to .93 by patient on BreakHis, DenseNet121 among them and DenseNet201 not."""
-    assert read_params(ROOT / "params.yaml").recipe("densenet201").published is None
+    assert "densenet201" not in read_params(ROOT / "params.yaml").published
 
 
 def test_a_published_bound_is_told_as_one() -> None:
     """The repository of the wide network says "over .85", which a bare .850 would not."""
-    published = read_params(ROOT / "params.yaml").recipe("wide_resnet").published
-    assert published is not None
+    published = read_params(ROOT / "params.yaml").published["wide_resnet"]
     assert (published.metrics, published.source) == ({"accuracy": 0.85}, "the authors say: over .85")
+
+
+def test_keys_of_an_earlier_version_are_told_one_line_each(content: dict[str, Any]) -> None:
+    ranges, published = content.pop("search"), content.pop("published")
+    content["recipes"]["cancernet"] |= {"search": ranges["cancernet"], "published": published["cancernet"]}
+    content["recipes"]["resnet"]["published"] = published["resnet"]
+    with pytest.raises(ParamsError) as caught:
+        parse_params(content)
+    assert str(caught.value).splitlines() == [
+        f"params.yaml: recipes.{name}.{key} moved: write it as {key}.{name}, in a block `{key}:` at the top level"
+        for name, key in (("cancernet", "search"), ("cancernet", "published"), ("resnet", "published"))
+    ]

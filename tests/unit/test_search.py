@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
 from histopipe.errors import ParamsError, SearchError
@@ -30,20 +30,23 @@ RANGES = {
 
 
 def searching(content: dict[str, Any], ranges: Any) -> Params:
-    content["recipes"]["cancernet"]["search"] = ranges
+    content["search"]["cancernet"] = ranges
     return parse_params(content)
+
+
+def looked_at(params: Params) -> dict[str, BaseDistribution]:
+    return distributions("cancernet", params.recipe("cancernet"), params.search["cancernet"])
 
 
 def test_every_shipped_range_suits_its_recipe() -> None:
     params = read_params(ROOT / "params.yaml")
-    searched = [name for name, recipe in params.recipes.items() if recipe.search]
-    assert "cancernet" in searched
-    for name in searched:
-        assert set(distributions(name, params.recipe(name))) == set(params.recipe(name).search)
+    assert "cancernet" in params.search
+    for name, ranges in params.search.items():
+        assert set(distributions(name, params.recipe(name), ranges)) == set(ranges)
 
 
 def test_ranges_become_distributions_of_the_values_kind(content: dict[str, Any]) -> None:
-    assert distributions("cancernet", searching(content, RANGES).recipe("cancernet")) == {
+    assert looked_at(searching(content, RANGES)) == {
         "optimizer.learning_rate": FloatDistribution(0.001, 0.1, log=True),
         "model.dropout": FloatDistribution(0.1, 0.5),
         "batch_size": IntDistribution(16, 128, log=True),
@@ -57,10 +60,11 @@ def test_suggested_values_make_a_recipe_and_leave_the_rest(content: dict[str, An
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    recipe = searching(content, RANGES).recipe("cancernet")
+    params = searching(content, RANGES)
+    recipe = params.recipe("cancernet")
     study = optuna.create_study(sampler=RandomSampler(seed=1))
     for _ in range(20):
-        values = rounded(study.ask(distributions("cancernet", recipe)).params, recipe)
+        values = rounded(study.ask(looked_at(params)).params, recipe, params.search["cancernet"])
         changed = with_values(recipe, values)
         assert own_values(changed) == own_values(recipe) | values
         assert 0.001 <= changed.optimizer.learning_rate <= 0.1  # type: ignore[union-attr]
@@ -68,30 +72,34 @@ def test_suggested_values_make_a_recipe_and_leave_the_rest(content: dict[str, An
 
 
 def test_rounding_stays_within_the_range(content: dict[str, Any]) -> None:
-    recipe = searching(content, {"model.dropout": {"low": 0.123449, "high": 0.200051}}).recipe("cancernet")
-    assert rounded({"model.dropout": 0.1234492}, recipe) == {"model.dropout": 0.123449}
-    assert rounded({"model.dropout": 0.15555555}, recipe) == {"model.dropout": 0.1556}
-    assert rounded({"model.dropout": 0.25}, recipe) == {"model.dropout": 0.25}  # the recipe's own is never changed
+    params = searching(content, {"model.dropout": {"low": 0.123449, "high": 0.200051}})
+    recipe, ranges = params.recipe("cancernet"), params.search["cancernet"]
+    assert rounded({"model.dropout": 0.1234492}, recipe, ranges) == {"model.dropout": 0.123449}
+    assert rounded({"model.dropout": 0.15555555}, recipe, ranges) == {"model.dropout": 0.1556}
+    assert rounded({"model.dropout": 0.25}, recipe, ranges) == {"model.dropout": 0.25}  # the recipe's own stays
 
 
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
-        ({}, "recipes.cancernet.search is empty: say where to look"),
+        ({}, "search.cancernet is empty: say where to look"),
         ({"optimizer.learning_rat": {"low": 0.1, "high": 1}}, "did you mean 'optimizer.learning_rate'"),
         ({"model.dropuot": {"low": 0.1, "high": 0.5}}, "unknown key 'model.dropuot'; did you mean 'model.dropout'"),
         ({"published.dataset": {"choices": ["idc"]}}, "unknown key 'published.dataset'"),
         ({"optimizer": {"choices": ["adam"]}}, "unknown key 'optimizer'"),
-        ({"label_smoothing": {"low": 0.0, "high": 1.0}}, "search.label_smoothing: 1.0 can't be: Input should be less"),
-        ({"imbalance": {"choices": ["focal", "weigths"]}}, "search.imbalance: 'weigths' can't be"),
-        ({"batch_size": {"low": 0, "high": 8}}, "search.batch_size: 0 can't be"),
-        ({"epochs": {"low": 1, "high": 8.5}}, "search.epochs: "),
+        (
+            {"label_smoothing": {"low": 0.0, "high": 1.0}},
+            "search.cancernet.label_smoothing: 1.0 can't be: Input should be less",
+        ),
+        ({"imbalance": {"choices": ["focal", "weigths"]}}, "search.cancernet.imbalance: 'weigths' can't be"),
+        ({"batch_size": {"low": 0, "high": 8}}, "search.cancernet.batch_size: 0 can't be"),
+        ({"epochs": {"low": 1, "high": 8.5}}, "search.cancernet.epochs: "),
     ],
 )
 def test_what_cannot_be_searched_is_one_clear_line(content: dict[str, Any], ranges: Any, message: str) -> None:
-    recipe = searching(content, ranges).recipe("cancernet")
+    params = searching(content, ranges)
     with pytest.raises(ParamsError, match=message.replace(".", r"\.")) as caught:
-        distributions("cancernet", recipe)
+        looked_at(params)
     assert "\n" not in str(caught.value)
 
 
@@ -110,12 +118,12 @@ def test_changed_data_recipe_or_ranges_start_another_study(files: Workspace, con
     names = [named()]
     assert names[0].startswith("idc-cancernet-")
     assert named() == names[0]
-    content["recipes"]["cancernet"]["published"]["source"] = "somewhere"
+    content["published"]["cancernet"]["source"] = "somewhere"
     content["train"]["parallel"] = 2
     assert named() == names[0]  # decides nothing
     content["recipes"]["cancernet"]["batch_size"] = 64
     names.append(named())
-    content["recipes"]["cancernet"]["search"]["model.dropout"]["low"] = 0.2
+    content["search"]["cancernet"]["model.dropout"]["low"] = 0.2
     names.append(named())
     content["quick"] = None
     names.append(named())

@@ -1,0 +1,95 @@
+"""Keep the lines that TensorFlow writes whenever it starts (no GPU driver, oneDNN is on) out of a command's output.
+
+Its C++ libraries write them to file descriptor 2 before anything can tell them not to. So the descriptor leads through
+a filter while TensorFlow is imported. The filter is a process of its own: what is said before a crash still comes out.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+FLUSH_SECONDS = 2.0  # for the filter's last lines to come out before the command's own
+
+# remarks and warnings of C++ files; of their errors, those that say that there is no GPU, or a plugin twice
+START_UP_LINES = (
+    r"^WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR$",
+    r"^[IW][0-9]{4} [0-9:.]+ +[0-9]+ [a-z0-9_/]+\.cc:[0-9]+\] ",
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:.]+: [IW] [a-z0-9_/]+\.cc:[0-9]+\] ",
+    r"^E.*\.cc:[0-9]+\] (failed call to cuInit|Unable to register cu[A-Z]+ factory)",
+)
+
+
+def drop_start_up_lines() -> None:
+    """Filter what TensorFlow says while it is imported, whoever in this process imports it first."""
+    if "tensorflow" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow as it would be found without, and has it loaded under the filter."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            load = partial(_load_filtered, spec.loader.exec_module)
+            spec.loader.exec_module = load  # type: ignore[method-assign]
+        return spec
+
+
+def _load_filtered(load: Any, module: ModuleType) -> None:
+    with start_up_lines_dropped():
+        load(module)
+
+
+@contextmanager
+def start_up_lines_dropped() -> Iterator[None]:
+    """Inside, file descriptor 2 of this process leads through the filter; where there is none, nothing changes."""
+    sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    child = _filter_into(stderr)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        if child:
+            with suppress(subprocess.TimeoutExpired):  # a process that began meanwhile still writes through it
+                child.wait(FLUSH_SECONDS)
+
+
+def _filter_into(stderr: int) -> subprocess.Popen[bytes] | None:
+    command = ["grep", "--text", "--line-buffered", "--invert-match", "--extended-regexp"]
+    try:
+        child = subprocess.Popen(
+            [*command, "|".join(START_UP_LINES)],
+            stdin=subprocess.PIPE,
+            stdout=stderr,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the command
+        )
+    except OSError:
+        return None
+    assert child.stdin is not None
+    os.dup2(child.stdin.fileno(), 2)
+    child.stdin.close()
+    return child
