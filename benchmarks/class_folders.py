@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.ingest import full_size_archive
 from benchmarks.recipes import ingest_into, shipped_params
-from histopipe.paths import Workspace
-from histopipe.store import PatchStore
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import PatchStore
 
 
 def drawn_store(folder: Path, patches: int) -> PatchStore:

@@ -22,11 +22,11 @@ import numpy as np
 from scipy import special, stats
 
 from benchmarks.measuring import report
+from histopipe.core.params import ThresholdRule
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.intervals import Measured, draw_fewer, grade, leave_one_out
 from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure, measure_resamples
 from histopipe.evaluation.thresholds import choose_threshold
-from histopipe.params import ThresholdRule
 
 TRUTH_CASES = 50_000
 VALIDATION_CASES = 42  # 15 % of Kaggle's 279

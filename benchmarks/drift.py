@@ -20,23 +20,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.measuring import report
-from histopipe.archives import open_archive
-from histopipe.augmentation import STAINS
-from histopipe.colours import COLOURS, colour_statistics
-from histopipe.datasets import MemberRejected, get_dataset
-from histopipe.errors import InferenceError
+from histopipe.core.colours import COLOURS, colour_statistics
+from histopipe.core.errors import InferenceError
+from histopipe.core.files import read_json
+from histopipe.core.params import MonitorParams
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split_of_patches
+from histopipe.data.store import PatchStore
+from histopipe.evaluation.drift.profiles import new_profiles, reference_profiles
 from histopipe.evaluation.grading import calibration_of, read_predictions
-from histopipe.evaluation.logits import load_network
-from histopipe.files import read_json
-from histopipe.images import decode_patch, resize_patch
-from histopipe.inference import BATCH_SIZE, CompiledNetwork
+from histopipe.ingest.archives.reading import open_archive
+from histopipe.ingest.datasets import MemberRejected, get_dataset
+from histopipe.ingest.images import decode_patch, resize_patch
 from histopipe.monitoring.comparison import compare_profiles
-from histopipe.monitoring.profiles import new_profiles, reference_profiles
-from histopipe.params import MonitorParams
-from histopipe.paths import Workspace
-from histopipe.prediction import logit_network
-from histopipe.splitting import split_of_patches
-from histopipe.store import PatchStore
+from histopipe.networks.logits import load_network
+from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork
+from histopipe.networks.prediction import logit_network
+from histopipe.training.augmentation import STAINS
 
 if TYPE_CHECKING:
     import keras

@@ -20,10 +20,10 @@ import numpy as np
 from benchmarks.coverage import IDC, Sample, draw
 from benchmarks.measuring import report
 from benchmarks.paired_coverage import ALIKE, THRESHOLD, draw_errors
-from histopipe.comparison.pairs import SIGNIFICANCE
 from histopipe.evaluation.case_parts import ByCase
 from histopipe.evaluation.differences import Flips, holm
 from histopipe.evaluation.metrics import Numbers, Predictions
+from histopipe.reporting.comparison.pairs import SIGNIFICANCE
 
 RECIPES, DERIVED = 5, 2
 METHODS = ("uncorrected", "holm_of_all_rows", "holm", "ours")

@@ -80,7 +80,7 @@ def planned(folder: Path, recipe: str, batch: int, patches: int) -> Iterator[Job
     """Build a training of the recipe in full; inside, it has the kernels that it trains by."""
     import keras
 
-    from histopipe.params import QuickParams, read_params
+    from histopipe.core.params import QuickParams, read_params
     from histopipe.training.kernels import quicker_kernels
     from histopipe.training.loop import build_training
     from histopipe.training.plan import plan_training
@@ -96,7 +96,7 @@ def planned(folder: Path, recipe: str, batch: int, patches: int) -> Iterator[Job
 
 def resident(job: Job) -> Run:
     """Steps whose batches are taken from patches on the device, many in one call."""
-    from histopipe.backend import backend_name
+    from histopipe.networks.backend import backend_name
 
     ways = {"jax": by_jax, "tensorflow": by_tensorflow, "torch": step_by_step}
     stored = job.on_device()
@@ -168,7 +168,7 @@ def step_by_step(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], 
 
 def from_host(job: Job) -> Run:
     """Keras' `fit` on batches from the store."""
-    from histopipe.loading import PatchBatches
+    from histopipe.training.loading import PatchBatches
     from histopipe.training.loop import _fit
 
     def run(steps: int) -> float:
@@ -260,7 +260,7 @@ def products_per_patch(network: Any) -> float:
 
 def accelerator(job: Job) -> str:
     """What Keras computes on: backend, devices, precision."""
-    from histopipe.backend import backend_name
+    from histopipe.networks.backend import backend_name
 
     if backend_name() == "jax":
         import jax

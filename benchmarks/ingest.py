@@ -28,7 +28,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from benchmarks.measuring import report, sides_in_turn
-from histopipe.workers import available_cores
+from histopipe.core.workers import available_cores
 
 PUBLISHED_PATCHES = 277_524
 PUBLISHED_CASES = 279
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 
 def full_size_archive(folder: Path, patches: int) -> Path:
     """A synthetic archive of the published size; drawn once and kept."""
-    from histopipe.synthetic import SyntheticSlides, write_archive
+    from histopipe.ingest.synthetic import SyntheticSlides, write_archive
 
     archive = folder / f"idc-{patches}.zip"
     if not archive.exists():
@@ -49,9 +49,9 @@ def full_size_archive(folder: Path, patches: int) -> Path:
 
 def ours(archive: Path, folder: Path) -> dict[str, float]:
     """Seconds that the ingest stage's work takes."""
+    from histopipe.core.params import read_params
+    from histopipe.core.workspace import Workspace
     from histopipe.ingest.stage import ingest
-    from histopipe.params import read_params
-    from histopipe.paths import Workspace
 
     workspace = Workspace(folder)
     raw = workspace.raw("idc")

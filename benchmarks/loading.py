@@ -43,10 +43,10 @@ def ours(folder: Path, recipe: str) -> Iterator[Any]:
     import keras
 
     from benchmarks.recipes import ROOT
-    from histopipe.architectures.blocks import patch_input
-    from histopipe.augmentation import augment
-    from histopipe.params import read_params
-    from histopipe.prediction import for_prediction
+    from histopipe.core.params import read_params
+    from histopipe.networks.architectures.blocks import patch_input
+    from histopipe.networks.prediction import for_prediction
+    from histopipe.training.augmentation import augment
 
     store, params = drawn_store(folder, PATCHES), read_params(ROOT / "params.yaml")
     inputs = patch_input()

@@ -31,11 +31,11 @@ import pandas as pd
 from benchmarks.coverage import IDC, Population, Sample, draw
 from benchmarks.measuring import report
 from benchmarks.paired_coverage import draw_errors, draw_pair
+from histopipe.core.params import Params, parse_params
 from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.grading import graded_table, locked_point
 from histopipe.evaluation.intervals import informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions, measure
-from histopipe.params import Params, parse_params
 from histopipe.promotion.gates import judge, reasons
 from histopipe.promotion.noninferiority import Shortfall, shortfall
 from histopipe.promotion.spending import risk_of_look

@@ -22,12 +22,12 @@ import numpy as np
 
 from benchmarks.coverage import IDC, NOMINAL, TRUTH_CASES, Population, Sample, draw
 from benchmarks.measuring import report
-from histopipe.comparison.pairs import COMPARED
 from histopipe.evaluation.case_parts import ByCase
 from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.differences import Flips
 from histopipe.evaluation.intervals import draw_fewer
 from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
+from histopipe.reporting.comparison.pairs import COMPARED
 
 ALIKE = 0.8
 THRESHOLD = 0.5

@@ -22,11 +22,11 @@ def main(dataset: str, recipe: str, root: Path) -> None:
     import pandas as pd
     from sklearn.metrics import roc_auc_score
 
-    from histopipe.evaluation.logits import load_network
-    from histopipe.inference import Precision, predict_compiled
-    from histopipe.paths import Workspace
-    from histopipe.prediction import logit_network
-    from histopipe.store import PatchStore
+    from histopipe.core.workspace import Workspace
+    from histopipe.data.store import PatchStore
+    from histopipe.networks.logits import load_network
+    from histopipe.networks.openvino import Precision, predict_compiled
+    from histopipe.networks.prediction import logit_network
 
     workspace = Workspace(root)
     store = PatchStore.open(workspace.store(dataset))

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.class_folders import class_folders, drawn_store
 from benchmarks.measuring import report, side_options, sides_in_turn
 from benchmarks.tutorial import FLOW, scaling
-from histopipe.store import PatchStore
+from histopipe.data.store import PatchStore
 
 PATCHES, SAMPLED = 100_000, 20_000
 SIDES = ("float32", "bfloat16", "generator", "keras")
@@ -30,8 +30,8 @@ def network(store: PatchStore) -> Any:
     """CancerNet; what it has learnt doesn't matter for its speed."""
     import keras
 
-    from histopipe.architectures import build
-    from histopipe.prediction import for_prediction
+    from histopipe.networks.architectures import build
+    from histopipe.networks.prediction import for_prediction
     from histopipe.training.batch_norm import refresh_batch_norm
 
     keras.utils.set_random_seed(1)
@@ -42,8 +42,8 @@ def network(store: PatchStore) -> Any:
 
 def compiled(folder: Path, precision: Any) -> dict[str, float]:
     """Ours."""
-    from histopipe.inference import predict_compiled
-    from histopipe.prediction import logit_network, predict_logits
+    from histopipe.networks.openvino import predict_compiled
+    from histopipe.networks.prediction import logit_network, predict_logits
 
     store = drawn_store(folder, SAMPLED)
     rows, logits = np.tile(np.arange(SAMPLED), PATCHES // SAMPLED), logit_network(network(store))
@@ -62,7 +62,7 @@ def compiled(folder: Path, precision: Any) -> dict[str, float]:
 
 def keras_from_store(folder: Path) -> dict[str, float]:
     """Keras' own prediction, fed from the store."""
-    from histopipe.prediction import BATCH_SIZE, logit_network, predict_logits
+    from histopipe.networks.prediction import BATCH_SIZE, logit_network, predict_logits
 
     store = drawn_store(folder, SAMPLED)
     logits = logit_network(network(store))

@@ -20,8 +20,8 @@ import click
 import yaml
 
 from benchmarks.measuring import report
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 METRICS = ("roc_auc", "balanced_accuracy")
@@ -59,13 +59,13 @@ def recipe_with(dataset: str, weights: str, seed: int, image_size: int) -> Param
 
 def fitted_and_graded(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
     """Split, fit and grade as the stages do."""
+    from histopipe.data.splitting import split
+    from histopipe.data.store import PatchStore
     from histopipe.evaluation.grading import grade_table, graded_table
-    from histopipe.evaluation.logits import load_network
     from histopipe.evaluation.stage import operating_point, predict_splits
-    from histopipe.splitting import split
-    from histopipe.store import PatchStore
+    from histopipe.networks.logits import load_network
+    from histopipe.networks.weights import fetch_weights
     from histopipe.training import train
-    from histopipe.weights import fetch_weights
 
     split(dataset, params, workspace)
     fetch_weights("features", params, workspace)

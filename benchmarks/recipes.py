@@ -32,7 +32,7 @@ from benchmarks.checkouts import claim
 from benchmarks.measuring import report
 from benchmarks.tutorial import EPOCHS as TUTORIAL_EPOCHS
 from benchmarks.tutorial import FLOW, augmenting, scaling, tutorial_network
-from histopipe.comparison.neighbours import NEIGHBOURS
+from histopipe.reporting.comparison.neighbours import NEIGHBOURS
 
 ROOT = Path(__file__).parents[1]
 SHOWN = ("roc_auc", "balanced_accuracy", "f1", "accuracy")
@@ -169,9 +169,9 @@ def write_class_folders(folder: Path, dataset: str, target: Path) -> dict[int, f
     import imagecodecs
     import numpy as np
 
-    from histopipe.paths import Workspace
-    from histopipe.splitting import split_of_patches
-    from histopipe.store import PatchStore
+    from histopipe.core.workspace import Workspace
+    from histopipe.data.splitting import split_of_patches
+    from histopipe.data.store import PatchStore
 
     workspace = Workspace(folder)
     store = PatchStore.open(workspace.store(dataset))

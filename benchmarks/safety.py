@@ -55,32 +55,32 @@ LOGGING_STAGES = frozenset({"train", "evaluate", "promote"})
 
 WATCHED = {  # functions by module
     "validation": {
-        "histopipe.archives": ("check_member",),
+        "histopipe.ingest.archives.reading": ("check_member",),
         "histopipe.evaluation.stage": ("require_both_classes", "require_cases"),
-        "histopipe.files": ("require_disk",),
+        "histopipe.core.files": ("require_disk",),
         "histopipe.ingest.plan": ("_without_contradictions", "_without_double_labels"),
         "histopipe.ingest.stage": ("_require_complete", "_require_patches", "_require_quality"),
-        "histopipe.params": ("read_params",),
+        "histopipe.core.params": ("read_params",),
         "histopipe.promotion.served": ("require_whole",),
-        "histopipe.sources.archive_file": ("check_archive", "count_zipped_patches"),
-        "histopipe.splitting.membership": ("assert_disjoint",),
-        "histopipe.splitting.record": ("require_record",),
-        "histopipe.splitting.stage": ("require_classes",),
-        "histopipe.store": ("_map_shard",),
-        "histopipe.weights.loading": ("check_file",),
+        "histopipe.ingest.sources.archive_file": ("check_archive", "count_zipped_patches"),
+        "histopipe.data.splitting.membership": ("assert_disjoint",),
+        "histopipe.data.splitting.record": ("require_record",),
+        "histopipe.data.splitting.stage": ("require_classes",),
+        "histopipe.data.store": ("_map_shard",),
+        "histopipe.networks.weights.loading": ("check_file",),
         "zlib": ("crc32",),
     },
     "hashing": {
-        "histopipe.files": ("file_digest",),
-        "histopipe.sources.synthetic": ("code_digest",),
+        "histopipe.core.files": ("file_digest",),
+        "histopipe.ingest.sources.synthetic": ("code_digest",),
         "histopipe.training.checkpoint": ("training_key",),
         "histopipe.training.recipe": ("recipe_digest",),
-        "histopipe.weights.record": ("code_digest", "weights_digest"),
+        "histopipe.networks.weights.record": ("code_digest", "weights_digest"),
         "xxhash": ("xxh3_128_hexdigest",),
     },
     "logging": {
         "histopipe.evaluation.mlflow_run": ("log_evaluation", "log_files"),
-        "histopipe.lineage": ("lineage_tags", "versions"),
+        "histopipe.core.lineage": ("lineage_tags", "versions"),
         "histopipe.tracking": (
             "find_run",
             "known_run",
@@ -157,8 +157,8 @@ class _TimedHash:
 
 def measure(stage: str) -> dict[str, float]:
     """Run a stage in the current folder: its seconds, and those that each kind of safety took."""
-    from histopipe import workers
     from histopipe.cli import main as histopipe
+    from histopipe.core import workers
 
     watch = Stopwatch()
     workers.available_cores = lambda: 1  # before ingest takes it from there

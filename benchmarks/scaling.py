@@ -39,8 +39,8 @@ Found = dict[str, dict[str, float]]  # by "job size"
 
 def repeated_archive(folder: Path, patches: int) -> Path:
     """An archive of that many patches, a few cases drawn and repeated under other ids; made once and kept."""
-    from histopipe.files import replaced_file
-    from histopipe.synthetic import SyntheticSlides, write_archive
+    from histopipe.core.files import replaced_file
+    from histopipe.ingest.synthetic import SyntheticSlides, write_archive
 
     base, archive = folder / "scaling-base.zip", folder / f"scaling-{patches}.zip"
     if not base.exists():
@@ -69,9 +69,9 @@ def ingest(root: Path, archive: Path) -> float:
 
 def split(root: Path, archive: Path) -> float:
     """Seconds of the split, on the store that ingest left."""
-    from histopipe.params import read_params
-    from histopipe.paths import Workspace
-    from histopipe.splitting import split as divide
+    from histopipe.core.params import read_params
+    from histopipe.core.workspace import Workspace
+    from histopipe.data.splitting import split as divide
 
     params = read_params(ROOT / "params.yaml")
     began = time.perf_counter()
@@ -81,11 +81,11 @@ def split(root: Path, archive: Path) -> float:
 
 def grade(root: Path, archive: Path) -> float:
     """Seconds of grading, on the store and the split that the others left."""
+    from histopipe.core.params import read_params
+    from histopipe.core.workspace import Workspace
+    from histopipe.data.store import PatchStore
     from histopipe.evaluation import curves, figures, stage, subgroups  # noqa: F401 # loaded before the clock runs
     from histopipe.evaluation.grading import grade_table, graded_table
-    from histopipe.params import read_params
-    from histopipe.paths import Workspace
-    from histopipe.store import PatchStore
 
     params, workspace = read_params(ROOT / "params.yaml"), Workspace(root)
     random = np.random.default_rng(params.seed)

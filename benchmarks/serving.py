@@ -109,8 +109,8 @@ def make_checkout(folder: Path, point: dict[str, Any] = POINT) -> tuple[Path, st
     import keras
     import mlflow
 
-    from histopipe.architectures import build
-    from histopipe.serving.packaging import log_served_model
+    from histopipe.evaluation.mlflow_run import log_calibrated_model
+    from histopipe.networks.architectures import build
 
     root = claim(folder / "serving", emptied=True)
     shutil.copy(ROOT / "params.yaml", root)
@@ -118,7 +118,7 @@ def make_checkout(folder: Path, point: dict[str, Any] = POINT) -> tuple[Path, st
     experiment = mlflow.create_experiment("serving", (root / "mlartifacts").as_uri())
     keras.utils.set_random_seed(1)
     with mlflow.start_run(experiment_id=experiment):
-        model = log_served_model(build("cancernet", image_size=48), point, np.zeros((50, 50, 3), np.uint8), {})
+        model = log_calibrated_model(build("cancernet", image_size=48), point, np.zeros((50, 50, 3), np.uint8), {})
     mlflow.register_model(f"models:/{model.model_id}", "histopipe-idc")
     return root, "models:/histopipe-idc/1"
 
@@ -127,7 +127,7 @@ def drawn_patches(folder: Path) -> list[bytes]:
     """PNG files as in Kaggle's archive."""
     import zipfile
 
-    from histopipe.synthetic import SyntheticSlides, write_archive
+    from histopipe.ingest.synthetic import SyntheticSlides, write_archive
 
     path = folder / "serving.zip"
     write_archive(path, SyntheticSlides(2, PATCHES, False), progress=False)

@@ -28,7 +28,7 @@ NO_RIVAL = "one network's maps are measured against the truth; nothing is timed 
 
 def cases_in(archive: Path) -> list[str]:
     """Ids of the cases in an archive of IDC's layout."""
-    from histopipe.datasets import get_dataset
+    from histopipe.ingest.datasets import get_dataset
 
     with zipfile.ZipFile(archive) as members:
         read = [get_dataset(DATASET).read_name(name) for name in members.namelist()]
@@ -47,14 +47,14 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
     Returns:
         A row per slide: what `case_table` tells of it, and the `correlation` of probability and truth.
     """
+    from histopipe.core.files import read_json
+    from histopipe.core.params import EvaluateParams
+    from histopipe.core.workspace import Workspace
+    from histopipe.data.store import PatchStore
     from histopipe.evaluation.cases import case_table
     from histopipe.evaluation.grading import graded_table, predictions_of
-    from histopipe.evaluation.logits import finite_logits, load_network
     from histopipe.evaluation.slide_figures import draw_slides
-    from histopipe.files import read_json
-    from histopipe.params import EvaluateParams
-    from histopipe.paths import Workspace
-    from histopipe.store import PatchStore
+    from histopipe.networks.logits import finite_logits, load_network
 
     workspace = Workspace(sample)
     network = load_network(workspace.model(DATASET, recipe) / "model.keras")

@@ -19,10 +19,10 @@ from scipy.special import expit
 
 from benchmarks.coverage import IDC, Population, draw
 from benchmarks.measuring import report
-from histopipe.errors import EvaluationError
+from histopipe.core.errors import EvaluationError
+from histopipe.core.params import EvaluateParams
 from histopipe.evaluation.metrics import Numbers
 from histopipe.evaluation.thresholds import choose_threshold
-from histopipe.params import EvaluateParams
 
 TRUTH_CASES = 20_000
 RULES = ("sensitivity>=0.95", "sensitivity>=0.95@0.9")

@@ -26,7 +26,7 @@ from benchmarks.class_folders import class_folders, drawn_store
 from benchmarks.measuring import alternate, medians, report, run_side
 from benchmarks.recipes import run_stage, shipped_params
 from benchmarks.tutorial import FLOW, augmenting, tutorial_network
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
 
 PATCHES, TRAINED = 20_000, 4_800
 RECIPES = ("cancernet", "histonet")
@@ -58,7 +58,7 @@ def measure(folder: Path, recipe: str, rounds: int, alone: bool) -> dict[str, fl
     """Patches per second of our loop and, unless it runs `alone`, of the others with a recipe, in turn."""
     import keras
 
-    from histopipe.params import read_params
+    from histopipe.core.params import read_params
     from histopipe.training.kernels import quicker_kernels
     from histopipe.training.loop import _batches, _fit, build_training
     from histopipe.training.plan import plan_training
@@ -86,7 +86,7 @@ def from_memory(batches: list[Any]) -> Any:
     import numpy as np
     import tensorflow as tf
 
-    from histopipe.loading import AHEAD, untuned
+    from histopipe.training.loading import AHEAD, untuned
 
     content = tuple(np.stack(parts) for parts in zip(*batches, strict=True))
     return untuned(tf.data.Dataset.from_tensor_slices(content).prefetch(AHEAD))

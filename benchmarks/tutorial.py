@@ -37,7 +37,7 @@ def tutorial_network() -> Any:
     import keras
     from keras import layers
 
-    from histopipe.architectures.cancernet import separable_block
+    from histopipe.networks.architectures.cancernet import separable_block
 
     inputs = x = keras.Input((48, 48, 3))
     for filters, depth in ((32, 1), (64, 2), (128, 3)):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from histopipe.datasets import get_dataset
-from histopipe.synthetic import SyntheticSlides, list_drawn, write_archive
+from histopipe.ingest.datasets import get_dataset
+from histopipe.ingest.synthetic import SyntheticSlides, list_drawn, write_archive
 
 PICTURE = Path(__file__).parent / "images" / "datasets.png"
 WIDTH, GAP = 820, 4  # pixels

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from histopipe.errors import HistopipeError
-from histopipe.paths import Workspace
+from histopipe.core.errors import HistopipeError
+from histopipe.core.workspace import Workspace
 
 
 def enter() -> dict[str, str]:

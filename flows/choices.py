@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from histopipe.errors import HistopipeError
-from histopipe.params import read_params
-from histopipe.paths import Workspace
+from histopipe.core.errors import HistopipeError
+from histopipe.core.params import read_params
+from histopipe.core.workspace import Workspace
 
 
 class Listed:

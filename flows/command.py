@@ -12,10 +12,10 @@ import httpx
 from prefect.client.schemas.objects import State
 from prefect.settings import get_current_settings
 
-from histopipe.addresses import public_url
-from histopipe.errors import HistopipeError
-from histopipe.paths import Workspace
-from histopipe.versioning import require_repository
+from histopipe.core.addresses import public_url
+from histopipe.core.dvc import require_repository
+from histopipe.core.errors import HistopipeError
+from histopipe.core.workspace import Workspace
 from tasks.reproduction import BadInput, StageFailed
 
 

@@ -13,8 +13,8 @@ from prefect.states import Completed, Failed
 
 from flows.choices import AnyDataset
 from flows.command import one_line_errors, tell
-from histopipe.params import require_name
-from histopipe.paths import Workspace
+from histopipe.core.params import require_name
+from histopipe.core.workspace import Workspace
 from tasks.monitoring import Drifted
 from tasks.monitoring import monitor as look
 from tasks.reproduction import may_overwrite

@@ -14,9 +14,9 @@ from prefect.futures import wait
 
 from flows.choices import ListedArchitecture, ListedDataset
 from flows.command import choosing_architectures, choosing_datasets, one_line_errors
-from histopipe.errors import ParamsError
-from histopipe.params import read_params
-from histopipe.paths import Workspace, stage_name
+from histopipe.core.errors import ParamsError
+from histopipe.core.params import read_params
+from histopipe.core.workspace import Workspace, stage_name
 from tasks.data import fetch, ingest, locate, split
 from tasks.evaluation import compare, evaluate
 from tasks.parallel import SideBySide

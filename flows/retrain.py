@@ -17,8 +17,8 @@ from flows.choices import ListedArchitecture, ListedDataset
 from flows.command import choosing_architectures, choosing_datasets, one_line_errors, tell
 from flows.pipeline import chosen, pipeline
 from flows.watch import TAG
-from histopipe.params import read_params
-from histopipe.paths import Workspace
+from histopipe.core.params import read_params
+from histopipe.core.workspace import Workspace
 from tasks.data import locate, show_growth, source_change, source_record, splits_of_cases, use_source
 
 UNCHANGED = "No source has changed since it was last used: nothing to do."

@@ -15,9 +15,9 @@ from prefect.states import Completed
 
 from flows.choices import AnyDataset
 from flows.command import one_line_errors, tell
-from histopipe.params import require_name
-from histopipe.paths import Workspace
-from histopipe.scoring.overlays import Overlay
+from histopipe.core.params import require_name
+from histopipe.core.workspace import Workspace
+from histopipe.inference.overlays import Overlay
 from tasks.reproduction import may_overwrite
 from tasks.scoring import predict
 

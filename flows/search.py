@@ -14,9 +14,9 @@ from prefect.logging import get_run_logger
 
 from flows.choices import AnyDataset, AnyRecipe
 from flows.command import one_line_errors
-from histopipe.params import Params, read_params, require_name
-from histopipe.paths import Workspace
-from histopipe.search.stage import ROUNDS, missing_trials, shortfall
+from histopipe.core.params import Params, read_params, require_name
+from histopipe.core.workspace import Workspace
+from histopipe.experiments.search.stage import ROUNDS, missing_trials, shortfall
 from tasks.parallel import SideBySideHere
 from tasks.search import conclude, trial
 

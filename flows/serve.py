@@ -22,9 +22,9 @@ import click
 import requests
 
 from flows.command import one_line_errors
-from histopipe.errors import HistopipeError
-from histopipe.files import read_yaml
-from histopipe.paths import Workspace
+from histopipe.core.errors import HistopipeError
+from histopipe.core.files import read_yaml
+from histopipe.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment

@@ -15,9 +15,9 @@ from prefect.futures import wait
 from flows.choices import ListedDataset
 from flows.command import choosing_datasets, one_line_errors
 from flows.pipeline import chosen, prepare
-from histopipe.errors import ParamsError
-from histopipe.params import Params, Study, read_params
-from histopipe.paths import Workspace, stage_name
+from histopipe.core.errors import ParamsError
+from histopipe.core.params import Params, Study, read_params
+from histopipe.core.workspace import Workspace, stage_name
 from tasks.parallel import SideBySide
 from tasks.reproduction import collect
 from tasks.studies import study, variant

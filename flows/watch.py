@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.command import one_line_errors
-from histopipe.errors import HistopipeError
+from histopipe.core.errors import HistopipeError
 
 if TYPE_CHECKING:
     from prefect.automations import Automation

@@ -8,12 +8,12 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.files import read_json
-from histopipe.paths import Workspace, stage_name
-from histopipe.sources.record import SourceRecord
-from histopipe.sources.watch import change_since_last_use, remember_use
-from histopipe.splitting.membership import read_membership
-from histopipe.store import REPORT_FILE
+from histopipe.core.files import read_json
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.data.splitting.membership import read_membership
+from histopipe.data.store import REPORT_FILE
+from histopipe.ingest.sources.record import SourceRecord
+from histopipe.ingest.sources.watch import change_since_last_use, remember_use
 from tasks.artifacts import publish_image, publish_table
 from tasks.reproduction import JITTER, reproduce, worth_retrying
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.files import read_json, read_named
-from histopipe.paths import Workspace, stage_name
+from histopipe.core.files import read_json, read_named
+from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import publish_image, publish_markdown, publish_preview, publish_table, table_rows
 from tasks.parallel import for_prediction
 from tasks.reproduction import reproduce, worth_retrying
@@ -67,7 +67,7 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
 )
 def compare(dataset: str) -> Path:
     """Rank the evaluated architectures; returns the report's folder."""
-    from histopipe.report import answer
+    from histopipe.reporting.report import answer
 
     reproduce(stage_name("compare", dataset))
     workspace = Workspace.around()

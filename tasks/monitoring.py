@@ -9,10 +9,10 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.files import read_json
+from histopipe.core.files import read_json
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.inference.inputs import folder_key
 from histopipe.monitoring.stage import DRIFT, FIGURE, REPORT
-from histopipe.paths import Workspace, stage_name
-from histopipe.scoring.inputs import folder_key
 from tasks.artifacts import publish_image, publish_markdown
 from tasks.parallel import for_prediction
 from tasks.reproduction import JITTER, StageFailed, run_stage, worth_retrying

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from histopipe.errors import HistopipeError
-from histopipe.params import Params, read_params
-from histopipe.paths import Workspace
+from histopipe.core.errors import HistopipeError
+from histopipe.core.params import Params, read_params
+from histopipe.core.workspace import Workspace
 from tasks.workers import GPU_TAG, on_dask
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"

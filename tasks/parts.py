@@ -21,11 +21,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from histopipe.errors import HistopipeError
+from histopipe.core.dvc import run_dvc
+from histopipe.core.errors import HistopipeError
+from histopipe.core.params import read_params
+from histopipe.core.workspace import Workspace, stage_name
 from histopipe.ingest.parts import Part
-from histopipe.params import read_params
-from histopipe.paths import Workspace, stage_name
-from histopipe.versioning import run_dvc
 from tasks.remote import fetch_folder, share_folder
 from tasks.reproduction import StageFailed, hand_out, is_distributed, run_stage, task_logger, working_for
 from tasks.timeouts import seconds_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.paths import Workspace, stage_name
+from histopipe.core.workspace import Workspace, stage_name
 from histopipe.promotion.summary import promotion_summary
 from tasks.artifacts import publish_markdown
 from tasks.parallel import for_prediction

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from histopipe.errors import UnreachableError
-from histopipe.paths import Workspace
-from histopipe.versioning import complaint
+from histopipe.core.dvc import complaint
+from histopipe.core.errors import UnreachableError
+from histopipe.core.workspace import Workspace
 from tasks.timeouts import seconds_for
 
 ALGORITHM = "md5"  # DVC's own: a file pushed once is there for whichever stage's output holds it
@@ -69,7 +69,7 @@ def fetch_folder(digest: str, folder: Path) -> None:
     from dvc_data.hashfile.checkout import checkout
     from dvc_data.hashfile.hash_info import HashInfo
 
-    from histopipe.files import replaced_folder
+    from histopipe.core.files import replaced_folder
 
     wanted = HashInfo(ALGORITHM, digest)
     with _opened("read") as repo, replaced_folder(folder) as beside:

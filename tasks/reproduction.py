@@ -19,11 +19,11 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.runtime import flow_run
 
-from histopipe.errors import HistopipeError, UnreachableError
-from histopipe.lineage import FLOW_RUN_VARIABLE
-from histopipe.params import read_params
-from histopipe.paths import Workspace, stage_name
-from histopipe.stages import PARENT_VARIABLE, read_failure
+from histopipe.core.errors import HistopipeError, UnreachableError
+from histopipe.core.lineage import FLOW_RUN_VARIABLE
+from histopipe.core.params import read_params
+from histopipe.core.stages.running import PARENT_VARIABLE, read_failure
+from histopipe.core.workspace import Workspace, stage_name
 from tasks.remote import fetch_inputs, share
 from tasks.timeouts import Alarm, end_with_children, hours_for, longest_seconds, seconds_for, setting_for
 from tasks.workers import Clone, handed_over, while_wanted

@@ -9,10 +9,10 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.paths import Workspace, stage_name
-from histopipe.scoring.inputs import folder_key
-from histopipe.scoring.slides import MAPS
-from histopipe.scoring.stage import CASES
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.inference.inputs import folder_key
+from histopipe.inference.slide_prediction import MAPS
+from histopipe.inference.stage import CASES
 from tasks.artifacts import publish_preview, publish_table, table_rows
 from tasks.parallel import for_prediction
 from tasks.reproduction import JITTER, run_stage, worth_retrying

@@ -8,8 +8,8 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.paths import Workspace, stage_name
-from histopipe.search.winner import PICTURE_FILE, RECIPE_FILE, TRIALS_FILE
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.experiments.search.winner import PICTURE_FILE, RECIPE_FILE, TRIALS_FILE
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown, publish_table, table_rows
 from tasks.parallel import for_training
 from tasks.reproduction import JITTER, run_stage, worth_retrying

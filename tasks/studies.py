@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.paths import Workspace, stage_name
+from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown
 from tasks.parallel import for_training
 from tasks.reproduction import JITTER, reproduce, worth_retrying

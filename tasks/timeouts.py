@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from histopipe.errors import HistopipeError
-from histopipe.params import TimeoutParams, read_params
-from histopipe.paths import Workspace
+from histopipe.core.errors import HistopipeError
+from histopipe.core.params import TimeoutParams, read_params
+from histopipe.core.workspace import Workspace
 
 HOUR = 3600.0  # seconds
 

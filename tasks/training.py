@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from histopipe.paths import Workspace, stage_name
+from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image
 from tasks.parallel import for_training
 from tasks.reproduction import JITTER, hand_out, is_distributed, reproduce, worth_retrying

@@ -19,10 +19,10 @@ import yaml
 from filelock import FileLock
 from prefect.runtime import flow_run
 
-from histopipe.errors import HistopipeError, UnreachableError
-from histopipe.files import write_text
-from histopipe.lineage import git_commit
-from histopipe.paths import Workspace
+from histopipe.core.errors import HistopipeError, UnreachableError
+from histopipe.core.files import write_text
+from histopipe.core.lineage import git_commit
+from histopipe.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner

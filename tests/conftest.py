@@ -58,7 +58,7 @@ def content() -> dict[str, Any]:
 
 @pytest.fixture
 def params(content: dict[str, Any]) -> Any:
-    from histopipe.params import parse_params
+    from histopipe.core.params import parse_params
 
     return parse_params(content)
 
@@ -78,7 +78,7 @@ def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(tmp_path: Path, tracking_database: Path) -> Any:
-    from histopipe.paths import Workspace
+    from histopipe.core.workspace import Workspace
 
     shutil.copy(tracking_database, tmp_path / "mlflow.db")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from histopipe.monitoring.profiles import new_profiles
+from histopipe.evaluation.drift.profiles import new_profiles
 from tests.conftest import patch_name
 
 POINT = {

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from histopipe.core.files import file_digest, write_json
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 from histopipe.evaluation.figures import draw_figures
 from histopipe.evaluation.grading import grade_table, graded_table, locked_point
 from histopipe.evaluation.slide_figures import draw_slides
 from histopipe.evaluation.stage import divided, write_outputs
-from histopipe.files import file_digest, write_json
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 from histopipe.training.recipe import recipe_digest
 
 HOSTILE = "<script>alert('case')</script>"
@@ -139,7 +139,7 @@ def write_training(workspace: Workspace, name: str, params: Params) -> None:
 
 def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, params: Params) -> None:
     """What `evaluate` writes, by its own functions, and a gallery."""
-    from histopipe.files import read_json
+    from histopipe.core.files import read_json
 
     store = PatchStore.open(workspace.store("idc"))
     classes = {"positive_class": "IDC", "negative_class": "benign", "data_set": "idc", "resized": False}

@@ -61,8 +61,8 @@ def telling_network(seed: int = 1, patches: np.ndarray | None = None) -> Any:
     """An untrained network whose last layer is stretched until it tells the patches apart."""
     import keras
 
-    from histopipe.architectures import build
-    from histopipe.architectures.blocks import OUTPUT_LAYER
+    from histopipe.networks.architectures import build
+    from histopipe.networks.architectures.blocks import OUTPUT_LAYER
 
     keras.utils.set_random_seed(seed)
     network = build("cancernet", image_size=24)
@@ -76,7 +76,7 @@ def telling_network(seed: int = 1, patches: np.ndarray | None = None) -> Any:
 
 def point_of(dataset: str) -> dict[str, Any]:
     """An operating point of another data set's."""
-    from histopipe.datasets import get_dataset
+    from histopipe.ingest.datasets import get_dataset
 
     known = get_dataset(dataset)
     own = {"data_set": dataset, "patch_size": list(known.patch_size), "resized": known.resized}
@@ -93,7 +93,7 @@ def register(
     """Log a network as `evaluate` does, and let the alias stand at it; returns its version."""
     import mlflow
 
-    from histopipe.serving.packaging import log_served_model
+    from histopipe.evaluation.mlflow_run import log_calibrated_model
 
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
@@ -106,7 +106,7 @@ def register(
         with mlflow.start_run(experiment_id=experiment) as run:
             example = np.zeros((*point["patch_size"], 3), np.uint8)
             tags = {"dataset": point["data_set"]}
-            model = log_served_model(network, point | {"threshold": threshold}, example, tags)
+            model = log_calibrated_model(network, point | {"threshold": threshold}, example, tags)
         name = f"histopipe-{point['data_set']}"
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)

@@ -9,15 +9,15 @@ from typing import Any
 import pandas as pd
 from scipy.special import expit
 
-from histopipe.errors import EvaluationError
+from histopipe.core.errors import EvaluationError
+from histopipe.core.files import restoring
+from histopipe.core.params import Params, ThresholdRule
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.case_kinds import WITHIN, within_kinds
 from histopipe.evaluation.cautions import cautions
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
 from histopipe.evaluation.thresholds import choose_threshold, decide
-from histopipe.files import restoring
-from histopipe.params import Params, ThresholdRule
 
 GRADED_SPLITS = ("validation", "test")
 PREDICTED = ("file", "case_id", "split", "label", "probability", "decision")

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from histopipe.evaluation.intervals import Measured
 from histopipe.evaluation.slide_figures import SLIDES, drawn_slides
-from histopipe.serving.packaging import log_served_model
+from histopipe.networks.temperature import calibrated
+from histopipe.tracking.served.packaging import log_served_model
 
 if TYPE_CHECKING:
     import keras
+    from mlflow.models.model import ModelInfo
 
 LOGGED_SLIDES = 6  # of those drawn: all of a real test split would add some hundred megabytes to every run
 SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluation done again logs another
@@ -46,9 +48,31 @@ def log_evaluation(
     tags = {
         name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
     }
-    model = log_served_model(network, operating_point, example, tags, reference, made_from)
+    model = log_calibrated_model(network, operating_point, example, tags, reference, made_from)
     mlflow.log_metrics(run_metrics(results), model_id=model.model_id)
     mlflow.set_tags({**tags, SERVED_MODEL_TAG: model.model_id, "cautions": "; ".join(results["cautions"])})
+
+
+def log_calibrated_model(
+    network: keras.Model,
+    operating_point: dict[str, Any],
+    example: NDArray[np.uint8],
+    tags: dict[str, str],
+    reference: Path | None = None,
+    made_from: dict[str, Any] | None = None,
+) -> ModelInfo:
+    """Fold the operating point's calibration into a copy of a trained network, and log that into the active run.
+
+    Args:
+        network: as trained, and so afterwards.
+        operating_point: content of `operating_point.json`.
+        example: one patch, uint8 (height, width, 3).
+        tags: of the logged model.
+        reference: profiles of the cases behind the model.
+        made_from: the record of its data.
+    """
+    with calibrated(network, operating_point["temperature"], operating_point["offset"]):
+        return log_served_model(network, operating_point, example, tags, reference, made_from)
 
 
 def log_files(folder: Path) -> None:

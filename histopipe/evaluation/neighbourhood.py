@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from histopipe.errors import EvaluationError
+from histopipe.core.errors import EvaluationError
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.metrics import Codes, Numbers
 

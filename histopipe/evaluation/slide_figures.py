@@ -10,12 +10,12 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from histopipe.core.files import read_named
+from histopipe.core.params import EvaluateParams
+from histopipe.core.tables import write_csv
+from histopipe.data.store import PatchStore
 from histopipe.evaluation.figures import DPI, new_figure, plain, save_figure
 from histopipe.evaluation.slide_maps import PLACES, Canvas, Image, canvas_of, paint, paint_tissue
-from histopipe.files import read_named
-from histopipe.params import EvaluateParams
-from histopipe.store import PatchStore
-from histopipe.tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from histopipe.store import Patches
+from histopipe.data.store import Patches
 
 CANVAS = 1200  # pixels of the longer side of a sample's map, whose patches are drawn as dots
 COMPLETE = 0.2  # share of its bounding box that a slide's patches cover at least; a sample of it covers less

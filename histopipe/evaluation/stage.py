@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from histopipe.case_ids import normal_id
-from histopipe.case_readings import reading_entry
-from histopipe.colours import COLOURS
-from histopipe.errors import EvaluationError
+from histopipe.core.cases.ids import normal_id
+from histopipe.core.cases.readings import reading_entry
+from histopipe.core.colours import COLOURS
+from histopipe.core.errors import EvaluationError
+from histopipe.core.files import read_json, replaced_folder, write_json, write_text
+from histopipe.core.params import EvaluateParams, Params
+from histopipe.core.stages.folders import stage_check
+from histopipe.core.stages.inputs import inputs_of, remedy_for
+from histopipe.core.tables import write_csv
+from histopipe.core.workers import Beside
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.data.splitting.membership import Split, is_leaky, read_split
+from histopipe.data.store import REPORT_FILE, Patches, PatchStore, require_reading
+from histopipe.evaluation.drift.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.evaluation.grading import (
     GRADED_SPLITS,
     before_calibration,
@@ -23,16 +33,6 @@ from histopipe.evaluation.grading import (
 )
 from histopipe.evaluation.metrics import Numbers
 from histopipe.evaluation.thresholds import require_bound
-from histopipe.files import read_json, replaced_folder, write_json, write_text
-from histopipe.monitoring.profiles import REFERENCE_FILE, reference_profiles
-from histopipe.params import EvaluateParams, Params
-from histopipe.paths import Workspace, stage_name
-from histopipe.splitting.membership import Split, is_leaky, read_split
-from histopipe.stage_folders import stage_check
-from histopipe.stage_inputs import inputs_of, remedy_for
-from histopipe.store import REPORT_FILE, Patches, PatchStore, require_reading
-from histopipe.tables import write_csv
-from histopipe.workers import Beside
 
 if TYPE_CHECKING:
     import keras
@@ -70,10 +70,10 @@ def evaluate(
         ChangedInputError: what is graded, or how, changed meanwhile.
         TrackingAwayError: MLflow is away, which is looked at before anything is predicted, or breaks off.
     """
+    from histopipe.evaluation.explanation.stage import explain_evaluation
     from histopipe.evaluation.figures import draw_figures
-    from histopipe.evaluation.logits import load_network
     from histopipe.evaluation.mlflow_run import log_evaluation, log_files
-    from histopipe.explanation.stage import explain_evaluation
+    from histopipe.networks.logits import load_network
     from histopipe.tracking import continued_run, require_server, tracking_uri
 
     model = workspace.model(dataset, architecture)
@@ -173,7 +173,7 @@ def predict_splits(network: keras.Model, store: PatchStore, split: Split | Path,
     Raises:
         EvaluationError: a patch has no case, a split has one class only, or predictions aren't numbers.
     """
-    from histopipe.evaluation.logits import finite_logits
+    from histopipe.networks.logits import finite_logits
 
     table = patches_to_grade(store, split)
     table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"evaluate {title}"))
@@ -186,7 +186,7 @@ def patches_to_grade(store: PatchStore, split: Split | Path) -> pd.DataFrame:
     Raises:
         EvaluationError: a patch has no case, or a split has one class only.
     """
-    from histopipe.splitting import split_of_patches
+    from histopipe.data.splitting import split_of_patches
 
     require_cases(store.index, store.folder)
     table = store.index[["file", "case_id", "label"]].copy()
@@ -243,7 +243,7 @@ def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: P
 
 def _is_resized(dataset: str, params: Params) -> bool:
     """Whether ingest resizes images of other sizes to the stored one; otherwise it pads smaller ones."""
-    from histopipe.datasets import get_dataset, list_datasets
+    from histopipe.ingest.datasets import get_dataset, list_datasets
 
     own = dataset not in list_datasets() or params.dataset(dataset).manifest is not None
     return own or get_dataset(dataset).resized
@@ -253,8 +253,8 @@ def other_views(
     network: keras.Model, store: PatchStore, table: pd.DataFrame, params: Params, title: str
 ) -> dict[str, Numbers]:
     """Probabilities without the averaging over symmetries (`one_view`) or, on request, with it (`d4`), by column."""
-    from histopipe.evaluation.logits import finite_logits
-    from histopipe.symmetry import averaged_over_symmetries, is_averaged, one_view_network
+    from histopipe.networks.logits import finite_logits
+    from histopipe.networks.symmetry import averaged_over_symmetries, is_averaged, one_view_network
 
     if is_averaged(network):
         column, other = "one_view", one_view_network(network)
@@ -269,9 +269,9 @@ def other_views(
 
 def divided(table: pd.DataFrame, store: PatchStore, split: Split | Path, params: Params) -> dict[str, pd.DataFrame]:
     """The test split by case and by subgroup, under the names of their files."""
+    from histopipe.data.splitting import split_of_patches
     from histopipe.evaluation.cases import case_table, colour_clusters
     from histopipe.evaluation.subgroups import patch_groups, subgroup_table
-    from histopipe.splitting import split_of_patches
 
     test = table[table["split"] == "test"].reset_index(drop=True)
     trained_on = np.flatnonzero((split_of_patches(split, store.index) == "train").to_numpy())
@@ -328,7 +328,7 @@ def write_reference(path: Path, table: pd.DataFrame, store: PatchStore, split: S
         store: with colour statistics of every patch.
         split: the split, or its file.
     """
-    from histopipe.splitting import split_of_patches
+    from histopipe.data.splitting import split_of_patches
 
     if not set(COLOURS) <= set(store.index):
         return None

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from histopipe.errors import EvaluationError
+from histopipe.core.errors import EvaluationError
+from histopipe.core.params import ThresholdRule
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.intervals import cases_behind, draw_fewer, leave_one_out
 from histopipe.evaluation.metrics import Codes, Numbers
-from histopipe.params import ThresholdRule
 
 if TYPE_CHECKING:
     import pandas as pd

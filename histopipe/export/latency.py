@@ -6,8 +6,8 @@ import statistics
 import time
 from typing import Any
 
+from histopipe.data.store import Patches
 from histopipe.export.source import Grader
-from histopipe.store import Patches
 
 BATCHES = (1, 32)
 ROUNDS = (5, 50)  # at least and at most

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histopipe.data.store import Patches
 from histopipe.export.source import INPUT, OUTPUT, Format, Grader, Source, flat
-from histopipe.store import Patches
 
 METADATA = "histopipe"  # name of the buffer that holds what the file says of itself, as JSON
 RUNTIME = ("ai_edge_litert",)

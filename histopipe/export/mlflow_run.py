@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from histopipe import tracking
+from histopipe.core.workspace import Workspace
 from histopipe.export.origin import Origin
-from histopipe.paths import Workspace
-from histopipe.scoring.model import Served
+from histopipe.inference.model import Served
 
 FOLDER = "exports"  # of the run's artifacts
 

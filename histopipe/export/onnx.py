@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histopipe.data.store import Patches
 from histopipe.export.source import INPUT, OUTPUT, Format, Grader, Source, as_text, flat
-from histopipe.store import Patches
 
 OPSET = 17  # the last that tf2onnx tests all its rules with, and what runtimes of 2022 read
 WORTH_HALVING = 64  # weights of a tensor; fewer save nothing

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histopipe.data.store import Patches
 from histopipe.export.source import INPUT, OUTPUT, Format, Grader, Source, as_text, flat
-from histopipe.inference import convert, load_openvino
-from histopipe.store import Patches
+from histopipe.networks.openvino import convert, load_openvino
 
 METADATA = "histopipe"  # section of the file's runtime information
 

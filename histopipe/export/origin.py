@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from histopipe import tracking
-from histopipe.errors import ExportError, HistopipeError
+from histopipe.core.errors import ExportError, HistopipeError
+from histopipe.core.files import read_json
+from histopipe.core.workspace import Workspace, stage_name
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.files import read_json
-from histopipe.paths import Workspace, stage_name
-from histopipe.scoring.model import Served
-from histopipe.weights.behind import cases_seen
-from histopipe.weights.registered import cases_behind
+from histopipe.inference.model import Served
+from histopipe.networks.weights.behind import cases_seen
+from histopipe.networks.weights.registered import cases_behind
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,14 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histopipe.errors import ExportError
+from histopipe.core.errors import ExportError
+from histopipe.data.store import PatchStore, Rows
 from histopipe.evaluation.case_parts import ByCase
 from histopipe.evaluation.differences import Flips
 from histopipe.evaluation.intervals import draw_fewer, informative_cases, measured
 from histopipe.evaluation.metrics import Numbers, Predictions, measure
 from histopipe.evaluation.thresholds import decide
 from histopipe.export.source import Grader
-from histopipe.store import PatchStore, Rows
 
 TOLERANCE = 1e-4  # of a probability, between float32 and Keras
 COMPARED = ("roc_auc", "sensitivity", "specificity")

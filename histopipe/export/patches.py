@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histopipe.case_ids import are_known
-from histopipe.errors import ExportError
-from histopipe.splitting import split_of_patches
-from histopipe.store import PatchStore, Rows
+from histopipe.core.cases.ids import are_known
+from histopipe.core.errors import ExportError
+from histopipe.data.splitting import split_of_patches
+from histopipe.data.store import PatchStore, Rows
 
 CALIBRATION_PATCHES = 300
 

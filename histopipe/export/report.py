@@ -7,11 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from histopipe.comparison.table import markdown_table
-from histopipe.errors import HistopipeError
-from histopipe.files import as_size, read_json, write_text
-from histopipe.locking import locked_file
-from histopipe.outputs import OutputFiles, sealed_text
+from histopipe.core.errors import HistopipeError
+from histopipe.core.files import as_size, read_json, write_text
+from histopipe.core.locking import locked_file
+from histopipe.core.outputs.claims import OutputFiles, sealed_text
+from histopipe.reporting.comparison.table import markdown_table
 
 JSON_FILE, PAGE = "export.json", "export.md"
 UNSEEN = "which cases the model was trained on isn't known here, so some of the test cases may be among them"

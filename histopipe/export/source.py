@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from histopipe.backend import backend_name
-from histopipe.errors import ExportError
-from histopipe.store import Patches
+from histopipe.core.errors import ExportError
+from histopipe.data.store import Patches
+from histopipe.networks.backend import backend_name
 
 if TYPE_CHECKING:
     import keras

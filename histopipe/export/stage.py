@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histopipe import __version__
-from histopipe.errors import ExportError, HistopipeError
+from histopipe.core.errors import ExportError, HistopipeError
+from histopipe.core.files import as_json, file_digest, replaced_file, write_json
+from histopipe.core.locking import locked_file
+from histopipe.core.outputs.claims import OutputFiles, claim_place, text_digest
+from histopipe.core.params import Params
+from histopipe.core.workers import available_cores
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import PatchStore
 from histopipe.export.formats import FORMATS
 from histopipe.export.latency import BATCHES, latency
 from histopipe.export.mlflow_run import log_export
@@ -23,15 +30,8 @@ from histopipe.export.parity import answers, parity, require_agreement
 from histopipe.export.patches import Chosen, choose_patches
 from histopipe.export.report import JSON_FILE, PAGE, add_to_report, files_in
 from histopipe.export.source import Format, Grader, Quantize, Source, flat
-from histopipe.files import as_json, file_digest, replaced_file, write_json
-from histopipe.locking import locked_file
-from histopipe.outputs import OutputFiles, claim_place, text_digest
-from histopipe.params import Params
-from histopipe.paths import Workspace
-from histopipe.prediction import for_prediction
-from histopipe.scoring.model import CHAMPION, Served, load_served, model_paths
-from histopipe.store import PatchStore
-from histopipe.workers import available_cores
+from histopipe.inference.model import CHAMPION, Served, load_served, model_paths
+from histopipe.networks.prediction import for_prediction
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +56,7 @@ def export(
     Args:
         dataset: the model's data set, whose training patches calibrate the file and whose test patches measure it.
         architecture: whose newest evaluation's model is taken; None for `model`.
-        model: as `histopipe.scoring.model.load_served` takes it; the champion where neither is given.
+        model: as `histopipe.inference.model.load_served` takes it; the champion where neither is given.
         kind: one of `FORMATS`.
         quantize: its precision.
         out: the file to write, by the suffix of its format; or a folder for it.

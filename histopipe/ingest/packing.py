@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from histopipe.archives import Archive
-from histopipe.datasets import Dataset
+from histopipe.core.workers import Workers, available_cores
+from histopipe.data.store import shard_length, shard_name
+from histopipe.ingest.archives.reading import Archive
+from histopipe.ingest.datasets import Dataset
 from histopipe.ingest.parts import brought
 from histopipe.ingest.plan import Plan, Planned, SetAside
 from histopipe.ingest.shards import Shard, ShardTask, write_shard
-from histopipe.store import shard_length, shard_name
-from histopipe.workers import Workers, available_cores
 
 PAYLOAD_BYTES = 32 * 2**20  # of encoded members for one shard; those of a compressed tar are held in memory
 BYTES_PER_WORKER = 60 * 2**20  # about as much as is decoded while another process starts

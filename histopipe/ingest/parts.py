@@ -19,29 +19,33 @@ import pandas as pd
 import xxhash
 from numpy.typing import NDArray
 
-from histopipe.errors import HistopipeError
-from histopipe.files import file_digest, read_json, write_json
+from histopipe.core.errors import HistopipeError
+from histopipe.core.files import file_digest, read_json, write_json
+from histopipe.core.outputs.claims import remove_known
+from histopipe.core.params import Params
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import shard_name
 from histopipe.ingest.plan import Planned
 from histopipe.ingest.shards import Shard
-from histopipe.outputs import remove_known
-from histopipe.params import Params
-from histopipe.paths import Workspace
-from histopipe.store import shard_name
 
 CODE = (  # as dvc.yaml names it
-    "archive_limits.py",
-    "archive_links.py",
-    "archives.py",
-    "case_ids.py",
-    "case_readings.py",
-    "colours.py",
-    "images.py",
-    "leftovers.py",
-    "names.py",
-    "store.py",
-    "tiff_pixels.py",
-    "datasets/*.*",
-    "ingest/*.py",
+    "core/cases/ids.py",
+    "core/cases/readings.py",
+    "core/colours.py",
+    "core/names.py",
+    "core/system_files.py",
+    "data/store.py",
+    "ingest/archives/*.py",
+    "ingest/datasets/*.*",
+    "ingest/folders.py",
+    "ingest/images.py",
+    "ingest/packing.py",
+    "ingest/parts.py",
+    "ingest/plan.py",
+    "ingest/report.py",
+    "ingest/shards.py",
+    "ingest/stage.py",
+    "ingest/tiff_pixels.py",
 )
 FILES = tuple(f"*/patches-*.{suffix}" for suffix in ("npy", "parquet", "json"))  # in the folder of a key
 _CHUNK = 2**20

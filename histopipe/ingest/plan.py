@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from histopipe.archives import Member, check_member
-from histopipe.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName
-from histopipe.datasets.matching import Matching, match_files
-from histopipe.leftovers import is_leftover, leftovers_among
-from histopipe.names import printable, with_slashes
+from histopipe.core.names import printable, with_slashes
+from histopipe.core.system_files import is_leftover, leftovers_among
+from histopipe.ingest.archives.member import Member
+from histopipe.ingest.archives.reading import check_member
+from histopipe.ingest.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName
+from histopipe.ingest.datasets.matching import Matching, match_files
 
 NOT_A_PATCH = "not a patch file"
 SECOND_COPY = "second copy"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from histopipe.case_ids import look_alikes
-from histopipe.case_readings import reading_entry
-from histopipe.datasets import OTHER_MAGNIFICATION, Dataset
-from histopipe.datasets.matching import Matching
+from histopipe.core.cases.ids import look_alikes
+from histopipe.core.cases.readings import reading_entry
+from histopipe.ingest.datasets import OTHER_MAGNIFICATION, Dataset
+from histopipe.ingest.datasets.matching import Matching
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, SECOND_COPY, SetAside
 
 MAX_LISTED_BY_NAME = 20  # of what is set aside by the thousand, as Kaggle's 277,524 second copies: else by folder

@@ -12,10 +12,10 @@ import pandas as pd
 import xxhash
 from numpy.typing import NDArray
 
-from histopipe.archives import Payload
-from histopipe.colours import COLOURS, colour_statistics
-from histopipe.datasets import MemberRejected
-from histopipe.images import Patch, decode_patch, pad_patch, resize_patch
+from histopipe.core.colours import COLOURS, colour_statistics
+from histopipe.ingest.archives.reading import Payload
+from histopipe.ingest.datasets import MemberRejected
+from histopipe.ingest.images import Patch, decode_patch, pad_patch, resize_patch
 from histopipe.ingest.plan import Planned
 
 BLOCK_BYTES = 2**20  # pixels that are summed up and written while they are still in a core's cache

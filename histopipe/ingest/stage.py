@@ -13,29 +13,29 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from histopipe.archive_limits import MemberLimit
-from histopipe.archives import Archive, open_archive
-from histopipe.case_ids import named_groups
-from histopipe.datasets import Dataset, MemberRejected, get_dataset, list_datasets
-from histopipe.datasets.manifest import manifest_dataset
-from histopipe.datasets.matching import nearest_name
-from histopipe.errors import ArchiveError
-from histopipe.files import replaced_folder, require_disk, write_json
-from histopipe.images import decode_patch
+from histopipe.core.cases.ids import named_groups
+from histopipe.core.errors import ArchiveError
+from histopipe.core.files import replaced_folder, require_disk, write_json
+from histopipe.core.outputs.claims import remove_known
+from histopipe.core.params import Params
+from histopipe.core.stages.folders import stage_check
+from histopipe.core.stages.inputs import require_unchanged_inputs
+from histopipe.core.workers import Workers
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import INDEX_FILE, REPORT_FILE
+from histopipe.ingest.archives.limits import MemberLimit
+from histopipe.ingest.archives.reading import Archive, open_archive
+from histopipe.ingest.datasets import Dataset, MemberRejected, get_dataset, list_datasets
+from histopipe.ingest.datasets.manifest import manifest_dataset
+from histopipe.ingest.datasets.matching import nearest_name
+from histopipe.ingest.images import decode_patch
 from histopipe.ingest.packing import decode, divide, pack, shard_workers
 from histopipe.ingest.parts import FILES as PART_FILES
 from histopipe.ingest.parts import Part, forget_other_keys, parts_key, read_shards, write_description
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, NOT_IN_ARCHIVE, Plan, Planned, SetAside, plan_ingest
 from histopipe.ingest.report import build_report
 from histopipe.ingest.shards import Shard, ShardTask
-from histopipe.outputs import remove_known
-from histopipe.params import Params
-from histopipe.paths import Workspace
-from histopipe.sources.archive_file import archive_in
-from histopipe.stage_folders import stage_check
-from histopipe.stage_inputs import require_unchanged_inputs
-from histopipe.store import INDEX_FILE, REPORT_FILE
-from histopipe.workers import Workers
+from histopipe.ingest.sources.archive_file import archive_in
 
 MAX_INFERRED_SIDE = 256  # pixels; larger images of an own data set are shrunk unless `patch_size` says otherwise
 SIZE_SAMPLE = 64

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from histopipe.case_ids import are_known
-from histopipe.errors import MonitoringError
+from histopipe.core.cases.ids import are_known
+from histopipe.core.errors import MonitoringError
+from histopipe.core.params import MonitorParams
+from histopipe.evaluation.drift.features import COLOUR_FEATURES, PROBABILITY
+from histopipe.evaluation.drift.profiles import QUANTILES, thinned
 from histopipe.monitoring.distances import Curves, Numbers, chances, least_chance
-from histopipe.monitoring.features import COLOUR_FEATURES, PROBABILITY
-from histopipe.monitoring.profiles import QUANTILES, thinned
-from histopipe.params import MonitorParams
 
 Verdict = Literal["none", "drift", "undecided"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from histopipe.evaluation.drift.features import DESCRIBED
+from histopipe.evaluation.drift.profiles import QUANTILES, Numbers
 from histopipe.evaluation.figures import CURVE, MARK, REFERENCE, new_figure, plain
 from histopipe.monitoring.comparison import Comparison
-from histopipe.monitoring.features import DESCRIBED
-from histopipe.monitoring.profiles import QUANTILES, Numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from histopipe import tracking
-from histopipe.lineage import flow_run_tag
-from histopipe.paths import Workspace
+from histopipe.core.lineage import flow_run_tag
+from histopipe.core.workspace import Workspace
 
 
 def log_drift(dataset: str, summary: dict[str, Any], folder: Path, workspace: Workspace) -> str:

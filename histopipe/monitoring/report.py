@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from histopipe.core.params import MonitorParams
+from histopipe.core.tables import markdown_cell
+from histopipe.evaluation.drift.features import DESCRIBED
 from histopipe.monitoring.comparison import Comparison
-from histopipe.monitoring.features import DESCRIBED
-from histopipe.params import MonitorParams
-from histopipe.tables import markdown_cell
 
 STRANGE_CASES = 20  # listed in the report; the table has them all
 

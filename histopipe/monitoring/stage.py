@@ -7,23 +7,23 @@ from typing import Any
 
 import pandas as pd
 
-from histopipe.archive_limits import MemberLimit
-from histopipe.colours import COLOURS
-from histopipe.errors import MonitoringError
+from histopipe.core.colours import COLOURS
+from histopipe.core.errors import MonitoringError
+from histopipe.core.files import read_json, write_json, write_text
+from histopipe.core.outputs.claims import OutputFolder, claimed
+from histopipe.core.params import Params
+from histopipe.core.tables import write_csv
+from histopipe.core.workspace import Workspace
+from histopipe.evaluation.drift.profiles import new_profiles
 from histopipe.evaluation.figures import save_figure
-from histopipe.files import read_json, write_json, write_text
+from histopipe.inference.model import check_data, load_served, model_folder, point_in, reference_in
+from histopipe.inference.pixel_size import trained_pixel_size
+from histopipe.inference.slide_prediction import SlideOptions
+from histopipe.inference.stage import CASES, PREDICTIONS, SUMMARY, case_namer, grade_inputs
+from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.monitoring.comparison import compare_profiles
 from histopipe.monitoring.figure import draw_drift
-from histopipe.monitoring.profiles import new_profiles
 from histopipe.monitoring.report import markdown_of, summary_of
-from histopipe.outputs import OutputFolder, claimed
-from histopipe.params import Params
-from histopipe.paths import Workspace
-from histopipe.scoring.model import check_data, load_served, model_folder, point_in, reference_in
-from histopipe.scoring.pixel_size import trained_pixel_size
-from histopipe.scoring.slides import SlideOptions
-from histopipe.scoring.stage import CASES, PREDICTIONS, SUMMARY, case_namer, grade_inputs
-from histopipe.tables import write_csv
 
 COMMAND = "monitor"  # as the marker of its folders has it
 SCORES = "scores"  # folder of a report whose patches were graded for it
@@ -40,9 +40,10 @@ def monitor_inputs(
     Args:
         dataset: the model's data set.
         inputs: image files, slides, folders of both, and archives.
-        model: as `histopipe.scoring.model.load_served` takes it.
+        model: as `histopipe.inference.model.load_served` takes it.
         out: the folder to write, whole or not at all: `drift.json`, `drift.md`, `drift.png`, `cases.csv`, `scores/`;
-            as `histopipe.outputs.claim_folder` gives it, or a path, where an earlier report is replaced, nothing else.
+            as `histopipe.core.outputs.claims.claim_folder` gives it, or a path, where an earlier report is replaced
+            and nothing else.
         params: limits, and the seed of the exchanges.
         workspace: whose tracking store is asked.
 

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from histopipe.errors import PromotionError
-from histopipe.params import Params
-from histopipe.paths import Workspace
+from histopipe.core.errors import PromotionError
+from histopipe.core.params import Params
+from histopipe.core.workspace import Workspace
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.champion import champion_probabilities, read_champion
 from histopipe.promotion.data import relation_to
 from histopipe.promotion.gates import Gate, Reference
-from histopipe.promotion.registry import IDENTITY, Registry
 from histopipe.promotion.unseen_cases import unseen_patches
+from histopipe.tracking.registry import IDENTITY, Registry
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histopipe.comparison.evaluations import Evaluated, Row, read_evaluations
-from histopipe.comparison.table import reason
-from histopipe.errors import HistopipeError, PromotionError
-from histopipe.files import read_json
-from histopipe.leakage import UNKNOWN, Leaky, worst
-from histopipe.params import Params
-from histopipe.paths import Workspace, stage_name
-from histopipe.provenance import Provenance, data_of_training
-from histopipe.store import read_index
-from histopipe.weights.behind import cases_seen, starts_from_unknown
+from histopipe.core.errors import HistopipeError, PromotionError
+from histopipe.core.files import read_json
+from histopipe.core.params import Params
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.data.leakage import UNKNOWN, Leaky, worst
+from histopipe.data.store import read_index
+from histopipe.networks.weights.behind import cases_seen, starts_from_unknown
+from histopipe.reporting.comparison.evaluations import Evaluated, Row, read_evaluations
+from histopipe.reporting.comparison.table import reason
+from histopipe.tracking.provenance import Provenance, data_of_training
 
 CHOSEN_BY = "roc_auc"  # on validation
 

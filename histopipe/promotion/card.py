@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from histopipe import __version__
-from histopipe.case_readings import CASE_OF_READING, READING
-from histopipe.comparison.table import markdown_table
+from histopipe.core.cases.readings import CASE_OF_READING, READING
+from histopipe.core.files import read_json, read_named
+from histopipe.core.lineage import output_hash
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, leaky_state
+from histopipe.data.store import REPORT_FILE
 from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, WITHIN, graded_kinds
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.files import read_json, read_named
-from histopipe.leakage import UNKNOWN, WHY_UNKNOWN, leaky_state
-from histopipe.lineage import output_hash
-from histopipe.paths import Workspace, stage_name
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
 from histopipe.promotion.gates import TITLES
-from histopipe.promotion.ledger import counts_in
-from histopipe.store import REPORT_FILE
+from histopipe.reporting.comparison.table import markdown_table
+from histopipe.tracking.ledger import counts_in
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from scipy.special import expit
 
-from histopipe.errors import EvaluationError, HistopipeError, PromotionError
+from histopipe.core.errors import EvaluationError, HistopipeError, PromotionError
+from histopipe.core.files import read_json, write_json, write_text
+from histopipe.data.store import PatchStore
 from histopipe.evaluation.metrics import Numbers
-from histopipe.files import read_json, write_json, write_text
+from histopipe.networks.weights.behind import RECORD, cases_seen
+from histopipe.networks.weights.registered import KEPT, PREDICTIONS, data_of_record, kept_folder
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.card import CARD_FILE
-from histopipe.provenance import Provenance
-from histopipe.store import PatchStore
 from histopipe.tracking import log_if_changed
-from histopipe.weights.behind import RECORD, cases_seen
-from histopipe.weights.registered import KEPT, PREDICTIONS, data_of_record, kept_folder
+from histopipe.tracking.provenance import Provenance
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,8 +132,8 @@ def champion_probabilities(champion: Champion, patches: pd.DataFrame, store: Pat
 
 def _predicted(champion: Champion, patches: pd.DataFrame, store: PatchStore) -> Numbers:
     """From the network alone: Keras' safe mode runs no code that a registry might hold."""
-    from histopipe.evaluation.logits import finite_logits, load_network
-    from histopipe.weights.registered import copy_network
+    from histopipe.networks.logits import finite_logits, load_network
+    from histopipe.networks.weights.registered import copy_network
 
     print(f"{champion.title} predicts {len(patches):,} test patches anew", flush=True)
     with TemporaryDirectory() as scratch:

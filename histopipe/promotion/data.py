@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
 from histopipe.promotion.gates import Gate
-from histopipe.provenance import Provenance, Relation, data_here, relate
+from histopipe.tracking.provenance import Provenance, Relation, data_here, relate
 
 
 def relation_to(champion: Provenance, candidate: Provenance, workspace: Workspace) -> Relation:

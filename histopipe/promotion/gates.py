@@ -18,11 +18,11 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit, logit
 
-from histopipe.case_ids import are_known
+from histopipe.core.cases.ids import are_known
+from histopipe.core.params import Params
+from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky
 from histopipe.evaluation.intervals import Measured, grade, informative_cases
 from histopipe.evaluation.metrics import METRICS, Numbers
-from histopipe.leakage import UNKNOWN, WHY_UNKNOWN, Leaky
-from histopipe.params import Params
 from histopipe.promotion.noninferiority import ONE_SIDED, UNDEFINED, Shortfall, predictions_in, shortfall
 from histopipe.promotion.spending import risk_of_look
 

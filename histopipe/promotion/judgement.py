@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from histopipe.case_readings import shared_ids
-from histopipe.errors import PromotionError
+from histopipe.core.cases.readings import shared_ids
+from histopipe.core.errors import PromotionError
+from histopipe.core.params import Params
+from histopipe.core.workspace import Workspace
+from histopipe.data.leakage import worst
 from histopipe.evaluation.metrics import Numbers
-from histopipe.leakage import worst
-from histopipe.params import Params
-from histopipe.paths import Workspace
 from histopipe.promotion.anchor import Standing, anchor_beside
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.champion import Champion, champion_probabilities, read_champion
 from histopipe.promotion.data import data_gates, lost_gate, relation_to
 from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, rolled_back_gate
-from histopipe.promotion.ledger import Counts, count_looks, number_of, record_look
-from histopipe.promotion.registry import ROLLED_BACK, Registry
 from histopipe.promotion.unseen_cases import unseen_patches
+from histopipe.tracking.ledger import Counts, count_looks, number_of, record_look
+from histopipe.tracking.registry import ROLLED_BACK, Registry
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

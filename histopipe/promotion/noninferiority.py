@@ -13,11 +13,11 @@ import pandas as pd
 from scipy import stats
 from scipy.stats import rankdata
 
+from histopipe.core.params import Params
 from histopipe.evaluation.case_parts import area_difference
 from histopipe.evaluation.differences import difference
 from histopipe.evaluation.intervals import LEVEL, Measured, informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions
-from histopipe.params import Params
 
 COMPARED = "roc_auc"
 UNDEFINED: Measured = {"value": None, "low": None, "high": None}

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from histopipe.case_ids import are_known
-from histopipe.errors import PromotionError
+from histopipe.core.cases.ids import are_known
+from histopipe.core.errors import PromotionError
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.data.store import Patches, PatchStore, read_index
+from histopipe.evaluation.drift.profiles import REFERENCE_FILE
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.monitoring.profiles import REFERENCE_FILE
-from histopipe.paths import Workspace, stage_name
+from histopipe.networks.weights.intact import fault_of_model, fault_of_version
 from histopipe.promotion.candidate import Candidate
-from histopipe.store import Patches, PatchStore, read_index
 from histopipe.tracking import continued_run, known_run
-from histopipe.weights.intact import fault_of_model, fault_of_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,8 +95,8 @@ def require_whole(version: ModelVersion, client: MlflowClient) -> None:
 
 
 def _log_from_files(candidate: Candidate, workspace: Workspace) -> str:
-    from histopipe.evaluation.logits import load_network
     from histopipe.evaluation.mlflow_run import log_evaluation, log_files
+    from histopipe.networks.logits import load_network
 
     dataset, architecture = candidate.dataset, candidate.architecture
     folder = workspace.evaluation(dataset, architecture)

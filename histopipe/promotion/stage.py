@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from histopipe.errors import PromotionError
-from histopipe.params import Params
-from histopipe.paths import Workspace
+from histopipe.core.errors import PromotionError
+from histopipe.core.params import Params
+from histopipe.core.stages.inputs import require_unchanged_inputs
+from histopipe.core.workspace import Workspace
 from histopipe.promotion.anchor import anchor_after_rollback, set_anchor, standing_anchor
 from histopipe.promotion.candidate import Candidate, read_candidate
 from histopipe.promotion.gates import Gate, reasons
 from histopipe.promotion.judgement import Bench, judge_candidate
-from histopipe.promotion.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BACK, Registry, registry_turn
 from histopipe.promotion.served import require_whole, served_run
 from histopipe.promotion.versions import PROMOTED, log_report, register, verdict_tags, whole_champion
-from histopipe.stage_inputs import require_unchanged_inputs
 from histopipe.tracking import run_exists
+from histopipe.tracking.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BACK, Registry, registry_turn
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

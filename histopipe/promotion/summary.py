@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from histopipe.comparison.table import markdown_table
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
 from histopipe.promotion.anchor import ANCHOR
 from histopipe.promotion.gates import TITLES, rule, short
-from histopipe.promotion.ledger import counts_in
-from histopipe.promotion.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, reading
+from histopipe.reporting.comparison.table import markdown_table
+from histopipe.tracking.ledger import counts_in
+from histopipe.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, reading
 
 
 def promotion_summary(dataset: str, workspace: Workspace) -> str:

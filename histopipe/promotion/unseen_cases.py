@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting.record import copies_of
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.gates import unseen
-from histopipe.splitting.record import copies_of
 
 
 def unseen_patches(candidate: Candidate, workspace: Workspace, *seen: Iterable[str]) -> pd.DataFrame:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from histopipe.errors import PromotionError
+from histopipe.core.errors import PromotionError
+from histopipe.core.files import file_digest
+from histopipe.core.params import Params
+from histopipe.core.stages.inputs import require_unchanged_inputs
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import INDEX_FILE
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.files import file_digest
-from histopipe.params import Params
-from histopipe.paths import Workspace
+from histopipe.networks.weights.intact import fault_of_version
+from histopipe.networks.weights.registered import KEPT_TAG
 from histopipe.promotion.candidate import Candidate, read_twin
 from histopipe.promotion.card import LINEAGE, description, model_card, read_facts
 from histopipe.promotion.champion import keep, read_champion
 from histopipe.promotion.gates import Gate, reasons
-from histopipe.promotion.registry import IDENTITY, PREVIOUS, TRAINING, Registry
 from histopipe.promotion.served import require_whole, served_run
-from histopipe.stage_inputs import require_unchanged_inputs
-from histopipe.store import INDEX_FILE
 from histopipe.tracking import log_if_changed, run_exists
-from histopipe.weights.intact import fault_of_version
-from histopipe.weights.registered import KEPT_TAG
+from histopipe.tracking.registry import IDENTITY, PREVIOUS, TRAINING, Registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from histopipe.datasets import MemberRejected
-from histopipe.images import Patch, decode_patch, header_size, pad_patch, resize_patch
+from histopipe.core.workers import available_cores
+from histopipe.data.store import Patches
+from histopipe.ingest.datasets import MemberRejected
+from histopipe.ingest.images import Patch, decode_patch, header_size, pad_patch, resize_patch
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
 from histopipe.service.problems import Refused, busy
 from histopipe.service.reading import Sent, Share
-from histopipe.store import Patches
-from histopipe.workers import available_cores
 
 MOST_THREADS = 4  # for large images; one more takes small ones alone
 SMALL = 512 * 512  # pixels of an image that is soon decoded, whatever it holds

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from histopipe.backend import on_tensorflow_cpu
-from histopipe.errors import InferenceError
-from histopipe.inference import BATCH_SIZE, CompiledNetwork, Precision
-from histopipe.prediction import logit_network
-from histopipe.store import Patches
+from histopipe.core.errors import InferenceError
+from histopipe.data.store import Patches
+from histopipe.networks.backend import on_tensorflow_cpu
+from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork, Precision
+from histopipe.networks.prediction import logit_network
 
 if TYPE_CHECKING:
     import keras

@@ -9,8 +9,8 @@ import zipfile
 from functools import lru_cache
 from typing import Any
 
-from histopipe.synthetic.drawings import drawing_of, list_drawn
-from histopipe.synthetic.plan import SyntheticSlides
+from histopipe.ingest.synthetic.drawings import drawing_of
+from histopipe.ingest.synthetic.plan import SyntheticSlides, list_drawn
 
 CASES, EACH = 2, 3  # cases drawn, and patches shown of each class
 SEED = 7
@@ -30,7 +30,7 @@ def draw_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, Any]
     """
     if dataset not in list_drawn():
         return []
-    from histopipe.datasets import get_dataset
+    from histopipe.ingest.datasets import get_dataset
 
     drawing, reader = drawing_of(dataset), get_dataset(dataset)
     slides = SyntheticSlides(CASES, CASES * math.ceil(4 * EACH), False, SEED, dataset)

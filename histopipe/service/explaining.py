@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from histopipe.errors import EvaluationError
+from histopipe.core.errors import EvaluationError
 from histopipe.service.decoding import GONE, read_patch
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
@@ -60,7 +60,7 @@ class Explanations:
         import numpy as np
         from PIL import Image
 
-        from histopipe.explanation.figures import overlay
+        from histopipe.evaluation.explanation.figures import overlay
 
         patches = read_patch(file, model, self._limits)[None]
         explainer = self._explainer(model)
@@ -71,7 +71,7 @@ class Explanations:
         return probability, stream.getvalue()
 
     def _explainer(self, model: Model) -> Any:
-        from histopipe.explanation.maps import Explainer
+        from histopipe.evaluation.explanation.maps import Explainer
 
         if self._of is None or self._of[0] is not model:
             try:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from histopipe.inference import BATCH_SIZE
+from histopipe.networks.openvino import BATCH_SIZE
 from histopipe.service.decoding import GONE, Decoders, Work, tell
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model

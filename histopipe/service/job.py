@@ -53,7 +53,7 @@ def work(log: TextIO) -> None:
     import matplotlib.figure  # noqa: F401
     from keras import ops  # noqa: F401  # with the library below it
 
-    import histopipe.scoring  # noqa: F401
+    import histopipe.inference  # noqa: F401
 
     bound_memory()
     while True:
@@ -73,7 +73,7 @@ def bound_memory() -> None:
     """
     import psutil
 
-    from histopipe.backend import on_tensorflow_cpu
+    from histopipe.networks.backend import on_tensorflow_cpu
 
     with suppress(OSError, ValueError):
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -85,7 +85,7 @@ def bound_memory() -> None:
 
 def unforeseen(problem: Exception) -> str:
     """What clients are told of a problem that isn't theirs, as far as they know."""
-    from histopipe.backend import is_out_of_memory
+    from histopipe.networks.backend import is_out_of_memory
     from histopipe.service.reading import FULL
 
     if isinstance(problem, OSError) and problem.errno in FULL:
@@ -97,13 +97,13 @@ def unforeseen(problem: Exception) -> str:
 
 def grade(asked: dict[str, Any]) -> None:
     """One job."""
-    from histopipe.archive_limits import MemberLimit
-    from histopipe.errors import HistopipeError
-    from histopipe.params import read_params
-    from histopipe.paths import Workspace
-    from histopipe.scoring import score
-    from histopipe.scoring.pixel_size import trained_pixel_size
-    from histopipe.scoring.slides import SlideOptions
+    from histopipe.core.errors import HistopipeError
+    from histopipe.core.params import read_params
+    from histopipe.core.workspace import Workspace
+    from histopipe.inference import score
+    from histopipe.inference.pixel_size import trained_pixel_size
+    from histopipe.inference.slide_prediction import SlideOptions
+    from histopipe.ingest.archives.limits import MemberLimit
 
     os.environ["TMPDIR"] = tempfile.tempdir = asked["scratch"]
     files, out, workspace = [Path(asked["input"])], Path(asked["out"]), Workspace(Path(asked["root"]))

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from histopipe.case_ids import normal_id
-from histopipe.files import as_size
-from histopipe.names import without_control
+from histopipe.core.cases.ids import normal_id
+from histopipe.core.files import as_size
+from histopipe.core.names import without_control
 from histopipe.service.limits import Limits
 from histopipe.service.models import Asked, Model
 from histopipe.service.problems import Refused, busy

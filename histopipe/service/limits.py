@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from histopipe.archive_limits import MAX_MEMBERS
-from histopipe.images import MAX_PIXELS
+from histopipe.core.params import MAX_MEMBERS
+from histopipe.ingest.images import MAX_PIXELS
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from histopipe import tracking
-from histopipe.errors import HistopipeError, ScoringError
-from histopipe.files import file_digest
-from histopipe.inference import Precision
-from histopipe.paths import Workspace
-from histopipe.provenance import relate
-from histopipe.scoring.model import CHAMPION, Served, champion_address, load_served
+from histopipe.core.errors import HistopipeError, ScoringError
+from histopipe.core.files import file_digest
+from histopipe.core.workspace import Workspace
+from histopipe.inference.model import CHAMPION, Served, champion_address, load_served
+from histopipe.networks.openvino import Precision
 from histopipe.service.engine import Engine
+from histopipe.tracking.provenance import relate
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -43,7 +43,7 @@ class Asked:
     """Which model is wanted.
 
     Attributes:
-        model: as `histopipe.scoring.model.load_served` takes it.
+        model: as `histopipe.inference.model.load_served` takes it.
         dataset: the model's data set.
         workspace: whose tracking store is asked.
         precision: of the arithmetic.
@@ -152,7 +152,7 @@ def aliased(asked: Asked) -> str | None:
     Raises:
         TrackingAwayError: the tracking store can't be asked.
     """
-    from histopipe.promotion.registry import Registry
+    from histopipe.tracking.registry import Registry
 
     assert asked.alias
     name, alias = asked.alias
@@ -181,8 +181,8 @@ def _card(served: Served, name: str, version: str, asked: Asked) -> str:
 def _whole_card(version: ModelVersion, client: Any) -> str | None:
     from mlflow.exceptions import MlflowException
 
+    from histopipe.networks.weights.registered import kept_folder
     from histopipe.promotion.card import CARD_FILE
-    from histopipe.weights.registered import kept_folder
 
     with suppress(MlflowException, OSError), TemporaryDirectory() as scratch:
         path = client.download_artifacts(version.run_id, f"{kept_folder(version)}/{CARD_FILE}", scratch)

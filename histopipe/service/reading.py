@@ -16,7 +16,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from histopipe.names import without_control
+from histopipe.core.names import without_control
 from histopipe.service.problems import Refused
 
 DRAINED, DRAIN_SECONDS = 64 * 2**20, 5.0  # of a body that is refused: some clients read no answer before all is sent

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from histopipe.errors import ServingError
+from histopipe.core.errors import ServingError
 from histopipe.service.limits import Limits
 from histopipe.service.models import Asked, Keeper, Model, load_kept, spare_from_collection
 

@@ -209,7 +209,7 @@ def _result(job: Job) -> dict[str, Any]:
 
 
 def _cases(job: Job) -> list[dict[str, Any]]:
-    from histopipe.files import read_named
+    from histopipe.core.files import read_named
 
     rows = read_named(job.result / "cases.csv")
     names = ("case_id", "patches", "positive", "positive_share", "mean_probability", "placed")
@@ -241,7 +241,7 @@ def _as_csv(job: Job, path: Path) -> Path:
     import pyarrow.csv
     import pyarrow.parquet as pq
 
-    from histopipe.files import replaced_file
+    from histopipe.core.files import replaced_file
 
     target = path.with_suffix(".csv")
     with job.writing:  # who asks at the same time waits for the same file
@@ -264,7 +264,7 @@ def _map_path(job: Job, case: str) -> Path:
 
 
 def _tissue_path(job: Job, case: str) -> Path:
-    from histopipe.scoring.pictures import FOLDER, picture_file
+    from histopipe.inference.pictures import FOLDER, picture_file
 
     return job.result / FOLDER / picture_file(case)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import keras
 
-from histopipe.store import PatchStore, Rows
+from histopipe.data.store import PatchStore, Rows
 
 SETTLED_STEPS = 1000  # ten times the memory of a moving average with Keras' momentum of .99
 SAMPLE = 2048  # patches

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histopipe.architectures import network_code
-from histopipe.errors import HistopipeError, TrainingError
-from histopipe.files import file_digest, read_json, replaced_file, write_json
-from histopipe.paths import Workspace
+from histopipe.core.errors import HistopipeError, TrainingError
+from histopipe.core.files import file_digest, read_json, replaced_file, write_json
+from histopipe.core.workspace import Workspace
+from histopipe.networks.architectures import network_code
 
 if TYPE_CHECKING:
     import keras
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 CHECKPOINT_FILE = "checkpoint.npz"
 FINISHED_FILE = "finished.json"
-SHARED_CODE = (
-    "augmentation.py",
-    "backend.py",
-    "loading.py",
-    "opencv.py",
-    "prediction.py",
-    "resampling.py",
-    "sampling.py",
-    "splitting/membership.py",
-    "store.py",
-    "symmetry.py",
+SHARED_CODE = (  # beside this package's own, as dvc.yaml names it
+    "core/cases/ids.py",
+    "core/cases/readings.py",
+    "data/leakage.py",
+    "data/sampling.py",
+    "data/splitting/membership.py",
+    "data/store.py",
+    "networks/backend.py",
+    "networks/prediction.py",
+    "networks/symmetry.py",
+    "networks/weights/loading.py",
+    "tracking/provenance.py",
 )
 
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from histopipe.backend import backend_name
-from histopipe.errors import TrainingError
-from histopipe.params import TrainParams
+from histopipe.core.errors import TrainingError
+from histopipe.core.params import TrainParams
+from histopipe.networks.backend import backend_name
 from histopipe.training.plan import Training
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from histopipe.architectures import build
-from histopipe.architectures.backbones import build_backbone, candidate_layers
-from histopipe.architectures.blocks import OUTPUT_LAYER
-from histopipe.architectures.features import classifying, pooling
-from histopipe.errors import TrainingError
-from histopipe.sampling import balanced_weights
+from histopipe.core.errors import TrainingError
+from histopipe.data.sampling import balanced_weights
+from histopipe.networks.architectures import build
+from histopipe.networks.architectures.backbones import build_backbone, candidate_layers
+from histopipe.networks.architectures.blocks import OUTPUT_LAYER
+from histopipe.networks.architectures.features import classifying, pooling
 from histopipe.training.checkpoint import Progress, save_checkpoint
 from histopipe.training.linear import Unit, fit, folded
 from histopipe.training.optimization import best_epoch

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from histopipe.backend import backend_name, on_tensorflow_cpu
+from histopipe.networks.backend import backend_name, on_tensorflow_cpu
 
 _INTEGERS = 2**16
 

@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histopipe.architectures import build
-from histopipe.architectures.blocks import patch_input
-from histopipe.augmentation import augment
-from histopipe.backend import is_out_of_memory
-from histopipe.errors import TrainingError
-from histopipe.loading import PatchBatches, for_fit
-from histopipe.prediction import logit_network, predict_logits
-from histopipe.sampling import balanced_order, balanced_weights, epoch_order
-from histopipe.store import Rows
+from histopipe.core.errors import TrainingError
+from histopipe.data.sampling import balanced_order, balanced_weights, epoch_order
+from histopipe.data.store import Rows
+from histopipe.networks.architectures import build
+from histopipe.networks.architectures.blocks import patch_input
+from histopipe.networks.backend import is_out_of_memory
+from histopipe.networks.prediction import logit_network, predict_logits
+from histopipe.training.augmentation import augment
 from histopipe.training.batch_norm import SAMPLE, SETTLED_STEPS, refresh_batch_norm, statistics_batch
 from histopipe.training.checkpoint import (
     CHECKPOINT_FILE,
@@ -33,6 +32,7 @@ from histopipe.training.checkpoint import (
 )
 from histopipe.training.devices import Devices, choose_devices, number
 from histopipe.training.kernels import quicker_kernels
+from histopipe.training.loading import PatchBatches, for_fit
 from histopipe.training.optimization import best_epoch, build_loss, build_optimizer, has_stopped, plateau_rate
 from histopipe.training.plan import Training
 from histopipe.training.scores import validation_metrics

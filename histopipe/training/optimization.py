@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from histopipe.errors import TrainingError
-from histopipe.params import OptimizerParams, RecipeParams, ScheduleParams
+from histopipe.core.errors import TrainingError
+from histopipe.core.params import OptimizerParams, RecipeParams, ScheduleParams
 
 if TYPE_CHECKING:
     import keras

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histopipe.case_ids import are_known
-from histopipe.errors import TrainingError
-from histopipe.files import read_json
-from histopipe.leakage import UNKNOWN, WHY_UNKNOWN, Leaky, worst
-from histopipe.params import Params, RecipeParams, TrainParams
-from histopipe.paths import Workspace
-from histopipe.sampling import cap_rows
-from histopipe.splitting import split_of_patches
-from histopipe.splitting.membership import is_leaky, read_split
-from histopipe.store import REPORT_FILE, PatchStore, Rows, require_reading
+from histopipe.core.cases.ids import are_known
+from histopipe.core.errors import TrainingError
+from histopipe.core.files import read_json
+from histopipe.core.params import Params, RecipeParams, TrainParams
+from histopipe.core.workspace import Workspace
+from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky, worst
+from histopipe.data.sampling import cap_rows
+from histopipe.data.splitting import split_of_patches
+from histopipe.data.splitting.membership import is_leaky, read_split
+from histopipe.data.store import REPORT_FILE, PatchStore, Rows, require_reading
+from histopipe.networks.weights import Weights, read_weights
 from histopipe.training.recipe import effective_recipe, is_capped
-from histopipe.weights import Weights, read_weights
 
 LOG = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histopipe.files import replaced_file
-from histopipe.prediction import for_prediction
-from histopipe.store import PatchStore, Rows
+from histopipe.core.files import replaced_file
+from histopipe.data.store import PatchStore, Rows
+from histopipe.networks.prediction import for_prediction
 
 if TYPE_CHECKING:
     import keras

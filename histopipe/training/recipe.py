@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from histopipe.params import Params, QuickParams, RecipeParams
+from histopipe.core.params import Params, QuickParams, RecipeParams
 
 
 def effective_recipe(params: Params, name: str, image_size: int) -> RecipeParams:

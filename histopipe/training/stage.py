@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from histopipe import tracking
-from histopipe.addresses import public_source
-from histopipe.architectures import require_architecture
-from histopipe.backend import backend_name, grow_gpu_memory
-from histopipe.case_readings import reading_entry
-from histopipe.errors import TrainingError
-from histopipe.files import file_digest, replaced_folder, write_json
-from histopipe.leakage import leaky_tags
-from histopipe.lineage import lineage_tags, output_hash, versions
-from histopipe.params import Params
-from histopipe.paths import Workspace
-from histopipe.provenance import data_of_training
-from histopipe.stage_folders import stage_check
-from histopipe.stage_inputs import StageInputs, inputs_of
-from histopipe.store import INDEX_FILE, PatchStore, Rows
-from histopipe.symmetry import averaged_over_symmetries
+from histopipe.core.addresses import public_source
+from histopipe.core.cases.readings import reading_entry
+from histopipe.core.errors import TrainingError
+from histopipe.core.files import file_digest, replaced_folder, write_json
+from histopipe.core.lineage import lineage_tags, output_hash, versions
+from histopipe.core.params import Params
+from histopipe.core.stages.folders import stage_check
+from histopipe.core.stages.inputs import StageInputs, inputs_of
+from histopipe.core.workspace import Workspace
+from histopipe.data.leakage import leaky_tags
+from histopipe.data.store import INDEX_FILE, PatchStore, Rows
+from histopipe.networks.architectures import require_architecture
+from histopipe.networks.backend import backend_name, grow_gpu_memory
+from histopipe.networks.symmetry import averaged_over_symmetries
+from histopipe.tracking.provenance import data_of_training
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
 from histopipe.training.devices import choose_devices
 from histopipe.training.effort import effort

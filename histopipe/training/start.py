@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from histopipe.architectures import backbone_of
+from histopipe.networks.architectures import backbone_of
 from histopipe.training.plan import Training
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def load_start(training: Training, network: keras.Model) -> dict[str, Any]:
     """
     if training.weights is None:
         return {"asked": training.recipe.weights}
-    from histopipe.weights.loading import load_into
+    from histopipe.networks.weights.loading import load_into
 
     assert training.weights.file is not None
     backbone = backbone_of(training.architecture, training.recipe.model)

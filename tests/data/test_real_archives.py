@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.datasets import get_dataset
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split, split_of_patches
+from histopipe.data.splitting.canonical import canonical_cases
+from histopipe.data.store import PatchStore
+from histopipe.ingest.datasets import get_dataset
 from histopipe.ingest.stage import ingest
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.splitting import split, split_of_patches
-from histopipe.splitting.canonical import canonical_cases
-from histopipe.store import PatchStore
 
 Find = Callable[[str], Path]
 

@@ -18,22 +18,23 @@ import yaml
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from histopipe.archives import MAX_MEMBER_BYTES, Member, check_member, open_archive
-from histopipe.datasets import MemberRejected, get_dataset, list_datasets
-from histopipe.datasets.manifest import manifest_dataset, read_manifest
-from histopipe.errors import ArchiveError, HistopipeError, SourceError
-from histopipe.images import MAX_PIXELS, decode_patch
+from histopipe.core.errors import ArchiveError, HistopipeError, SourceError
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.inference.inputs import _named as graded_name
+from histopipe.inference.inputs import find_images, find_slides
+from histopipe.ingest.archives.member import Member
+from histopipe.ingest.archives.reading import MAX_MEMBER_BYTES, check_member, open_archive
+from histopipe.ingest.datasets import MemberRejected, get_dataset, list_datasets
+from histopipe.ingest.datasets.manifest import manifest_dataset, read_manifest
+from histopipe.ingest.images import MAX_PIXELS, decode_patch
 from histopipe.ingest.parts import Part
 from histopipe.ingest.plan import plan_ingest
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.scoring.inputs import _named as graded_name
-from histopipe.scoring.inputs import find_images, find_slides
+from histopipe.ingest.sources.archive_file import check_archive, count_zipped_patches
+from histopipe.ingest.sources.manifest import describe_manifest
+from histopipe.ingest.sources.wanted import Wanted
 from histopipe.service.problems import Refused
 from histopipe.service.reading import LONGEST_NAME, Memory, Pace, read_files, save_file
-from histopipe.sources.archive_file import check_archive, count_zipped_patches
-from histopipe.sources.manifest import describe_manifest
-from histopipe.sources.wanted import Wanted
 from tests.conftest import ROOT
 from tests.fuzz import samples
 from tests.fuzz.changes import damaged, repair_png, repair_tar, spelt
@@ -117,7 +118,7 @@ def image(content: bytes, _: Path) -> str:
 
 def archive(_: bytes, folder: Path) -> str:
     """An archive is listed, planned by every data set and each member read or rejected; or all of it is refused."""
-    from histopipe.datasets import MemberRejected, get_dataset, list_datasets
+    from histopipe.ingest.datasets import MemberRejected, get_dataset, list_datasets
 
     try:
         opened = open_archive(_named(folder))
@@ -174,7 +175,7 @@ def _params() -> dict[str, Any]:
 
 def graded_archive(content: bytes, folder: Path) -> str:
     """What `predict` finds in an archive."""
-    from histopipe.scoring.inputs import find_images
+    from histopipe.inference.inputs import find_images
 
     path = _named(folder).rename(folder / ("a.zip" if content[:2] == b"PK" else "a.tar"))
     told: list[str] = []
@@ -228,7 +229,7 @@ def name(text: str, _: Path) -> str:
 
 def manifest(_: bytes, folder: Path) -> str:
     """A table is read whole or refused with its line."""
-    from histopipe.errors import SourceError
+    from histopipe.core.errors import SourceError
 
     try:
         table = read_manifest(_named(folder))

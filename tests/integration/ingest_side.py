@@ -2,9 +2,9 @@
 
 import json
 
+from histopipe.core.params import read_params
+from histopipe.core.workspace import Workspace
 from histopipe.ingest.stage import ingest
-from histopipe.params import read_params
-from histopipe.paths import Workspace
 
 if __name__ == "__main__":
     workspace = Workspace.around()

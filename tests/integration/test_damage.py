@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.checkouts import ROOT
-from histopipe.doctor.mending import mend
-from histopipe.doctor.outputs import outputs
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
+from histopipe.operations.doctor.mending import mend
+from histopipe.operations.doctor.outputs import outputs
 
 SMALL = """
 stages:

@@ -21,9 +21,9 @@ import yaml
 
 import flows.watch
 from flows.serve import LASTING_LEASES
-from histopipe.paths import Workspace
-from histopipe.scoring import score
-from histopipe.synthetic import SyntheticSlides, write_archive
+from histopipe.core.workspace import Workspace
+from histopipe.inference import score
+from histopipe.ingest.synthetic import SyntheticSlides, write_archive
 from tests import servers
 from tests.conftest import ROOT, write_zip
 from tests.drifting import give_profiles, new_cases, save_model

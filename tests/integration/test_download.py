@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 import yaml
 
-from histopipe.errors import HistopipeError, SourceError
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.sources import archive_in, fetch, locate
+from histopipe.core.errors import HistopipeError, SourceError
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.ingest.sources import archive_in, fetch, locate
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -167,7 +167,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setattr("histopipe.sources.download.sleep", lambda _: None)
+    monkeypatch.setattr("histopipe.ingest.sources.download.sleep", lambda _: None)
     return Workspace(tmp_path)
 
 
@@ -440,8 +440,8 @@ def test_a_killed_process_goes_on_where_it_was(site: Site, workspace: Workspace)
     locate("idc", params, workspace)
     part = workspace.downloads("idc") / "patches.zip.part"
     script = (
-        "import sys, json; from pathlib import Path; from histopipe.params import parse_params;"
-        "from histopipe.paths import Workspace; from histopipe.sources import fetch;"
+        "import sys, json; from pathlib import Path; from histopipe.core.params import parse_params;"
+        "from histopipe.core.workspace import Workspace; from histopipe.ingest.sources import fetch;"
         "fetch('idc', parse_params(json.loads(sys.argv[1])), Workspace(Path(sys.argv[2])))"
     )
     content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())

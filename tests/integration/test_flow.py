@@ -16,7 +16,7 @@ import yaml
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.pipeline import pipeline
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
 from tasks.evaluation import SHOWN_SLIDES
 from tests.conftest import Machine
 from tests.integration.conftest import Checkout, ask

@@ -19,12 +19,12 @@ import requests
 from filelock import FileLock
 
 from benchmarks.checkouts import NO_FLOORS
-from histopipe.files import temporary
-from histopipe.gc.cache import cache_folder, unreferenced
-from histopipe.gc.history import History
-from histopipe.gc.leftover import Age
-from histopipe.paths import Workspace
-from histopipe.stages import EXIT_BUSY
+from histopipe.core.files import temporary
+from histopipe.core.stages.running import EXIT_BUSY
+from histopipe.core.workspace import Workspace
+from histopipe.operations.gc.cache import cache_folder, unreferenced
+from histopipe.operations.gc.history import History
+from histopipe.operations.gc.leftover import Age
 from tests import servers
 from tests.integration.conftest import Checkout
 from tests.registry import NAME, client

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from histopipe.files import read_json
+from histopipe.core.files import read_json
 from tests.conftest import ROOT, write_zip
 from tests.integration.conftest import Checkout
 from tests.integration.test_repro import LENIENT

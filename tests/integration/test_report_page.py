@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from histopipe.comparison import compare
+from histopipe.reporting.stage import compare
 from tests.browsing import DESK, LUMINANCE, PAPER, PHONE, Driver, look, screenshot, started_browser
 from tests.reporting import HOSTILE, MATHEMATICAL, make_reported, report_params
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.checkouts import NO_FLOORS
-from histopipe.store import PatchStore
+from histopipe.data.store import PatchStore
 from tests.integration.conftest import Checkout
 
 Make = Callable[..., Checkout]
@@ -112,10 +112,10 @@ def check_staleness(project: Checkout) -> None:
     assert len(finished_runs(project)) == 1  # the evaluation went on in the training's run
     project.change(train={"parallel": 2})
     assert stages_run(project.dvc("repro").stdout) == []
-    with (project.root / "histopipe/architectures/densenet201.py").open("a") as code:
+    with (project.root / "histopipe/networks/architectures/densenet201.py").open("a") as code:
         code.write("# another network's code\n")
     assert stages_run(project.dvc("repro").stdout) == ["weights@cancernet"]
-    with (project.root / "histopipe/architectures/blocks.py").open("a") as code:
+    with (project.root / "histopipe/networks/architectures/blocks.py").open("a") as code:
         code.write("# its own\n")
     project.dvc("repro", "--single-item", "weights@cancernet")
     assert "train@idc-cancernet" in project.dvc("status").stdout

@@ -31,7 +31,7 @@ import requests
 import yaml
 from PIL import Image
 
-from histopipe.datasets import get_dataset
+from histopipe.ingest.datasets import get_dataset
 from tests.browsing import LUMINANCE, PHONE, Driver, look, screenshot, set_window, started_browser
 from tests.conftest import ROOT
 from tests.serving import (
@@ -816,9 +816,9 @@ def test_a_slide_is_graded_as_the_command_grades_it(
 ) -> None:
     import pandas as pd
 
-    from histopipe.paths import Workspace
-    from histopipe.scoring import score
-    from histopipe.scoring.slides import SlideOptions
+    from histopipe.core.workspace import Workspace
+    from histopipe.inference import score
+    from histopipe.inference.slide_prediction import SlideOptions
 
     path = real("CMU-1-Small-Region.svs")
     form = {"files": {"file": (path.name, path.read_bytes())}, "data": {"slide_mpp": "0.25"}}
@@ -908,8 +908,8 @@ def test_told_to_stop_it_finishes_what_it_began(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def model_of_a_folder(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from histopipe.paths import Workspace
-    from histopipe.scoring.model import model_folder
+    from histopipe.core.workspace import Workspace
+    from histopipe.inference.model import model_folder
 
     folder = tmp_path_factory.mktemp("folder") / "model"
     with pytest.MonkeyPatch.context() as surroundings, tracking_kept():
@@ -1058,7 +1058,7 @@ def test_a_job_ends_whatever_befalls_its_process(
         await jobs.close()
         return heard, job.state, job.error, surroundings
 
-    from histopipe.paths import Workspace
+    from histopipe.core.workspace import Workspace
 
     shutil.copy(ROOT / "params.yaml", tmp_path)
     heard, state, error, surroundings = asyncio.run(run())

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from histopipe.explanation.maps import Explainer
+from histopipe.evaluation.explanation.maps import Explainer
 
 
 def main(folder: Path) -> None:

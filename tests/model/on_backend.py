@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from histopipe.architectures import list_architectures
-from histopipe.augmentation import RandomAffine
-from histopipe.errors import TrainingError
+from histopipe.core.errors import TrainingError
+from histopipe.core.params import Params, TrainParams, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split
 from histopipe.ingest.stage import ingest
-from histopipe.params import Params, TrainParams, parse_params
-from histopipe.paths import Workspace
-from histopipe.splitting import split
+from histopipe.networks.architectures import list_architectures
 from histopipe.training import train
+from histopipe.training.augmentation import RandomAffine
 from histopipe.training.devices import choose_devices
 from histopipe.training.loop import build_training
 from histopipe.training.plan import plan_training

@@ -12,7 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 import yaml
 
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
 from histopipe.training.checkpoint import Progress
 from tests.conftest import ROOT
 from tests.model.test_devices import run, small

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
-from histopipe.architectures import build, list_architectures
-from histopipe.architectures.blocks import OUTPUT_LAYER
-from histopipe.errors import ArchitectureError
-from histopipe.prediction import for_prediction
+from histopipe.core.errors import ArchitectureError
+from histopipe.networks.architectures import build, list_architectures
+from histopipe.networks.architectures.blocks import OUTPUT_LAYER
+from histopipe.networks.prediction import for_prediction
 
 # What makes a network cheap enough for one core, on top of a small image; the builders' own sizes elsewhere.
 TINY: dict[str, dict[str, Any]] = {

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from histopipe.augmentation import STAINS, RandomAffine, RandomStain
-from histopipe.opencv import stained as stained_by_opencv
-from histopipe.opencv import warped
-from histopipe.params import AugmentationParams
-from histopipe.resampling import affine_gather
+from histopipe.core.params import AugmentationParams
+from histopipe.training.augmentation import STAINS, RandomAffine, RandomStain
+from histopipe.training.opencv import stained as stained_by_opencv
+from histopipe.training.opencv import warped
+from histopipe.training.resampling import affine_gather
 
 
 def patches(count: int = 64) -> np.ndarray:

@@ -8,16 +8,16 @@ import keras
 import numpy as np
 import pytest
 
-from histopipe.architectures import backbone_of, build, list_architectures, network_code
-from histopipe.architectures.backbones import (
+from histopipe.core.errors import ArchitectureError
+from histopipe.networks.architectures import backbone_of, build, list_architectures, network_code
+from histopipe.networks.architectures.backbones import (
     BACKBONE_LAYER,
     build_backbone,
     candidate_layers,
     list_backbones,
     prepared,
 )
-from histopipe.architectures.blocks import patch_input
-from histopipe.errors import ArchitectureError
+from histopipe.networks.architectures.blocks import patch_input
 
 SIDE = 80  # pixels; Xception wants 71
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from histopipe.architectures import list_architectures
+from histopipe.networks.architectures import list_architectures
 from tests.conftest import ROOT
 
 # compiling would take longer than what is compiled

@@ -16,15 +16,15 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from benchmarks.checkouts import NO_FLOORS
 from histopipe.cli import main
-from histopipe.doctor.models import models as examined
-from histopipe.errors import PromotionError, ScoringError
-from histopipe.files import read_json, write_json
-from histopipe.paths import Workspace
+from histopipe.core.errors import PromotionError, ScoringError
+from histopipe.core.files import read_json, write_json
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import INDEX_FILE
+from histopipe.inference.model import load_served
+from histopipe.operations.doctor.models import models as examined
 from histopipe.promotion import promote, rollback
-from histopipe.relocation import _rename
-from histopipe.scoring.model import load_served
 from histopipe.service.models import Asked, Keeper, load
-from histopipe.store import INDEX_FILE
+from histopipe.tracking.relocation import _rename
 from tests.model import test_promotion
 from tests.model.test_promotion import asked, versions
 from tests.registry import NAME, aliases, client, tags

@@ -16,17 +16,17 @@ import yaml
 from click.testing import CliRunner
 from scipy.stats import spearmanr
 
-from histopipe.architectures import build
-from histopipe.architectures.blocks import OUTPUT_LAYER
 from histopipe.cli import main
-from histopipe.errors import EvaluationError, HistopipeError
+from histopipe.core.errors import EvaluationError, HistopipeError
+from histopipe.core.files import file_digest, read_json, write_json
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import INDEX_FILE, REPORT_FILE, shard_name
 from histopipe.evaluation.metrics import METRICS
 from histopipe.evaluation.stage import _is_resized, evaluate, require_both_classes
-from histopipe.files import file_digest, read_json, write_json
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.store import INDEX_FILE, REPORT_FILE, shard_name
-from histopipe.symmetry import averaged_over_symmetries
+from histopipe.networks.architectures import build
+from histopipe.networks.architectures.blocks import OUTPUT_LAYER
+from histopipe.networks.symmetry import averaged_over_symmetries
 from histopipe.tracking import tracking_uri
 
 CASES, PATCHES = 24, 12

@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import pytest
 
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split
+from histopipe.data.store import PatchStore
 from histopipe.ingest.stage import ingest
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.splitting import split
-from histopipe.store import PatchStore
 from histopipe.training import train
 
 CAPS = {"max_epochs": 1, "max_patches": 32, "max_image_size": 32, "weights": "random"}

@@ -15,19 +15,19 @@ import pandas as pd
 import pytest
 from keras import layers
 
-from histopipe.architectures.blocks import OUTPUT_LAYER, patch_input, probability, rescale
-from histopipe.errors import EvaluationError
+from histopipe.core.errors import EvaluationError
+from histopipe.core.files import read_json, write_json
+from histopipe.core.params import Params
+from histopipe.data.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 from histopipe.evaluation.calibration import Calibration
-from histopipe.explanation.check import BETTER, UNDECIDED, check_maps
-from histopipe.explanation.maps import Explainer
-from histopipe.explanation.references import random_weights
-from histopipe.explanation.stage import explain_evaluation, predictor
-from histopipe.files import read_json, write_json
-from histopipe.params import Params
-from histopipe.prediction import logit_network
-from histopipe.serving.packaging import calibrated
-from histopipe.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
-from histopipe.symmetry import averaged_over_symmetries
+from histopipe.evaluation.explanation.check import BETTER, UNDECIDED, check_maps
+from histopipe.evaluation.explanation.maps import Explainer
+from histopipe.evaluation.explanation.references import random_weights
+from histopipe.evaluation.explanation.stage import explain_evaluation, predictor
+from histopipe.networks.architectures.blocks import OUTPUT_LAYER, patch_input, probability, rescale
+from histopipe.networks.prediction import logit_network
+from histopipe.networks.symmetry import averaged_over_symmetries
+from histopipe.networks.temperature import calibrated
 from tests.conftest import ROOT
 from tests.model.test_architectures import every_architecture, patches, tiny
 from tests.model.test_backends import HASTE

@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.recipes import prepare, run_stage, trained
-from histopipe.architectures import list_architectures
-from histopipe.architectures.blocks import OUTPUT_LAYER, patch_input, probability, rescale
 from histopipe.cli import main
-from histopipe.errors import ExportError
+from histopipe.core.errors import ExportError
+from histopipe.core.files import file_digest, read_json
+from histopipe.core.workspace import Workspace
 from histopipe.evaluation.stage import evaluate
 from histopipe.export import litert, stage
 from histopipe.export.formats import FORMATS
@@ -29,11 +29,11 @@ from histopipe.export.patches import balanced_over_cases
 from histopipe.export.report import UNSEEN
 from histopipe.export.source import Quantize, Source
 from histopipe.export.stage import put_in_place
-from histopipe.files import file_digest, read_json
-from histopipe.inference import load_openvino
-from histopipe.paths import Workspace
+from histopipe.networks.architectures import list_architectures
+from histopipe.networks.architectures.blocks import OUTPUT_LAYER, patch_input, probability, rescale
+from histopipe.networks.openvino import load_openvino
+from histopipe.networks.symmetry import averaged_over_symmetries
 from histopipe.promotion import promote
-from histopipe.symmetry import averaged_over_symmetries
 from tests.model.test_architectures import patches, settled
 from tests.model.test_promotion import asked, make_workspace
 from tests.registry import NAME, client

@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.architectures.backbones import BACKBONE_LAYER, build_backbone
-from histopipe.architectures.features import classifying, pooling
-from histopipe.errors import TrainingError
+from histopipe.core.errors import TrainingError
+from histopipe.core.files import read_json
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split, split_of_patches
+from histopipe.data.store import PatchStore
 from histopipe.evaluation.stage import evaluate
-from histopipe.files import read_json
 from histopipe.ingest.stage import ingest
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.prediction import logit_network, predict_logits
-from histopipe.splitting import split, split_of_patches
-from histopipe.store import PatchStore
+from histopipe.networks.architectures.backbones import BACKBONE_LAYER, build_backbone
+from histopipe.networks.architectures.features import classifying, pooling
+from histopipe.networks.prediction import logit_network, predict_logits
 from histopipe.training import features as training_features
 from histopipe.training import pooled_features, train
 from histopipe.training.linear import fit, folded
@@ -200,7 +200,7 @@ def test_published_features_tell_real_tissue_apart_better_than_random_ones(
     """By case, on 1,000 of the real patches; both nets see the same."""
     (workspace.raw("idc")).mkdir(parents=True)
     (workspace.raw("idc") / "idc-sample.zip").symlink_to(real("idc-sample.zip"))
-    from histopipe.weights import fetch_weights
+    from histopipe.networks.weights import fetch_weights
 
     found = {}
     content["recipes"]["features"]["classifier"] |= {"c": [0.001, 0.1], "layers": ["fire7_concat", "fire9_concat"]}

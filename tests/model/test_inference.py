@@ -10,15 +10,15 @@ import keras
 import numpy as np
 import pytest
 
-from histopipe import inference
-from histopipe.architectures import list_architectures
-from histopipe.architectures.blocks import patch_input
-from histopipe.errors import InferenceError
-from histopipe.evaluation import logits as evaluation_logits
-from histopipe.evaluation.logits import finite_logits
-from histopipe.inference import BATCH_SIZE, CompiledNetwork, predict_compiled
-from histopipe.prediction import logit_network, predict_logits
-from histopipe.symmetry import averaged_over_symmetries
+from histopipe.core.errors import InferenceError
+from histopipe.networks import logits as evaluation_logits
+from histopipe.networks import openvino as inference
+from histopipe.networks.architectures import list_architectures
+from histopipe.networks.architectures.blocks import patch_input
+from histopipe.networks.logits import finite_logits
+from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork, predict_compiled
+from histopipe.networks.prediction import logit_network, predict_logits
+from histopipe.networks.symmetry import averaged_over_symmetries
 from tests.conftest import ROOT
 from tests.model.test_architectures import patches, settled
 from tests.model.test_prediction import store_of
@@ -107,7 +107,7 @@ def test_many_patches_are_graded_by_a_compiled_network(tmp_path: Path, monkeypat
 def test_nobody_is_told_of_it() -> None:
     """OpenVINO reports to its makers unless its telemetry can't be imported."""
     code = (
-        "import sys; from histopipe.inference import load_openvino; load_openvino(); "
+        "import sys; from histopipe.networks.openvino import load_openvino; load_openvino(); "
         "assert not [name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module]"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

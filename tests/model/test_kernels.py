@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from histopipe.architectures import build
-from histopipe.backend import on_tensorflow_cpu
+from histopipe.networks.architectures import build
+from histopipe.networks.backend import on_tensorflow_cpu
 from histopipe.training.kernels import FusedBatchNormalization, IntegerDropout, quicker_kernels
 
 

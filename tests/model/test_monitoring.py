@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from histopipe.cli import main
-from histopipe.outputs import MARKER, claim_folder
-from histopipe.paths import Workspace
-from histopipe.scoring import score
+from histopipe.core.outputs.claims import MARKER, claim_folder
+from histopipe.core.workspace import Workspace
+from histopipe.inference import score
 from tests.conftest import ROOT, write_zip
 from tests.drifting import give_profiles, new_cases, save_model
 

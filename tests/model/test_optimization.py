@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from histopipe.params import RecipeParams, ScheduleParams, parse_params
-from histopipe.sampling import balanced_order
+from histopipe.core.params import RecipeParams, ScheduleParams, parse_params
+from histopipe.data.sampling import balanced_order
 from histopipe.training.optimization import (
     average_momentum,
     best_epoch,

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.architectures import build
-from histopipe.prediction import BATCH_SIZE, logit_network, predict_logits
-from histopipe.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
+from histopipe.data.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
+from histopipe.networks.architectures import build
+from histopipe.networks.prediction import BATCH_SIZE, logit_network, predict_logits
 
 
 @pytest.fixture(scope="module")

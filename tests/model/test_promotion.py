@@ -26,21 +26,21 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from benchmarks.checkouts import NO_FLOORS
-from histopipe.architectures.blocks import patch_input, probability, rescale
 from histopipe.cli import main
-from histopipe.errors import BusyError, PromotionError, TrackingAwayError
+from histopipe.core.errors import BusyError, PromotionError, TrackingAwayError
+from histopipe.core.files import file_digest, read_json, write_json
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import INDEX_FILE, REPORT_FILE, shard_name
 from histopipe.evaluation import mlflow_run
+from histopipe.evaluation.explanation.stage import UNEXPLAINED
 from histopipe.evaluation.stage import evaluate
-from histopipe.explanation.stage import UNEXPLAINED
-from histopipe.files import file_digest, read_json, write_json
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
+from histopipe.networks.architectures.blocks import patch_input, probability, rescale
 from histopipe.promotion import promote, rollback
 from histopipe.promotion.champion import champion_probabilities, read_champion
-from histopipe.promotion.ledger import count_looks, number_of, read_looks, record_look
-from histopipe.promotion.registry import Registry
 from histopipe.promotion.summary import promotion_summary
-from histopipe.store import INDEX_FILE, REPORT_FILE, shard_name
+from histopipe.tracking.ledger import count_looks, number_of, read_looks, record_look
+from histopipe.tracking.registry import Registry
 from histopipe.training.recipe import recipe_digest
 from tests.conftest import ROOT
 from tests.registry import NAME, aliases, client, tags
@@ -664,7 +664,7 @@ def test_a_machine_whose_clock_is_behind_counts_the_looks_of_others(
     registry = Registry(NAME, client(workspace))
     for number in range(3):
         record_look(registry, f"model{number}", ["1"], ["a", "b"], [])
-    monkeypatch.setattr("histopipe.promotion.ledger.datetime", Late)
+    monkeypatch.setattr("histopipe.tracking.ledger.datetime", Late)
     late, earlier = record_look(registry, "late", ["1"], ["a"], [])
     assert number_of(late, earlier) == 4
     monkeypatch.undo()
@@ -809,7 +809,8 @@ def test_two_promotions_at_once_leave_one_champion(workspace: Workspace) -> None
 def test_two_different_promotions_at_once_take_turns_at_the_registry(workspace: Workspace) -> None:
     """Without the stage's lock, as two notebooks would: the second one is measured against the first."""
     code = (
-        "import sys, pathlib, yaml; from histopipe.params import parse_params; from histopipe.paths import Workspace\n"
+        "import sys, pathlib, yaml; from histopipe.core.params import parse_params\n"
+        "from histopipe.core.workspace import Workspace\n"
         "from histopipe.promotion import promote\n"
         "content = yaml.safe_load(pathlib.Path('params.yaml').read_text()) | {'architectures': sys.argv[1:]}\n"
         "print(promote('idc', parse_params(content), Workspace(pathlib.Path.cwd())))"
@@ -838,7 +839,7 @@ def test_a_killed_process_leaves_the_old_champion(workspace: Workspace) -> None:
     workspace.params.write_text(yaml.safe_dump(content("better")))
     code = (
         "import os, signal\n"
-        "from histopipe.promotion.registry import Registry\n"
+        "from histopipe.tracking.registry import Registry\n"
         "Registry.crown = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from histopipe.cli import main\n"
         "main(['promote', 'idc'])\n"

@@ -18,13 +18,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from histopipe.archives import open_archive
 from histopipe.cli import main
-from histopipe.errors import ScoringError
-from histopipe.outputs import MARKER, claim_folder
-from histopipe.paths import Workspace
-from histopipe.scoring import grader, score
-from histopipe.scoring import table as layout
+from histopipe.core.errors import ScoringError
+from histopipe.core.outputs.claims import MARKER, claim_folder
+from histopipe.core.workspace import Workspace
+from histopipe.inference import grader, score
+from histopipe.inference import table as layout
+from histopipe.ingest.archives.reading import open_archive
 from tests.conftest import ROOT
 from tests.drifting import POINT
 from tests.model.test_architectures import settled

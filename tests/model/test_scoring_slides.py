@@ -24,19 +24,20 @@ import tifffile
 from mlflow import MlflowClient
 from PIL import Image
 
-from histopipe import files, tracking
-from histopipe.archives import open_archive
-from histopipe.errors import PseudonymError, ScoringError
-from histopipe.images import decode_patch
-from histopipe.paths import Workspace
-from histopipe.scoring import score
-from histopipe.scoring import slides as slides_module
-from histopipe.scoring import table as layout
-from histopipe.scoring.mlflow_run import log_score
-from histopipe.scoring.pixel_size import trained_pixel_size
-from histopipe.scoring.pseudonyms import KEY_VARIABLE, Pseudonyms, names_asked, pseudonyms
-from histopipe.scoring.slides import SlideOptions
-from histopipe.slides import slide as slide_module
+from histopipe import tracking
+from histopipe.core import files
+from histopipe.core.errors import PseudonymError, ScoringError
+from histopipe.core.workspace import Workspace
+from histopipe.inference import score
+from histopipe.inference import slide_prediction as slides_module
+from histopipe.inference import table as layout
+from histopipe.inference.mlflow_run import log_score
+from histopipe.inference.pixel_size import trained_pixel_size
+from histopipe.inference.pseudonyms import KEY_VARIABLE, Pseudonyms, names_asked, pseudonyms
+from histopipe.inference.slide_prediction import SlideOptions
+from histopipe.inference.slides import slide as slide_module
+from histopipe.ingest.archives.reading import open_archive
+from histopipe.ingest.images import decode_patch
 from tests.conftest import ROOT
 from tests.model import test_scoring
 from tests.model.test_scoring import in_folder, members, picture, run, zipped

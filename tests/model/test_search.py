@@ -10,17 +10,25 @@ import yaml
 from mlflow.entities import Run
 
 from histopipe import tracking
-from histopipe.errors import HistopipeError, SearchError
+from histopipe.core.errors import HistopipeError, SearchError
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split
+from histopipe.experiments.search.mlflow_run import parent_run
+from histopipe.experiments.search.stage import search
+from histopipe.experiments.search.study import (
+    ATTEMPTS,
+    STARTUP_TRIALS,
+    Search,
+    counted,
+    next_trial,
+    open_search,
+    suggested,
+)
+from histopipe.experiments.search.trial import run_trial
+from histopipe.experiments.search.winner import conclude
+from histopipe.experiments.search.workspace import TrialWorkspace
 from histopipe.ingest.stage import ingest
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.search.mlflow_run import parent_run
-from histopipe.search.stage import search
-from histopipe.search.study import ATTEMPTS, STARTUP_TRIALS, Search, counted, next_trial, open_search, suggested
-from histopipe.search.trial import run_trial
-from histopipe.search.winner import conclude
-from histopipe.search.workspace import TrialWorkspace
-from histopipe.splitting import split
 from histopipe.training import loop as training_loop
 from tests.conftest import idc_members, write_zip
 
@@ -175,7 +183,7 @@ def test_a_diverging_trial_fails_and_the_search_goes_on(ready: Workspace, small:
 
 def searched(small: dict[str, Any], ready: Workspace, wanted: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """States of all trials after a search, with its trials in this process."""
-    monkeypatch.setattr("histopipe.search.stage._run_trial", lambda *_: run(small, ready))
+    monkeypatch.setattr("histopipe.experiments.search.stage._run_trial", lambda *_: run(small, ready))
     small["quick"] = {"max_epochs": 1}
     search("idc", "cancernet", wanted, None, parse_params(small), ready)
     return states(opened(small, ready))

@@ -27,11 +27,13 @@ import pytest
 from PIL import Image
 from scipy.special import expit, logit
 
-from histopipe import images
-from histopipe.architectures import build
-from histopipe.architectures.blocks import OUTPUT_LAYER
-from histopipe.serving.packaging import CLASSIFIER, calibrated, log_served_model
-from histopipe.tiff_pixels import TOO_DARK
+from histopipe.evaluation.mlflow_run import log_calibrated_model
+from histopipe.ingest import images
+from histopipe.ingest.tiff_pixels import TOO_DARK
+from histopipe.networks.architectures import build
+from histopipe.networks.architectures.blocks import OUTPUT_LAYER
+from histopipe.networks.temperature import calibrated
+from histopipe.tracking.served.packaging import CLASSIFIER
 from tests.unit.test_pixel_formats import EMPTY_UPPER_BITS, PNGS, inked_jpeg
 
 TEMPERATURE, OFFSET = 1.7, -0.4
@@ -90,7 +92,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def uri(store: str, network: keras.Model, patches: np.ndarray) -> str:
     with mlflow.start_run() as run:
-        log_served_model(network, POINT, patches[0], {"dataset": "idc"})
+        log_calibrated_model(network, POINT, patches[0], {"dataset": "idc"})
     return f"runs:/{run.info.run_id}/model"
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from histopipe.architectures import build
-from histopipe.prediction import logit_network
-from histopipe.serving.packaging import calibrated
-from histopipe.symmetry import averaged_over_symmetries, is_averaged, one_view_network
+from histopipe.networks.architectures import build
+from histopipe.networks.prediction import logit_network
+from histopipe.networks.symmetry import averaged_over_symmetries, is_averaged, one_view_network
+from histopipe.networks.temperature import calibrated
 
 
 @pytest.fixture(scope="module")

@@ -17,19 +17,19 @@ import pytest
 import yaml
 
 from histopipe import tracking
-from histopipe.architectures import build
-from histopipe.errors import ChangedInputError, HistopipeError, TrainingError
-from histopipe.files import read_json
+from histopipe.core.errors import ChangedInputError, HistopipeError, TrainingError
+from histopipe.core.files import read_json
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.sampling import balanced_weights, cap_rows, epoch_order
+from histopipe.data.splitting import read_membership, split
+from histopipe.data.store import PatchStore
 from histopipe.ingest.stage import ingest
-from histopipe.loading import PatchBatches
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.sampling import balanced_weights, cap_rows, epoch_order
-from histopipe.splitting import read_membership, split
-from histopipe.store import PatchStore
+from histopipe.networks.architectures import build
 from histopipe.training import loop as training_loop
 from histopipe.training import recipe_digest, train
 from histopipe.training.batch_norm import refresh_batch_norm, statistics_batch
+from histopipe.training.loading import PatchBatches
 from histopipe.training.plan import plan_training
 from tests.conftest import ROOT, idc_members, write_zip
 

@@ -13,12 +13,12 @@ import pytest
 from mlflow.entities import Run
 
 from histopipe import tracking
-from histopipe.files import read_json
+from histopipe.core.files import read_json
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split
+from histopipe.experiments.studies.stage import EVALUATION_FILES, MODEL_FILES, run_variant
 from histopipe.ingest.stage import ingest
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.splitting import split
-from histopipe.studies.stage import EVALUATION_FILES, MODEL_FILES, run_variant
 from histopipe.training import train
 from tests.conftest import idc_members, write_zip
 

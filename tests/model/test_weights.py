@@ -22,24 +22,24 @@ import yaml
 from click.testing import CliRunner
 
 from histopipe import tracking
-from histopipe.architectures import build
-from histopipe.architectures.backbones import BACKBONE_LAYER, build_backbone
-from histopipe.architectures.blocks import OUTPUT_LAYER
 from histopipe.cli import main
-from histopipe.errors import ParamsError, UnreachableError, WeightsError
-from histopipe.files import file_digest, read_json, write_json
+from histopipe.core.errors import ParamsError, UnreachableError, WeightsError
+from histopipe.core.files import file_digest, read_json, write_json
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split
+from histopipe.evaluation.mlflow_run import log_calibrated_model
 from histopipe.ingest.stage import ingest
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.serving.packaging import log_served_model
-from histopipe.splitting import split
-from histopipe.symmetry import averaged_over_symmetries
+from histopipe.networks.architectures import build
+from histopipe.networks.architectures.backbones import BACKBONE_LAYER, build_backbone
+from histopipe.networks.architectures.blocks import OUTPUT_LAYER
+from histopipe.networks.symmetry import averaged_over_symmetries
+from histopipe.networks.weights import Weights, fetch_weights, read_weights, weights_digest
+from histopipe.networks.weights.behind import starts_from_unknown
+from histopipe.networks.weights.imagenet import SQUEEZENET_FILE
+from histopipe.networks.weights.loading import load_into
 from histopipe.training import recipe_digest, train
 from histopipe.training.plan import plan_training
-from histopipe.weights import Weights, fetch_weights, read_weights, weights_digest
-from histopipe.weights.behind import starts_from_unknown
-from histopipe.weights.imagenet import SQUEEZENET_FILE
-from histopipe.weights.loading import load_into
 from tests.conftest import ROOT, idc_members, write_zip
 
 HISTONETS = ({"blocks": 2}, {"blocks": 1})
@@ -66,7 +66,7 @@ def served(workspace: Workspace, network: keras.Model, temperature: float = 1.0,
     experiment = tracking.prepare(workspace, "idc")
     point = {"temperature": temperature, "offset": offset, "threshold": 0.5, "patch_size": [50, 50], "resized": False}
     with mlflow.start_run(experiment_id=experiment) as run:
-        info = log_served_model(network, point, np.zeros((50, 50, 3), np.uint8), {})
+        info = log_calibrated_model(network, point, np.zeros((50, 50, 3), np.uint8), {})
         version = mlflow.register_model(info.model_uri, "histopipe-idc")
     tracking.registry(workspace).set_registered_model_alias("histopipe-idc", "champion", version.version)
     return str(run.info.run_id)
@@ -145,7 +145,7 @@ def mirror() -> Iterator[str]:
 def test_a_full_disk_is_told_as_that_and_not_tried_again(
     workspace: Workspace, small_disk: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("histopipe.weights.imagenet.SQUEEZENET_URL", mirror)
+    monkeypatch.setattr("histopipe.networks.weights.imagenet.SQUEEZENET_URL", mirror)
     workspace.params.write_text(yaml.safe_dump(yaml.safe_load(workspace.params.read_text()) | {"quick": None}))
     workspace.weights("squeezenet").parent.parent.mkdir()
     workspace.weights("squeezenet").parent.symlink_to(small_disk, target_is_directory=True)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import pytest
 
-from histopipe.archive_limits import MemberLimit
-from histopipe.archives import check_member, open_archive
-from histopipe.datasets import MemberRejected
-from histopipe.errors import ArchiveError
+from histopipe.core.errors import ArchiveError
+from histopipe.core.params import Params
+from histopipe.core.workspace import Workspace
+from histopipe.ingest.archives.limits import MemberLimit
+from histopipe.ingest.archives.reading import check_member, open_archive
+from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.stage import ingest
-from histopipe.params import Params
-from histopipe.paths import Workspace
 from tests.conftest import idc_members
 
 CONTENT = {"a/1.png": b"1", "a/2.png": b"22", "b/3.png": b"333"}

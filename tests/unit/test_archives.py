@@ -14,10 +14,17 @@ from typing import Any
 
 import pytest
 
-from histopipe.archive_limits import MemberLimit
-from histopipe.archives import MAX_MEMBER_BYTES, Member, TarArchive, ZipArchive, check_member, open_archive
-from histopipe.datasets import MemberRejected
-from histopipe.errors import ArchiveError
+from histopipe.core.errors import ArchiveError
+from histopipe.ingest.archives.limits import MemberLimit
+from histopipe.ingest.archives.reading import (
+    MAX_MEMBER_BYTES,
+    Member,
+    TarArchive,
+    ZipArchive,
+    check_member,
+    open_archive,
+)
+from histopipe.ingest.datasets import MemberRejected
 from tests.conftest import write_zip
 
 MEMBERS = {f"folder/{number}.png": bytes([number]) * (512 * number + 1) for number in range(12)}
@@ -367,7 +374,7 @@ def test_one_inner_zip_under_many_names_counts_each_time(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("mode", EVERY_MODE[1:])
 def test_a_tar_that_only_inflates_is_left(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("histopipe.archive_limits.LEAST_INFLATION", 2**20)
+    monkeypatch.setattr("histopipe.ingest.archives.limits.LEAST_INFLATION", 2**20)
     huge = empty_members(1, size=2**32)[:BLOCK]
     with pytest.raises(ArchiveError, match="inflates to more than"):
         open_archive(recompressed(tmp_path / "a.tar", huge + bytes(4 * 2**20), mode))

@@ -12,18 +12,18 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from histopipe.colours import COLOURS
-from histopipe.comparison import compare
-from histopipe.comparison.baseline import with_baseline
-from histopipe.comparison.evaluations import read_evaluations
-from histopipe.errors import ParamsError
+from histopipe.core.colours import COLOURS
+from histopipe.core.errors import ParamsError
+from histopipe.core.files import read_json, write_json
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split_of_patches
+from histopipe.data.store import INDEX_FILE, read_index
 from histopipe.evaluation.figures import with_interval
-from histopipe.files import read_json, write_json
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.report import answer
-from histopipe.splitting import split_of_patches
-from histopipe.store import INDEX_FILE, read_index
+from histopipe.reporting.comparison.baseline import with_baseline
+from histopipe.reporting.comparison.evaluations import read_evaluations
+from histopipe.reporting.report import answer
+from histopipe.reporting.stage import compare
 from tests.reporting import make_reported, report_params
 
 

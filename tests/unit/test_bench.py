@@ -13,8 +13,8 @@ from benchmarks import bench
 from benchmarks.bench import BENCHMARKS, END, PAGE, RESULTS, START, Benchmark, Row, cells, keep, run, write_table
 from benchmarks.measuring import run_command
 from benchmarks.scaling import repeated_archive, summed_up
-from histopipe.archives import open_archive
-from histopipe.datasets import get_dataset
+from histopipe.ingest.archives.reading import open_archive
+from histopipe.ingest.datasets import get_dataset
 from histopipe.ingest.plan import plan_ingest
 
 LINE = {"benchmark": "noop", "ratio": 4.166, "ours": {"seconds": 1.2}, "files": {"seconds": 5}, "patches": 277_524}

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histopipe.case_ids import are_known, look_alikes, normal_id, normal_ids
-from histopipe.datasets import get_dataset
-from histopipe.datasets.manifest import read_manifest
-from histopipe.errors import ParamsError, SourceError, SplitError
+from histopipe.core.cases.ids import are_known, look_alikes, normal_id, normal_ids
+from histopipe.core.errors import ParamsError, SourceError, SplitError
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import read_membership, split
+from histopipe.data.store import read_index
+from histopipe.inference.pseudonyms import Pseudonyms
+from histopipe.ingest.datasets import get_dataset
+from histopipe.ingest.datasets.manifest import read_manifest
 from histopipe.ingest.stage import ingest
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
 from histopipe.promotion.gates import unseen
-from histopipe.scoring.pseudonyms import Pseudonyms
-from histopipe.splitting import read_membership, split
-from histopipe.store import read_index
 from tests.conftest import png, write_zip
 from tests.unit.test_splitting import make_cases, small_cases, write_index
 

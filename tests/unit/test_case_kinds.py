@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from histopipe.comparison.table import as_markdown
+from histopipe.core.params import Params
 from histopipe.evaluation.grading import grade_table, graded_table, locked_point
-from histopipe.params import Params
+from histopipe.reporting.comparison.table import as_markdown
 
 MIXED, NEGATIVE, POSITIVE = 0.5, 0.0, 1.0  # shares of positive patches in a case
 

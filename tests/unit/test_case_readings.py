@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from histopipe.case_ids import are_known
-from histopipe.comparison.evaluations import read_evaluations
-from histopipe.datasets import get_dataset
-from histopipe.errors import ParamsError, SplitError, StoreError
+from histopipe.core.cases.ids import are_known
+from histopipe.core.errors import ParamsError, SplitError, StoreError
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import read_membership, split
+from histopipe.data.splitting.record import copies_of
+from histopipe.data.store import read_index
+from histopipe.ingest.datasets import get_dataset
 from histopipe.ingest.stage import ingest
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
 from histopipe.promotion.gates import unseen
-from histopipe.splitting import read_membership, split
-from histopipe.splitting.record import copies_of
-from histopipe.store import read_index
+from histopipe.reporting.comparison.evaluations import read_evaluations
 from tests.conftest import png, write_zip
 
 FILE = "SOB_B_A-14-22549{letters}-40-001.png"
@@ -103,7 +103,7 @@ def test_all_names_of_the_real_set_by_reading(
 
 
 def test_new_images_are_named_as_the_model_or_the_checkout_reads_cases(workspace: Workspace) -> None:
-    from histopipe.scoring.naming import CaseNamer
+    from histopipe.inference.naming import CaseNamer
 
     def named(**arguments: Any) -> str | None:
         dataset = CaseNamer.of("breakhis", (), **arguments).dataset

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from histopipe.errors import TrainingError
+from histopipe.core.errors import TrainingError
 from histopipe.training.checkpoint import forget_finished, load_progress
 from histopipe.training.pooled_features import PooledFeatures
 

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from histopipe.cli import main
-from histopipe.errors import BusyError, SplitError
-from histopipe.paths import Workspace
+from histopipe.core.errors import BusyError, SplitError
+from histopipe.core.workspace import Workspace
 
 HEAVY = ("tensorflow", "keras", "pandas", "numpy", "mlflow", "pydantic", "sklearn", "matplotlib")
 
@@ -67,7 +67,7 @@ def failing_locate(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, proble
         raise problem
 
     monkeypatch.chdir(workspace.root)
-    monkeypatch.setattr("histopipe.sources.locate", fail)
+    monkeypatch.setattr("histopipe.ingest.sources.locate", fail)
     return CliRunner().invoke(main, ["locate", "idc"])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
 from histopipe.service.models import Asked, Keeper, Model, spare_from_collection
 
 

@@ -10,9 +10,9 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from histopipe.comparison.combination import D4, ENSEMBLE, ONE_VIEW, combined, ensemble_logits
-from histopipe.comparison.evaluations import Evaluated
-from histopipe.params import Params
+from histopipe.core.params import Params
+from histopipe.reporting.comparison.combination import D4, ENSEMBLE, ONE_VIEW, combined, ensemble_logits
+from histopipe.reporting.comparison.evaluations import Evaluated
 
 ROWS = {"positive_class": "IDC", "quick": None, "leaky": False}
 

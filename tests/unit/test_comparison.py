@@ -16,13 +16,13 @@ from PIL import Image
 from scipy.special import expit
 
 from histopipe.cli import main
-from histopipe.comparison import compare
-from histopipe.errors import EvaluationError
+from histopipe.core.errors import EvaluationError
+from histopipe.core.files import file_digest, write_json
+from histopipe.core.params import CompareParams, Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import INDEX_FILE
 from histopipe.evaluation.metrics import METRICS
-from histopipe.files import file_digest, write_json
-from histopipe.params import CompareParams, Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.store import INDEX_FILE
+from histopipe.reporting.stage import compare
 from histopipe.training.recipe import recipe_digest
 
 RECIPE = {"architecture": "cancernet", "optimizer": {"name": "adam", "learning_rate": 0.001}, "epochs": 2}

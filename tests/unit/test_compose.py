@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from histopipe.doctor.machine import read_lock
+from histopipe.operations.doctor.machine import read_lock
 from tests import composed, servers
 from tests.conftest import ROOT
 

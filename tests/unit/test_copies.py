@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.splitting import read_membership, split
-from histopipe.splitting.membership import read_folds
-from histopipe.splitting.stage import divide_anew
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import read_membership, split
+from histopipe.data.splitting.membership import read_folds
+from histopipe.data.splitting.stage import divide_anew
 
 SEEDS = range(6)
 
@@ -127,7 +127,7 @@ def test_three_patches_or_a_hundredth_of_the_smaller_case_join(
 def test_known_cases_on_two_sides_stay_recorded_and_the_smaller_one_leaves(
     workspace: Workspace, params: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from histopipe.splitting.record import copies_of
+    from histopipe.data.splitting.record import copies_of
 
     index = make_index()
     write(workspace, index)
@@ -169,7 +169,7 @@ def test_a_new_copy_follows_the_case_that_is_known(workspace: Workspace, params:
 def test_an_unlisted_copy_of_a_published_test_case_trains_nothing(
     workspace: Workspace, content: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from histopipe.splitting.canonical import canonical_cases
+    from histopipe.data.splitting.canonical import canonical_cases
 
     listed = canonical_cases()
     index = make_index(len(listed), 9)
@@ -194,7 +194,7 @@ def test_leaving_out_one_of_two_copies_is_remarked_on(
 
 
 def test_one_slide_under_very_many_ids_takes_little_memory() -> None:
-    from histopipe.splitting.copies import join_copies
+    from histopipe.data.splitting.copies import join_copies
 
     index = make_index(1, 300)
     many = pd.concat([index.assign(case_id=f"x{number:03d}") for number in range(200)], ignore_index=True)
@@ -207,7 +207,7 @@ def test_one_slide_under_very_many_ids_takes_little_memory() -> None:
 
 
 def test_half_a_million_rows_are_joined_in_seconds() -> None:
-    from histopipe.splitting.copies import join_copies
+    from histopipe.data.splitting.copies import join_copies
 
     generator = np.random.default_rng(0)
     cases = generator.integers(0, 279, 277_524)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from histopipe.datasets import MemberRejected, get_dataset, list_datasets
-from histopipe.errors import ArchiveError, ParamsError
+from histopipe.core.errors import ArchiveError, ParamsError
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import split
+from histopipe.data.splitting.membership import read_membership
+from histopipe.data.store import PatchStore, read_index
+from histopipe.ingest.datasets import MemberRejected, get_dataset, list_datasets
 from histopipe.ingest.stage import ingest
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.splitting import split
-from histopipe.splitting.membership import read_membership
-from histopipe.store import PatchStore, read_index
 from tests.conftest import png, write_zip
 
 BREAKHIS = "BreaKHis_v1/histology_slides/breast"
@@ -233,7 +233,7 @@ def test_a_complete_set_has_the_counts_published_for_its_magnification(
 def test_a_patient_published_twice_may_be_one_case(
     workspace: Workspace, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from histopipe.datasets import PublishedCounts, breakhis
+    from histopipe.ingest.datasets import PublishedCounts, breakhis
 
     monkeypatch.setitem(breakhis._PUBLISHED, 40, PublishedCounts(4, 3, 2, 2))
     assert packed(content, workspace, "breakhis", FIELDS, magnification=40, complete=True)["cases"] == 2

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.explanation.check import BETTER, UNDECIDED, WORSE, check_maps, spread_over_cases, verdict
-from histopipe.explanation.figures import draw_gallery, overlay, side_by_side
-from histopipe.explanation.gallery import RIGHT, UNCERTAIN, WRONG, choose_gallery
-from histopipe.explanation.references import darkness
-from histopipe.explanation.removal import area, blank, moved, ranks, removal_curves
+from histopipe.evaluation.explanation.check import BETTER, UNDECIDED, WORSE, check_maps, spread_over_cases, verdict
+from histopipe.evaluation.explanation.figures import draw_gallery, overlay, side_by_side
+from histopipe.evaluation.explanation.gallery import RIGHT, UNCERTAIN, WRONG, choose_gallery
+from histopipe.evaluation.explanation.references import darkness
+from histopipe.evaluation.explanation.removal import area, blank, moved, ranks, removal_curves
 
 
 def generator(seed: int = 0) -> np.random.Generator:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.comparison.figure import draw_comparison
-from histopipe.comparison.table import COLUMNS
 from histopipe.evaluation.cases import case_table
 from histopipe.evaluation.curves import calibration_table, precision_recall_table, roc_table
+from histopipe.evaluation.explanation.figures import draw_gallery
+from histopipe.evaluation.explanation.gallery import choose_gallery
 from histopipe.evaluation.figures import (
     Evaluation,
     draw_calibration,
@@ -26,8 +26,8 @@ from histopipe.evaluation.figures import (
 from histopipe.evaluation.metrics import METRICS, Predictions
 from histopipe.evaluation.slide_figures import draw_slide
 from histopipe.evaluation.slide_maps import canvas_of
-from histopipe.explanation.figures import draw_gallery
-from histopipe.explanation.gallery import choose_gallery
+from histopipe.reporting.comparison.figure import draw_comparison
+from histopipe.reporting.comparison.table import COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,9 +14,9 @@ from typing import Literal
 
 import pytest
 
-from histopipe import files
-from histopipe.errors import HistopipeError
-from histopipe.files import replaced_file, replaced_folder, temporary, write_text
+from histopipe.core import files
+from histopipe.core.errors import HistopipeError
+from histopipe.core.files import replaced_file, replaced_folder, temporary, write_text
 
 ENDINGS: tuple[Literal["part", "old"], ...] = ("part", "old")
 DIES = """
@@ -161,7 +161,7 @@ def test_files_of_dead_runs_are_swept_and_those_being_written_stay(tmp_path: Pat
 
 def test_two_may_write_one_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    writer = "import sys\nfrom pathlib import Path\nfrom histopipe.files import write_text\n" + (
+    writer = "import sys\nfrom pathlib import Path\nfrom histopipe.core.files import write_text\n" + (
         "for number in range(300):\n    write_text(Path(sys.argv[1]), sys.argv[2] * 1000)\n"
     )
     children = [subprocess.Popen([sys.executable, "-c", writer, str(path), text]) for text in "ab"]

@@ -18,8 +18,8 @@ from flows.retrain import retrain
 from flows.score import score
 from flows.search import search
 from flows.studies import studies
-from histopipe.errors import HistopipeError, UnreachableError
-from histopipe.paths import Workspace
+from histopipe.core.errors import HistopipeError, UnreachableError
+from histopipe.core.workspace import Workspace
 from tasks.reproduction import may_overwrite
 from tests.conftest import ROOT
 

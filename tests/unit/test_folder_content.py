@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from histopipe.datasets import MemberRejected
-from histopipe.errors import ScoringError
-from histopipe.scoring.inputs import find_images, find_slides
-from histopipe.scoring.kinds import ARCHIVE_IN_FOLDER, HIDDEN, NOTES, OTHER
-from histopipe.slides.dicom import is_dicom, series_of
-from histopipe.slides.slide import open_slide
-from histopipe.slides.tiles import grid_of
+from histopipe.core.errors import ScoringError
+from histopipe.inference.inputs import find_images, find_slides
+from histopipe.inference.kinds import ARCHIVE_IN_FOLDER, HIDDEN, NOTES, OTHER
+from histopipe.inference.slides.dicom import is_dicom, series_of
+from histopipe.inference.slides.slide import open_slide
+from histopipe.inference.slides.tiles import grid_of
+from histopipe.ingest.datasets import MemberRejected
 from tests.conftest import png
 
 Content = tuple[list[str], list[tuple[str, str]], dict[str, str]]

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from histopipe.archive_limits import MemberLimit
-from histopipe.errors import ArchiveError, HistopipeError, ScoringError
-from histopipe.folders import files_below
+from histopipe.core.errors import ArchiveError, HistopipeError, ScoringError
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.inference.inputs import find_images, find_slides
+from histopipe.ingest.archives.limits import MemberLimit
+from histopipe.ingest.folders import files_below
+from histopipe.ingest.sources import fetch, locate
 from histopipe.ingest.stage import ingest
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.scoring.inputs import find_images, find_slides
-from histopipe.sources import fetch, locate
 from tests.conftest import idc_members, write_zip
 
 

@@ -12,16 +12,16 @@ import pytest
 from filelock import FileLock
 
 from histopipe import tracking
-from histopipe.errors import BusyError, HistopipeError
-from histopipe.files import left_over_name, replaced_file, temporary
-from histopipe.gc import Leftover, activity, collect, removing
-from histopipe.gc.activity import _runs_here, _work
-from histopipe.gc.history import History
-from histopipe.gc.leftover import Age, room
-from histopipe.gc.remains import half_written, old_notes, old_parts, outdated_checkpoints
-from histopipe.gc.runs import unnamed
+from histopipe.core.errors import BusyError, HistopipeError
+from histopipe.core.files import left_over_name, replaced_file, temporary
+from histopipe.core.workspace import Workspace
 from histopipe.ingest.parts import forget_other_keys
-from histopipe.paths import Workspace
+from histopipe.operations.gc import Leftover, activity, collect, removing
+from histopipe.operations.gc.activity import _runs_here, _work
+from histopipe.operations.gc.history import History
+from histopipe.operations.gc.leftover import Age, room
+from histopipe.operations.gc.remains import half_written, old_notes, old_parts, outdated_checkpoints
+from histopipe.operations.gc.runs import unnamed
 from histopipe.training.checkpoint import CHECKPOINT_FILE
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from histopipe.datasets import MemberRejected
-from histopipe.images import _stored_png, decode_patch
+from histopipe.ingest.datasets import MemberRejected
+from histopipe.ingest.images import _stored_png, decode_patch
 from tests.conftest import png
 
 

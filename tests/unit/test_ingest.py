@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from histopipe.errors import ArchiveError, HistopipeError
-from histopipe.images import decode_patch
+from histopipe.core.errors import ArchiveError, HistopipeError
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import PatchStore
+from histopipe.ingest.images import decode_patch
 from histopipe.ingest.stage import ingest
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.store import PatchStore
 from tests.conftest import idc_members, patch_name, png, write_zip
 
 

@@ -16,7 +16,7 @@ import pytest
 from distributed import Client, LocalCluster
 from prefect_dask.task_runners import PrefectDaskFuture
 
-from histopipe.errors import UnreachableError
+from histopipe.core.errors import UnreachableError
 from tasks import parts
 from tasks.parts import PartFailed
 from tasks.remote import fetch_folder, share_folder

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from histopipe.lineage import _warn_once, git_commit, git_dirty, git_problem, lineage_tags
-from histopipe.paths import Workspace
+from histopipe.core.lineage import _warn_once, git_commit, git_dirty, git_problem, lineage_tags
+from histopipe.core.workspace import Workspace
 
 STRANGER = 54321
 

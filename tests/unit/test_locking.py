@@ -14,11 +14,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from histopipe import locking
-from histopipe.errors import BusyError, PseudonymError
+from histopipe.core import locking
+from histopipe.core.errors import BusyError, PseudonymError
+from histopipe.core.files import read_json
 from histopipe.export.report import add_to_report
-from histopipe.files import read_json
-from histopipe.scoring.pseudonyms import Pseudonyms, names_asked, write_key_table
+from histopipe.inference.pseudonyms import Pseudonyms, names_asked, write_key_table
 
 HOLDER = """
 import sys, time

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from histopipe import tracking
-from histopipe.errors import TrackingError
-from histopipe.paths import Workspace
-from histopipe.relocation import follow_move
-from histopipe.stages import PLACE, running, running_places
-from histopipe.weights.intact import is_gone
+from histopipe.core.errors import TrackingError
+from histopipe.core.stages.running import PLACE, running, running_places
+from histopipe.core.workspace import Workspace
+from histopipe.networks.weights.intact import is_gone
+from histopipe.tracking.relocation import follow_move
 
 
 def database_of(folder: Path) -> Path:

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.datasets.manifest import read_manifest
-from histopipe.errors import ArchiveError, HistopipeError, SourceError
-from histopipe.images import decode_patch
+from histopipe.core.errors import ArchiveError, HistopipeError, SourceError
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import PatchStore
+from histopipe.ingest.datasets.manifest import read_manifest
+from histopipe.ingest.images import decode_patch
 from histopipe.ingest.stage import ingest
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.store import PatchStore
 from tests.conftest import png, write_zip
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from histopipe.datasets.matching import match_files
-from histopipe.errors import ArchiveError, SourceError
+from histopipe.core.errors import ArchiveError, SourceError
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import PatchStore
+from histopipe.ingest.datasets.matching import match_files
 from histopipe.ingest.stage import ingest
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.store import PatchStore
 from tests.conftest import png, write_zip
 
 FILES = ("scans/a/Ren\u00e9_1.png", "scans/a/2.PNG", "scans/b/1.png", "scans/b/2.tif")

@@ -9,13 +9,11 @@ import pandas as pd
 import pytest
 from scipy.stats import wasserstein_distance
 
-from histopipe.colours import COLOURS
-from histopipe.errors import MonitoringError
-from histopipe.monitoring import distances
-from histopipe.monitoring.comparison import Comparison, compare_profiles
-from histopipe.monitoring.distances import Curves, memberships
-from histopipe.monitoring.features import FEATURES
-from histopipe.monitoring.profiles import (
+from histopipe.core.colours import COLOURS
+from histopipe.core.errors import MonitoringError
+from histopipe.core.params import MonitorParams
+from histopipe.evaluation.drift.features import FEATURES
+from histopipe.evaluation.drift.profiles import (
     LEVELS,
     case_profiles,
     new_profiles,
@@ -23,8 +21,10 @@ from histopipe.monitoring.profiles import (
     reference_profiles,
     thinned,
 )
+from histopipe.monitoring import distances
+from histopipe.monitoring.comparison import Comparison, compare_profiles
+from histopipe.monitoring.distances import Curves, memberships
 from histopipe.monitoring.report import markdown_of, strange_cases, summary_of
-from histopipe.params import MonitorParams
 
 GRADED = {"model": "models:/histopipe-idc/1", "model_id": "m-1", "data_set": "idc", "set_aside": {}}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from histopipe.leftovers import is_leftover, leftovers_among
-from histopipe.names import holds_control, printable, with_slashes, without_control
+from histopipe.core.names import holds_control, printable, with_slashes, without_control
+from histopipe.core.system_files import is_leftover, leftovers_among
 
 LEFT_BEHIND = [
     "__MACOSX/10253/0/._a.png",

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from histopipe.paths import Workspace
-from histopipe.scoring.inputs import Found, find_images, find_slides
-from histopipe.scoring.naming import CaseNamer, ImageName
+from histopipe.core.workspace import Workspace
+from histopipe.inference.inputs import Found, find_images, find_slides
+from histopipe.inference.naming import CaseNamer, ImageName
 from tests.conftest import write_zip
 
 Content = dict[str, bytes]

@@ -10,11 +10,11 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from histopipe.comparison.evaluations import Evaluated
-from histopipe.comparison.neighbours import with_neighbours
-from histopipe.errors import EvaluationError
+from histopipe.core.errors import EvaluationError
+from histopipe.core.params import Params
 from histopipe.evaluation.neighbourhood import POSITIONS, neighbourhood_logits, surroundings
-from histopipe.params import Params
+from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.neighbours import with_neighbours
 
 ROW = {"architecture": "network", "positive_class": "IDC", "quick": None, "leaky": False}
 CASES, SIDE = 12, 14  # slides of 14 x 14 patches

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from histopipe.comparison.evaluations import Evaluated
-from histopipe.comparison.pairs import compare_pairs, with_rank_ranges
+from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.pairs import compare_pairs, with_rank_ranges
 
 
 def evaluated(name: str, strength: float, seed: int = 0, tested: int = 20, **row: Any) -> Evaluated:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from histopipe.params import parse_params
+from histopipe.core.params import parse_params
 from tasks.parallel import VISIBLE, GpuPool, parallel_trainings, visible_gpus
 from tests.conftest import Machine
 

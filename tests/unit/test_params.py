@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from histopipe.errors import ParamsError
-from histopipe.params import parse_params, read_params, require_name
+from histopipe.core.errors import ParamsError
+from histopipe.core.params import parse_params, read_params, require_name
 from tests.conftest import ROOT
 
 

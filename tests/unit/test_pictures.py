@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from histopipe.scoring import pictures
-from histopipe.scoring.graded import GradedSlide
-from histopipe.scoring.pictures import PatchPictures, draw_slide_picture
-from histopipe.slides.slide import open_slide
-from histopipe.slides.tiles import grid_of
-from histopipe.slides.tissue import overview
+from histopipe.inference import pictures
+from histopipe.inference.graded import GradedSlide
+from histopipe.inference.pictures import PatchPictures, draw_slide_picture
+from histopipe.inference.slides.slide import open_slide
+from histopipe.inference.slides.tiles import grid_of
+from histopipe.inference.slides.tissue import overview
 from tests.unit.test_slide_maps import cut
 from tests.unit.test_slides import slide_file, tissue_on_glass
 

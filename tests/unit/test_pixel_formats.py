@@ -13,11 +13,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from histopipe.datasets import MemberRejected
-from histopipe.images import decode_patch
-from histopipe.slides.slide import open_slide
-from histopipe.slides.tissue import overview
-from histopipe.tiff_pixels import FLOATING, SEVERAL_PAGES, SIGNED, TOO_DARK, UNEXPLAINED
+from histopipe.inference.slides.slide import open_slide
+from histopipe.inference.slides.tissue import overview
+from histopipe.ingest.datasets import MemberRejected
+from histopipe.ingest.images import decode_patch
+from histopipe.ingest.tiff_pixels import FLOATING, SEVERAL_PAGES, SIGNED, TOO_DARK, UNEXPLAINED
 from tests.unit.test_images import chunk
 
 SIDE = 512

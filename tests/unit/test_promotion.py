@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from histopipe.comparison.evaluations import Evaluated
-from histopipe.errors import TrackingAwayError
+from histopipe.core.errors import TrackingAwayError
+from histopipe.core.params import Params, parse_params
+from histopipe.core.stages.running import failure_kind
 from histopipe.evaluation.metrics import Numbers
-from histopipe.params import Params, parse_params
 from histopipe.promotion.candidate import best_by_validation
 from histopipe.promotion.card import DESCRIPTION_LENGTH, description
 from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, reasons, rolled_back_gate, unseen
 from histopipe.promotion.spending import risk_of_look
 from histopipe.promotion.summary import gates_table
-from histopipe.stages import failure_kind
+from histopipe.reporting.comparison.evaluations import Evaluated
 
 CASES, PATCHES = 20, 30
 FLOORS = ("roc_auc", "balanced_accuracy", "specificity", "sensitivity")

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.errors import ParamsError, ScoringError
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.provenance import Provenance, data_here, data_of_training, relate
-from histopipe.scoring.origin import require_own_data
-from histopipe.store import INDEX_FILE
+from histopipe.core.errors import ParamsError, ScoringError
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.store import INDEX_FILE
+from histopipe.inference.origin import require_own_data
 from histopipe.tracking import registered_model_name
+from histopipe.tracking.provenance import Provenance, data_here, data_of_training, relate
 
 PATCHES = 20_000
 

@@ -14,16 +14,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from histopipe.comparison import compare
-from histopipe.comparison.table import as_markdown
-from histopipe.errors import EvaluationError, HistopipeError
+from histopipe.core.errors import EvaluationError, HistopipeError
+from histopipe.core.files import write_json
+from histopipe.core.workspace import Workspace
 from histopipe.evaluation.metrics import METRICS
-from histopipe.files import write_json
-from histopipe.paths import Workspace
-from histopipe.report import answer
-from histopipe.report.page import render_page
-from histopipe.report.pictures import embed
-from histopipe.report.plots import (
+from histopipe.reporting.comparison.table import as_markdown
+from histopipe.reporting.report import answer
+from histopipe.reporting.report.page import render_page
+from histopipe.reporting.report.pictures import embed
+from histopipe.reporting.report.plots import (
     BAR_MARGIN,
     BAR_WIDTH,
     LARGEST_DOT,
@@ -35,6 +34,7 @@ from histopipe.report.plots import (
     line,
     round_axis,
 )
+from histopipe.reporting.stage import compare
 from tests.reporting import HISTORY, HOSTILE, LINEAGE, MATHEMATICAL, cells, make_reported, report_params
 
 STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}

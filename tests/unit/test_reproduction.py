@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 from prefect.states import Failed
 
-from histopipe.files import write_json
-from histopipe.paths import Workspace
+from histopipe.core.files import write_json
+from histopipe.core.workspace import Workspace
 from tasks import artifacts, reproduction
 from tasks.reproduction import BadInput, Busy, StageFailed, reproduce, worth_retrying
 

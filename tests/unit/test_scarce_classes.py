@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.errors import SplitError
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.splitting import SPLITS, split
-from histopipe.splitting.assignment import assign_cases
+from histopipe.core.errors import SplitError
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import SPLITS, split
+from histopipe.data.splitting.assignment import assign_cases
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 

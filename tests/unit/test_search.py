@@ -9,14 +9,14 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
-from histopipe.errors import ParamsError, SearchError
-from histopipe.params import Params, parse_params, read_params
-from histopipe.paths import Workspace
-from histopipe.search.ranges import distributions, own_values, rounded, with_values
-from histopipe.search.study import storage_address, storage_faults, study_name
-from histopipe.search.trial import score
-from histopipe.search.workspace import TrialWorkspace
-from histopipe.weights import Weights
+from histopipe.core.errors import ParamsError, SearchError
+from histopipe.core.params import Params, parse_params, read_params
+from histopipe.core.workspace import Workspace
+from histopipe.experiments.search.ranges import distributions, own_values, rounded, with_values
+from histopipe.experiments.search.study import storage_address, storage_faults, study_name
+from histopipe.experiments.search.trial import score
+from histopipe.experiments.search.workspace import TrialWorkspace
+from histopipe.networks.weights import Weights
 from tests.conftest import ROOT
 
 RANGES = {

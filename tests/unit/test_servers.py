@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from histopipe.servers import prefect_server
+from histopipe.operations.servers import prefect_server
 
 PROFILES = """
 active = "group"

@@ -9,18 +9,11 @@ import pandas as pd
 import PIL.Image
 import pytest
 
+from histopipe.core.params import EvaluateParams
+from histopipe.data.store import INDEX_FILE, PatchStore, shard_name
 from histopipe.evaluation.mlflow_run import LOGGED_SLIDES, log_files
-from histopipe.evaluation.slide_figures import (
-    OUTCOMES,
-    SLIDES,
-    draw_slide,
-    draw_slides,
-    drawn_slides,
-    file_name,
-)
+from histopipe.evaluation.slide_figures import OUTCOMES, SLIDES, draw_slide, draw_slides, drawn_slides, file_name
 from histopipe.evaluation.slide_maps import CANVAS, Canvas, canvas_of, paint, paint_tissue
-from histopipe.params import EvaluateParams
-from histopipe.store import INDEX_FILE, PatchStore, shard_name
 
 POINT = {"negative_class": "benign", "positive_class": "IDC", "resized": False}
 ALL = EvaluateParams()

@@ -15,14 +15,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from histopipe.datasets import MemberRejected, get_dataset
-from histopipe.scoring.regions import regions
-from histopipe.slides import tiles
-from histopipe.slides.ahead import read_ahead
-from histopipe.slides.pixel_size import PixelSize, pixel_size
-from histopipe.slides.slide import Slide, bounds_in, is_slide, on_white, open_slide
-from histopipe.slides.tiles import grid_of, read_tiles, tissue_tiles
-from histopipe.slides.tissue import BLOCK, Overview, find_tissue, overview
+from histopipe.inference.regions import regions
+from histopipe.inference.slides import tiles
+from histopipe.inference.slides.ahead import read_ahead
+from histopipe.inference.slides.pixel_size import PixelSize, pixel_size
+from histopipe.inference.slides.slide import Slide, bounds_in, is_slide, on_white, open_slide
+from histopipe.inference.slides.tiles import grid_of, read_tiles, tissue_tiles
+from histopipe.inference.slides.tissue import BLOCK, Overview, find_tissue, overview
+from histopipe.ingest.datasets import MemberRejected, get_dataset
 
 PINK = (200, 120, 180)
 

@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 import yaml
 
-from histopipe.addresses import public_url
-from histopipe.datasets import get_dataset
-from histopipe.errors import HistopipeError, SourceError
-from histopipe.files import file_digest
-from histopipe.params import Params, parse_params
-from histopipe.paths import Workspace
-from histopipe.sources import archive_in, digests, fetch, locate
-from histopipe.sources.record import SourceRecord
-from histopipe.sources.wanted import archive_name
-from histopipe.sources.watch import change_since_last_use, remember_use
+from histopipe.core.addresses import public_url
+from histopipe.core.errors import HistopipeError, SourceError
+from histopipe.core.files import file_digest
+from histopipe.core.params import Params, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.ingest.datasets import get_dataset
+from histopipe.ingest.sources import archive_in, digests, fetch, locate
+from histopipe.ingest.sources.record import SourceRecord
+from histopipe.ingest.sources.wanted import archive_name
+from histopipe.ingest.sources.watch import change_since_last_use, remember_use
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY.parent / "shared" / "data" / "idc-sample.zip"
@@ -268,7 +268,7 @@ def test_a_disk_that_fills_up_is_one_line(workspace: Workspace, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("histopipe.sources.local.ArchiveFile.bring", full)
+    monkeypatch.setattr("histopipe.ingest.sources.local.ArchiveFile.bring", full)
     with pytest.raises(SourceError) as caught:
         fetch("idc", params, workspace)
     assert_one_line(caught, "No space left", "make room")
@@ -370,18 +370,18 @@ def test_a_folder_that_holds_only_an_archive_names_it(workspace: Workspace) -> N
 
 
 def test_synthetic_settings_and_code_decide_the_record(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("histopipe.synthetic")
+    pytest.importorskip("histopipe.ingest.synthetic")
     params = params_with("synthetic")
     record = locate("idc", params, workspace)
     assert record.fingerprint["seed"] == 42
     assert record == locate("idc", params, workspace)
     assert record != locate("idc", params.model_copy(update={"seed": 1}), workspace)
-    monkeypatch.setattr("histopipe.sources.synthetic.code_digest", lambda: "other code")
+    monkeypatch.setattr("histopipe.ingest.sources.synthetic.code_digest", lambda: "other code")
     assert record != locate("idc", params, workspace)
 
 
 def test_synthetic_slides_are_drawn_into_the_raw_folder(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    synthetic = pytest.importorskip("histopipe.synthetic")
+    synthetic = pytest.importorskip("histopipe.ingest.synthetic")
     asked = []
 
     def write_archive(path: Path, slides: object, progress: bool) -> None:

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histopipe.errors import SplitError
-from histopipe.params import parse_params
-from histopipe.paths import Workspace
-from histopipe.splitting import SPLITS, read_membership, split, split_of_patches
-from histopipe.splitting.assignment import assign_cases, assign_folds
-from histopipe.splitting.difference import moved_cases
-from histopipe.splitting.membership import is_leaky
+from histopipe.core.errors import SplitError
+from histopipe.core.params import parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import SPLITS, read_membership, split, split_of_patches
+from histopipe.data.splitting.assignment import assign_cases, assign_folds
+from histopipe.data.splitting.difference import moved_cases
+from histopipe.data.splitting.membership import is_leaky
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
@@ -311,7 +311,7 @@ def test_excluded_cases_take_no_part(workspace: Workspace, content: dict[str, An
 
 
 def test_canonical_cases_go_where_they_were_published(workspace: Workspace, content: dict[str, Any]) -> None:
-    from histopipe.splitting.canonical import canonical_cases
+    from histopipe.data.splitting.canonical import canonical_cases
 
     listed = canonical_cases()
     assert listed.value_counts().to_dict() == {"train": 84, "test": 49, "validation": 29}
@@ -378,7 +378,7 @@ def test_a_missing_split_says_what_to_run(tmp_path: Path) -> None:
 def test_unlisted_cases_take_no_part_unless_asked_for(
     workspace: Workspace, content: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from histopipe.splitting.canonical import canonical_cases
+    from histopipe.data.splitting.canonical import canonical_cases
 
     cases = pd.DataFrame({"patches": 6, "positives": 3}, index=[*canonical_cases().index, "99998", "99999"])
     write_index(workspace, cases)

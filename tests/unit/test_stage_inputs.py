@@ -15,15 +15,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from histopipe import stage_inputs
 from histopipe.cli import main
-from histopipe.errors import ChangedInputError, HistopipeError, ParamsError
+from histopipe.core.errors import ChangedInputError, HistopipeError, ParamsError
+from histopipe.core.params import read_params
+from histopipe.core.stages import inputs as stage_inputs
+from histopipe.core.stages.inputs import StageInputs, declaration, require_unchanged_inputs
+from histopipe.core.stages.running import read_failure, running
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting import stage as splitting
 from histopipe.ingest.stage import ingest
-from histopipe.params import read_params
-from histopipe.paths import Workspace
-from histopipe.splitting import stage as splitting
-from histopipe.stage_inputs import StageInputs, declaration, require_unchanged_inputs
-from histopipe.stages import read_failure, running
 from tests.conftest import ROOT, idc_members, write_zip
 
 TRAIN = "train@idc-cancernet"

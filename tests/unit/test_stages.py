@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from histopipe import stages
-from histopipe.errors import BusyError, SplitError
-from histopipe.paths import Workspace, stage_name
-from histopipe.stages import read_failure, running
+from histopipe.core.errors import BusyError, SplitError
+from histopipe.core.stages import running as stages
+from histopipe.core.stages.running import read_failure, running
+from histopipe.core.workspace import Workspace, stage_name
 
 SLEEPER = """
 import sys, time

@@ -15,21 +15,21 @@ from scipy import stats
 
 from histopipe import tracking
 from histopipe.cli import main
-from histopipe.errors import EvaluationError, ParamsError, SplitError
+from histopipe.core.errors import EvaluationError, ParamsError, SplitError
+from histopipe.core.files import write_json, write_text
+from histopipe.core.params import Params, StudiesParams, parse_params
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.data.splitting import SPLITS, read_membership, split
+from histopipe.data.splitting.stage import as_csv, fold_membership
 from histopipe.evaluation.intervals import draw_cases
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
 from histopipe.evaluation.mlflow_run import LOGGED_SLIDES
-from histopipe.files import write_json, write_text
-from histopipe.params import Params, StudiesParams, parse_params
-from histopipe.paths import Workspace, stage_name
-from histopipe.splitting import SPLITS, read_membership, split
-from histopipe.splitting.stage import as_csv, fold_membership
-from histopipe.studies.definition import fewer_training_cases, variant_params, variant_split
-from histopipe.studies.reading import split_digests
-from histopipe.studies.stage import _with_what_is_kept
-from histopipe.studies.statistics import fold_differences, fold_means, resampled_means, spread
-from histopipe.studies.summary import summarise_study
-from histopipe.studies.workspace import STAGES, VariantWorkspace
+from histopipe.experiments.studies.definition import fewer_training_cases, variant_params, variant_split
+from histopipe.experiments.studies.reading import split_digests
+from histopipe.experiments.studies.stage import _with_what_is_kept
+from histopipe.experiments.studies.statistics import fold_differences, fold_means, resampled_means, spread
+from histopipe.experiments.studies.summary import summarise_study
+from histopipe.experiments.studies.workspace import STAGES, VariantWorkspace
 from histopipe.training.recipe import recipe_digest
 from tests.registry import client
 from tests.unit.test_intervals import slides

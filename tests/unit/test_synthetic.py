@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from histopipe.errors import HistopipeError
-from histopipe.synthetic import SyntheticSlides, write_archive
-from histopipe.synthetic.idc.plan import plan_cases
+from histopipe.core.errors import HistopipeError
+from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+from histopipe.ingest.synthetic.idc.plan import plan_cases
 
 KAGGLE_NAME = re.compile(
     r"^(?P<nested>IDC_regular_ps50_idx5/)?(?P<case>\d{5})/(?P<folder>[01])/"
@@ -262,7 +262,7 @@ def test_drawing_processes_end_soon_after_their_parent_is_killed(tmp_path: Path)
     script = tmp_path / "draw.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from histopipe.synthetic import SyntheticSlides, write_archive\n"
+        "from histopipe.ingest.synthetic import SyntheticSlides, write_archive\n"
         "if __name__ == '__main__':\n"
         f"    write_archive(Path({str(tmp_path / 'a.zip')!r}), SyntheticSlides(400, 100_000), 2, False)\n"
     )

@@ -17,16 +17,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 from histopipe.cli import main
-from histopipe.datasets import PatchName, get_dataset
-from histopipe.files import read_json
-from histopipe.params import SyntheticParams, parse_params
-from histopipe.paths import Workspace
-from histopipe.sources import locate
-from histopipe.splitting.membership import read_membership
-from histopipe.store import PatchStore, read_index
-from histopipe.synthetic import SyntheticSlides, write_archive
-from histopipe.synthetic.breakhis.plan import plan_cases as plan_patients
-from histopipe.synthetic.malaria.plan import plan_cases as plan_donors
+from histopipe.core.files import read_json
+from histopipe.core.params import SyntheticParams, parse_params
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting.membership import read_membership
+from histopipe.data.store import PatchStore, read_index
+from histopipe.ingest.datasets import PatchName, get_dataset
+from histopipe.ingest.sources import locate
+from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+from histopipe.ingest.synthetic.breakhis.plan import plan_cases as plan_patients
+from histopipe.ingest.synthetic.malaria.plan import plan_cases as plan_donors
 
 SETS = {
     "malaria": SyntheticSlides(cases=40, patches=800, dataset="malaria"),
@@ -198,7 +198,7 @@ def test_colour_differs_more_between_donors_than_within_one(cells: Drawn) -> Non
 
 @pytest.mark.parametrize("values", [{"dataset": "mine"}, {"dataset": "breakhis", "cases": 70_001, "patches": 80_000}])
 def test_what_cannot_be_drawn_is_refused_in_one_line(values: dict[str, Any]) -> None:
-    from histopipe.errors import HistopipeError
+    from histopipe.core.errors import HistopipeError
 
     with pytest.raises(HistopipeError, match="give") as refused:
         SyntheticSlides(**values)

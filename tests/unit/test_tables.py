@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from histopipe.files import read_named
-from histopipe.tables import csv_of, markdown_cell, write_csv
+from histopipe.core.files import read_named
+from histopipe.core.tables import csv_of, markdown_cell, write_csv
 
 
 @pytest.mark.parametrize("name", ["a,b", 'a"b', "a\rb", "a\r\nb", "a\nb", "a\u2028b", "\r99,1,1", "=1+1", "007", "NA"])

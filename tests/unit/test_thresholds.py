@@ -11,9 +11,9 @@ from scipy.special import expit
 from sklearn.metrics import f1_score, recall_score
 
 from benchmarks.coverage import IDC, draw
-from histopipe.errors import EvaluationError, ParamsError
+from histopipe.core.errors import EvaluationError, ParamsError
+from histopipe.core.params import EvaluateParams, ThresholdRule, parse_params
 from histopipe.evaluation.thresholds import choose_threshold, decide, require_bound
-from histopipe.params import EvaluateParams, ThresholdRule, parse_params
 
 
 def rule(written: Any) -> ThresholdRule:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from benchmarks.checkouts import change_params
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
 from tasks import timeouts
 from tasks.reproduction import TookTooLong, reproduce
 from tests.unit import test_reproduction

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from histopipe import tracking
-from histopipe.doctor.services import orphaned_runs
-from histopipe.errors import TrackingAwayError, TrackingError
-from histopipe.paths import Workspace
-from histopipe.stages import failure_kind
+from histopipe.core.errors import TrackingAwayError, TrackingError
+from histopipe.core.stages.running import failure_kind
+from histopipe.core.workspace import Workspace
+from histopipe.operations.doctor.services import orphaned_runs
 
 
 def raised_by(module: str, base: str, name: str, **details: Any) -> Exception:

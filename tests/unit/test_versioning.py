@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from flows.command import one_line_errors
-from histopipe.doctor import services
-from histopipe.paths import Workspace
-from histopipe.stages import running
-from histopipe.versioning import require_repository, run_dvc
+from histopipe.core.dvc import require_repository, run_dvc
+from histopipe.core.stages.running import running
+from histopipe.core.workspace import Workspace
+from histopipe.operations.doctor import services
 from tests.conftest import ROOT
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from histopipe.errors import EvaluationError, HistopipeError
-from histopipe.workers import Beside
+from histopipe.core.errors import EvaluationError, HistopipeError
+from histopipe.core.workers import Beside
 
 
 def write_process(path: Path) -> None:

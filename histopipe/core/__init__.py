@@ -1,0 +1,1 @@
+"""What everything else stands on: parameters, the workspace, files, errors, stages as processes."""

@@ -1,0 +1,1 @@
+"""Case ids and what counts as one case."""

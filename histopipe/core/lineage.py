@@ -1,0 +1,132 @@
+"""Which code and data made a result: the git commit, DVC's hashes from `dvc.lock`, versions of what was used."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import platform
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from histopipe import __version__
+from histopipe.core.files import read_yaml
+from histopipe.core.workspace import PARAMS_FILE, Workspace, stage_name
+
+FLOW_RUN_VARIABLE = "HISTOPIPE_FLOW_RUN_ID"  # set by tasks for the stages they start
+FLOW_RUN_TAG = "prefect_flow_run"
+
+_log = logging.getLogger(__name__)
+
+# git's own remedy where the checkout belongs to another user, as it writes it
+_EXCEPTION = re.compile(r"git config --global --add safe\.directory .+")
+_CLONE = "clone histopipe with git instead"
+
+
+def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
+    """Tags that lead from a run back to its code, data, split and flow; what isn't known is left out."""
+    tags = {
+        "git_commit": git_commit(workspace.root),
+        "git_dirty": git_dirty(workspace.root),
+        "dvc_raw": output_hash(workspace, stage_name("fetch", dataset), f"data/raw/{dataset}"),
+        "dvc_store": output_hash(workspace, stage_name("ingest", dataset), f"data/store/{dataset}"),
+        "dvc_split": output_hash(workspace, stage_name("split", dataset), _split(workspace, dataset)),
+    }
+    return {name: value for name, value in tags.items() if value} | flow_run_tag()
+
+
+def flow_run_tag() -> dict[str, str]:
+    """The Prefect flow run that this process works for; nothing where it works for none."""
+    identifier = os.environ.get(FLOW_RUN_VARIABLE)
+    return {FLOW_RUN_TAG: identifier} if identifier else {}
+
+
+def _split(workspace: Workspace, dataset: str) -> str:
+    """The split's path as `dvc.lock` has it; a variant's own split is no output of the split stage."""
+    return workspace.split(dataset).relative_to(workspace.root).as_posix()
+
+
+def git_commit(root: Path) -> str | None:
+    """The checked-out commit; None where git can't tell, which is said once per process with what helps."""
+    problem = git_problem(root)
+    if problem is None:
+        return _git(root, "rev-parse", "HEAD").stdout.strip()
+    _warn_once(root, *problem)
+    return None
+
+
+def git_dirty(root: Path) -> str | None:
+    """`true` if tracked files differ from the commit, else `false`; None where git can't tell."""
+    if git_problem(root) is not None:
+        return None
+    answer = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return str(bool(answer.stdout.strip())).lower() if answer.returncode == 0 else None
+
+
+def git_problem(root: Path) -> tuple[str, str] | None:
+    """Why git can't tell the commit of a checkout, and what helps; None where it can.
+
+    A checkout that merely lies in the folder of another repository has no commit: that one's says nothing of it.
+    """
+    try:
+        head = _git(root, "rev-parse", "--verify", "HEAD")
+        if head.returncode == 0 and _git(root, "ls-files", "--error-unmatch", PARAMS_FILE).returncode == 0:
+            return None
+    except FileNotFoundError:
+        return "git isn't installed", "install git"
+    except (OSError, subprocess.SubprocessError) as problem:
+        return f"git doesn't answer ({type(problem).__name__})", "see what `git status` says there"
+    return _refusal(head.stderr)
+
+
+def _refusal(message: str) -> tuple[str, str]:
+    """What git complains of, and what helps; of no complaint that the checkout is another repository's stranger."""
+    if remedy := _EXCEPTION.search(message):
+        return "it belongs to another user, and git won't read it", f"`{remedy[0].strip()}`"
+    if not message:
+        return f"the git repository around it doesn't hold its {PARAMS_FILE}", _CLONE
+    if "not a git repository" in message:
+        return "it is no git repository", _CLONE
+    if "Needed a single revision" in message:
+        return "it has no commit yet", "commit it"
+    return f"git says: {' '.join(message.split())[:160]}", "see what `git status` says there"
+
+
+@cache
+def _warn_once(root: Path, reason: str, remedy: str) -> None:
+    _log.warning("runs are recorded without the git commit of %s: %s; %s", root, reason, remedy)
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Ask git, which answers in English, whatever the language here."""
+    environment = os.environ | {"LC_ALL": "C"}
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)
+
+
+def versions() -> dict[str, str]:
+    """Of Python, histopipe, Keras, its backend and NumPy, as they are in use; loads them."""
+    import keras
+
+    used = {name: importlib.import_module(name).__version__ for name in ("keras", keras.backend.backend(), "numpy")}
+    return {"python": platform.python_version(), "histopipe": __version__, **used}
+
+
+def locked_stage(workspace: Workspace, stage: str) -> dict[str, Any] | None:
+    """What `dvc.lock` records of a stage; None if it doesn't."""
+    try:
+        lock: Any = read_yaml(workspace.dvc_lock)
+        return dict(lock["stages"][stage])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return None
+
+
+def output_hash(workspace: Workspace, stage: str, path: str) -> str | None:
+    """The hash under which `dvc.lock` records an output of a stage; None if it doesn't."""
+    outputs = (locked_stage(workspace, stage) or {}).get("outs") or []
+    return next((out.get("md5") for out in outputs if out.get("path") == path), None)

@@ -1,0 +1,1 @@
+"""Whose files lie where something is to be written."""

@@ -1,0 +1,1 @@
+"""Stages as processes: locked, watched, with their inputs on record."""

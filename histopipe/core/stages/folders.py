@@ -1,0 +1,123 @@
+"""The folders that stages replace: only files that stages write may be in them, since whatever is goes with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from glob import escape
+from pathlib import Path
+
+from histopipe.core.errors import OutputError
+from histopipe.core.outputs.claims import foreign_file
+from histopipe.core.workspace import Workspace
+
+_VARIANTS = ("fold", "seed", "scheme", "size")
+_MANIFEST, _RECORD = "manifest.csv", "weights.json"
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+# files of each stage's folder, of earlier versions too; DVC compares folders byte by byte, so they hold no marker
+FILES: dict[str, tuple[str, ...]] = {
+    "fetch": (_MANIFEST,),  # and one archive
+    "ingest": ("patches-*.npy", "index.parquet", "report.json"),
+    "weights": (_RECORD,),  # and the file that it names
+    "train": ("model.keras", "run.json", "history.csv", "history.png"),
+    "evaluate": (
+        *("calibration.csv", "cases.csv", "classification_report.txt", "confusion.csv", "explanation.json"),
+        *("gallery.csv", "metrics.json", "operating_point.json", "precision_recall.csv", "predictions.parquet"),
+        *("reference.parquet", "results.json", "roc.csv", "slides.csv", "subgroups.csv"),
+        *("figures/*.png", "figures/slides/*.png"),
+    ),
+    "compare": ("comparison.json", "comparison.md", "comparison.png", "index.html", "pairs.png"),
+    "study": ("summary.json", "summary.md", "summary.png"),
+    "search": ("recipe.yaml", "trials.csv", "search.png"),
+    **dict.fromkeys(
+        _VARIANTS,
+        (
+            *("history.csv", "metrics.json", "model.keras", "operating_point.json", "predictions.parquet"),
+            *("run.json", "split.csv"),
+        ),
+    ),
+}
+
+
+def stage_check(stage: str) -> Callable[[Path], None]:
+    """Make a check that a folder holds only what the stage writes, as `histopipe.core.files.replaced_folder` takes it.
+
+    Args:
+        stage: its name, without what it is of.
+    """
+
+    def check(folder: Path) -> None:
+        if folder.is_symlink():  # what it leads to stays
+            return
+        file = foreign_file(folder, (*FILES[stage], *_files_of_any_name(stage, folder)))
+        if file is not None:
+            raise OutputError(
+                f"{file} is no file of `histopipe {stage}`, which would replace all that lies there: move it away"
+            )
+
+    return check
+
+
+def _files_of_any_name(stage: str, folder: Path) -> list[str]:
+    """The archive that `fetch` brought, or the weights that a record names, whatever they are called."""
+    if stage == "fetch" and folder.is_dir():
+        files = [path for path in folder.iterdir() if path.is_file() and path.name != _MANIFEST]
+        archives = [path.name for path in files if _is_archive(path)]
+        return list(map(escape, archives)) if len(archives) == 1 else []  # of several, one is the user's
+    if stage == "weights":
+        try:
+            name = json.loads((folder / _RECORD).read_text(encoding="utf-8")).get("file")
+            return [escape(name)] if name else []
+        except (OSError, ValueError, AttributeError, TypeError):
+            return ["*.h5", "*.keras"]
+    return []
+
+
+def _is_archive(path: Path) -> bool:
+    if path.name.lower().endswith(_ARCHIVES):
+        return True
+    try:
+        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except Exception:  # a file that begins like one and is none fails in as many ways as there are formats
+        return False
+
+
+def require_own_folder(
+    stage: str, dataset: str | None, architecture: str | None, variant: str | None, workspace: Workspace
+) -> None:
+    """Check, before a stage does any work, that the folder it will replace holds no file of a user's.
+
+    Args:
+        stage: its name.
+        dataset, architecture, variant: what it is of.
+        workspace: holds its folder.
+
+    Raises:
+        OutputError: it does; the message names the file.
+    """
+    folder = _folder(stage, dataset or "", architecture or "", variant or "", workspace)
+    if folder is not None and os.path.lexists(folder):
+        stage_check(stage)(folder)
+
+
+def _folder(stage: str, dataset: str, architecture: str, variant: str, workspace: Workspace) -> Path | None:
+    """What a stage replaces as a whole; None for one that replaces files, or parts beside the checkpoints."""
+    if stage in _VARIANTS:
+        return workspace.variant_folder(f"{stage}s", dataset, architecture, variant)
+    if stage == "ingest" and variant:
+        return None
+    folders: dict[str, Callable[[], Path]] = {
+        "fetch": lambda: workspace.raw(dataset),
+        "ingest": lambda: workspace.store(dataset),
+        "weights": lambda: workspace.weights(architecture),
+        "train": lambda: workspace.model(dataset, architecture),
+        "evaluate": lambda: workspace.evaluation(dataset, architecture),
+        "compare": lambda: workspace.report(dataset),
+        "study": lambda: workspace.study_summary(variant, dataset),
+        "search": lambda: workspace.search(dataset, architecture),
+    }
+    return folders[stage]() if stage in folders else None

@@ -1,0 +1,178 @@
+"""What surrounds every stage: one process at a time, an end when its parent ends, and a reason when it fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from histopipe.core.dvc import clear_broken_copies
+from histopipe.core.errors import BusyError, HistopipeError, TrackingAwayError, UnreachableError
+from histopipe.core.files import read_json, write_json, write_text
+from histopipe.core.stages.inputs import StageInputs, watched
+from histopipe.core.workspace import Workspace
+
+LOCK_SECONDS = 20.0  # long enough for the orphan of a killed parent to notice and end
+WATCH_SECONDS = 0.5
+PARENT_VARIABLE = "HISTOPIPE_PARENT"  # process id of a flow whose end should end its stages
+PLACE = ".place"  # of the file beside a stage's lock that says where the checkout lies for it
+EXIT_BAD_INPUT = 2
+EXIT_BUSY = 75  # EX_TEMPFAIL: the same command may work later
+EXIT_ORPHANED = 137
+LASTING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS})  # a retry finds the same disk
+
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh"})
+
+
+@contextmanager
+def running(stage: str, workspace: Workspace) -> Iterator[StageInputs]:
+    """Run a stage's work inside this: locked, watched, and with its failure left on record.
+
+    Yields what the stage reads, as it is now.
+
+    Raises:
+        BusyError: another process has been running the same stage for longer than a dying one takes to end.
+        ChangedInputError: what the stage reads is no longer what it was when it began.
+    """
+    watch_parents()
+    try:
+        with _exclusive(stage, workspace):
+            workspace.failure(stage).unlink(missing_ok=True)
+            clear_broken_copies(workspace)
+            inputs = StageInputs.taken(stage, workspace)
+            with watched(inputs):
+                yield inputs
+    except BaseException as problem:
+        _record_failure(stage, workspace, problem)
+        raise
+
+
+@contextmanager
+def _exclusive(stage: str, workspace: Workspace) -> Iterator[None]:
+    path = workspace.lock(stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise BusyError(f"{stage} is running in another process: wait for it to end, then run again") from None
+    try:
+        with suppress(OSError):  # on a full disk the stage may still end well
+            write_text(path.with_suffix(PLACE), str(workspace.home))
+        yield
+    finally:
+        lock.release()
+
+
+def running_places(workspace: Workspace) -> dict[str, Path]:
+    """The stages that run now, and the path that the checkout has for each: another in a container than around it."""
+    folder = workspace.lock("any").parent
+    noted = {name: folder / f"{name}{PLACE}" for name in running_stages(workspace)}
+    return {name: Path(path.read_text(encoding="utf-8")) for name, path in noted.items() if path.is_file()}
+
+
+def running_stages(workspace: Workspace) -> list[str]:
+    """Names of the stages, and of gradings, that some process of this checkout runs now."""
+    locks = sorted(workspace.lock("any").parent.glob("*@*.lock"))
+    return [path.name.removesuffix(".lock") for path in locks if is_held(path)]
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a file that is there."""
+    lock = FileLock(path)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def watch_parents() -> None:
+    """End this process within a second of losing the `dvc` that started it, or the flow behind that.
+
+    A killed `dvc` leaves its child running; a second `dvc` would then start a rival on the same output. Commands
+    typed by a person are left alone: those may well outlive their terminal.
+    """
+    try:
+        parents = _parents_to_watch()
+    except psutil.NoSuchProcess:  # gone before this process was up
+        os._exit(EXIT_ORPHANED)
+    if parents:
+        threading.Thread(target=_end_without, args=(parents,), name="watch-parents", daemon=True).start()
+
+
+def _parents_to_watch() -> list[psutil.Process]:
+    """The processes this one depends on.
+
+    Raises:
+        psutil.NoSuchProcess: one of them has already ended.
+    """
+    parents = []
+    if os.environ.get(PARENT_VARIABLE, "").isdigit():
+        parents.append(psutil.Process(int(os.environ[PARENT_VARIABLE])))
+    if "DVC_STAGE" in os.environ:
+        # DVC starts a shell, which may or may not give way to the command itself
+        lineage = psutil.Process().parents()
+        nearest = next((parent for parent in lineage if parent.name() not in _SHELLS), None)
+        if nearest is None or _adopts_orphans(nearest):
+            raise psutil.NoSuchProcess(os.getppid())
+        parents += [*lineage[:1], nearest]
+    return parents
+
+
+def _adopts_orphans(process: psutil.Process) -> bool:
+    """Whether it is the system's first process or a service manager rather than a `dvc` (which may be the first)."""
+    first = process.pid == 1 or process.name().startswith("systemd")
+    return first and not any("dvc" in argument for argument in process.cmdline())
+
+
+def _end_without(parents: list[psutil.Process]) -> None:
+    pause = threading.Event()
+    while all(_alive(parent) for parent in parents):
+        pause.wait(WATCH_SECONDS)
+    os._exit(EXIT_ORPHANED)  # at once: whoever comes next resumes from the last finished epoch
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _record_failure(stage: str, workspace: Workspace, problem: BaseException) -> None:
+    """DVC answers 255 whatever went wrong, so the reason is left where a task can read it."""
+    reason = {"stage": stage, "kind": failure_kind(problem), "error": type(problem).__name__, "message": str(problem)}
+    with suppress(OSError):  # on a full disk the stage's own error matters more
+        write_json(workspace.failure(stage), reason)
+
+
+def failure_kind(problem: BaseException) -> str:
+    """What sort of failure an exception is, as tasks tell them apart."""
+    if isinstance(problem, OSError) and problem.errno in LASTING_ERRNOS:
+        return "bad_input"
+    kinds = (
+        (UnreachableError, "unreachable"),
+        (TrackingAwayError, "unreachable"),
+        (HistopipeError, "bad_input"),
+        (BusyError, "busy"),
+        (KeyboardInterrupt, "interrupted"),
+    )
+    return next((name for error, name in kinds if isinstance(problem, error)), "error")
+
+
+def read_failure(stage: str, workspace: Workspace) -> dict[str, Any] | None:
+    """Why the stage's last run failed; None if it left no reason, or none that can be read."""
+    path = workspace.failure(stage)
+    try:
+        reason = dict(read_json(path)) if path.exists() else None
+    except (HistopipeError, OSError, TypeError, ValueError):
+        return None
+    return reason if reason and {"kind", "message", "error"} <= set(reason) else None

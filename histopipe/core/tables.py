@@ -1,0 +1,44 @@
+"""Tables as CSV and Markdown, whatever the names in them hold."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from histopipe.core.files import write_text
+from histopipe.core.names import holds_control, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def csv_of(table: pd.DataFrame) -> str:
+    """Return a table as CSV, a line to a row, without its index.
+
+    Python's csv module leaves a carriage return unquoted, which readers take for the end of a row; where a text holds
+    one, all texts are quoted.
+    """
+    texts = (value for name in table.columns for value in table[name] if isinstance(value, str))
+    quoted = any(holds_control(text) for text in texts)
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if quoted else csv.QUOTE_MINIMAL
+    return str(table.to_csv(index=False, lineterminator="\n", quoting=quoting))
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as `csv_of` gives it."""
+    write_text(path, csv_of(table))
+
+
+def markdown_cell(text: str) -> str:
+    r"""Return a text as a cell of a Markdown table, which neither a bar nor a line break in it divides.
+
+    Example:
+        >>> markdown_cell("a|b")
+        'a\\|b'
+    """
+    return _BAR.sub(r"\|", printable(text))
+
+
+_BAR = re.compile(r"(?<!\\)\|")

@@ -1,0 +1,173 @@
+"""Cases that share patches pixel by pixel: one slide filed under two ids, which must not stand in two splits.
+
+Only exact copies are told: of a slide that was scanned twice, cut on another grid or compressed anew, no digest is
+equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from histopipe.core.cases.ids import MOST_NAMED, spelt
+from histopipe.core.colours import COLOURS
+
+UNIFORM = 8.0  # largest standard deviation of a channel, of 255: below it a tile is blank but for dust or noise
+LEAST = 3  # patches that two cases share, or
+LEAST_SHARE = 0.01  # of the smaller case: so that one tile that any scanner makes joins nothing
+RARE = 5  # cases that hold a patch: what stands in more of them may be a placeholder, and counts towards LEAST alone
+PAIRED = 200  # cases that hold a patch, above which they are only compared with the first of them: pairs grow squared
+
+_DEVIATIONS = [name for name in COLOURS if name.endswith("_std")]
+
+
+@dataclass(frozen=True)
+class JoinedCases:
+    """Groups of case ids that are divided as one case.
+
+    Attributes:
+        groups: each sorted, two ids or more.
+        patches: how many different patches stand in several cases of a group.
+    """
+
+    groups: tuple[tuple[str, ...], ...] = ()
+    patches: int = 0
+
+    @property
+    def first(self) -> dict[str, str]:
+        """The group's first id by each id of a group."""
+        return {case: group[0] for group in self.groups for case in group}
+
+    @property
+    def shown(self) -> str:
+        """The groups in words: `8863 = 9999; 12 = 13 = 14; 4 more`."""
+        named = [" = ".join(map(spelt, group)) for group in self.groups[:MOST_NAMED]]
+        more = len(self.groups) - len(named)
+        return "; ".join([*named, *([f"{more} more"] if more > 0 else [])])
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A case that takes no part, since its copy is known to belong to another split.
+
+    Attributes:
+        group: split or fold that the record has for it.
+        copy: the case that stays, and `stays` its split or fold.
+    """
+
+    case: str
+    group: str
+    copy: str
+    stays: str
+
+    def as_json(self) -> dict[str, str]:
+        """The entry of a split's record."""
+        return dict(vars(self))
+
+
+def join_copies(index: pd.DataFrame) -> JoinedCases:
+    """Join the cases that share patches of equal pixels, directly or through others.
+
+    Two cases are joined if they share `LEAST` different patches that aren't uniform, or `LEAST_SHARE` of the smaller
+    one's patches.
+
+    Args:
+        index: of a store; without digests, as earlier versions wrote it, nothing is joined.
+    """
+    shared = _shared_patches(index)
+    if shared.empty:
+        return JoinedCases()
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    one, other = _pairs_to_join(shared, index["case_id"].value_counts())
+    names = sorted({*one, *other})
+    place = {name: number for number, name in enumerate(names)}
+    links = coo_array((np.ones(len(one)), ([place[c] for c in one], [place[c] for c in other])), (len(names),) * 2)
+    labels = pd.Series(connected_components(links, directed=False)[1] if names else [], index=names, dtype="int64")
+    groups = sorted(tuple(part.index) for _, part in labels.groupby(labels))
+    within = shared[shared["case_id"].isin(place)]
+    return JoinedCases(tuple(groups), int(within["digest"].nunique()))
+
+
+def _shared_patches(index: pd.DataFrame) -> pd.DataFrame:
+    """Columns `digest,case_id`, each pair once, of patches that aren't uniform and stand in several cases."""
+    if "digest" not in index:
+        return pd.DataFrame({"digest": [], "case_id": []})
+    repeated = index[index["digest"].duplicated(keep=False)]
+    deviations = [name for name in _DEVIATIONS if name in repeated]
+    if deviations:
+        repeated = repeated[repeated[deviations].max(axis=1) >= UNIFORM]
+    pairs = repeated[["digest", "case_id"]].drop_duplicates()
+    return pairs[pairs["digest"].duplicated(keep=False)].reset_index(drop=True)
+
+
+def _pairs_to_join(shared: pd.DataFrame, sizes: pd.Series) -> tuple[Sequence[str], Sequence[str]]:
+    """The ids of every two cases that share enough: first ones, second ones."""
+    cases, names = pd.factorize(shared["case_id"], sort=True)
+    digests = pd.factorize(shared["digest"])[0]
+    holders = np.bincount(digests)[digests]
+    rare = holders <= RARE
+    counts = _count_pairs(digests[rare], cases[rare]).rename("rare").to_frame()
+    counts = counts.join(_count_pairs(digests[~rare], cases[~rare]).rename("common"), how="outer").fillna(0)
+    one, other = (np.asarray(counts.index.get_level_values(level), dtype=np.int64) for level in (0, 1))
+    smaller = np.minimum(*(sizes.reindex(names[ids]).to_numpy() for ids in (one, other)))
+    enough = counts["rare"].to_numpy() >= np.maximum(1, LEAST_SHARE * smaller)
+    enough |= counts.sum(axis=1).to_numpy() >= LEAST
+    return list(names[one[enough]]), list(names[other[enough]])
+
+
+def _count_pairs(digests: np.ndarray[Any, Any], cases: np.ndarray[Any, Any]) -> pd.Series:
+    """How many digests every two cases share, by their two numbers, the lower one first.
+
+    A product of sparse matrices counts them: of one slide under 200 ids, a table of all pairs would take gigabytes.
+    """
+    from scipy.sparse import coo_array, triu
+
+    table = pd.DataFrame({"digest": digests, "case": cases})
+    firsts = table.groupby("digest")["case"].transform("min")
+    many = (table.groupby("digest")["case"].transform("size") > PAIRED).to_numpy()
+    shape = (table["case"].max() + 1, table["digest"].max() + 1) if len(table) else (1, 1)
+    few = (table["case"][~many], table["digest"][~many])
+    held = coo_array((np.ones(len(few[0]), dtype=np.int32), few), shape).tocsr()
+    pairs = triu(held @ held.T, k=1).tocoo()
+    far = table["case"][many][table["case"][many] > firsts[many]]
+    counts = pd.DataFrame(
+        {
+            "case_x": np.concatenate([pairs.row, firsts[far.index]]),
+            "case_y": np.concatenate([pairs.col, far]),
+            "count": np.concatenate([pairs.data, np.ones(len(far), dtype=np.int32)]),
+        }
+    )
+    return counts.groupby(["case_x", "case_y"])["count"].sum()
+
+
+def settle_known(
+    joined: JoinedCases, known: Mapping[str, str], sizes: Mapping[str, int]
+) -> tuple[dict[str, str], list[LeftOut]]:
+    """Return where joined cases belong that are known, and those that must leave.
+
+    Where known members of a group stand on two sides, the largest keeps its side, and what stands elsewhere takes no
+    part: neither is the larger one tested by a network that has seen its copy, nor the other way round.
+
+    Args:
+        joined: the groups.
+        known: split or fold of cases that have one already.
+        sizes: patches of each case at hand.
+
+    Returns:
+        Split or fold by the first id of each group that has known members; and the cases that leave.
+    """
+    settled: dict[str, str] = {}
+    leaving: list[LeftOut] = []
+    for group in joined.groups:
+        placed = [case for case in group if case in known]
+        if placed:
+            stays = max(placed, key=lambda case: sizes[case])  # of equals the first
+            settled[group[0]] = known[stays]
+            leaving += [LeftOut(c, known[c], stays, known[stays]) for c in placed if known[c] != known[stays]]
+    return settled, leaving

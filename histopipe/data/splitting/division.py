@@ -1,0 +1,190 @@
+"""How a data set's cases are divided under each scheme; copies of one slide count as one case in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from histopipe.core.cases.ids import MOST_NAMED, spelt
+from histopipe.core.params import SplitParams
+from histopipe.data.splitting.assignment import assign_cases, assign_folds, assign_patches
+from histopipe.data.splitting.canonical import assign_canonical, canonical_cases
+from histopipe.data.splitting.classes import remedy_of
+from histopipe.data.splitting.copies import JoinedCases, LeftOut, join_copies, settle_known
+from histopipe.data.splitting.membership import SPLITS
+
+
+@dataclass(frozen=True)
+class Division:
+    """A division of cases, before it is checked and written.
+
+    Attributes:
+        scheme: of `split.scheme`, with its settings.
+        membership: the split's table: columns `case_id,split[,fold]`, or `file,case_id,split`.
+        counts: patches and positive patches by case id, joined cases as one.
+        joined: case ids that share patches.
+        left_out: cases that take no part, since a copy of theirs belongs to another split.
+    """
+
+    scheme: SplitParams
+    membership: pd.DataFrame
+    counts: pd.DataFrame
+    joined: JoinedCases
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user ought to know of it, each in one line."""
+        lines = []
+        if self.joined.groups:
+            how = "and stand in several splits" if self.scheme.scheme == "random" else "and count as one case each"
+            lines.append(
+                f"{len(self.joined.groups)} groups of case ids share patches pixel by pixel ({self.joined.patches:,} "
+                f"patches) {how}: {self.joined.shown}"
+            )
+        if self.left_out:
+            named = [f"{spelt(o.case)} ({o.group}) for {spelt(o.copy)} ({o.stays})" for o in self.left_out[:MOST_NAMED]]
+            more = len(self.left_out) - len(named)
+            lines.append(
+                f"{len(self.left_out)} cases are known in another split than a larger copy of theirs and take no part: "
+                + ", ".join([*named, *([f"{more} more"] if more else [])])
+            )
+        if self.scheme.adds_unlisted:
+            unlisted = len(set(self.membership["case_id"]) - set(canonical_cases().index))
+            lines.append(
+                f"split.unlisted: train adds {unlisted} cases to the published training cases: results aren't "
+                "comparable with published ones, and every run is tagged `unlisted_train`"
+            )
+        return lines
+
+    def remedy(self, known: Collection[str]) -> str:
+        """What helps where a split lacks a class; `known`: the cases whose place was given."""
+        if self.scheme.scheme == "random":
+            return "add patches of both classes"
+        if self.scheme.scheme == "canonical":
+            return "use the complete archive or `scheme: grouped`"
+        return remedy_of(self.counts, len(SPLITS), bool(set(known) & set(self.membership["case_id"])))
+
+    def as_json(self) -> dict[str, Any]:
+        """What the split's record holds of it."""
+        return {
+            "joined": [list(group) for group in self.joined.groups],
+            "left_out": [left_out.as_json() for left_out in self.left_out],
+        }
+
+
+def divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, known: Mapping[str, str]) -> Division:
+    """Divide the cases of an index.
+
+    Args:
+        dataset: the data set's name.
+        scheme: how.
+        seed: picks one of many equally good divisions.
+        index: of the store, without the cases that are excluded.
+        known: splits (of `kfold`, folds) that cases have and keep.
+
+    Raises:
+        SplitError: there are too few cases, or no published lists of them.
+    """
+    joined = join_copies(index)
+    counts = merged(case_counts(index), joined)
+    left_out: list[LeftOut] = []
+    if scheme.scheme == "random":
+        splits = assign_patches(index["file"], _fractions(scheme), seed)
+        membership = index[["file", "case_id"]].assign(split=splits).reset_index(drop=True)
+    elif scheme.scheme == "canonical":
+        membership, left_out = _published(dataset, index, joined, scheme.unlisted)
+    elif scheme.scheme == "kfold":
+        folds, left_out = divide_folds(index, joined, scheme.folds, seed, known)
+        membership = fold_membership(folds.set_index("case_id")["fold"], 0, scheme.folds)
+    else:
+        kept, settled, left_out = _settled(index, joined, known)
+        assigned = assign_cases(merged(kept, joined), _fractions(scheme), seed, settled)
+        membership = _by_member(assigned, kept.index, joined)
+    return Division(scheme, membership, counts, joined, tuple(left_out))
+
+
+def _fractions(scheme: SplitParams) -> dict[str, float]:
+    return {"train": scheme.train, "validation": scheme.validation, "test": scheme.test}
+
+
+def divide_folds(
+    index: pd.DataFrame, joined: JoinedCases, count: int, seed: int, known: Mapping[str, str]
+) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """Return the folds of cases, columns `case_id,fold`, and the cases that take no part.
+
+    Raises:
+        SplitError: fewer cases than folds.
+    """
+    kept, settled, left_out = _settled(index, joined, known)
+    folds = assign_folds(merged(kept, joined), count, seed, {case: int(fold) for case, fold in settled.items()})
+    return _by_member(folds, kept.index, joined), left_out
+
+
+def _settled(
+    index: pd.DataFrame, joined: JoinedCases, known: Mapping[str, str]
+) -> tuple[pd.DataFrame, dict[str, str], list[LeftOut]]:
+    """The counts of the cases that take part, what is known of them by their group's first id, and those that leave."""
+    counts = case_counts(index)
+    settled, left_out = settle_known(joined, known, _sizes(counts))
+    alone = {case: group for case, group in known.items() if case not in joined.first}
+    return counts.drop([leaving.case for leaving in left_out]), alone | settled, left_out
+
+
+def _by_member(assigned: pd.Series, cases: pd.Index, joined: JoinedCases) -> pd.DataFrame:
+    """The groups of all members, from those of the groups' first ids."""
+    groups = [assigned[joined.first.get(case, case)] for case in cases]
+    return pd.DataFrame({"case_id": cases, str(assigned.name): pd.Series(groups, dtype=assigned.dtype)})
+
+
+def _published(
+    dataset: str, index: pd.DataFrame, joined: JoinedCases, unlisted: str
+) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """The published lists' division, without the copies of what they have elsewhere."""
+    counts = case_counts(index)
+    assigned = assign_canonical(dataset, counts, unlisted)
+    listed = {str(case): str(split) for case, split in canonical_cases().items() if case in counts.index}
+    settled, left_out = settle_known(joined, listed, _sizes(counts))
+    for group in joined.groups:
+        stays = settled.get(group[0], "train")
+        copy = next((case for case in group if listed.get(case) == stays), "")
+        further = [case for case in group if case in assigned.index and case not in listed and stays != "train"]
+        left_out += [LeftOut(case, "train", copy, stays) for case in further]
+    assigned = assigned.drop([leaving.case for leaving in left_out])
+    return assigned.rename_axis("case_id").reset_index(), left_out
+
+
+def fold_membership(folds: pd.Series, tested: int, count: int) -> pd.DataFrame:
+    """One fold tests, the next (after the last: the first) validates, the others train; the main run tests fold 0.
+
+    Args:
+        folds: fold number by case id.
+        tested: number of the fold that tests.
+        count: how many folds there are.
+
+    Returns:
+        Columns `case_id,split,fold`.
+    """
+    table = folds.rename("fold").rename_axis("case_id").reset_index()
+    named = {tested: "test", (tested + 1) % count: "validation"}
+    table.insert(1, "split", table["fold"].map(named).fillna("train"))
+    return table
+
+
+def case_counts(index: pd.DataFrame) -> pd.DataFrame:
+    """Patches and positive patches per case id, sorted by id."""
+    grouped = index.groupby("case_id", sort=True)["label"]
+    return pd.DataFrame({"patches": grouped.size(), "positives": grouped.sum()})
+
+
+def _sizes(counts: pd.DataFrame) -> dict[str, int]:
+    return {str(case): int(patches) for case, patches in counts["patches"].items()}
+
+
+def merged(counts: pd.DataFrame, joined: JoinedCases) -> pd.DataFrame:
+    """Counts with joined cases as one, by the first id of their group."""
+    first = joined.first
+    return counts.groupby(lambda case: first.get(case, case), sort=True).sum() if first else counts

@@ -1,0 +1,220 @@
+"""The split stage: membership is data, and known cases keep theirs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from histopipe.core.cases.ids import case_key, look_alikes, spelt
+from histopipe.core.cases.readings import Reading, accession_of, siblings
+from histopipe.core.errors import SplitError
+from histopipe.core.files import write_json, write_text
+from histopipe.core.params import Params
+from histopipe.core.stages.inputs import require_unchanged_inputs
+from histopipe.core.tables import csv_of
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting.classes import require_classes, warn_of_few_cases
+from histopipe.data.splitting.copies import join_copies
+from histopipe.data.splitting.division import Division, case_counts, divide, divide_folds, fold_membership, merged
+from histopipe.data.splitting.membership import assert_disjoint, is_leaky
+from histopipe.data.splitting.record import (
+    fold_settings,
+    known_cases,
+    known_folds,
+    require_record,
+    under_todays_ids,
+    used_settings,
+)
+from histopipe.data.splitting.summary import plot_summary, summarise
+from histopipe.data.store import read_index, require_reading
+
+__all__ = ["as_csv", "divide_anew", "fold_membership", "require_classes", "split"]
+LOG = logging.getLogger(__name__)
+MIN_CASES = 3
+
+
+def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
+    """Divide a data set's cases and write the membership, its record, a summary, a plot and the folds of a study.
+
+    Returns:
+        The summary table: one row per split.
+
+    Raises:
+        SplitError: the cases can't be divided as asked, a split would lack a class, or known cases would move
+            because their record wasn't pulled.
+        StoreError: there is no index, or its cases are read otherwise than `params.yaml` asks.
+    """
+    require_reading(workspace.store(dataset), params.case_reading(dataset))
+    index = _taking_part(dataset, params, read_index(workspace.store(dataset)))
+    settings = used_settings(params, dataset)
+    known, earlier = (
+        under_todays_ids(recorded, index["case_id"].unique(), workspace.split_record(dataset))
+        for recorded in (known_cases(workspace, dataset, settings), known_folds(workspace, dataset, params))
+    )
+    if params.split.scheme == "kfold":
+        known = {case: str(fold) for case, fold in earlier.items()} | known
+    divided = divide(dataset, params.split, params.seed, index, known)
+    membership = divided.membership
+    folds = _folds(params, index, divided, earlier)
+    assert_disjoint(membership, workspace.split(dataset))
+    summary = summarise(membership, index)
+    require_classes(summary, dataset, divided.remedy(known))
+    require_record(dataset, as_csv(membership), params, workspace)
+    _tell(dataset, divided, index)
+    groups = {} if "file" in membership else _groups(membership)
+    record = {
+        "settings": settings,
+        "leaky": is_leaky(membership),
+        "unlisted_train": params.split.adds_unlisted,
+        "cases": _sorted(known | groups),
+        "folds": {"settings": fold_settings(params, dataset), "cases": _sorted(earlier | _by_case(folds))},
+        **divided.as_json(),
+        "summary": summary.reset_index().to_dict("records"),
+    }
+    require_unchanged_inputs()
+    _write(workspace, dataset, membership, folds, record, summary)
+    return summary
+
+
+def _sorted(groups: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(groups.items()))
+
+
+def _tell(dataset: str, divided: Division, index: pd.DataFrame) -> None:
+    """Say what a user ought to know of a division before anything is trained by it."""
+    membership = divided.membership
+    for line in divided.remarks:
+        LOG.warning("%s: %s", dataset, line)
+    if is_leaky(membership):
+        LOG.warning("%s: split.scheme random shares cases between splits; every run it feeds is tagged leaky", dataset)
+    else:
+        warn_of_few_cases(dataset, membership, index, divided.joined.first)
+
+
+def divide_anew(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
+    """The membership that a first run with these parameters would give, remembering nothing.
+
+    Raises:
+        SplitError: the cases can't be divided as asked, or a split would lack a class.
+    """
+    taking_part = _taking_part(dataset, params, index)
+    divided = divide(dataset, params.split, params.seed, taking_part, {})
+    require_classes(summarise(divided.membership, taking_part), dataset, divided.remedy({}))
+    return divided.membership
+
+
+def _taking_part(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
+    excluded = _excluded(
+        dataset, params.dataset(dataset).exclude_cases, set(index["case_id"]), params.case_reading(dataset)
+    )
+    _warn_of_copies(dataset, excluded, index)
+    kept = index[~index["case_id"].isin(excluded)]
+    if kept["case_id"].nunique() < MIN_CASES:
+        raise SplitError(
+            f"{dataset}: {kept['case_id'].nunique()} cases can't be divided into train, validation and test: "
+            f"add cases (at least {MIN_CASES}, with both classes in each split)"
+        )
+    return kept
+
+
+def _warn_of_copies(dataset: str, excluded: set[str], index: pd.DataFrame) -> None:
+    for group in join_copies(index).groups if excluded else ():
+        out, left = [case for case in group if case in excluded], [case for case in group if case not in excluded]
+        if out and left:
+            LOG.warning(
+                "%s.exclude_cases leaves out %s, but not %s, which has the same patches: name both",
+                dataset,
+                " and ".join(map(spelt, out)),
+                " and ".join(map(spelt, left)),
+            )
+
+
+def _excluded(dataset: str, asked: Iterable[str], present: set[str], reading: Reading | None) -> set[str]:
+    """The cases that `exclude_cases` names, by the ids that they have in the store.
+
+    Raises:
+        SplitError: one isn't in the data: a misspelt id would silently leave a case in that the user wants out.
+    """
+    by_key = {case_key(case): case for case in present}
+    named = {name: case for name in asked if (case := name if name in present else by_key.get(case_key(name)))}
+    absent = set(asked) - set(named)
+    if absent:
+        missing = min(absent)
+        alike = [case for group in look_alikes({missing, *present}) if missing in group for case in group]
+        others = " and ".join(spelt(case) for case in alike if case != missing)
+        meant = f", which has {others}: write the id so, in quotes, in" if others else ": correct"
+        meant = _meant_by_reading(missing, present, reading) or meant
+        raise SplitError(f"{dataset}.exclude_cases names {spelt(missing)}, which is not in the data{meant} params.yaml")
+    _warn_of_look_alikes(dataset, set(named.values()), present)
+    _warn_of_siblings(dataset, set(named.values()), present, reading)
+    return set(named.values())
+
+
+def _warn_of_look_alikes(dataset: str, excluded: set[str], present: set[str]) -> None:
+    for group in look_alikes(present) if excluded else []:
+        out, left = [case for case in group if case in excluded], [case for case in group if case not in excluded]
+        if out and left:
+            said = "%s.exclude_cases leaves out %s, but not %s, which looks like it: name both if they are one"
+            LOG.warning(said, dataset, " and ".join(map(spelt, out)), " and ".join(map(spelt, left)))
+
+
+def _folds(params: Params, index: pd.DataFrame, divided: Division, known: dict[str, int]) -> pd.DataFrame:
+    """Columns `case_id,fold`, the same under every scheme; no rows where there are fewer cases than folds.
+
+    The study of folds is on request: that it isn't possible must not stop the main run.
+    """
+    if "fold" in divided.membership:
+        return divided.membership[["case_id", "fold"]]
+    if len(merged(case_counts(index), divided.joined)) < params.split.folds:
+        return pd.DataFrame({"case_id": [], "fold": []})
+    named = {case: str(fold) for case, fold in known.items()}
+    return divide_folds(index, divided.joined, params.split.folds, params.seed, named)[0]
+
+
+def _by_case(folds: pd.DataFrame) -> dict[str, int]:
+    return {str(case): int(fold) for case, fold in zip(folds["case_id"], folds["fold"], strict=True)}
+
+
+def _meant_by_reading(missing: str, present: set[str], reading: Reading | None) -> str:
+    """What an id that is absent may mean under the reading in use; nothing where that doesn't tell."""
+    alike = siblings(missing, present) if reading else []
+    if not alike:
+        return ""
+    return f", where `case: {reading}` makes it {' and '.join(alike)}: write the id so, in quotes, in"
+
+
+def _warn_of_siblings(dataset: str, excluded: set[str], present: set[str], reading: Reading | None) -> None:
+    """Say where an accession number is excluded that is also the id of one patient among several of that number."""
+    for case in sorted(excluded) if reading else ():
+        left = [other for other in siblings(case, present) if other not in excluded]
+        if left and accession_of(case) == case:
+            said = "%s.exclude_cases leaves out %s, but not %s of the same accession number: name them if all are meant"
+            LOG.warning(said, dataset, case, " and ".join(left))
+
+
+def _write(
+    workspace: Workspace,
+    dataset: str,
+    membership: pd.DataFrame,
+    folds: pd.DataFrame,
+    record: dict[str, Any],
+    summary: pd.DataFrame,
+) -> None:
+    """The record goes first: it alone decides what the next run keeps, so a kill in between loses nothing."""
+    write_json(workspace.split_record(dataset), record)
+    plot_summary(summary, dataset, workspace.split_plot(dataset))
+    write_text(workspace.folds(dataset), as_csv(folds))
+    write_text(workspace.split(dataset), as_csv(membership))
+
+
+def as_csv(membership: pd.DataFrame) -> str:
+    """The text of a split file."""
+    return csv_of(membership)
+
+
+def _groups(membership: pd.DataFrame) -> dict[str, str]:
+    column = "fold" if "fold" in membership else "split"
+    return dict(zip(membership["case_id"], membership[column].astype(str), strict=True))

@@ -1,0 +1,152 @@
+"""The packed patch store: a few memory-mapped arrays and one index, instead of 277,524 files.
+
+Opening reads the index only; a random batch is a gather from the mapped shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from histopipe.core.cases.ids import with_normal_ids
+from histopipe.core.cases.readings import BEFORE, READING, Reading, accession_of, recorded_reading
+from histopipe.core.errors import StoreError
+from histopipe.core.files import read_json, restoring
+
+INDEX_FILE = "index.parquet"
+REPORT_FILE = "report.json"
+SHARD_BYTES = 32 * 2**20  # few files for DVC to hash, yet small enough to build one per core in memory
+
+Patches = NDArray[np.uint8]  # (count, height, width, 3), RGB
+Rows = NDArray[np.int64]
+
+
+def shard_name(number: int) -> str:
+    """File name of one shard: `patches-00003.npy`."""
+    return f"patches-{number:05d}.npy"
+
+
+def shard_length(patch_size: tuple[int, int]) -> int:
+    """How many patches of that height and width one shard holds."""
+    return max(1, SHARD_BYTES // (patch_size[0] * patch_size[1] * 3))
+
+
+@dataclass(frozen=True)
+class PatchStore:
+    """Patches and what is known of them.
+
+    Attributes:
+        folder: where the store lies.
+        index: one row per patch, in the order of the shards.
+        shards: the mapped arrays, each (patches, height, width, 3) uint8.
+    """
+
+    folder: Path
+    index: pd.DataFrame
+    shards: Sequence[Patches]
+
+    @classmethod
+    def open(cls, folder: Path) -> PatchStore:
+        """Map the shards of `folder` and read its index.
+
+        Raises:
+            StoreError: a part is missing, damaged or doesn't fit the others.
+        """
+        index = read_index(folder)
+        count = int(index["shard"].max()) + 1 if len(index) else 0
+        shards = [_map_shard(folder / shard_name(number)) for number in range(count)]
+        lengths = index["shard"].value_counts().to_dict()
+        for number, shard in enumerate(shards):
+            if len(shard) != lengths.get(number, 0):
+                raise StoreError(
+                    f"{folder / shard_name(number)} holds {len(shard)} patches but the index lists "
+                    f"{lengths.get(number, 0)}: run `histopipe ingest {folder.name}`"
+                )
+        return cls(folder, index, shards)
+
+    @cached_property
+    def _shard_numbers(self) -> NDArray[np.int32]:
+        return self.index["shard"].to_numpy()
+
+    @cached_property
+    def _places(self) -> NDArray[np.int32]:
+        return self.index["row"].to_numpy()
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of every stored patch, in pixels."""
+        height, width = self.shards[0].shape[1:3]
+        return int(height), int(width)
+
+    def gather(self, rows: Rows) -> Patches:
+        """Copy the patches at `rows` (positions in the index) into one array, in that order."""
+        numbers, places = self._shard_numbers[rows], self._places[rows]
+        batch = np.empty((len(rows), *self.patch_size, 3), np.uint8)
+        for number in np.unique(numbers):
+            wanted = numbers == number
+            batch[wanted] = self.shards[number][places[wanted]]
+        return batch
+
+
+def read_index(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a store's index; case ids are in normal form, also where an earlier version wrote them otherwise.
+
+    Args:
+        folder: of the store.
+        columns: to read; all of them where None.
+
+    Raises:
+        StoreError: it is missing or can't be read.
+    """
+    path = folder / INDEX_FILE
+    try:
+        index = pd.read_parquet(path, columns=None if columns is None else list(columns))
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing: run `dvc repro ingest@{folder.name}`") from None
+    except (OSError, ValueError) as problem:
+        raise StoreError(f"{path} can't be read ({problem}): {restoring(folder)}") from None
+    return with_normal_ids(index, whole_column=True) if "case_id" in index else index
+
+
+def require_reading(folder: Path, wanted: Reading | None) -> None:
+    """Check that a store's cases are read as `params.yaml` asks.
+
+    Args:
+        folder: of the store.
+        wanted: what counts as one case; None where the data set's names leave no choice.
+
+    Raises:
+        StoreError: the store was made under the other reading.
+    """
+    if wanted is None:
+        return
+    path = folder / REPORT_FILE
+    report = read_json(path) if path.exists() else {}
+    if READING in report:
+        made = recorded_reading(report, folder.name)
+    else:  # before there was a choice; without letters in any id both readings are the same
+        ids = read_index(folder, ("case_id",))["case_id"].unique()
+        made = BEFORE if any(accession_of(case) != case for case in ids) else wanted
+    if made != wanted:
+        raise StoreError(
+            f"{folder} was ingested with `case: {made}`, but {folder.name}.case in params.yaml is {wanted}: "
+            f"run `dvc repro ingest@{folder.name}`, after which cases are divided and models trained anew"
+        )
+
+
+def _map_shard(path: Path) -> Patches:
+    try:
+        shard: Patches = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing: {restoring(path.parent)}") from None
+    except (OSError, ValueError) as problem:
+        raise StoreError(f"{path} can't be read ({problem}): {restoring(path.parent)}") from None
+    if shard.dtype != np.uint8 or shard.ndim != 4 or shard.shape[-1] != 3:
+        raise StoreError(f"{path} holds {shard.dtype} {shard.shape}, not RGB patches: {restoring(path.parent)}")
+    return shard

@@ -1,0 +1,1 @@
+"""Profiles of a model's test patches, against which monitoring compares new ones."""

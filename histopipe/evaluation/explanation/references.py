@@ -1,0 +1,87 @@
+"""Maps that a network's own have to beat: plain darkness, and those of the same network with random weights.
+
+Whatever finds tissue finds much of what decides, with or without a network. And a map that an untrained network gives
+as well tells of the architecture and the patch, not of what was learnt (Adebayo et al. 2018, "Sanity checks for
+saliency maps", arXiv:1810.03292: the test by randomised parameters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from histopipe.data.store import Patches
+from histopipe.evaluation.metrics import Codes
+
+if TYPE_CHECKING:
+    import keras
+
+    from histopipe.evaluation.explanation.maps import Explainer, Maps
+
+DARKNESS, RANDOM_WEIGHTS = "darkness", "random weights"
+GREY = (0.299, 0.587, 0.114)  # brightness of red, green and blue (ITU-R BT.601)
+ONES = ("gamma", "variance", "scale")  # what a fresh batch norm multiplies and divides by
+
+
+def reference_maps(
+    network: keras.Model, explainer: Explainer, patches: Patches, called: Codes, seed: int
+) -> dict[str, Maps]:
+    """Return the maps to beat by name, each with what is to go first highest.
+
+    Args:
+        network: as trained; its weights are the same afterwards.
+        explainer: of that network.
+        patches: uint8 (patches, height, width, 3).
+        called: 1 where the patch is called positive, else 0.
+        seed: of the random weights.
+    """
+    with random_weights(network, seed):
+        maps = explainer.maps(patches)
+    return {
+        DARKNESS: darkness(patches, explainer.cut.shape[:2]),
+        RANDOM_WEIGHTS: oriented(np.nan_to_num(maps, posinf=0.0, neginf=0.0), called),
+    }
+
+
+def oriented(maps: Maps, called: Codes) -> Maps:
+    """Return what speaks for the class that each patch is called, (patches, height, width)."""
+    return np.where(called[:, np.newaxis, np.newaxis] == 1, maps, -maps)
+
+
+def darkness(patches: Patches, places: tuple[int, int]) -> Maps:
+    """Return how dark each pixel's surroundings are, as finely as a map of so many places tells, up to 255.
+
+    Args:
+        patches: uint8 (patches, height, width, 3).
+        places: height and width of the maps that it is compared with, before they are enlarged.
+    """
+    grey = 255.0 - patches @ np.array(GREY)
+    sigmas = [side / count / 2 for side, count in zip(patches.shape[1:3], places, strict=True)]  # half a place
+    return np.asarray(gaussian_filter(grey, (0, *sigmas), mode="nearest"), np.float32)
+
+
+@contextmanager
+def random_weights(network: keras.Model, seed: int) -> Iterator[None]:
+    """Give a network random weights for a while: He's normal law for kernels (He et al. 2015), fresh batch norms."""
+    kept = network.get_weights()
+    generator = np.random.Generator(np.random.Philox(key=[seed, 2]))
+    network.set_weights([_fresh(variable.name, value.shape, generator) for variable, value in _named(network, kept)])
+    try:
+        yield
+    finally:
+        network.set_weights(kept)
+
+
+def _named(network: keras.Model, values: list[np.ndarray]) -> Iterator[tuple[keras.Variable, np.ndarray]]:
+    return zip(network.weights, values, strict=True)
+
+
+def _fresh(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    if len(shape) < 2:
+        return np.full(shape, float(any(part in name for part in ONES)), np.float32)
+    inputs = np.prod(shape[:-2] if "depthwise" in name else shape[:-1])
+    return generator.normal(0.0, np.sqrt(2 / inputs), shape).astype(np.float32)

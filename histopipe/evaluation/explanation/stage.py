@@ -1,0 +1,139 @@
+"""What `evaluate` adds on why: maps, checked on a sample of test patches, and a gallery to look at."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from histopipe.core.errors import EvaluationError
+from histopipe.core.files import write_json
+from histopipe.core.params import Params
+from histopipe.core.tables import write_csv
+from histopipe.data.store import Patches, PatchStore
+from histopipe.evaluation.calibration import Calibration
+from histopipe.evaluation.explanation.gallery import COLUMNS, choose_gallery
+from histopipe.evaluation.figures import save_figure
+from histopipe.evaluation.grading import calibration_of
+from histopipe.evaluation.metrics import Numbers
+from histopipe.networks.prediction import BATCH_SIZE, logit_network
+
+if TYPE_CHECKING:
+    import keras
+
+    from histopipe.evaluation.explanation.maps import Explainer
+    from histopipe.evaluation.explanation.removal import Predictor
+
+CHECKED = 40  # test patches whose maps are checked; each is predicted 26 times
+METHOD = "HiResCAM"
+UNEXPLAINED = "not explained"
+
+LOG = logging.getLogger(__name__)
+
+
+def explain_evaluation(
+    network: keras.Model,
+    table: pd.DataFrame,
+    store: PatchStore,
+    point: dict[str, Any],
+    architecture: str,
+    params: Params,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write `explanation.json`, `gallery.csv`, `figures/gallery.png` and `figures/explanation.png` into `folder`.
+
+    Args:
+        network: as trained.
+        table: graded patches; `row` is each one's place in the store.
+        store: with the patches.
+        point: the operating point.
+        architecture: named in titles.
+        params: number of resamples and seed.
+        folder: of the evaluation.
+
+    Returns:
+        The content of `explanation.json`: that of `check_maps` and how the maps were made. Of a network without a layer
+        that keeps places apart, only a verdict and the reason: no pictures are drawn, and the evaluation goes on.
+    """
+    from histopipe.evaluation.explanation.figures import draw_curves
+    from histopipe.evaluation.explanation.maps import Explainer
+
+    test = table[table["split"] == "test"].reset_index(drop=True)
+    chosen = choose_gallery(test, point["threshold"])
+    write_csv(chosen[COLUMNS], folder / "gallery.csv")
+    try:
+        explainer = Explainer.of(network)
+    except EvaluationError as problem:
+        return _unexplained(f"{point['data_set']} {architecture}", problem, folder)
+    check = _check(network, explainer, test, store, calibration_of(point), params)
+    how = {"method": METHOD, "layer": explainer.cut.layer, "places": list(explainer.cut.shape[:2])}
+    write_json(folder / "explanation.json", how | check)
+    name = f"{architecture} on {point['data_set']}"
+    title = f"What maps of {name} are worth: {check['verdict']}\n{_sample(check)}; 95 % intervals by case"
+    save_figure(draw_curves(check, title), folder / "figures" / "explanation.png")
+    _show_gallery(explainer, chosen, store, point, f"{name}: test patches and what speaks for each class", folder)
+    return how | check
+
+
+def _unexplained(title: str, problem: EvaluationError, folder: Path) -> dict[str, Any]:
+    LOG.warning("%s: %s", title, problem)
+    content = {"method": METHOD, "verdict": UNEXPLAINED, "reason": str(problem)}
+    write_json(folder / "explanation.json", content)
+    return content
+
+
+def _check(
+    network: keras.Model,
+    explainer: Explainer,
+    test: pd.DataFrame,
+    store: PatchStore,
+    calibration: Calibration,
+    params: Params,
+) -> dict[str, Any]:
+    from histopipe.evaluation.explanation.check import check_maps, spread_over_cases
+    from histopipe.evaluation.explanation.references import reference_maps
+
+    chosen = spread_over_cases(test["case_id"], test["decision"].to_numpy(), CHECKED, params.seed)
+    sample = test.iloc[chosen]
+    patches = store.gather(sample["row"].to_numpy())
+    predict = predictor(network, calibration)
+    maps, called = explainer.maps(patches), sample["decision"].to_numpy()
+    others = reference_maps(network, explainer, patches, called, params.seed)
+    resamples, seed = params.evaluate.resamples, params.seed
+    return check_maps(patches, maps, called, sample["case_id"], predict, resamples, seed, others)
+
+
+def predictor(network: keras.Model, calibration: Calibration) -> Predictor:
+    """Calibrated probabilities of batches, computed step by step: for so few, compiling takes longer."""
+    from keras import ops
+
+    from histopipe.evaluation.explanation.gradients import without_gradients
+
+    logits = logit_network(network)
+
+    def predict(patches: Patches) -> Numbers:
+        parts = [patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE)]
+        with without_gradients():
+            found = np.concatenate([ops.convert_to_numpy(logits(part)) for part in parts])
+        return calibration.apply(found[:, 0].astype(np.float64))
+
+    return predict
+
+
+def _show_gallery(
+    explainer: Explainer, chosen: pd.DataFrame, store: PatchStore, point: dict[str, Any], title: str, folder: Path
+) -> None:
+    from histopipe.evaluation.explanation.figures import draw_gallery
+
+    known = [name for name in ("x", "y") if name in store.index]
+    patches = store.gather(chosen["row"].to_numpy())
+    placed = chosen.join(store.index[known], on="row")
+    figure = draw_gallery(placed, patches, explainer.maps(patches), point, title)
+    save_figure(figure, folder / "figures" / "gallery.png")
+
+
+def _sample(check: dict[str, Any]) -> str:
+    return f"{check['patches']:,} test patches of {check['cases']:,} cases"

@@ -1,0 +1,1 @@
+"""Trainings beyond the main run: variants and hyperparameter searches."""

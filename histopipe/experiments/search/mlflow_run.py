@@ -1,0 +1,89 @@
+"""The MLflow run of a search: the parent of its trials' runs, which ends up with the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from histopipe import tracking
+from histopipe.core.lineage import lineage_tags
+from histopipe.data.leakage import leaky_tags
+from histopipe.experiments.search.study import Search, turn
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+def parent_run(search: Search) -> str:
+    """The id of the search's run, which is opened by its first trial."""
+    experiment = tracking.prepare(search.workspace, search.dataset)
+    tags = {
+        "dataset": search.dataset,
+        "architecture": search.architecture,
+        "study": "search",  # keeps it, like its trials, apart from main runs
+        "variant": search.study.study_name,
+    }
+    with turn(search.workspace):
+        found = _runs(experiment, {key: tags[key] for key in ("study", "variant")})
+        if found:
+            return str(found[0].info.run_id)
+        tags |= {"quick": "true"} if search.training.capped else {}
+        tags |= leaky_tags(search.training.leaky)
+        tags |= {"unlisted_train": "true"} if search.params.split.adds_unlisted else {}
+        tags |= lineage_tags(search.workspace, search.dataset)
+        run = _client().create_run(experiment, run_name=search.title, tags=tags)
+        for key, value_range in search.searched.items():
+            shown = value_range.model_dump(exclude_defaults=True)
+            _client().log_param(run.info.run_id, f"search.{key}", ", ".join(f"{k} {v}" for k, v in shown.items()))
+        return str(run.info.run_id)
+
+
+def trial_runs(search: Search, parent: str) -> dict[int, str]:
+    """The run id of each trial; the last one where a trial had several."""
+    experiment = tracking.prepare(search.workspace, search.dataset)
+    runs = reversed(_runs(experiment, {"mlflow.parentRunId": parent}))  # newest first as found
+    return {int(run.data.tags["trial"]): str(run.info.run_id) for run in runs if "trial" in run.data.tags}
+
+
+def close_pruned(run_id: str) -> None:
+    """Say of a trial's run that it ended early and well."""
+    _client().set_tag(run_id, "pruned", "true")
+    _client().set_terminated(run_id, "FINISHED")
+
+
+def close_failed(search: Search, parent: str, number: int, reason: str) -> None:
+    """Say of a trial's run why it failed."""
+    run_id = trial_runs(search, parent).get(number)
+    if run_id:
+        _client().set_tag(run_id, "failure", reason)
+        _client().set_terminated(run_id, "FAILED")
+
+
+def log_result(parent: str, best: Mapping[str, object], metrics: Mapping[str, float], folder: Path) -> None:
+    """Log the best trial, the counts, and the search's files; all of it may be others after further trials.
+
+    Args:
+        parent: the search's run.
+        best: run and values of the best trial.
+        metrics: its score, and how many trials ended how.
+        folder: whose files become artifacts.
+    """
+    for name, value in best.items():
+        _client().set_tag(parent, f"best.{name}", str(value))
+    for name, value in metrics.items():
+        _client().log_metric(parent, name, value)
+    for path in sorted(folder.iterdir()):
+        _client().log_artifact(parent, str(path), "search")
+    _client().set_terminated(parent, "FINISHED")
+
+
+def _runs(experiment: str, tags: Mapping[str, str]) -> list[Run]:
+    return tracking.runs_tagged([experiment], tags)
+
+
+def _client() -> MlflowClient:
+    from mlflow import MlflowClient
+
+    return MlflowClient()

@@ -1,0 +1,276 @@
+"""The Optuna study behind a search: where it is kept, what it is called, and which trial comes next."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from histopipe.core.errors import SearchError
+from histopipe.core.params import Params, RecipeParams
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.experiments.search.ranges import Ranges, Value, distributions, own_values, rounded
+from histopipe.networks.weights import weights_digest
+from histopipe.training.checkpoint import training_key
+from histopipe.training.plan import Training, plan_training
+from histopipe.training.recipe import recipe_digest
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+STORAGE_VARIABLE = "OPTUNA_STORAGE"
+STARTUP_TRIALS = 5  # complete ones before any is pruned: Optuna's own choice
+WARMUP_SHARE = 0.2  # of a training's epochs before it may be pruned: first epochs say little of the last
+ATTEMPTS = 3  # starts of a trial within one epoch; who dies of its own values would take down every start after it
+LOCK_SECONDS = 2.0  # a process that lost its flow takes a quarter of that to end
+CHECKOUT, STARTS, REASON = "checkout", "starts", "reason"  # what a trial notes beside its values
+
+
+@dataclass(frozen=True)
+class Search:
+    """A study and all that its trials have in common.
+
+    Attributes:
+        training: of the recipe as it stands; a trial's differs by its values.
+        ranges: where to look for each value.
+    """
+
+    dataset: str
+    architecture: str
+    params: Params
+    workspace: Workspace
+    training: Training
+    ranges: Mapping[str, BaseDistribution]
+    study: Study
+
+    @property
+    def recipe(self) -> RecipeParams:
+        """The recipe as it stands, without the caps of `quick`."""
+        return self.params.recipe(self.architecture)
+
+    @property
+    def searched(self) -> Ranges:
+        """Where `params.yaml` says to look."""
+        return self.params.search[self.architecture]
+
+    @property
+    def title(self) -> str:
+        """How people are told of it."""
+        return f"search {self.architecture}"
+
+
+def open_search(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Search:
+    """Open the study of a recipe's ranges on a data set, or begin it with the recipe as it stands.
+
+    Raises:
+        HistopipeError: the ranges don't suit the recipe, or the data set isn't ingested and split.
+    """
+    ranges = distributions(architecture, params.recipe(architecture), params.search.get(architecture, {}))
+    training = plan_training(dataset, architecture, params, workspace)
+    name = study_name(dataset, architecture, params, workspace)
+    return Search(
+        dataset, architecture, params, workspace, training, ranges, _study(name, training, params, ranges, workspace)
+    )
+
+
+def study_name(dataset: str, architecture: str, params: Params, workspace: Workspace) -> str:
+    """Another one as soon as patches, split, recipe, caps, ranges, code or packages are others.
+
+    Their scores can't be compared.
+    """
+    recipe = params.recipe(architecture)
+    digest = recipe_digest(params, architecture, weights_digest(architecture, params, workspace))
+    decisive = [
+        training_key(digest, workspace, dataset, recipe.architecture or architecture),
+        {key: each.model_dump() for key, each in params.search.get(architecture, {}).items()},
+    ]
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return f"{dataset}-{architecture}-{digest[:12]}"
+
+
+def storage_address(workspace: Workspace) -> str:
+    """`OPTUNA_STORAGE`, else a database file in the checkout."""
+    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{workspace.home / 'optuna.db'}"
+
+
+def _study(
+    name: str, training: Training, params: Params, ranges: Mapping[str, BaseDistribution], workspace: Workspace
+) -> Study:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warmup = round(WARMUP_SHARE * training.recipe.epochs)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=warmup)
+    # processes that start together race on making the tables and the study
+    with turn(workspace), storage_faults(workspace):
+        storage = optuna.storages.RDBStorage(storage_address(workspace), engine_kwargs=_patient(workspace))
+        study = optuna.create_study(
+            study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+        own = own_values(params.recipe(training.name))
+        start = {key: own[key] for key, each in ranges.items() if _contains(each, own[key])}
+        if not study.trials and len(start) == len(ranges):
+            study.enqueue_trial(start)
+    return study
+
+
+@contextmanager
+def storage_faults(workspace: Workspace) -> Iterator[None]:
+    """Turn what a damaged or unreachable storage of studies raises into one line.
+
+    Raises:
+        SearchError: instead of it.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as problem:
+        cause = problem.__cause__ or problem
+        place = workspace.home / "optuna.db" if STORAGE_VARIABLE not in os.environ else f"${STORAGE_VARIABLE}"
+        raise SearchError(
+            f"{place} can't be used ({' '.join(str(cause).split())[:120]}): restore it from a backup, or move it away "
+            "to search anew"
+        ) from None
+
+
+def _patient(workspace: Workspace) -> dict[str, Any]:
+    """Trials side by side write to one SQLite file: they wait for one another."""
+    return {"connect_args": {"timeout": 60}} if storage_address(workspace).startswith("sqlite") else {}
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False
+
+
+@contextmanager
+def turn(workspace: Workspace) -> Iterator[None]:
+    """Inside, no other process of the checkout makes a study, a search's run, or chooses a trial."""
+    lock = Workspace(workspace.home).lock("optuna")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
+
+
+def counted(search: Search) -> int:
+    """Trials that count: those that ended with a score, pruned ones too; not the failed ones."""
+    from optuna.trial import TrialState
+
+    return len(search.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+@contextmanager
+def next_trial(search: Search) -> Iterator[Trial]:
+    """Yield the next trial, locked: one whose process is gone, else a new one with fresh values."""
+    with turn(search.workspace):
+        trial, lock = _abandoned(search) or _new(search)
+    try:
+        yield trial
+    finally:
+        lock.release()
+
+
+def _abandoned(search: Search) -> tuple[Trial, FileLock] | None:
+    from optuna import Trial
+    from optuna.trial import TrialState
+
+    for found in search.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if found.user_attrs.get(CHECKOUT, _checkout(search)) != _checkout(search):
+            continue  # another machine's, in a storage that both use
+        lock = _lock(search, found.number)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            continue  # its process is alive
+        if _gives_up(search, found):
+            lock.release()
+            continue
+        _seed_sampler(search, found.number)
+        trial = Trial(search.study, found._trial_id)
+        _begin(search, trial)
+        return trial, lock
+    return None
+
+
+def _new(search: Search) -> tuple[Trial, FileLock]:
+    _seed_sampler(search, len(search.study.get_trials(deepcopy=False)))
+    trial = search.study.ask()
+    lock = _lock(search, trial.number)
+    lock.acquire()
+    _begin(search, trial)
+    return trial, lock
+
+
+def _begin(search: Search, trial: Trial) -> None:
+    """Note who runs the trial and how often it was started since its last epoch; suggest what isn't yet."""
+    trial.set_user_attr(CHECKOUT, _checkout(search))
+    trial.set_user_attr(STARTS, [*_starts(trial.user_attrs), last_epoch(search, trial.number)])
+    for key, distribution in search.ranges.items():
+        trial._suggest(key, distribution)  # as `Study.ask(fixed_distributions)` does: what is there already stays
+
+
+def _gives_up(search: Search, found: FrozenTrial) -> bool:
+    """End a trial that has been started again and again without finishing another epoch."""
+    from optuna.trial import TrialState
+
+    if _starts(found.user_attrs).count(found.last_step or 0) < ATTEMPTS:
+        return False
+    search.study._storage.set_trial_user_attr(
+        found._trial_id, REASON, f"its process ended {ATTEMPTS} times without finishing an epoch"
+    )
+    search.study.tell(found.number, state=TrialState.FAIL)
+    return True
+
+
+def _starts(attributes: Mapping[str, Any]) -> list[int]:
+    return list(attributes.get(STARTS, []))
+
+
+def last_epoch(search: Search, number: int) -> int:
+    """The last epoch that a trial reported, 0 before any."""
+    return search.study.get_trials(deepcopy=False)[number].last_step or 0
+
+
+def suggested(search: Search, trial: Trial | FrozenTrial) -> dict[str, Value]:
+    """The values that a trial trains with, in the order of the recipe's ranges."""
+    values = {key: trial.params[key] for key in search.ranges if key in trial.params}
+    return rounded(values, search.recipe, search.searched)
+
+
+def _checkout(search: Search) -> str:
+    return f"{socket.gethostname()}:{search.workspace.home}"
+
+
+def _lock(search: Search, number: int) -> FileLock:
+    name = stage_name("trial", search.study.study_name, "number", str(number))
+    return FileLock(Workspace(search.workspace.home).lock(name))
+
+
+def _seed_sampler(search: Search, number: int) -> None:
+    """A sampler whose draws follow from `seed` and the trial's number.
+
+    Each trial has a process of its own: with one seed for all, every trial would draw the same numbers; with a
+    stream that runs on from trial to trial, a kill would change what comes after it.
+    """
+    import optuna
+
+    seed = int(np.random.SeedSequence([search.params.seed, number]).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # constant_liar: trials side by side keep away from one another's values
+        search.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)

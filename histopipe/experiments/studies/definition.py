@@ -1,0 +1,88 @@
+"""What makes a variant differ from the main run: its parameters and its split."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pandas as pd
+
+from histopipe.core.errors import SplitError
+from histopipe.core.params import Params, require_folds
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting.membership import read_folds, read_membership
+from histopipe.data.splitting.stage import divide_anew, fold_membership, require_classes
+from histopipe.data.splitting.summary import summarise
+from histopipe.data.store import read_index
+from histopipe.experiments.studies.workspace import STAGES, VariantName
+
+REMEDIES = {
+    "folds": "each fold needs a case of either class: lower split.folds, or add cases of that class",
+    "sizes": "raise the number, since its cases are drawn by seed alone, or add cases of that class",
+}
+
+
+def variant_params(study: str, variant: VariantName, params: Params) -> Params:
+    """The parameters of one variant.
+
+    A seed replaces `seed` for all that the split and the training draw; the data stays, also where it was drawn with
+    the main run's seed. A fold keeps the seed: it differs by its split alone, as a scheme and a number of training
+    cases do.
+    """
+    if study == "seeds":
+        return params.model_copy(update={"seed": variant})
+    scheme = {"folds": "kfold", "schemes": variant}.get(study, params.split.scheme)
+    return params.model_copy(update={"split": params.split.model_copy(update={"scheme": scheme})})
+
+
+def variant_split(study: str, dataset: str, variant: VariantName, params: Params, workspace: Workspace) -> pd.DataFrame:
+    """The split of one variant, the same for every architecture.
+
+    Args:
+        study: `folds`, `seeds`, `schemes` or `sizes`.
+        dataset: the data set's name.
+        variant: the fold that tests, the seed, the scheme, or the number of training cases.
+        params: of the main run.
+        workspace: of the main run.
+
+    Raises:
+        ParamsError: there is no such fold.
+        SplitError: the cases can't be divided so.
+    """
+    index = read_index(workspace.store(dataset))
+    if study in ("seeds", "schemes"):
+        return divide_anew(dataset, variant_params(study, variant, params), index)
+    if study == "sizes":
+        membership = fewer_training_cases(read_membership(workspace.split(dataset)), int(variant), params.seed)
+    else:
+        membership = _fold(dataset, int(variant), params, workspace)
+    taking_part = index[index["case_id"].isin(membership["case_id"])]
+    require_classes(summarise(membership, taking_part), f"{dataset} {STAGES[study]} {variant}", REMEDIES[study])
+    return membership
+
+
+def _fold(dataset: str, number: int, params: Params, workspace: Workspace) -> pd.DataFrame:
+    require_folds(params, [number], f"{dataset} folds")
+    path = workspace.folds(dataset)
+    folds = read_folds(path)
+    if set(folds) != set(range(params.split.folds)):
+        highest = params.split.folds - 1
+        raise SplitError(f"{path} holds other folds than 0 to {highest}: run `dvc repro split@{dataset}`")
+    return fold_membership(folds, number, params.split.folds)
+
+
+def fewer_training_cases(membership: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """The main run's split with so many of its training cases; validation and test stay.
+
+    Each case has its place in a row that seed and its id decide, so the cases of a smaller number are among those of a
+    larger one, also when cases arrive.
+
+    Raises:
+        SplitError: there are fewer training cases, or patches rather than cases were divided.
+    """
+    if "file" in membership:
+        raise SplitError("studies.sizes counts cases, but split.scheme random divides patches: choose another scheme")
+    training = membership.loc[membership["split"] == "train", "case_id"]
+    if count > len(training):
+        raise SplitError(f"studies.sizes asks for {count} training cases, but the split has {len(training)}: lower it")
+    kept = set(sorted(training, key=lambda case: hashlib.sha256(f"{seed} {case}".encode()).digest())[:count])
+    return membership[(membership["split"] != "train") | membership["case_id"].isin(kept)].reset_index(drop=True)

@@ -1,0 +1,63 @@
+"""A study as a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from histopipe.evaluation.figures import CURVE, MARK, new_figure, plain
+from histopipe.experiments.studies.table import extent
+from histopipe.reporting.comparison.figure import DRAWN_COLUMNS, finish_panel
+from histopipe.reporting.comparison.table import COLUMNS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+
+ABOVE, BELOW = -0.14, 0.2  # of an architecture's line: the mean, and the single variants
+LEGEND = {
+    "folds": "bar: mean over folds with its 95 % interval by case; dots: single folds",
+    "seeds": "bar: mean over seeds ± standard deviation; dots: single seeds",
+}
+
+
+def draw_study(content: Row) -> Figure:
+    """A panel per metric; in each, per architecture, a dot for each variant and the mean above them."""
+    ranking = content["ranking"]
+    lines = -(-len(COLUMNS) // DRAWN_COLUMNS)
+    figure = new_figure(10, lines * (1.15 + 0.42 * len(ranking)) + 0.7)
+    panels = figure.subplots(lines, DRAWN_COLUMNS, sharey=True, squeeze=False)
+    for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
+        for place, row in enumerate(ranking):
+            _draw_row(axes, row, metric, place)
+        finish_panel(axes, ranking, -0.75)
+        axes.set_title(title, fontsize=10.5, loc="left")
+    about = f"{content['dataset']}, {extent(content)}; positive class {content['positive_class']}"
+    figure.suptitle(plain(f"{about}\n{LEGEND[content['study']]}"), fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def _draw_row(axes: Axes, row: Row, metric: str, place: int) -> None:
+    values = [variant["test"][metric]["value"] for variant in row["variants"].values()]
+    known = [value for value in values if value is not None]
+    axes.plot(known, [place + BELOW] * len(known), "o", markersize=5, color=MARK, alpha=0.7, markeredgecolor="none")
+    bar = _bar(row, metric)
+    if bar is None:
+        return
+    mean, *ends = bar
+    axes.plot(ends, [place + ABOVE] * 2, color=CURVE, linewidth=2.5, alpha=0.55)
+    axes.plot(mean, place + ABOVE, marker="D", markersize=6, color=CURVE)
+    axes.annotate(f"{mean:.3f}", (mean, place + ABOVE), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
+
+
+def _bar(row: Row, metric: str) -> tuple[float, float, float] | None:
+    """The mean and the ends of its bar; None where a variant leaves the metric undefined."""
+    found = row["spread"][metric]
+    if found["mean"] is None:
+        return None
+    if "mean" in row:
+        mean = row["mean"][metric]
+        return mean["value"], mean["low"], mean["high"]
+    deviation = found["sd"] or 0.0
+    return found["mean"], max(0.0, found["mean"] - deviation), min(1.0, found["mean"] + deviation)

@@ -1,0 +1,43 @@
+"""The MLflow run of a study's summary: one per study, beside those of its variants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from histopipe import tracking
+from histopipe.core.lineage import lineage_tags
+from histopipe.core.workspace import Workspace
+
+SUMMARY = "summary"  # as the variant, and as the artifacts' folder
+PICTURE_AND_TABLES = ("summary.json", "summary.md", "summary.png")
+
+
+def log_summary(study: str, dataset: str, folder: Path, workspace: Workspace) -> str:
+    """Log a study's summary into a run of its own, the same one each time; returns its id.
+
+    Args:
+        study: `folds`, `seeds`, `schemes` or `sizes`.
+        dataset: the data set's name.
+        folder: where the summary's files are.
+        workspace: says where the tracking store is.
+
+    Raises:
+        TrackingAwayError: MLflow can't be asked, or breaks off.
+    """
+    import mlflow
+
+    tags = {
+        "dataset": dataset,
+        "study": study,  # keeps it, like the variants, apart from main runs
+        "variant": SUMMARY,
+        "checkout": tracking.checkout(workspace),
+    }
+    with tracking.told_in_one_line(workspace):
+        known = tracking.find_run(tracking.prepare(workspace, dataset), tags)
+        # the tags go in with the run itself: without, a kill between would leave what looks like a main run
+        start = {"run_id": known} if known else {"run_name": f"{study} {SUMMARY}", "tags": tags}
+        with mlflow.start_run(**start) as run:
+            mlflow.set_tags({**lineage_tags(workspace, dataset), **tags})
+            for name in PICTURE_AND_TABLES:
+                mlflow.log_artifact(str(folder / name), SUMMARY)
+            return str(run.info.run_id)

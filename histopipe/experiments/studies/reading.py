@@ -1,0 +1,82 @@
+"""Reading what the variants of a study left behind, and refusing what doesn't belong together."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from histopipe.core.errors import EvaluationError
+from histopipe.core.files import read_json
+from histopipe.core.params import Params
+from histopipe.core.stages.inputs import remedy_for
+from histopipe.core.workspace import Workspace
+from histopipe.data.splitting.stage import as_csv
+from histopipe.evaluation.grading import predictions_of, read_predictions
+from histopipe.evaluation.metrics import Predictions
+from histopipe.experiments.studies.definition import variant_params, variant_split
+from histopipe.experiments.studies.workspace import STAGES, VariantName, VariantWorkspace
+from histopipe.networks.weights import weights_digest
+from histopipe.training.recipe import recipe_digest
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant that is up to date.
+
+    Attributes:
+        name: its fold, seed, scheme or number of training cases.
+        folder: where its files lie.
+        metrics: content of `metrics.json`.
+    """
+
+    name: VariantName
+    folder: Path
+    metrics: dict[str, Any]
+
+    @cached_property
+    def tested(self) -> Predictions:
+        """The test patches.
+
+        Raises:
+            EvaluationError: the table can't be read.
+        """
+        return predictions_of(read_predictions(self.folder / "predictions.parquet"), "test")
+
+
+def split_digests(study: str, dataset: str, params: Params, workspace: Workspace) -> dict[VariantName, str]:
+    """Digest of the split file that each variant must have been made with.
+
+    Raises:
+        HistopipeError: the cases can't be divided so.
+    """
+    listed: tuple[VariantName, ...] = getattr(params.studies, study)
+    texts = {variant: as_csv(variant_split(study, dataset, variant, params, workspace)) for variant in listed}
+    return {variant: hashlib.sha256(text.encode()).hexdigest() for variant, text in texts.items()}
+
+
+def read_variant(
+    study: str, dataset: str, architecture: str, variant: VariantName, split: str, params: Params, workspace: Workspace
+) -> Variant:
+    """One variant, if it was made with today's recipe, parameters and split (given by its digest).
+
+    Raises:
+        EvaluationError: it is missing or out of date.
+    """
+    own = VariantWorkspace(workspace.root, study, architecture, variant)
+    path, stage = own.folder(dataset) / "metrics.json", own.training_stage(dataset, architecture)
+    if not path.is_file():
+        raise EvaluationError(f"{STAGES[study]} {variant}: not trained, run `dvc repro {stage}`")
+    metrics = read_json(path)
+    weights = weights_digest(architecture, params, workspace)
+    recipe = recipe_digest(variant_params(study, variant, params), architecture, weights)
+    today = {"split": ("split_digest", split), "recipe": ("recipe_digest", recipe)}
+    changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
+    if changed:
+        raise EvaluationError(
+            f"{STAGES[study]} {variant}: the {' and the '.join(changed)} changed since: "
+            f"run `{remedy_for(stage, workspace)}`"
+        )
+    return Variant(variant, path.parent, metrics)

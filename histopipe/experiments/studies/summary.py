@@ -1,0 +1,140 @@
+"""The study stage: the variants of every architecture side by side, as JSON, a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from histopipe.core.errors import EvaluationError, ParamsError
+from histopipe.core.files import replaced_folder, write_json, write_text
+from histopipe.core.params import Params
+from histopipe.core.stages.folders import stage_check
+from histopipe.core.stages.inputs import require_unchanged_inputs
+from histopipe.core.workspace import Workspace
+from histopipe.data.leakage import Leaky, leaky_state
+from histopipe.evaluation.figures import save_figure
+from histopipe.evaluation.metrics import METRICS
+from histopipe.experiments.studies.mlflow_run import log_summary
+from histopipe.experiments.studies.reading import Variant, read_variant, split_digests
+from histopipe.experiments.studies.statistics import fold_differences, fold_means, spread
+from histopipe.experiments.studies.table import AVERAGED
+
+Row = dict[str, Any]
+KEPT = ("test", "cases", "patches", "threshold", "run_id", "leaky")  # of a variant's metrics.json
+
+
+def summarise_study(study: str, dataset: str, params: Params, workspace: Workspace) -> Row:
+    """Sum up the variants of every architecture of `params.yaml`, best mean ROC AUC first.
+
+    Writes `summary.json`, `summary.md` and `summary.png`, and logs them into the study's own MLflow run. An
+    architecture of which a variant is missing or out of date is listed with the reason and has no part in the table:
+    means over different folds don't compare.
+
+    Args:
+        study: `folds`, `seeds`, `schemes` or `sizes`.
+        dataset: the data set's name.
+        params: of the main run.
+        workspace: of the main run.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        ParamsError: `params.yaml` asks for no variants.
+        EvaluationError: no architecture has all its variants.
+        TrackingAwayError: MLflow can't be asked; the same command carries on.
+    """
+    from histopipe.experiments.studies.figure import draw_study
+    from histopipe.experiments.studies.table import as_markdown
+    from histopipe.experiments.studies.variants_figure import draw_curve, draw_schemes
+
+    if not getattr(params.studies, study):
+        raise ParamsError(f"params.yaml: studies.{study} is empty: list the {study} to be summed up")
+    found, incomplete = _gather(study, dataset, params, workspace)
+    if not found:
+        reasons = "; ".join(f"{row['architecture']}: {row['reason']}" for row in incomplete)
+        raise EvaluationError(f"no architecture has all its {study} on {dataset}: {reasons}")
+    content = _content(study, dataset, found, params) | {"incomplete": incomplete}
+    with replaced_folder(workspace.study_summary(study, dataset), stage_check("study")) as folder:
+        write_json(folder / "summary.json", content)
+        write_text(folder / "summary.md", as_markdown(content))
+        draw = {"schemes": draw_schemes, "sizes": draw_curve}.get(study, draw_study)
+        save_figure(draw(content), folder / "summary.png")
+        require_unchanged_inputs()
+        log_summary(study, dataset, folder, workspace)
+    return content
+
+
+def _gather(
+    study: str, dataset: str, params: Params, workspace: Workspace
+) -> tuple[dict[str, list[Variant]], list[Row]]:
+    """The variants of each architecture that has them all, and the reasons of those that haven't."""
+    found: dict[str, list[Variant]] = {}
+    incomplete: list[Row] = []
+    digests = split_digests(study, dataset, params, workspace)
+    for architecture in params.architectures:
+        try:
+            found[architecture] = [
+                read_variant(study, dataset, architecture, variant, split, params, workspace)
+                for variant, split in digests.items()
+            ]
+        except EvaluationError as problem:
+            incomplete.append({"architecture": architecture, "reason": str(problem)})
+    return found, incomplete
+
+
+def _content(study: str, dataset: str, found: Mapping[str, Sequence[Variant]], params: Params) -> Row:
+    rows = [_row(study, architecture, variants, params) for architecture, variants in found.items()]
+    rows.sort(key=lambda row: -(row["spread"]["roc_auc"]["mean"] or 0.0))  # a stable sort: ties stay as listed
+    pairs = combinations([row["architecture"] for row in rows], 2) if study in AVERAGED else ()
+    return {
+        "dataset": dataset,
+        "study": study,
+        "folds": params.split.folds if study == "folds" else None,
+        "positive_class": next(iter(found.values()))[0].metrics["positive_class"],
+        "ranking": rows,
+        "differences": [
+            {"first": one, "second": other, **_differences(study, found[one], found[other], params)}
+            for one, other in pairs
+        ],
+    }
+
+
+def _row(study: str, architecture: str, variants: Sequence[Variant], params: Params) -> Row:
+    """One architecture: each variant's numbers, their spread, and for folds the mean with its interval."""
+    row: Row = {
+        "architecture": architecture,
+        "quick": variants[0].metrics.get("quick"),
+        "leaky": _leaky_in_all(variants),
+        "unlisted_train": any(variant.metrics.get("unlisted_train") for variant in variants),
+        "variants": {str(variant.name): {name: variant.metrics[name] for name in KEPT} for variant in variants},
+        "spread": {name: spread([variant.metrics["test"][name]["value"] for variant in variants]) for name in METRICS},
+    }
+    if study == "folds":
+        row["mean"] = fold_means([each.tested for each in variants], params.evaluate.resamples, params.seed)
+    return row
+
+
+def _leaky_in_all(variants: Sequence[Variant]) -> Leaky:
+    """What holds of every variant; where only some leak, each is marked by itself."""
+    states = [leaky_state(variant.metrics.get("leaky")) for variant in variants]
+    return states[0] if len(set(states)) == 1 else False
+
+
+def _differences(study: str, first: Sequence[Variant], second: Sequence[Variant], params: Params) -> Row:
+    """First less second, variant by variant: their spread, in how many the first is higher, and for folds the mean."""
+    by_metric = {name: _paired(first, second, name) for name in METRICS}
+    found: Row = {
+        "spread": {name: spread(values) for name, values in by_metric.items()},
+        "higher": {name: sum((value or 0.0) > 0 for value in values) for name, values in by_metric.items()},
+    }
+    if study == "folds":
+        one, other = ([each.tested for each in variants] for variants in (first, second))
+        found["mean"] = fold_differences(one, other, params.evaluate.resamples, params.seed)
+    return found
+
+
+def _paired(first: Sequence[Variant], second: Sequence[Variant], metric: str) -> list[float | None]:
+    values = [[each.metrics["test"][metric]["value"] for each in variants] for variants in (first, second)]
+    return [None if None in pair else pair[0] - pair[1] for pair in zip(*values, strict=True)]

@@ -1,0 +1,82 @@
+"""Pictures of studies whose variants differ in kind: schemes side by side, and the learning curve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from histopipe.evaluation.figures import new_figure, plain
+from histopipe.experiments.studies.table import extent
+from histopipe.reporting.comparison.figure import DRAWN_COLUMNS, finish_panel
+from histopipe.reporting.comparison.table import COLUMNS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+
+# Paul Tol's bright scheme, told apart by colour-blind readers; more architectures than colours go round again
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+STEP = 0.18  # between the schemes of one architecture, in lines
+
+
+def draw_schemes(content: Row) -> Figure:
+    """A panel per metric; in each, per architecture, a dot with its interval for every scheme."""
+    ranking = content["ranking"]
+    schemes = list(ranking[0]["variants"])
+    figure, panels = _panels(len(COLUMNS), 1.15 + 0.5 * len(ranking), sharey=True)
+    for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
+        for number, scheme in enumerate(schemes):
+            places = [place + STEP * (number - (len(schemes) - 1) / 2) for place in range(len(ranking))]
+            found = [row["variants"][scheme]["test"][metric] for row in ranking]
+            _dots(axes, found, places, COLOURS[number % len(COLOURS)], scheme)
+        finish_panel(axes, ranking, -0.75)
+        axes.set_title(title, fontsize=10.5, loc="left")
+    figure.legend(
+        *panels.flat[0].get_legend_handles_labels(), loc="outside lower left", ncols=len(schemes), frameon=False
+    )
+    _title(figure, content)
+    return figure
+
+
+def draw_curve(content: Row) -> Figure:
+    """A panel per metric: its value by the number of training cases, with intervals, a line per architecture."""
+    figure, panels = _panels(len(COLUMNS), 2.9)
+    for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
+        for number, row in enumerate(content["ranking"]):
+            _curve(axes, row, metric, COLOURS[number % len(COLOURS)])
+        axes.set_title(title, fontsize=10.5, loc="left")
+        axes.set_xlabel("training cases", fontsize=9)
+        axes.grid(color="#EEEEEE", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles = panels.flat[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower left", ncols=min(6, len(content["ranking"])), frameon=False)
+    _title(figure, content)
+    return figure
+
+
+def _panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, Any]:
+    lines = -(-count // DRAWN_COLUMNS)
+    figure = new_figure(10, lines * height + 0.9)
+    return figure, figure.subplots(lines, DRAWN_COLUMNS, sharey=sharey, squeeze=False)
+
+
+def _dots(axes: Axes, found: list[Row], places: list[float], colour: str, label: str) -> None:
+    known = [(place, each) for place, each in zip(places, found, strict=True) if each["value"] is not None]
+    for place, each in known:
+        axes.plot([each["low"], each["high"]], [place, place], color=colour, linewidth=2.5, alpha=0.55)
+    axes.plot([each["value"] for _, each in known], [place for place, _ in known], "o", color=colour, label=label)
+
+
+def _curve(axes: Axes, row: Row, metric: str, colour: str) -> None:
+    points = sorted((int(size), found["test"][metric]) for size, found in row["variants"].items())
+    known = [(size, each) for size, each in points if each["value"] is not None]
+    sizes = [size for size, _ in known]
+    low, high = ([each[end] for _, each in known] for end in ("low", "high"))
+    axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(sizes, [each["value"] for _, each in known], "o-", color=colour, label=row["architecture"])
+
+
+def _title(figure: Figure, content: Row) -> None:
+    about = f"{content['dataset']}, {extent(content)}; positive class {content['positive_class']}"
+    figure.suptitle(plain(f"{about}\n95 % intervals by case"), fontsize=11, x=0.01, ha="left")

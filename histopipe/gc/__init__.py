@@ -1,6 +1,0 @@
-"""Housekeeping: what runs left behind and nothing refers to any more, with its size and why nobody needs it."""
-
-from histopipe.gc.collection import KINDS, Kind, activity, collect, removing
-from histopipe.gc.leftover import Leftover
-
-__all__ = ["KINDS", "Kind", "Leftover", "activity", "collect", "removing"]

@@ -1,0 +1,100 @@
+"""Whether a model is one of the data that a checkout means by the data set's name."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from histopipe.core.errors import HistopipeError, ScoringError, StoreError
+from histopipe.core.files import read_json, read_yaml
+from histopipe.core.workspace import Workspace
+from histopipe.tracking.provenance import Provenance, Relation, data_here, other_classes, relate
+from histopipe.tracking.served.packaging import DATA_ARTIFACT
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+_log = logging.getLogger(__name__)
+
+
+def data_in(folder: Path, point: dict[str, Any]) -> Provenance:
+    """The data that a served model was made from, as its folder tells; of earlier ones data set and classes alone."""
+    classes = (str(point.get("negative_class") or ""), str(point.get("positive_class") or ""))
+    known = Provenance(str(point.get("data_set") or ""), classes=classes)
+    try:
+        described = read_yaml(folder / "MLmodel")["flavors"]["python_function"]["artifacts"]
+        recorded = Provenance.from_json(read_json(folder / described[DATA_ARTIFACT]["path"]))
+    except (HistopipeError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        return known
+    return replace(recorded, dataset=known.dataset, classes=classes)
+
+
+def require_own_data(
+    made_from: Provenance, title: str, version: ModelVersion | None, followed: bool, workspace: Workspace
+) -> Relation:
+    """Check that a model is of the data that this checkout has under its data set's name.
+
+    What can't be told, since either side records too little, is said in a warning. So is other data where a certain
+    model was asked for by name; but never other classes.
+
+    Args:
+        made_from: the model's data.
+        title: how people name the model.
+        version: of the registry, if it is one.
+        followed: whether whatever is champion was asked for, rather than this very model.
+        workspace: the checkout.
+
+    Raises:
+        ScoringError: it is of other classes, or it was only followed and is of other data.
+    """
+    dataset = made_from.dataset
+    here = _here(dataset, workspace)
+    relation = relate(made_from, here)
+    if relation.verdict == "same":
+        return relation
+    if other_classes(made_from, here) or (followed and relation.verdict == "other"):
+        raise ScoringError(
+            f"{title} is made from other data than {dataset} is here ({relation.reason}): "
+            f"{_remedy(made_from, here, version, followed)}"
+        )
+    if relation.verdict == "other":
+        _warn_once(f"{title} is made from other data than {dataset} is here: {relation.reason}")
+    else:
+        _warn_once(f"whether {title} is of the {dataset} that is meant here isn't known: {relation.reason}")
+    return relation
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn of what a process has not warned of yet: a server's worker loads the same model for many jobs."""
+    _log.warning("%s", message)
+
+
+def _here(dataset: str, workspace: Workspace) -> Provenance:
+    try:
+        return data_here(dataset, workspace)
+    except StoreError as problem:
+        _log.warning("%s", problem)
+        return Provenance(dataset)
+
+
+def _remedy(made_from: Provenance, here: Provenance, version: ModelVersion | None, followed: bool) -> str:
+    """What helps; naming a model of other classes doesn't, and only drawn ones give way to others of themselves."""
+    if not followed:
+        return "name a model of these classes"
+    replaced = f"`histopipe promote {here.dataset} --replace {version.version if version else 'VERSION'}`"
+    apart = "under a name of its own (tracking.registered_model in params.yaml)"
+    if made_from.drawn and here.kind and not here.drawn:
+        first = (
+            f"train a model of this data in full (`quick: null` in params.yaml), which takes its place when it is "
+            f"promoted, let one trained under the caps of `quick` take it ({replaced}), promote one {apart}"
+        )
+    else:
+        first = f"promote a model of this data {apart} or in place of this one ({replaced})"
+    if other_classes(made_from, here):
+        return first
+    named = f"models:/{version.name}/{version.version}" if version else "models:/NAME/VERSION"
+    return f"{first}, or name that one all the same (--model {named})"

@@ -1,0 +1,114 @@
+"""A small picture of each case's tissue, for a page that draws its patches over it: of a slide, or of patches again.
+
+It shows the box around the case's graded patches, edge to edge, and nothing else: pixels of the slide itself, never its
+label, its macro image or what its file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from histopipe.data.store import Patches
+from histopipe.evaluation import slide_figures
+from histopipe.evaluation.slide_maps import canvas_of, paint_tissue
+from histopipe.inference.graded import GradedSlide
+from histopipe.inference.table import SCHEMA
+from histopipe.ingest.images import Patch, resize_patch
+
+FOLDER = "tissue"
+SIDES = ("x", "y", "width", "height")
+LONGEST = 1000  # pixels of a picture's longer side
+QUALITY = 85  # of JPEG
+SHARPEST, COARSEST = 32, 4  # pixels that are kept of a patch, across and down: fewer of each, the more there are
+MOST = 64 * 2**20  # bytes of them: 1.4 million patches, at their coarsest
+
+
+def picture_file(case: str) -> str:
+    """Name of a case's picture."""
+    return f"{Path(slide_figures.file_name(case)).stem}.jpg"
+
+
+def draw_slide_picture(slide: GradedSlide, folder: Path) -> Path:
+    """The part of a slide where its tiles are; returns the file."""
+    across, down = slide.seen.scale
+    left, top = (float(slide.tiles[name].min()) for name in "xy")
+    right, bottom = (
+        float((slide.tiles[name] + slide.tiles[side]).max()) for name, side in (("x", "width"), ("y", "height"))
+    )
+    height, width = slide.seen.picture.shape[:2]
+    box = left / across, top / down, min(right / across, width), min(bottom / down, height)
+    sides = box[3] - box[1], box[2] - box[0]
+    scale = max(1.0, max(sides) / LONGEST)
+    size = max(1, round(sides[0] / scale)), max(1, round(sides[1] / scale))
+    return _save(resize_patch(slide.seen.picture, size, box), slide.case_id, folder)
+
+
+class PatchPictures:
+    """Patches that tell their places, kept small until their cases are put together.
+
+    Args:
+        resized: whether patches were resized to the model's size, rather than padded.
+    """
+
+    def __init__(self, resized: bool) -> None:
+        self._resized = resized
+        self._side = SHARPEST
+        self._pixels: list[Patches] = []
+        self._places: list[pd.DataFrame] = []
+
+    def add(self, rows: Sequence[tuple[Any, ...]], patches: Patches) -> None:
+        """Keep some, unless there are too many already.
+
+        Args:
+            rows: columns of the table of patches up to `height`.
+            patches: uint8 (patches, height, width, 3).
+        """
+        if self._side < COARSEST:
+            return
+        table = pd.DataFrame(rows, columns=SCHEMA.names[:6]).dropna(subset=["x", "y"])
+        places = table.drop(columns="file").astype({"case_id": "category", **dict.fromkeys(SIDES, np.int32)})
+        if len(places):
+            self._pixels.append(np.stack([self._small(patches[row], *rows[row][4:6]) for row in places.index]))
+            self._places.append(places)
+            self._make_room()
+
+    def draw(self, folder: Path) -> list[Path]:
+        """A picture for each case; returns the files. None at all where there were too many patches."""
+        if not self._places:
+            return []
+        places, pixels = pd.concat(self._places, ignore_index=True), np.concatenate(self._pixels)
+        drawn = []
+        for case, part in places.groupby("case_id", sort=False):
+            canvas = canvas_of(part, LONGEST)
+            if min(canvas.shape):  # patches that are absurdly far apart leave nothing to see
+                drawn.append(_save(paint_tissue(canvas, pixels[part.index], None), str(case), folder))
+        return drawn
+
+    def _small(self, patch: Patch, width: int, height: int) -> Patch:
+        return resize_patch(patch if self._resized else patch[:height, :width], (self._side, self._side))
+
+    def _make_room(self) -> None:
+        while sum(part.nbytes for part in self._pixels) > MOST:
+            self._side //= 2
+            self._pixels = [_halved(part) for part in self._pixels]
+        if self._side < COARSEST:
+            self._pixels, self._places = [], []
+
+
+def _halved(patches: Patches) -> Patches:
+    count, height, width, channels = patches.shape
+    quarters = patches.reshape(count, height // 2, 2, width // 2, 2, channels)
+    return np.rint(quarters.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
+
+
+def _save(picture: Patch, case: str, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / picture_file(case)
+    Image.fromarray(picture).save(path, "JPEG", quality=QUALITY)
+    return path

@@ -1,0 +1,31 @@
+"""Parts of a slide read by threads while the ones before are used: OpenSlide decodes without Python's lock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from histopipe.core.workers import available_cores
+
+THREADS = 4  # at most: more wait for the disk and for one another
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def read_ahead(read: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+    """What `read` gives of every part, in their order; a few are read ahead, so that memory is bounded."""
+    threads = min(THREADS, available_cores())
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for part in parts:
+                waiting.append(pool.submit(read, part))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,146 @@
+"""A slide cut into tiles that show as much tissue as a model's patches, pixel for pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histopipe.inference.slides.ahead import read_ahead
+from histopipe.inference.slides.slide import Slide
+from histopipe.inference.slides.tissue import Mask, Overview, tissue_shares
+from histopipe.ingest.datasets import MemberRejected
+from histopipe.ingest.images import Patch, pad_patch, resize_patch
+
+COARSEST = 1.25  # a slide's pixels against the model's: beyond, enlarged ones would show nothing that it has learnt
+TISSUE = 0.1  # share of a tile: nearly all real IDC patches have that much
+MOST_TILES = 10**7  # of a slide; one of 5 x 8 cm has 100,000 of 0.2 mm
+RUN = 2**22  # pixels read at once, but for a single tile that has more
+
+
+class Tile(NamedTuple):
+    """Column and row in the grid, and the place on the slide in whole pixels of level 0."""
+
+    column: int
+    row: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A slide's tiles.
+
+    Attributes:
+        x, y: where columns and rows begin, and the last one would end, in pixels of level 0 and parts of them.
+        size: width and height of the slide.
+        patch: height and width to which a whole tile is resized.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    size: tuple[int, int]
+    patch: tuple[int, int]
+
+    @property
+    def side(self) -> tuple[float, float]:
+        """Width and height of a tile in pixels of level 0."""
+        return float(self.x[1]), float(self.y[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.y) - 1, len(self.x) - 1
+
+    def corner(self, column: int, row: int) -> tuple[int, int]:
+        """Where a tile begins, in whole pixels of level 0, within the slide."""
+        return min(int(self.x[column] + 0.5), self.size[0]), min(int(self.y[row] + 0.5), self.size[1])
+
+    def tile(self, column: int, row: int) -> Tile:
+        """One tile, cut off where the slide ends."""
+        return Tile(column, row, *self.corner(column, row), *self.corner(column + 1, row + 1))
+
+
+def grid_of(slide: Slide, mpp: float, patch: tuple[int, int]) -> Grid:
+    """Lay out the tiles of a slide.
+
+    Args:
+        slide: that is cut up.
+        mpp: micrometres to a pixel of the patches that the model was trained on.
+        patch: their height and width.
+
+    Raises:
+        MemberRejected: the slide was scanned too coarsely, or has absurdly many tiles.
+    """
+    if max(slide.pixel.x, slide.pixel.y) > COARSEST * mpp:
+        raise MemberRejected("scanned more coarsely than the model's patches")
+    sides = patch[1] * mpp / slide.pixel.x, patch[0] * mpp / slide.pixel.y
+    columns, rows = (math.ceil(whole / side) for whole, side in zip(slide.size, sides, strict=True))
+    if columns * rows > MOST_TILES:
+        raise MemberRejected(f"absurd dimensions: over {MOST_TILES:,} tiles")
+    across, down = (
+        side * np.arange(count + 1, dtype=np.float64) for side, count in zip(sides, (columns, rows), strict=True)
+    )
+    return Grid(across, down, slide.size, patch)
+
+
+def tissue_tiles(grid: Grid, seen: Overview, mask: Mask) -> list[Tile]:
+    """Tiles with tissue on them, row by row.
+
+    Raises:
+        MemberRejected: there is none.
+    """
+    shares = tissue_shares(mask, grid.x / seen.scale[0], grid.y / seen.scale[1])
+    tiles = [grid.tile(int(column), int(row)) for row, column in np.argwhere(shares >= TISSUE)]
+    if not tiles:
+        raise MemberRejected("no tissue found")
+    return [tile for tile in tiles if tile.right > tile.left and tile.bottom > tile.top]
+
+
+def read_tiles(slide: Slide, grid: Grid, tiles: list[Tile]) -> Iterator[tuple[Tile, Patch]]:
+    """Every tile with its pixels, uint8 of the grid's `patch` size; threads read ahead, row by row.
+
+    Raises:
+        MemberRejected: the file is damaged.
+    """
+    level = slide.level_for(min(grid.side[0] / grid.patch[1], grid.side[1] / grid.patch[0]))
+    area = grid.side[0] * grid.side[1] / slide.downsample(level) ** 2
+    for run, patches in read_ahead(
+        lambda run: (run, _read_run(slide, level, grid, run)), _runs(tiles, max(1, int(RUN / area)))
+    ):
+        yield from zip(run, patches, strict=True)
+
+
+def _runs(tiles: list[Tile], longest: int) -> Iterator[list[Tile]]:
+    """Tiles side by side, at most `longest` of them."""
+    run: list[Tile] = []
+    for tile in tiles:
+        if run and (tile.row != run[-1].row or tile.column != run[-1].column + 1 or len(run) == longest):
+            yield run
+            run = []
+        run.append(tile)
+    if run:
+        yield run
+
+
+def _read_run(slide: Slide, level: int, grid: Grid, run: list[Tile]) -> list[Patch]:
+    first, last = run[0], run[-1]
+    whole, (left, top, _, bottom) = slide.read_around(level, (first.left, first.top, last.right, last.bottom))
+    scale, patches = slide.downsample(level), []
+    for tile in run:
+        start = left + (tile.left - first.left) / scale
+        end = min(left + (tile.right - first.left) / scale, whole.shape[1])
+        size = (
+            min(grid.patch[0], max(1, round(grid.patch[0] * (tile.bottom - tile.top) / grid.side[1]))),
+            min(grid.patch[1], max(1, round(grid.patch[1] * (tile.right - tile.left) / grid.side[0]))),
+        )
+        around = whole[:, int(start) : math.ceil(end)]
+        found = resize_patch(around, size, (start - int(start), top, end - int(start), bottom))
+        patches.append(pad_patch(found, grid.patch))
+    return patches

@@ -1,0 +1,111 @@
+"""Where on a slide there is tissue: what is coloured. Glass, dirt, shadows and a scanner's black borders are grey.
+
+A pixel's colourfulness is the largest of its three channels less the smallest. Otsu's threshold (1979) divides a
+slide's own pixels, within bounds: on a slide full of tissue it would divide that, on one without it noise. With the
+bounds below, a threshold anywhere between them keeps 98.5 to 99.7 % of 8,310 real IDC patches (`tiles.TISSUE`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histopipe.inference.slides.ahead import read_ahead
+from histopipe.inference.slides.slide import Slide
+from histopipe.ingest.datasets import MemberRejected
+from histopipe.ingest.images import Patch
+from histopipe.ingest.tiff_pixels import require_bright
+
+LEAST, MOST = 8, 20  # bounds of the threshold: of 255
+PER_TILE = 8  # pixels of an overview across a tile
+SHARPEST, LARGEST = 1200, 4096  # pixels of an overview's longer side: at least, if the slide has them, and at most
+BLOCK = 2048  # pixels read at once, on either side
+GREY = 4  # a slide whose every pixel is less colourful than that holds no colour at all
+BRIGHT = 200  # glass; something darker, but as grey, was photographed without colour
+
+Mask = NDArray[np.bool_]  # (height, width)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A slide at a glance.
+
+    Attributes:
+        picture: uint8 (height, width, 3).
+        scale: pixels of level 0 to one of the picture, across and down.
+    """
+
+    picture: Patch
+    scale: tuple[float, float]
+
+
+def overview(slide: Slide, tile: float) -> Overview:
+    """The whole slide, small.
+
+    Args:
+        slide: read in blocks from the best level, so that memory is bounded for one without smaller levels too.
+        tile: side of a tile in pixels of level 0.
+
+    Raises:
+        MemberRejected: the file is damaged, or has fewer bits in its pixels than it says.
+    """
+    size = slide.size
+    scale = max(1.0, max(size) / LARGEST, min(tile / PER_TILE, max(size) / SHARPEST))
+    width, height = (max(1, round(side / scale)) for side in size)
+    across, down = size[0] / width, size[1] / height
+    level = slide.level_for(scale)
+    step = max(1, int(BLOCK * slide.downsample(level) / scale))  # one pixel of the longest slide is less than a block
+    picture = np.empty((height, width, 3), np.uint8)
+
+    def read(corner: tuple[int, int]) -> tuple[tuple[slice, slice], Patch]:
+        top, left = corner
+        bottom, right = min(top + step, height), min(left + step, width)
+        box = (left * across, top * down, right * across, bottom * down)
+        return (slice(top, bottom), slice(left, right)), slide.read(level, box, (bottom - top, right - left))
+
+    corners = ((top, left) for top in range(0, height, step) for left in range(0, width, step))
+    for place, part in read_ahead(read, corners):
+        picture[place] = part
+    if slide.bits == 16:
+        require_bright(picture, 255)
+    return Overview(picture, (across, down))
+
+
+def find_tissue(seen: Overview) -> Mask:
+    """Which pixels of an overview show tissue.
+
+    Raises:
+        MemberRejected: none does, or the slide has no colour, by which tissue is found.
+    """
+    import cv2
+
+    smooth = cv2.medianBlur(seen.picture, 3) if min(seen.picture.shape[:2]) >= 3 else seen.picture
+    colour = np.ptp(smooth, axis=2).astype(np.uint8)
+    if colour.max() < GREY and smooth.min() < BRIGHT:
+        raise MemberRejected("a slide without colour")
+    otsu, _ = cv2.threshold(colour, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    mask: Mask = colour > min(max(otsu, LEAST), MOST)
+    if not mask.any():
+        raise MemberRejected("no tissue found")
+    return mask
+
+
+def tissue_shares(mask: Mask, left: NDArray[np.float64], top: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of tissue in each tile of a grid, (rows, columns), of a whole tile even where the slide ends before.
+
+    Args:
+        mask: as `find_tissue` gives it.
+        left, top: where columns and rows of tiles begin and the last one ends, in pixels of the mask.
+    """
+    sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    x, y = (
+        np.clip(np.floor(edges + 0.5).astype(int), 0, side)
+        for edges, side in ((left, mask.shape[1]), (top, mask.shape[0]))
+    )
+    counts = (
+        sums[y[1:, None], x[1:]] - sums[y[:-1, None], x[1:]] - sums[y[1:, None], x[:-1]] + sums[y[:-1, None], x[:-1]]
+    )
+    area = (left[1] - left[0]) * (top[1] - top[0])
+    return np.asarray(counts / area)

@@ -1,0 +1,1 @@
+"""Reading archives where they lie: members, links and bounds; nothing is ever unpacked."""

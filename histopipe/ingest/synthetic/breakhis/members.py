@@ -1,0 +1,40 @@
+"""Name the fields as BreakHis does, in its folders."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from histopipe.ingest.datasets.breakhis import CLASSES, SUBTYPES
+from histopipe.ingest.synthetic.breakhis.fields import draw_fields
+from histopipe.ingest.synthetic.breakhis.plan import PatientPlan, plan_cases
+from histopipe.ingest.synthetic.drawing import Drawing, DrawnCase
+from histopipe.ingest.synthetic.encoding import encoded
+
+_ROOT = "BreaKHis_v1/histology_slides/breast"
+
+
+def draw_case(plan: PatientPlan) -> DrawnCase:
+    """Draw one patient's fields and encode them, sorted by name."""
+    members = []
+    numbers: Counter[tuple[str, int]] = Counter()
+    for place, (magnification, pixels) in enumerate(zip(plan.magnifications, draw_fields(plan), strict=True)):
+        subtype = plan.subtypes[place % len(plan.subtypes)]
+        numbers[subtype, magnification] += 1
+        name = _name(plan, subtype, magnification, numbers[subtype, magnification])
+        members.append((name, encoded(pixels)))
+    return DrawnCase(sorted(members), plan.label * len(members), 0, nested=False)
+
+
+def _name(plan: PatientPlan, subtype: str, magnification: int, number: int) -> str:
+    kind = f"SOB_{'BM'[plan.label]}_{subtype}"
+    slide = f"{CLASSES[plan.label]}/SOB/{SUBTYPES[subtype][0]}/{kind}_{plan.patient}/{magnification}X"
+    return f"{_ROOT}/{slide}/{kind}-{plan.patient}-{magnification}-{number:03d}.png"
+
+
+DRAWING = Drawing(
+    plan_cases,
+    draw_case,
+    nested_folder=None,
+    member_bytes=700_000,  # a PNG of 700x460 pixels
+    patches_per_worker=30,
+)

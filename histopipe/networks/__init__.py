@@ -1,0 +1,1 @@
+"""Networks: architectures, the weights they start from, and their predictions."""

@@ -1,0 +1,79 @@
+"""Running a trained network over the store."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histopipe.core.errors import EvaluationError, InferenceError
+from histopipe.core.files import restoring
+from histopipe.data.store import PatchStore, Rows
+from histopipe.networks.backend import grow_gpu_memory
+from histopipe.networks.openvino import is_quicker, predict_compiled
+from histopipe.networks.prediction import logit_network, predict_logits
+
+if TYPE_CHECKING:
+    import keras
+
+Numbers = NDArray[np.float64]
+
+LOG = logging.getLogger(__name__)
+
+
+def load_network(path: Path) -> keras.Model:
+    """Load a trained network; nothing in the file is run (Keras' `safe_mode`).
+
+    Raises:
+        EvaluationError: the file is missing, damaged, or not a network with the output this project gives its
+            own.
+    """
+    import keras
+
+    from histopipe.networks.architectures.blocks import OUTPUT_LAYER
+
+    grow_gpu_memory()
+    stage = f"train@{path.parent.parent.name}-{path.parent.name}"
+    if not path.is_file():
+        raise EvaluationError(f"{path} is missing: run `dvc repro {stage}`")
+    try:
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
+        network.get_layer(OUTPUT_LAYER)
+    except Exception as problem:  # a damaged or foreign file fails in as many ways as there are bytes
+        reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
+        raise EvaluationError(f"{path} can't be loaded ({reason}): {restoring(path)} or train again") from None
+    return network
+
+
+def finite_logits(network: keras.Model, store: PatchStore, rows: Rows, title: str) -> Numbers:
+    """Log odds of the positive class at `rows` of the store, (rows,).
+
+    Raises:
+        EvaluationError: one of them isn't a number.
+    """
+    logits = _predicted(logit_network(network), store, rows, title)
+    _require_numbers(logits, store, rows, title)
+    return logits
+
+
+def _predicted(network: keras.Model, store: PatchStore, rows: Rows, title: str) -> Numbers:
+    """By a compiled network where that is quicker and can be; else as Keras does it."""
+    if is_quicker(len(rows)):
+        try:
+            return predict_compiled(network, store, rows, title)
+        except InferenceError as problem:
+            LOG.warning("%s: %s", title, problem)
+    return predict_logits(network, store, rows, title)
+
+
+def _require_numbers(logits: Numbers, store: PatchStore, rows: Rows, title: str) -> None:
+    odd = np.flatnonzero(~np.isfinite(logits))
+    if len(odd):
+        first = store.index["file"].iloc[int(rows[odd[0]])]
+        raise EvaluationError(
+            f"{title}: {len(odd):,} of {len(rows):,} predictions are no numbers (first: {first}): "
+            "the training diverged; lower its learning rate and train again"
+        )

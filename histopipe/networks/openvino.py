@@ -1,0 +1,204 @@
+"""A trained network compiled for the CPU it runs on, by OpenVINO: the quick way to grade many patches.
+
+Keras' own prediction is the reference: in float32 probabilities agree within 1e-4, which a test holds for every
+architecture. bfloat16 is for those who ask for it, where the CPU has it (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from histopipe.core.errors import InferenceError
+from histopipe.data.store import Patches, PatchStore, Rows
+from histopipe.networks.backend import backend_name, on_tensorflow_cpu
+
+if TYPE_CHECKING:
+    import keras
+
+Precision = Literal["float32", "bfloat16"]
+
+BATCH_SIZE = 32  # patches per request: their activations stay in a core's cache
+JOBS = 4  # requests per stream: some wait while one is computed, or the stream would wait for Python, a tenth of it
+WORTH_COMPILING = 20_000  # patches: DenseNet201 takes 11 s to compile, CancerNet predicts some 2,000 of them a second
+SMALL = 64  # pixels: of larger pictures, resizing by products of matrices takes longer than OpenVINO's own way
+HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
+
+
+class CompiledNetwork:
+    """What a network computes, compiled for patches of one size.
+
+    Args:
+        network: from uint8 patches (batch, height, width, 3) to one number each, such as `logit_network` gives.
+        patch_size: height and width of the patches, in pixels.
+        precision: of the arithmetic.
+        batch_size: patches per request.
+        at_once: whether all cores compute one request, so that few patches are done soonest, rather than each core
+            requests of its own, so that many are.
+
+    Raises:
+        InferenceError: Keras runs on another backend than TensorFlow, the CPU has no bfloat16, or OpenVINO can't read
+            the network.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        patch_size: tuple[int, int],
+        precision: Precision = "float32",
+        batch_size: int = BATCH_SIZE,
+        at_once: bool = False,
+    ) -> None:
+        openvino = load_openvino()
+        if backend_name() != "tensorflow":
+            raise InferenceError(f"compiling needs TensorFlow, and Keras runs on {backend_name()}: set KERAS_BACKEND")
+        core = openvino.Core()
+        if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise InferenceError("this CPU has no bfloat16: predict in float32")
+        self.batch_size = batch_size
+        shape = (batch_size, *patch_size, 3)
+        model = convert(network, shape)
+        _resize_by_matrices(model)
+        hints = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY" if at_once else "THROUGHPUT",
+        }
+        compiled = core.compile_model(model, "CPU", hints)
+        streams = compiled.get_property("NUM_STREAMS")
+        self._requests = openvino.AsyncInferQueue(compiled, JOBS * streams)
+        self._shape = shape
+
+    def predict(self, batches: Iterable[Patches], count: int) -> NDArray[np.float32]:
+        """One number for each patch, in their order.
+
+        Args:
+            batches: patches in batches of `batch_size`, the last one perhaps smaller; taken as they are needed.
+            count: how many patches there are in all.
+
+        Returns:
+            (count,)
+        """
+        values = np.empty(count, np.float32)
+
+        def keep(request: Any, given: tuple[int, Patches]) -> None:
+            part = values[given[0] : given[0] + self.batch_size]
+            part[:] = request.get_output_tensor(0).data[: len(part), 0]
+
+        self._requests.set_callback(keep)
+        for number, batch in enumerate(batches):
+            filled = self._filled(batch)  # handed on with the request, which reads it where it lies
+            self._requests.start_async({0: filled}, (number * self.batch_size, filled), share_inputs=True)
+        self._requests.wait_all()
+        return values
+
+    def _filled(self, batch: Patches) -> Patches:
+        """The batch, filled up to the size that was compiled."""
+        if len(batch) == self.batch_size:
+            return batch
+        filled = np.zeros(self._shape, np.uint8)
+        filled[: len(batch)] = batch
+        return filled
+
+
+def convert(network: keras.Model, shape: tuple[int, ...]) -> Any:
+    """The network as a model of OpenVINO.
+
+    Args:
+        network: from uint8 patches.
+        shape: of the patches, (batch, height, width, 3); -1 for a batch of any size.
+
+    Raises:
+        InferenceError: OpenVINO can't read the network.
+    """
+    openvino = load_openvino()
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    try:
+        return openvino.convert_model(network, input=[(list(shape), openvino.Type.u8)])
+    except Exception as problem:  # it has an error of its own for every part of the conversion
+        root.setLevel(level)  # after a failure it leaves the log muted
+        root.filters, root.handlers = filters, handlers
+        reason = " ".join(str(problem).split())[:200]
+        raise InferenceError(f"{network.name} can't be compiled ({reason}): predict by Keras") from None
+
+
+def _resize_by_matrices(model: Any) -> None:
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Interpolate" and _is_plain(node):
+            node.output(0).replace(_by_matrices(node))
+    model.validate_nodes_and_infer_types()
+
+
+def _is_plain(node: Any) -> bool:
+    """Whether an Interpolate of OpenVINO is what Keras' bilinear resizing becomes."""
+    how = node.get_attributes()
+    usual = how["mode"] == "linear_onnx" and how["coordinate_transformation_mode"] == "half_pixel"
+    axes = node.input_value(node.get_input_size() - 1).get_node()
+    known = axes.get_type_name() == "Constant" and list(axes.get_data()) == [1, 2]
+    small = max(*node.input(0).get_shape()[1:3], *node.output(0).get_shape()[1:3]) <= SMALL
+    return usual and known and small and not how["antialias"] and not any(how["pads_begin"] + how["pads_end"])
+
+
+def _by_matrices(node: Any) -> Any:
+    """The same resizing of (batch, height, width, channels) by two products of matrices.
+
+    For OpenVINO's own there is no quicker kernel in bfloat16 than in float32 (docs/performance.md).
+    """
+    from openvino import opset13 as ops
+
+    def shaped(output: Any, *shape: int) -> Any:
+        return ops.reshape(output, ops.constant(np.array(shape, np.int64)), special_zero=False)
+
+    count, height, width, channels = node.input(0).get_shape()
+    _, rows, columns, _ = node.output(0).get_shape()
+    across = np.kron(bilinear_weights(width, columns), np.eye(channels, dtype=np.float32))
+    lines = shaped(node.input_value(0), count * height, width * channels)
+    narrowed = ops.matmul(lines, ops.constant(across), transpose_a=False, transpose_b=True)
+    pictures = shaped(narrowed, count, height, columns * channels)
+    down = ops.constant(bilinear_weights(height, rows)[None])
+    resized = ops.matmul(down, pictures, transpose_a=False, transpose_b=False)
+    return shaped(resized, count, rows, columns, channels).output(0)
+
+
+def bilinear_weights(length: int, resized: int) -> NDArray[np.float32]:
+    """What each of `length` pixels gives to each of `resized` ones, (resized, length); centres at half pixels."""
+    places = np.clip((np.arange(resized) + 0.5) * length / resized - 0.5, 0, length - 1)
+    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(length))).astype(np.float32)
+
+
+def is_quicker(patches: int) -> bool:
+    """Whether so many patches are graded sooner by a compiled network, compiling it included."""
+    return patches >= WORTH_COMPILING and on_tensorflow_cpu()
+
+
+def predict_compiled(
+    network: keras.Model, store: PatchStore, rows: Rows, title: str | None = None, precision: Precision = "float32"
+) -> NDArray[np.float64]:
+    """As `predict_logits` of `histopipe.networks.prediction`, by a compiled network.
+
+    Raises:
+        InferenceError: the network can't be compiled as asked.
+    """
+    compiled = CompiledNetwork(network, store.patch_size, precision)
+    parts = (rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE))
+    with tqdm(total=len(rows), desc=title, unit="patch", unit_scale=True, file=sys.stderr, disable=not title) as bar:
+
+        def gathered(part: Rows) -> Patches:
+            bar.update(len(part))
+            return store.gather(part)
+
+        return compiled.predict(map(gathered, parts), len(rows)).astype(np.float64)
+
+
+def load_openvino() -> Any:
+    """OpenVINO without its telemetry: what it would report of every import and conversion is nobody's business."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino

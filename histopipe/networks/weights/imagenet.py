@@ -1,0 +1,104 @@
+"""Weights that others trained on ImageNet and published."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+
+from histopipe.core.errors import UnreachableError, WeightsError
+
+if TYPE_CHECKING:
+    import keras
+
+SQUEEZENET_FILE = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
+SQUEEZENET_URL = f"https://github.com/rcmalli/keras-squeezenet/releases/download/v1.0/{SQUEEZENET_FILE}"
+SILENCE = 60.0  # seconds without an answer after which a server counts as unreachable
+NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+OTHER_CHOICES = "give a file's path, models:/name@alias, or random"
+
+
+def bring_imagenet(backbone: str | None, key: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    """Fetch the published weights of a backbone into `folder`.
+
+    SqueezeNet's come as the file that was published. Those of `keras.applications` are fetched by Keras itself, which
+    knows their addresses and checksums and keeps its own cache; what is kept here is the backbone made from them.
+
+    Args:
+        backbone: whose weights; None where the architecture has none.
+        key: of the recipe, for messages.
+        folder: where the file goes.
+
+    Returns:
+        The file and where it came from.
+
+    Raises:
+        UnreachableError: they can't be fetched now.
+        WeightsError: there are none, or what came is something else.
+        OSError: the disk takes no more.
+    """
+    if backbone is None:
+        raise WeightsError(f"{key}: nobody published imagenet weights for this architecture: {OTHER_CHOICES}")
+    from histopipe.networks.architectures.backbones import require_backbone
+
+    name = require_backbone(backbone)
+    if name == "alexnet":
+        raise WeightsError(f"{key}: there are no imagenet weights for alexnet in Keras' format: {OTHER_CHOICES}")
+    with _plainly(key, name):
+        return _fetch_squeezenet(folder) if name == "squeezenet" else _fetch_published(name, folder)
+
+
+def _fetch_squeezenet(folder: Path) -> tuple[Path, dict[str, str]]:
+    import keras
+
+    file = keras.utils.get_file(SQUEEZENET_FILE, SQUEEZENET_URL, cache_dir=folder, cache_subdir="")
+    return Path(file), {"url": SQUEEZENET_URL}
+
+
+def _fetch_published(name: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    import keras
+
+    from histopipe.networks.architectures.backbones import build_backbone
+    from histopipe.networks.architectures.backbones.published import constructors, copy_weights, original
+
+    published: keras.Model = original(name, weights="imagenet")
+    backbone = build_backbone(name, int(published.input_shape[1] or 224))
+    copy_weights(published, backbone)
+    file = folder / f"{name}.weights.h5"
+    backbone.save_weights(file)
+    return file, {"publisher": f"keras.applications.{constructors()[name].__name__}, Keras {keras.__version__}"}
+
+
+@contextmanager
+def _plainly(key: str, name: str) -> Iterator[None]:
+    """Turn what Keras raises into one line, and don't wait for ever; faults of the disk are told by the command.
+
+    Raises:
+        UnreachableError: nobody answers, or breaks off.
+        WeightsError: what came isn't what was published.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    what = f"{key}: imagenet weights for {name}"
+    try:
+        yield
+    except Exception as problem:
+        reason = " ".join(str(problem).split())[:200] or type(problem).__name__
+        if _is_of_network(problem):
+            said = f"{what} can't be fetched ({reason})"
+            raise UnreachableError(said, f"connect once, or {OTHER_CHOICES}") from None
+        if isinstance(problem, ValueError):
+            raise WeightsError(f"{what} came as something else ({reason}): fetch again, or {OTHER_CHOICES}") from None
+        raise
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _is_of_network(problem: Exception) -> bool:
+    """Whether the way is to blame, rather than the disk or the file; Keras raises bare exceptions for refusals."""
+    return type(problem) is Exception or isinstance(problem, NETWORK_ERRORS)

@@ -1,0 +1,158 @@
+"""Whether the files behind a registered model are there, and as they were logged."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from histopipe.core.errors import EvaluationError, HistopipeError
+from histopipe.core.files import file_digest, read_json, read_yaml
+from histopipe.networks.weights.registered import NETWORK_ARTIFACT, NOT_THERE
+from histopipe.tracking.served.packaging import NETWORK_DIGEST_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+LOGGED_MODEL = "models:/m-"  # how the address of a logged model begins, from which versions are made
+POINT_ARTIFACT = "operating_point"
+GONE = frozenset({*NOT_THERE, "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
+SHORT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # a full disk here says nothing of a model's files
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a registered model can't be used.
+
+    Attributes:
+        reason: in a few words.
+        damaged: whether its files are there, but not as they were logged; else they are gone.
+    """
+
+    reason: str
+    damaged: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def fault_of_version(version: ModelVersion, client: MlflowClient, load: bool = False) -> Fault | None:
+    """Why a registered version can't be used; None where its files are whole.
+
+    Args:
+        version: as the registry has it.
+        client: of the store that holds it.
+        load: whether Keras is to read the network too.
+
+    Raises:
+        MlflowException, RequestException, ConnectionError: the store can't be asked.
+    """
+    return fault_of_model(f"models:/{version.name}/{version.version}", str(version.source), client, load)
+
+
+def fault_of_model(address: str, source: str, client: MlflowClient, load: bool = False) -> Fault | None:
+    """As `fault_of_version`, of a model at an address.
+
+    Args:
+        address: such as `models:/NAME/3` or `models:/m-ID`.
+        source: the address of the logged model that it was made from.
+        client: of the store that holds it.
+        load: whether Keras is to read the network too.
+    """
+    from mlflow.exceptions import MlflowException
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logged = _logged_model(source, client)
+    with TemporaryDirectory() as scratch:
+        try:
+            folder = download_model(address, scratch)
+        except (MlflowException, OSError) as problem:
+            if not is_gone(problem):
+                raise
+            return _gone(logged, source)
+        if not any(folder.iterdir()):
+            return _gone(logged, source)
+        return _fault_in(folder, logged.tags.get(NETWORK_DIGEST_TAG) if logged else None, load)
+
+
+def download_model(address: str, scratch: str) -> Path:
+    """Copy a model's folder into `scratch`; it may turn out empty where the files are gone.
+
+    Raises:
+        MlflowException, OSError: it can't be had.
+    """
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=scratch))
+
+
+def is_gone(problem: Exception) -> bool:
+    """Whether what MLflow raised means that files aren't there, rather than that nobody can be asked."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    if isinstance(problem, MlflowException):
+        return problem.error_code in GONE
+    if isinstance(problem, RequestException):
+        return getattr(problem.response, "status_code", None) == 404
+    return (
+        isinstance(problem, OSError)
+        and problem.errno not in SHORT
+        and not isinstance(problem, ConnectionError | TimeoutError)
+    )
+
+
+def _logged_model(source: str, client: MlflowClient) -> Any:
+    """The logged model behind an address; None where it was made otherwise, or is deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if not source.startswith(LOGGED_MODEL):
+        return None
+    try:
+        return client.get_logged_model(source.removeprefix("models:/"))
+    except MlflowException as problem:
+        if problem.error_code in GONE:
+            return None
+        raise
+
+
+def _gone(logged: Any, source: str) -> Fault:
+    place = logged.artifact_location if logged else source
+    return Fault(f"its files are gone from {place}")
+
+
+def _fault_in(folder: Path, digest: str | None, load: bool) -> Fault | None:
+    try:
+        described = read_yaml(folder / "MLmodel")["flavors"]["python_function"].get("artifacts") or {}
+        paths = {name: folder / described[name]["path"] for name in (NETWORK_ARTIFACT, POINT_ARTIFACT)}
+    except OSError:
+        return Fault("its MLmodel is missing")
+    except KeyError as missing:
+        return Fault(f"it holds no {'Keras network' if missing.args[0] == NETWORK_ARTIFACT else missing.args[0]}", True)
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError):
+        return Fault("its MLmodel is damaged", True)
+    return _fault_of_files(paths[NETWORK_ARTIFACT], paths[POINT_ARTIFACT], digest, load)
+
+
+def _fault_of_files(network: Path, point: Path, digest: str | None, load: bool) -> Fault | None:
+    from histopipe.networks.logits import load_network
+
+    if missing := [path.name for path in (network, point) if not path.is_file()]:
+        return Fault(f"its {missing[0]} is missing")
+    if digest not in (None, file_digest(network)):
+        return Fault(f"its {network.name} is damaged: its bytes are not those that were logged", True)
+    try:
+        read_json(point)
+        if load or digest is None:
+            load_network(network)
+    except EvaluationError:
+        return Fault(f"its {network.name} can't be loaded by this Keras", True)
+    except HistopipeError:
+        return Fault(f"its {point.name} is damaged", True)
+    return None

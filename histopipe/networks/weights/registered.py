@@ -1,0 +1,198 @@
+"""Weights of models that this project registered itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from histopipe import tracking
+from histopipe.core.errors import HistopipeError, WeightsError
+from histopipe.core.files import read_json, read_yaml
+from histopipe.core.workspace import Workspace
+from histopipe.networks.weights.behind import RECORD, Behind, Cases, behind, cases_seen
+from histopipe.tracking.provenance import Provenance, kind_of, labels_by_digest, no_labels
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+NETWORK_ARTIFACT = "network"  # as the served model names it
+KEPT = "promotion"  # folder of the run's artifacts that holds the training's record
+PREDICTIONS = "test_predictions.parquet"  # beside the record: columns `file,digest,probability`
+GRADED = "predictions.parquet"  # that `evaluate` logged: columns `file,label` among others
+KEPT_TAG = "kept"  # of a version: its own folder within that one, which versions of one run don't share
+
+NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # MLflow's codes for what isn't there
+
+REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+def bring_registered(
+    asked: str, key: str, workspace: Workspace, folder: Path
+) -> tuple[Path, dict[str, str], Behind | None]:
+    """Copy the network of a registered model into `folder`.
+
+    Args:
+        asked: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        key: of the recipe, for messages.
+        workspace: says where the tracking store is.
+        folder: where the file goes.
+
+    Returns:
+        The file; the model's name, version and run; and the cases, by data set, that it and what it started from were
+        trained or validated on, None where its run doesn't tell.
+
+    Raises:
+        WeightsError: there is no such model, or it holds no network of Keras.
+        TrackingAwayError: the tracking store or its artifacts can't be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    address = REGISTERED.fullmatch(asked)
+    if address is None:
+        raise WeightsError(f"{key}: {asked} is no model's address: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    with tracking.told_in_one_line(workspace):
+        try:
+            client = tracking.registry(workspace)
+            version = version_at(client, **address.groupdict())
+            file = copy_network(version, folder)
+            record = _record_behind(version, client)
+            seen = None if record is None else behind(record)
+        except (MlflowException, OSError) as problem:
+            if _broke_off(problem):
+                raise
+            reason = " ".join(str(problem).split())[:200]
+            raise WeightsError(
+                f"{key}: {asked} can't be had from the tracking store ({reason}): "
+                "promote a model first, or give imagenet, random or a file's path"
+            ) from None
+    if file is None:
+        raise WeightsError(f"{key}: {asked} holds no Keras network: name a model that `evaluate` logged")
+    return file, {"model": version.name, "version": str(version.version), "run_id": str(version.run_id)}, seen
+
+
+def _broke_off(problem: Exception) -> bool:
+    """Whether the tracking store couldn't be asked, rather than having no such model."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    if isinstance(problem, MlflowException):
+        return problem.error_code not in NOT_THERE
+    return isinstance(problem, RequestException | ConnectionError | TimeoutError)
+
+
+def cases_behind(version: ModelVersion, client: MlflowClient) -> Cases:
+    """What a version's own training saw, and the trainings before it; nothing of one that was registered by hand."""
+    record = _record_behind(version, client)
+    return {} if record is None else cases_seen(record)
+
+
+def _record_behind(version: ModelVersion, client: MlflowClient) -> dict[str, Any] | None:
+    """The record of a version's training; None of one that was registered by hand."""
+    run_id, folder = version.run_id, kept_folder(version)
+    path = f"{folder}/{RECORD}"
+    if not run_id or path not in {file.path for file in client.list_artifacts(run_id, folder)}:
+        return None
+    with TemporaryDirectory() as scratch:
+        record: dict[str, Any] = read_json(Path(client.download_artifacts(run_id, path, scratch)))
+        return record
+
+
+def kept_folder(version: ModelVersion) -> str:
+    """Where among its run's artifacts a version has its training's record; earlier ones shared the whole folder."""
+    return version.tags.get(KEPT_TAG, KEPT)
+
+
+def data_of_version(version: ModelVersion, client: MlflowClient) -> Provenance:
+    """Describe the data that a registered version was made from, as far as its run and its tags tell."""
+    from mlflow.exceptions import MlflowException
+
+    folder = kept_folder(version)
+    with TemporaryDirectory() as scratch:
+        try:
+            kept = Path(client.download_artifacts(str(version.run_id), folder, scratch))
+            record: dict[str, Any] = read_json(kept / RECORD)
+        except (MlflowException, HistopipeError, OSError):  # registered by hand, or its files are gone
+            return described_by_tags(version, {}, None, client)
+        logged = kept / PREDICTIONS
+        return data_of_record(version, record, logged if logged.exists() else None, client)
+
+
+def data_of_record(
+    version: ModelVersion, record: dict[str, Any], logged: Path | None, client: MlflowClient
+) -> Provenance:
+    """As `data_of_version`, by what was kept of the training: its record, and the file of its test predictions."""
+    try:
+        return Provenance.from_json(record["data"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return described_by_tags(version, record, logged, client)
+
+
+def described_by_tags(
+    version: ModelVersion, record: dict[str, Any], logged: Path | None, client: MlflowClient
+) -> Provenance:
+    """As `data_of_record`, of a version from before records described their data: by tags and graded test patches."""
+    from mlflow.exceptions import MlflowException
+
+    tags, run_tags = version.tags, {}
+    with suppress(MlflowException):
+        run_tags = client.get_run(str(version.run_id)).data.tags
+    archives = {f"{name}:{tags[tag]}" for name, tag in (("dvc", "dvc_raw"), ("index", "data_digest")) if tag in tags}
+    capped = tags["quick"] == "true" if "quick" in tags else None
+    source = run_tags.get("source", "")
+    return Provenance(
+        str(record.get("dataset") or run_tags.get("dataset") or ""),
+        kind_of(source) if source else None,
+        source,
+        ("", tags.get("positive_class", "")),
+        frozenset(archives),
+        capped,
+        _graded_labels(version, logged, client),
+    )
+
+
+def _graded_labels(version: ModelVersion, logged: Path | None, client: MlflowClient) -> pd.Series:
+    """Label by digest of the test patches that a version graded; empty where either isn't there any more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if logged is None:
+            return no_labels()
+        with TemporaryDirectory() as scratch:
+            graded = pd.read_parquet(client.download_artifacts(str(version.run_id), GRADED, scratch))
+        return labels_by_digest(pd.read_parquet(logged).merge(graded[["file", "label"]], on="file"))
+    except (MlflowException, OSError, KeyError, ValueError):
+        return no_labels()
+
+
+def version_at(client: MlflowClient, name: str, alias: str | None, version: str | None) -> ModelVersion:
+    """The version that an alias stands at, or that has a number."""
+    if alias:
+        return client.get_model_version_by_alias(name, alias)
+    return client.get_model_version(name, str(version))
+
+
+def copy_network(version: ModelVersion, folder: Path) -> Path | None:
+    """Copy the network of a registered version into `folder`; None where the version holds none of Keras.
+
+    Raises:
+        MlflowException, OSError: the version's files can't be had.
+    """
+    import mlflow
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with TemporaryDirectory() as scratch:
+        address = f"models:/{version.name}/{version.version}"
+        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=scratch))
+        described = read_yaml(model / "MLmodel")
+        artifacts = described.get("flavors", {}).get("python_function", {}).get("artifacts") or {}
+        if NETWORK_ARTIFACT not in artifacts:
+            return None
+        return Path(shutil.copyfile(model / artifacts[NETWORK_ARTIFACT]["path"], folder / "model.keras"))

@@ -1,0 +1,1 @@
+"""Care of a checkout: its examination, its mending, its cleaning, and the servers beside it."""

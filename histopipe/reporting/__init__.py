@@ -1,0 +1,1 @@
+"""What people read: the comparison of architectures and the report's page."""

@@ -1,0 +1,1 @@
+"""Set the evaluated architectures of a data set side by side, by case."""

@@ -1,0 +1,73 @@
+"""Further rows of the comparison that need no training: an ensemble, and a network without or with averaging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from histopipe.core.params import Params
+from histopipe.data.leakage import worst
+from histopipe.evaluation.calibration import log_odds
+from histopipe.evaluation.grading import grade_table, graded_table, locked_point
+from histopipe.reporting.comparison.evaluations import Evaluated, Row
+
+ENSEMBLE = "ensemble"
+ONE_VIEW, D4 = ", one view", ", D4"
+_VIEWS = {"one_view": ONE_VIEW, "d4": D4}  # columns of predictions.parquet
+_PATCH = ["file", "case_id", "split", "label"]
+
+
+def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
+    """What follows from the architectures' predictions, graded as those are.
+
+    Each is calibrated anew and gets its threshold from validation. `A, one view` is an averaged network that sees each
+    patch as it lies; `A, D4` is another one averaged over the eight symmetries; `ensemble` is the mean of all
+    architectures' log odds.
+
+    Args:
+        evaluated: the evaluated architectures.
+        params: rule of the threshold, resamples and seed.
+    """
+    found = [
+        graded_anew(each.row["architecture"] + title, _seen_so(each.predictions, column), [each.row], params)
+        for each in evaluated
+        for column, title in _VIEWS.items()
+        if column in each.predictions
+    ]
+    if len(evaluated) > 1:
+        logits = ensemble_logits([each.predictions for each in evaluated])
+        found.append(graded_anew(ENSEMBLE, logits, [each.row for each in evaluated], params))
+    return found
+
+
+def _seen_so(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
+    return predictions[_PATCH].assign(logit=log_odds(predictions[column].to_numpy()))
+
+
+def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Mean log odds over several networks' predictions of the same patches.
+
+    Returns:
+        Columns `file,case_id,split,label,logit`; only patches that every network predicted.
+    """
+    odds = [pd.Series(log_odds(table["probability"].to_numpy()), table["file"]) for table in tables]
+    mean = pd.concat(odds, axis=1, join="inner").mean(axis=1).rename("logit")
+    return tables[0][_PATCH].merge(mean, left_on="file", right_index=True)
+
+
+def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Evaluated:
+    """Calibrate, choose the threshold and grade, as `evaluate` does; the marks are those of any member.
+
+    The row is descriptive: it isn't one of the recipes, and takes no part in ranks and their tests.
+    """
+    point = locked_point(logits, params.evaluate.threshold) | {"positive_class": members[0]["positive_class"]}
+    marks = {
+        "quick": next((row["quick"] for row in members if row.get("quick")), None),
+        "leaky": worst(row.get("leaky") for row in members) or None,
+        "unlisted_train": any(row.get("unlisted_train") for row in members),
+    }
+    table = graded_table(logits, point)
+    graded = grade_table(table, point, marks, params)
+    derived = {"architecture": name, "members": [row["architecture"] for row in members], "descriptive": True}
+    return Evaluated(derived | graded, table)

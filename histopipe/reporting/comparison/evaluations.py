@@ -1,0 +1,120 @@
+"""The evaluations that a comparison sets side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from histopipe.core.errors import EvaluationError, HistopipeError
+from histopipe.core.files import file_digest, read_json
+from histopipe.core.params import Params
+from histopipe.core.stages.inputs import remedy_for
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.data.store import read_index, require_reading
+from histopipe.evaluation.grading import GRADED_SPLITS, read_predictions
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model of the comparison.
+
+    Attributes:
+        row: its name under `architecture`, and the content of its `metrics.json`.
+        predictions: of validation and test, as in `predictions.parquet`.
+    """
+
+    row: Row
+    predictions: pd.DataFrame
+
+
+def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tuple[list[Evaluated], list[Row]]:
+    """The evaluations of the listed architectures that can be ranked, and the rows of those that can't.
+
+    Raises:
+        StoreError: there is no index, or its cases are read otherwise than `params.yaml` asks.
+    """
+    from histopipe.data.splitting import split_of_patches
+
+    require_reading(workspace.store(dataset), params.case_reading(dataset))
+    index = read_index(workspace.store(dataset))
+    today = _graded_patches(index.assign(split=split_of_patches(workspace.split(dataset), index)))
+    ranked: list[Evaluated] = []
+    unranked: list[Row] = []
+    for architecture in params.architectures:
+        row = read_evaluation(dataset, architecture, params, workspace)
+        if "state" in row:
+            unranked.append(row)
+            continue
+        try:
+            predictions = read_predictions(workspace.evaluation(dataset, architecture) / "predictions.parquet")
+        except EvaluationError as problem:
+            unranked.append(_unranked(architecture, "not readable", str(problem)))
+            continue
+        if _graded_patches(predictions).equals(today):
+            ranked.append(Evaluated(row, predictions))
+        else:  # the split's file stays the same where known cases gain patches
+            unranked.append(_out_of_date(dataset, architecture, ["data"]))
+    return ranked, unranked
+
+
+def _graded_patches(table: pd.DataFrame) -> pd.DataFrame:
+    """Validation and test patches in an order of their own: models are compared patch by patch."""
+    graded = table.loc[table["split"].isin(GRADED_SPLITS), ["file", "case_id", "label", "split"]]
+    return graded.sort_values("file", kind="stable").reset_index(drop=True).astype({"label": "int64"}).astype(str)
+
+
+def read_evaluation(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Row:
+    """One architecture's numbers; or, where they can't be ranked, its `state` and the `reason`."""
+    from histopipe.networks.weights import weights_digest
+    from histopipe.training.recipe import recipe_digest
+
+    path = workspace.evaluation(dataset, architecture) / "metrics.json"
+    if not path.is_file():
+        return _unranked(architecture, "not trained", f"run `dvc repro {_stage(dataset, architecture)}`")
+    try:
+        metrics: Row = read_json(path)
+    except HistopipeError as problem:
+        return _unranked(architecture, "not readable", str(problem))
+    today = {
+        "split": ("split_digest", file_digest(workspace.split(dataset))),
+        "recipe": (
+            "recipe_digest",
+            recipe_digest(params, architecture, weights_digest(architecture, params, workspace)),
+        ),
+    }
+    changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
+    if changed:
+        return _out_of_date(dataset, architecture, changed, _remedy(dataset, architecture, today, workspace))
+    return {"architecture": architecture, **metrics}
+
+
+def _stage(dataset: str, architecture: str) -> str:
+    return stage_name("evaluate", dataset, architecture)
+
+
+def _unranked(architecture: str, state: str, reason: str) -> Row:
+    return {"architecture": architecture, "state": state, "reason": reason}
+
+
+def _remedy(dataset: str, architecture: str, today: Mapping[str, tuple[str, str]], workspace: Workspace) -> str:
+    """The command that makes a model and its evaluation anew, also where DVC takes one of them for up to date."""
+    evaluate, train = _stage(dataset, architecture), stage_name("train", dataset, architecture)
+    try:
+        record = dict(read_json(workspace.training_record(dataset, architecture)))
+    except (HistopipeError, OSError, TypeError, ValueError):
+        record = {}
+    if all(record.get(key) == digest for key, digest in today.values()):
+        return f"`{remedy_for(evaluate, workspace)}`"
+    command = remedy_for(train, workspace)
+    return f"`{command}`, then `dvc repro {evaluate}`" if "--force" in command else f"`dvc repro {evaluate}`"
+
+
+def _out_of_date(dataset: str, architecture: str, changed: Sequence[str], remedy: str = "") -> Row:
+    remedy = remedy or f"`dvc repro {_stage(dataset, architecture)}`"
+    reason = f"the {' and the '.join(changed)} changed since: run {remedy}"
+    return _unranked(architecture, "out of date", reason)

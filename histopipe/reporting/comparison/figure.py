@@ -1,0 +1,101 @@
+"""A comparison as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, plain
+from histopipe.reporting.comparison.evaluations import Row
+from histopipe.reporting.comparison.pairs import SEPARATING
+from histopipe.reporting.comparison.table import COLUMNS, marks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DRAWN_COLUMNS = 3
+
+
+def draw_comparison(content: dict[str, Any]) -> Figure:
+    """A panel per metric; in each, a dot with its interval per architecture, the best AUC on top."""
+    ranking = content["ranking"]
+    lines = -(-len(COLUMNS) // DRAWN_COLUMNS)
+    figure = new_figure(10, lines * (1.15 + 0.3 * len(ranking)) + 0.7)
+    panels = figure.subplots(lines, DRAWN_COLUMNS, sharey=True, squeeze=False)
+    for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
+        _draw_panel(axes, ranking, metric)
+        axes.set_title(title, fontsize=10.5, loc="left")
+    legend = {
+        "\\*": "* trained under the caps of `quick`",
+        "!": "! cases straddle the splits",
+        "?": "? started from weights of unknown training cases",
+        "†": "† also trained on unlisted cases",
+    }
+    if notes := [note for mark, note in legend.items() if any(mark in marks(row) for row in ranking)]:
+        figure.supxlabel("    ".join(notes), fontsize=8.5, x=0.01, ha="left")
+    first = ranking[0]
+    title = (
+        f"{content['dataset']}, test split: {first['cases']:,} cases, {first['patches']:,} patches; "
+        f"95 % intervals by case; positive class {content['positive_class']}"
+    )
+    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def _draw_panel(axes: Axes, ranking: Sequence[Row], metric: str) -> None:
+    for place, row in enumerate(ranking):
+        measured = row["test"][metric]
+        if measured["value"] is not None:
+            axes.plot([measured["low"], measured["high"]], [place, place], color=CURVE, linewidth=2.5, alpha=0.55)
+            axes.plot(measured["value"], place, marker="o", markersize=7, color=CURVE)
+            axes.annotate(
+                f"{measured['value']:.3f}",
+                (measured["value"], place),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+            )
+    finish_panel(axes, ranking, -0.65)
+
+
+def draw_pairs(content: dict[str, Any]) -> Figure:
+    """The difference of every two areas under the ROC curve, with its interval; filled where it is separable from 0."""
+    pairs = content["pairs"]
+    figure = new_figure(8, 1.5 + 0.3 * max(1, len(pairs)))
+    axes = figure.subplots()
+    for place, pair in enumerate(pairs):
+        measured = pair["differences"][SEPARATING]
+        if measured["value"] is not None:
+            color = CURVE if pair["separable"] else REFERENCE
+            axes.plot([measured["low"], measured["high"]], [place, place], color=color, linewidth=2.5, alpha=0.6)
+            filled = color if pair["separable"] else "white"
+            axes.plot(measured["value"], place, "o", markersize=7, color=color, markerfacecolor=filled)
+    axes.axvline(0, color=REFERENCE, linewidth=1)
+    axes.set_yticks(range(len(pairs)), [f"{pair['first']} − {pair['second']}" for pair in pairs])
+    axes.set_ylim(max(1, len(pairs)) - 0.5, -0.5)
+    if not pairs:
+        axes.text(0.5, 0.5, "one model: nothing to compare", transform=axes.transAxes, ha="center", va="center")
+    finish_axes(axes)
+    axes.set_xlabel(
+        "difference in ROC AUC, 95 % interval by case; filled: recipes separable after correction", fontsize=9
+    )
+    axes.set_title(f"{content['dataset']}, test split: every two models on the same cases", fontsize=11, loc="left")
+    return figure
+
+
+def finish_panel(axes: Axes, ranking: Sequence[Row], top: float) -> None:
+    """Name the architectures down the side, the first at 0 on top, with a light grid; `top` leaves room for a label."""
+    axes.set_yticks(range(len(ranking)), [row["architecture"] + marks(row).replace("\\", "") for row in ranking])
+    axes.set_ylim(len(ranking) - 0.5, top)
+    axes.locator_params(axis="x", nbins=4)
+    finish_axes(axes)
+
+
+def finish_axes(axes: Axes) -> None:
+    """A light grid behind, and no frame."""
+    axes.grid(axis="x", color="#EEEEEE", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)

@@ -1,0 +1,38 @@
+"""Rows of the comparison that take a patch's surroundings into account."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from histopipe.core.errors import EvaluationError
+from histopipe.core.params import Params
+from histopipe.evaluation.neighbourhood import neighbourhood_logits
+from histopipe.reporting.comparison.combination import graded_anew
+from histopipe.reporting.comparison.evaluations import Evaluated, Row
+
+NEIGHBOURS = " + neighbours"
+
+
+def with_neighbours(
+    evaluated: Sequence[Evaluated], index: pd.DataFrame, params: Params
+) -> tuple[list[Evaluated], list[Row]]:
+    """`A + neighbours` for every architecture, graded as those are; and the reasons of those that can't be had.
+
+    Args:
+        evaluated: the evaluated architectures.
+        index: the store's.
+        params: rule of the threshold, resamples and seed.
+    """
+    found: list[Evaluated] = []
+    absent: list[Row] = []
+    for each in evaluated:
+        name = each.row["architecture"] + NEIGHBOURS
+        try:
+            logits = neighbourhood_logits(each.predictions, index)
+        except EvaluationError as problem:
+            absent.append({"architecture": name, "state": "not made", "reason": str(problem)})
+            continue
+        found.append(graded_anew(name, logits, [each.row], params))
+    return found, absent

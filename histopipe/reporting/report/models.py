@@ -1,0 +1,237 @@
+"""The page's part on each model: curves, calibration, confusion, cases, subgroups, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from histopipe.core.workspace import Workspace
+from histopipe.evaluation.calibration import log_odds
+from histopipe.evaluation.curves import calibration_table
+from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.metrics import Predictions
+from histopipe.evaluation.slide_figures import SLIDES, pictured
+from histopipe.evaluation.subgroups import SUBGROUP_METRICS
+from histopipe.reporting.comparison.evaluations import Row
+from histopipe.reporting.comparison.table import signed
+from histopipe.reporting.report.pictures import Picture
+from histopipe.reporting.report.plots import (
+    Plot,
+    bars,
+    calibration_plot,
+    case_plot,
+    history_plot,
+    marked,
+    precision_recall_plot,
+    roc_plot,
+)
+from histopipe.reporting.report.reading import known_json, known_table, records
+
+WORST_CASES = 8
+HISTORY = ("train/loss", "validation/loss", "validation/roc_auc")
+SHOWN_SLIDES = 3  # of each model; the rest lies in its folder
+EXPLAINING = {
+    "gallery.png": "patches it was most and least sure of, and what speaks for each class",
+    "explanation.png": "how fast its decisions fall as what the maps point at is removed",
+}
+PREDICTED = ["case_id", "split", "label", "probability", "decision"]
+
+
+def model_part(
+    dataset: str, row: Row, classes: tuple[str, str], pictures: Mapping[Path, Picture], workspace: Workspace
+) -> dict[str, Any]:
+    """One model as the template takes it; what hasn't been written for it is None or empty.
+
+    Args:
+        dataset: the data set's name.
+        row: of the ranking.
+        classes: the negative class, then the positive one.
+        pictures: what `embed` made of `picture_files`.
+        workspace: where to read.
+    """
+    name = row["architecture"]
+    folder = workspace.evaluation(dataset, name)
+    test = tested(folder)
+    slides = slide_files(folder)
+    history = known_table(workspace.model(dataset, name) / "history.csv", "epoch", *HISTORY)
+    return {
+        "name": name,
+        "row": row,
+        "plots": [*_plots(row, folder, test, classes), *_learning(name, history)],
+        "confusion": confusion(test),
+        **_cases(folder),
+        "subgroups": _subgroups(folder),
+        "slides": [pictures[path] for _, path in slides[:SHOWN_SLIDES]],
+        "more_slides": max(0, len(slides) - SHOWN_SLIDES),
+        "explaining": [pictures[path] for path in explaining_files(folder)],
+        "explanation": _explanation(folder),
+        "folder": folder.relative_to(workspace.root).as_posix(),
+    }
+
+
+def picture_files(dataset: str, names: Iterable[str], workspace: Workspace) -> list[tuple[Path, str]]:
+    """The pictures that the page shows of each model, with what they show."""
+    found = []
+    for name in names:
+        folder = workspace.evaluation(dataset, name)
+        for case, path in slide_files(folder)[:SHOWN_SLIDES]:
+            found.append((path, f"{name}, case {case}: tissue, truth, probability and error side by side"))
+        found += [(path, f"{name}: {EXPLAINING[path.name]}") for path in explaining_files(folder)]
+    return found
+
+
+def slide_files(folder: Path) -> list[tuple[str, Path]]:
+    """Case and picture of an evaluation's slides, whole ones before samples, many patches before few."""
+    slides = known_table(folder / f"{SLIDES}.csv", "case_id", "file")
+    return [] if slides is None else pictured(slides, folder)
+
+
+def explaining_files(folder: Path) -> list[Path]:
+    """The pictures that explain a model's decisions, as far as they were drawn."""
+    return [path for name in EXPLAINING if (path := folder / "figures" / name).is_file()]
+
+
+def _explanation(folder: Path) -> str:
+    """How the maps were made and what they are worth, or why there are none; empty where nothing is known."""
+    found = known_json(folder / "explanation.json")
+    if "reason" in found:
+        return f"Decisions could not be explained: {found['reason']}"
+    if not {"method", "layer", "verdict", "gain"} <= set(found):
+        return ""
+    how = f"Maps by {found['method']} at {found['layer']}, at finding what decides"
+    on_chance = found["verdict"].split(";")[0]
+    beside = [{"verdict": on_chance, "gain": found["gain"]}, *found.get("references", {}).values()]
+    outcomes = [f"{each['verdict']} ({signed(each['gain'])})" for each in beside]
+    return f"{how}: {'; '.join(outcomes)}."
+
+
+def tested(folder: Path) -> pd.DataFrame:
+    """Predictions of the test patches."""
+    table = pd.read_parquet(folder / "predictions.parquet", columns=PREDICTED)
+    return table[table["split"] == "test"]
+
+
+def confusion(test: pd.DataFrame) -> list[list[tuple[int, float]]]:
+    """Patches, and their share of the actual class: by actual class, then by what they were called."""
+    counts = pd.crosstab(test["label"], test["decision"]).reindex(index=[0, 1], columns=[0, 1], fill_value=0)
+    return [[(int(count), count / max(1, sum(row))) for count in row] for row in counts.to_numpy()]
+
+
+def overview(dataset: str, names: Sequence[str], positive: str, workspace: Workspace) -> list[Plot]:
+    """All models' ROC curves in one drawing and their calibration in another, in the order of the ranking."""
+    roc, calibration = [], []
+    for number, name in enumerate(names):
+        folder = workspace.evaluation(dataset, name)
+        curve = known_table(folder / "roc.csv", "fpr", "tpr")
+        bins = known_table(folder / "calibration.csv", "predicted", "observed")
+        roc += [] if curve is None else [(name, f"c{number % 8}", curve)]
+        calibration += [] if bins is None else [(name, f"c{number % 8}", bins)]
+    return [
+        *([roc_plot("ROC curves", roc)] if roc else []),
+        *([calibration_plot("Calibration", calibration, positive)] if calibration else []),
+    ]
+
+
+def _plots(row: Row, folder: Path, test: pd.DataFrame, classes: tuple[str, str]) -> list[Plot]:
+    drawn = (
+        _roc(row, folder),
+        _precision_recall(row, folder, test),
+        _calibration(row, folder, test, classes[1]),
+        _case_spread(row, folder),
+    )
+    return [plot for plot in drawn if plot]
+
+
+def _learning(name: str, history: pd.DataFrame | None) -> list[Plot]:
+    """Validation's ROC AUC and the losses by epoch."""
+    if history is None:
+        return []
+    score = {"validation/roc_auc": ("ROC AUC on validation", "c0")}
+    losses = {
+        "train/loss": ("training, weighted and with penalties", "grey"),
+        "validation/loss": ("validation", "c0"),
+    }
+    return [
+        history_plot(f"{name}: validation ROC AUC", "ROC AUC", history, score),
+        history_plot(f"{name}: loss", "loss", history, losses),
+    ]
+
+
+def _case_spread(row: Row, folder: Path) -> Plot | None:
+    cases = known_table(folder / "cases.csv", "case_id", "patches", "accuracy")
+    if cases is None:
+        return None
+    return case_plot(f"{row['architecture']}: accuracy of every case", cases, row["test"]["accuracy"]["value"])
+
+
+def _roc(row: Row, folder: Path) -> Plot | None:
+    curve = known_table(folder / "roc.csv", "fpr", "tpr")
+    if curve is None:
+        return None
+    specificity = row["test"]["specificity"]["value"]
+    mark = marked(None if specificity is None else 1 - specificity, row["test"]["sensitivity"]["value"], _point(row))
+    label = f"AUC {with_interval(row['test']['roc_auc'])}"
+    return roc_plot(f"{row['architecture']}: ROC curve", [(label, "c0", curve)], mark)
+
+
+def _precision_recall(row: Row, folder: Path, test: pd.DataFrame) -> Plot | None:
+    curve = known_table(folder / "precision_recall.csv", "recall", "precision")
+    if curve is None:
+        return None
+    mark = marked(row["test"]["sensitivity"]["value"], row["test"]["precision"]["value"], _point(row))
+    label = f"average precision {with_interval(row['test']['average_precision'])}"
+    prevalence = float((test["label"] == 1).mean())
+    return precision_recall_plot(f"{row['architecture']}: precision and recall", label, curve, prevalence, mark)
+
+
+def _calibration(row: Row, folder: Path, test: pd.DataFrame, positive_class: str) -> Plot | None:
+    bins = known_table(folder / "calibration.csv", "predicted", "observed")
+    if bins is None:
+        return None
+    curves = [*_before(row, folder, test), (_error("calibrated", row["test"]), "c0", bins)]
+    return calibration_plot(f"{row['architecture']}: calibration", curves, positive_class)
+
+
+def _point(row: Row) -> str:
+    return f"threshold {row['threshold']:.3f}, from validation"
+
+
+def _before(row: Row, folder: Path, test: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Reliability before calibration, by undoing it; none where it isn't known."""
+    from scipy.special import expit
+
+    point = known_json(folder / "operating_point.json")
+    if not {"temperature", "offset"} <= set(point) or "uncalibrated" not in row:
+        return []
+    logits = (log_odds(test["probability"].to_numpy()) - point["offset"]) * point["temperature"]
+    before = Predictions.of(test["label"], pd.Series(expit(logits), test.index), test["decision"], test["case_id"])
+    return [(_error("before", row["uncalibrated"]), "grey", calibration_table(before))]
+
+
+def _error(name: str, metrics: Row) -> str:
+    return f"{name}: error {with_interval(metrics['calibration_error'])}"
+
+
+def _cases(folder: Path) -> Row:
+    table = known_table(folder / "cases.csv", "case_id", "patches", "positives", "called", "accuracy")
+    if table is None:
+        return {"cases": [], "more_cases": 0}
+    return {"cases": records(table.head(WORST_CASES)), "more_cases": max(0, len(table) - WORST_CASES)}
+
+
+def _subgroups(folder: Path) -> list[Row]:
+    """Each subgroup with its metrics and the drawing of its area's interval."""
+    table = known_table(folder / "subgroups.csv", "group", "level", "cases", "patches", "positives", "roc_auc")
+    if table is None:
+        return []
+    rows = records(table)
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    metrics = [
+        {name: {end: row.get(f"{name}{suffix}") for end, suffix in ends.items()} for name in SUBGROUP_METRICS}
+        for row in rows
+    ]
+    drawn = bars([each["roc_auc"] for each in metrics])
+    return [row | {"metrics": each, "bar": bar} for row, each, bar in zip(rows, metrics, drawn, strict=True)]

@@ -1,0 +1,146 @@
+"""`index.html`: everything about a data set's comparison on one page, made of files that earlier stages wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from histopipe.core.files import write_text
+from histopipe.core.params import Params
+from histopipe.core.workspace import Workspace
+from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.metrics import METRICS
+from histopipe.reporting.comparison.evaluations import Row
+from histopipe.reporting.comparison.pairs import COMPARED, SEPARATING
+from histopipe.reporting.comparison.table import (
+    COLUMNS,
+    footnotes,
+    marks,
+    p_if_there,
+    p_value,
+    ranks,
+    verdict,
+    within_kinds_of,
+)
+from histopipe.reporting.report.answer import answer
+from histopipe.reporting.report.data import copies_part, data_part, split_part, title_of
+from histopipe.reporting.report.looks import looks_line
+from histopipe.reporting.report.models import model_part, overview, picture_files
+from histopipe.reporting.report.pictures import embed
+from histopipe.reporting.report.plots import bars
+from histopipe.reporting.report.training import training_part
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+PAGE = "index.html"
+TITLES = COLUMNS | {"brier": "Brier score", "calibration_error": "calibration error"}
+LESS_IS_BETTER = ("brier", "calibration_error")
+
+
+def write_page(content: dict[str, Any], params: Params, workspace: Workspace, folder: Path) -> Path:
+    """Write the page of one comparison into `folder`; it needs no other file and no network.
+
+    Args:
+        content: of `comparison.json`.
+        params: of the comparison.
+        workspace: with the data, split, models and evaluations that the comparison is of.
+        folder: of the report.
+
+    Raises:
+        HistopipeError: a file that the page shows is damaged.
+    """
+    path = folder / PAGE
+    write_text(path, render_page(content, params, workspace))
+    return path
+
+
+def render_page(content: dict[str, Any], params: Params, workspace: Workspace) -> str:
+    """The page's HTML; arguments as for `write_page`."""
+    dataset, ranking = content["dataset"], content["ranking"]
+    models = [row for row in ranking if workspace.evaluation(dataset, row["architecture"]).is_dir()]  # no ensemble
+    names = [row["architecture"] for row in models]
+    data = data_part(dataset, params, workspace)
+    classes = (data["found"].get("classes", ["negative"])[0], content["positive_class"])
+    pictures = embed(picture_files(dataset, names, workspace))
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            content=content,
+            title=title_of(dataset, params),
+            answer=answer(content),
+            classes=classes,
+            data=data,
+            splits=split_part(dataset, workspace),
+            looks=looks_line(dataset, workspace),
+            copies=copies_part(dataset, workspace),
+            ranking=ranking,
+            within=within_kinds_of(ranking),
+            metrics={name: _label(name) for name in METRICS},
+            less_is_better=LESS_IS_BETTER,
+            bars=_ranking_bars(ranking),
+            notes=notes(content),
+            pairs=_pairs(content["pairs"]),
+            compared={name: TITLES[name] for name in COMPARED},
+            overview=overview(dataset, names, classes[1], workspace),
+            models=[model_part(dataset, row, classes, pictures, workspace) for row in models],
+            trainings=training_part(dataset, names, workspace),
+        )
+    )
+
+
+def _environment() -> Environment:
+    """Templates in which every value is escaped: names come from archives that anyone may have made."""
+    import jinja2
+
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("histopipe.reporting.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"interval": with_interval, "p_value": p_value, "ranks": ranks}
+    found.filters |= {"p_if_there": p_if_there, "verdict": verdict}
+    found.filters |= {"number": _number, "share": _share, "marks": _marks, "label": _label, "plain": _plain}
+    return found
+
+
+def _marks(row: Row) -> str:
+    return _plain(marks(row))
+
+
+def _label(metric: str) -> str:
+    return TITLES.get(metric, metric.replace("_", " "))
+
+
+def _number(value: float | None, digits: int = 0, unit: str = "") -> str:
+    return "not recorded" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _ranking_bars(ranking: Sequence[Row]) -> list[dict[str, Any]]:
+    """Each model's drawings by metric; those of one metric share a scale."""
+    columns = {name: bars([row["test"][name] for row in ranking]) for name in METRICS}
+    return [{name: column[number] for name, column in columns.items()} for number in range(len(ranking))]
+
+
+def _pairs(pairs: Sequence[Row]) -> list[Row]:
+    drawn = bars([pair["differences"][SEPARATING] for pair in pairs], origin=0.0)
+    values = [pair["differences"][SEPARATING]["p"] for pair in pairs]
+    return [pair | {"p": p, "bar": bar} for pair, p, bar in zip(pairs, values, drawn, strict=True)]
+
+
+def notes(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """The comparison's footnotes as plain text, each a `warning` or a `note`."""
+    warning = ("!", "?", "†", "**", "\\*")
+    return [("warning" if text.startswith(warning) else "note", _plain(text)) for text in footnotes(content)]
+
+
+def _plain(markdown: str) -> str:
+    return markdown.replace("\\", "").replace("**", "").replace("`", "")

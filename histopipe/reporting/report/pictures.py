@@ -1,0 +1,66 @@
+"""Pictures inside the page, made small enough that it can be mailed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from histopipe.core.errors import EvaluationError
+from histopipe.core.files import restoring
+
+PAGE_PICTURES = 9_000_000  # bytes of all of a page's pictures together; text form adds a third
+PICTURE = 900_000  # bytes of one at most
+WIDTHS = (1600, 1200, 900, 600, 400, 200)  # pixels, tried in turn until a picture is small enough
+QUALITY = 88  # of WebP: fine lettering stays sharp
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture.
+
+    Attributes:
+        source: a data URI.
+        width, height: in pixels, so that the page doesn't jump while it is laid out.
+        alt: what it shows, for those who can't see it.
+    """
+
+    source: str
+    width: int
+    height: int
+    alt: str
+
+
+def embed(files: Sequence[tuple[Path, str]], total: int = PAGE_PICTURES) -> dict[Path, Picture]:
+    """Put pictures into data URIs, all with an equal share of `total` bytes.
+
+    Args:
+        files: each PNG with its description.
+        total: bytes for all of them together.
+
+    Raises:
+        EvaluationError: one can't be read.
+    """
+    share = min(PICTURE, total // max(1, len(files)))
+    return {path: _embedded(path, alt, share) for path, alt in files}
+
+
+def _embedded(path: Path, alt: str, share: int) -> Picture:
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(path, formats=["PNG"]) as opened:
+            image = opened.convert("RGB")
+    except (OSError, ValueError, PIL.Image.DecompressionBombError) as problem:
+        raise EvaluationError(f"{path} is not a readable picture ({problem}): {restoring(path)}") from None
+    for width in WIDTHS:
+        smaller = image.copy()
+        smaller.thumbnail((width, 4 * width), PIL.Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        smaller.save(buffer, "WEBP", quality=QUALITY, method=4)
+        if buffer.tell() <= share:
+            break
+    text = base64.b64encode(buffer.getvalue()).decode()
+    return Picture(f"data:image/webp;base64,{text}", smaller.width, smaller.height, alt)

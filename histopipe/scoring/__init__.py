@@ -1,5 +1,0 @@
-"""New patches graded by a model in use: `histopipe predict`."""
-
-from histopipe.scoring.stage import score
-
-__all__ = ["score"]

@@ -1,0 +1,262 @@
+"""Which data a model was made from, and whether that is the data that lies in this checkout.
+
+A name such as `mine` says nothing of the data behind it: two checkouts that share a tracking server may mean different
+patches by it, or call the same patches by opposite labels. So every model carries a sample of the data it was made
+from: the smallest digests of its patches' pixels, with their labels. Digests are as good as random, so data that was
+only added to still holds all of them, and data that shares some cases holds its share; other data holds none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pandas as pd
+
+from histopipe.core.addresses import is_url, public_source
+from histopipe.core.cases.ids import are_known
+from histopipe.core.errors import HistopipeError
+from histopipe.core.files import file_digest, read_json
+from histopipe.core.lineage import output_hash
+from histopipe.core.params import read_params
+from histopipe.core.workspace import Workspace, stage_name
+from histopipe.data.store import INDEX_FILE, REPORT_FILE, read_index
+from histopipe.ingest.datasets import get_dataset, list_datasets
+
+DRAWN = "synthetic"  # kind of a source that histopipe draws itself
+SAMPLE = 1024  # digests that a model carries: of data of which a hundredth is left, some ten are still there
+LEAST_SHARED = 4  # fewer may be patches of a single colour, which any data holds
+LEAST_AGREEMENT = 0.5  # Cohen's kappa of the labels: corrections of some stay far above, other tasks near 0
+LEAST_EQUAL = 0.9  # share of equal labels, where one side has a single label and chance can't be told
+
+_IDENTITIES = ("sha256", "digest", "checksum", "handle")  # of a source's fingerprint: what tells the archive itself
+
+Verdict = Literal["same", "other", "unknown"]
+
+
+def no_labels() -> pd.Series:
+    """Labels of no patches."""
+    return pd.Series(dtype="int64", index=pd.Index([], dtype="object"))
+
+
+@dataclass(frozen=True, eq=False)
+class Provenance:
+    """What is known of the data that a model was made from, or that lies in a checkout.
+
+    Attributes:
+        dataset: the data set's name.
+        kind: of its source: `synthetic`, `archive`, `folder`, `web` or `kaggle`; None where nobody knows.
+        source: the value in `params.yaml`, without credentials; empty where nobody knows.
+        classes: the negative and the positive class; an empty name where nobody knows.
+        archives: what the raw archive and the index made of it are told by, such as `sha256:…`.
+        capped: whether `quick` capped the training; None of a checkout's data, or where nobody knows.
+        labels: label by digest of the pixels: of a model a sample, of a checkout all of its patches.
+    """
+
+    dataset: str
+    kind: str | None = None
+    source: str = ""
+    classes: tuple[str, str] = ("", "")
+    archives: frozenset[str] = frozenset()
+    capped: bool | None = None
+    labels: pd.Series = field(default_factory=no_labels)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is known to be of drawn slides."""
+        return self.kind == DRAWN
+
+    @property
+    def title(self) -> str:
+        """What people are told of the data: `drawn slides`, `archive /data/mine.zip`."""
+        if self.drawn:
+            return "drawn slides"
+        named = self.source if self.source and self.source != self.kind else ""
+        return f"{self.kind or 'data of unknown origin'} {named}".strip()
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of a record that `from_json` reads."""
+        return {
+            "data_set": self.dataset,
+            "kind": self.kind,
+            "source": self.source,
+            "classes": list(self.classes),
+            "archives": sorted(self.archives),
+            "capped": self.capped,
+            "digests": " ".join(self.labels.index),
+            "labels": "".join(map(str, self.labels)),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Provenance:
+        """Read a record.
+
+        Raises:
+            ValueError, KeyError, TypeError: it isn't one.
+        """
+        negative, positive = content["classes"]
+        labels = pd.Series([int(label) for label in content["labels"]], index=content["digests"].split(), dtype="int64")
+        return cls(
+            str(content["data_set"]),
+            content["kind"],
+            str(content["source"]),
+            (negative, positive),
+            frozenset(content["archives"]),
+            content["capped"],
+            labels,
+        )
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How the data of a model and other data are related.
+
+    Attributes:
+        verdict: `same` also where one was only added to or taken from; `unknown` where too little is recorded.
+        reason: why, as a sentence without its end.
+    """
+
+    verdict: Verdict
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.reason}"
+
+
+def relate(model: Provenance, data: Provenance) -> Relation:
+    """Whether a model's data is the data given, as far as is recorded.
+
+    Example:
+        `relate(served.made_from, data_here("mine", workspace)).verdict == "other"`
+    """
+    if model.dataset and model.dataset != data.dataset:
+        return Relation("other", f"it is a model of {model.dataset}, not of {data.dataset}")
+    if other_classes(model, data):
+        return Relation("other", f"its classes are {_shown(model.classes)}, here they are {_shown(data.classes)}")
+    return _by_patches(model, data) or _by_source(model, data)
+
+
+def other_classes(model: Provenance, data: Provenance) -> bool:
+    """Whether the classes are known on both sides, and differ."""
+    return any(own and theirs and own != theirs for own, theirs in zip(model.classes, data.classes, strict=True))
+
+
+def _shown(classes: Iterable[str]) -> str:
+    return " and ".join(name or "?" for name in classes)
+
+
+def _by_patches(model: Provenance, data: Provenance) -> Relation | None:
+    """By the patches that both hold; None where those are too few to tell."""
+    shared = model.labels.index.intersection(data.labels.index)
+    sampled = len(model.labels)
+    if len(shared) < min(LEAST_SHARED, max(1, sampled // 2)):
+        return None
+    differing = int((model.labels[shared] != data.labels[shared]).sum())
+    if differing and _agreement(model.labels[shared], data.labels[shared]) < LEAST_AGREEMENT:
+        return Relation("other", f"{differing} of {len(shared)} patches that both hold are labelled otherwise")
+    return Relation("same", f"{len(shared)} of {sampled} patches sampled of its data are here")
+
+
+def _agreement(one: pd.Series, other: pd.Series) -> float:
+    """Cohen's kappa of two lists of labels; where a side has one label only, whether nearly all are equal (1 or 0)."""
+    from sklearn.metrics import cohen_kappa_score
+
+    if min(one.nunique(), other.nunique()) < 2:
+        return float((one == other).mean() >= LEAST_EQUAL)
+    return float(cohen_kappa_score(one, other))
+
+
+def _by_source(model: Provenance, data: Provenance) -> Relation:
+    if model.archives & data.archives:
+        return Relation("same", "it was made from the same archive")
+    if model.drawn and data.drawn:
+        return Relation("same", "both are drawn slides")
+    if model.kind and data.kind and model.drawn != data.drawn:
+        return Relation("other", f"it was made from {model.title}, here are {data.title}")
+    if len(model.labels) and len(data.labels):
+        return Relation("other", f"none of {len(model.labels)} patches sampled of its data is here")
+    return Relation("unknown", "too little is recorded of its data" if not len(model.labels) else "its data isn't here")
+
+
+def data_of_training(dataset: str, cases: Iterable[str], index: pd.DataFrame, workspace: Workspace) -> Provenance:
+    """Describe the data that a training used: a sample of the patches of its training and validation cases.
+
+    Args:
+        dataset: the data set's name.
+        cases: ids of those cases.
+        index: of the store.
+        workspace: the training's.
+    """
+    used = labels_by_digest(index[are_known(index["case_id"], list(cases))])
+    return _described(dataset, workspace, used.sort_index().head(SAMPLE))
+
+
+def data_here(dataset: str, workspace: Workspace) -> Provenance:
+    """Describe the data that lies in a checkout, as far as some does.
+
+    Without a store `synthetic` in `params.yaml` says nothing: that is what every new clone has.
+
+    Raises:
+        StoreError: there is a store, but it can't be read.
+    """
+    store = workspace.store(dataset)
+    if (store / INDEX_FILE).exists():
+        return _described(dataset, workspace, labels_by_digest(read_index(store, ("digest", "label"))))
+    without = _described(dataset, workspace, no_labels())
+    return replace(without, kind=None) if without.drawn else without
+
+
+def labels_by_digest(index: pd.DataFrame) -> pd.Series:
+    """Label by digest of the pixels; pixels that carry both labels are left out."""
+    pairs = index[["digest", "label"]].drop_duplicates().drop_duplicates("digest", keep=False)
+    return pairs.set_index("digest")["label"].astype("int64")
+
+
+def _described(dataset: str, workspace: Workspace, labels: pd.Series) -> Provenance:
+    kind, source, archives = _source(dataset, workspace)
+    return Provenance(dataset, kind, source, _classes(dataset, workspace), archives, None, labels)
+
+
+def _source(dataset: str, workspace: Workspace) -> tuple[str | None, str, frozenset[str]]:
+    """Kind and value of the source, and what the archive is told by: as located, else as `params.yaml` names it."""
+    raw = output_hash(workspace, stage_name("fetch", dataset), f"data/raw/{dataset}")
+    index = workspace.store(dataset) / INDEX_FILE
+    archives = {f"dvc:{raw}"} if raw else set()
+    archives |= {f"index:{file_digest(index)}"} if index.exists() else set()
+    try:
+        located = read_json(workspace.source(dataset))
+        fingerprint = located["fingerprint"]
+        archives |= {f"{name}:{fingerprint[name]}" for name in _IDENTITIES if fingerprint.get(name)}
+        return located["kind"], located["source"], frozenset(archives)
+    except (HistopipeError, OSError, KeyError, TypeError, AttributeError):
+        return *_named_source(dataset, workspace), frozenset(archives)
+
+
+def _named_source(dataset: str, workspace: Workspace) -> tuple[str | None, str]:
+    try:
+        source = read_params(workspace.params).dataset(dataset).source
+        return kind_of(source), public_source(source)
+    except HistopipeError:
+        return None, ""
+
+
+def kind_of(source: str) -> str:
+    """The kind of a source that was never located, by its value in `params.yaml`."""
+    if source in (DRAWN, "kaggle"):
+        return source
+    return "web" if is_url(source) else "archive"
+
+
+def _classes(dataset: str, workspace: Workspace) -> tuple[str, str]:
+    """As the store has them, else as the data set declares them."""
+    try:
+        negative, positive = read_json(workspace.store(dataset) / REPORT_FILE)["classes"]
+        return negative, positive
+    except (HistopipeError, OSError, KeyError, TypeError, ValueError):
+        pass
+    try:
+        block = read_params(workspace.params).dataset(dataset)
+    except HistopipeError:
+        return "", ""
+    return get_dataset(dataset).classes if dataset in list_datasets() and not block.manifest else ("", "")
