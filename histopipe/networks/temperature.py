@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from histopipe.networks.blocks import OUTPUT_LAYER
+from histopipe.networks.architectures.blocks import OUTPUT_LAYER
 
 if TYPE_CHECKING:
     import keras

@@ -22,7 +22,7 @@ ENDINGS: tuple[Literal["part", "old"], ...] = ("part", "old")
 DIES = """
 import os, sys
 from pathlib import Path
-from histopipe.files import replaced_folder
+from histopipe.core.files import replaced_folder
 
 left = int(sys.argv[2])
 

@@ -23,7 +23,7 @@ from histopipe.inference.pseudonyms import Pseudonyms, names_asked, write_key_ta
 HOLDER = """
 import sys, time
 from pathlib import Path
-from histopipe.locking import locked_file
+from histopipe.core.locking import locked_file
 with locked_file(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

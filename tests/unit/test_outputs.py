@@ -191,7 +191,7 @@ def test_paths_that_no_disk_takes_are_one_line(tmp_path: Path, monkeypatch: pyte
 FILL = """
 import os, sys
 from pathlib import Path
-from histopipe.outputs import claim_folder
+from histopipe.core.outputs.claims import claim_folder
 
 left = int(sys.argv[2])
 
@@ -284,8 +284,8 @@ def in_a_namespace_of_its_own(script: str, *arguments: Path) -> str:
 MOUNTS = """
 import subprocess, sys
 from pathlib import Path
-from histopipe.errors import OutputError
-from histopipe.outputs import claim_folder
+from histopipe.core.errors import OutputError
+from histopipe.core.outputs.claims import claim_folder
 
 root = Path(sys.argv[1])
 subprocess.run(["mount", "--bind", root / "disk", root / "out"], check=True)

@@ -21,8 +21,8 @@ from histopipe.core.workspace import Workspace, stage_name
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from histopipe.paths import Workspace
-from histopipe.stages import running
+from histopipe.core.workspace import Workspace
+from histopipe.core.stages.running import running
 with running("train@idc-x", Workspace(Path(sys.argv[1]))):
     Path(sys.argv[1], "started").write_text("")
     time.sleep(60)
