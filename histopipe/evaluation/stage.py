@@ -74,7 +74,8 @@ def evaluate(
     from histopipe.evaluation.figures import draw_figures
     from histopipe.evaluation.mlflow_run import log_evaluation, log_files
     from histopipe.networks.logits import load_network
-    from histopipe.tracking import continued_run, require_server, tracking_uri
+    from histopipe.tracking.runs import continued_run
+    from histopipe.tracking.stores import require_server, tracking_uri
 
     model = workspace.model(dataset, architecture)
     files = [workspace.split(dataset), workspace.store(dataset), model]

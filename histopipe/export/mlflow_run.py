@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from histopipe import tracking
 from histopipe.core.workspace import Workspace
 from histopipe.export.origin import Origin
 from histopipe.inference.model import Served
+from histopipe.tracking.runs import log_if_changed
+from histopipe.tracking.stores import open_client, told_in_one_line
 
 FOLDER = "exports"  # of the run's artifacts
 
@@ -29,10 +30,10 @@ def log_export(
         return "not logged: this tracking store has no run of that model"
     kind = f"{record['format']}-{record['quantize']}"
     run_id, folder = origin.run.info.run_id, f"{FOLDER}/{kind}"
-    with tracking.told_in_one_line(workspace):
-        client = tracking.registry(workspace)
+    with told_in_one_line(workspace):
+        client = open_client(workspace)
         for path in files:
-            tracking.log_if_changed(client, run_id, path, folder)
+            log_if_changed(client, run_id, path, folder)
         tags = _tags(kind, folder, record)
         if served.logged.get("model_id"):
             client.set_logged_model_tags(served.logged["model_id"], tags)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from histopipe import tracking
 from histopipe.core.errors import ExportError, HistopipeError
 from histopipe.core.files import read_json
 from histopipe.core.workspace import Workspace, stage_name
@@ -13,6 +12,8 @@ from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.inference.model import Served
 from histopipe.networks.weights.behind import cases_seen
 from histopipe.networks.weights.registered import cases_behind
+from histopipe.tracking.runs import known_run, run_exists
+from histopipe.tracking.stores import open_client, told_in_one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,9 +59,9 @@ def address_of(dataset: str, architecture: str, workspace: Workspace) -> str:
     remedy = f"run `dvc repro {stage_name('evaluate', dataset, architecture)}`"
     if not path.is_file():
         raise ExportError(f"{path} is missing, so there is no model of {architecture}: {remedy}")
-    with tracking.told_in_one_line(workspace):
-        run_id = tracking.known_run(workspace, dataset, str(read_json(path)["run_id"]))
-        run = tracking.registry(workspace).get_run(run_id) if run_id else None
+    with told_in_one_line(workspace):
+        run_id = known_run(workspace, dataset, str(read_json(path)["run_id"]))
+        run = open_client(workspace).get_run(run_id) if run_id else None
     if run is None or SERVED_MODEL_TAG not in run.data.tags:
         raise ExportError(f"{path} was made under another tracking store, which has its model: {remedy}")
     return f"models:/{run.data.tags[SERVED_MODEL_TAG]}"
@@ -73,9 +74,9 @@ def origin_of(served: Served, dataset: str, workspace: Workspace) -> Origin:
         TrackingAwayError: it can't be asked.
     """
     run_id, model_id = served.logged.get("run_id"), served.logged.get("model_id")
-    with tracking.told_in_one_line(workspace):
-        client = tracking.registry(workspace)
-        if not run_id or not tracking.run_exists(run_id):
+    with told_in_one_line(workspace):
+        client = open_client(workspace)
+        if not run_id or not run_exists(run_id):
             return Origin(None, None, None)
         run, version = client.get_run(run_id), _version(client, run_id, model_id)
         seen = cases_behind(version, client).get(dataset) if version else None

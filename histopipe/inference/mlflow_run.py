@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from histopipe import tracking
 from histopipe.core.lineage import flow_run_tag
 from histopipe.core.workspace import Workspace
+from histopipe.tracking.stores import prepare_experiment, told_in_one_line
 
 LOGGED_MAPS = 20  # of them all; the folder holds the rest
 NOBODY = {"mlflow.user": "not told", "mlflow.source.name": "histopipe predict"}  # of a pseudonymised call
@@ -27,8 +27,8 @@ def log_score(dataset: str, summary: dict[str, Any], folder: Path, workspace: Wo
     """
     import mlflow
 
-    with tracking.told_in_one_line(workspace):
-        tracking.prepare(workspace, f"{dataset}-scores")
+    with told_in_one_line(workspace):
+        prepare_experiment(workspace, f"{dataset}-scores")
         hidden = NOBODY if summary["pseudonymised"] else None
         with mlflow.start_run(run_name=folder.name, tags=hidden) as run:
             mlflow.set_tags({"dataset": dataset, "model": summary["model"], **flow_run_tag()})

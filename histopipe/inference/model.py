@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from yaml import YAMLError
 
-from histopipe import tracking
 from histopipe.core.errors import EvaluationError, HistopipeError, ScoringError
 from histopipe.core.files import read_json, read_yaml
 from histopipe.core.workspace import Workspace
@@ -22,6 +21,7 @@ from histopipe.networks.weights.intact import POINT_ARTIFACT, Fault, download_mo
 from histopipe.networks.weights.registered import NETWORK_ARTIFACT, NOT_THERE, REGISTERED, data_of_version, version_at
 from histopipe.tracking.provenance import Provenance, Relation
 from histopipe.tracking.served.packaging import REFERENCE_ARTIFACT
+from histopipe.tracking.stores import open_client, registered_model_name, told_in_one_line
 
 if TYPE_CHECKING:
     import keras
@@ -109,8 +109,8 @@ def check_data(
         raise ScoringError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
     made_from, version = data_in(folder, point), _version_at(address, workspace)
     if version is not None and not len(made_from.labels):
-        with tracking.told_in_one_line(workspace):
-            registered = data_of_version(version, tracking.registry(workspace))
+        with told_in_one_line(workspace):
+            registered = data_of_version(version, open_client(workspace))
         made_from = replace(registered, dataset=dataset, classes=made_from.classes)
     if followed is None:
         followed = address == champion_address(dataset, workspace)
@@ -120,7 +120,7 @@ def check_data(
 
 def champion_address(dataset: str, workspace: Workspace) -> str:
     """The address of a data set's champion."""
-    return f"models:/{tracking.registered_model_name(dataset, workspace)}@{CHAMPION}"
+    return f"models:/{registered_model_name(dataset, workspace)}@{CHAMPION}"
 
 
 def _version_at(address: str, workspace: Workspace) -> ModelVersion | None:
@@ -130,8 +130,8 @@ def _version_at(address: str, workspace: Workspace) -> ModelVersion | None:
     found = REGISTERED.fullmatch(address)
     if found is None:
         return None
-    with tracking.told_in_one_line(workspace):
-        client = tracking.registry(workspace)
+    with told_in_one_line(workspace):
+        client = open_client(workspace)
         try:
             return version_at(client, **found.groupdict())
         except MlflowException as problem:
@@ -188,7 +188,7 @@ def _folder_of(address: str, dataset: str, workspace: Workspace) -> Iterator[Pat
         yield Path(address)
         return
     with TemporaryDirectory() as scratch:
-        with tracking.told_in_one_line(workspace):
+        with told_in_one_line(workspace):
             folder = _downloaded(address, dataset, workspace, scratch)
         yield folder
 
@@ -198,7 +198,7 @@ def _downloaded(address: str, dataset: str, workspace: Workspace, scratch: str) 
     from mlflow.exceptions import MlflowException
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    client = tracking.registry(workspace)  # points MLflow at the store, and sees that it answers
+    client = open_client(workspace)  # points MLflow at the store, and sees that it answers
     reason = ""
     try:
         folder = download_model(address, scratch)
@@ -266,6 +266,6 @@ def _lost_or(problem: ScoringError, address: str, dataset: str, workspace: Works
     version = _version_at(address, workspace)
     if version is None:
         return problem
-    with tracking.told_in_one_line(workspace):
-        fault = fault_of_version(version, tracking.registry(workspace))
+    with told_in_one_line(workspace):
+        fault = fault_of_version(version, open_client(workspace))
     return ScoringError(lost(version, dataset, fault)) if fault else problem

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from histopipe import tracking
 from histopipe.core.lineage import flow_run_tag
 from histopipe.core.workspace import Workspace
+from histopipe.tracking.stores import prepare_experiment, told_in_one_line
 
 
 def log_drift(dataset: str, summary: dict[str, Any], folder: Path, workspace: Workspace) -> str:
@@ -24,8 +24,8 @@ def log_drift(dataset: str, summary: dict[str, Any], folder: Path, workspace: Wo
     """
     import mlflow
 
-    with tracking.told_in_one_line(workspace):
-        tracking.prepare(workspace, f"{dataset}-drift")
+    with told_in_one_line(workspace):
+        prepare_experiment(workspace, f"{dataset}-drift")
         with mlflow.start_run(run_name=folder.name) as run:
             tags = {"dataset": dataset, "model": summary["model"], "verdict": summary["verdict"]}
             mlflow.set_tags(tags | flow_run_tag())

@@ -18,8 +18,8 @@ from histopipe.networks.weights.behind import RECORD, cases_seen
 from histopipe.networks.weights.registered import KEPT, PREDICTIONS, data_of_record, kept_folder
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.card import CARD_FILE
-from histopipe.tracking import log_if_changed
 from histopipe.tracking.provenance import Provenance
+from histopipe.tracking.runs import log_if_changed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

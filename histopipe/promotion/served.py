@@ -14,7 +14,7 @@ from histopipe.evaluation.drift.profiles import REFERENCE_FILE
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.networks.weights.intact import fault_of_model, fault_of_version
 from histopipe.promotion.candidate import Candidate
-from histopipe.tracking import continued_run, known_run
+from histopipe.tracking.runs import continued_run, known_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -23,8 +23,8 @@ from histopipe.promotion.gates import Gate, reasons
 from histopipe.promotion.judgement import Bench, judge_candidate
 from histopipe.promotion.served import require_whole, served_run
 from histopipe.promotion.versions import PROMOTED, log_report, register, verdict_tags, whole_champion
-from histopipe.tracking import run_exists
 from histopipe.tracking.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BACK, Registry, registry_turn
+from histopipe.tracking.runs import run_exists
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -19,8 +19,8 @@ from histopipe.promotion.card import LINEAGE, description, model_card, read_fact
 from histopipe.promotion.champion import keep, read_champion
 from histopipe.promotion.gates import Gate, reasons
 from histopipe.promotion.served import require_whole, served_run
-from histopipe.tracking import log_if_changed, run_exists
 from histopipe.tracking.registry import IDENTITY, PREVIOUS, TRAINING, Registry
+from histopipe.tracking.runs import log_if_changed, run_exists
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from histopipe import tracking
 from histopipe.core.errors import HistopipeError, ScoringError
 from histopipe.core.files import file_digest
 from histopipe.core.workspace import Workspace
@@ -25,6 +24,7 @@ from histopipe.inference.model import CHAMPION, Served, champion_address, load_s
 from histopipe.networks.openvino import Precision
 from histopipe.service.engine import Engine
 from histopipe.tracking.provenance import relate
+from histopipe.tracking.stores import open_client, told_in_one_line
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -156,8 +156,8 @@ def aliased(asked: Asked) -> str | None:
 
     assert asked.alias
     name, alias = asked.alias
-    with tracking.told_in_one_line(asked.workspace):
-        return Registry(name, tracking.registry(asked.workspace)).aliases().get(alias)
+    with told_in_one_line(asked.workspace):
+        return Registry(name, open_client(asked.workspace)).aliases().get(alias)
 
 
 def _identity(address: str) -> tuple[str, str]:
@@ -170,9 +170,9 @@ def _identity(address: str) -> tuple[str, str]:
 
 def _card(served: Served, name: str, version: str, asked: Asked) -> str:
     """The card that promotion wrote, whole; a short one of a model that was never registered."""
-    with suppress(HistopipeError), tracking.told_in_one_line(asked.workspace):
+    with suppress(HistopipeError), told_in_one_line(asked.workspace):
         if served.name.startswith("models:/") and version.isdigit():
-            client = tracking.registry(asked.workspace)
+            client = open_client(asked.workspace)
             found = client.get_model_version(name, version)
             return _whole_card(found, client) or found.description or _short_card(served)
     return _short_card(served)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from histopipe import tracking
 from histopipe.core.errors import BusyError
 from histopipe.core.stages.running import LOCK_SECONDS
 from histopipe.core.workspace import Workspace
+from histopipe.tracking.stores import open_client, registered_model_name, told_in_one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -204,5 +204,5 @@ def reading(dataset: str, workspace: Workspace) -> Iterator[Registry]:
         TrackingAwayError: it can't be asked.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with tracking.told_in_one_line(workspace):
-        yield Registry(tracking.registered_model_name(dataset, workspace), tracking.registry(workspace))
+    with told_in_one_line(workspace):
+        yield Registry(registered_model_name(dataset, workspace), open_client(workspace))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from histopipe import tracking
 from histopipe.core.addresses import public_source
 from histopipe.core.cases.readings import reading_entry
 from histopipe.core.errors import TrainingError
@@ -25,6 +24,8 @@ from histopipe.networks.architectures import require_architecture
 from histopipe.networks.backend import backend_name, grow_gpu_memory
 from histopipe.networks.symmetry import averaged_over_symmetries
 from histopipe.tracking.provenance import data_of_training
+from histopipe.tracking.runs import TRAINED, log_dataset_inputs, log_epochs, log_params, training_run
+from histopipe.tracking.stores import experiment_name
 from histopipe.training.checkpoint import Progress, forget_finished, load_progress, mark_finished, training_key
 from histopipe.training.devices import choose_devices
 from histopipe.training.effort import effort
@@ -81,14 +82,14 @@ def train(
     else:
         from histopipe.training.loop import run_epochs as run  # loads TensorFlow, after all checks
 
-    with tracking.training_run(workspace, dataset, architecture, progress.run_id, tags) as run_id:
+    with training_run(workspace, dataset, architecture, progress.run_id, tags) as run_id:
         progress.run_id = run_id
         _announce(training, progress)
         _log_start(training, params, workspace, lineage)
         network = run(training, progress, _followed(run_id, inputs, after_epoch))
         if training.recipe.test_time == "d4":
             network = averaged_over_symmetries(network)
-        tracking.log_epochs(run_id, progress.history)
+        log_epochs(run_id, progress.history)
         record = _record(training, params, progress, network, lineage) | {"data": made_from}
         _write(training, workspace, progress, network, record, inputs)
         _log_end(training, workspace, record)
@@ -106,7 +107,7 @@ def _followed(
     run_id: str, inputs: StageInputs, after_epoch: Callable[[Progress], None] | None
 ) -> Callable[[Progress], None]:
     def follow(progress: Progress) -> None:
-        tracking.log_epochs(run_id, progress.history)
+        log_epochs(run_id, progress.history)
         inputs.warn_if_changed()
         if after_epoch:
             after_epoch(progress)
@@ -161,7 +162,7 @@ def _announce(training: Training, progress: Progress) -> None:
 
 
 def _log_start(training: Training, params: Params, workspace: Workspace, lineage: Mapping[str, str]) -> None:
-    tracking.log_params(
+    log_params(
         {
             **training.recipe.model_dump(exclude={"architecture"}),
             "seed": params.seed,
@@ -176,7 +177,7 @@ def _log_start(training: Training, params: Params, workspace: Workspace, lineage
         "training": (store, lineage.get("dvc_store") or file_digest(store / INDEX_FILE)),
         "split": (split, lineage.get("dvc_split") or training.split_digest),
     }
-    tracking.log_dataset_inputs(
+    log_dataset_inputs(
         {role: (path.relative_to(workspace.root).as_posix(), digest) for role, (path, digest) in inputs.items()}
     )
 
@@ -187,7 +188,7 @@ def _record(
     """What later stages need to know of the training."""
     return {
         "run_id": progress.run_id,
-        "experiment": tracking.experiment_name(training.dataset),
+        "experiment": experiment_name(training.dataset),
         "dataset": training.dataset,
         "architecture": training.name,
         "parameters": network.count_params(),
@@ -262,4 +263,4 @@ def _log_end(training: Training, workspace: Workspace, record: dict[str, Any]) -
         mlflow.log_artifact(str(folder / name), "plots")
     measured = {f"train/{name}": value for name, value in record["effort"].items() if value is not None}
     mlflow.log_metrics(measured | {"parameters": record["parameters"]})
-    mlflow.set_tag(tracking.TRAINED, "true")
+    mlflow.set_tag(TRAINED, "true")

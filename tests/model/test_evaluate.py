@@ -27,7 +27,7 @@ from histopipe.evaluation.stage import _is_resized, evaluate, require_both_class
 from histopipe.networks.architectures import build
 from histopipe.networks.architectures.blocks import OUTPUT_LAYER
 from histopipe.networks.symmetry import averaged_over_symmetries
-from histopipe.tracking import tracking_uri
+from histopipe.tracking.stores import tracking_uri
 
 CASES, PATCHES = 24, 12
 FILES = {

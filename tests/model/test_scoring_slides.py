@@ -24,7 +24,6 @@ import tifffile
 from mlflow import MlflowClient
 from PIL import Image
 
-from histopipe import tracking
 from histopipe.core import files
 from histopipe.core.errors import PseudonymError, ScoringError
 from histopipe.core.workspace import Workspace
@@ -38,6 +37,7 @@ from histopipe.inference.slide_prediction import SlideOptions
 from histopipe.inference.slides import slide as slide_module
 from histopipe.ingest.archives.reading import open_archive
 from histopipe.ingest.images import decode_patch
+from histopipe.tracking.stores import tracking_uri
 from tests.conftest import ROOT
 from tests.model import test_scoring
 from tests.model.test_scoring import in_folder, members, picture, run, zipped
@@ -299,7 +299,7 @@ def test_nothing_of_the_machine_is_in_what_a_pseudonymised_call_writes(
     inputs = hidden_inputs(tmp_path_factory.mktemp("in"))
     summary = score(inputs, str(model), "idc", out, workspace, reading=replace(BOTH, tissue=True), names=names)
     run_id = log_score("idc", summary, out, workspace)
-    tags = MlflowClient(tracking.tracking_uri(workspace)).get_run(run_id).data.tags
+    tags = MlflowClient(tracking_uri(workspace)).get_run(run_id).data.tags
     content = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert {".parquet", ".png", ".csv", ".json", ".geojson", ".tif"} <= {path.suffix for path in content}
     content |= {path: repr(Image.open(path).info).encode() for path in content if path.suffix == ".png"}

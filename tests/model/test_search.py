@@ -9,7 +9,6 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from histopipe import tracking
 from histopipe.core.errors import HistopipeError, SearchError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
@@ -29,6 +28,8 @@ from histopipe.experiments.search.trial import run_trial
 from histopipe.experiments.search.winner import conclude
 from histopipe.experiments.search.workspace import TrialWorkspace
 from histopipe.ingest.stage import ingest
+from histopipe.tracking.runs import training_run
+from histopipe.tracking.stores import current_client, prepare_experiment
 from histopipe.training import loop as training_loop
 from tests.conftest import idc_members, write_zip
 
@@ -62,8 +63,8 @@ def opened(small: dict[str, Any], ready: Workspace) -> Search:
 
 
 def runs(ready: Workspace) -> dict[str, Run]:
-    experiment = tracking.prepare(ready, "idc")
-    found = tracking._client().search_runs([experiment])
+    experiment = prepare_experiment(ready, "idc")
+    found = current_client().search_runs([experiment])
     assert len({each.info.run_name for each in found}) == len(found)
     return {str(each.info.run_name): each for each in found}
 
@@ -109,11 +110,11 @@ def test_a_killed_trial_goes_on_with_its_values_in_its_run_and_the_best_becomes_
     for number in (0, 1):
         trial = found[f"cancernet trial {number}"]
         assert trial.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        logged = tracking._client().get_metric_history(trial.info.run_id, "validation/roc_auc")
+        logged = current_client().get_metric_history(trial.info.run_id, "validation/roc_auc")
         assert [metric.step for metric in logged] == [1, 2, 3]
     assert parent.data.metrics["best/validation/roc_auc"] == winner.value == search.study.best_value
     assert float(parent.data.tags[f"best.{RATE}"]) == winner.values[RATE]
-    artifacts = {item.path for item in tracking._client().list_artifacts(parent.info.run_id, "search")}
+    artifacts = {item.path for item in current_client().list_artifacts(parent.info.run_id, "search")}
     assert artifacts == {"search/recipe.yaml", "search/search.png", "search/trials.csv"}
     assert not list(ready.root.glob(".checkpoints/searches/**/checkpoint.npz"))
     check_recipe(ready, small, winner)
@@ -138,12 +139,12 @@ def test_a_main_run_and_a_search_are_not_taken_for_one_another(ready: Workspace,
     parent = parent_run(search)
     trial = TrialWorkspace(ready.root, search.study.study_name, 0, parent)
     own = {"training_key": "trial"}
-    with tracking.training_run(trial, "idc", "cancernet", None, own) as left:
+    with training_run(trial, "idc", "cancernet", None, own) as left:
         pass
-    tracking._client().update_run(left, status="RUNNING")  # as after a kill
-    with tracking.training_run(ready, "idc", "cancernet", None, {"training_key": "main"}) as main:
+    current_client().update_run(left, status="RUNNING")  # as after a kill
+    with training_run(ready, "idc", "cancernet", None, {"training_key": "main"}) as main:
         assert {each.info.status for each in runs(ready).values()} == {"RUNNING"}  # it closes neither of the others
-    with tracking.training_run(trial, "idc", "cancernet", None, own) as resumed:
+    with training_run(trial, "idc", "cancernet", None, own) as resumed:
         assert resumed == left != main
     assert set(runs(ready)) == {"search cancernet", "cancernet trial 0", "cancernet"}
 

@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from histopipe import tracking
 from histopipe.core.errors import ChangedInputError, HistopipeError, TrainingError
 from histopipe.core.files import read_json
 from histopipe.core.params import parse_params
@@ -26,6 +25,7 @@ from histopipe.data.splitting import read_membership, split
 from histopipe.data.store import PatchStore
 from histopipe.ingest.stage import ingest
 from histopipe.networks.architectures import build
+from histopipe.tracking.stores import current_client, prepare_experiment
 from histopipe.training import loop as training_loop
 from histopipe.training import recipe_digest, train
 from histopipe.training.batch_norm import refresh_batch_norm, statistics_batch
@@ -111,7 +111,7 @@ def test_a_killed_training_resumes_in_its_run_and_ends_as_if_nothing_had_happene
         np.testing.assert_array_equal(before, after)
     runs = finished_runs(ready)
     assert set(runs) == {undisturbed["run_id"], resumed["run_id"]}
-    steps = tracking._client().get_metric_history(resumed["run_id"], "train/loss")
+    steps = current_client().get_metric_history(resumed["run_id"], "train/loss")
     assert [metric.step for metric in steps] == [1, 2, 3, 4]
 
 
@@ -121,8 +121,8 @@ def trained_weights(workspace: Workspace) -> list[np.ndarray]:
 
 
 def finished_runs(workspace: Workspace) -> list[str]:
-    experiment = tracking.prepare(workspace, "idc")
-    return [run.info.run_id for run in tracking._client().search_runs([experiment]) if run.info.status == "FINISHED"]
+    experiment = prepare_experiment(workspace, "idc")
+    return [run.info.run_id for run in current_client().search_runs([experiment]) if run.info.status == "FINISHED"]
 
 
 def test_fresh_batch_norm_statistics_are_those_in_use(ready: Workspace) -> None:
@@ -164,8 +164,8 @@ def test_a_kill_before_the_first_epoch_leaves_one_run(
         patched.setattr(training_loop, "run_epochs", dies)
         train("idc", "cancernet", parse_params(smallest), ready)
     record = train("idc", "cancernet", parse_params(smallest), ready)
-    experiment = tracking.prepare(ready, "idc")
-    runs = [(run.info.run_id, run.info.status) for run in tracking._client().search_runs([experiment])]
+    experiment = prepare_experiment(ready, "idc")
+    runs = [(run.info.run_id, run.info.status) for run in current_client().search_runs([experiment])]
     assert runs == [(record["run_id"], "FINISHED")]
 
 
@@ -181,11 +181,11 @@ def test_a_training_anew_does_not_join_the_run_of_a_killed_evaluation(
 ) -> None:
     first = train("idc", "cancernet", parse_params(smallest), ready)["run_id"]
     put_on_record(ready)
-    tracking._client().update_run(first, status="RUNNING")  # as the evaluation's kill leaves it
+    current_client().update_run(first, status="RUNNING")  # as the evaluation's kill leaves it
     second = train("idc", "cancernet", parse_params(smallest), ready)["run_id"]
     assert second != first
-    assert len(tracking._client().get_metric_history(second, "train/loss")) == 1
-    assert tracking._client().get_run(first).info.status == "KILLED"
+    assert len(current_client().get_metric_history(second, "train/loss")) == 1
+    assert current_client().get_run(first).info.status == "KILLED"
 
 
 def test_what_dvc_has_on_record_is_trained_anew_on_request(ready: Workspace, smallest: dict[str, Any]) -> None:
@@ -218,8 +218,8 @@ def test_recipes_that_keras_refuses_end_with_one_line(
 
 
 def test_a_deleted_experiment_is_named(ready: Workspace, small: dict[str, Any]) -> None:
-    experiment = tracking.prepare(ready, "idc")
-    tracking._client().delete_experiment(experiment)
+    experiment = prepare_experiment(ready, "idc")
+    current_client().delete_experiment(experiment)
     with pytest.raises(HistopipeError, match="was deleted: run `mlflow experiments restore"):
         train("idc", "cancernet", parse_params(small), ready)
 
@@ -238,7 +238,7 @@ def test_the_run_says_what_it_was_made_from(ready: Workspace, content: dict[str,
     content["idc"]["source"] = "https://me:word@example.org/idc.zip?token=word"
     record = train("idc", "cancernet", parse_params(content), ready)
     assert record == read_json(ready.model("idc", "cancernet") / "run.json")
-    run = tracking._client().get_run(record["run_id"])
+    run = current_client().get_run(record["run_id"])
     assert run.info.run_name == "cancernet"
     assert run.data.tags["quick"] == "true"
     assert run.data.tags["source"] == "https://example.org/idc.zip?token=..."
@@ -255,7 +255,7 @@ def test_the_run_says_what_it_was_made_from(ready: Workspace, content: dict[str,
     assert record["effort"]["patches_per_second"] == pytest.approx(60 / epoch["seconds"], rel=0.02)
     assert 100 < record["effort"]["peak_memory_mb"] < 100_000
     assert record["versions"]["keras"] == keras.__version__
-    plots = {artifact.path for artifact in tracking._client().list_artifacts(record["run_id"], "plots")}
+    plots = {artifact.path for artifact in current_client().list_artifacts(record["run_id"], "plots")}
     assert plots == {"plots/history.csv", "plots/history.png"}
     assert (ready.root / "mlartifacts" / record["run_id"] / "artifacts" / "plots" / "history.png").exists()
 
@@ -277,7 +277,7 @@ def test_a_leaky_split_tags_the_run(ready: Workspace, content: dict[str, Any]) -
     split("idc", parse_params(content), ready)
     record = train("idc", "cancernet", parse_params(content), ready)
     assert record["leaky"]
-    assert tracking._client().get_run(record["run_id"]).data.tags["leaky"] == "true"
+    assert current_client().get_run(record["run_id"]).data.tags["leaky"] == "true"
 
 
 def test_the_best_epoch_is_kept_and_a_training_without_progress_ends(
@@ -365,8 +365,8 @@ def test_a_diverging_training_stops_with_one_line_and_a_failed_run(ready: Worksp
     with pytest.raises(TrainingError, match="lower the recipe's learning rate") as caught:
         train("idc", "cancernet", parse_params(content), ready)
     assert "\n" not in str(caught.value)
-    experiment = tracking.prepare(ready, "idc")
-    assert [run.info.status for run in tracking._client().search_runs([experiment])] == ["FAILED"]
+    experiment = prepare_experiment(ready, "idc")
+    assert [run.info.status for run in current_client().search_runs([experiment])] == ["FAILED"]
     assert not ready.model("idc", "cancernet").exists()
 
 
@@ -391,8 +391,8 @@ def test_the_command_ends_a_diverging_training_in_one_line(ready: Workspace, sma
     assert re.fullmatch(r"histopipe: idc cancernet: the loss became \w+ in epoch 1: lower .* learning rate", said)
     assert "Traceback" not in done.stderr
     assert read_json(ready.failure("train@idc-cancernet"))["kind"] == "bad_input"
-    experiment = tracking.prepare(ready, "idc")
-    assert [run.info.status for run in tracking._client().search_runs([experiment])] == ["FAILED"]
+    experiment = prepare_experiment(ready, "idc")
+    assert [run.info.status for run in current_client().search_runs([experiment])] == ["FAILED"]
     assert not ready.model("idc", "cancernet").exists()
 
 
@@ -404,8 +404,8 @@ def test_a_backend_that_cannot_be_deterministic_is_refused(ready: Workspace, sma
         "histopipe: train.deterministic: true is kept on TensorFlow alone, and Keras runs on jax: "
         "set KERAS_BACKEND=tensorflow, or deterministic: false in params.yaml"
     )
-    experiment = tracking.prepare(ready, "idc")
-    assert not tracking._client().search_runs([experiment])
+    experiment = prepare_experiment(ready, "idc")
+    assert not current_client().search_runs([experiment])
 
 
 def test_the_quick_caps_touch_the_digest_and_not_the_recipe(content: dict[str, Any]) -> None:
@@ -498,7 +498,7 @@ def test_a_split_made_anew_meanwhile_leaves_no_output_and_the_old_one_ends_witho
         train("idc", "cancernet", params, ready, after_epoch=in_the_second)
     assert caplog.text.count("idc.csv changed while it runs") == 1  # told before the last epoch, once
     assert not ready.model("idc", "cancernet").exists()
-    experiment = tracking.prepare(ready, "idc")
+    experiment = prepare_experiment(ready, "idc")
     (run,) = mlflow.search_runs([experiment], output_format="list")
     assert run.info.status == "FAILED"
     assert "changed while it ran" in run.data.tags["dropped"]

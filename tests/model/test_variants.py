@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from histopipe import tracking
 from histopipe.core.files import read_json
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting import split
 from histopipe.experiments.studies.stage import EVALUATION_FILES, MODEL_FILES, run_variant
 from histopipe.ingest.stage import ingest
+from histopipe.tracking.stores import current_client, prepare_experiment
 from histopipe.training import train
 from tests.conftest import idc_members, write_zip
 
@@ -41,8 +41,8 @@ def ready(workspace: Workspace, params: Params) -> Workspace:
 
 
 def runs(workspace: Workspace) -> dict[str, Run]:
-    experiment = tracking.prepare(workspace, "idc")
-    found = tracking._client().search_runs([experiment])
+    experiment = prepare_experiment(workspace, "idc")
+    found = current_client().search_runs([experiment])
     assert len({run.info.run_name for run in found}) == len(found)
     return {str(run.info.run_name): run for run in found}
 
@@ -50,10 +50,10 @@ def runs(workspace: Workspace) -> dict[str, Run]:
 def die_after_an_epoch(workspace: Workspace, name: str, start: Any) -> str:
     """Interrupt a training once its first epoch is saved; as after a real kill, MLflow takes the run for running."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(tracking, "log_epochs", interrupt)
+        patch.setattr("histopipe.training.stage.log_epochs", interrupt)
         start()
     run_id = str(runs(workspace)[name].info.run_id)
-    tracking._client().update_run(run_id, status="RUNNING")
+    current_client().update_run(run_id, status="RUNNING")
     return run_id
 
 
@@ -77,7 +77,7 @@ def test_main_run_and_killed_folds_leave_one_another_alone(ready: Workspace, par
     found = runs(ready)
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     for run in found.values():
-        steps = tracking._client().get_metric_history(run.info.run_id, "train/loss")
+        steps = current_client().get_metric_history(run.info.run_id, "train/loss")
         assert [metric.step for metric in steps] == [1, 2]
     assert found["cancernet fold 0"].data.tags["split_scheme"] == "kfold"
     assert "study" not in found["cancernet"].data.tags
@@ -88,7 +88,7 @@ def test_main_run_and_killed_folds_leave_one_another_alone(ready: Workspace, par
 def check_folder(workspace: Workspace) -> None:
     folder = workspace.variant_folder("folds", "idc", "cancernet", "0")
     assert {path.name for path in folder.iterdir()} == {"split.csv", *MODEL_FILES, *EVALUATION_FILES}
-    logged = tracking._client().list_artifacts(read_json(folder / "run.json")["run_id"], "plots")
+    logged = current_client().list_artifacts(read_json(folder / "run.json")["run_id"], "plots")
     assert {"plots/roc.png"} <= {picture.path for picture in logged}
     assert "plots/gallery.png" not in {picture.path for picture in logged}, "variants aren't explained"
     assert read_json(folder / "metrics.json")["run_id"] == read_json(folder / "run.json")["run_id"]

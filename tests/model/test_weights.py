@@ -21,7 +21,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from histopipe import tracking
 from histopipe.cli import main
 from histopipe.core.errors import ParamsError, UnreachableError, WeightsError
 from histopipe.core.files import file_digest, read_json, write_json
@@ -38,6 +37,7 @@ from histopipe.networks.weights import Weights, fetch_weights, read_weights, wei
 from histopipe.networks.weights.behind import starts_from_unknown
 from histopipe.networks.weights.imagenet import SQUEEZENET_FILE
 from histopipe.networks.weights.loading import load_into
+from histopipe.tracking.stores import current_client, open_client, prepare_experiment
 from histopipe.training import recipe_digest, train
 from histopipe.training.plan import plan_training
 from tests.conftest import ROOT, idc_members, write_zip
@@ -63,12 +63,12 @@ def squeezenet_file(tmp_path: Path) -> Path:
 
 def served(workspace: Workspace, network: keras.Model, temperature: float = 1.0, offset: float = 0.0) -> str:
     """Log and register a network as `evaluate` and `promote` do; returns the run's id."""
-    experiment = tracking.prepare(workspace, "idc")
+    experiment = prepare_experiment(workspace, "idc")
     point = {"temperature": temperature, "offset": offset, "threshold": 0.5, "patch_size": [50, 50], "resized": False}
     with mlflow.start_run(experiment_id=experiment) as run:
         info = log_calibrated_model(network, point, np.zeros((50, 50, 3), np.uint8), {})
         version = mlflow.register_model(info.model_uri, "histopipe-idc")
-    tracking.registry(workspace).set_registered_model_alias("histopipe-idc", "champion", version.version)
+    open_client(workspace).set_registered_model_alias("histopipe-idc", "champion", version.version)
     return str(run.info.run_id)
 
 
@@ -332,7 +332,7 @@ def test_a_registered_models_cases_are_told_and_make_a_test_of_them_leaky(
     run_id = served(workspace, build("cancernet", image_size=16))
     params = starting(content, "cancernet", "models:/histopipe-idc/1")
     for before, leaky in (({"malaria": [tested]}, False), ({"idc": [tested]}, True)):
-        tracking.registry(workspace).log_dict(run_id, record | {"seen_before": before}, "promotion/run.json")
+        open_client(workspace).log_dict(run_id, record | {"seen_before": before}, "promotion/run.json")
         found = fetch_weights("cancernet", params, workspace)
         assert found.seen == before | {"idc": sorted({"a", "b", *before.get("idc", [])})}
         assert Weights.read(workspace.weights("cancernet")) == found
@@ -383,7 +383,7 @@ def test_a_model_that_was_registered_by_hand_is_unknown_and_so_is_what_starts_fr
     assert plan_training("idc", "cancernet", params, workspace).leaky == "unknown"
     record = {"dataset": "idc", "train_cases": ["a"], "validation_cases": ["b"]}
     for unknown, leaky in ((True, "unknown"), (False, False)):
-        tracking.registry(workspace).log_dict(run_id, record | {"unknown_before": unknown}, "promotion/run.json")
+        open_client(workspace).log_dict(run_id, record | {"unknown_before": unknown}, "promotion/run.json")
         fetch_weights("cancernet", params, workspace)
         assert plan_training("idc", "cancernet", params, workspace).leaky == leaky
 
@@ -440,7 +440,7 @@ def test_a_training_from_the_champion_names_its_version_and_run(workspace: Works
     asked = {"asked": "models:/histopipe-idc@champion", "file": "model.keras", "sha256": found.sha256}
     count = len(champion.weights)
     assert record["weights"] == asked | origin | {"taken": count, "variables": count}
-    tags = tracking._client().get_run(record["run_id"]).data.tags
+    tags = current_client().get_run(record["run_id"]).data.tags
     assert {key: tags[f"weights_{key}"] for key in asked | origin} == asked | origin
 
     trained = keras.saving.load_model(workspace.model("idc", "cancernet") / "model.keras", safe_mode=True)
@@ -544,7 +544,7 @@ def test_a_training_says_what_it_started_from(
         "taken": 50,
         "variables": 56,
     }
-    run = tracking._client().get_run(record["run_id"])
+    run = current_client().get_run(record["run_id"])
     assert run.data.params["weights"] == str(squeezenet_file)
     assert run.data.tags["weights_sha256"] == sha256
     trained = keras.saving.load_model(workspace.model("idc", "squeezenet") / "model.keras", safe_mode=True)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
-from histopipe import tracking
 from histopipe.core.errors import BusyError, HistopipeError
 from histopipe.core.files import left_over_name, replaced_file, temporary
 from histopipe.core.workspace import Workspace
@@ -22,6 +21,8 @@ from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age, room
 from histopipe.operations.gc.remains import half_written, old_notes, old_parts, outdated_checkpoints
 from histopipe.operations.gc.runs import unnamed
+from histopipe.tracking.runs import checkout
+from histopipe.tracking.stores import experiment_name, open_client
 from histopipe.training.checkpoint import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
@@ -258,10 +259,10 @@ def test_a_deployment_runs_here_unless_it_names_another_folder(repository: Works
 
 def own_run(client: MlflowClient, workspace: Workspace, **tags: str) -> str:
     """A finished run of this checkout that nothing names."""
-    name = tracking.experiment_name("idc")
+    name = experiment_name("idc")
     found = client.get_experiment_by_name(name)
     experiment = found.experiment_id if found else client.create_experiment(name, (workspace.root / "runs").as_uri())
-    own = {"dataset": "idc", "architecture": "cancernet", "checkout": tracking.checkout(workspace)}
+    own = {"dataset": "idc", "architecture": "cancernet", "checkout": checkout(workspace)}
     run = client.create_run(experiment, tags=own | tags)
     client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
@@ -272,7 +273,7 @@ def test_runs_that_flows_made_in_a_shared_store_stay(repository: Workspace, monk
         return {line.what: line.state for line in unnamed(history, frozenset(), AT_ONCE)}
 
     history = History(repository, repository.root / "cache")
-    own_run(tracking.registry(repository), repository, prefect_flow_run="one")
+    own_run(open_client(repository), repository, prefect_flow_run="one")
     assert states() == {"MLflow runs": "garbage"}
     (repository.root / "mlflow.db").rename(repository.root / "shared.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{repository.root / 'shared.db'}")
@@ -283,7 +284,7 @@ def test_a_deleted_run_that_a_commit_may_name_is_not_purged(repository: Workspac
     def found() -> list[Leftover]:
         return list(unnamed(History(repository, repository.root / "cache"), frozenset(), AT_ONCE))
 
-    client = tracking.registry(repository)
+    client = open_client(repository)
     run = own_run(client, repository)
     client.log_text(run, "x", "note.txt")
     client.delete_run(run)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from histopipe import tracking
 from histopipe.core.errors import TrackingError
 from histopipe.core.stages.running import PLACE, running, running_places
 from histopipe.core.workspace import Workspace
 from histopipe.networks.weights.intact import is_gone
 from histopipe.tracking.relocation import follow_move
+from histopipe.tracking.stores import open_client
 
 
 def database_of(folder: Path) -> Path:
@@ -62,7 +62,7 @@ def test_a_database_is_not_rewritten_under_a_stage_that_sees_it_elsewhere(worksp
         place.write_text(str(workspace.root / "inside"))  # as a container has it
         (workspace.root / "inside").rmdir()
         with pytest.raises(TrackingError, match=r"train@idc-cancernet runs in this checkout as .*/inside, a path that"):
-            tracking.registry(workspace)
+            open_client(workspace)
         assert locations_in(workspace.root / "mlflow.db") == before
     follow_move(workspace.root / "mlflow.db", partial(running_places, workspace))
     assert locations_in(workspace.root / "mlflow.db") == [(workspace.root / "mlartifacts").as_uri()]

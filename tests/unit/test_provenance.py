@@ -16,8 +16,8 @@ from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE
 from histopipe.inference.origin import require_own_data
-from histopipe.tracking import registered_model_name
 from histopipe.tracking.provenance import Provenance, data_here, data_of_training, relate
+from histopipe.tracking.stores import registered_model_name
 
 PATCHES = 20_000
 

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy import stats
 
-from histopipe import tracking
 from histopipe.cli import main
 from histopipe.core.errors import EvaluationError, ParamsError, SplitError
 from histopipe.core.files import write_json, write_text
@@ -30,6 +29,7 @@ from histopipe.experiments.studies.stage import _with_what_is_kept
 from histopipe.experiments.studies.statistics import fold_differences, fold_means, resampled_means, spread
 from histopipe.experiments.studies.summary import summarise_study
 from histopipe.experiments.studies.workspace import STAGES, VariantWorkspace
+from histopipe.tracking.stores import prepare_experiment
 from histopipe.training.recipe import recipe_digest
 from tests.registry import client
 from tests.unit.test_intervals import slides
@@ -408,7 +408,7 @@ def test_a_summary_is_logged_into_one_run_however_often_it_is_made(
 ) -> None:
     for study in ("folds", "folds", "seeds"):
         summarise_study(study, "idc", two, studied)
-    runs = {run.info.run_name: run for run in client(studied).search_runs([tracking.prepare(studied, "idc")])}
+    runs = {run.info.run_name: run for run in client(studied).search_runs([prepare_experiment(studied, "idc")])}
     assert set(runs) == {"folds summary", "seeds summary"}
     run = runs["folds summary"]
     assert (run.info.status, run.data.tags["study"], run.data.tags["variant"]) == ("FINISHED", "folds", "summary")

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from histopipe import tracking
 from histopipe.core.lineage import lineage_tags
 from histopipe.data.leakage import leaky_tags
 from histopipe.experiments.search.study import Search, turn
+from histopipe.tracking.runs import runs_tagged
+from histopipe.tracking.stores import prepare_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def parent_run(search: Search) -> str:
     """The id of the search's run, which is opened by its first trial."""
-    experiment = tracking.prepare(search.workspace, search.dataset)
+    experiment = prepare_experiment(search.workspace, search.dataset)
     tags = {
         "dataset": search.dataset,
         "architecture": search.architecture,
@@ -42,7 +43,7 @@ def parent_run(search: Search) -> str:
 
 def trial_runs(search: Search, parent: str) -> dict[int, str]:
     """The run id of each trial; the last one where a trial had several."""
-    experiment = tracking.prepare(search.workspace, search.dataset)
+    experiment = prepare_experiment(search.workspace, search.dataset)
     runs = reversed(_runs(experiment, {"mlflow.parentRunId": parent}))  # newest first as found
     return {int(run.data.tags["trial"]): str(run.info.run_id) for run in runs if "trial" in run.data.tags}
 
@@ -80,7 +81,7 @@ def log_result(parent: str, best: Mapping[str, object], metrics: Mapping[str, fl
 
 
 def _runs(experiment: str, tags: Mapping[str, str]) -> list[Run]:
-    return tracking.runs_tagged([experiment], tags)
+    return runs_tagged([experiment], tags)
 
 
 def _client() -> MlflowClient:

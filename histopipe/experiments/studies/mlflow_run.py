@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from histopipe import tracking
 from histopipe.core.lineage import lineage_tags
 from histopipe.core.workspace import Workspace
+from histopipe.tracking.runs import checkout, find_run
+from histopipe.tracking.stores import prepare_experiment, told_in_one_line
 
 SUMMARY = "summary"  # as the variant, and as the artifacts' folder
 PICTURE_AND_TABLES = ("summary.json", "summary.md", "summary.png")
@@ -30,10 +31,10 @@ def log_summary(study: str, dataset: str, folder: Path, workspace: Workspace) ->
         "dataset": dataset,
         "study": study,  # keeps it, like the variants, apart from main runs
         "variant": SUMMARY,
-        "checkout": tracking.checkout(workspace),
+        "checkout": checkout(workspace),
     }
-    with tracking.told_in_one_line(workspace):
-        known = tracking.find_run(tracking.prepare(workspace, dataset), tags)
+    with told_in_one_line(workspace):
+        known = find_run(prepare_experiment(workspace, dataset), tags)
         # the tags go in with the run itself: without, a kill between would leave what looks like a main run
         start = {"run_id": known} if known else {"run_name": f"{study} {SUMMARY}", "tags": tags}
         with mlflow.start_run(**start) as run:

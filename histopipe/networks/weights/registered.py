@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from histopipe import tracking
 from histopipe.core.errors import HistopipeError, WeightsError
 from histopipe.core.files import read_json, read_yaml
 from histopipe.core.workspace import Workspace
 from histopipe.networks.weights.behind import RECORD, Behind, Cases, behind, cases_seen
 from histopipe.tracking.provenance import Provenance, kind_of, labels_by_digest, no_labels
+from histopipe.tracking.stores import open_client, told_in_one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,9 +58,9 @@ def bring_registered(
     address = REGISTERED.fullmatch(asked)
     if address is None:
         raise WeightsError(f"{key}: {asked} is no model's address: write models:/NAME@ALIAS or models:/NAME/VERSION")
-    with tracking.told_in_one_line(workspace):
+    with told_in_one_line(workspace):
         try:
-            client = tracking.registry(workspace)
+            client = open_client(workspace)
             version = version_at(client, **address.groupdict())
             file = copy_network(version, folder)
             record = _record_behind(version, client)

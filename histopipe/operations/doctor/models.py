@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from histopipe import tracking
 from histopipe.core.errors import HistopipeError
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
+from histopipe.tracking.runs import run_exists
+from histopipe.tracking.stores import before_the_first_run
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -31,7 +32,7 @@ def _models_of(dataset: str, workspace: Workspace) -> Iterator[Finding]:
     from histopipe.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, reading
 
     what = f"champion of {dataset}"
-    if tracking.before_the_first_run(workspace):
+    if before_the_first_run(workspace):
         yield Finding(what, "none yet")
         return
     with reading(dataset, workspace) as registry:
@@ -69,7 +70,7 @@ def _lacking(version: ModelVersion, dataset: str, registry: Registry) -> tuple[s
     except PromotionError:
         said = "what promotions compare with is gone from its run"
         return said, f"`histopipe promote {dataset}` where it was trained logs it again"
-    if not tracking.run_exists(str(version.run_id)):
+    if not run_exists(str(version.run_id)):
         return "its run is deleted, and `mlflow gc` would take its files", (
             f"`mlflow runs restore --run-id {version.run_id}`"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from histopipe import tracking
 from histopipe.core.addresses import public_url
 from histopipe.core.dvc import complaint, require_repository, run_dvc
 from histopipe.core.errors import HistopipeError
@@ -15,6 +14,15 @@ from histopipe.core.stages.running import running_stages
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
 from histopipe.operations.servers import prefect_server
+from histopipe.tracking.runs import checkout, runs_tagged
+from histopipe.tracking.stores import (
+    before_the_first_run,
+    experiment_name,
+    open_client,
+    own_experiments,
+    told_in_one_line,
+    tracking_uri,
+)
 
 ANSWER_SECONDS = 60
 
@@ -23,15 +31,15 @@ def mlflow(workspace: Workspace) -> Finding:
     """Whether the tracking store answers and has this MLflow's schema."""
     from mlflow.exceptions import MlflowException
 
-    uri = tracking.tracking_uri(workspace)
+    uri = tracking_uri(workspace)
     # a database's address may hold a password
     place = public_url(uri) if uri.startswith("http") else uri.partition(":")[0]
-    if tracking.before_the_first_run(workspace):
+    if before_the_first_run(workspace):
         return Finding("MLflow", "no run yet; the first one makes mlflow.db here")
     try:
-        with tracking.told_in_one_line(workspace):
-            client = tracking.registry(workspace)
-            known = tracking.own_experiments(client)
+        with told_in_one_line(workspace):
+            client = open_client(workspace)
+            known = own_experiments(client)
             names = _model_names(workspace)
             models = [one for one in client.search_registered_models() if one.name.startswith("histopipe-")]
             models += [one for one in client.search_registered_models() if one.name in names]
@@ -52,20 +60,20 @@ def _model_names(workspace: Workspace) -> set[str]:
     except HistopipeError:  # the line on parameters says it
         return set()
     names = {params.tracking.model_of(dataset) for dataset in params.datasets}
-    return {name for name in names if not name.startswith(tracking.experiment_name(""))}
+    return {name for name in names if not name.startswith(experiment_name(""))}
 
 
 def orphaned_runs(workspace: Workspace) -> Finding:
     """Runs of this checkout that MLflow takes for running though no stage does."""
-    if tracking.before_the_first_run(workspace):
+    if before_the_first_run(workspace):
         return Finding("runs", "none yet")
     try:
-        with tracking.told_in_one_line(workspace):
-            client = tracking.registry(workspace)
-            experiments = [one.experiment_id for one in tracking.own_experiments(client)]
-            own = {"checkout": tracking.checkout(workspace)}
+        with told_in_one_line(workspace):
+            client = open_client(workspace)
+            experiments = [one.experiment_id for one in own_experiments(client)]
+            own = {"checkout": checkout(workspace)}
             running = "attributes.status = 'RUNNING'"
-            found = tracking.runs_tagged(experiments, own, running) if experiments else []
+            found = runs_tagged(experiments, own, running) if experiments else []
     except Exception as problem:  # the line on MLflow says it in full
         return Finding("runs", f"can't be looked at ({type(problem).__name__})", "warning", "see MLflow above")
     if not found:

@@ -16,13 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from histopipe import tracking
 from histopipe.core.errors import BusyError
 from histopipe.core.lineage import FLOW_RUN_TAG
 from histopipe.core.stages.running import running_stages
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age, Leftover, room
+from histopipe.tracking.stores import (
+    before_the_first_run,
+    is_embedded,
+    open_client,
+    own_experiments,
+    told_in_one_line,
+    tracking_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +57,7 @@ class Store:
     @cached_property
     def experiments(self) -> list[str]:
         """Ids of the project's experiments."""
-        return [str(one.experiment_id) for one in tracking.own_experiments(self.client)]
+        return [str(one.experiment_id) for one in own_experiments(self.client)]
 
     @cached_property
     def versions(self) -> list[ModelVersion]:
@@ -113,7 +120,7 @@ class Store:
     @cached_property
     def is_shared(self) -> bool:
         """Whether other checkouts may use the store too: it isn't the checkout's own file."""
-        return not tracking.is_embedded(self.history.workspace)
+        return not is_embedded(self.history.workspace)
 
     def afresh(self) -> Store:
         """The same, looked up again."""
@@ -149,10 +156,10 @@ def unnamed(history: History, resumable: frozenset[str], age: Age) -> Iterator[L
         HistopipeError: git can't tell what commits name.
     """
     workspace = history.workspace
-    if tracking.before_the_first_run(workspace):
+    if before_the_first_run(workspace):
         return
-    with tracking.told_in_one_line(workspace):
-        store = Store(history, tracking.registry(workspace), resumable)
+    with told_in_one_line(workspace):
+        store = Store(history, open_client(workspace), resumable)
         unneeded = [run for run in store.runs() if not store.is_needed(run)]
         yield from _of_flows([run for run in unneeded if store.may_be_of_another_clone(run)])
         runs = [run for run in unneeded if not store.may_be_of_another_clone(run)]
@@ -189,7 +196,7 @@ def _delete_runs(store: Store, runs: Iterable[Run]) -> None:
     Raises:
         BusyError: a stage has started meanwhile, which may go on with one of them.
     """
-    with tracking.told_in_one_line(store.history.workspace):
+    with told_in_one_line(store.history.workspace):
         again = store.afresh()
         for run in runs:
             if again.is_needed(run):
@@ -220,7 +227,7 @@ def _replaced(store: Store, age: Age) -> Iterator[Leftover]:
 
 
 def _delete_models(store: Store, models: Iterable[LoggedModel]) -> None:
-    with tracking.told_in_one_line(store.history.workspace):
+    with told_in_one_line(store.history.workspace):
         for model in models:
             store.client.delete_logged_model(model.model_id)
 
@@ -259,13 +266,13 @@ def _database(store: Store) -> Any:
     """
     from mlflow.tracking._tracking_service.utils import _get_store
 
-    found = _get_store(tracking.tracking_uri(store.history.workspace))
+    found = _get_store(tracking_uri(store.history.workspace))
     return found if hasattr(found, "_hard_delete_run") else None
 
 
 def _purge_runs(store: Store, database: Any, runs: Iterable[Run]) -> None:
     """Files before rows, models before their run: what a kill leaves is still marked as deleted, and found again."""
-    with tracking.told_in_one_line(store.history.workspace):
+    with told_in_one_line(store.history.workspace):
         for run in runs:
             if store.client.get_run(run.info.run_id).info.lifecycle_stage != "deleted":
                 continue  # restored since it was listed
@@ -275,7 +282,7 @@ def _purge_runs(store: Store, database: Any, runs: Iterable[Run]) -> None:
 
 
 def _purge_models(store: Store, database: Any, models: Iterable[LoggedModel]) -> None:
-    with tracking.told_in_one_line(store.history.workspace):
+    with told_in_one_line(store.history.workspace):
         for model in models:
             _delete_files(str(model.artifact_location))
             database._hard_delete_logged_model(model.model_id)

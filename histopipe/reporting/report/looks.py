@@ -6,7 +6,7 @@ from histopipe.core.cases.readings import shared_ids
 from histopipe.core.errors import HistopipeError
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import read_membership
-from histopipe.tracking import before_the_first_run
+from histopipe.tracking.stores import before_the_first_run
 
 _NEVER = "No promotion has looked at these test cases yet."
 
