@@ -82,7 +82,7 @@ def main() -> None:
 
     The stages are run by `dvc repro`, which knows what is out of date; each can also be run by hand.
     """
-    from histopipe.startup_lines import drop_start_up_lines
+    from histopipe.core.startup_lines import drop_start_up_lines
 
     drop_start_up_lines()
     # read on import: TensorFlow's later remarks, MLflow's about its database's first tables

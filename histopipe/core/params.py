@@ -16,7 +16,7 @@ from histopipe.core.cases.readings import Reading, default_reading
 from histopipe.core.errors import ParamsError
 from histopipe.core.files import parse_yaml, read_yaml
 from histopipe.core.known_datasets import KNOWN_DATASETS, MAGNIFIED_DATASETS
-from histopipe.moved_keys import moved_keys
+from histopipe.core.moved_keys import moved_keys
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -160,7 +160,7 @@ def watch_progress() -> None:
 
 
 if __name__ == "__main__":
-    from histopipe.startup_lines import drop_start_up_lines
+    from histopipe.core.startup_lines import drop_start_up_lines
 
     drop_start_up_lines()
     main()

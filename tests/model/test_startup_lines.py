@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from histopipe.paths import Workspace
+from histopipe.core.workspace import Workspace
 
 SAID = """\
 WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
@@ -26,7 +26,7 @@ SHOWN = "".join(f"{line}\n" for line in SAID.splitlines()[-3:])
 def test_errors_come_out_of_the_filter_whatever_ends_the_process(end: str) -> None:
     code = f"""
         import os
-        from histopipe.startup_lines import start_up_lines_dropped
+        from histopipe.core.startup_lines import start_up_lines_dropped
         with start_up_lines_dropped():
             os.write(2, {SAID.encode()!r})
             {end}
