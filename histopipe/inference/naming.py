@@ -106,6 +106,7 @@ class CaseNamer:
         classes: Iterable[str],
         workspace: Workspace | None = None,
         reading: Reading | None = None,
+        listed: bool = False,
     ) -> CaseNamer:
         """Return the namer of a data set: built in, or by the manifest that was fetched with its archive.
 
@@ -114,13 +115,15 @@ class CaseNamer:
             classes: what its classes are called.
             workspace: may hold the manifest, and says in `params.yaml` what counts as one case.
             reading: what counts as one case, where a model's cases tell it.
+            listed: whether it is a data set of the user's own, though it may have a built-in one's name.
 
         Raises:
             SourceError: the manifest isn't what it should be.
         """
         manifest = workspace.raw(dataset) / "manifest.csv" if workspace else None
-        reading = reading or _reading_here(dataset, workspace)
-        described = get_dataset(dataset, case=reading) if dataset in list_datasets() else None
+        described = None
+        if dataset in list_datasets() and not listed:
+            described = get_dataset(dataset, case=reading or _reading_here(dataset, workspace))
         if manifest and manifest.is_file():
             described = manifest_dataset(dataset, manifest, (1, 1))
         own = described.classes if described else ()

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histopipe.core.cases.readings import reading_entry, recorded_reading
+from histopipe.core.cases.readings import is_listed, reading_entry, recorded_reading
 from histopipe.core.errors import ScoringError
 from histopipe.core.files import write_json
 from histopipe.core.outputs.claims import OutputFolder, claimed
@@ -102,7 +102,7 @@ def case_namer(served: Served, workspace: Workspace | None = None) -> CaseNamer:
     classes = [served.point[key] for key in ("negative_class", "positive_class") if key in served.point]
     dataset = served.point["data_set"]
     # as the model's own cases are read, so that cases it has seen are told and pseudonyms stay the same
-    return CaseNamer.of(dataset, classes, workspace, recorded_reading(served.point, dataset))
+    return CaseNamer.of(dataset, classes, workspace, recorded_reading(served.point, dataset), is_listed(served.point))
 
 
 def grade_inputs(

@@ -118,6 +118,35 @@ def test_new_images_are_named_as_the_model_or_the_checkout_reads_cases(workspace
     assert named(workspace=workspace, reading="accession") == "14-22549"
 
 
+@pytest.mark.parametrize(
+    ("dataset", "file", "built_in"),
+    [
+        ("breakhis", FILE.format(letters="AB"), "14-22549AB"),
+        ("idc", "8863_idx5_x51_y1251_class0.png", "8863"),
+        ("malaria", "C100P61ThinF_IMG_20150918_144104_cell_162.png", "C100P61"),
+    ],
+)
+def test_a_data_set_of_ones_own_under_a_built_in_name_is_not_read_as_that(
+    dataset: str, file: str, built_in: str
+) -> None:
+    """Its model tells by its classes: a manifest gives labels only."""
+    from histopipe.core.cases.readings import recorded_reading
+    from histopipe.inference.model import Served
+    from histopipe.inference.naming import ImageName
+    from histopipe.inference.stage import case_namer
+
+    def named(negative: str, positive: str) -> str:
+        point = {"data_set": dataset, "negative_class": negative, "positive_class": positive}
+        assert (recorded_reading(point, dataset) is None) == (negative == "negative" or dataset != "breakhis")
+        served = Served.__new__(Served)
+        object.__setattr__(served, "point", point)
+        (name,) = case_namer(served).name([ImageName(f"P7/{file}", ("P7",), 1, 1, "")])
+        return name.case_id
+
+    assert named(*get_dataset(dataset).classes) == built_in
+    assert named("negative", "positive") != built_in
+
+
 def test_a_store_of_the_other_reading_is_refused_before_any_work(workspace: Workspace, content: dict[str, Any]) -> None:
     packed(workspace, content, case="publisher")
     content["breakhis"] = {}

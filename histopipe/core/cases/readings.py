@@ -18,6 +18,7 @@ Reading = Literal["accession", "publisher"]
 READINGS: dict[str, tuple[Reading, ...]] = {"breakhis": ("accession", "publisher")}  # by data set, the default first
 BEFORE: Reading = "publisher"  # of what was made before there was a choice
 READING = "case_reading"  # key of a store's report, a split's record, a training's record and an operating point
+LISTED_CLASSES = ("negative", "positive")  # of every data set of a user's own: a manifest gives labels, no names
 
 CASE_OF_READING: dict[str, str] = {
     "accession": "an accession number, whatever the letters of its blocks",
@@ -48,14 +49,27 @@ def reading_entry(reading: Reading | None) -> dict[str, str]:
     return {READING: reading} if reading else {}
 
 
+def is_listed(record: dict[str, Any]) -> bool:
+    """Tell whether a record is of a data set of the user's own, which may have a built-in one's name.
+
+    Args:
+        record: of a store, or an operating point; others name no classes, and tell nothing.
+    """
+    classes = record.get("classes") or [record.get("negative_class"), record.get("positive_class")]
+    return tuple(classes) == LISTED_CLASSES
+
+
 def recorded_reading(record: dict[str, Any], dataset: str) -> Reading | None:
     """Return the reading that a record was made with; one without the key is older than the choice.
 
     Args:
         record: of a store, a split or a training, or an operating point.
         dataset: the data set's name.
+
+    Returns:
+        None where there is no choice: of other data sets, and of one of the user's own under that name.
     """
-    if dataset not in READINGS:
+    if dataset not in READINGS or is_listed(record):
         return None
     reading = record.get(READING)
     return next((known for known in READINGS[dataset] if known == reading), BEFORE)

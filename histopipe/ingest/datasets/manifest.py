@@ -10,6 +10,7 @@ from typing import TextIO
 import pandas as pd
 
 from histopipe.core.cases.ids import has_lost_digits, normal_ids
+from histopipe.core.cases.readings import LISTED_CLASSES
 from histopipe.core.errors import SourceError
 from histopipe.core.names import CONTROL
 from histopipe.ingest.datasets.layout import Dataset, PatchName
@@ -30,7 +31,7 @@ def manifest_dataset(name: str, manifest: Path, patch_size: tuple[int, int]) -> 
     return Dataset(
         name=name,
         title=name,
-        classes=("negative", "positive"),
+        classes=LISTED_CLASSES,
         patch_size=patch_size,
         read_name=patches.get,
         listed=frozenset(patches),
