@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Predictions
 
@@ -38,7 +39,7 @@ def within_kinds(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, di
         metric with its interval. Where those would be undefined or would only repeat others, `test` is None and the
         `reason` says which.
     """
-    labels = table.groupby("case_id")["label"]
+    labels = table.groupby(counted_cases(table))["label"]
     positive = (labels.transform("max") == 1).to_numpy()
     mixed = positive & (labels.transform("min") == 0).to_numpy()
     reasons = {
@@ -50,7 +51,7 @@ def within_kinds(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, di
 
 
 def _graded(part: pd.DataFrame, reason: str | None, resamples: int, seed: int) -> dict[str, Any]:
-    predictions = Predictions.of(part["label"], part["probability"], part["decision"], part["case_id"])
+    predictions = Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
     return {
         "cases": predictions.case_count,
         "patches": len(part),

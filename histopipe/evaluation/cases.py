@@ -7,6 +7,40 @@ import pandas as pd
 
 from histopipe.evaluation.metrics import Codes, Numbers, Predictions
 
+JOINED = "joined_case"  # column of graded patches, where ids share patches: the first id of those that are one case
+
+
+def counted_cases(table: pd.DataFrame) -> pd.Series:
+    """Return the case of each patch as intervals and tests count it: ids that share patches are one case.
+
+    Args:
+        table: graded patches: `case_id`, and `JOINED` where any ids are joined.
+    """
+    return table[JOINED] if JOINED in table else table["case_id"]
+
+
+def patch_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns that say what a graded patch is, whatever a model answers: `file,case_id,split,label`.
+
+    Args:
+        table: graded patches.
+    """
+    return ["file", "case_id", "split", "label", *([JOINED] if JOINED in table else [])]
+
+
+def joined_cases(index: pd.DataFrame) -> pd.Series | None:
+    """Return the case of each patch, ids that share patches pixel by pixel under their first; None where none do.
+
+    Two copies of one slide are answered alike, so that intervals would be too narrow if they counted as two cases.
+
+    Args:
+        index: rows of the store's.
+    """
+    from histopipe.data.splitting.copies import join_copies
+
+    first = join_copies(index).first
+    return index["case_id"].map(lambda case: first.get(case, case)) if first else None
+
 
 def case_table(predictions: Predictions, case_ids: pd.Series) -> pd.DataFrame:
     """Each case by itself, the one with the lowest accuracy first.

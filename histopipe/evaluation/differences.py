@@ -87,13 +87,21 @@ class Flips:
         value = float(found.value)
         if np.isnan(value):
             return {"value": None, "low": None, "high": None, "p": None}
-        if np.abs(found.parts - value * found.weights).max() < NO_SPREAD and found.weights.max() < 1:
-            low, high, p = _without_spread(value, 1 / float((found.weights**2).sum()), level)
+        if alike := agreeing_cases(found):
+            low, high, p = _without_spread(value, alike, level)
         else:
             low, high = _ends(value, self._sums[:, place], self._weights[:, place], level)
             low, high = _beyond_zero(found, low, high, level)
             p = float((np.abs(self._sums[:, place]) >= abs(value) - NO_SPREAD).mean())
         return {"value": value, "low": max(-1.0, low), "high": min(1.0, high), "p": p}
+
+
+def agreeing_cases(found: CaseParts) -> float:
+    """Return as how many cases of equal size those count that all say the same of a difference; 0 where some differ."""
+    if np.isnan(found.value) or found.weights.max() >= 1:
+        return 0.0
+    spread = np.abs(found.parts - found.value * found.weights).max()
+    return 1 / float((found.weights**2).sum()) if spread < NO_SPREAD else 0.0
 
 
 def flipped_sums(columns: Numbers, seed: int, flips: int) -> Numbers:

@@ -14,6 +14,7 @@ from histopipe.core.files import restoring
 from histopipe.core.params import Params, ThresholdRule
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.case_kinds import WITHIN, within_kinds
+from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.cautions import cautions
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
@@ -27,7 +28,8 @@ def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> dict[str, Any]:
     """Calibration and threshold that validation chooses: `temperature`, `offset`, `threshold` and `rule`.
 
     Args:
-        logits: columns `case_id`, `split`, `label` and `logit`; a rule without a bound needs no cases.
+        logits: columns `case_id`, `split`, `label` and `logit`, and those of `counted_cases`; a rule without a bound
+            needs no cases.
         rule: by which the threshold is chosen.
 
     Raises:
@@ -36,7 +38,7 @@ def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> dict[str, Any]:
     validation = logits[logits["split"] == "validation"]
     labels, values = validation["label"].to_numpy(), validation["logit"].to_numpy()
     calibration = fit_calibration(values, labels)
-    cases = None if rule.confidence is None else validation["case_id"]
+    cases = None if rule.confidence is None else counted_cases(validation)
     return {
         **calibration._asdict(),
         "threshold": choose_threshold(rule, labels, calibration.apply(values), cases),
@@ -61,7 +63,7 @@ def graded_table(logits: pd.DataFrame, point: dict[str, Any]) -> pd.DataFrame:
 def before_calibration(table: pd.DataFrame) -> Predictions:
     """The test patches with their uncalibrated probabilities; `table` as `graded_table` gives it."""
     test = table[table["split"] == "test"]
-    return Predictions.of(test["label"], test["uncalibrated"], test["decision"], test["case_id"])
+    return Predictions.of(test["label"], test["uncalibrated"], test["decision"], counted_cases(test))
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -99,7 +101,7 @@ def _fault(table: pd.DataFrame) -> str:
 def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
     """The patches of one split, as the metrics take them."""
     part = table[table["split"] == split]
-    return Predictions.of(part["label"], part["probability"], part["decision"], part["case_id"])
+    return Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
 
 
 def grade_table(table: pd.DataFrame, point: dict[str, Any], record: dict[str, Any], params: Params) -> dict[str, Any]:

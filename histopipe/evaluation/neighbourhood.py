@@ -16,6 +16,7 @@ import pandas as pd
 
 from histopipe.core.errors import EvaluationError
 from histopipe.evaluation.calibration import log_odds
+from histopipe.evaluation.cases import counted_cases, patch_columns
 from histopipe.evaluation.metrics import Codes, Numbers
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ def neighbourhood_logits(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.D
         index: the store's, with the patches' coordinates.
 
     Returns:
-        Columns `file,case_id,split,label,logit`.
+        `patch_columns` and `logit`.
 
     Raises:
         EvaluationError: there are no neighbours, or too few validation cases to be fitted on.
     """
-    table = predictions[["file", "case_id", "split", "label"]].reset_index(drop=True)
+    table = predictions[patch_columns(predictions)].reset_index(drop=True)
     own = np.clip(log_odds(predictions["probability"].to_numpy()), -SUREST, SUREST)
     validation = (table["split"] == "validation").to_numpy()
     around = surroundings(table["case_id"], _places(table, index), own - own[validation].mean())
@@ -49,7 +50,7 @@ def neighbourhood_logits(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.D
         raise EvaluationError(f"no validation patch has another one within {OUTER_RADII[-1]:.0f} sides")
     features, labels = np.column_stack([own, around]), table["label"].to_numpy()
     logit = np.empty(len(table))
-    logit[validation] = _without_own_case(features[validation], labels[validation], table["case_id"][validation])
+    logit[validation] = _without_own_case(features[validation], labels[validation], counted_cases(table)[validation])
     if not validation.all():
         fitted = _model().fit(features[validation], labels[validation])
         logit[~validation] = fitted.decision_function(features[~validation])

@@ -21,6 +21,7 @@ from histopipe.core.workers import Beside
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.splitting.membership import Split, is_leaky, read_split
 from histopipe.data.store import REPORT_FILE, Patches, PatchStore, require_reading
+from histopipe.evaluation.cases import JOINED, joined_cases, patch_columns
 from histopipe.evaluation.drift.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.evaluation.grading import (
     GRADED_SPLITS,
@@ -182,7 +183,7 @@ def predict_splits(network: keras.Model, store: PatchStore, split: Split | Path,
 
 
 def patches_to_grade(store: PatchStore, split: Split | Path) -> pd.DataFrame:
-    """Columns `file,case_id,split,label,row` of validation and test, in the store's order.
+    """Columns `file,case_id,split,label,row` of validation and test, in the store's order; `JOINED` where ids are.
 
     Raises:
         EvaluationError: a patch has no case, or a split has one class only.
@@ -193,7 +194,10 @@ def patches_to_grade(store: PatchStore, split: Split | Path) -> pd.DataFrame:
     table = store.index[["file", "case_id", "label"]].copy()
     table.insert(2, "split", split_of_patches(split, store.index))
     table["row"] = np.arange(len(table))
-    table = table[table["split"].isin(GRADED_SPLITS)].reset_index(drop=True)
+    table = table[table["split"].isin(GRADED_SPLITS)]
+    if (joined := joined_cases(store.index.loc[table.index])) is not None:
+        table = table.assign(**{JOINED: joined})
+    table = table.reset_index(drop=True)
     require_both_classes(table, split)
     return table
 
@@ -264,7 +268,7 @@ def other_views(
     else:
         return {}
     logits = finite_logits(other, store, table["row"].to_numpy(), f"evaluate {title}, {column}")
-    point = locked_point(table[["case_id", "split", "label"]].assign(logit=logits), params.evaluate.threshold)
+    point = locked_point(table[patch_columns(table)].assign(logit=logits), params.evaluate.threshold)
     return {column: calibration_of(point).apply(logits)}
 
 
@@ -279,7 +283,7 @@ def divided(table: pd.DataFrame, store: PatchStore, split: Split | Path, params:
     clusters = colour_clusters(store.index, trained_on, STAIN_CLUSTERS, params.seed)
     groups = patch_groups(store.index, test["row"].to_numpy(), clusters, store.patch_size)
     return {
-        "cases": case_table(predictions_of(test, "test"), test["case_id"]),
+        "cases": case_table(predictions_of(test.drop(columns=JOINED, errors="ignore"), "test"), test["case_id"]),
         "subgroups": subgroup_table(test, groups, params.evaluate.resamples, params.seed),
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Codes, Predictions
 
@@ -39,7 +40,7 @@ def _metric_columns() -> list[str]:
 
 
 def _graded(part: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
-    predictions = Predictions.of(part["label"], part["probability"], part["decision"], part["case_id"])
+    predictions = Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
     found = grade(predictions, resamples, seed)
     counts = {"cases": predictions.case_count, "patches": len(part), "positives": int(part["label"].sum())}
     ends = {"": "value", "_low": "low", "_high": "high"}

@@ -12,6 +12,7 @@ from scipy import stats
 from histopipe.core.errors import EvaluationError
 from histopipe.core.params import ThresholdRule
 from histopipe.evaluation.calibration import log_odds
+from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.intervals import cases_behind, draw_fewer, leave_one_out
 from histopipe.evaluation.metrics import Codes, Numbers
 
@@ -70,7 +71,7 @@ def require_bound(rule: ThresholdRule, table: pd.DataFrame) -> None:
     """
     positives = table[(table["split"] == "validation") & (table["label"] == 1)]
     if rule.confidence is not None:
-        _require_cases(rule, int(positives["case_id"].nunique()))
+        _require_cases(rule, int(counted_cases(positives).nunique()))
 
 
 def _require_cases(rule: ThresholdRule, count: int) -> None:

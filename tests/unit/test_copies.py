@@ -193,6 +193,40 @@ def test_leaving_out_one_of_two_copies_is_remarked_on(
     assert "leaves out c000, but not x0, which has the same patches" in caplog.text
 
 
+def test_copies_count_as_one_case_in_intervals_and_tests() -> None:
+    """Twelve slides, each filed under two ids, tell as much as twelve."""
+    from histopipe.evaluation.case_parts import area_difference
+    from histopipe.evaluation.cases import JOINED, joined_cases
+    from histopipe.evaluation.differences import difference
+    from histopipe.evaluation.grading import predictions_of
+    from histopipe.evaluation.intervals import grade
+
+    once = make_index(12, 30)
+    random = np.random.default_rng(1)
+    for name in ("probability", "other"):
+        once[name] = np.clip(once["label"] * 0.3 + random.uniform(0.05, 0.65, len(once)), 0, 1)
+    once["decision"], once["split"] = (once["probability"] > 0.5).astype(int), "test"
+    twice = once
+    for number in range(12):
+        twice = filed_again(twice, f"c{number:03d}", f"x{number:02d}")
+    assert joined_cases(once) is None
+    counted = twice.assign(**{JOINED: joined_cases(twice)})
+
+    def answers(table: pd.DataFrame) -> tuple[int, Any, Any]:
+        first, second = (
+            predictions_of(table.assign(probability=table[name]), "test") for name in ("probability", "other")
+        )
+        return first.case_count, grade(first, 200, 1), difference(area_difference(first, second), 1)
+
+    (cases, expected, apart), (count, found, differing) = answers(once), answers(counted)
+    assert cases == count == 12
+    for name in ("roc_auc", "sensitivity", "brier", "calibration_error"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6), name
+    assert differing == pytest.approx(apart, abs=1e-9)
+    narrow = answers(twice)[1]["sensitivity"]
+    assert narrow["high"] - narrow["low"] < 0.8 * (found["sensitivity"]["high"] - found["sensitivity"]["low"])
+
+
 def test_one_slide_under_very_many_ids_takes_little_memory() -> None:
     from histopipe.data.splitting.copies import join_copies
 

@@ -18,6 +18,7 @@ from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
 from histopipe.data.sampling import cap_rows
 from histopipe.data.store import read_index
+from histopipe.evaluation.cases import patch_columns
 from histopipe.evaluation.metrics import Numbers
 from histopipe.reporting.comparison.combination import graded_anew
 from histopipe.reporting.comparison.evaluations import Evaluated, Row
@@ -56,7 +57,7 @@ def colour_baseline(
     Args:
         index: the store's, with its colour statistics.
         splits: of the same rows.
-        graded: columns `file,case_id,split,label` of the validation and test patches.
+        graded: columns as `patch_columns` tells them of the validation and test patches.
         marks: `positive_class`, `quick` (the caps that the networks beside it were trained under) and `leaky` (whether
             the split shares cases; what weights have seen is no matter of this row).
         params: caps, rule of the threshold, resamples and seed.
@@ -74,7 +75,7 @@ def colour_baseline(
     colours = index[COLOURS].to_numpy(np.float64)
     rows = pd.Series(np.arange(len(index)), index["file"]).loc[graded["file"]].to_numpy()
     logits: Numbers = _model().fit(colours[train], labels).decision_function(colours[rows])
-    table = graded[["file", "case_id", "split", "label"]].assign(logit=logits)
+    table = graded[patch_columns(graded)].assign(logit=logits)
     evaluated = graded_anew(BASELINE, table, [marks | {"architecture": BASELINE}], params)
     return Evaluated(evaluated.row | {"members": []}, evaluated.predictions)
 

@@ -9,13 +9,13 @@ import pandas as pd
 from histopipe.core.params import Params
 from histopipe.data.leakage import worst
 from histopipe.evaluation.calibration import log_odds
+from histopipe.evaluation.cases import patch_columns
 from histopipe.evaluation.grading import grade_table, graded_table, locked_point
 from histopipe.reporting.comparison.evaluations import Evaluated, Row
 
 ENSEMBLE = "ensemble"
 ONE_VIEW, D4 = ", one view", ", D4"
 _VIEWS = {"one_view": ONE_VIEW, "d4": D4}  # columns of predictions.parquet
-_PATCH = ["file", "case_id", "split", "label"]
 
 
 def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
@@ -42,18 +42,18 @@ def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
 
 
 def _seen_so(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
-    return predictions[_PATCH].assign(logit=log_odds(predictions[column].to_numpy()))
+    return predictions[patch_columns(predictions)].assign(logit=log_odds(predictions[column].to_numpy()))
 
 
 def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Mean log odds over several networks' predictions of the same patches.
 
     Returns:
-        Columns `file,case_id,split,label,logit`; only patches that every network predicted.
+        `patch_columns` and `logit`; only patches that every network predicted.
     """
     odds = [pd.Series(log_odds(table["probability"].to_numpy()), table["file"]) for table in tables]
     mean = pd.concat(odds, axis=1, join="inner").mean(axis=1).rename("logit")
-    return tables[0][_PATCH].merge(mean, left_on="file", right_index=True)
+    return tables[0][patch_columns(tables[0])].merge(mean, left_on="file", right_index=True)
 
 
 def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Evaluated:

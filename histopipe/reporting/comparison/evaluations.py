@@ -14,6 +14,7 @@ from histopipe.core.params import Params
 from histopipe.core.stages.inputs import remedy_for
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.store import read_index, require_reading
+from histopipe.evaluation.cases import JOINED, joined_cases
 from histopipe.evaluation.grading import GRADED_SPLITS, read_predictions
 
 Row = dict[str, Any]
@@ -25,7 +26,7 @@ class Evaluated:
 
     Attributes:
         row: its name under `architecture`, and the content of its `metrics.json`.
-        predictions: of validation and test, as in `predictions.parquet`.
+        predictions: of validation and test, as in `predictions.parquet`; with `JOINED` where ids are one case.
     """
 
     row: Row
@@ -43,6 +44,8 @@ def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tupl
     require_reading(workspace.store(dataset), params.case_reading(dataset))
     index = read_index(workspace.store(dataset))
     today = _graded_patches(index.assign(split=split_of_patches(workspace.split(dataset), index)))
+    joined = joined_cases(index[index["file"].isin(set(today["file"]))])
+    case_by_file = None if joined is None else dict(zip(index.loc[joined.index, "file"], joined, strict=True))
     ranked: list[Evaluated] = []
     unranked: list[Row] = []
     for architecture in params.architectures:
@@ -56,10 +59,17 @@ def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tupl
             unranked.append(_unranked(architecture, "not readable", str(problem)))
             continue
         if _graded_patches(predictions).equals(today):
-            ranked.append(Evaluated(row, predictions))
+            ranked.append(Evaluated(row, _with_joined(predictions, case_by_file)))
         else:  # the split's file stays the same where known cases gain patches
             unranked.append(_out_of_date(dataset, architecture, ["data"]))
     return ranked, unranked
+
+
+def _with_joined(predictions: pd.DataFrame, case_by_file: Mapping[str, str] | None) -> pd.DataFrame:
+    """The same cases for every model, whichever version evaluated it; `case_by_file` as far as any are joined."""
+    if case_by_file is None:
+        return predictions.drop(columns=JOINED, errors="ignore")
+    return predictions.assign(**{JOINED: predictions["file"].map(case_by_file)})
 
 
 def _graded_patches(table: pd.DataFrame) -> pd.DataFrame:
