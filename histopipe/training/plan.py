@@ -17,6 +17,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky, worst
 from histopipe.data.sampling import cap_rows
 from histopipe.data.splitting import split_of_patches
+from histopipe.data.splitting.copies import cases_seen_as_pixels
 from histopipe.data.splitting.membership import is_leaky, read_split
 from histopipe.data.store import REPORT_FILE, PatchStore, Rows, require_reading
 from histopipe.networks.weights import Weights, read_weights
@@ -98,26 +99,34 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         seed=params.seed,
         checkpoints=workspace.checkpoint(dataset, architecture),
         capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
-        leaky=worst([is_leaky(split.table), _have_seen(weights, dataset, tested)]),
+        leaky=worst([is_leaky(split.table), _have_seen(weights, dataset, tested, store.index)]),
         execution=params.train,
         weights=weights,
         weights_folder=workspace.weights(architecture),
     )
 
 
-def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series) -> Leaky:
-    """Whether the trainings behind the weights saw cases that are tested on now; says so."""
+def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series, index: pd.DataFrame) -> Leaky:
+    """Whether the trainings behind the weights saw cases that are tested on now, under any id; says so."""
     if weights is None:
         return False
-    cases = tested.drop_duplicates()
-    shared = set(cases[are_known(cases, (weights.seen or {}).get(dataset, []), dataset)])
+    cases, seen = tested.drop_duplicates(), (weights.seen or {}).get(dataset, [])
+    shared = set(cases[are_known(cases, seen, dataset)])
+    left = set(cases) - shared
+    samples = [sample.split() for sample in weights.samples or []]
+    if "digest" in index:  # what a seen case holds here tells its copies too, whatever the training recorded
+        samples.append(list(index.loc[are_known(index["case_id"], seen, dataset), "digest"]))
+    copies = cases_seen_as_pixels(index, left, samples)
+    if copies:
+        said = "%s: %s was trained on the patches of %d of today's test cases under other ids (first: %s); %s"
+        LOG.warning(said, dataset, weights.asked, len(copies), min(copies), "the run is tagged leaky")
     if shared:
         said = "%s: %s was trained on %d of today's test cases (first: %s); the run is tagged leaky"
         LOG.warning(said, dataset, weights.asked, len(shared), min(shared))
-    elif not weights.cases_known:
+    elif not copies and not weights.cases_known:
         LOG.warning("%s: %s (%s); the run is tagged leaky: unknown", dataset, WHY_UNKNOWN, weights.asked)
         return UNKNOWN
-    return bool(shared)
+    return bool(shared or copies)
 
 
 def _rows(splits: pd.Series, index: pd.DataFrame, split: str, limit: int | None, seed: int) -> Rows:

@@ -207,6 +207,7 @@ def _record(
         "versions": versions(),
         "unknown_before": bool(training.weights and not training.weights.cases_known),
         "seen_before": (training.weights.seen if training.weights else None) or {},
+        "samples_before": (training.weights.samples if training.weights else None) or [],
         "train_cases": _cases(training.store, training.train_rows),
         "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one
     }

@@ -27,6 +27,7 @@ from histopipe.core.files import file_digest, read_json, write_json
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting import split
+from histopipe.data.store import INDEX_FILE, read_index
 from histopipe.evaluation.mlflow_run import log_calibrated_model
 from histopipe.ingest.stage import ingest
 from histopipe.networks.architectures import build
@@ -386,6 +387,82 @@ def test_a_model_that_was_registered_by_hand_is_unknown_and_so_is_what_starts_fr
         open_client(workspace).log_dict(run_id, record | {"unknown_before": unknown}, "promotion/run.json")
         fetch_weights("cancernet", params, workspace)
         assert plan_training("idc", "cancernet", params, workspace).leaky == leaky
+
+
+def test_a_test_case_that_a_registered_model_saw_under_another_id_is_leaky(
+    workspace: Workspace, content: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As another hospital's database calls it: told by the digests that the model's training recorded."""
+    ready_set(workspace, content)
+    index = read_index(workspace.store("idc"))
+    tested = min(cases_of_test(workspace))
+    patches = sorted(index.loc[index["case_id"] == tested, "digest"])
+    run_id = served(workspace, build("cancernet", image_size=16))
+    params = starting(content, "cancernet", "models:/histopipe-idc/1")
+    record = {"dataset": "idc", "train_cases": ["a"], "validation_cases": ["b"]}
+    others = [f"{number:032x}" for number in range(50)]
+    samples = {" ".join(others): False, " ".join(sorted([*others, patches[-1]])): False, " ".join(patches): True}
+    for own in ({"data": {"digests": sample}} for sample in samples):
+        for entry in (own, {"samples_before": [own["data"]["digests"]]}):
+            open_client(workspace).log_dict(run_id, record | entry, "promotion/run.json")
+            found = fetch_weights("cancernet", params, workspace)
+            assert Weights.read(workspace.weights("cancernet")) == found
+            leaky = plan_training("idc", "cancernet", params, workspace).leaky
+            assert leaky is samples[own["data"]["digests"]], entry
+    assert f"the patches of 1 of today's test cases under other ids (first: {tested})" in caplog.text
+    content["quick"] = {"max_epochs": 1, "max_patches": 40}
+    assert train("idc", "cancernet", parse_params(content), workspace)["samples_before"] == [" ".join(patches)]
+
+
+def test_a_copy_of_a_case_that_weights_saw_is_leaky_where_both_lie_in_the_store(
+    workspace: Workspace, content: dict[str, Any]
+) -> None:
+    ready_set(workspace, content)
+    path = workspace.store("idc") / INDEX_FILE
+    index = pd.read_parquet(path)
+    tested = min(cases_of_test(workspace))
+    trained = min(set(index["case_id"]) - cases_of_test(workspace))
+    index.loc[index["case_id"] == tested, "digest"] = index.loc[index["case_id"] == trained, "digest"].to_numpy()
+    index.to_parquet(path)
+    run_id = served(workspace, build("cancernet", image_size=16))
+    params = starting(content, "cancernet", "models:/histopipe-idc/1")
+    for seen, leaky in (([trained], True), (["a"], False)):
+        record = {"dataset": "idc", "train_cases": seen, "validation_cases": ["b"]}
+        open_client(workspace).log_dict(run_id, record, "promotion/run.json")
+        fetch_weights("cancernet", params, workspace)
+        assert plan_training("idc", "cancernet", params, workspace).leaky is leaky
+
+
+def test_weights_kept_by_a_record_that_says_nothing_of_unknown_cases_are_looked_up_again(
+    workspace: Workspace, content: dict[str, Any]
+) -> None:
+    """The version stays; what stands behind it is read again, and is unknown where it can't be."""
+    ready_set(workspace, content)
+    run_id = served(workspace, build("cancernet", image_size=16))
+    record = {"dataset": "idc", "train_cases": ["a"], "validation_cases": ["b"]}
+    open_client(workspace).log_dict(run_id, record | {"unknown_before": True}, "promotion/run.json")
+    params = starting(content, "cancernet", "models:/histopipe-idc@champion")
+    fetch_weights("cancernet", params, workspace)
+    served(workspace, build("cancernet", image_size=16))
+    path = workspace.weights("cancernet") / "weights.json"
+
+    def older() -> None:
+        write_json(path, {key: value for key, value in read_json(path).items() if key != "unknown"})
+
+    older()
+    assert plan_training("idc", "cancernet", params, workspace).leaky == "unknown", "also before it is looked up"
+    for before, leaky in ((True, "unknown"), (False, False)):
+        open_client(workspace).log_dict(run_id, record | {"unknown_before": before}, "promotion/run.json")
+        older()
+        found = fetch_weights("cancernet", params, workspace)
+        assert found.origin and found.origin["version"] == "1", "the alias has moved on, these weights haven't"
+        assert read_json(path)["unknown"] is before
+        assert plan_training("idc", "cancernet", params, workspace).leaky == leaky
+    older()
+    open_client(workspace).delete_model_version("histopipe-idc", "1")
+    found = fetch_weights("cancernet", params, workspace)
+    assert (found.seen, found.unknown) == ({"idc": ["a", "b"]}, None)
+    assert plan_training("idc", "cancernet", params, workspace).leaky == "unknown"
 
 
 def cases_of_test(workspace: Workspace) -> set[str]:

@@ -6,7 +6,7 @@ equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ UNIFORM = 8.0  # largest standard deviation of a channel, of 255: below it a til
 LEAST = 3  # patches that two cases share, or
 LEAST_SHARE = 0.01  # of the smaller case: so that one tile that any scanner makes joins nothing
 RARE = 5  # cases that hold a patch: what stands in more of them may be a placeholder, and counts towards LEAST alone
+SAMPLED_SHARE = 0.5  # of a case's patches that a sample could hold: so few are expected in it that fewer say nothing
 PAIRED = 200  # cases that hold a patch, above which they are only compared with the first of them: pairs grow squared
 
 _DEVIATIONS = [name for name in COLOURS if name.endswith("_std")]
@@ -98,12 +99,47 @@ def _shared_patches(index: pd.DataFrame) -> pd.DataFrame:
     """Columns `digest,case_id`, each pair once, of patches that aren't uniform and stand in several cases."""
     if "digest" not in index:
         return pd.DataFrame({"digest": [], "case_id": []})
-    repeated = index[index["digest"].duplicated(keep=False)]
-    deviations = [name for name in _DEVIATIONS if name in repeated]
-    if deviations:
-        repeated = repeated[repeated[deviations].max(axis=1) >= UNIFORM]
-    pairs = repeated[["digest", "case_id"]].drop_duplicates()
+    pairs = _varied_patches(index[index["digest"].duplicated(keep=False)])
     return pairs[pairs["digest"].duplicated(keep=False)].reset_index(drop=True)
+
+
+def _varied_patches(index: pd.DataFrame) -> pd.DataFrame:
+    """Columns `digest,case_id`, each pair once, of patches that aren't uniform."""
+    deviations = [name for name in _DEVIATIONS if name in index]
+    varied = index[index[deviations].max(axis=1) >= UNIFORM] if deviations else index
+    return varied[["digest", "case_id"]].drop_duplicates()
+
+
+def cases_seen_as_pixels(index: pd.DataFrame, cases: Collection[str], samples: Sequence[Collection[str]]) -> set[str]:
+    """Return the cases that a training has seen under whatever id, as far as equal pixels tell.
+
+    Args:
+        index: of the store that holds the cases, with other cases or without.
+        cases: ids to be told of.
+        samples: the smallest digests of the patches that each training used, as its record holds them. What a sample
+            lacks below its largest digest the training lacked, so that it tells of part of each case's patches.
+
+    Returns:
+        Those of `cases` that share `LEAST` different patches with a training, none of them uniform, or `SAMPLED_SHARE`
+        of those that the sample could hold and that no more than `RARE` cases share.
+    """
+    samples = [sample for sample in samples if len(sample)]
+    if "digest" not in index or not samples:
+        return set()
+    patches = _varied_patches(index[index["case_id"].isin(set(cases))])
+    holders = _varied_patches(index[index["digest"].isin(set(patches["digest"]))])["digest"].value_counts()
+    rare = patches["digest"].map(holders) <= RARE
+    return {case for sample in samples for case in _held_by(patches, rare, sample)}
+
+
+def _held_by(patches: pd.DataFrame, rare: pd.Series, sample: Collection[str]) -> set[str]:
+    """The cases of which a sample holds enough patches; `rare` tells of each patch whether few cases share it."""
+    within = patches["digest"] <= max(sample)
+    held = patches["digest"].isin(set(sample))
+    table = pd.DataFrame({"case_id": patches["case_id"], "within": within, "held": held, "rare": held & rare})
+    counts = table.groupby("case_id")[["within", "held", "rare"]].sum()
+    few = (counts["rare"] > 0) & (counts["rare"] >= SAMPLED_SHARE * counts["within"])
+    return set(counts.index[few | (counts["held"] >= LEAST)])
 
 
 def _pairs_to_join(shared: pd.DataFrame, sizes: pd.Series) -> tuple[Sequence[str], Sequence[str]]:

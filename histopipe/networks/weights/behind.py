@@ -24,10 +24,13 @@ class Behind:
     Attributes:
         cases: that they trained or validated on.
         unknown: whether one of them started from weights of which nobody knows the cases.
+        samples: of each training that recorded them the smallest digests of its patches' pixels, separated by spaces:
+            they tell a case under another id.
     """
 
     cases: Cases
     unknown: bool
+    samples: tuple[str, ...] = ()
 
 
 def cases_seen(record: dict[str, Any]) -> Cases:
@@ -43,7 +46,14 @@ def behind(record: dict[str, Any]) -> Behind:
     Raises:
         KeyError: it doesn't say what it trained on.
     """
-    return Behind(cases_seen(record), starts_from_unknown(record))
+    return Behind(cases_seen(record), starts_from_unknown(record), pixels_seen(record))
+
+
+def pixels_seen(record: dict[str, Any]) -> tuple[str, ...]:
+    """The digests, see `Behind.samples`, of a training's patches and of those behind the weights it started from."""
+    described = record.get("data")
+    own = described.get("digests") if isinstance(described, dict) else None
+    return tuple(map(str, [*(record.get("samples_before") or []), *([own] if own else [])]))
 
 
 def starts_from_unknown(record: dict[str, Any]) -> bool:

@@ -31,7 +31,9 @@ class Weights:
         origin: where it came from: a URL, a path, or model, version and run.
         seen: the cases, by data set, that the trainings behind them trained or validated on, as far as those tell; none
             of a file that nothing is known of.
-        unknown: whether some training behind them doesn't tell.
+        unknown: whether some training behind them doesn't tell; None where that isn't written down, as by earlier
+            versions: nobody knows then.
+        samples: as `Behind.samples`, where there are any.
     """
 
     asked: str
@@ -43,6 +45,7 @@ class Weights:
     origin: dict[str, str] | None = None
     seen: dict[str, list[str]] | None = None
     unknown: bool | None = None
+    samples: list[str] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Weights:
@@ -66,7 +69,7 @@ class Weights:
     @property
     def cases_known(self) -> bool:
         """Whether all cases behind them are known: published weights have seen none of ours, chance neither."""
-        return self.asked in (RANDOM, IMAGENET) or (bool(self.seen) and not self.unknown)
+        return self.asked in (RANDOM, IMAGENET) or (bool(self.seen) and self.unknown is False)
 
     @property
     def summary(self) -> dict[str, str]:

@@ -78,6 +78,19 @@ def bring_registered(
     return file, {"model": version.name, "version": str(version.version), "run_id": str(version.run_id)}, seen
 
 
+def behind_version(name: str, version: str, workspace: Workspace) -> Behind | None:
+    """What is known of the trainings behind a registered version; None where its run doesn't tell, or is away."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with told_in_one_line(workspace):
+            client = open_client(workspace)
+            record = _record_behind(client.get_model_version(name, version), client)
+            return None if record is None else behind(record)
+    except (MlflowException, HistopipeError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
 def _broke_off(problem: Exception) -> bool:
     """Whether the tracking store couldn't be asked, rather than having no such model."""
     from mlflow.exceptions import MlflowException

@@ -61,7 +61,7 @@ def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, tar
 
     backbone = backbone_of(wanted.architecture, params.recipe(name).model)
     wanted, key = replace(wanted, backbone=backbone), f"recipes.{name}.weights"
-    kept = None if anew else _keep(wanted, workspace.weights(name), target)
+    kept = None if anew else _keep(wanted, name, workspace, target)
     if kept:
         return kept
     seen: Behind | None = None
@@ -84,11 +84,19 @@ def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, tar
     network = build(wanted.architecture, **params.recipe(name).model) if backbone else None
     check_file(file, network, backbone, f"{key}: {wanted.asked}")
     found = replace(wanted, file=file.name, sha256=file_digest(file), origin=origin)
-    return replace(found, seen=seen.cases, unknown=seen.unknown or None) if seen else found
+    return _with_cases(found, seen)
 
 
-def _keep(wanted: Weights, folder: Path, target: Path) -> Weights | None:
+def _with_cases(found: Weights, seen: Behind | None) -> Weights:
+    """The record with what is known of the trainings behind the weights."""
+    if seen is None:
+        return found
+    return replace(found, seen=seen.cases, unknown=seen.unknown, samples=list(seen.samples) or None)
+
+
+def _keep(wanted: Weights, name: str, workspace: Workspace, target: Path) -> Weights | None:
     """What was brought for the same question before, copied to `target`; None where it is another or damaged."""
+    folder = workspace.weights(name)
     try:
         earlier = Weights.read(folder)
     except HistopipeError:
@@ -97,7 +105,23 @@ def _keep(wanted: Weights, folder: Path, target: Path) -> Weights | None:
     if not (same and _is_looked_up_once(wanted.asked)) or not earlier.file or not (folder / earlier.file).is_file():
         return None
     shutil.copyfile(folder / earlier.file, target / earlier.file)
-    return replace(earlier, code=wanted.code) if file_digest(target / earlier.file) == earlier.sha256 else None
+    if file_digest(target / earlier.file) != earlier.sha256:
+        return None
+    return _completed(replace(earlier, code=wanted.code), workspace)
+
+
+def _completed(kept: Weights, workspace: Workspace) -> Weights:
+    """The record of weights that stay, with what an earlier version didn't write down of the trainings behind them.
+
+    The version that an alias stood at stays; only its training's record is read again. Where that can't be had, it
+    stays unknown what they have seen, and is asked for the next time.
+    """
+    if kept.asked == IMAGENET or kept.unknown is not None:
+        return kept
+    from histopipe.networks.weights.registered import behind_version
+
+    origin = kept.origin or {}
+    return _with_cases(kept, behind_version(origin.get("model", ""), origin.get("version", ""), workspace))
 
 
 def _is_looked_up_once(asked: str) -> bool:
