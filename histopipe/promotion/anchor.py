@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ANCHOR = "anchor"  # tag of the registered model: a version's number
+NEXT_ANCHOR = "next_anchor"  # tag of a version that is to be the anchor as soon as it is champion
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,39 @@ def drop_anchor(registry: Registry) -> None:
     registry.client.delete_registered_model_tag(registry.name, ANCHOR)
 
 
-def anchor_after_rollback(registry: Registry, taken_back: str, champion: str) -> str:
-    """Leave the anchor where it is, unless it is what was taken back: then it is the champion from now on.
+def announce_anchor(registry: Registry, version: ModelVersion, becomes: bool) -> None:
+    """Write down before the champion's alias moves to a version whether the anchor follows it.
 
-    Returns:
-        The anchor's number; empty where there is none.
+    A kill before the move changes nothing, and one after it leaves a champion with that tag, see `settle_anchor`.
     """
-    number = registry.model_tags().get(ANCHOR, "")
-    if number == taken_back:
-        set_anchor(registry, champion)
-        return champion
-    return number
+    if becomes:
+        registry.tag(version, {NEXT_ANCHOR: "true"})
+    else:
+        registry.untag(version, NEXT_ANCHOR)
+
+
+def settle_anchor(registry: Registry, champion: ModelVersion | None) -> bool:
+    """Let the champion be the anchor if that was announced; return whether it was.
+
+    Args:
+        registry: of the data set.
+        champion: the version that is champion, with its tags of now.
+    """
+    if champion is None or NEXT_ANCHOR not in champion.tags:
+        return False
+    set_anchor(registry, str(champion.version))
+    registry.untag(champion, NEXT_ANCHOR)
+    return True
+
+
+def is_anchor(registry: Registry, version: ModelVersion) -> bool:
+    """Whether a version is the anchor, or the same model registered again."""
+    number = registry.model_tags().get(ANCHOR)
+    if number in (None, str(version.version)):
+        return number is not None
+    anchor = registry.version(str(number))
+    identity = version.tags.get(IDENTITY)
+    return anchor is not None and identity is not None and anchor.tags.get(IDENTITY) == identity
 
 
 def anchor_beside(
@@ -118,7 +141,7 @@ def anchor_beside(
         relation = relation_to(known.made_from, candidate.made_from, workspace)
         if relation.verdict == "other":
             return refused(f"is made from other data ({relation.reason})")
-        patches = unseen_patches(candidate, workspace, known.seen)
+        patches = unseen_patches(candidate, workspace, known)
         if patches.empty:
             return refused("and this model have no test case in common that neither has seen")
         theirs = champion_probabilities(known, patches, workspace.store(candidate.dataset))

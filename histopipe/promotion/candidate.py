@@ -18,6 +18,7 @@ from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, Leaky, worst
 from histopipe.data.store import read_index
+from histopipe.evaluation.cases import patch_columns
 from histopipe.networks.weights.behind import cases_seen, starts_from_unknown
 from histopipe.reporting.comparison.evaluations import Evaluated, Row, read_evaluations
 from histopipe.reporting.comparison.table import reason
@@ -34,7 +35,7 @@ class Candidate:
         metrics: content of `metrics.json`.
         record: content of the training's `run.json`: the cases it trained and validated on.
         point: content of `operating_point.json`.
-        test: today's test patches: columns `file,case_id,label,probability,decision,digest` (of the pixels) and `row`
+        test: today's test patches: `patch_columns`, `probability`, `decision`, `digest` (of the pixels) and `row`
             (place in the store's index).
         made_from: the data of its training.
         graded: ids of the runs of all models that were graded on the same test cases for the comparison.
@@ -133,5 +134,5 @@ def _made_from(dataset: str, record: dict[str, Any], workspace: Workspace) -> Pr
 def _test_patches(predictions: pd.DataFrame, store: Path) -> pd.DataFrame:
     """The test predictions with what the store knows of the patches."""
     index = read_index(store)[["file", "digest"]].assign(row=lambda table: np.arange(len(table)))
-    columns = ["file", "case_id", "label", "probability", "decision"]
+    columns = [*patch_columns(predictions), "probability", "decision"]
     return predictions.loc[predictions["split"] == "test", columns].merge(index, on="file", validate="one_to_one")

@@ -14,7 +14,7 @@ from histopipe.core.errors import EvaluationError, HistopipeError, PromotionErro
 from histopipe.core.files import read_json, write_json, write_text
 from histopipe.data.store import PatchStore
 from histopipe.evaluation.metrics import Numbers
-from histopipe.networks.weights.behind import RECORD, cases_seen
+from histopipe.networks.weights.behind import RECORD, cases_seen, pixels_seen
 from histopipe.networks.weights.registered import KEPT, PREDICTIONS, data_of_record, kept_folder
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.card import CARD_FILE
@@ -36,12 +36,14 @@ class Champion:
         seen: the cases that it, and what its weights come from, trained or validated on.
         logged: its predictions of the test patches of its day: columns `file,digest,probability`.
         made_from: the data of its training.
+        samples: digests of patches that these trainings saw, as `Behind.samples`.
     """
 
     version: ModelVersion
     seen: list[str]
     logged: pd.DataFrame
     made_from: Provenance
+    samples: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -83,7 +85,8 @@ def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
         try:
             record: dict[str, Any] = read_json(folder / RECORD)
             seen, logged = cases_seen(record)[record["dataset"]], pd.read_parquet(folder / PREDICTIONS)
-            return Champion(version, seen, logged, data_of_record(version, record, folder / PREDICTIONS, client))
+            made_from = data_of_record(version, record, folder / PREDICTIONS, client)
+            return Champion(version, seen, logged, made_from, pixels_seen(record))
         except (HistopipeError, KeyError, OSError, ValueError):
             raise _unknown(version, f"holds a damaged {kept}/") from None
 

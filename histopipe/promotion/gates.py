@@ -21,10 +21,11 @@ from scipy.special import expit, logit
 from histopipe.core.cases.ids import are_known
 from histopipe.core.params import Params
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky
+from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.intervals import Measured, grade, informative_cases
 from histopipe.evaluation.metrics import METRICS, Numbers
 from histopipe.promotion.noninferiority import ONE_SIDED, UNDEFINED, Shortfall, predictions_in, shortfall
-from histopipe.promotion.spending import risk_of_look
+from histopipe.promotion.spending import risk_of_look, why_spent
 
 _JUDGED = ["case_id", "label", "probability"]
 _LEAK_RULE = "no, or to be allowed by `promotion.unknown_weights: allow`"
@@ -157,35 +158,40 @@ def judge(
     params: Params,
     look: int = 1,
     anchor: Reference | None = None,
+    everywhere: int = 0,
 ) -> list[Gate]:
     """Hold a model's predictions against the limits of `promotion`.
 
     Args:
-        table: test patches that neither model has seen: columns `case_id,label,probability,decision`.
+        table: test patches that neither model has seen: columns `case_id,label,probability,decision`,
+            and those of `counted_cases`.
         champion: its probability of the same patches, (patches,); None where there is no champion, and only the
             floors count.
         params: hold the limits, resamples and seed.
         look: which look at these cases it is, from 1: further ones have a stricter level.
         anchor: the model below which no chain of champions may sink; None where there is none to compare with.
+        everywhere: earlier looks of which nobody knows the cases, so that they count at fresh ones too.
     """
     limits = params.promotion
-    risk = risk_of_look(look, limits.risk, limits.looks)
-    cases = int(table["case_id"].nunique())
+    risk, spent = risk_of_look(look, limits.risk, limits.looks), why_spent(look, limits.looks, everywhere)
+    cases = int(counted_cases(table).nunique())
+    alone = champion is None and anchor is None
     gates = [
         Gate("cases", cases >= limits.min_cases, cases, limits.min_cases),
-        *_floors(table, params, risk if champion is None and anchor is None else limits.risk / 2),
+        *_floors(table, params, risk if alone else limits.risk / 2, spent if alone else ""),
     ]
-    compared = None if champion is None else shortfall(table, champion, params, risk)
+    compared = None if champion is None else shortfall(table, champion, params, risk, spent)
     if compared is not None:
         gates.append(_not_inferior("difference", compared, limits.margin))
     if anchor is not None:
         beside = compared if anchor.is_same(table, champion) else None
-        beside = beside or shortfall(anchor.table, anchor.probability, params, risk)
+        beside = beside or shortfall(anchor.table, anchor.probability, params, risk, spent)
         gates.append(_not_inferior("anchor", beside, limits.anchor_margin, anchor.title))
     return gates
 
 
-def _floors(table: pd.DataFrame, params: Params, risk: float) -> list[Gate]:
+def _floors(table: pd.DataFrame, params: Params, risk: float, spent: str) -> list[Gate]:
+    """Hold each measure against its floor; `spent` says why the discrimination can't be shown any more."""
     limits = params.promotion
     floors = {
         "roc_auc": limits.min_roc_auc,
@@ -197,7 +203,9 @@ def _floors(table: pd.DataFrame, params: Params, risk: float) -> list[Gate]:
     if not table.empty:
         informative = informative_cases(predictions_in(table, table["probability"].to_numpy()))["roc_auc"]
         graded["roc_auc"] = at_risk(graded["roc_auc"], informative, risk)
-    found = [_at_least(name, graded[name], limit, why) for name, limit in floors.items()]
+    found = [
+        _at_least(name, graded[name], limit, why, spent if name == "roc_auc" else "") for name, limit in floors.items()
+    ]
     return [*found, _at_most("calibration_error", graded["calibration_error"], limits.max_calibration_error, why)]
 
 
@@ -232,11 +240,12 @@ def _undefined(table: pd.DataFrame) -> str:
     return f"(all {len(table):,} test patches are of one class)" if table["label"].nunique() < 2 else ""
 
 
-def _at_least(name: str, measured: Measured, limit: float, why: str) -> Gate:
+def _at_least(name: str, measured: Measured, limit: float, why: str, spent: str = "") -> Gate:
     """A limit of 0 only asks for a value; floors at what a coin reaches must be exceeded."""
     value, low = measured["value"], measured["low"]
     passed = low is not None and (low > limit if limit and WANTED[name] == "above" else low >= limit)
-    return Gate(name, passed, value, limit, _interval(measured, why), low)
+    refused_for = f" ({spent})" if spent and not passed else ""
+    return Gate(name, passed, value, limit, _interval(measured, why) + refused_for, low)
 
 
 def _at_most(name: str, measured: Measured, limit: float, why: str) -> Gate:

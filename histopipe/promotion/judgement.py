@@ -19,7 +19,7 @@ from histopipe.promotion.champion import Champion, champion_probabilities, read_
 from histopipe.promotion.data import data_gates, lost_gate, relation_to
 from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, rolled_back_gate
 from histopipe.promotion.unseen_cases import unseen_patches
-from histopipe.tracking.ledger import Counts, count_looks, number_of, record_look
+from histopipe.tracking.ledger import Counts, count_looks, number_everywhere, number_of, record_look
 from histopipe.tracking.registry import ROLLED_BACK, Registry
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def judge_candidate(bench: Bench) -> Judgement:
         params,
         number_of(look, earlier),
         anchor if isinstance(anchor, Reference) else None,
+        number_everywhere(look, earlier),
     )
     gates += [anchor] if isinstance(anchor, Gate) else []
     return Judgement(gates, count_looks(look, earlier), bench.anchor.number is None or (replaced and anchor is None))
@@ -142,7 +143,7 @@ def _opponent(known: Champion | None, alone: pd.DataFrame, bench: Bench) -> Oppo
     gates = data_gates(relation, known.made_from, candidate.made_from, number, bench.named)
     if relation.verdict == "other":
         return Opponent(gates, alone)
-    patches = unseen_patches(candidate, bench.workspace, known.seen)
+    patches = unseen_patches(candidate, bench.workspace, known)
     try:
         theirs = champion_probabilities(known, patches, bench.workspace.store(candidate.dataset))
     except PromotionError:

@@ -1,21 +1,24 @@
 """A model beside one that it may replace: how much worse it may be at most, and whether so few cases can tell.
 
-The difference and its 95 % interval come from `paired_difference`. From them follow the standard error, the bound at
-the level that this look may spend (see `spending`), and the power: how often an equally good model would pass.
+The difference and its 95 % interval come from `differences`. From them follow the standard error, the bound at the
+level that this look may spend (see `spending`), and the power: how often an equally good model would pass. Where no
+case tells two models apart, as two perfect ones, there is no error to be had: a share of cases may still differ, so
+large a one that n cases alike are seen with a chance of `risk`: 1 - risk ** (1 / n) (Clopper & Pearson 1934).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor, inf, log10
+from math import ceil, floor, inf, log, log1p, log10
 
 import pandas as pd
 from scipy import stats
 from scipy.stats import rankdata
 
 from histopipe.core.params import Params
-from histopipe.evaluation.case_parts import area_difference
-from histopipe.evaluation.differences import difference
+from histopipe.evaluation.case_parts import CaseParts, area_difference
+from histopipe.evaluation.cases import counted_cases
+from histopipe.evaluation.differences import agreeing_cases, difference
 from histopipe.evaluation.intervals import LEVEL, Measured, informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions
 
@@ -35,6 +38,8 @@ class Shortfall:
         freedom: degrees of freedom of that error.
         cases: how many cases were compared.
         risk: one-sided level of the bound.
+        alike: as how many cases of equal size those count that all tell the same of both models; 0 where some differ.
+        spent: why the risk is 0, if it is.
     """
 
     value: float | None
@@ -42,6 +47,8 @@ class Shortfall:
     freedom: float
     cases: int
     risk: float
+    alike: float = 0.0
+    spent: str = ""
 
     @property
     def low(self) -> float | None:
@@ -52,6 +59,8 @@ class Shortfall:
 
     @property
     def _reach(self) -> float:
+        if self.alike > 0:
+            return 1 - self.risk ** (1 / self.alike)
         return self.quantile * self.error if self.error > 0 else 0.0
 
     @property
@@ -65,6 +74,8 @@ class Shortfall:
 
     def power(self, margin: float) -> float:
         """Return how often a model that is exactly as good as the reference has its bound above `-margin`."""
+        if self.alike > 0:
+            return float(self.risk > 0 and self._reach <= margin)
         if self.error == 0:
             return 1.0
         if self.value is None or inf in (self.error, self.quantile):
@@ -73,7 +84,11 @@ class Shortfall:
 
     def cases_for_even_odds(self, margin: float) -> int | None:
         """Estimate how many cases like these let an equally good model pass in half of all draws; None if unknown."""
-        if not 0 < self.error < inf or self.risk <= 0 or margin <= 0:
+        if self.risk <= 0 or not 0 < margin < 1:
+            return None
+        if self.alike > 0:
+            return ceil(self.cases / self.alike * log(self.risk) / log1p(-margin))
+        if not 0 < self.error < inf:
             return None
         needed = self.cases * (float(stats.norm.isf(self.risk)) * self.error / margin) ** 2
         unit = 10 ** max(0, floor(log10(max(needed, 1))) - 1)
@@ -85,53 +100,58 @@ class Shortfall:
             return "(no test case of both kinds that neither model has seen)"
         shown = f"difference {self.value:+.3f}"
         if self.risk <= 0:
-            return f"({shown}; these test cases have had all the looks that `promotion.looks` plans: bring fresh ones)"
+            return f"({shown}; {self.spent or 'this look may spend no risk'})"
         power = self.power(margin)
         chance = f"an equally good model passes in {power:.0%} of draws"
         if power >= HOPELESS or self.holds(margin):
             return f"({shown}; {chance})"
         needed = self.cases_for_even_odds(margin)
+        if self.alike > 0:
+            shown += ": no case tells the two apart, but others may"
+            enough = f"about {needed:,} cases that agree like these would do" if needed else chance
+            return f"({shown}; with {self.cases} test cases this gate can only refuse: {enough})"
         enough = f", about {needed:,} cases give it even odds" if needed else ""
         return f"({shown}; with {self.cases} test cases this gate can only refuse: {chance}{enough})"
 
 
-def shortfall(table: pd.DataFrame, reference: Numbers, params: Params, risk: float) -> Shortfall:
+def shortfall(table: pd.DataFrame, reference: Numbers, params: Params, risk: float, spent: str = "") -> Shortfall:
     """Compare a model with a reference.
-
-    Args:
-        table: patches that neither has seen: columns `case_id,label,probability,decision`.
-        reference: its probability of the same patches, (patches,).
-        params: hold resamples and seed.
-        risk: one-sided level of the bound, 0 to 1; 0 where no more may be spent.
-    """
-    cases = int(table["case_id"].nunique())
-    found = paired_difference(table, reference, params)
-    if found["value"] is None or found["low"] is None:
-        return Shortfall(None, inf, 0.0, cases, risk)
-    freedom = max(0.0, informative_cases(predictions_in(table, table["probability"].to_numpy()))[COMPARED] - 1)
-    error = inf
-    if freedom > 0 and found["low"] > -1.0:
-        error = (found["value"] - found["low"]) / float(stats.t.isf(ONE_SIDED, freedom))
-    return Shortfall(found["value"], error, freedom, cases, risk)
-
-
-def paired_difference(table: pd.DataFrame, reference: Numbers, params: Params) -> Measured:
-    """ROC AUC of a model less that of another, on the same cases.
 
     Two models that put all patches into the same order, such as one network under two thresholds, don't differ, and
     there is nothing to be unsure of.
+
+    Args:
+        table: patches that neither has seen: columns `case_id,label,probability,decision`, and
+            those of `counted_cases`.
+        reference: its probability of the same patches, (patches,).
+        params: hold resamples and seed.
+        risk: one-sided level of the bound, 0 to 1; 0 where no more may be spent.
+        spent: why it is 0.
     """
+    predictions = predictions_in(table, table["probability"].to_numpy())
+    cases = predictions.case_count
     if table["label"].nunique() < 2:
-        return UNDEFINED
-    if same_order(table["probability"].to_numpy(), reference):
-        return {"value": 0.0, "low": 0.0, "high": 0.0}
-    one, other = predictions_in(table, table["probability"].to_numpy()), predictions_in(table, reference)
-    return difference(area_difference(one, other), params.seed)
+        return Shortfall(None, inf, 0.0, cases, risk, spent=spent)
+    freedom = max(0.0, informative_cases(predictions)[COMPARED] - 1)
+    if same_order(predictions.probabilities, reference):
+        return Shortfall(0.0, 0.0, freedom, cases, risk, spent=spent)
+    parts = area_difference(predictions, predictions_in(table, reference))
+    error = _standard_error(parts, freedom, params.seed)
+    alike = agreeing_cases(parts) if freedom > 0 else 0.0
+    return Shortfall(float(parts.value), error, freedom, cases, risk, alike, spent)
+
+
+def _standard_error(parts: CaseParts, freedom: float, seed: int) -> float:
+    """By the lower end of the 95 % interval; infinite where that says nothing."""
+    low = difference(parts, seed)["low"]
+    if freedom <= 0 or low is None or low <= -1.0:
+        return inf
+    return (parts.value - low) / float(stats.t.isf(ONE_SIDED, freedom))
 
 
 def predictions_in(table: pd.DataFrame, probability: Numbers) -> Predictions:
     """The patches of a table under a model's probabilities, as the metrics take them."""
-    return Predictions.of(table["label"], probability, table["decision"], table["case_id"])
+    return Predictions.of(table["label"], probability, table["decision"], counted_cases(table))
 
 
 def same_order(one: Numbers, other: Numbers) -> bool:

@@ -29,3 +29,25 @@ def risk_of_look(number: int, risk: float, looks: int) -> float:
     if number > looks:
         return 0.0
     return risk / 2 / number / float((1 / np.arange(2, looks + 1)).sum())
+
+
+def why_spent(number: int, looks: int, everywhere: int) -> str:
+    """Say why a look may spend nothing any more, and what helps.
+
+    Args:
+        number: of the look at these cases, from 1.
+        looks: how many are planned.
+        everywhere: earlier looks of which nobody knows the cases, so that they count at each, also at fresh ones.
+
+    Returns:
+        A clause; empty where the look is one of those planned.
+    """
+    if number <= looks:
+        return ""
+    if everywhere < looks:
+        return "these test cases have had all the looks that `promotion.looks` plans: bring fresh ones"
+    return (
+        f"{everywhere:,} earlier looks of which no cases are written down (versions from before there was a ledger) "
+        f"count at every test case, fresh ones too, and `promotion.looks: {looks}` in params.yaml plans no more: "
+        f"raise it to {number:,} or above"
+    )

@@ -17,7 +17,7 @@ from histopipe.core.errors import PromotionError
 from histopipe.core.params import Params
 from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.workspace import Workspace
-from histopipe.promotion.anchor import anchor_after_rollback, set_anchor, standing_anchor
+from histopipe.promotion.anchor import announce_anchor, is_anchor, settle_anchor, standing_anchor
 from histopipe.promotion.candidate import Candidate, read_candidate
 from histopipe.promotion.gates import Gate, reasons
 from histopipe.promotion.judgement import Bench, judge_candidate
@@ -109,9 +109,10 @@ def promote(
     with registry_turn(dataset, workspace) as registry:
         standing = registry.aliased(CHAMPION)
         _require_named(standing, replace, registry)
+        settled = f"version {standing.version} is the anchor" if standing and settle_anchor(registry, standing) else ""
         champion, note = whole_champion(standing, dataset, registry, params, workspace)
         anchor = standing_anchor(registry, champion, move_anchor)
-        note = "; ".join(filter(None, [note, anchor.note]))
+        note = "; ".join(filter(None, [settled, note, anchor.note]))
         named = champion is not None and replace is not None  # the one named may have been registered again by now
         if champion and champion.tags.get(IDENTITY) == candidate.identity:
             registry.dismiss(champion)
@@ -129,9 +130,9 @@ def promote(
         else:
             require_whole(version, registry.client)
             require_unchanged_inputs()
+            announce_anchor(registry, version, judged.anchors_anew)
             _crown(version, champion, candidate, registry)
-            if judged.anchors_anew:
-                set_anchor(registry, str(version.version))
+            if settle_anchor(registry, registry.aliased(CHAMPION)):
                 note = "; ".join(filter(None, [note, f"version {version.version} is the anchor from now on"]))
         return Verdict(
             registry.name, str(version.version), candidate.architecture, True, judged.gates, note, str(judged.looks)
@@ -175,6 +176,7 @@ def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
         champion = registry.aliased(CHAMPION)
         if champion is None:
             raise PromotionError(f"{registry.name} has no champion to roll back: run `histopipe promote {dataset}`")
+        settle_anchor(registry, champion)
         target = _before(champion, registry)
         if target is None:
             raise PromotionError(
@@ -185,8 +187,9 @@ def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         registry.tag(champion, {"verdict": TAKEN_BACK, ROLLED_BACK: now})
         registry.tag(target, {"verdict": PROMOTED, "reasons": f"version {champion.version} was rolled back"})
+        announce_anchor(registry, target, is_anchor(registry, champion))
         registry.crown(target, str(champion.version))
-        anchor_after_rollback(registry, str(champion.version), str(target.version))
+        settle_anchor(registry, registry.version(str(target.version)))
         return str(champion.version), str(target.version)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 PROMOTED, REFUSED = "promoted", "refused"
+GATE, LOOKS = "gate.", "looks."  # how the keys of tags begin that a verdict leaves beside `verdict` and `reasons`
 REPORT_FILES = ("index.html", "comparison.png", "pairs.png")  # of the compare stage
 
 
@@ -35,6 +36,8 @@ def register(
     candidate: Candidate, run: Run, verdict: Mapping[str, str], registry: Registry, workspace: Workspace
 ) -> ModelVersion:
     """The version with its card and tags; the run keeps what later promotions need of it.
+
+    Of an earlier verdict on the same version nothing is left.
 
     Args:
         candidate: the model.
@@ -54,7 +57,7 @@ def register(
     def usable(version: ModelVersion) -> bool:
         return str(version.source) == f"models:/{model_id}" or fault_of_version(version, client) is None
 
-    return registry.register(model_id, run_id, tags, shown, usable)
+    return registry.register(model_id, run_id, tags, shown, usable, replaced=(GATE, LOOKS))
 
 
 def log_report(dataset: str, client: MlflowClient, run_id: str, workspace: Workspace) -> None:
@@ -93,13 +96,14 @@ def verdict_tags(gates: Sequence[Gate]) -> dict[str, str]:
     failed = reasons(gates)
     tags = {"verdict": REFUSED if failed else PROMOTED, "reasons": "; ".join(failed) or "none"}
     for gate in gates:
-        tags[f"gate.{gate.name}"] = "passed" if gate.passed else "failed"
-        tags[f"gate.{gate.name}.measured"] = "undefined" if gate.measured is None else str(gate.measured)
-        tags[f"gate.{gate.name}.limit"] = str(gate.limit)
+        key = f"{GATE}{gate.name}"
+        tags[key] = "passed" if gate.passed else "failed"
+        tags[f"{key}.measured"] = "undefined" if gate.measured is None else str(gate.measured)
+        tags[f"{key}.limit"] = str(gate.limit)
         if gate.bound is not None:
-            tags[f"gate.{gate.name}.bound"] = str(gate.bound)
+            tags[f"{key}.bound"] = str(gate.bound)
         if not isinstance(gate.measured, float | int) and gate.interval:
-            tags[f"gate.{gate.name}.reason"] = gate.interval
+            tags[f"{key}.reason"] = gate.interval
     return tags
 
 
@@ -147,7 +151,7 @@ def _keep_again(champion: ModelVersion, twin: Candidate, registry: Registry, wor
 def _register_again(champion: ModelVersion, twin: Candidate, registry: Registry, workspace: Workspace) -> ModelVersion:
     """As champion, by the verdict of its day; killed on the way, the same command goes on."""
     run = served_run(twin, registry.client, workspace, anew=True)
-    kept = [key for key in champion.tags if key.startswith(("gate.", "looks.")) or key in _OF_ITS_DAY]
+    kept = [key for key in champion.tags if key.startswith((GATE, LOOKS)) or key in _OF_ITS_DAY]
     verdict = {key: champion.tags[key] for key in kept}
     require_unchanged_inputs()
     version = register(twin, run, verdict, registry, workspace)

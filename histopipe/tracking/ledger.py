@@ -218,3 +218,8 @@ def number_of(look: Look, earlier: Sequence[Look]) -> int:
     """Which look of its kind it is at the most used of its cases: floors alone don't spend what comparisons may."""
     alike = [each for each in earlier if each.kind == look.kind]
     return 1 + max((sum(each.saw(case) for each in alike) for case in look.cases or ()), default=0)
+
+
+def number_everywhere(look: Look, earlier: Sequence[Look]) -> int:
+    """Count the earlier looks of its kind of which nobody knows the cases: they count at fresh cases too."""
+    return sum(each.cases is None for each in earlier if each.kind == look.kind)

@@ -109,6 +109,7 @@ class Registry:
         tags: Mapping[str, str],
         card: str,
         usable: Callable[[ModelVersion], bool] = lambda version: True,
+        replaced: tuple[str, ...] = (),
     ) -> ModelVersion:
         """The version of these tags' identity: the one there is, with the tags as they are now, or a new one.
 
@@ -118,6 +119,7 @@ class Registry:
             tags: hold identity and training.
             card: the version's description.
             usable: whether a version that there is will do.
+            replaced: beginnings of keys of which a version that there is keeps none but those in `tags`.
         """
         known = next(filter(usable, self.of_identity(tags)), None)
         if known is None:
@@ -126,6 +128,9 @@ class Registry:
                 self.name, f"models:/{model_id}", run_id, dict(tags), description=card, model_id=model_id
             )
         self.tag(known, tags)
+        for key in sorted(known.tags):
+            if key.startswith(replaced) and key not in tags:
+                self.untag(known, key)
         self.client.update_model_version(self.name, known.version, card)
         return known
 

@@ -40,6 +40,7 @@ from histopipe.promotion import promote, rollback
 from histopipe.promotion.champion import champion_probabilities, read_champion
 from histopipe.promotion.summary import promotion_summary
 from histopipe.tracking.ledger import count_looks, number_of, read_looks, record_look
+from histopipe.tracking.provenance import Provenance
 from histopipe.tracking.registry import Registry
 from histopipe.training.recipe import recipe_digest
 from tests.conftest import ROOT
@@ -240,6 +241,20 @@ def test_a_worse_challenger_is_refused_with_reasons_and_a_better_one_promoted(wo
     assert tags(workspace, "3")["previous_champion"] == "1"
 
 
+def test_a_second_verdict_on_a_version_leaves_nothing_of_the_first(workspace: Workspace) -> None:
+    promote("idc", asked("good"), workspace)
+    refused = promote("idc", asked("worse"), workspace)
+    assert {"gate.difference", "gate.anchor"} <= tags(workspace, "2").keys()
+    client(workspace).delete_registered_model_alias(NAME, "champion")
+    client(workspace).delete_registered_model_tag(NAME, "anchor")
+    promoted = promote("idc", asked("worse", promotion=NO_FLOORS), workspace)
+    held = tags(workspace, "2")
+    assert (refused.version, promoted.version, held["verdict"]) == ("2", "2", "promoted")
+    judged = {gate.name for gate in promoted.gates}
+    assert {key.split(".")[1] for key in held if key.startswith("gate.")} == judged
+    assert "ROC AUC less" not in promotion_summary("idc", workspace)
+
+
 def test_a_challenger_that_becomes_champion_is_no_challenger_any_more(workspace: Workspace) -> None:
     strict = asked("better", promotion={"min_cases": 30})
     promote("idc", strict, workspace)
@@ -345,6 +360,35 @@ def test_a_model_whose_network_is_damaged_does_not_become_champion(workspace: Wo
     with damaged(workspace, "good"), pytest.raises(PromotionError, match="version 1 of histopipe-idc can't be served"):
         rollback("idc", workspace)
     assert (aliases(workspace), tags(workspace, "2")["verdict"]) == ({"champion": "2"}, "promoted")
+
+
+def test_cases_that_the_champion_saw_under_other_ids_do_not_count(workspace: Workspace) -> None:
+    """Trained elsewhere: of 12 test cases the champion knows two by its own ids, which the digests tell."""
+    index = pd.read_parquet(workspace.store("idc") / INDEX_FILE)
+    test = [f"{number:03}" for number in range(2, CASES, 3)]
+    seen = sorted(index.loc[index["case_id"].isin(test[:2]), "digest"])
+    path = workspace.model("idc", "good") / "run.json"
+    labels = index.set_index("digest").label[seen]
+    data = Provenance("idc", "archive", "elsewhere.zip", ("benign", "IDC"), capped=True, labels=labels)
+    record = {"train_cases": ["ours1", "ours2"], "validation_cases": ["ours3"], "data": data.as_json()}
+    write_json(path, read_json(path) | record)
+    promote("idc", asked("good"), workspace)
+    gates = {gate.name: gate for gate in promote("idc", asked("better"), workspace).gates}
+    assert gates["cases"].measured == 10
+
+
+def test_two_ids_of_one_slide_are_one_test_case(workspace: Workspace) -> None:
+    path = workspace.store("idc") / INDEX_FILE
+    index = pd.read_parquet(path)
+    index.loc[index["case_id"] == "005", "digest"] = index.loc[index["case_id"] == "002", "digest"].to_numpy()
+    index.to_parquet(path, index=False)
+    for name in ("good", "better"):
+        evaluate("idc", name, asked(name), workspace)
+    assert read_json(workspace.evaluation("idc", "good") / "metrics.json")["cases"] == 11
+    assert len(pd.read_csv(workspace.evaluation("idc", "good") / "cases.csv")) == 12
+    for name in ("good", "better"):
+        gates = {gate.name: gate for gate in promote("idc", asked(name), workspace).gates}
+        assert gates["cases"].measured == 11
 
 
 def test_cases_behind_a_models_weights_do_not_count(workspace: Workspace) -> None:
@@ -784,6 +828,65 @@ def test_a_killed_rollback_does_not_hide_the_champion_from_the_next_one(
     assert "rolled_back" in tags(workspace, "2")
     assert promote("idc", asked("better"), workspace).promoted
     assert rollback("idc", workspace) == ("3", "2")
+
+
+@pytest.fixture
+def anchorless(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Ends the work before the anchor is written."""
+    original = MlflowClient.set_registered_model_tag
+
+    def call(self: MlflowClient, name: str, key: str, value: Any) -> None:
+        if key == "anchor":
+            raise Killed
+        original(self, name, key, value)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_tag", call)
+    return lambda: monkeypatch.setattr(MlflowClient, "set_registered_model_tag", original)
+
+
+def make_anchor_of_other_data(workspace: Workspace) -> Params:
+    """A champion and anchor, version 1, and a candidate that can't be compared with them."""
+    promote("idc", asked("good"), workspace)
+    path = workspace.model("idc", "better") / "run.json"
+    data = Provenance("idc", "archive", "elsewhere.zip", ("benign", "DCIS")).as_json()
+    write_json(path, read_json(path) | {"data": data})
+    return asked("better")
+
+
+def test_a_kill_between_the_champion_and_its_anchor_is_mended_by_the_same_command(
+    workspace: Workspace, request: pytest.FixtureRequest
+) -> None:
+    """The champion of other data takes the anchor with it."""
+    params = make_anchor_of_other_data(workspace)
+    revive = request.getfixturevalue("anchorless")
+    with pytest.raises(Killed):
+        promote("idc", params, workspace, replace="1")
+    revive()
+    assert (aliases(workspace)["champion"], registered(workspace)["anchor"]) == ("2", "1")
+    assert "version 2 is the anchor" in str(promote("idc", params, workspace))
+    assert registered(workspace)["anchor"] == "2"
+    assert "anchor" not in str(promote("idc", params, workspace)), "it is told once"
+
+
+@pytest.mark.parametrize("again", ["promote", "rollback"])
+def test_a_rollback_of_the_anchor_that_is_killed_leaves_none_that_is_not_champion(
+    workspace: Workspace, request: pytest.FixtureRequest, again: str
+) -> None:
+    promote("idc", asked("worse", promotion=NO_FLOORS), workspace)
+    promote("idc", asked("good"), workspace)
+    assert promote("idc", asked("better"), workspace).promoted
+    promote("idc", asked("better"), workspace, move_anchor=True)
+    revive = request.getfixturevalue("anchorless")
+    with pytest.raises(Killed):
+        rollback("idc", workspace)
+    revive()
+    assert (aliases(workspace)["champion"], registered(workspace)["anchor"]) == ("2", "3")
+    if again == "promote":
+        promote("idc", asked("good"), workspace)
+        assert registered(workspace)["anchor"] == "2"
+    else:
+        assert rollback("idc", workspace) == ("2", "1")
+        assert registered(workspace)["anchor"] == "1"
 
 
 def start(workspace: Workspace, *command: str, **environment: str) -> subprocess.Popen[str]:

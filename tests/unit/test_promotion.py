@@ -173,6 +173,46 @@ def test_a_later_look_at_the_same_cases_asks_for_more() -> None:
     assert "have had all the looks that `promotion.looks` plans: bring fresh ones" in gates[-1].reason
 
 
+@pytest.mark.parametrize("champion", [True, False], ids=["beside a champion", "first"])
+def test_where_looks_of_unknown_cases_are_too_many_the_key_to_raise_is_named(champion: bool) -> None:
+    """Fresh cases don't help a registry that was used for years before looks were written down."""
+    table, theirs = predictions(1.0, 1), probabilities(1.0, 2)
+    said = []
+    for everywhere in (399, 3):
+        gates = judge(table, theirs if champion else None, params(), 400, everywhere=everywhere)
+        (refused,) = reasons(gates)
+        said.append(refused)
+    assert "399 earlier looks of which no cases are written down" in said[0]
+    assert "`promotion.looks: 365` in params.yaml plans no more: raise it to 400 or above" in said[0]
+    assert "fresh ones too" in said[0] and "bring fresh ones" in said[1]
+    raised = by_name(judge(table, theirs, params(looks=400), 400, everywhere=399))["difference"]
+    assert raised.measured is not None and float(raised.measured) > -1
+
+
+def test_two_perfect_models_are_told_how_many_cases_would_do() -> None:
+    """Nothing tells them apart, but of 20 cases that agree one in six may still differ."""
+
+    def perfect(cases: int, seed: int) -> pd.DataFrame:
+        labels = np.tile([0, 1], cases * 5)
+        probability = np.clip(labels * 0.8 + np.random.default_rng(seed).uniform(0.02, 0.18, len(labels)), 0, 1)
+        table = pd.DataFrame({"case_id": np.repeat(np.arange(cases), 10), "label": labels, "probability": probability})
+        return table.assign(decision=labels)
+
+    def beside(cases: int, look: int = 1) -> Gate:
+        champion = perfect(cases, 2)["probability"].to_numpy()
+        return by_name(judge(perfect(cases, 1), champion, params(), look))["difference"]
+
+    few = beside(20)
+    assert not few.passed
+    assert (
+        "no case tells the two apart" in few.reason and "about 183 cases that agree like these would do" in few.reason
+    )
+    assert not beside(182).passed and beside(183).passed
+    assert float(few.measured or 0) == pytest.approx(-(1 - 0.025 ** (1 / 20)))
+    needed = int(beside(20, look=2).reason.split("about ")[1].split(" cases")[0])
+    assert needed > 183 and beside(needed, look=2).passed and not beside(needed - 1, look=2).passed
+
+
 def test_shares_of_the_risk_sum_to_it() -> None:
     shares = [risk_of_look(number, 0.05, 365) for number in range(1, 400)]
     assert shares[0] == 0.025
