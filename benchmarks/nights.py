@@ -13,6 +13,7 @@ Junk networks go through the product's own calibration, threshold and floors on 
     python -m benchmarks.nights --step 0          # equally good ones
     python -m benchmarks.nights --loss 0.02 --nights 365 --worlds 40   # a year, each worse by the whole margin
     python -m benchmarks.nights --junk            # first champions
+    python -m benchmarks.nights --junk --one-class 0.76 --cases 11 --kind good   # of BreakHis' test split
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ from histopipe.promotion.spending import risk_of_look
 
 FEWER_PATCHES = replace(IDC, patches=20)  # a case; the spread of cases is what counts
 GAPS = np.linspace(-0.5, 3.5, 41)
-JUNK = ("inverted", "chance", "constant", "everything positive", "good")
+JUNK = ("inverted", "chance", "constant", "everything positive", "good", "better")
+BETTER = 3.4  # gap of a network with a ROC AUC of .984
 MODES = ("before", "now")
 
 
@@ -197,19 +199,21 @@ def summarise(years: Sequence[Year]) -> dict[str, Any]:
 
 
 def junk_network(kind: str, sample: Sample, random: np.random.Generator) -> Sample:
-    """The log odds of a network that has learnt nothing, or the wrong thing; `good` has learnt its task."""
+    """The log odds of a network that has learnt nothing, or the wrong thing; `good` and `better` learnt their task."""
     noise = random.normal(size=len(sample.labels))
-    gap = {"inverted": -0.6, "good": IDC.gap, "everything positive": IDC.gap}.get(kind, 0.0)
+    gap = {"inverted": -0.6, "good": IDC.gap, "better": BETTER, "everything positive": IDC.gap}.get(kind, 0.0)
     errors = draw_errors(sample, IDC, random) if kind != "constant" else 1e-9 * noise
     return _at(sample, gap, errors)
 
 
-def first_champion(kind: str, validation: int, test: int, params: Params, seed: Sequence[int]) -> bool:
+def first_champion(
+    kind: str, validation: int, test: int, params: Params, seed: Sequence[int], population: Population = IDC
+) -> bool:
     """Whether such a network passes every floor, by the product's own calibration and threshold."""
     random = np.random.default_rng(list(seed))
     parts = []
     for split, cases in (("validation", validation), ("test", test)):
-        sample = junk_network(kind, draw(IDC, cases, random), random)
+        sample = junk_network(kind, draw(population, cases, random), random)
         part = pd.DataFrame({"file": "", "case_id": [f"{split}{case}" for case in sample.cases], "split": split})
         parts.append(part.assign(label=sample.labels, logit=sample.logits))
     logits = pd.concat(parts, ignore_index=True)
@@ -222,9 +226,12 @@ def first_champion(kind: str, validation: int, test: int, params: Params, seed: 
     return not reasons(judge(graded[graded["split"] == "test"].reset_index(drop=True), None, params))
 
 
-def accepted(kind: str, validation: int, test: int, draws: int, seed: int, params: Params) -> float:
+def accepted(
+    kind: str, validation: int, test: int, draws: int, seed: int, params: Params, population: Population = IDC
+) -> float:
     """Share of draws in which such a network becomes the first champion."""
-    return float(np.mean([first_champion(kind, validation, test, params, (seed, 9, test, n)) for n in range(draws)]))
+    seeds = [(seed, 9, test, number) for number in range(draws)]
+    return float(np.mean([first_champion(kind, validation, test, params, each, population) for each in seeds]))
 
 
 @click.command()
@@ -237,6 +244,8 @@ def accepted(kind: str, validation: int, test: int, draws: int, seed: int, param
 @click.option("--mode", multiple=True, type=click.Choice(MODES), default=MODES, show_default=True)
 @click.option("--junk", is_flag=True, help="First champions instead of nights.")
 @click.option("--draws", default=200, show_default=True, help="Of junk networks.")
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(JUNK), default=JUNK, show_default=True)
+@click.option("--one-class", type=float, help="Share of positive cases, where every case has one class (--junk only).")
 @click.option("--seed", default=42, show_default=True)
 def main(
     cases: tuple[int, ...],
@@ -248,6 +257,8 @@ def main(
     mode: tuple[str, ...],
     junk: bool,
     draws: int,
+    kinds: tuple[str, ...],
+    one_class: float | None,
     seed: int,
 ) -> None:
     """Measure; the last line is JSON."""
@@ -256,7 +267,10 @@ def main(
     rows: dict[str, Any] = {}
     if junk:
         for count in cases:
-            rows[f"{count} cases"] = {kind: accepted(kind, count, count, draws, seed, params) for kind in JUNK}
+            population = replace(IDC, one_class=one_class)
+            rows[f"{count} cases"] = {
+                kind: accepted(kind, count, count, draws, seed, params, population) for kind in kinds
+            }
             print(count, rows[f"{count} cases"], file=sys.stderr, flush=True)
     else:
         for count, alike, how in ((c, r, m) for c in cases for r in rho for m in mode):
@@ -274,6 +288,7 @@ def main(
         step=step,
         loss=loss,
         draws=draws if junk else 0,
+        one_class=one_class,
         seconds=round(time.perf_counter() - began),
     )
 
