@@ -157,11 +157,24 @@ def test_a_schedule_trains_then_rests_and_retrains_when_the_source_gains_cases(
     assert growth["type"] == "table"
 
 
-def test_one_command_serves_them_all(checkout: Make, tmp_path: Path) -> None:
+def served_folder(project: Checkout, folder: Path) -> Path:
+    """A served model of its own that carries the profiles of drawn cases."""
+    known = folder / "known.zip"
+    write_archive(known, SyntheticSlides(cases=20, patches=900, nested_copy=False))
+    save_model(folder / "served")
+    score([known], str(folder / "served"), "idc", folder / "known", Workspace(project.root))
+    give_profiles(folder / "served", folder / "known")
+    return folder / "served"
+
+
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_one_command_serves_them_all(checkout: Make, tmp_path: Path, whole: bool) -> None:
+    """The whole of it trains the champion that grades; else a model of its own grades, as the drift is told by."""
     port = free_port()
     server = f"http://127.0.0.1:{port}/api"
     plain = checkout(promotion=LENIENT)
     project = at_server(plain, server)
+    model = "models:/histopipe-idc@champion" if whole else str(served_folder(project, tmp_path))
     with in_checkout(plain, "flows.serve", "--port", str(port)) as serving:  # starts the server too
         wait_until(f"{server}/health", serving)
         deadline = time.monotonic() + PATIENCE
@@ -171,13 +184,13 @@ def test_one_command_serves_them_all(checkout: Make, tmp_path: Path) -> None:
         assert pages["api_url"] == server
         taken = plain.run(sys.executable, "-m", "flows.serve", "--port", str(port), check=False)
         assert taken.returncode == 2 and f"port {port} is taken" in taken.stderr
-        prefect(project, "deployment", "run", "retrain/retrain", "--param", 'architectures=["cancernet"]')
-        finished(server, "Retrained. idc: first seen", 1)
+        if whole:
+            prefect(project, "deployment", "run", "retrain/retrain", "--param", 'architectures=["cancernet"]')
+            finished(server, "Retrained. idc: first seen", 1)
         new = tmp_path / "new.zip"
         write_archive(new, SyntheticSlides(cases=3, patches=150, nested_copy=False, seed=7))
-        prefect(
-            project, "deployment", "run", "score/score", "--param", f'inputs=["{new}"]', "--param", "out=scores/new"
-        )
+        asked = [f'inputs=["{new}"]', "out=scores/new", *([] if whole else [f"model={model}"])]
+        prefect(project, "deployment", "run", "score/score", *(part for one in asked for part in ("--param", one)))
         finished(server, "Graded into", 1)
         prefect(
             project, "deployment", "run", "monitor/monitor", "--param", "scores=scores/new", "--param", "out=drift/new"
@@ -192,7 +205,7 @@ def test_one_command_serves_them_all(checkout: Make, tmp_path: Path) -> None:
     table = pd.read_parquet(project.root / "scores/new/predictions.parquet")
     assert len(table) == 150 and table["case_id"].nunique() == 3
     (run,) = runs_in_mlflow(project, "histopipe-idc-scores")
-    assert run.data.metrics["patches"] == 150 and run.data.tags["model"] == "models:/histopipe-idc@champion"
+    assert run.data.metrics["patches"] == 150 and run.data.tags["model"] == model
     (run,) = runs_in_mlflow(project, "histopipe-idc-drift")
     assert run.data.tags["verdict"] == "none" and "brightness/distance" in run.data.metrics
     assert shown["drift-idc"] == "markdown" and shown["drift-figure-idc"] == "image"
@@ -369,6 +382,18 @@ def test_serving_without_a_server_says_what_to_do(checkout: Make) -> None:
     assert done.stderr.strip().splitlines()[-1].startswith(said)
 
 
+def test_a_missing_source_ends_with_one_line_after_the_other_data_set_had_its_turn(checkout: Make) -> None:
+    project = checkout(datasets=["idc", "malaria"], idc={"source": "gone.zip", "exclude_cases": []})
+    write_zip(project.root / "cells.zip", {"notes.txt": b"no cell at all"})
+    project.change(malaria={"source": "cells.zip", "exclude_cases": []})
+    done = project.run(sys.executable, "-m", "flows.retrain", check=False)
+    assert done.returncode == 2, done.stderr[-3000:]
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("histopipe: ")]
+    assert said.startswith("histopipe: locate@idc: ") and "gone.zip" in said
+    assert (project.root / ".failures/ingest@malaria.json").exists()
+
+
+@pytest.mark.long
 def test_a_missing_source_ends_with_one_line_after_the_other_data_sets(checkout: Make) -> None:
     project = checkout(datasets=["idc", "malaria"], idc={"source": "gone.zip", "exclude_cases": []})
     project.change(synthetic={"cases": 20, "patches": 300, "nested_copy": False})
