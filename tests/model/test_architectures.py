@@ -25,7 +25,11 @@ PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(en
 SMALL_IMAGE = (PARAMS["quick"] or {}).get("max_image_size") or 32  # pixels: `make repro` needs networks of this size
 FITTED = {"features"}  # learn by a classifier on a frozen backbone: tests/model/test_features.py
 
-every_architecture = pytest.mark.parametrize("name", list_architectures())
+DEEP = "densenet201"  # TensorFlow takes minutes to trace its 201 layers: `make test` only builds and asks it
+
+every_architecture = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name == DEEP else []) for name in list_architectures()]
+)
 
 
 def patches(count: int, size: int = 50, seed: int = 0) -> np.ndarray:
@@ -65,7 +69,7 @@ def test_the_full_network_can_be_built_for_every_size(name: str, size: int) -> N
     assert probability.shape == (1, 1) and 0 <= probability.item() <= 1
 
 
-@every_architecture
+@pytest.mark.parametrize("name", list_architectures())
 def test_any_patch_size_gives_one_probability_each(name: str) -> None:
     network = tiny(name)
     for size in (48, 50, 64, 224):

@@ -70,7 +70,11 @@ def test_efficientnets_weights_and_mending_layer_come_to_imagenets_mean_and_devi
 
 
 @pytest.mark.parametrize(
-    "backbone", ["squeezenet", "alexnet", "vgg16", "efficientnetb0", "mobilenetv3small", "xception", "densenet121"]
+    "backbone",
+    [
+        *("squeezenet", "alexnet", "vgg16", "mobilenetv3small"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("efficientnetb0", "xception", "densenet121")),
+    ],
 )
 def test_a_network_on_any_backbone_is_of_stock_layers_and_loads_safely(backbone: str, tmp_path: Path) -> None:
     network = build("transfer", image_size=SIDE, backbone=backbone)

@@ -32,6 +32,12 @@ def works_on(backend: str, folder: Path, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_two_architectures_train_and_predict_on(backend: str, tmp_path: Path) -> None:
+    works_on(backend, tmp_path, ["cancernet", "histonet"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_every_architecture_trains_and_predicts_on(backend: str, tmp_path: Path) -> None:
     works_on(backend, tmp_path, [name for name in list_architectures() if name != DEEP])
 

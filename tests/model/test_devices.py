@@ -162,6 +162,7 @@ def test_two_devices_train_as_one_does_also_after_a_kill(workspace: Workspace, c
         np.testing.assert_allclose(ours, theirs, atol=0.02)
 
 
+@pytest.mark.long
 def test_two_devices_share_an_update_by_adams_kernel(workspace: Workspace, content: dict[str, Any]) -> None:
     params = small(content, "adamw")
     training = plan_training("idc", "wide_resnet", params, prepare(workspace, params))
@@ -173,6 +174,7 @@ def test_two_devices_share_an_update_by_adams_kernel(workspace: Workspace, conte
     np.testing.assert_allclose([row["train/loss"] for row in shared], history["train/loss"], rtol=1e-2)
 
 
+@pytest.mark.long
 def test_two_devices_share_averaged_weights_and_class_weights(workspace: Workspace, content: dict[str, Any]) -> None:
     params = small(content, "averaged")
     training = plan_training("idc", "wide_resnet", params, prepare(workspace, params, positives=2))
