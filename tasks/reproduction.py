@@ -101,7 +101,8 @@ def _reproduce_here_for(
 ) -> None:
     """Run a stage in this worker's clone for the flow's; an evaluation first takes over the training it is of."""
     kind, _, about = stage.partition("@")
-    chain = [stage_name("train", about), stage] if kind == "evaluate" else [stage]
+    training = {"evaluate": "train", "evaluate_variant": "train_variant"}.get(kind)
+    chain = [stage_name(training, about), stage] if training else [stage]
     with working_for(clone, clone.inputs_of(stage)):
         for one in chain:
             _run_when_free(one, [*REPRODUCE, "--pull", one], on_line, environment)

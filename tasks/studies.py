@@ -9,14 +9,28 @@ from prefect.cache_policies import NO_CACHE
 
 from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown
-from tasks.parallel import for_training
-from tasks.reproduction import JITTER, reproduce, worth_retrying
+from tasks.parallel import for_prediction, for_training
+from tasks.reproduction import JITTER, hand_out, reproduce, worth_retrying
 from tasks.workers import GPU_TAG
 
 
 @task(
-    name="variant",
-    task_run_name="{stage}-{dataset}-{architecture}-{name}",
+    name="split-variant",
+    task_run_name="split_variant-{dataset}-{architecture}-{variant}",
+    retries=1,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
+def split_variant(dataset: str, architecture: str, variant: str) -> None:
+    """Divide the cases for a variant, and let other clones have the split."""
+    stage = stage_name("split_variant", dataset, architecture, variant)
+    reproduce(stage)
+    hand_out([stage])
+
+
+@task(
+    name="train-variant",
+    task_run_name="train_variant-{dataset}-{architecture}-{variant}",
     retries=2,
     retry_delay_seconds=5,
     retry_jitter_factor=JITTER,
@@ -24,21 +38,28 @@ from tasks.workers import GPU_TAG
     cache_policy=NO_CACHE,
     tags=[GPU_TAG],
 )
-def variant(stage: str, dataset: str, architecture: str, name: int | str) -> Path:
-    """Train and evaluate one variant; a retry goes on from the last finished epoch. Returns its folder.
-
-    Args:
-        stage: `fold`, `seed`, `scheme` or `size`.
-        dataset: the data set's name.
-        architecture: the recipe's name.
-        name: the fold, seed, scheme or number of training cases.
-    """
-    title = f"Epochs of {architecture} {stage} {name} on {dataset}"
-    show = epoch_progress(title, "epochs", stage, dataset, architecture, str(name))
+def train_variant(dataset: str, architecture: str, variant: str) -> Path:
+    """Train one variant, such as `fold-0`; a retry goes on from the last finished epoch. Returns its folder."""
+    title = f"Epochs of {architecture} {variant} on {dataset}"
+    show = epoch_progress(title, "epochs", dataset, architecture, variant)
     workspace = Workspace.around()
     with for_training() as environment:
-        reproduce(stage_name(stage, dataset, architecture, str(name)), on_line=show, environment=environment)
-    return workspace.variant_folder(f"{stage}s", dataset, architecture, str(name))
+        reproduce(stage_name("train_variant", dataset, architecture, variant), on_line=show, environment=environment)
+    return workspace.variant_folder(dataset, architecture, variant)
+
+
+@task(
+    name="evaluate-variant",
+    task_run_name="evaluate_variant-{dataset}-{architecture}-{variant}",
+    retries=1,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
+def evaluate_variant(dataset: str, architecture: str, variant: str) -> Path:
+    """Grade one variant; returns its folder."""
+    with for_prediction() as environment:
+        reproduce(stage_name("evaluate_variant", dataset, architecture, variant), environment=environment)
+    return Workspace.around().variant_folder(dataset, architecture, variant)
 
 
 @task(

@@ -18,7 +18,11 @@ from histopipe.core.workspace import Workspace
 
 HOUR = 3600.0  # seconds
 
-_COUNTED_AS = dict.fromkeys(("fold", "seed", "scheme", "size", "trial"), "train") | {
+_COUNTED_AS = {
+    "split_variant": "split",
+    "train_variant": "train",
+    "trial": "train",
+    "evaluate_variant": "evaluate",
     "study": "compare",
     "search": "compare",
     "monitor": "predict",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GPU_TAG = "gpu"  # of tasks that train
 GPU_RESOURCE = "GPU"  # what `dask worker --resources GPU=1` advertises
-INPUTS = ("ingest", "split", "weights")  # stages that the flow's clone runs, and whose outputs workers pull
+INPUTS = ("ingest", "split", "split_variant", "weights")  # stages of the flow's clone, whose outputs workers pull
 WATCH_SECONDS = 0.5
 OWN_FILES = ("params.yaml", "dvc.lock")  # which a worker's clone takes over
 
@@ -83,13 +83,15 @@ class Clone:
 
     def inputs_of(self, stage: str) -> list[str]:
         """Stages on record that this one reads from and that workers don't run, by name."""
-        about = stage.partition("@")[2]  # such as idc-cancernet or idc-cancernet-3; names may hold dashes themselves
+        about = stage.partition("@")[
+            2
+        ]  # such as idc-cancernet or idc-cancernet-fold-3; names may hold dashes themselves
         recorded = (yaml.safe_load(self.lock) or {}).get("stages") or {} if self.lock else {}
         found = []
         for name in recorded:
             kind, _, of = name.partition("@")
-            mine = about.startswith(f"{of}-") if kind != "weights" else f"-{of}-" in f"-{about}-"
-            if kind in INPUTS and mine:
+            mine = {"weights": f"-{of}-" in f"-{about}-", "split_variant": of == about}
+            if kind in INPUTS and mine.get(kind, about.startswith(f"{of}-")):
                 found.append(name)
         return found
 

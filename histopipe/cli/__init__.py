@@ -85,8 +85,8 @@ def main() -> None:
     from histopipe.core.startup_lines import drop_start_up_lines
 
     drop_start_up_lines()
-    # read on import: TensorFlow's later remarks, MLflow's about its database's first tables
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # read on import: TensorFlow's later remarks and warnings, MLflow's about its database's first tables
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
 
@@ -277,56 +277,59 @@ def evaluate(dataset: str, architecture: str) -> None:
             click.echo(f"intervals may be too narrow: {caution}", err=True)
 
 
-@main.command()
-@_dataset
-@_architecture
-@click.argument("number", metavar="FOLD", type=click.IntRange(min=0))
-def fold(dataset: str, architecture: str, number: int) -> None:
-    """Train and evaluate with one of `split.folds` folds as the test set."""
-    _variant("folds", dataset, architecture, number)
+def _variant(command: Callable[..., None]) -> Callable[..., None]:
+    def check(context: click.Context, parameter: click.Parameter, name: str) -> str:
+        from histopipe.core.variants import parse_variant
+
+        if not context.resilient_parsing:
+            try:
+                parse_variant(name)
+            except ValueError as problem:
+                raise HistopipeError(str(problem)) from None
+        return name
+
+    return _dataset(_architecture(click.argument("variant", callback=check)(command)))
 
 
-@main.command()
-@_dataset
-@_architecture
-@click.argument("number", metavar="SEED", type=click.IntRange(min=0, max=2**31 - 1))
-def seed(dataset: str, architecture: str, number: int) -> None:
-    """Split, train and evaluate as if `seed` were another number."""
-    _variant("seeds", dataset, architecture, number)
+@main.command("split_variant")
+@_variant
+def split_variant(dataset: str, architecture: str, variant: str) -> None:
+    """Divide the cases for a variant: fold-0, seed-1, scheme-random (what a leak is worth) or size-25."""
+    with _stage("split_variant", dataset, architecture, variant) as (params, workspace):
+        from histopipe.experiments.studies.split_stage import split_variant
+
+        counts = split_variant(dataset, architecture, variant, params, workspace)["split"].value_counts()
+        shown = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("train", "validation", "test"))
+        click.echo(f"{dataset} {architecture} {variant}: {shown}")
 
 
-@main.command()
-@_dataset
-@_architecture
-@click.argument("name", metavar="SCHEME", type=click.Choice(["grouped", "canonical", "kfold", "random"]))
-def scheme(dataset: str, architecture: str, name: str) -> None:
-    """Split, train and evaluate under another `split.scheme`: `random` shows what a leak is worth."""
-    _variant("schemes", dataset, architecture, name)
+@main.command("train_variant")
+@_variant
+def train_variant(dataset: str, architecture: str, variant: str) -> None:
+    """Train a variant, or go on where a killed training stopped."""
+    with _stage("train_variant", dataset, architecture, variant) as (params, workspace):
+        from histopipe.experiments.studies.train_stage import train_variant
+
+        record = train_variant(dataset, architecture, variant, params, workspace)
+        click.echo(f"{dataset} {architecture} {variant}: {record['epochs']} epochs, MLflow run {record['run_id']}")
 
 
-@main.command()
-@_dataset
-@_architecture
-@click.argument("number", metavar="CASES", type=click.IntRange(min=1))
-def size(dataset: str, architecture: str, number: int) -> None:
-    """Train on so many of the training cases, and evaluate: a point of the learning curve."""
-    _variant("sizes", dataset, architecture, number)
+@main.command("evaluate_variant")
+@_variant
+def evaluate_variant(dataset: str, architecture: str, variant: str) -> None:
+    """Grade a variant on its own test cases."""
+    with _stage("evaluate_variant", dataset, architecture, variant) as (params, workspace):
+        from histopipe.experiments.studies.evaluate_stage import evaluate_variant
 
-
-def _variant(study: str, dataset: str, architecture: str, variant: int | str) -> None:
-    name = study.removesuffix("s")
-    with _stage(name, dataset, architecture, str(variant)) as (params, workspace):
-        from histopipe.experiments.studies.stage import run_variant
-
-        metrics = run_variant(study, dataset, architecture, variant, params, workspace)
+        metrics = evaluate_variant(dataset, architecture, variant, params, workspace)
         auc = _with_interval(metrics["test"]["roc_auc"])
-        click.echo(f"{dataset} {architecture} {name} {variant}: ROC AUC {auc} by {metrics['cases']} cases")
+        click.echo(f"{dataset} {architecture} {variant}: ROC AUC {auc} by {metrics['cases']} cases")
 
 
 @main.command()
 @_dataset
 @click.argument("name", type=click.Choice(["folds", "seeds", "schemes", "sizes"]))
-def study(dataset: str, name: str) -> None:
+def study(dataset: str, name: Any) -> None:
     """Sum up the folds, seeds, schemes or sizes of every architecture."""
     with _stage("study", dataset, variant=name) as (params, workspace):
         from histopipe.experiments.studies.summary import summarise_study

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from histopipe.core.variants import KINDS
+
 MOVED_FROM_RECIPES = ("search", "published")  # a training's block holds what trains it, and nothing else
 
 
@@ -16,7 +18,7 @@ def moved_keys(content: dict[str, Any]) -> list[str]:
     Returns:
         One line per key that moved; none for a file of today.
     """
-    return _moved_from_recipes(content.get("recipes"))
+    return [*_moved_from_recipes(content.get("recipes")), *_moved_lists(content.get("studies"))]
 
 
 def _moved_from_recipes(recipes: Any) -> list[str]:
@@ -28,3 +30,16 @@ def _moved_from_recipes(recipes: Any) -> list[str]:
         for key in MOVED_FROM_RECIPES
         if key in block
     ]
+
+
+def _moved_lists(studies: Any) -> list[str]:
+    """The lists of folds, seeds, schemes and sizes, which became one list of variants."""
+    lists = studies if isinstance(studies, dict) else {}
+    return [_moved_list(study, kind, lists[study]) for study, kind in KINDS.items() if study in lists]
+
+
+def _moved_list(study: str, kind: str, values: Any) -> str:
+    if not values:
+        return f"studies.{study} is gone: remove it; variants are listed in studies.variants"
+    names = ", ".join(f"{kind}-{value}" for value in (values if isinstance(values, list) else [values]))
+    return f"studies.{study} moved: write them as {names} into the list studies.variants"

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from histopipe.core.cases.ids import normal_id
 from histopipe.core.cases.readings import Reading, default_reading
@@ -17,6 +26,7 @@ from histopipe.core.errors import ParamsError
 from histopipe.core.files import parse_yaml, read_yaml
 from histopipe.core.known_datasets import KNOWN_DATASETS, MAGNIFIED_DATASETS
 from histopipe.core.moved_keys import moved_keys
+from histopipe.core.variants import Scheme, Study, VariantValue, parse_variant
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -31,8 +41,6 @@ def _case_id(value: object) -> str:
 
 
 CaseId = Annotated[str, BeforeValidator(_case_id)]
-Scheme = Literal["grouped", "canonical", "kfold", "random"]
-Study = Literal["folds", "seeds", "schemes", "sizes"]
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 MAX_MEMBERS = 1_000_000  # of an archive; Kaggle's largest one here, IDC, holds 555,048 files with its second copy
@@ -378,14 +386,28 @@ class RecipeParams(Section):
         return self
 
 
-class StudiesParams(Section):
-    """Variants of the main run, each list empty unless asked for."""
+def _variant(name: str) -> str:
+    """A variant's name, if it is one."""
+    parse_variant(name)
+    return name
 
-    folds: tuple[Annotated[int, Field(ge=0)], ...] = ()  # numbers of the folds to test on, each once
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()  # what else `seed` could have been
-    schemes: tuple[Scheme, ...] = ()  # what else `split.scheme` could have been: the leaky split beside the grouped one
-    sizes: tuple[Count, ...] = ()  # numbers of training cases: a learning curve
-    summaries: tuple[Study, ...] = ()  # which of them to sum up; DVC can't tell an empty list
+
+class StudiesParams(Section):
+    """Variants of the main run, none unless asked for.
+
+    Attributes:
+        variants: `fold-0` tests another fold, `seed-1` is what else `seed` could have been, `scheme-random` what else
+            `split.scheme` could have been, `size-25` trains on so many cases: a point of a learning curve.
+        summaries: which kinds of them to sum up; DVC can't tell that there are none of a kind.
+    """
+
+    variants: tuple[Annotated[str, AfterValidator(_variant)], ...] = ()
+    summaries: tuple[Study, ...] = ()
+
+    def listed(self, study: str) -> tuple[VariantValue, ...]:
+        """The folds, seeds, schemes or sizes among the variants."""
+        parsed = map(parse_variant, self.variants)
+        return tuple(value for of, value in parsed if of == study)
 
     @model_validator(mode="after")
     def _listed_once(self) -> StudiesParams:
@@ -393,8 +415,8 @@ class StudiesParams(Section):
             if len(set(listed)) < len(listed):
                 raise ValueError(f"{name} lists {next(each for each in listed if listed.count(each) > 1)} twice")
         for name in self.summaries:
-            if not getattr(self, name):
-                raise ValueError(f"summaries lists {name}, but {name} is empty")
+            if not self.listed(name):
+                raise ValueError(f"summaries lists {name}, but variants lists no {name}")
         return self
 
 
@@ -494,7 +516,8 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
         raise ParamsError(f"{origin}: {_first_problem(problems)}") from None
     _check_names(params, origin)
     _require_recipes({"search": params.search, "published": params.published}, params, origin)
-    require_folds(params, params.studies.folds, f"{origin}: studies.folds")
+    folds = [int(value) for value in params.studies.listed("folds")]
+    require_folds(params, folds, f"{origin}: studies.variants")
     return params
 
 

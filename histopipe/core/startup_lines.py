@@ -54,6 +54,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 def _load_filtered(load: Any, module: ModuleType) -> None:
     with start_up_lines_dropped():
         load(module)
+        module.config.list_physical_devices()  # where CUDA has no GPU, it says so when it is first asked
 
 
 @contextmanager

@@ -119,12 +119,12 @@ class Workspace:
         """The comparison of a data set's architectures."""
         return self.root / "reports" / dataset
 
-    def variant_folder(self, study: str, dataset: str, architecture: str, name: str) -> Path:
+    def variant_folder(self, dataset: str, architecture: str, name: str) -> Path:
         """A training and its evaluation under another split or seed than the main run's."""
-        return self.root / "studies" / study / dataset / architecture / name
+        return self.root / "studies" / dataset / architecture / name
 
     def study_summary(self, study: str, dataset: str) -> Path:
-        """What a study's variants give together; outside of `studies/NAME/D`, on which its stage depends whole."""
+        """What a study's variants give together; outside of `studies/D`, on which its stage depends whole."""
         return self.root / "studies" / "summaries" / dataset / study
 
     def search(self, dataset: str, architecture: str) -> Path:
@@ -177,5 +177,5 @@ def _require_usable(checkout: Path) -> None:
 
 
 def stage_name(stage: str, *of: str | None) -> str:
-    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`, `fold@idc-cancernet-3`, `weights@cancernet`."""
+    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`, `train_variant@idc-cancernet-fold-3`."""
     return f"{stage}@{'-'.join(name for name in of if name)}"

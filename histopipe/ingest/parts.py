@@ -29,8 +29,7 @@ from histopipe.ingest.plan import Planned
 from histopipe.ingest.shards import Shard
 
 CODE = (  # as dvc.yaml names it
-    "core/cases/ids.py",
-    "core/cases/readings.py",
+    "core/cases/*.py",
     "core/colours.py",
     "core/names.py",
     "core/system_files.py",

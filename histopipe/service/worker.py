@@ -76,7 +76,7 @@ async def _started() -> asyncio.subprocess.Process:
         *(sys.executable, "-m", "histopipe.service.job"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if name not in SECRETS} | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={name: value for name, value in os.environ.items() if name not in SECRETS} | {"TF_CPP_MIN_LOG_LEVEL": "2"},
         start_new_session=True,
         limit=LONGEST_LINE,
     )

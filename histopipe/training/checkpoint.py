@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 CHECKPOINT_FILE = "checkpoint.npz"
 FINISHED_FILE = "finished.json"
-SHARED_CODE = (  # beside this package's own, as dvc.yaml names it
-    "core/cases/ids.py",
-    "core/cases/readings.py",
+TRAINING_CODE = (  # files and folders, as dvc.yaml names them for `train`; the network's own code comes with it
+    "core/cases",
     "data/leakage.py",
     "data/sampling.py",
     "data/splitting/membership.py",
@@ -40,6 +39,7 @@ SHARED_CODE = (  # beside this package's own, as dvc.yaml names it
     "networks/symmetry.py",
     "networks/weights/loading.py",
     "tracking/provenance.py",
+    "training",
 )
 
 
@@ -76,14 +76,17 @@ def training_key(
         architecture_module: of the network's code.
         split_digest: of the split as it was read; by default that of the file which lies there now.
     """
-    package = Path(__file__).parents[1]
-    code = [*(package / name for name in SHARED_CODE), *network_code(architecture_module)]
-    code += sorted((package / "training").glob("*.py"))
+    code = [*_training_code(), *network_code(architecture_module)]
     split = split_digest or _digest_if_there(workspace.split(dataset))
     data = _digest_if_there(workspace.store(dataset) / "index.parquet")
     packages = _digest_if_there(workspace.root / "requirements.lock")
     digests = [recipe, *map(file_digest, code), *(digest for digest in (data, split, packages) if digest)]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _training_code() -> list[Path]:
+    paths = [Path(__file__).parents[1] / name for name in TRAINING_CODE]
+    return [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
 
 
 def _digest_if_there(path: Path) -> str | None:

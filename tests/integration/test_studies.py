@@ -21,13 +21,11 @@ from tests.integration.test_repro import stages_run
 
 Make = Callable[..., Checkout]
 STUDIES = {
-    "folds": [0, 1, 2],
-    "seeds": [1],
-    "schemes": ["random"],
-    "sizes": [4],
+    "variants": ["fold-0", "fold-1", "fold-2", "seed-1", "scheme-random", "size-4"],
     "summaries": ["folds", "seeds", "schemes", "sizes"],
 }
 TINY = {"max_epochs": 1, "max_patches": 200, "max_image_size": 16}
+VARIANT_STAGES = ("split", "train", "evaluate")
 PREPARING = ("locate", "fetch", "ingest", "split", "weights")
 KEPT = {
     "history.csv",
@@ -37,6 +35,7 @@ KEPT = {
     "predictions.parquet",
     "run.json",
     "split.csv",
+    "variant.json",
 }
 
 
@@ -50,18 +49,26 @@ def runs(project: Checkout) -> list[Any]:
 
 
 def test_folds_are_trained_and_summed_up_by_themselves(checkout: Make) -> None:
-    """Neither the main pipeline's training nor another study's is started for them."""
-    project = checkout(studies=STUDIES, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
+    """The main pipeline's training isn't started for them; the evaluation alone for another threshold."""
+    studies = {"variants": STUDIES["variants"][:3], "summaries": ["folds"]}
+    project = checkout(studies=studies, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
     ran = stages_run(project.dvc("repro", "study@idc-folds").stdout)
     assert {stage for stage in ran if stage.split("@")[0] not in PREPARING} == {
-        "fold@idc-cancernet-0", "fold@idc-cancernet-1", "fold@idc-cancernet-2", "study@idc-folds",
-    }  # fmt: skip
+        *(f"{stage}_variant@idc-cancernet-fold-{fold}" for stage in VARIANT_STAGES for fold in range(3)),
+        "study@idc-folds",
+    }
     check_folds(project)
     check_summary(project)
     assert stages_run(project.dvc("repro", "study@idc-folds").stdout) == []
     project.change(split={"scheme": "kfold"})
     project.dvc("repro", "split")
-    assert not [stage for stage in read_status(project) if stage.startswith("fold@")]  # the same under every scheme
+    split = project.dvc("repro", *(f"split_variant@idc-cancernet-fold-{fold}" for fold in range(3)))
+    assert "Running stage" in split.stdout
+    assert not [stage for stage in read_status(project) if "_variant@" in stage]  # the same under every scheme
+    project.change(evaluate={"threshold": "f1"})
+    assert {stage for stage in read_status(project) if "_variant@" in stage} == {
+        f"evaluate_variant@idc-cancernet-fold-{fold}" for fold in range(3)
+    }
 
 
 @pytest.mark.long
@@ -69,21 +76,22 @@ def test_every_study_is_trained_and_summed_up(checkout: Make) -> None:
     project = checkout(studies=STUDIES, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
     ran = set(stages_run(project.dvc("repro", "study").stdout))
     assert not [stage for stage in ran if stage.split("@")[0] in ("train", "evaluate")]
-    assert {"seed@idc-cancernet-1", "scheme@idc-cancernet-random", "size@idc-cancernet-4"} <= ran
+    assert {f"train_variant@idc-cancernet-{name}" for name in STUDIES["variants"]} <= ran
     check_folds(project)
     check_seed(project)
     check_summary(project)
     check_runs(project)
     root = project.root / "studies"
-    assert read(root / "schemes/idc/cancernet/random/metrics.json")["leaky"]
-    assert len(read(root / "sizes/idc/cancernet/4/run.json")["train_cases"]) == 4
+    assert read(root / "idc/cancernet/scheme-random/metrics.json")["leaky"]
+    assert len(read(root / "idc/cancernet/size-4/run.json")["train_cases"]) == 4
     for name in STUDIES["summaries"]:
         assert "cancernet" in (root / "summaries/idc" / name / "summary.md").read_text()
         assert (root / "summaries/idc" / name / "summary.png").stat().st_size > 10_000
     assert stages_run(project.dvc("repro", "study").stdout) == []
     project.change(split={"scheme": "kfold"})
-    project.dvc("repro", "split")
-    assert not [stage for stage in read_status(project) if stage.startswith("scheme@")]  # it has a scheme of its own
+    project.dvc("repro", "split", "split_variant@idc-cancernet-scheme-random")
+    stale = read_status(project)
+    assert not [stage for stage in stale if stage.endswith("scheme-random")]  # it has a scheme of its own
 
 
 def read_status(project: Checkout) -> dict[str, Any]:
@@ -94,7 +102,7 @@ def read_status(project: Checkout) -> dict[str, Any]:
 def check_folds(project: Checkout) -> None:
     tested = []
     for fold in range(3):
-        folder = project.root / f"studies/folds/idc/cancernet/{fold}"
+        folder = project.root / f"studies/idc/cancernet/fold-{fold}"
         assert {path.name for path in folder.iterdir()} - {".gitignore"} == KEPT
         split = pd.read_csv(folder / "split.csv", dtype=str).set_index("case_id")["split"]
         predictions = pd.read_parquet(folder / "predictions.parquet")
@@ -108,7 +116,7 @@ def check_folds(project: Checkout) -> None:
 
 def check_seed(project: Checkout) -> None:
     """What the seed variant split is what the split stage would have given with that seed."""
-    mine = (project.root / "studies/seeds/idc/cancernet/1/split.csv").read_text()
+    mine = (project.root / "studies/idc/cancernet/seed-1/split.csv").read_text()
     main = (project.root / "data/splits/idc.csv").read_text()
     assert mine != main
     assert "split@idc" not in read_status(project)  # data/splits is as its stage left it
@@ -146,14 +154,16 @@ def check_runs(project: Checkout) -> None:
 def test_a_killed_fold_resumes_its_own_run(checkout: Make) -> None:
     """Two folds are killed mid-training; each carries on in its own run, and neither closes the other's."""
     quick = TINY | {"max_epochs": 30, "max_patches": 400}
-    project = checkout(studies={"folds": [0, 1]}, quick=quick, split={"folds": 3}, evaluate={"resamples": 200})
-    project.dvc("repro", "split", "weights")
+    project = checkout(
+        studies={"variants": ["fold-0", "fold-1"]}, quick=quick, split={"folds": 3}, evaluate={"resamples": 200}
+    )
+    project.dvc("repro", "split_variant", "weights")
     for fold in (0, 1):
         kill_fold(project, fold)
     before = {run.info.run_name: run.info.run_id for run in runs(project)}
     assert set(before) == {"cancernet fold 0", "cancernet fold 1"}
     time.sleep(3)  # seconds that an orphan has to end
-    done = project.dvc("repro", "fold")
+    done = project.dvc("repro", "train_variant")
     assert done.stdout.count("resuming after epoch") == 2
     after = {run.info.run_name: run for run in runs(project)}
     assert {name: run.info.run_id for name, run in after.items()} == before
@@ -167,7 +177,7 @@ def kill_fold(project: Checkout, fold: int) -> None:
     """Start one fold under `dvc` and kill that process alone once an epoch is saved."""
     log = project.root / f"killed{fold}.log"
     with log.open("w") as stream:
-        command = [sys.executable, "-m", "dvc", "repro", "--single-item", f"fold@idc-cancernet-{fold}"]
+        command = [sys.executable, "-m", "dvc", "repro", "--single-item", f"train_variant@idc-cancernet-fold-{fold}"]
         dvc = psutil.Popen(command, cwd=project.root, env=project.environment, stdout=stream, stderr=stream)
     checkpoint = project.root / f".checkpoints/studies/folds/idc/cancernet/{fold}/checkpoint.npz"
     deadline = time.monotonic() + 240
@@ -181,12 +191,12 @@ def kill_fold(project: Checkout, fold: int) -> None:
 
 @pytest.mark.long
 def test_the_flow_leaves_nothing_for_dvc_to_do(checkout: Make) -> None:
-    studies = {"folds": [0, 2], "seeds": [1], "summaries": ["folds", "seeds"]}
+    studies = {"variants": ["fold-0", "fold-2", "seed-1"], "summaries": ["folds", "seeds"]}
     project = checkout(studies=studies, quick=TINY, split={"folds": 3}, evaluate={"resamples": 200})
     project.run(sys.executable, "-m", "flows.studies", "--folds")
     summary = read(project.root / "studies/summaries/idc/folds/summary.json")
     assert list(summary["ranking"][0]["variants"]) == ["0", "2"]
-    assert not (project.root / "studies/seeds").exists()
-    assert stages_run(project.dvc("repro", "study@idc-folds").stdout) == []
+    assert not (project.root / "studies/idc/cancernet/seed-1").exists()
+    assert stages_run(project.dvc("repro", "--single-item", "study@idc-folds").stdout) == []
     tags = {run.info.run_name: run.data.tags for run in runs(project)}
     assert tags["cancernet fold 2"]["prefect_flow_run"]

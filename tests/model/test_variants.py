@@ -16,7 +16,10 @@ from histopipe.core.files import read_json
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting import split
-from histopipe.experiments.studies.stage import EVALUATION_FILES, MODEL_FILES, run_variant
+from histopipe.experiments.studies.evaluate_stage import EVALUATION_FILES, evaluate_variant
+from histopipe.experiments.studies.split_stage import split_variant
+from histopipe.experiments.studies.train_stage import MODEL_FILES, train_variant
+from histopipe.experiments.studies.workspace import SETTINGS_FILE
 from histopipe.ingest.stage import ingest
 from histopipe.tracking.stores import current_client, prepare_experiment
 from histopipe.training import train
@@ -38,6 +41,13 @@ def ready(workspace: Workspace, params: Params) -> Workspace:
     ingest("idc", params, workspace)
     split("idc", params, workspace)
     return workspace
+
+
+def run_variant(name: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+    """What DVC's three stages of a variant do, one after the other."""
+    split_variant("idc", "cancernet", name, params, workspace)
+    train_variant("idc", "cancernet", name, params, workspace)
+    return evaluate_variant("idc", "cancernet", name, params, workspace)
 
 
 def runs(workspace: Workspace) -> dict[str, Run]:
@@ -64,14 +74,12 @@ def interrupt(*_: object) -> None:
 def test_main_run_and_killed_folds_leave_one_another_alone(ready: Workspace, params: Params) -> None:
     before = ready.split("idc").read_bytes()
     main = die_after_an_epoch(ready, "cancernet", lambda: train("idc", "cancernet", params, ready))
-    fold = die_after_an_epoch(
-        ready, "cancernet fold 0", lambda: run_variant("folds", "idc", "cancernet", 0, params, ready)
-    )
-    run_variant("folds", "idc", "cancernet", 1, params, ready)
+    fold = die_after_an_epoch(ready, "cancernet fold 0", lambda: run_variant("fold-0", params, ready))
+    run_variant("fold-1", params, ready)
     states = {name: run.info.status for name, run in runs(ready).items()}
     assert states == {"cancernet": "RUNNING", "cancernet fold 0": "RUNNING", "cancernet fold 1": "FINISHED"}
 
-    resumed = run_variant("folds", "idc", "cancernet", 0, params, ready)
+    resumed = run_variant("fold-0", params, ready)
     assert resumed["run_id"] == fold
     assert train("idc", "cancernet", params, ready)["run_id"] == main
     found = runs(ready)
@@ -86,8 +94,8 @@ def test_main_run_and_killed_folds_leave_one_another_alone(ready: Workspace, par
 
 
 def check_folder(workspace: Workspace) -> None:
-    folder = workspace.variant_folder("folds", "idc", "cancernet", "0")
-    assert {path.name for path in folder.iterdir()} == {"split.csv", *MODEL_FILES, *EVALUATION_FILES}
+    folder = workspace.variant_folder("idc", "cancernet", "fold-0")
+    assert {path.name for path in folder.iterdir()} == {"split.csv", SETTINGS_FILE, *MODEL_FILES, *EVALUATION_FILES}
     logged = current_client().list_artifacts(read_json(folder / "run.json")["run_id"], "plots")
     assert {"plots/roc.png"} <= {picture.path for picture in logged}
     assert "plots/gallery.png" not in {picture.path for picture in logged}, "variants aren't explained"
@@ -100,8 +108,8 @@ def check_folder(workspace: Workspace) -> None:
 
 
 def test_a_seed_is_what_the_main_run_with_that_seed_gives(ready: Workspace, params: Params, tmp_path: Path) -> None:
-    run_variant("seeds", "idc", "cancernet", 7, params, ready)
-    folder = ready.variant_folder("seeds", "idc", "cancernet", "7")
+    run_variant("seed-7", params, ready)
+    folder = ready.variant_folder("idc", "cancernet", "seed-7")
     other = Workspace(tmp_path / "other")
     shutil.copytree(ready.store("idc"), other.store("idc"))
     with_seed = params.model_copy(update={"seed": 7})

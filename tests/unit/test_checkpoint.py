@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from histopipe.core.errors import TrainingError
-from histopipe.training.checkpoint import forget_finished, load_progress
+from histopipe.training.checkpoint import TRAINING_CODE, forget_finished, load_progress
 from histopipe.training.pooled_features import PooledFeatures
+from tests.conftest import ROOT
 
 PROGRESS: dict[str, Any] = {"key": "k", "run_id": "r", "history": [{"epoch": 1, "train/loss": 0.5}], "notes": {}}
 
@@ -116,3 +118,12 @@ def test_a_damaged_chunk_of_features_is_computed_again(
     DAMAGES[damage](features._chunk(0))
     assert not features._is_whole(0, 5)
     assert "computed again" in caplog.text
+
+
+@pytest.mark.parametrize(("stage", "own"), [("train", set()), ("train_variant", {"train_stage.py", "workspace.py"})])
+def test_a_checkpoint_is_of_the_code_that_dvc_names_for_a_training(stage: str, own: set[str]) -> None:
+    """A killed training must not go on, nor a search, across a change that makes the training stale."""
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
+    named = {name.removeprefix("histopipe/") for name in deps if name.startswith("histopipe/")}
+    assert named - set(TRAINING_CODE) == {f"experiments/studies/{name}" for name in own}
+    assert set(TRAINING_CODE) <= named

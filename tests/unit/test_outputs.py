@@ -446,7 +446,7 @@ def sample(pattern: str) -> str:
         ("train", ("idc", "cancernet", None), "models/idc/cancernet"),
         ("evaluate", ("idc", "cancernet", None), "evaluations/idc/cancernet"),
         ("compare", ("idc", None, None), "reports/idc"),
-        ("fold", ("idc", "cancernet", "3"), "studies/folds/idc/cancernet/3"),
+        ("train_variant", ("idc", "cancernet", "fold-3"), "studies/idc/cancernet/fold-3"),
         ("study", ("idc", None, "folds"), "studies/summaries/idc/folds"),
         ("search", ("idc", "cancernet", None), "searches/idc/cancernet"),
     ],

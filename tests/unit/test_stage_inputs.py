@@ -151,9 +151,12 @@ def test_variants_and_trials_read_what_their_training_reads(checkout: Workspace)
     train, trial = declaration(TRAIN, checkout), declaration("trial@idc-cancernet-0", checkout)
     assert trial == replace(train, keys=[*train.keys, "search.cancernet"])
     assert "recipes.cancernet" in train.keys
-    fold = declaration("fold@idc-cancernet-3", checkout)  # though `studies.folds` is empty
-    assert "data/splits/idc.folds.csv" in fold.paths
-    assert not any("${" in name for name in (*fold.paths, *fold.keys))
+    split = declaration("split_variant@idc-cancernet-fold-3", checkout)  # though `studies.variants` is empty
+    assert "data/splits/idc.folds.csv" in split.paths
+    fold = declaration("train_variant@idc-cancernet-fold-3", checkout)
+    assert "studies/idc/cancernet/fold-3/split.csv" in fold.paths
+    assert "seed" not in fold.keys, "a variant's own stands in the file that its split left"
+    assert not any("${" in name for name in (*split.paths, *split.keys, *fold.paths, *fold.keys))
     assert not declaration("predict@idc-x", checkout).paths
 
 

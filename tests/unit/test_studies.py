@@ -17,6 +17,7 @@ from histopipe.cli import main
 from histopipe.core.errors import EvaluationError, ParamsError, SplitError
 from histopipe.core.files import write_json, write_text
 from histopipe.core.params import Params, StudiesParams, parse_params
+from histopipe.core.variants import KINDS, Study, parse_variant, variant_name
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.splitting import SPLITS, read_membership, split
 from histopipe.data.splitting.stage import as_csv, fold_membership
@@ -24,11 +25,12 @@ from histopipe.evaluation.intervals import draw_cases
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
 from histopipe.evaluation.mlflow_run import LOGGED_SLIDES
 from histopipe.experiments.studies.definition import fewer_training_cases, variant_params, variant_split
+from histopipe.experiments.studies.evaluate_stage import with_what_is_kept
 from histopipe.experiments.studies.reading import split_digests
-from histopipe.experiments.studies.stage import _with_what_is_kept
+from histopipe.experiments.studies.split_stage import settings_of, split_variant
 from histopipe.experiments.studies.statistics import fold_differences, fold_means, resampled_means, spread
 from histopipe.experiments.studies.summary import summarise_study
-from histopipe.experiments.studies.workspace import STAGES, VariantWorkspace
+from histopipe.experiments.studies.workspace import VariantWorkspace, settled_params
 from histopipe.tracking.stores import prepare_experiment
 from histopipe.training.recipe import recipe_digest
 from tests.registry import client
@@ -49,8 +51,9 @@ def two(content: Content) -> Params:
     """Two architectures, three folds, all of them asked for; two seeds."""
     content["recipes"]["other"] = content["recipes"]["cancernet"] | {"architecture": "cancernet"}
     content["architectures"] = ["cancernet", "other"]
-    studies = {"folds": [0, 1, 2], "seeds": [1, 2], "schemes": ["grouped", "random"], "sizes": [4, 8]}
-    studies["summaries"] = list(studies)
+    variants = [*(f"fold-{number}" for number in range(3)), "seed-1", "seed-2"]
+    variants += ["scheme-grouped", "scheme-random", "size-4", "size-8"]
+    studies = {"variants": variants, "summaries": list(KINDS)}
     return changed(content, studies=studies, split={"folds": 3}, evaluate={"resamples": 200})
 
 
@@ -129,7 +132,8 @@ def test_excluded_cases_take_no_part(workspace: Workspace, content: Content) -> 
     params = changed(content, split={"folds": 3}, idc={"exclude_cases": ["c03"]})
     write_index(workspace, small_cases())
     split("idc", params, workspace)
-    for study, number in (("folds", 1), ("seeds", 1)):
+    for name in ("fold-1", "seed-1"):
+        study, number = parse_variant(name)
         assert "c03" not in set(variant_split(study, "idc", number, params, workspace)["case_id"])
 
 
@@ -138,9 +142,9 @@ def test_excluded_cases_take_no_part(workspace: Workspace, content: Content) -> 
 
 def test_a_fold_that_there_is_not_is_refused(workspace: Workspace, content: Content) -> None:
     with pytest.raises(
-        ParamsError, match=r"^params.yaml: studies.folds: there is no fold 5: split.folds gives 0 to 4$"
+        ParamsError, match=r"^params.yaml: studies.variants: there is no fold 5: split.folds gives 0 to 4$"
     ):
-        changed(content, studies={"folds": [0, 5]})
+        changed(content, studies={"variants": ["fold-0", "fold-5"]})
     with pytest.raises(ParamsError, match=r"^idc folds: there is no fold 9: split.folds gives 0 to 4$"):
         write_index(workspace, small_cases())
         variant_split("folds", "idc", 9, parse_params(content | {"studies": {}}), workspace)
@@ -149,9 +153,16 @@ def test_a_fold_that_there_is_not_is_refused(workspace: Workspace, content: Cont
 @pytest.mark.parametrize(
     ("studies", "said"),
     [
-        ({"folds": [1, 1]}, "folds lists 1 twice"),
-        ({"summaries": ["seeds"]}, "summaries lists seeds, but seeds is empty"),
-        ({"seed": [1]}, "unknown key 'studies.seed'; did you mean 'studies.seeds'"),
+        ({"variants": ["fold-1", "fold-1"]}, "variants lists fold-1 twice"),
+        ({"variants": ["fold-1"], "summaries": ["seeds"]}, "summaries lists seeds, but variants lists no seeds"),
+        ({"variant": ["fold-1"]}, "unknown key 'studies.variant'; did you mean 'studies.variants'"),
+        ({"variants": ["folds-1"]}, r"studies.variants.0: 'folds-1' is no variant: write fold-0, seed-1, scheme-"),
+        ({"variants": ["seed-01"]}, "'seed-01' is no variant"),
+        ({"variants": ["seed-2147483648"]}, "'seed-2147483648' is no variant"),
+        ({"variants": ["size-0"]}, "'size-0' is no variant"),
+        ({"variants": ["size-²"]}, "'size-²' is no variant"),
+        ({"variants": ["scheme-kfolds"]}, "'scheme-kfolds' is no variant"),
+        ({"variants": [3]}, r"studies.variants.0"),
     ],
 )
 def test_lists_that_can_not_be_meant_are_refused(content: Content, studies: Content, said: str) -> None:
@@ -187,7 +198,14 @@ def test_a_fold_without_a_class_is_refused_before_it_trains(workspace: Workspace
 
 
 @pytest.mark.parametrize(
-    "arguments", [["fold", "idc", "cancernet", "-1"], ["fold", "idc", "x/y", "1"], ["study", "idc", "fold"]]
+    "arguments",
+    [
+        ["split_variant", "idc", "cancernet", "fold--1"],
+        ["train_variant", "idc", "x/y", "fold-1"],
+        ["train_variant", "idc", "cancernet", "../fold-1"],
+        ["train_variant", "idc", "cancernet", "fold-1"],  # its cases aren't divided yet
+        ["study", "idc", "fold"],
+    ],
 )
 def test_a_wrong_command_line_ends_with_two(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
@@ -197,7 +215,7 @@ def test_a_wrong_command_line_ends_with_two(
 
 
 def test_stages_are_named_as_dvc_names_them() -> None:
-    assert stage_name("fold", "idc", "cancernet", "3") == "fold@idc-cancernet-3"
+    assert stage_name("train_variant", "idc", "cancernet", "fold-3") == "train_variant@idc-cancernet-fold-3"
     assert stage_name("study", "idc", "folds") == "study@idc-folds"
 
 
@@ -350,7 +368,7 @@ def test_spread_over_seeds() -> None:
 # --- the summary
 
 
-def write_variants(workspace: Workspace, params: Params, study: str, architecture: str, skill: float) -> None:
+def write_variants(workspace: Workspace, params: Params, study: Study, architecture: str, skill: float) -> None:
     """What trained variants leave behind: made-up predictions of the split's own test cases."""
     digests = split_digests(study, "idc", params, workspace)
     for place, (number, digest) in enumerate(digests.items()):
@@ -378,7 +396,7 @@ def write_variants(workspace: Workspace, params: Params, study: str, architectur
 def studied(workspace: Workspace, two: Params) -> Workspace:
     write_index(workspace, small_cases(24))
     split("idc", two, workspace)
-    for study in STAGES:
+    for study in KINDS:
         write_variants(workspace, two, study, "cancernet", skill=0.5)
         write_variants(workspace, two, study, "other", skill=1.5)
     return workspace
@@ -432,9 +450,9 @@ def test_what_is_missing_or_out_of_date_is_left_out_with_its_reason(studied: Wor
     path.unlink()
     found = summarise_study("folds", "idc", two, studied)
     assert [row["architecture"] for row in found["ranking"]] == ["cancernet"]
-    assert found["incomplete"][0]["reason"] == "fold 1: not trained, run `dvc repro fold@idc-other-1`"
+    assert found["incomplete"][0]["reason"] == "fold 1: not trained, run `dvc repro evaluate_variant@idc-other-fold-1`"
     longer = two.model_copy(update={"quick": None})
-    with pytest.raises(EvaluationError, match=r"cancernet: fold 0: the recipe changed since: run `dvc repro fold@idc-"):
+    with pytest.raises(EvaluationError, match=r"cancernet: fold 0: the recipe changed since: run `dvc repro evaluate"):
         summarise_study("folds", "idc", longer, studied)
     write_text(studied.folds("idc"), as_csv(fold_membership(shifted(studied), 0, 3)[["case_id", "fold"]]))
     with pytest.raises(EvaluationError, match=r"cancernet: fold 0: the split changed since"):
@@ -447,7 +465,7 @@ def shifted(workspace: Workspace) -> pd.Series:
 
 
 def test_nothing_to_sum_up_is_said(workspace: Workspace, params: Params) -> None:
-    with pytest.raises(ParamsError, match=r"studies.folds is empty"):
+    with pytest.raises(ParamsError, match=r"studies.variants lists no folds: add some, such as fold-0"):
         summarise_study("folds", "idc", params, workspace)
 
 
@@ -457,7 +475,7 @@ def test_nothing_to_sum_up_is_said(workspace: Workspace, params: Params) -> None
 def test_the_flow_runs_what_is_summed_up(two: Params) -> None:
     from flows.studies import asked
 
-    assert asked([], two) == list(STAGES)
+    assert asked([], two) == list(KINDS)
     assert asked(["seeds"], two) == ["seeds"]
     none = two.model_copy(update={"studies": StudiesParams()})
     with pytest.raises(ParamsError, match=r"studies.summaries is empty"):
@@ -509,7 +527,7 @@ def test_smaller_training_sets_lie_within_larger_ones(workspace: Workspace, two:
 
 def test_more_training_cases_than_there_are_is_refused() -> None:
     membership = pd.DataFrame({"case_id": ["a", "b", "c"], "split": ["train", "validation", "test"]})
-    with pytest.raises(SplitError, match="asks for 2 training cases, but the split has 1: lower it"):
+    with pytest.raises(SplitError, match="size-2 asks for 2 training cases, but the split has 1: lower it"):
         fewer_training_cases(membership, 2, seed=1)
     with pytest.raises(SplitError, match="choose another scheme"):
         fewer_training_cases(membership.assign(file="f"), 1, seed=1)
@@ -518,5 +536,41 @@ def test_more_training_cases_than_there_are_is_refused() -> None:
 @pytest.mark.parametrize(("asked", "drawn"), [("all", LOGGED_SLIDES), (2, 2), (1000, LOGGED_SLIDES)])
 def test_of_a_variant_only_what_is_kept_is_made(two: Params, asked: Literal["all"] | int, drawn: int) -> None:
     params = two.model_copy(update={"evaluate": two.evaluate.model_copy(update={"slides": asked, "symmetries": True})})
-    found = _with_what_is_kept(params).evaluate
+    found = with_what_is_kept(params).evaluate
     assert (found.slides, found.symmetries, found.resamples) == (drawn, False, 200)
+
+
+# --- what a variant's training knows of the main run
+
+
+def test_an_earlier_versions_lists_are_told_one_line_each(content: Content) -> None:
+    content["studies"] = {"folds": [0, 2], "seeds": [], "schemes": ["random"], "sizes": [25], "summaries": []}
+    with pytest.raises(ParamsError) as caught:
+        parse_params(content)
+    assert str(caught.value).splitlines() == [
+        "params.yaml: studies.folds moved: write them as fold-0, fold-2 into the list studies.variants",
+        "params.yaml: studies.seeds is gone: remove it; variants are listed in studies.variants",
+        "params.yaml: studies.schemes moved: write them as scheme-random into the list studies.variants",
+        "params.yaml: studies.sizes moved: write them as size-25 into the list studies.variants",
+    ]
+
+
+@pytest.mark.parametrize("name", ["fold-0", "seed-7", "scheme-random", "size-4"])
+def test_a_training_gets_what_its_split_was_made_with(workspace: Workspace, content: Content, name: str) -> None:
+    params = changed(content, split={"folds": 3})
+    write_index(workspace, small_cases(24))
+    split("idc", params, workspace)
+    divided = split_variant("idc", "cancernet", name, params, workspace)
+    study, variant = parse_variant(name)
+    own = VariantWorkspace(workspace.root, study, "cancernet", variant)
+    assert own.split("idc").read_text() == as_csv(divided)
+    assert own.folder("idc") == workspace.root / "studies/idc/cancernet" / name == own.settings("idc").parent
+    other = params.model_copy(update={"seed": 99})  # of the main run, changed since
+    found, wanted = settled_params("idc", other, own), variant_params(study, variant, params)
+    assert settings_of(found) == settings_of(wanted)
+    assert found.seed == (7 if name == "seed-7" else params.seed)
+
+
+def test_names_of_variants_are_read_as_they_are_written() -> None:
+    for study, value in (("folds", 0), ("seeds", 2**31 - 1), ("schemes", "random"), ("sizes", 1)):
+        assert parse_variant(variant_name(study, value)) == (study, value)

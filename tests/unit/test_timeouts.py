@@ -33,7 +33,7 @@ def hang(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, pids: Path) -> N
     test_reproduction.child(monkeypatch, workspace, exit_code=0)
 
 
-@pytest.mark.parametrize(("stage", "setting"), [("train@idc-x", "train"), ("fold@idc-x-0", "train")])
+@pytest.mark.parametrize(("stage", "setting"), [("train@idc-x", "train"), ("train_variant@idc-x-fold-0", "train")])
 def test_it_is_ended_after_its_time_and_the_message_names_the_setting(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, setting: str
 ) -> None:
@@ -69,7 +69,7 @@ def test_one_that_ends_in_time_is_left_alone() -> None:
 
 def test_every_stage_has_a_time(workspace: Workspace) -> None:
     stages = ["locate", "fetch", "ingest", "split", "weights", "train", "evaluate", "compare", "promote", "predict"]
-    variants = ["fold", "seed", "scheme", "size", "trial", "study", "search"]
+    variants = ["split_variant", "train_variant", "evaluate_variant", "trial", "study", "search"]
     for stage in (*stages, *variants):
         assert timeouts.seconds_for(f"{stage}@idc", workspace) >= 600
 

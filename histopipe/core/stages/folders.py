@@ -14,7 +14,7 @@ from histopipe.core.errors import OutputError
 from histopipe.core.outputs.claims import foreign_file
 from histopipe.core.workspace import Workspace
 
-_VARIANTS = ("fold", "seed", "scheme", "size")
+_VARIANTS = ("split_variant", "train_variant", "evaluate_variant")  # which share a folder
 _MANIFEST, _RECORD = "manifest.csv", "weights.json"
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -37,7 +37,7 @@ FILES: dict[str, tuple[str, ...]] = {
         _VARIANTS,
         (
             *("history.csv", "metrics.json", "model.keras", "operating_point.json", "predictions.parquet"),
-            *("run.json", "split.csv"),
+            *("run.json", "split.csv", "variant.json"),
         ),
     ),
 }
@@ -107,7 +107,7 @@ def require_own_folder(
 def _folder(stage: str, dataset: str, architecture: str, variant: str, workspace: Workspace) -> Path | None:
     """What a stage replaces as a whole; None for one that replaces files, or parts beside the checkpoints."""
     if stage in _VARIANTS:
-        return workspace.variant_folder(f"{stage}s", dataset, architecture, variant)
+        return workspace.variant_folder(dataset, architecture, variant)
     if stage == "ingest" and variant:
         return None
     folders: dict[str, Callable[[], Path]] = {

@@ -258,7 +258,9 @@ def declaration(stage: str, workspace: Workspace) -> Declaration:
     path = workspace.root / DVC_FILE
     try:
         definition = dict(read_yaml(path)["stages"].get(SAME_INPUTS.get(kind, kind)) or {})
-        item = dict(zip(definition.get("matrix") or {}, about.split("-"), strict=False))
+        matrix = definition.get("matrix") or {}
+        limit = len(matrix) - 1 if "variant" in matrix else -1  # a variant's name holds a dash, others don't
+        item = dict(zip(matrix, about.split("-", limit), strict=False))
         keys, others = _split_params([*(definition.get("params") or []), *FURTHER_KEYS.get(kind, ())], item)
         paths = [*_names(definition.get("deps") or [], item), *others]
         kept = _names(_persisted(definition), item)
@@ -318,10 +320,10 @@ def remedy_for(stage: str, workspace: Workspace) -> str:
 
     That is so where parameters were edited while an earlier release ran it: DVC then calls it up to date.
     """
-    return f"dvc repro {'--force --single-item ' if _seems_current(stage, workspace) else ''}{stage}"
+    return f"dvc repro {'--force --single-item ' if seems_current(stage, workspace) else ''}{stage}"
 
 
-def _seems_current(stage: str, workspace: Workspace) -> bool:
+def seems_current(stage: str, workspace: Workspace) -> bool:
     """Whether `dvc.lock` has a stage with the parameters and files of now; its folders aren't looked at."""
     locked = locked_stage(workspace, stage)
     if locked is None:

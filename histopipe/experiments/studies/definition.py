@@ -8,12 +8,12 @@ import pandas as pd
 
 from histopipe.core.errors import SplitError
 from histopipe.core.params import Params, require_folds
+from histopipe.core.variants import KINDS, Study, VariantValue
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import read_folds, read_membership
 from histopipe.data.splitting.stage import divide_anew, fold_membership, require_classes
 from histopipe.data.splitting.summary import summarise
 from histopipe.data.store import read_index
-from histopipe.experiments.studies.workspace import STAGES, VariantName
 
 REMEDIES = {
     "folds": "each fold needs a case of either class: lower split.folds, or add cases of that class",
@@ -21,7 +21,7 @@ REMEDIES = {
 }
 
 
-def variant_params(study: str, variant: VariantName, params: Params) -> Params:
+def variant_params(study: Study, variant: VariantValue, params: Params) -> Params:
     """The parameters of one variant.
 
     A seed replaces `seed` for all that the split and the training draw; the data stays, also where it was drawn with
@@ -34,7 +34,9 @@ def variant_params(study: str, variant: VariantName, params: Params) -> Params:
     return params.model_copy(update={"split": params.split.model_copy(update={"scheme": scheme})})
 
 
-def variant_split(study: str, dataset: str, variant: VariantName, params: Params, workspace: Workspace) -> pd.DataFrame:
+def variant_split(
+    study: Study, dataset: str, variant: VariantValue, params: Params, workspace: Workspace
+) -> pd.DataFrame:
     """The split of one variant, the same for every architecture.
 
     Args:
@@ -56,7 +58,7 @@ def variant_split(study: str, dataset: str, variant: VariantName, params: Params
     else:
         membership = _fold(dataset, int(variant), params, workspace)
     taking_part = index[index["case_id"].isin(membership["case_id"])]
-    require_classes(summarise(membership, taking_part), f"{dataset} {STAGES[study]} {variant}", REMEDIES[study])
+    require_classes(summarise(membership, taking_part), f"{dataset} {KINDS[study]} {variant}", REMEDIES[study])
     return membership
 
 
@@ -80,9 +82,11 @@ def fewer_training_cases(membership: pd.DataFrame, count: int, seed: int) -> pd.
         SplitError: there are fewer training cases, or patches rather than cases were divided.
     """
     if "file" in membership:
-        raise SplitError("studies.sizes counts cases, but split.scheme random divides patches: choose another scheme")
+        raise SplitError(
+            "a variant of size counts cases, but split.scheme random divides patches: choose another scheme"
+        )
     training = membership.loc[membership["split"] == "train", "case_id"]
     if count > len(training):
-        raise SplitError(f"studies.sizes asks for {count} training cases, but the split has {len(training)}: lower it")
+        raise SplitError(f"size-{count} asks for {count} training cases, but the split has {len(training)}: lower it")
     kept = set(sorted(training, key=lambda case: hashlib.sha256(f"{seed} {case}".encode()).digest())[:count])
     return membership[(membership["split"] != "train") | membership["case_id"].isin(kept)].reset_index(drop=True)

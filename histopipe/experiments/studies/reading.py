@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import read_json
 from histopipe.core.params import Params
-from histopipe.core.stages.inputs import remedy_for
-from histopipe.core.workspace import Workspace
+from histopipe.core.stages.inputs import remedy_for, seems_current
+from histopipe.core.variants import KINDS, Study, VariantValue
+from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.splitting.stage import as_csv
 from histopipe.evaluation.grading import predictions_of, read_predictions
 from histopipe.evaluation.metrics import Predictions
 from histopipe.experiments.studies.definition import variant_params, variant_split
-from histopipe.experiments.studies.workspace import STAGES, VariantName, VariantWorkspace
+from histopipe.experiments.studies.workspace import VariantWorkspace
 from histopipe.networks.weights import weights_digest
 from histopipe.training.recipe import recipe_digest
 
@@ -32,7 +34,7 @@ class Variant:
         metrics: content of `metrics.json`.
     """
 
-    name: VariantName
+    name: VariantValue
     folder: Path
     metrics: dict[str, Any]
 
@@ -46,19 +48,25 @@ class Variant:
         return predictions_of(read_predictions(self.folder / "predictions.parquet"), "test")
 
 
-def split_digests(study: str, dataset: str, params: Params, workspace: Workspace) -> dict[VariantName, str]:
+def split_digests(study: Study, dataset: str, params: Params, workspace: Workspace) -> dict[VariantValue, str]:
     """Digest of the split file that each variant must have been made with.
 
     Raises:
         HistopipeError: the cases can't be divided so.
     """
-    listed: tuple[VariantName, ...] = getattr(params.studies, study)
+    listed = params.studies.listed(study)
     texts = {variant: as_csv(variant_split(study, dataset, variant, params, workspace)) for variant in listed}
     return {variant: hashlib.sha256(text.encode()).hexdigest() for variant, text in texts.items()}
 
 
 def read_variant(
-    study: str, dataset: str, architecture: str, variant: VariantName, split: str, params: Params, workspace: Workspace
+    study: Study,
+    dataset: str,
+    architecture: str,
+    variant: VariantValue,
+    split: str,
+    params: Params,
+    workspace: Workspace,
 ) -> Variant:
     """One variant, if it was made with today's recipe, parameters and split (given by its digest).
 
@@ -66,9 +74,9 @@ def read_variant(
         EvaluationError: it is missing or out of date.
     """
     own = VariantWorkspace(workspace.root, study, architecture, variant)
-    path, stage = own.folder(dataset) / "metrics.json", own.training_stage(dataset, architecture)
+    path, stage = own.folder(dataset) / "metrics.json", stage_name("evaluate_variant", dataset, architecture, own.name)
     if not path.is_file():
-        raise EvaluationError(f"{STAGES[study]} {variant}: not trained, run `dvc repro {stage}`")
+        raise EvaluationError(f"{KINDS[study]} {variant}: not trained, run `dvc repro {stage}`")
     metrics = read_json(path)
     weights = weights_digest(architecture, params, workspace)
     recipe = recipe_digest(variant_params(study, variant, params), architecture, weights)
@@ -76,7 +84,18 @@ def read_variant(
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:
         raise EvaluationError(
-            f"{STAGES[study]} {variant}: the {' and the '.join(changed)} changed since: "
-            f"run `{remedy_for(stage, workspace)}`"
+            f"{KINDS[study]} {variant}: the {' and the '.join(changed)} changed since: "
+            f"run `{_remedy(own, dataset, dict(today.values()), workspace)}`"
         )
     return Variant(variant, path.parent, metrics)
+
+
+def _remedy(own: VariantWorkspace, dataset: str, today: Mapping[str, str], workspace: Workspace) -> str:
+    """The command that brings a variant up to date: all of it, or its evaluation alone where its training is."""
+    graded = stage_name("evaluate_variant", dataset, own.architecture, own.name)
+    record_file = own.training_record(dataset, own.architecture)
+    record = read_json(record_file) if record_file.is_file() else {}
+    if all(record.get(key) == digest for key, digest in today.items()):
+        return remedy_for(graded, workspace)
+    training = own.training_stage(dataset, own.architecture)
+    return remedy_for(training, workspace) if seems_current(training, workspace) else f"dvc repro {graded}"

@@ -11,6 +11,7 @@ from histopipe.core.files import replaced_folder, write_json, write_text
 from histopipe.core.params import Params
 from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import require_unchanged_inputs
+from histopipe.core.variants import KINDS, Study
 from histopipe.core.workspace import Workspace
 from histopipe.data.leakage import Leaky, leaky_state
 from histopipe.evaluation.figures import save_figure
@@ -21,10 +22,12 @@ from histopipe.experiments.studies.statistics import fold_differences, fold_mean
 from histopipe.experiments.studies.table import AVERAGED
 
 Row = dict[str, Any]
+
+_EXAMPLES = {"folds": 0, "seeds": 1, "schemes": "random", "sizes": 25}
 KEPT = ("test", "cases", "patches", "threshold", "run_id", "leaky")  # of a variant's metrics.json
 
 
-def summarise_study(study: str, dataset: str, params: Params, workspace: Workspace) -> Row:
+def summarise_study(study: Study, dataset: str, params: Params, workspace: Workspace) -> Row:
     """Sum up the variants of every architecture of `params.yaml`, best mean ROC AUC first.
 
     Writes `summary.json`, `summary.md` and `summary.png`, and logs them into the study's own MLflow run. An
@@ -49,8 +52,10 @@ def summarise_study(study: str, dataset: str, params: Params, workspace: Workspa
     from histopipe.experiments.studies.table import as_markdown
     from histopipe.experiments.studies.variants_figure import draw_curve, draw_schemes
 
-    if not getattr(params.studies, study):
-        raise ParamsError(f"params.yaml: studies.{study} is empty: list the {study} to be summed up")
+    if not params.studies.listed(study):
+        raise ParamsError(
+            f"params.yaml: studies.variants lists no {study}: add some, such as {KINDS[study]}-{_EXAMPLES[study]}"
+        )
     found, incomplete = _gather(study, dataset, params, workspace)
     if not found:
         reasons = "; ".join(f"{row['architecture']}: {row['reason']}" for row in incomplete)
@@ -67,7 +72,7 @@ def summarise_study(study: str, dataset: str, params: Params, workspace: Workspa
 
 
 def _gather(
-    study: str, dataset: str, params: Params, workspace: Workspace
+    study: Study, dataset: str, params: Params, workspace: Workspace
 ) -> tuple[dict[str, list[Variant]], list[Row]]:
     """The variants of each architecture that has them all, and the reasons of those that haven't."""
     found: dict[str, list[Variant]] = {}
@@ -84,7 +89,7 @@ def _gather(
     return found, incomplete
 
 
-def _content(study: str, dataset: str, found: Mapping[str, Sequence[Variant]], params: Params) -> Row:
+def _content(study: Study, dataset: str, found: Mapping[str, Sequence[Variant]], params: Params) -> Row:
     rows = [_row(study, architecture, variants, params) for architecture, variants in found.items()]
     rows.sort(key=lambda row: -(row["spread"]["roc_auc"]["mean"] or 0.0))  # a stable sort: ties stay as listed
     pairs = combinations([row["architecture"] for row in rows], 2) if study in AVERAGED else ()
@@ -101,7 +106,7 @@ def _content(study: str, dataset: str, found: Mapping[str, Sequence[Variant]], p
     }
 
 
-def _row(study: str, architecture: str, variants: Sequence[Variant], params: Params) -> Row:
+def _row(study: Study, architecture: str, variants: Sequence[Variant], params: Params) -> Row:
     """One architecture: each variant's numbers, their spread, and for folds the mean with its interval."""
     row: Row = {
         "architecture": architecture,
@@ -122,7 +127,7 @@ def _leaky_in_all(variants: Sequence[Variant]) -> Leaky:
     return states[0] if len(set(states)) == 1 else False
 
 
-def _differences(study: str, first: Sequence[Variant], second: Sequence[Variant], params: Params) -> Row:
+def _differences(study: Study, first: Sequence[Variant], second: Sequence[Variant], params: Params) -> Row:
     """First less second, variant by variant: their spread, in how many the first is higher, and for folds the mean."""
     by_metric = {name: _paired(first, second, name) for name in METRICS}
     found: Row = {

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from histopipe.core.errors import SplitError
+from histopipe.core.files import read_json, replaced_file
+from histopipe.core.params import Params
+from histopipe.core.stages.inputs import require_unchanged_inputs
+from histopipe.core.variants import KINDS, Study, VariantValue, variant_name
 from histopipe.core.workspace import Workspace, stage_name
 
-STAGES = {"folds": "fold", "seeds": "seed", "schemes": "scheme", "sizes": "size"}  # what makes one variant of a study
-
-VariantName = int | str  # a fold, a seed or a number of cases; or a scheme
+SETTINGS_FILE = "variant.json"
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,7 @@ class VariantWorkspace(Workspace):
     """The checkout as the stages of one variant see it.
 
     Training and evaluation replace a folder each; they work in scratch folders, beside the checkpoint, from which the
-    variant's one folder is put together.
+    files that are kept go into the variant's one folder.
 
     Attributes:
         study: `folds`, `seeds`, `schemes` or `sizes`.
@@ -25,9 +31,14 @@ class VariantWorkspace(Workspace):
         variant: its fold, seed, scheme or number of training cases.
     """
 
-    study: str
+    study: Study
     architecture: str
-    variant: VariantName
+    variant: VariantValue
+
+    @property
+    def name(self) -> str:
+        """The variant's name, such as `fold-0`."""
+        return variant_name(self.study, self.variant)
 
     def scratch(self, dataset: str) -> Path:
         """What is lost without loss once the variant is complete."""
@@ -35,18 +46,22 @@ class VariantWorkspace(Workspace):
 
     def folder(self, dataset: str) -> Path:
         """What the variant leaves behind."""
-        return self.variant_folder(self.study, dataset, self.architecture, str(self.variant))
+        return self.variant_folder(dataset, self.architecture, self.name)
 
     def split(self, dataset: str) -> Path:
-        """The variant's own split, written before it trains."""
+        """The variant's own split."""
         return self.folder(dataset) / "split.csv"
 
+    def settings(self, dataset: str) -> Path:
+        """What else makes the variant differ from the main run: its seed and how its cases were divided."""
+        return self.folder(dataset) / SETTINGS_FILE
+
     def model(self, dataset: str, architecture: str) -> Path:
-        """The network and the record of its training, until the variant is complete."""
+        """The network and the record of its training, until the training is complete."""
         return self.scratch(dataset) / "model"
 
     def evaluation(self, dataset: str, architecture: str) -> Path:
-        """What grading the network gave, until the variant is complete."""
+        """What grading the network gave, until the grading is complete."""
         return self.scratch(dataset) / "evaluation"
 
     def checkpoint(self, dataset: str, architecture: str) -> Path:
@@ -54,8 +69,8 @@ class VariantWorkspace(Workspace):
         return self.scratch(dataset)
 
     def training_stage(self, dataset: str, architecture: str) -> str:
-        """The stage that trains and evaluates the variant."""
-        return stage_name(STAGES[self.study], dataset, architecture, str(self.variant))
+        """The stage that trains the variant."""
+        return stage_name("train_variant", dataset, architecture, self.name)
 
     def training_record(self, dataset: str, architecture: str) -> Path:
         """The record of the training, where DVC keeps it."""
@@ -63,9 +78,49 @@ class VariantWorkspace(Workspace):
 
     def run_name(self, architecture: str) -> str:
         """What MLflow calls the variant's run."""
-        return f"{architecture} {STAGES[self.study]} {self.variant}"
+        return f"{architecture} {KINDS[self.study]} {self.variant}"
 
     @property
     def run_tags(self) -> dict[str, str]:
         """Tags that keep the variant's run apart from the main run and from other variants."""
         return {"study": self.study, "variant": str(self.variant)}
+
+
+@dataclass(frozen=True)
+class TrainedVariant(VariantWorkspace):
+    """The checkout as a variant's evaluation sees it: the network lies where its training left it."""
+
+    def model(self, dataset: str, architecture: str) -> Path:
+        """The network and the record of its training."""
+        return self.folder(dataset)
+
+
+def settled_params(dataset: str, params: Params, own: VariantWorkspace) -> Params:
+    """Give the main run's parameters the seed and the division of cases that a variant's split was made with.
+
+    They are read from the file that the split left, so that a variant goes stale with what it was made from: one of
+    another seed doesn't change with the main run's.
+
+    Raises:
+        SplitError: the variant has no split yet.
+    """
+    path = own.settings(dataset)
+    if not path.is_file():
+        stage = stage_name("split_variant", dataset, own.architecture, own.name)
+        raise SplitError(f"{path} is missing: run `dvc repro {stage}`")
+    settings: dict[str, Any] = read_json(path)
+    split = params.split.model_copy(update=settings["split"])
+    return params.model_copy(update={"seed": settings["seed"], "split": split})
+
+
+def keep_files(scratch: Path, folder: Path, names: Sequence[str]) -> None:
+    """Take these files of a scratch folder into the variant's own; the rest goes.
+
+    Raises:
+        ChangedInputError: what they were made from changed meanwhile.
+    """
+    require_unchanged_inputs()
+    for name in names:
+        with replaced_file(folder / name) as beside:
+            shutil.copy2(scratch / name, beside)
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -19,11 +19,12 @@ from histopipe.core.lineage import output_hash
 from histopipe.core.outputs.claims import foreign_file, remove_known
 from histopipe.core.params import Params, read_params
 from histopipe.core.stages.folders import FILES
+from histopipe.core.variants import KINDS, parse_variant
 from histopipe.core.workspace import Workspace
 from histopipe.experiments.search.study import study_name
 from histopipe.experiments.search.workspace import TrialWorkspace
 from histopipe.experiments.studies.definition import variant_params
-from histopipe.experiments.studies.workspace import STAGES, VariantName, VariantWorkspace
+from histopipe.experiments.studies.workspace import VariantWorkspace
 from histopipe.ingest.parts import FILES as PART_FILES
 from histopipe.ingest.sources.download import FILES as DOWNLOADED
 from histopipe.operations.gc.history import git
@@ -108,8 +109,8 @@ def _owner(place: Path, workspace: Workspace) -> tuple[Workspace, str, str, str]
     match parts:
         case (dataset, name) if dataset not in (SEARCHES, STUDIES):
             own = workspace
-        case ("studies", study, dataset, name, variant) if study in STAGES:
-            own = VariantWorkspace(workspace.root, study, name, _variant(study, variant))
+        case ("studies", study, dataset, name, variant) if study in KINDS:
+            own = _variant(workspace, place, study, name, variant)
         case ("searches", dataset, name, study, number) if number.isdigit():
             own = TrialWorkspace(workspace.root, study, int(number), "")
         case _:
@@ -117,8 +118,12 @@ def _owner(place: Path, workspace: Workspace) -> tuple[Workspace, str, str, str]
     return own, own.training_stage(dataset, name), dataset, name
 
 
-def _variant(study: str, written: str) -> VariantName:
-    return written if study == "schemes" or not written.isdigit() else int(written)
+def _variant(workspace: Workspace, place: Path, study: str, architecture: str, written: str) -> VariantWorkspace:
+    try:
+        of, variant = parse_variant(f"{study.removesuffix('s')}-{written}")
+    except ValueError as problem:
+        raise HistopipeError(f"{place}: {problem}") from None
+    return VariantWorkspace(workspace.root, of, architecture, variant)
 
 
 def _is_recorded(place: Path, workspace: Workspace) -> bool:

@@ -111,7 +111,7 @@ class Store:
         """Whether a version, an output, a commit or a checkpoint names a run, or may."""
         tags = run.data.tags
         known = run.info.run_id in self.named or tags.get("restored_from") in self.named
-        return known or _folder(tags) in self.history.absent
+        return known or not self.history.absent.isdisjoint(_folders(tags))
 
     def may_be_of_another_clone(self, run: Run) -> bool:
         """Whether a flow had it made that may have run in another clone, which commits what names the run."""
@@ -140,12 +140,14 @@ def _pages(search: Any) -> Iterator[Any]:
             return
 
 
-def _folder(tags: dict[str, str]) -> tuple[str, ...]:
-    """Where the run's training has its record, by its tags."""
+def _folders(tags: dict[str, str]) -> list[tuple[str, ...]]:
+    """Where the run's training has its record, by its tags; of a variant also where earlier versions had it."""
     own = (tags.get("dataset", ""), tags.get("architecture", ""))
-    if tags.get("study"):
-        return ("studies", tags["study"], *own, tags.get("variant", ""))
-    return ("models", *own)
+    study, variant = tags.get("study"), tags.get("variant", "")
+    if study:
+        kind = study.removesuffix("s")
+        return [("studies", *own, f"{kind}-{variant}"), ("studies", study, *own, variant)]
+    return [("models", *own)]
 
 
 def unnamed(history: History, resumable: frozenset[str], age: Age) -> Iterator[Leftover]:
