@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ import requests
 
 from benchmarks.checkouts import change_params, copy_project, environment
 from tests import servers
+from tests.integration.loaded_code import TRACER
 
 SMALL = {
     "architectures": ["cancernet"],
@@ -69,7 +71,8 @@ def checkout(tmp_path: Path) -> Callable[..., Checkout]:
     def make(**sections: Any) -> Checkout:
         root = tmp_path / f"checkout{len(made)}"
         copy_project(root)
-        made.append(Checkout(root, environment(root)))
+        traced = {"PYTHONPATH": os.pathsep.join([str(root), str(TRACER)])}
+        made.append(Checkout(root, environment(root) | traced))
         made[-1].change(**{**SMALL, **sections})
         return made[-1]
 
