@@ -15,7 +15,7 @@ import requests
 
 from benchmarks.checkouts import change_params, copy_project, environment
 from tests import servers
-from tests.integration.loaded_code import TRACER
+from tests.integration.loaded_code import NOTES, TRACER, notes_of
 
 SMALL = {
     "architectures": ["cancernet"],
@@ -71,7 +71,7 @@ def checkout(tmp_path: Path) -> Callable[..., Checkout]:
     def make(**sections: Any) -> Checkout:
         root = tmp_path / f"checkout{len(made)}"
         copy_project(root)
-        traced = {"PYTHONPATH": os.pathsep.join([str(root), str(TRACER)])}
+        traced = {"PYTHONPATH": os.pathsep.join([str(root), str(TRACER)]), NOTES: str(notes_of(root))}
         made.append(Checkout(root, environment(root) | traced))
         made[-1].change(**{**SMALL, **sections})
         return made[-1]

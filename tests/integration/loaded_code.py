@@ -10,6 +10,7 @@ from histopipe.core.stages.inputs import declaration
 from histopipe.core.workspace import Workspace
 
 TRACER = Path(__file__).with_name("tracer")
+NOTES = "LOADED_NOTES"  # the variable that tells the tracer where to write
 PACKAGE = "histopipe/"
 
 # loaded, but no part of a stage's output: what is allowed to all stages, and what to some
@@ -17,10 +18,15 @@ ALLOWED: dict[str, str] = {}
 ALLOWED_TO: dict[str, dict[str, str]] = {}
 
 
+def notes_of(root: Path) -> Path:
+    """Where the tracer writes for a checkout: beside it, so that the checkout is as a user's."""
+    return root.with_name(f"{root.name}.loaded")
+
+
 def loaded_by_stage(root: Path) -> dict[str, set[str]]:
     """The project's modules that each stage of a traced checkout has loaded, in all of its processes."""
     found: dict[str, set[str]] = defaultdict(set)
-    for note in (root / ".loaded").iterdir():
+    for note in notes_of(root).iterdir():
         stage = note.name.rpartition(".")[0]
         found[stage] |= {name for name in note.read_text(encoding="utf-8").splitlines() if name.startswith(PACKAGE)}
     return found

@@ -13,6 +13,6 @@ def _note(stage: str, root: Path, folder: Path) -> None:
     (folder / f"{stage}.{os.getpid()}").write_text("\n".join(paths), encoding="utf-8")
 
 
-if "DVC_STAGE" in os.environ and "DVC_ROOT" in os.environ:
-    _root = Path(os.environ["DVC_ROOT"])
-    atexit.register(_note, os.environ["DVC_STAGE"], _root, _root / ".loaded")
+if {"DVC_STAGE", "DVC_ROOT", "LOADED_NOTES"} <= set(os.environ):
+    _arguments = (os.environ["DVC_STAGE"], Path(os.environ["DVC_ROOT"]), Path(os.environ["LOADED_NOTES"]))
+    atexit.register(_note, *_arguments)
