@@ -30,8 +30,10 @@ CHECKPOINT_FILE = "checkpoint.npz"
 FINISHED_FILE = "finished.json"
 TRAINING_CODE = (  # files and folders, as dvc.yaml names them for `train`; the network's own code comes with it
     "core/cases",
+    "core/colours.py",
     "data/leakage.py",
     "data/sampling.py",
+    "data/splitting/copies.py",
     "data/splitting/membership.py",
     "data/store.py",
     "networks/backend.py",
