@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from histopipe.evaluation.intervals import Measured
 from histopipe.evaluation.slide_figures import SLIDES, drawn_slides
 from histopipe.networks.temperature import calibrated
+from histopipe.tracking.logging import log_file, log_metrics, set_tags
 from histopipe.tracking.served.packaging import log_served_model
 
 if TYPE_CHECKING:
     import keras
-    from mlflow.models.model import ModelInfo
+
+    from histopipe.tracking.entities import ModelInfo
 
 LOGGED_SLIDES = 6  # of those drawn: all of a real test split would add some hundred megabytes to every run
 SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluation done again logs another
@@ -43,14 +45,12 @@ def log_evaluation(
         reference: profiles of the cases behind the model, which it carries from then on.
         made_from: the record of its data, which it carries too.
     """
-    import mlflow
-
     tags = {
         name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
     }
     model = log_calibrated_model(network, operating_point, example, tags, reference, made_from)
-    mlflow.log_metrics(run_metrics(results), model_id=model.model_id)
-    mlflow.set_tags({**tags, SERVED_MODEL_TAG: model.model_id, "cautions": "; ".join(results["cautions"])})
+    log_metrics(run_metrics(results), model_id=model.model_id)
+    set_tags({**tags, SERVED_MODEL_TAG: model.model_id, "cautions": "; ".join(results["cautions"])})
 
 
 def log_calibrated_model(
@@ -77,16 +77,14 @@ def log_calibrated_model(
 
 def log_files(folder: Path) -> None:
     """Log an evaluation's pictures and tables into the active run; `folder` is where they lie."""
-    import mlflow
-
     pictures = sorted((folder / "figures").glob("*.png"))
     for picture in (*pictures, *sorted(folder.glob("*.csv"))):  # a curve and its points stand side by side
-        mlflow.log_artifact(str(picture), "plots")
+        log_file(picture, "plots")
     for _, picture in drawn_slides(folder)[:LOGGED_SLIDES]:
-        mlflow.log_artifact(str(picture), f"plots/{SLIDES}")
+        log_file(picture, f"plots/{SLIDES}")
     for name in ("classification_report.txt", "predictions.parquet", "operating_point.json", "explanation.json"):
         if (folder / name).exists():  # variants aren't explained
-            mlflow.log_artifact(str(folder / name))
+            log_file(folder / name)
 
 
 def run_metrics(results: Mapping[str, Any]) -> dict[str, float]:

@@ -16,9 +16,7 @@ from histopipe.tracking.runs import known_run, run_exists
 from histopipe.tracking.stores import open_client, told_in_one_line
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import MlflowClient, ModelVersion, Run
 
 
 @dataclass(frozen=True)

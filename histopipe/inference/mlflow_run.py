@@ -7,6 +7,7 @@ from typing import Any
 
 from histopipe.core.lineage import flow_run_tag
 from histopipe.core.workspace import Workspace
+from histopipe.tracking.logging import active_run, log_file, log_metrics, set_tags
 from histopipe.tracking.stores import prepare_experiment, told_in_one_line
 
 LOGGED_MAPS = 20  # of them all; the folder holds the rest
@@ -25,19 +26,15 @@ def log_score(dataset: str, summary: dict[str, Any], folder: Path, workspace: Wo
     Raises:
         TrackingAwayError: MLflow can't be asked, or breaks off.
     """
-    import mlflow
-
     with told_in_one_line(workspace):
         prepare_experiment(workspace, f"{dataset}-scores")
         hidden = NOBODY if summary["pseudonymised"] else None
-        with mlflow.start_run(run_name=folder.name, tags=hidden) as run:
-            mlflow.set_tags({"dataset": dataset, "model": summary["model"], **flow_run_tag()})
+        with active_run(name=folder.name, tags=hidden) as run_id:
+            set_tags({"dataset": dataset, "model": summary["model"], **flow_run_tag()})
             aside = sum(reason["count"] for reason in summary["set_aside"].values())
-            mlflow.log_metrics(
-                {name: summary[name] for name in ("patches", "cases", "positive")} | {"set_aside": aside}
-            )
+            log_metrics({name: summary[name] for name in ("patches", "cases", "positive")} | {"set_aside": aside})
             for path in sorted(path for path in folder.glob("[!.]*") if path.is_file()):
-                mlflow.log_artifact(str(path))
+                log_file(path)
             for picture in sorted(folder.glob("maps/*.png"))[:LOGGED_MAPS]:
-                mlflow.log_artifact(str(picture), "maps")
-            return str(run.info.run_id)
+                log_file(picture, "maps")
+            return run_id

@@ -17,8 +17,10 @@ from histopipe.core.files import read_json, read_yaml
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.drift.profiles import read_profiles
 from histopipe.inference.origin import data_in, require_own_data
-from histopipe.networks.weights.intact import POINT_ARTIFACT, Fault, download_model, fault_of_version, is_gone
+from histopipe.networks.weights.intact import POINT_ARTIFACT, Fault, fault_of_version, is_gone
 from histopipe.networks.weights.registered import NETWORK_ARTIFACT, NOT_THERE, REGISTERED, data_of_version, version_at
+from histopipe.tracking.artifacts import download
+from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import Provenance, Relation
 from histopipe.tracking.served.packaging import REFERENCE_ARTIFACT
 from histopipe.tracking.stores import open_client, registered_model_name, told_in_one_line
@@ -26,7 +28,8 @@ from histopipe.tracking.stores import open_client, registered_model_name, told_i
 if TYPE_CHECKING:
     import keras
     import pandas as pd
-    from mlflow.entities.model_registry import ModelVersion
+
+    from histopipe.tracking.entities import ModelVersion
 
 CHAMPION = "champion"
 SCHEMES = ("models:/", "runs:/")
@@ -125,8 +128,6 @@ def champion_address(dataset: str, workspace: Workspace) -> str:
 
 def _version_at(address: str, workspace: Workspace) -> ModelVersion | None:
     """The registered version at an address; None of any other model."""
-    from mlflow.exceptions import MlflowException
-
     found = REGISTERED.fullmatch(address)
     if found is None:
         return None
@@ -134,7 +135,7 @@ def _version_at(address: str, workspace: Workspace) -> ModelVersion | None:
         client = open_client(workspace)
         try:
             return version_at(client, **found.groupdict())
-        except MlflowException as problem:
+        except store_error() as problem:
             if problem.error_code not in NOT_THERE:
                 raise
             return None
@@ -195,16 +196,14 @@ def _folder_of(address: str, dataset: str, workspace: Workspace) -> Iterator[Pat
 
 def _downloaded(address: str, dataset: str, workspace: Workspace, scratch: str) -> Path:
     """Copy a model's files; a model that is registered or logged, but whose files aren't there, is told of as that."""
-    from mlflow.exceptions import MlflowException
-
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = open_client(workspace)  # points MLflow at the store, and sees that it answers
     reason = ""
     try:
-        folder = download_model(address, scratch)
+        folder = download(address, scratch)
         if (folder / "MLmodel").is_file():
             return folder
-    except (MlflowException, OSError) as problem:
+    except (store_error(), OSError) as problem:
         if not is_gone(problem):
             raise
         reason = " ".join(str(problem).split())[:160]

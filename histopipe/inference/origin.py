@@ -15,7 +15,7 @@ from histopipe.tracking.provenance import Provenance, Relation, data_here, other
 from histopipe.tracking.served.packaging import DATA_ARTIFACT
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import ModelVersion
 
 _log = logging.getLogger(__name__)
 

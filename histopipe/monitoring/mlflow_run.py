@@ -7,6 +7,7 @@ from typing import Any
 
 from histopipe.core.lineage import flow_run_tag
 from histopipe.core.workspace import Workspace
+from histopipe.tracking.logging import active_run, log_file, log_metrics, set_tags
 from histopipe.tracking.stores import prepare_experiment, told_in_one_line
 
 
@@ -22,17 +23,15 @@ def log_drift(dataset: str, summary: dict[str, Any], folder: Path, workspace: Wo
     Raises:
         TrackingAwayError: MLflow can't be asked, or breaks off.
     """
-    import mlflow
-
     with told_in_one_line(workspace):
         prepare_experiment(workspace, f"{dataset}-drift")
-        with mlflow.start_run(run_name=folder.name) as run:
+        with active_run(name=folder.name) as run_id:
             tags = {"dataset": dataset, "model": summary["model"], "verdict": summary["verdict"]}
-            mlflow.set_tags(tags | flow_run_tag())
+            set_tags(tags | flow_run_tag())
             for feature in summary["features"]:
                 named = {name: feature[name] for name in ("distance", "chance", "new")}
-                mlflow.log_metrics({f"{feature['feature']}/{name}": value for name, value in named.items()})
-            mlflow.log_metrics({name: summary[name] for name in ("cases", "patches", "set_aside")})
+                log_metrics({f"{feature['feature']}/{name}": value for name, value in named.items()})
+            log_metrics({name: summary[name] for name in ("cases", "patches", "set_aside")})
             for path in sorted(path for path in folder.glob("[!.]*") if path.is_file()):
-                mlflow.log_artifact(str(path))
-            return str(run.info.run_id)
+                log_file(path)
+            return run_id

@@ -22,7 +22,7 @@ from histopipe.promotion.unseen_cases import unseen_patches
 from histopipe.tracking.registry import IDENTITY, Registry
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import ModelVersion
 
 ANCHOR = "anchor"  # tag of the registered model: a version's number
 NEXT_ANCHOR = "next_anchor"  # tag of a version that is to be the anchor as soon as it is champion

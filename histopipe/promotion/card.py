@@ -26,10 +26,11 @@ from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
 from histopipe.promotion.gates import TITLES
 from histopipe.reporting.comparison.table import markdown_table
+from histopipe.tracking.artifacts import model_environment
 from histopipe.tracking.ledger import counts_in
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from histopipe.tracking.entities import Run
 
 CARD_FILE = "model_card.md"
 DESCRIPTION_LENGTH = 5000  # of a version's description in MLflow's database
@@ -101,13 +102,9 @@ def _if_there(path: Path) -> dict[str, Any]:
 
 def _environment(model_id: str) -> list[str]:
     """What the model was logged with: Python, and the packages it needs."""
-    import mlflow
-
-    python = mlflow.models.get_model_info(f"models:/{model_id}").flavors["python_function"]["python_version"]
     with TemporaryDirectory() as scratch:
-        address = f"{mlflow.get_logged_model(model_id).artifact_location}/requirements.txt"
-        file = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=scratch))
-        return [f"Python {python}", *file.read_text(encoding="utf-8").split()]
+        python, packages = model_environment(model_id, scratch)
+        return [f"Python {python}", *packages.read_text(encoding="utf-8").split()]
 
 
 def _hashes(dataset: str, architecture: str, workspace: Workspace) -> dict[str, str]:

@@ -18,12 +18,12 @@ from histopipe.networks.weights.behind import RECORD, cases_seen, pixels_seen
 from histopipe.networks.weights.registered import KEPT, PREDICTIONS, data_of_record, kept_folder
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.card import CARD_FILE
+from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import Provenance
 from histopipe.tracking.runs import log_if_changed
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import MlflowClient, ModelVersion
 
 _PATCH = ["file", "digest"]
 
@@ -93,13 +93,11 @@ def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
 
 def _held(version: ModelVersion, kept: str, client: MlflowClient) -> set[str]:
     """Names of what its run keeps in a folder; none where it was registered without a run, or the run is gone."""
-    from mlflow.exceptions import MlflowException
-
     if not version.run_id:
         return set()
     try:
         return {Path(file.path).name for file in client.list_artifacts(version.run_id, kept)}
-    except MlflowException as problem:
+    except store_error() as problem:
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
             return set()
         raise

@@ -23,8 +23,7 @@ from histopipe.tracking.ledger import Counts, count_looks, number_everywhere, nu
 from histopipe.tracking.registry import ROLLED_BACK, Registry
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import ModelVersion, Run
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from histopipe.evaluation.drift.profiles import REFERENCE_FILE
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.networks.weights.intact import fault_of_model, fault_of_version
 from histopipe.promotion.candidate import Candidate
+from histopipe.tracking.problems import store_error
 from histopipe.tracking.runs import continued_run, known_run
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import MlflowClient, ModelVersion, Run
 
 _POINT = ("threshold", "temperature", "offset")
 
@@ -63,14 +62,12 @@ def _serves(run: Run, candidate: Candidate, client: MlflowClient, whole: bool) -
 
     An evaluation may have been killed, and files may have been lost since.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         model_id = run.data.tags[SERVED_MODEL_TAG]
         tags = client.get_logged_model(model_id).tags
     except KeyError:
         return False
-    except MlflowException as problem:
+    except store_error() as problem:
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise

@@ -27,7 +27,7 @@ from histopipe.tracking.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BAC
 from histopipe.tracking.runs import run_exists
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import ModelVersion
 
 TAKEN_BACK = "rolled back"
 

@@ -23,9 +23,7 @@ from histopipe.tracking.registry import IDENTITY, PREVIOUS, TRAINING, Registry
 from histopipe.tracking.runs import log_if_changed, run_exists
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import MlflowClient, ModelVersion, Run
 
 PROMOTED, REFUSED = "promoted", "refused"
 GATE, LOOKS = "gate.", "looks."  # how the keys of tags begin that a verdict leaves beside `verdict` and `reasons`

@@ -23,11 +23,12 @@ from histopipe.core.workspace import Workspace
 from histopipe.inference.model import CHAMPION, Served, champion_address, load_served
 from histopipe.networks.openvino import Precision
 from histopipe.service.engine import Engine
+from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import relate
 from histopipe.tracking.stores import open_client, told_in_one_line
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import ModelVersion
 
 RETRY_SECONDS = 60.0  # before a version that couldn't be loaded is tried again
 DIGEST = 12  # letters of a file's digest that name a folder's version
@@ -179,12 +180,10 @@ def _card(served: Served, name: str, version: str, asked: Asked) -> str:
 
 
 def _whole_card(version: ModelVersion, client: Any) -> str | None:
-    from mlflow.exceptions import MlflowException
-
     from histopipe.networks.weights.registered import kept_folder
     from histopipe.promotion.card import CARD_FILE
 
-    with suppress(MlflowException, OSError), TemporaryDirectory() as scratch:
+    with suppress(store_error(), OSError), TemporaryDirectory() as scratch:
         path = client.download_artifacts(version.run_id, f"{kept_folder(version)}/{CARD_FILE}", scratch)
         return Path(path).read_text(encoding="utf-8")
     return None

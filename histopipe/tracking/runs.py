@@ -236,3 +236,22 @@ def log_dataset_inputs(sources: Mapping[str, tuple[str, str]]) -> None:
         source = known_sources.LocalArtifactDatasetSource(path)  # type: ignore[attr-defined]  # made at run time
         used = MetaDataset(source, name=path, digest=digest[:36])  # type: ignore[abstract]
         mlflow.log_input(used, context=role)
+
+
+def runs_of(client: MlflowClient, experiments: Sequence[str], deleted: bool = False) -> Iterator[Run]:
+    """Give every run of some experiments, page by page.
+
+    Args:
+        client: of the store.
+        experiments: their ids, one at least.
+        deleted: whether those marked as deleted are meant, instead of the others.
+    """
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    token = None
+    while True:
+        page = client.search_runs(list(experiments), "", view, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return

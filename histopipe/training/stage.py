@@ -23,6 +23,7 @@ from histopipe.data.store import INDEX_FILE, PatchStore, Rows
 from histopipe.networks.architectures import require_architecture
 from histopipe.networks.backend import backend_name, grow_gpu_memory
 from histopipe.networks.symmetry import averaged_over_symmetries
+from histopipe.tracking.logging import log_file, log_metrics, set_tags
 from histopipe.tracking.provenance import data_of_training
 from histopipe.tracking.runs import TRAINED, log_dataset_inputs, log_epochs, log_params, training_run
 from histopipe.tracking.stores import experiment_name
@@ -257,11 +258,9 @@ def _kept(training: Training, workspace: Workspace) -> str:
 
 
 def _log_end(training: Training, workspace: Workspace, record: dict[str, Any]) -> None:
-    import mlflow
-
     folder = workspace.model(training.dataset, training.name)
     for name in ("history.csv", "history.png"):
-        mlflow.log_artifact(str(folder / name), "plots")
+        log_file(folder / name, "plots")
     measured = {f"train/{name}": value for name, value in record["effort"].items() if value is not None}
-    mlflow.log_metrics(measured | {"parameters": record["parameters"]})
-    mlflow.set_tag(TRAINED, "true")
+    log_metrics(measured | {"parameters": record["parameters"]})
+    set_tags({TRAINED: "true"})

@@ -10,11 +10,10 @@ from histopipe.core.lineage import lineage_tags
 from histopipe.data.leakage import leaky_tags
 from histopipe.experiments.search.study import Search, turn
 from histopipe.tracking.runs import runs_tagged
-from histopipe.tracking.stores import prepare_experiment
+from histopipe.tracking.stores import current_client, prepare_experiment
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from histopipe.tracking.entities import Run
 
 
 def parent_run(search: Search) -> str:
@@ -34,10 +33,12 @@ def parent_run(search: Search) -> str:
         tags |= leaky_tags(search.training.leaky)
         tags |= {"unlisted_train": "true"} if search.params.split.adds_unlisted else {}
         tags |= lineage_tags(search.workspace, search.dataset)
-        run = _client().create_run(experiment, run_name=search.title, tags=tags)
+        run = current_client().create_run(experiment, run_name=search.title, tags=tags)
         for key, value_range in search.searched.items():
             shown = value_range.model_dump(exclude_defaults=True)
-            _client().log_param(run.info.run_id, f"search.{key}", ", ".join(f"{k} {v}" for k, v in shown.items()))
+            current_client().log_param(
+                run.info.run_id, f"search.{key}", ", ".join(f"{k} {v}" for k, v in shown.items())
+            )
         return str(run.info.run_id)
 
 
@@ -50,16 +51,16 @@ def trial_runs(search: Search, parent: str) -> dict[int, str]:
 
 def close_pruned(run_id: str) -> None:
     """Say of a trial's run that it ended early and well."""
-    _client().set_tag(run_id, "pruned", "true")
-    _client().set_terminated(run_id, "FINISHED")
+    current_client().set_tag(run_id, "pruned", "true")
+    current_client().set_terminated(run_id, "FINISHED")
 
 
 def close_failed(search: Search, parent: str, number: int, reason: str) -> None:
     """Say of a trial's run why it failed."""
     run_id = trial_runs(search, parent).get(number)
     if run_id:
-        _client().set_tag(run_id, "failure", reason)
-        _client().set_terminated(run_id, "FAILED")
+        current_client().set_tag(run_id, "failure", reason)
+        current_client().set_terminated(run_id, "FAILED")
 
 
 def log_result(parent: str, best: Mapping[str, object], metrics: Mapping[str, float], folder: Path) -> None:
@@ -72,19 +73,13 @@ def log_result(parent: str, best: Mapping[str, object], metrics: Mapping[str, fl
         folder: whose files become artifacts.
     """
     for name, value in best.items():
-        _client().set_tag(parent, f"best.{name}", str(value))
+        current_client().set_tag(parent, f"best.{name}", str(value))
     for name, value in metrics.items():
-        _client().log_metric(parent, name, value)
+        current_client().log_metric(parent, name, value)
     for path in sorted(folder.iterdir()):
-        _client().log_artifact(parent, str(path), "search")
-    _client().set_terminated(parent, "FINISHED")
+        current_client().log_artifact(parent, str(path), "search")
+    current_client().set_terminated(parent, "FINISHED")
 
 
 def _runs(experiment: str, tags: Mapping[str, str]) -> list[Run]:
     return runs_tagged([experiment], tags)
-
-
-def _client() -> MlflowClient:
-    from mlflow import MlflowClient
-
-    return MlflowClient()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from histopipe.core.lineage import lineage_tags
 from histopipe.core.workspace import Workspace
+from histopipe.tracking.logging import active_run, log_file, set_tags
 from histopipe.tracking.runs import checkout, find_run
 from histopipe.tracking.stores import prepare_experiment, told_in_one_line
 
@@ -25,8 +27,6 @@ def log_summary(study: str, dataset: str, folder: Path, workspace: Workspace) ->
     Raises:
         TrackingAwayError: MLflow can't be asked, or breaks off.
     """
-    import mlflow
-
     tags = {
         "dataset": dataset,
         "study": study,  # keeps it, like the variants, apart from main runs
@@ -36,9 +36,9 @@ def log_summary(study: str, dataset: str, folder: Path, workspace: Workspace) ->
     with told_in_one_line(workspace):
         known = find_run(prepare_experiment(workspace, dataset), tags)
         # the tags go in with the run itself: without, a kill between would leave what looks like a main run
-        start = {"run_id": known} if known else {"run_name": f"{study} {SUMMARY}", "tags": tags}
-        with mlflow.start_run(**start) as run:
-            mlflow.set_tags({**lineage_tags(workspace, dataset), **tags})
+        start: dict[str, Any] = {"run_id": known} if known else {"name": f"{study} {SUMMARY}", "tags": tags}
+        with active_run(**start) as run_id:
+            set_tags({**lineage_tags(workspace, dataset), **tags})
             for name in PICTURE_AND_TABLES:
-                mlflow.log_artifact(str(folder / name), SUMMARY)
-            return str(run.info.run_id)
+                log_file(folder / name, SUMMARY)
+            return run_id

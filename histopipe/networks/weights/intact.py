@@ -14,11 +14,12 @@ import yaml
 from histopipe.core.errors import EvaluationError, HistopipeError
 from histopipe.core.files import file_digest, read_json, read_yaml
 from histopipe.networks.weights.registered import NETWORK_ARTIFACT, NOT_THERE
+from histopipe.tracking.artifacts import download
+from histopipe.tracking.problems import store_error
 from histopipe.tracking.served.packaging import NETWORK_DIGEST_TAG
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import MlflowClient, ModelVersion
 
 LOGGED_MODEL = "models:/m-"  # how the address of a logged model begins, from which versions are made
 POINT_ARTIFACT = "operating_point"
@@ -65,14 +66,12 @@ def fault_of_model(address: str, source: str, client: MlflowClient, load: bool =
         client: of the store that holds it.
         load: whether Keras is to read the network too.
     """
-    from mlflow.exceptions import MlflowException
-
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logged = _logged_model(source, client)
     with TemporaryDirectory() as scratch:
         try:
-            folder = download_model(address, scratch)
-        except (MlflowException, OSError) as problem:
+            folder = download(address, scratch)
+        except (store_error(), OSError) as problem:
             if not is_gone(problem):
                 raise
             return _gone(logged, source)
@@ -81,23 +80,11 @@ def fault_of_model(address: str, source: str, client: MlflowClient, load: bool =
         return _fault_in(folder, logged.tags.get(NETWORK_DIGEST_TAG) if logged else None, load)
 
 
-def download_model(address: str, scratch: str) -> Path:
-    """Copy a model's folder into `scratch`; it may turn out empty where the files are gone.
-
-    Raises:
-        MlflowException, OSError: it can't be had.
-    """
-    import mlflow
-
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=scratch))
-
-
 def is_gone(problem: Exception) -> bool:
     """Whether what MLflow raised means that files aren't there, rather than that nobody can be asked."""
-    from mlflow.exceptions import MlflowException
     from requests import RequestException
 
-    if isinstance(problem, MlflowException):
+    if isinstance(problem, store_error()):
         return problem.error_code in GONE
     if isinstance(problem, RequestException):
         return getattr(problem.response, "status_code", None) == 404
@@ -110,13 +97,11 @@ def is_gone(problem: Exception) -> bool:
 
 def _logged_model(source: str, client: MlflowClient) -> Any:
     """The logged model behind an address; None where it was made otherwise, or is deleted."""
-    from mlflow.exceptions import MlflowException
-
     if not source.startswith(LOGGED_MODEL):
         return None
     try:
         return client.get_logged_model(source.removeprefix("models:/"))
-    except MlflowException as problem:
+    except store_error() as problem:
         if problem.error_code in GONE:
             return None
         raise

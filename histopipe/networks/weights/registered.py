@@ -16,12 +16,13 @@ from histopipe.core.errors import HistopipeError, WeightsError
 from histopipe.core.files import read_json, read_yaml
 from histopipe.core.workspace import Workspace
 from histopipe.networks.weights.behind import RECORD, Behind, Cases, behind, cases_seen
+from histopipe.tracking.artifacts import download
+from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import Provenance, kind_of, labels_by_digest, no_labels
 from histopipe.tracking.stores import open_client, told_in_one_line
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import MlflowClient, ModelVersion
 
 NETWORK_ARTIFACT = "network"  # as the served model names it
 KEPT = "promotion"  # folder of the run's artifacts that holds the training's record
@@ -53,8 +54,6 @@ def bring_registered(
         WeightsError: there is no such model, or it holds no network of Keras.
         TrackingAwayError: the tracking store or its artifacts can't be reached.
     """
-    from mlflow.exceptions import MlflowException
-
     address = REGISTERED.fullmatch(asked)
     if address is None:
         raise WeightsError(f"{key}: {asked} is no model's address: write models:/NAME@ALIAS or models:/NAME/VERSION")
@@ -65,7 +64,7 @@ def bring_registered(
             file = copy_network(version, folder)
             record = _record_behind(version, client)
             seen = None if record is None else behind(record)
-        except (MlflowException, OSError) as problem:
+        except (store_error(), OSError) as problem:
             if _broke_off(problem):
                 raise
             reason = " ".join(str(problem).split())[:200]
@@ -80,23 +79,20 @@ def bring_registered(
 
 def behind_version(name: str, version: str, workspace: Workspace) -> Behind | None:
     """What is known of the trainings behind a registered version; None where its run doesn't tell, or is away."""
-    from mlflow.exceptions import MlflowException
-
     try:
         with told_in_one_line(workspace):
             client = open_client(workspace)
             record = _record_behind(client.get_model_version(name, version), client)
             return None if record is None else behind(record)
-    except (MlflowException, HistopipeError, OSError, KeyError, TypeError, ValueError, AttributeError):
+    except (store_error(), HistopipeError, OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
 def _broke_off(problem: Exception) -> bool:
     """Whether the tracking store couldn't be asked, rather than having no such model."""
-    from mlflow.exceptions import MlflowException
     from requests import RequestException
 
-    if isinstance(problem, MlflowException):
+    if isinstance(problem, store_error()):
         return problem.error_code not in NOT_THERE
     return isinstance(problem, RequestException | ConnectionError | TimeoutError)
 
@@ -125,14 +121,12 @@ def kept_folder(version: ModelVersion) -> str:
 
 def data_of_version(version: ModelVersion, client: MlflowClient) -> Provenance:
     """Describe the data that a registered version was made from, as far as its run and its tags tell."""
-    from mlflow.exceptions import MlflowException
-
     folder = kept_folder(version)
     with TemporaryDirectory() as scratch:
         try:
             kept = Path(client.download_artifacts(str(version.run_id), folder, scratch))
             record: dict[str, Any] = read_json(kept / RECORD)
-        except (MlflowException, HistopipeError, OSError):  # registered by hand, or its files are gone
+        except (store_error(), HistopipeError, OSError):  # registered by hand, or its files are gone
             return described_by_tags(version, {}, None, client)
         logged = kept / PREDICTIONS
         return data_of_record(version, record, logged if logged.exists() else None, client)
@@ -152,10 +146,8 @@ def described_by_tags(
     version: ModelVersion, record: dict[str, Any], logged: Path | None, client: MlflowClient
 ) -> Provenance:
     """As `data_of_record`, of a version from before records described their data: by tags and graded test patches."""
-    from mlflow.exceptions import MlflowException
-
     tags, run_tags = version.tags, {}
-    with suppress(MlflowException):
+    with suppress(store_error()):
         run_tags = client.get_run(str(version.run_id)).data.tags
     archives = {f"{name}:{tags[tag]}" for name, tag in (("dvc", "dvc_raw"), ("index", "data_digest")) if tag in tags}
     capped = tags["quick"] == "true" if "quick" in tags else None
@@ -173,15 +165,13 @@ def described_by_tags(
 
 def _graded_labels(version: ModelVersion, logged: Path | None, client: MlflowClient) -> pd.Series:
     """Label by digest of the test patches that a version graded; empty where either isn't there any more."""
-    from mlflow.exceptions import MlflowException
-
     try:
         if logged is None:
             return no_labels()
         with TemporaryDirectory() as scratch:
             graded = pd.read_parquet(client.download_artifacts(str(version.run_id), GRADED, scratch))
         return labels_by_digest(pd.read_parquet(logged).merge(graded[["file", "label"]], on="file"))
-    except (MlflowException, OSError, KeyError, ValueError):
+    except (store_error(), OSError, KeyError, ValueError):
         return no_labels()
 
 
@@ -198,12 +188,10 @@ def copy_network(version: ModelVersion, folder: Path) -> Path | None:
     Raises:
         MlflowException, OSError: the version's files can't be had.
     """
-    import mlflow
-
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with TemporaryDirectory() as scratch:
         address = f"models:/{version.name}/{version.version}"
-        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=scratch))
+        model = download(address, scratch)
         described = read_yaml(model / "MLmodel")
         artifacts = described.get("flavors", {}).get("python_function", {}).get("artifacts") or {}
         if NETWORK_ARTIFACT not in artifacts:

@@ -13,8 +13,7 @@ from histopipe.tracking.runs import run_exists
 from histopipe.tracking.stores import before_the_first_run
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
+    from histopipe.tracking.entities import ModelVersion
     from histopipe.tracking.registry import Registry
 
 

@@ -14,6 +14,7 @@ from histopipe.core.stages.running import running_stages
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
 from histopipe.operations.servers import prefect_server
+from histopipe.tracking.problems import store_error
 from histopipe.tracking.runs import checkout, runs_tagged
 from histopipe.tracking.stores import (
     before_the_first_run,
@@ -29,8 +30,6 @@ ANSWER_SECONDS = 60
 
 def mlflow(workspace: Workspace) -> Finding:
     """Whether the tracking store answers and has this MLflow's schema."""
-    from mlflow.exceptions import MlflowException
-
     uri = tracking_uri(workspace)
     # a database's address may hold a password
     place = public_url(uri) if uri.startswith("http") else uri.partition(":")[0]
@@ -43,7 +42,7 @@ def mlflow(workspace: Workspace) -> Finding:
             names = _model_names(workspace)
             models = [one for one in client.search_registered_models() if one.name.startswith("histopipe-")]
             models += [one for one in client.search_registered_models() if one.name in names]
-    except MlflowException as problem:
+    except store_error() as problem:
         said = " ".join(str(problem).split())[:120]
         remedy = "back it up, then `mlflow db upgrade` with its address" if "schema" in said else "see the server's log"
         return Finding("MLflow", f"{place}: {said}", "error", remedy)

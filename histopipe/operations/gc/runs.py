@@ -22,6 +22,8 @@ from histopipe.core.stages.running import running_stages
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age, Leftover, room
+from histopipe.tracking.purging import Database, delete_artifacts, open_database
+from histopipe.tracking.runs import runs_of
 from histopipe.tracking.stores import (
     before_the_first_run,
     is_embedded,
@@ -32,9 +34,7 @@ from histopipe.tracking.stores import (
 )
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
-    from mlflow.entities.model_registry import ModelVersion
+    from histopipe.tracking.entities import LoggedModel, MlflowClient, ModelVersion, Run
 
 KEPT_VARIANTS = ("summary",)
 KEPT_STUDIES = ("search",)  # trials hold no model, and their search's run refers to them all
@@ -88,13 +88,9 @@ class Store:
 
     def runs(self, deleted: bool = False) -> list[Run]:
         """This checkout's runs: those that it tagged as its own."""
-        from mlflow.entities import ViewType
-
-        view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
         if not self.experiments:
             return []
-        found = _pages(lambda token: self.client.search_runs(self.experiments, "", view, page_token=token))
-        return [run for run in found if self._is_own(run)]
+        return [run for run in runs_of(self.client, self.experiments, deleted) if self._is_own(run)]
 
     def _is_own(self, run: Run) -> bool:
         """Its tag names this checkout, or one of the folders in which DVC runs experiments."""
@@ -183,7 +179,11 @@ def _last_change(run: Run) -> float:
 
 def _runs(store: Store, old: Sequence[Run], young: Sequence[Run], age: Age) -> Iterator[Leftover]:
     why = "no registered version, commit, output or checkpoint names them; `mlflow runs restore` undoes it"
-    then = f"a gc {age.written} later removes the files" if _database(store) else "`mlflow gc` on the server frees"
+    then = (
+        f"a gc {age.written} later removes the files"
+        if open_database(tracking_uri(store.history.workspace))
+        else "`mlflow gc` on the server frees"
+    )
     if old:
         removal = partial(_delete_runs, store, old)
         yield Leftover("MLflow runs", f"{why}; {then}", len(old), _run_room(store, old), removal, at_once=False)
@@ -236,10 +236,10 @@ def _delete_models(store: Store, models: Iterable[LoggedModel]) -> None:
 
 def _deleted(store: Store, age: Age) -> Iterator[Leftover]:
     """Runs and models that have been marked as deleted for long enough."""
-    database = _database(store)
+    database = open_database(tracking_uri(store.history.workspace))
     if database is None:
         return
-    long_ago = set(database._get_deleted_runs(older_than=int(age.seconds * 1000)))
+    long_ago = set(database.deleted_runs(age.seconds))
     deleted = store.runs(deleted=True)
     candidates = [run for run in deleted if run.info.run_id in long_ago]
     runs = [run for run in candidates if not (store.is_named(run) or store.may_be_of_another_clone(run))]
@@ -255,24 +255,12 @@ def _deleted(store: Store, age: Age) -> Iterator[Leftover]:
         yield Leftover("deleted MLflow models", why, len(models), size, removal)
 
 
-def _deleted_models(store: Store, database: Any, own: set[str], age: Age) -> list[LoggedModel]:
-    listed = database._get_deleted_logged_models(older_than=int(age.seconds * 1000))
-    models = [database.get_logged_model(identifier, allow_deleted=True) for identifier in listed]
+def _deleted_models(store: Store, database: Database, own: set[str], age: Age) -> list[LoggedModel]:
+    models = database.deleted_models(age.seconds)
     return [one for one in models if one.source_run_id in own and one.model_id not in store.registered_models]
 
 
-def _database(store: Store) -> Any:
-    """MLflow's own access to the database, with what `mlflow gc` uses; None where only a server can be asked.
-
-    The command itself also removes deleted experiments and models that are others'.
-    """
-    from mlflow.tracking._tracking_service.utils import _get_store
-
-    found = _get_store(tracking_uri(store.history.workspace))
-    return found if hasattr(found, "_hard_delete_run") else None
-
-
-def _purge_runs(store: Store, database: Any, runs: Iterable[Run]) -> None:
+def _purge_runs(store: Store, database: Database, runs: Iterable[Run]) -> None:
     """Files before rows, models before their run: what a kill leaves is still marked as deleted, and found again."""
     with told_in_one_line(store.history.workspace):
         for run in runs:
@@ -280,22 +268,20 @@ def _purge_runs(store: Store, database: Any, runs: Iterable[Run]) -> None:
                 continue  # restored since it was listed
             _purge_models(store, database, store.models_of(run.info.run_id))
             _delete_files(str(run.info.artifact_uri))
-            database._hard_delete_run(run.info.run_id)
+            database.purge_run(run.info.run_id)
 
 
-def _purge_models(store: Store, database: Any, models: Iterable[LoggedModel]) -> None:
+def _purge_models(store: Store, database: Database, models: Iterable[LoggedModel]) -> None:
     with told_in_one_line(store.history.workspace):
         for model in models:
             _delete_files(str(model.artifact_location))
-            database._hard_delete_logged_model(model.model_id)
+            database.purge_model(model.model_id)
 
 
 def _delete_files(address: str) -> None:
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     local = _local(address)
     if local is None or local.exists():
-        get_artifact_repository(address).delete_artifacts()
+        delete_artifacts(address)
     if local is not None:
         with suppress(OSError):  # other things lie in RUN, beside RUN/artifacts
             local.parent.rmdir()
