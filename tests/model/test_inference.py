@@ -13,14 +13,13 @@ import pytest
 from histopipe.core.errors import InferenceError
 from histopipe.networks import logits as evaluation_logits
 from histopipe.networks import openvino as inference
-from histopipe.networks.architectures import list_architectures
 from histopipe.networks.architectures.blocks import patch_input
 from histopipe.networks.logits import finite_logits
 from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork, predict_compiled
 from histopipe.networks.prediction import logit_network, predict_logits
 from histopipe.networks.symmetry import averaged_over_symmetries
 from tests.conftest import ROOT
-from tests.model.test_architectures import patches, settled
+from tests.model.test_architectures import every_architecture, patches, settled
 from tests.model.test_prediction import store_of
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiles on TensorFlow only")
@@ -33,7 +32,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
 
 
-@pytest.mark.parametrize("name", list_architectures())
+@every_architecture
 def test_a_compiled_network_agrees_with_keras(name: str) -> None:
     network, batch = logit_network(settled(name)), patches(BATCH_SIZE + 6)
     expected = np.asarray(network.predict_on_batch(batch))[:, 0]

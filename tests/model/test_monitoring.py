@@ -22,15 +22,23 @@ from tests.conftest import ROOT, write_zip
 from tests.drifting import give_profiles, new_cases, save_model
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with the profiles of its cases, and new cases like these and darker ones."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copy(ROOT / "params.yaml", folder)
+    save_model(folder / "model")
+    reference = write_zip(folder / "reference.zip", new_cases(1, 40, 10000))
+    score([reference], str(folder / "model"), "idc", folder / "known", Workspace(folder))
+    give_profiles(folder / "model", folder / "known")
+    write_zip(folder / "alike.zip", new_cases(2, 4, 20000))
+    write_zip(folder / "dark.zip", new_cases(2, 4, 20000, factor=0.6))
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    save_model(tmp_path / "model")
-    reference = write_zip(tmp_path / "reference.zip", new_cases(1, 40, 10000))
-    score([reference], str(tmp_path / "model"), "idc", tmp_path / "known", Workspace(tmp_path))
-    give_profiles(tmp_path / "model", tmp_path / "known")
-    write_zip(tmp_path / "alike.zip", new_cases(2, 4, 20000))
-    write_zip(tmp_path / "dark.zip", new_cases(2, 4, 20000, factor=0.6))
+def project(made_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

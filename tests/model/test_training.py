@@ -81,7 +81,11 @@ BEST = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, AVERAGED, BEST], ids=["as it is", "averaged", "best epoch"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, *(pytest.param(each, marks=pytest.mark.long) for each in (AVERAGED, BEST))],
+    ids=["as it is", "averaged", "best epoch"],
+)
 def test_a_killed_training_resumes_in_its_run_and_ends_as_if_nothing_had_happened(
     ready: Workspace, small: dict[str, Any], changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +344,7 @@ def test_averaged_weights_are_those_of_the_formula(ready: Workspace, small: dict
     np.testing.assert_array_equal(trainer.trainable_variables[0].numpy(), now)
 
 
+@pytest.mark.long
 def test_an_averaged_training_goes_on_from_its_own_weights(ready: Workspace, small: dict[str, Any]) -> None:
     """Keras puts the average in their place at the end of `fit`, and so of every epoch."""
     small["recipes"]["cancernet"] |= AVERAGED

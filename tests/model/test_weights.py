@@ -98,7 +98,7 @@ def test_random_weights_need_neither_network_nor_keras(workspace: Workspace) -> 
     assert done.stdout == "cancernet: random\n"
 
 
-@pytest.mark.parametrize("recipe", ["squeezenet", "densenet201"])
+@pytest.mark.parametrize("recipe", ["squeezenet", pytest.param("densenet201", marks=pytest.mark.long)])
 def test_without_a_network_one_line_names_the_other_choices(workspace: Workspace, recipe: str, tmp_path: Path) -> None:
     content = yaml.safe_load(workspace.params.read_text())
     workspace.params.write_text(yaml.safe_dump(content | {"quick": None}))
@@ -280,7 +280,7 @@ def test_a_path_starts_from_the_checkout_also_in_an_experiments_folder(
     assert (inside.weights("squeezenet") / "squeezenet.weights.h5").is_file()
 
 
-@pytest.mark.parametrize("name", ["EfficientNetB0", "MobileNetV2"])
+@pytest.mark.parametrize("name", [pytest.param("EfficientNetB0", marks=pytest.mark.long), "MobileNetV2"])
 def test_files_of_keras_applications_fit_also_where_scaling_layers_were_left_out(name: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(3)
     published = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(64, 64, 3))
