@@ -96,7 +96,7 @@ def test_a_disk_with_room_but_no_more_files_is_told_as_that(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = SimpleNamespace(f_files=1000, f_favail=0, f_bavail=10**6)
-    monkeypatch.setattr("histopipe.cli.os.statvfs", lambda path: state)
+    monkeypatch.setattr("histopipe.cli.command.os.statvfs", lambda path: state)
     done = failing_locate(workspace, monkeypatch, OSError(errno.ENOSPC, "No space left", "a.zip"))
     assert done.exit_code == 2
     assert "no more files may be made on it (`df -i`): remove some" in done.stderr

@@ -1,0 +1,194 @@
+"""The stages, one command each: parse, call, say what came out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from histopipe.cli.command import architecture_argument, dataset_argument, main, overwrite_option, stage, with_interval
+
+if TYPE_CHECKING:
+    pass
+
+
+@main.command()
+@dataset_argument
+@click.option("--cases", default=60, show_default=True, help="Slides to draw.")
+@click.option("--patches", type=int, help="Patches over all cases together.  [default: 6000; of breakhis 360]")
+@click.option("--seed", default=42, show_default=True)
+@click.option("--nested-copy/--no-nested-copy", default=True, help="Repeat some cases in a folder, as Kaggle does.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The zip to write.")
+@overwrite_option
+def synth(
+    dataset: str, cases: int, patches: int | None, seed: int, nested_copy: bool, out: Path, overwrite: bool
+) -> None:
+    """Draw synthetic slides in a data set's layout, as one zip."""
+    from histopipe.core.outputs.claims import claim_file
+    from histopipe.core.params import SyntheticParams
+    from histopipe.core.workspace import Workspace
+    from histopipe.ingest.sources.synthetic import require_drawable
+    from histopipe.ingest.synthetic import SyntheticSlides, is_drawn, write_archive
+
+    require_drawable(dataset)
+    claim = partial(claim_file, out, "synth", {}, overwrite, Workspace.if_around(), is_drawn)
+    path = claim()
+    patches = SyntheticParams().patches_of(dataset) if patches is None else patches
+    drawn = SyntheticSlides(cases, patches, nested_copy, seed, dataset)
+    counts = write_archive(path, drawn, signed=True, check=claim)
+    click.echo(f"{out}: " + ", ".join(f"{value:,} {name}" for name, value in counts.items()))
+
+
+@main.command()
+@dataset_argument
+def locate(dataset: str) -> None:
+    """Find the source and write its fingerprint."""
+    with stage("locate", dataset) as (params, workspace):
+        from histopipe.ingest.sources import locate
+
+        record = locate(dataset, params, workspace)
+        click.echo(f"{dataset}: {record.kind}, {record.resolved}")
+
+
+@main.command()
+@dataset_argument
+def fetch(dataset: str) -> None:
+    """Bring the archive into data/raw, whole."""
+    with stage("fetch", dataset) as (params, workspace):
+        from histopipe.ingest.sources import fetch
+
+        click.echo(f"{dataset}: {fetch(dataset, params, workspace)}")
+
+
+@main.command()
+@dataset_argument
+@click.option("--part", metavar="K/N", help="Only decode the K-th of N parts, for an ingest here or elsewhere.")
+def ingest(dataset: str, part: str | None) -> None:
+    """Pack the archive's patches into the store."""
+    if part is not None:
+        _ingest_part(dataset, part)
+        return
+    with stage("ingest", dataset) as (params, workspace):
+        from histopipe.ingest.stage import ingest
+
+        report = ingest(dataset, params, workspace)
+        click.echo(
+            f"{dataset}: {report['patches']:,} patches of {report['cases']} cases, {report['positive']:,} positive, "
+            f"{report['undersized']} undersized, {report['second_copies']} second copies, {report['bad']} unusable"
+        )
+
+
+def _ingest_part(dataset: str, written: str) -> None:
+    from histopipe.ingest.parts import Part
+
+    part = Part.parse(written)
+    with stage("ingest", dataset, variant=str(part)) as (params, workspace):
+        from histopipe.ingest.stage import ingest_part
+
+        click.echo(ingest_part(dataset, part, params, workspace).relative_to(workspace.root))
+
+
+@main.command()
+@dataset_argument
+@click.option("--diff", metavar="REV", help="Only show which cases moved since a git revision.")
+def split(dataset: str, diff: str | None) -> None:
+    """Divide the cases into train, validation and test."""
+    from histopipe.core.workspace import Workspace
+
+    if diff:
+        from histopipe.data.splitting.difference import moved_cases
+
+        click.echo(moved_cases(dataset, diff, Workspace.around()))
+        return
+    with stage("split", dataset) as (params, workspace):
+        from histopipe.data.splitting import split
+
+        click.echo(split(dataset, params, workspace).to_string())
+
+
+@main.command()
+@architecture_argument
+@click.option("--force", is_flag=True, help="Also what was looked up before: an alias, published weights.")
+def weights(architecture: str, force: bool) -> None:
+    """Bring the weights that an architecture's recipe starts from into data/weights."""
+    with stage("weights", None, architecture) as (params, workspace):
+        from histopipe.networks.weights import fetch_weights
+
+        found = fetch_weights(architecture, params, workspace, anew=force)
+        click.echo(", ".join([f"{architecture}: {found.asked}", *found.shown]))
+
+
+@main.command()
+@dataset_argument
+@architecture_argument
+def train(dataset: str, architecture: str) -> None:
+    """Train one architecture, or go on where a killed training stopped."""
+    with stage("train", dataset, architecture) as (params, workspace):
+        from histopipe.training import train
+
+        record = train(dataset, architecture, params, workspace)
+        click.echo(f"{dataset} {architecture}: {record['epochs']} epochs, MLflow run {record['run_id']}")
+
+
+@main.command()
+@dataset_argument
+@architecture_argument
+def evaluate(dataset: str, architecture: str) -> None:
+    """Grade a model on the test split, at the threshold that validation chose."""
+    with stage("evaluate", dataset, architecture) as (params, workspace):
+        from histopipe.core.workers import available_cores
+        from histopipe.evaluation.stage import evaluate
+
+        metrics = evaluate(dataset, architecture, params, workspace, processes=available_cores())
+        auc = metrics["test"]["roc_auc"]
+        click.echo(f"{dataset} {architecture}: ROC AUC {with_interval(auc)} by {metrics['cases']} cases")
+        for caution in metrics["cautions"]:
+            click.echo(f"intervals may be too narrow: {caution}", err=True)
+
+
+@main.command()
+@dataset_argument
+def compare(dataset: str) -> None:
+    """Rank the evaluated architectures."""
+    with stage("compare", dataset) as (params, workspace):
+        from histopipe.reporting.stage import compare
+
+        compare(dataset, params, workspace)
+        click.echo((workspace.report(dataset) / "comparison.md").read_text(encoding="utf-8"))
+
+
+@main.command()
+@dataset_argument
+@click.option("--again", is_flag=True, help="Also what was rolled back before.")
+@click.option(
+    "--replace",
+    type=click.IntRange(1),
+    metavar="VERSION",
+    help="The champion's number, to replace it though it is of other data, was trained in full, or lost its files.",
+)
+@click.option("--move-anchor", is_flag=True, help="First let the champion be what further ones are held against.")
+def promote(dataset: str, again: bool, replace: int | None, move_anchor: bool) -> None:
+    """Make the best model by validation champion, if it passes every gate on test."""
+    with stage("promote", dataset) as (params, workspace):
+        from histopipe.promotion import held_back, promote
+
+        named = None if replace is None else str(replace)
+        said = held_back(dataset, workspace) or promote(dataset, params, workspace, again, named, move_anchor)
+        click.echo(f"{dataset}: {said}")
+
+
+@main.command()
+@dataset_argument
+def rollback(dataset: str) -> None:
+    """Make the champion before the present one champion again."""
+    with stage("rollback", dataset) as (_, workspace):
+        from histopipe.promotion import rollback
+        from histopipe.promotion.summary import anchor_line
+
+        taken_back, champion = rollback(dataset, workspace)
+        click.echo(
+            f"{dataset}: version {champion} is champion again; version {taken_back} returns with "
+            f"`histopipe promote {dataset} --again`; {anchor_line(dataset, workspace)}"
+        )
