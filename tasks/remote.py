@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from histopipe.core.dvc import complaint
-from histopipe.core.errors import UnreachableError
+from histopipe.core.errors import UnreachableError, one_line
 from histopipe.core.workspace import Workspace
 from tasks.timeouts import seconds_for
 
@@ -98,7 +98,7 @@ def _opened(what: str) -> Iterator[Any]:
         with Repo(str(Workspace.around().root)) as repo:
             yield repo
     except Exception as problem:  # of DVC, of the remote's own library, of the network
-        raise _away(what, " ".join(str(problem).split()) or type(problem).__name__) from problem
+        raise _away(what, one_line(problem)) from problem
 
 
 def _run(what: str, *arguments: str) -> None:

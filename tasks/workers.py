@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock
 from prefect.runtime import flow_run
 
-from histopipe.core.errors import HistopipeError, UnreachableError
+from histopipe.core.errors import HistopipeError, UnreachableError, one_line
 from histopipe.core.files import write_text
 from histopipe.core.lineage import git_commit
 from histopipe.core.workspace import Workspace
@@ -123,9 +123,8 @@ def on_dask(address: str) -> TaskRunner[Any]:
             try:
                 return super().client
             except (OSError, ValueError) as problem:  # nobody there, or no address
-                said = " ".join(str(problem).split())
                 raise UnreachableError(
-                    f"Dask's scheduler can't be reached ({said})",
+                    f"Dask's scheduler can't be reached ({one_line(problem)})",
                     "start it, or set flow.scheduler in params.yaml right",
                 ) from None
 

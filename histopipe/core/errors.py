@@ -1,6 +1,47 @@
 """Errors that a user can mend: one clear line each, naming the file or key and the remedy."""
 
+from collections.abc import Iterable
+
 from histopipe.core.names import printable
+
+
+def one_line(reason: object, limit: int | None = None) -> str:
+    """Return what a library complains of as one line, to stand within a message of ours.
+
+    Args:
+        reason: an exception, or its text.
+        limit: letters after which the line is cut.
+
+    Returns:
+        The text with single spaces for line breaks; for an exception without any, the name of its class.
+
+    Example:
+        >>> one_line(ValueError("bad shape:\n  (3, 4)"))
+        'bad shape: (3, 4)'
+    """
+    line = " ".join(str(reason).split())[:limit]
+    return line or (type(reason).__name__ if isinstance(reason, BaseException) else "")
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None, likeness: float = 0.6) -> str:
+    """Return the hint that ends a message about an unknown name: the nearest of those that there are.
+
+    Args:
+        name: as it was written.
+        known: the names that there are, in the order in which they are listed.
+        otherwise: what to say where none is near; all known ones by default.
+        likeness: 0 to 1, from which a name is near (`difflib.SequenceMatcher.ratio`).
+
+    Example:
+        >>> did_you_mean("cancernett", ["cancernet", "resnet"])
+        "did you mean 'cancernet'?"
+    """
+    from difflib import get_close_matches
+
+    names = list(known)
+    if nearest := get_close_matches(name, names, n=1, cutoff=likeness):
+        return f"did you mean {nearest[0]!r}?"
+    return f"known: {', '.join(names)}" if otherwise is None else otherwise
 
 
 class HistopipeError(Exception):

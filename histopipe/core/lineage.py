@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from histopipe import __version__
+from histopipe.core.errors import one_line
 from histopipe.core.files import read_yaml
 from histopipe.core.workspace import PARAMS_FILE, Workspace, stage_name
 
@@ -94,7 +95,7 @@ def _refusal(message: str) -> tuple[str, str]:
         return "it is no git repository", _CLONE
     if "Needed a single revision" in message:
         return "it has no commit yet", "commit it"
-    return f"git says: {' '.join(message.split())[:160]}", "see what `git status` says there"
+    return f"git says: {one_line(message, 160)}", "see what `git status` says there"
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from pydantic import (
 
 from histopipe.core.cases.ids import normal_id
 from histopipe.core.cases.readings import Reading, default_reading
-from histopipe.core.errors import ParamsError
+from histopipe.core.errors import ParamsError, did_you_mean, one_line
 from histopipe.core.files import parse_yaml, read_yaml
 from histopipe.core.known_datasets import KNOWN_DATASETS, MAGNIFIED_DATASETS
 from histopipe.core.moved_keys import moved_keys
@@ -488,7 +487,7 @@ def read_params(path: Path, text: str | None = None) -> Params:
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from a histopipe checkout") from None
     except (yaml.YAMLError, UnicodeError) as problem:
-        raise ParamsError(f"{path} is not valid YAML: {_one_line(problem)}") from None
+        raise ParamsError(f"{path} is not valid YAML: {one_line(problem)}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path} holds no keys: restore it from git")
     return parse_params(content, str(path.name))
@@ -591,10 +590,7 @@ def _is_magnified(name: str, block: DatasetParams) -> bool:
 
 
 def _unknown(what: str, name: object, valid: Any) -> str:
-    known = sorted(valid)
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-    return f"unknown {what} {str(name)!r}; {hint}"
+    return f"unknown {what} {str(name)!r}; {did_you_mean(str(name), sorted(valid), likeness=0.5)}"
 
 
 def _first_problem(problems: ValidationError) -> str:
@@ -622,7 +618,3 @@ def _innermost(annotation: Any) -> type[BaseModel] | None:
         return annotation
     found = (_innermost(argument) for argument in getattr(annotation, "__args__", ()))
     return next((model for model in found if model), None)
-
-
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histopipe import __version__
-from histopipe.core.errors import ExportError, HistopipeError
+from histopipe.core.errors import ExportError, HistopipeError, one_line
 from histopipe.core.files import as_json, file_digest, replaced_file, write_json
 from histopipe.core.locking import locked_file
 from histopipe.core.outputs.claims import OutputFiles, claim_place, text_digest
@@ -118,7 +118,7 @@ def _made(form: Format, source: Source, path: Path) -> list[Path]:
     except HistopipeError:
         raise
     except Exception as problem:  # every converter has errors of its own
-        reason = " ".join(str(problem).replace(str(path.parent), "").split())[:200]
+        reason = one_line(str(problem).replace(str(path.parent), ""), 200)
         raise ExportError(
             f"{source.network.name} can't become a {form.suffix} file ({reason}): nothing was written; "
             "try another --format"

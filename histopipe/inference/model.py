@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from yaml import YAMLError
 
-from histopipe.core.errors import EvaluationError, HistopipeError, ScoringError
+from histopipe.core.errors import EvaluationError, HistopipeError, ScoringError, one_line
 from histopipe.core.files import read_json, read_yaml
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.drift.profiles import read_profiles
@@ -206,7 +206,7 @@ def _downloaded(address: str, dataset: str, workspace: Workspace, scratch: str) 
     except (store_error(), OSError) as problem:
         if not is_gone(problem):
             raise
-        reason = " ".join(str(problem).split())[:160]
+        reason = one_line(problem, 160)
     version = _version_at(address, workspace)
     if version is not None:
         raise ScoringError(lost(version, dataset, fault_of_version(version, client)))

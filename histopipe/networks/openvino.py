@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histopipe.core.errors import InferenceError
+from histopipe.core.errors import InferenceError, one_line
 from histopipe.data.store import Patches, PatchStore, Rows
 from histopipe.networks.backend import backend_name, on_tensorflow_cpu
 
@@ -124,7 +124,7 @@ def convert(network: keras.Model, shape: tuple[int, ...]) -> Any:
     except Exception as problem:  # it has an error of its own for every part of the conversion
         root.setLevel(level)  # after a failure it leaves the log muted
         root.filters, root.handlers = filters, handlers
-        reason = " ".join(str(problem).split())[:200]
+        reason = one_line(problem, 200)
         raise InferenceError(f"{network.name} can't be compiled ({reason}): predict by Keras") from None
 
 

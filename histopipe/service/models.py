@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from histopipe.core.errors import HistopipeError, ScoringError
+from histopipe.core.errors import HistopipeError, ScoringError, one_line
 from histopipe.core.files import file_digest
 from histopipe.core.workspace import Workspace
 from histopipe.inference.model import CHAMPION, Served, champion_address, load_served
@@ -25,7 +25,7 @@ from histopipe.networks.openvino import Precision
 from histopipe.service.engine import Engine
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import relate
-from histopipe.tracking.stores import open_client, told_in_one_line
+from histopipe.tracking.stores import open_client
 
 if TYPE_CHECKING:
     from histopipe.tracking.entities import ModelVersion
@@ -268,7 +268,7 @@ class Keeper:
             elif not self._failed_lately(version):
                 self._replace(version)
         except Exception as problem:  # whatever it is: the model in use goes on
-            self.problem = _one_line(problem)
+            self.problem = _named_reason(problem)
 
     def _give_back(self) -> None:
         """Have a replaced model collected, once the last request or job that began with it is over."""
@@ -286,7 +286,7 @@ class Keeper:
             require_same_data(model, self.model)
         except Exception as problem:
             self._failed = (version, time.monotonic() + RETRY_SECONDS)
-            self.problem = f"version {version} can't be loaded ({_one_line(problem)}): {self.model.version} stays"
+            self.problem = f"version {version} can't be loaded ({_named_reason(problem)}): {self.model.version} stays"
             LOG.warning("%s", self.problem)
             self._changed(False)
             return
@@ -296,6 +296,6 @@ class Keeper:
         self._changed(True)
 
 
-def _one_line(problem: Exception) -> str:
-    said = " ".join(str(problem).split())[:300]
-    return said if isinstance(problem, HistopipeError) else f"{type(problem).__name__}: {said}"
+def _named_reason(problem: Exception) -> str:
+    message = one_line(str(problem), 300)
+    return message if isinstance(problem, HistopipeError) else f"{type(problem).__name__}: {message}"

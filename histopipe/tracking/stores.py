@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from histopipe.core.addresses import public_url
-from histopipe.core.errors import TrackingAwayError, TrackingError
+from histopipe.core.errors import TrackingAwayError, TrackingError, one_line
 from histopipe.core.params import TrackingParams, read_params
 from histopipe.core.workspace import Workspace
 from histopipe.tracking.relocation import ARTIFACTS, follow_move
@@ -146,8 +146,7 @@ def told_in_one_line(workspace: Workspace) -> Iterator[None]:
 
 def _reason(problem: Exception) -> str:
     """In the words of the database's driver, where it was one, without SQLAlchemy's; short."""
-    said = " ".join(str(problem).split())
-    return _AFTER.split(_SQLALCHEMY.sub("", said))[0][:160]
+    return _AFTER.split(_SQLALCHEMY.sub("", one_line(problem)))[0][:160]
 
 
 def _broke_off(problem: Exception) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histopipe.core.errors import HistopipeError, TrainingError
+from histopipe.core.errors import HistopipeError, TrainingError, one_line
 from histopipe.core.files import file_digest, read_json, replaced_file, write_json
 from histopipe.core.workspace import Workspace
 from histopipe.networks.architectures import network_code
@@ -161,7 +161,7 @@ def _is_progress(content: Any) -> bool:
 
 def warn_of_damage(path: Path, problem: Exception) -> None:
     """Say in one line that a checkpoint is of no use, and what happens."""
-    reason = " ".join(str(problem).split())[:80] or type(problem).__name__
+    reason = one_line(problem, 80)
     LOG.warning("%s is damaged (%s): the training starts over", path, reason)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from histopipe.core.errors import TrainingError
+from histopipe.core.errors import TrainingError, one_line
 from histopipe.core.params import OptimizerParams, RecipeParams, ScheduleParams
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def build_optimizer(recipe: RecipeParams, steps_per_epoch: int) -> keras.optimiz
     try:
         optimizer = kinds[chosen.name](learning_rate=rate, **chosen.options, **average)
     except (ValueError, TypeError) as problem:
-        reason = " ".join(str(problem).split())[:200]
+        reason = one_line(problem, 200)
         raise TrainingError(f"the recipe's optimizer.options don't suit {chosen.name}: {reason}") from None
     if chosen.name == "adamw":  # decay pulls kernels towards 0; scales and offsets have no reason to be there
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])

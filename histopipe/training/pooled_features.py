@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from histopipe.core.errors import one_line
 from histopipe.core.files import replaced_file
 from histopipe.data.store import PatchStore, Rows
 from histopipe.networks.prediction import for_prediction
@@ -86,7 +87,7 @@ class PooledFeatures:
         except FileNotFoundError:
             return False
         except Exception as problem:  # whatever zipfile and NumPy raise over bytes that aren't theirs
-            reason = " ".join(str(problem).split())[:80]
+            reason = one_line(problem, 80)
             LOG.warning("%s is damaged (%s): its features are computed again", path, reason)
             return False
         return counts == {count}

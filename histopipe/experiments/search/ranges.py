@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from histopipe.core.errors import ParamsError
+from histopipe.core.errors import ParamsError, did_you_mean
 from histopipe.core.params import RangeParams, RecipeParams
 
 if TYPE_CHECKING:
@@ -90,8 +89,7 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _require_known(name: str, key: str, own: Mapping[str, Any]) -> None:
     if key not in own:
-        nearest = difflib.get_close_matches(key, own, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"recipes.{name} has no such value to start from"
+        hint = did_you_mean(key, own, f"recipes.{name} has no such value to start from")
         raise ParamsError(f"params.yaml: search.{name}: unknown key {key!r}; {hint}")
 
 

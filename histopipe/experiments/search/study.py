@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from histopipe.core.errors import SearchError
+from histopipe.core.errors import SearchError, one_line
 from histopipe.core.params import Params, RecipeParams
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.experiments.search.ranges import Ranges, Value, distributions, own_values, rounded
@@ -141,8 +141,7 @@ def storage_faults(workspace: Workspace) -> Iterator[None]:
         cause = problem.__cause__ or problem
         place = workspace.home / "optuna.db" if STORAGE_VARIABLE not in os.environ else f"${STORAGE_VARIABLE}"
         raise SearchError(
-            f"{place} can't be used ({' '.join(str(cause).split())[:120]}): restore it from a backup, or move it away "
-            "to search anew"
+            f"{place} can't be used ({one_line(cause, 120)}): restore it from a backup, or move it away to search anew"
         ) from None
 
 

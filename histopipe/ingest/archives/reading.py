@@ -22,7 +22,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
-from histopipe.core.errors import ArchiveError
+from histopipe.core.errors import ArchiveError, one_line
 from histopipe.core.names import CONTROL_IN_NAME, holds_control, with_slashes
 from histopipe.ingest.archives.limits import USUAL_LIMIT, Allowance, MemberLimit
 from histopipe.ingest.archives.links import LONGEST_TARGET, Link, follow_links
@@ -127,10 +127,6 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _in_one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())
-
-
 def is_zip(path: Path) -> bool:
     """Whether a file ends as a zip does."""
     try:
@@ -160,7 +156,7 @@ class ZipArchive:
                 listed = _with_links(stream, _listed(stream, allowance), allowance)
                 self.members = _with_inner(stream, listed, allowance)
         except DAMAGE as problem:
-            raise ArchiveError(f"{path} is a damaged zip ({_in_one_line(problem)}): download it again") from None
+            raise ArchiveError(f"{path} is a damaged zip ({one_line(problem)}): download it again") from None
 
     def payloads(self, members: Sequence[Member]) -> Iterator[Payload]:
         """One payload for each member, in any order."""
@@ -440,7 +436,7 @@ class TarArchive:
                 if not self._plain:
                     _read_to_end(archive, allowance)
         except DAMAGE as problem:
-            what = f"a truncated or damaged tar ({_in_one_line(problem)})"
+            what = f"a truncated or damaged tar ({one_line(problem)})"
             raise ArchiveError(f"{path} is {what}: download it again") from None
         self.members = follow_links(members, links, allowance)
 

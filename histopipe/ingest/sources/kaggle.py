@@ -17,7 +17,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from histopipe.core.errors import SourceError, UnreachableError
+from histopipe.core.errors import SourceError, UnreachableError, one_line
 from histopipe.ingest.sources.archive_file import demanded_checksum
 from histopipe.ingest.sources.download import (
     SHORT_PAUSES,
@@ -132,7 +132,7 @@ class KaggleSource:
             except requests.RequestException:
                 raise
             except ValueError as problem:  # a kaggle.json that isn't one
-                raise self._unreachable(" ".join(str(problem).split())) from None
+                raise self._unreachable(one_line(problem)) from None
 
     def _refuse(self, code: int) -> None:
         if code in (401, 403):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import inspect
 import math
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from histopipe.core.errors import ArchitectureError
+from histopipe.core.errors import ArchitectureError, did_you_mean, one_line
 
 if TYPE_CHECKING:
     import keras
@@ -64,9 +63,7 @@ def require_architecture(name: str) -> None:
     """
     known = list_architectures()
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-        raise ArchitectureError(f"unknown architecture {name!r}; {hint}")
+        raise ArchitectureError(f"unknown architecture {name!r}; {did_you_mean(name, known)}")
 
 
 def build(name: str, **params: Any) -> keras.Model:
@@ -92,7 +89,7 @@ def build(name: str, **params: Any) -> keras.Model:
     try:
         return builder(**params)
     except (ValueError, TypeError, ArithmeticError) as problem:
-        reason = " ".join(str(problem).split())[:200]
+        reason = one_line(problem, 200)
         values = ", ".join(f"{key} {value!r}" for key, value in params.items())
         raise ArchitectureError(f"{name} can't be built with {values} under `model`: {reason}") from None
 

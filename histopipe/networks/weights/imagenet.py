@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 
-from histopipe.core.errors import UnreachableError, WeightsError
+from histopipe.core.errors import UnreachableError, WeightsError, one_line
 
 if TYPE_CHECKING:
     import keras
@@ -88,7 +88,7 @@ def _plainly(key: str, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as problem:
-        reason = " ".join(str(problem).split())[:200] or type(problem).__name__
+        reason = one_line(problem, 200)
         if _is_of_network(problem):
             said = f"{what} can't be fetched ({reason})"
             raise UnreachableError(said, f"connect once, or {OTHER_CHOICES}") from None

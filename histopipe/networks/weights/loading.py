@@ -13,7 +13,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from histopipe.core.errors import WeightsError
+from histopipe.core.errors import WeightsError, one_line
 from histopipe.networks.architectures.backbones import BACKBONE_LAYER, has_generated_name, published
 from histopipe.networks.architectures.blocks import OUTPUT_LAYER
 
@@ -77,7 +77,9 @@ def _open(file: Path, said: str) -> keras.Model:
     try:
         return keras.saving.load_model(file, compile=False, safe_mode=True)
     except Exception as problem:  # a damaged or foreign file fails in as many ways as there are bytes
-        raise WeightsError(f"{said} can't be read as a Keras network ({_line(problem)}): save it again") from None
+        raise WeightsError(
+            f"{said} can't be read as a Keras network ({one_line(problem, 160)}): save it again"
+        ) from None
 
 
 def _is_hdf5(file: Path) -> bool:
@@ -100,7 +102,7 @@ def _load_whole(network: keras.Model, file: Path, backbone: str | None, said: st
             return part
         except Exception as problem:  # h5py and Keras raise whatever a wrong byte leads to
             part.set_weights(before)
-            reasons.append(_line(problem))
+            reasons.append(one_line(problem, 160))
     raise WeightsError(f"{said} doesn't fit this network ({reasons[0]}): give weights of the same architecture")
 
 
@@ -152,7 +154,3 @@ def _weighted(model: keras.Model) -> list[keras.Layer]:
 
 def _shapes(layer: keras.Layer) -> list[tuple[int, ...]]:
     return [tuple(weight.shape) for weight in layer.weights]
-
-
-def _line(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:160] or type(problem).__name__

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from histopipe.core.errors import HistopipeError, WeightsError
+from histopipe.core.errors import HistopipeError, WeightsError, one_line
 from histopipe.core.files import read_json, read_yaml
 from histopipe.core.workspace import Workspace
 from histopipe.networks.weights.behind import RECORD, Behind, Cases, behind, cases_seen
@@ -67,7 +67,7 @@ def bring_registered(
         except (store_error(), OSError) as problem:
             if _broke_off(problem):
                 raise
-            reason = " ".join(str(problem).split())[:200]
+            reason = one_line(problem, 200)
             raise WeightsError(
                 f"{key}: {asked} can't be had from the tracking store ({reason}): "
                 "promote a model first, or give imagenet, random or a file's path"

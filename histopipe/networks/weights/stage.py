@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from histopipe.core.errors import HistopipeError, WeightsError
+from histopipe.core.errors import HistopipeError, WeightsError, did_you_mean
 from histopipe.core.files import file_digest, replaced_folder
 from histopipe.core.params import Params
 from histopipe.core.stages.folders import stage_check
@@ -136,7 +135,6 @@ def _source(asked: str, workspace: Workspace) -> Path:
 def _copy(asked: str, key: str, workspace: Workspace, target: Path) -> Path:
     source = _source(asked, workspace)
     if not source.is_file():
-        meant = difflib.get_close_matches(asked, (IMAGENET, RANDOM), n=1)
-        hint = f"did you mean {meant[0]!r}?" if meant else f"give {CHOICES}"
+        hint = did_you_mean(asked, (IMAGENET, RANDOM), f"give {CHOICES}")
         raise WeightsError(f"{key}: there is no file {source}; {hint}")
     return Path(shutil.copyfile(source, target / source.name))

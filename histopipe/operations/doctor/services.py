@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from histopipe.core.addresses import public_url
 from histopipe.core.dvc import complaint, require_repository, run_dvc
-from histopipe.core.errors import HistopipeError
+from histopipe.core.errors import HistopipeError, one_line
 from histopipe.core.files import read_yaml
 from histopipe.core.lineage import git_commit, git_problem
 from histopipe.core.params import read_params
@@ -43,7 +43,7 @@ def mlflow(workspace: Workspace) -> Finding:
             models = [one for one in client.search_registered_models() if one.name.startswith("histopipe-")]
             models += [one for one in client.search_registered_models() if one.name in names]
     except store_error() as problem:
-        said = " ".join(str(problem).split())[:120]
+        said = one_line(problem, 120)
         remedy = "back it up, then `mlflow db upgrade` with its address" if "schema" in said else "see the server's log"
         return Finding("MLflow", f"{place}: {said}", "error", remedy)
     except HistopipeError as problem:

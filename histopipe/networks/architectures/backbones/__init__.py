@@ -6,12 +6,11 @@ A backbone is a model from prepared pixels to a map of features. What its publis
 
 from __future__ import annotations
 
-import difflib
 import re
 
 import keras
 
-from histopipe.core.errors import ArchitectureError
+from histopipe.core.errors import ArchitectureError, did_you_mean
 from histopipe.networks.architectures.backbones import published
 from histopipe.networks.architectures.backbones.alexnet import alexnet
 from histopipe.networks.architectures.backbones.preparation import Preparation, prepare
@@ -49,9 +48,7 @@ def require_backbone(name: str) -> str:
     """
     lower, known = str(name).lower(), list_backbones()
     if lower not in known:
-        nearest = difflib.get_close_matches(lower, known, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-        raise ArchitectureError(f"unknown backbone {str(name)!r}; {hint}")
+        raise ArchitectureError(f"unknown backbone {str(name)!r}; {did_you_mean(lower, known)}")
     return lower
 
 
