@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from histopipe.core.files import read_json
 from histopipe.core.workspace import Workspace, stage_name
@@ -15,38 +13,25 @@ from histopipe.data.store import REPORT_FILE
 from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.watch import change_since_last_use, remember_use
 from tasks.artifacts import publish_image, publish_table
-from tasks.reproduction import JITTER, reproduce, worth_retrying
+from tasks.declaration import stage_task
+from tasks.reproduction import reproduce
 
 
-@task(
-    name="locate",
-    retries=2,
-    retry_delay_seconds=10,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("locate", retries=2, delay=10)
 def locate(dataset: str) -> Path:
     """Look at the source again: whether it changed is what the rest depends on."""
     reproduce(stage_name("locate", dataset), force=True)
     return Workspace.around().source(dataset)
 
 
-@task(
-    name="fetch",
-    retries=2,
-    retry_delay_seconds=30,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("fetch", retries=2, delay=30)
 def fetch(dataset: str) -> Path:
     """Bring the archive here; returns its folder."""
     reproduce(stage_name("fetch", dataset))
     return Workspace.around().raw(dataset)
 
 
-@task(name="ingest", retries=1, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+@stage_task("ingest")
 def ingest(dataset: str) -> Path:
     """Pack the archive; returns the store's folder."""
     reproduce(stage_name("ingest", dataset))
@@ -57,7 +42,7 @@ def ingest(dataset: str) -> Path:
     return store
 
 
-@task(name="split", retries=1, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+@stage_task("split")
 def split(dataset: str) -> Path:
     """Divide the cases; returns the split file."""
     reproduce(stage_name("split", dataset))

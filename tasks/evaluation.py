@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from histopipe.core.files import read_json, read_named
 from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import publish_image, publish_markdown, publish_preview, publish_table, table_rows
+from tasks.declaration import stage_task
 from tasks.parallel import for_prediction
-from tasks.reproduction import reproduce, worth_retrying
+from tasks.reproduction import reproduce
 
 WORST_CASES = 10
 SHOWN_DIGITS = 4
 SHOWN_SLIDES = 6  # an artifact carries its picture into the server's database
 
 
-@task(
-    name="evaluate",
-    task_run_name="evaluate-{dataset}-{architecture}",
-    retries=1,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("evaluate", "evaluate-{dataset}-{architecture}")
 def evaluate(dataset: str, architecture: str) -> Path:
     """Grade one model on the test split; returns the evaluation's folder."""
     with for_prediction() as environment:
@@ -58,13 +50,7 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
         publish_preview(slide, f"{title}: case {case}", "slide", dataset, architecture, slide.stem)
 
 
-@task(
-    name="compare",
-    task_run_name="compare-{dataset}",
-    retries=1,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("compare", "compare-{dataset}")
 def compare(dataset: str) -> Path:
     """Rank the evaluated architectures; returns the report's folder."""
     from histopipe.reporting.report import answer

@@ -6,31 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from histopipe.core.files import read_json
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.inference.inputs import folder_key
 from histopipe.monitoring.stage import DRIFT, FIGURE, REPORT
 from tasks.artifacts import publish_image, publish_markdown
+from tasks.declaration import stage_task
 from tasks.parallel import for_prediction
-from tasks.reproduction import JITTER, StageFailed, run_stage, worth_retrying
+from tasks.reproduction import StageFailed, run_stage
 
 
 class Drifted(StageFailed):
     """New cases have drifted from those that their model was made from."""
 
 
-@task(
-    name="monitor",
-    task_run_name="monitor-{dataset}",
-    retries=2,
-    retry_delay_seconds=10,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("monitor", "monitor-{dataset}", retries=2, delay=10)
 def monitor(
     dataset: str, inputs: Sequence[str], scores: str | None, model: str | None, out: str, overwrite: bool = False
 ) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from histopipe.core.dvc import run_dvc
@@ -26,6 +24,7 @@ from histopipe.core.errors import HistopipeError
 from histopipe.core.params import read_params
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.ingest.parts import Part
+from tasks.declaration import stage_task
 from tasks.remote import fetch_folder, share_folder
 from tasks.reproduction import StageFailed, hand_out, is_distributed, run_stage, task_logger, working_for
 from tasks.timeouts import seconds_for
@@ -59,7 +58,7 @@ class Decoded:
     worker: str
 
 
-@task(name="ingest-part", task_run_name="ingest-{dataset}-{number}-of-{of}", cache_policy=NO_CACHE)
+@stage_task("ingest-part", "ingest-{dataset}-{number}-of-{of}", retries=0)
 def decode_part(dataset: str, number: int, of: int) -> Decoded:
     """Decode one part of an archive on a worker and push it to DVC's remote."""
     clone = handed_over()

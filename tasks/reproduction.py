@@ -31,7 +31,6 @@ from tasks.workers import Clone, handed_over, while_wanted
 REPRODUCE = ("dvc", "--wait-for-lock", "repro", "--single-item")
 BUSY_PAUSE = 5.0  # seconds between looks at a stage that another process is running
 TAIL_LINES = 20
-JITTER = 0.5  # by which waits before retries differ, so that machines don't all come back at once
 BAR_SECONDS = "10"  # between redrawings of progress bars, which nobody watches here
 
 _BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")

@@ -6,29 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.inference.inputs import folder_key
 from histopipe.inference.slide_prediction import MAPS
 from histopipe.inference.stage import CASES
 from tasks.artifacts import publish_preview, publish_table, table_rows
+from tasks.declaration import stage_task
 from tasks.parallel import for_prediction
-from tasks.reproduction import JITTER, run_stage, worth_retrying
+from tasks.reproduction import run_stage
 
 SHOWN_CASES, SHOWN_MAPS = 200, 10
 
 
-@task(
-    name="predict",
-    task_run_name="predict-{dataset}",
-    retries=2,
-    retry_delay_seconds=10,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("predict", "predict-{dataset}", retries=2, delay=10)
 def predict(dataset: str, inputs: Sequence[str], model: str, out: str, options: Sequence[str] = ()) -> Path:
     """Grade inputs and log what came out; `options` are further ones of `histopipe predict`. Returns the folder."""
     arguments = ["predict", *inputs, "--dataset", dataset, "--model", model, "--out", out, "--log", *options]

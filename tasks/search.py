@@ -5,27 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.experiments.search.winner import PICTURE_FILE, RECIPE_FILE, TRIALS_FILE
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown, publish_table, table_rows
+from tasks.declaration import stage_task
 from tasks.parallel import for_training
-from tasks.reproduction import JITTER, run_stage, worth_retrying
-from tasks.workers import GPU_TAG
+from tasks.reproduction import run_stage
 
 
-@task(
-    name="trial",
-    task_run_name="trial-{dataset}-{architecture}-{side}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    tags=[GPU_TAG],
-)
+@stage_task("trial", "trial-{dataset}-{architecture}-{side}", retries=2, delay=5, gpu=True)
 def trial(dataset: str, architecture: str, side: int) -> None:
     """Run one trial; a retry goes on with the one that was left, from its last finished epoch.
 
@@ -41,13 +30,7 @@ def trial(dataset: str, architecture: str, side: int) -> None:
         run_stage(stage, "trial", dataset, architecture, "--side", str(side), on_line=show, environment=environment)
 
 
-@task(
-    name="conclude",
-    task_run_name="conclude-{dataset}-{architecture}",
-    retries=1,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("conclude", "conclude-{dataset}-{architecture}")
 def conclude(dataset: str, architecture: str, name: str | None) -> Path:
     """Write the best trial as a recipe; returns the search's folder."""
     named = ["--name", name] if name else []

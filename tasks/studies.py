@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown
+from tasks.declaration import stage_task
 from tasks.parallel import for_prediction, for_training
-from tasks.reproduction import JITTER, hand_out, reproduce, worth_retrying
-from tasks.workers import GPU_TAG
+from tasks.reproduction import hand_out, reproduce
 
 
-@task(
-    name="split-variant",
-    task_run_name="split_variant-{dataset}-{architecture}-{variant}",
-    retries=1,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("split-variant", "split_variant-{dataset}-{architecture}-{variant}")
 def split_variant(dataset: str, architecture: str, variant: str) -> None:
     """Divide the cases for a variant, and let other clones have the split."""
     stage = stage_name("split_variant", dataset, architecture, variant)
@@ -28,16 +19,7 @@ def split_variant(dataset: str, architecture: str, variant: str) -> None:
     hand_out([stage])
 
 
-@task(
-    name="train-variant",
-    task_run_name="train_variant-{dataset}-{architecture}-{variant}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    tags=[GPU_TAG],
-)
+@stage_task("train-variant", "train_variant-{dataset}-{architecture}-{variant}", retries=2, delay=5, gpu=True)
 def train_variant(dataset: str, architecture: str, variant: str) -> Path:
     """Train one variant, such as `fold-0`; a retry goes on from the last finished epoch. Returns its folder."""
     title = f"Epochs of {architecture} {variant} on {dataset}"
@@ -48,13 +30,7 @@ def train_variant(dataset: str, architecture: str, variant: str) -> Path:
     return workspace.variant_folder(dataset, architecture, variant)
 
 
-@task(
-    name="evaluate-variant",
-    task_run_name="evaluate_variant-{dataset}-{architecture}-{variant}",
-    retries=1,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("evaluate-variant", "evaluate_variant-{dataset}-{architecture}-{variant}")
 def evaluate_variant(dataset: str, architecture: str, variant: str) -> Path:
     """Grade one variant; returns its folder."""
     with for_prediction() as environment:
@@ -62,13 +38,7 @@ def evaluate_variant(dataset: str, architecture: str, variant: str) -> Path:
     return Workspace.around().variant_folder(dataset, architecture, variant)
 
 
-@task(
-    name="study",
-    task_run_name="study-{dataset}-{name}",
-    retries=1,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("study", "study-{dataset}-{name}")
 def study(dataset: str, name: str) -> Path:
     """Sum up the variants of a study on a data set; returns the summary's folder."""
     reproduce(stage_name("study", dataset, name))

@@ -5,25 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image
+from tasks.declaration import stage_task
 from tasks.parallel import for_training
-from tasks.reproduction import JITTER, hand_out, is_distributed, reproduce, worth_retrying
-from tasks.workers import GPU_TAG
+from tasks.reproduction import hand_out, is_distributed, reproduce
 
 
-@task(
-    name="weights",
-    task_run_name="weights-{architecture}",
-    retries=2,
-    retry_delay_seconds=30,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@stage_task("weights", "weights-{architecture}", retries=2, delay=30)
 def weights(architecture: str) -> Path:
     """Bring what an architecture's network starts from; returns the folder."""
     reproduce(stage_name("weights", architecture))
@@ -43,16 +32,7 @@ def start_weights(architecture: str) -> Any:
     return state
 
 
-@task(
-    name="train",
-    task_run_name="train-{dataset}-{architecture}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    tags=[GPU_TAG],
-)
+@stage_task("train", "train-{dataset}-{architecture}", retries=2, delay=5, gpu=True)
 def train(dataset: str, architecture: str) -> Path:
     """Train one architecture; a retry goes on from the last finished epoch. Returns the model's folder."""
     show = epoch_progress(f"Epochs of {architecture} on {dataset}", "epochs", dataset, architecture)

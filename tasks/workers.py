@@ -16,12 +16,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock
 from prefect.runtime import flow_run
 
 from histopipe.core.errors import HistopipeError, UnreachableError, one_line
 from histopipe.core.files import write_text
 from histopipe.core.lineage import git_commit
+from histopipe.core.locking import exclusive_lock
 from histopipe.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ class Clone:
         Raises:
             HistopipeError: other code lies there.
         """
-        place = workspace.lock("clone")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place):
+        with exclusive_lock(workspace.lock("clone")):
             here = git_commit(workspace.root)
             if here != self.commit:
                 raise HistopipeError(

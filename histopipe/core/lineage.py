@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import socket
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,25 @@ def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
         "dvc_split": output_hash(workspace, stage_name("split", dataset), _split(workspace, dataset)),
     }
     return {name: value for name, value in tags.items() if value} | flow_run_tag()
+
+
+def checkout_name(workspace: Workspace) -> str:
+    """Return the machine and folder in which a run or a trial is made: several may share a server.
+
+    An experiment's folder is named itself: two that train side by side must not take up, or close, each other's runs.
+    """
+    return f"{socket.gethostname()}:{workspace.root}"
+
+
+def is_own_checkout(name: str, workspace: Workspace) -> bool:
+    """Tell whether a run or a trial was made in this checkout, or in one of the folders of its DVC experiments.
+
+    Args:
+        name: as `checkout_name` returned it there.
+        workspace: the checkout, or one of those folders.
+    """
+    own = checkout_name(Workspace(workspace.home))
+    return name == own or name.startswith(f"{own}/.dvc/tmp/exps/")
 
 
 def flow_run_tag() -> dict[str, str]:

@@ -21,6 +21,41 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL
 
 
 @contextmanager
+def exclusive_lock(path: Path, busy: str = "", wait: float | None = None) -> Iterator[None]:
+    """Hold a lock file that stands for something else, such as a stage; inside, nobody else does who asks for it too.
+
+    Args:
+        path: of the lock file; its folder is made.
+        busy: what to say where another process holds it for longer.
+        wait: seconds; as long as it takes by default.
+
+    Raises:
+        BusyError: another process holds it for longer.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait is None else wait)
+    except Timeout:
+        raise BusyError(busy or f"another process holds {path}: wait for it to end, then run again") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds a lock file that is there."""
+    try:
+        with exclusive_lock(path, wait=0):
+            return False
+    except BusyError:
+        return True
+
+
+@contextmanager
 def locked_file(path: Path, *, required: bool = True) -> Iterator[None]:
     """Hold the lock of a file that is going to be replaced; inside, nobody else does who asks for it too.
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from histopipe.core.cases.labels import holds_both_classes
 from histopipe.evaluation.intervals import informative_cases, leave_one_out
 from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure, measure_resamples
 
@@ -122,7 +123,7 @@ def _area_difference(predictions: Predictions, one: Numbers, other: Numbers, mov
     positive = predictions.labels == 1
     shares = [_shares(predictions, which) for which in (positive, ~positive)]
     weights = (shares[0] + shares[1]) / 2
-    if not positive.any() or positive.all():
+    if not holds_both_classes(predictions.labels):
         return CaseParts(np.nan, np.full(len(weights), np.nan), weights, moved, 0.0)
     ahead = np.empty(len(positive))
     for which, sign in ((positive, 1.0), (~positive, -1.0)):
@@ -140,7 +141,7 @@ def _area_difference(predictions: Predictions, one: Numbers, other: Numbers, mov
 def _area_moved(predictions: Predictions) -> Numbers:
     """How far leaving out each case moves the ROC AUC, from the ranks; NaN where it isn't defined then."""
     positive = predictions.labels == 1
-    if not positive.any() or positive.all():
+    if not holds_both_classes(predictions.labels):
         return np.full(predictions.case_count, np.nan)
     share, other = _shares(predictions, positive), _shares(predictions, ~positive)
     above, below = placements(predictions)

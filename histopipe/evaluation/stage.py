@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from histopipe.core.cases.ids import normal_id
+from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.cases.readings import reading_entry
 from histopipe.core.colours import COLOURS
 from histopipe.core.errors import EvaluationError
@@ -223,9 +224,9 @@ def require_both_classes(table: pd.DataFrame, origin: object) -> None:
         EvaluationError: one has not.
     """
     for split in GRADED_SPLITS:
-        labels = set(table.loc[table["split"] == split, "label"])
-        if labels != {0, 1}:
-            found = f"only patches of label {labels.pop()}" if labels else "no patches"
+        labels = table.loc[table["split"] == split, "label"]
+        if not holds_both_classes(labels):
+            found = f"only patches of label {labels.iloc[0]}" if len(labels) else "no patches"
             raise EvaluationError(
                 f"{origin}: the {split} split has {found}: give it cases of both classes "
                 f"(`split.{split}` or `split.scheme` in params.yaml)"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.errors import ExportError
 from histopipe.data.splitting import split_of_patches
 from histopipe.data.store import PatchStore, Rows
@@ -50,7 +51,7 @@ def choose_patches(store: PatchStore, split: Path, seen: Collection[str], seed: 
     testing = (splits == "test").to_numpy()
     test = np.flatnonzero(testing & ~known)
     training = np.flatnonzero((splits == "train").to_numpy())
-    if index["label"].iloc[test].nunique() < 2:
+    if not holds_both_classes(index["label"].iloc[test]):
         raise ExportError(
             f"{split}: no test patches of both classes in cases that the model hasn't seen, so nothing to measure the "
             "file on: give a model trained under this split (`dvc repro`)"

@@ -19,6 +19,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.params import Params
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky
 from histopipe.evaluation.cases import counted_cases
@@ -237,7 +238,7 @@ def _undefined(table: pd.DataFrame) -> str:
     """Why a measure may have no value."""
     if table.empty:
         return "(there is no test case that neither model has seen)"
-    return f"(all {len(table):,} test patches are of one class)" if table["label"].nunique() < 2 else ""
+    return f"(all {len(table):,} test patches are of one class)" if not holds_both_classes(table["label"]) else ""
 
 
 def _at_least(name: str, measured: Measured, limit: float, why: str, spent: str = "") -> Gate:

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import stats
 from scipy.stats import rankdata
 
+from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.params import Params
 from histopipe.evaluation.case_parts import CaseParts, area_difference
 from histopipe.evaluation.cases import counted_cases
@@ -130,7 +131,7 @@ def shortfall(table: pd.DataFrame, reference: Numbers, params: Params, risk: flo
     """
     predictions = predictions_in(table, table["probability"].to_numpy())
     cases = predictions.case_count
-    if table["label"].nunique() < 2:
+    if not holds_both_classes(table["label"]):
         return Shortfall(None, inf, 0.0, cases, risk, spent=spent)
     freedom = max(0.0, informative_cases(predictions)[COMPARED] - 1)
     if same_order(predictions.probabilities, reference):

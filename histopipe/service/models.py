@@ -25,7 +25,7 @@ from histopipe.networks.openvino import Precision
 from histopipe.service.engine import Engine
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import relate
-from histopipe.tracking.stores import open_client
+from histopipe.tracking.stores import open_client, told_in_one_line
 
 if TYPE_CHECKING:
     from histopipe.tracking.entities import ModelVersion

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from histopipe.core.errors import BusyError
+from histopipe.core.locking import exclusive_lock
 from histopipe.core.stages.running import LOCK_SECONDS
 from histopipe.core.workspace import Workspace
 from histopipe.tracking.stores import open_client, registered_model_name, told_in_one_line
@@ -188,17 +187,9 @@ def registry_turn(dataset: str, workspace: Workspace) -> Iterator[Registry]:
         TrackingAwayError: the registry can't be asked or breaks off.
     """
     path = Workspace(workspace.home).lock(f"registry-{dataset}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=LOCK_SECONDS)
-    except Timeout:
-        raise BusyError(f"another promotion of {dataset} is under way: wait for it to end, then run again") from None
-    try:
-        with reading(dataset, workspace) as registry:
-            yield registry
-    finally:
-        lock.release()
+    busy = f"another promotion of {dataset} is under way: wait for it to end, then run again"
+    with exclusive_lock(path, busy, LOCK_SECONDS), reading(dataset, workspace) as registry:
+        yield registry
 
 
 @contextmanager

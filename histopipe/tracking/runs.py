@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from histopipe.core.errors import ChangedInputError
 from histopipe.core.files import file_digest
-from histopipe.core.lineage import lineage_tags
+from histopipe.core.lineage import checkout_name, lineage_tags
 from histopipe.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def _training_run(
     import mlflow
 
     experiment = prepare_experiment(workspace, dataset)
-    own = {**_identity(workspace, dataset, architecture), "checkout": checkout(workspace)}
+    own = {**_identity(workspace, dataset, architecture), "checkout": checkout_name(workspace)}
     unfinished = _unfinished(experiment, own, tags["training_key"])
     known = run_id if run_id and run_exists(run_id) else unfinished
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
@@ -80,11 +79,6 @@ def _told_if_dropped(run: Run) -> Iterator[None]:
     except ChangedInputError as problem:
         mlflow.set_tag(DROPPED, str(problem))
         raise
-
-
-def checkout(workspace: Workspace) -> str:
-    """Which machine's folder a run is made in: several may share a server."""
-    return f"{socket.gethostname()}:{workspace.root}"
 
 
 def _unfinished(experiment: str, own: Mapping[str, str], key: str) -> str | None:

@@ -14,10 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
 from histopipe.core.addresses import public_url
 from histopipe.core.errors import TrackingAwayError, TrackingError, one_line
+from histopipe.core.locking import exclusive_lock
 from histopipe.core.params import TrackingParams, read_params
 from histopipe.core.workspace import Workspace
 from histopipe.tracking.relocation import ARTIFACTS, follow_move
@@ -195,8 +194,7 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
     require_server(tracking_uri(workspace))
     mlflow.set_tracking_uri(tracking_uri(workspace))
     lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with exclusive_lock(lock):
         if is_embedded(workspace):
             follow_move(workspace.home / "mlflow.db", partial(running_places, workspace))
             _begin_database(workspace)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.errors import TrainingError
 from histopipe.core.files import read_json
 from histopipe.core.params import Params, RecipeParams, TrainParams
@@ -131,6 +132,6 @@ def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series, index: 
 
 def _rows(splits: pd.Series, index: pd.DataFrame, split: str, limit: int | None, seed: int) -> Rows:
     rows = cap_rows(np.flatnonzero((splits == split).to_numpy()), limit, seed)
-    if index["label"].iloc[rows].nunique() < 2:
+    if not holds_both_classes(index["label"].iloc[rows]):
         raise TrainingError(f"the {split} split has no patches of both classes: change split or quick.max_patches")
     return rows

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from histopipe.core.errors import BusyError, HistopipeError
 from histopipe.core.files import left_over_name, replaced_file, temporary
+from histopipe.core.lineage import checkout_name
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.parts import forget_other_keys
 from histopipe.operations.gc import Leftover, activity, collect, removing
@@ -21,7 +22,6 @@ from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age, room
 from histopipe.operations.gc.remains import half_written, old_notes, old_parts, outdated_checkpoints
 from histopipe.operations.gc.runs import unnamed
-from histopipe.tracking.runs import checkout
 from histopipe.tracking.stores import experiment_name, open_client
 from histopipe.training.checkpoint import CHECKPOINT_FILE
 
@@ -262,7 +262,7 @@ def own_run(client: MlflowClient, workspace: Workspace, **tags: str) -> str:
     name = experiment_name("idc")
     found = client.get_experiment_by_name(name)
     experiment = found.experiment_id if found else client.create_experiment(name, (workspace.root / "runs").as_uri())
-    own = {"dataset": "idc", "architecture": "cancernet", "checkout": checkout(workspace)}
+    own = {"dataset": "idc", "architecture": "cancernet", "checkout": checkout_name(workspace)}
     run = client.create_run(experiment, tags=own | tags)
     client.set_terminated(run.info.run_id)
     return str(run.info.run_id)

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from histopipe.core.lineage import _warn_once, git_commit, git_dirty, git_problem, lineage_tags
+from histopipe.core.lineage import (
+    _warn_once,
+    checkout_name,
+    git_commit,
+    git_dirty,
+    git_problem,
+    is_own_checkout,
+    lineage_tags,
+)
 from histopipe.core.workspace import Workspace
 
 STRANGER = 54321
@@ -83,3 +91,13 @@ def test_where_there_is_no_commit_it_is_said(
     assert git_dirty(folder) is None
     (line,) = caplog.messages
     assert said in line
+
+
+def test_what_an_experiment_made_is_the_checkouts_own_and_a_neighbours_is_not() -> None:
+    checkout = Workspace(Path("/work/a"))
+    experiment = Workspace(checkout.root / ".dvc" / "tmp" / "exps" / "temp")
+    names = [checkout_name(checkout), checkout_name(experiment)]
+    assert len(set(names)) == 2, "experiments side by side must not take up each other's runs"
+    assert all(is_own_checkout(name, place) for name in names for place in (checkout, experiment))
+    for stranger in (checkout_name(Workspace(Path("/work/ab"))), names[0].replace(":", "-b:"), ""):
+        assert not is_own_checkout(stranger, checkout)

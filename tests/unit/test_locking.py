@@ -17,6 +17,7 @@ import pytest
 from histopipe.core import locking
 from histopipe.core.errors import BusyError, PseudonymError
 from histopipe.core.files import read_json
+from histopipe.core.locking import exclusive_lock, is_held
 from histopipe.export.report import add_to_report
 from histopipe.inference.pseudonyms import Pseudonyms, names_asked, write_key_table
 
@@ -128,3 +129,17 @@ def test_exports_into_one_folder_are_all_in_its_report(tmp_path: Path, monkeypat
     monkeypatch.setattr("histopipe.export.report.page", str)
     together(add_exports, [(tmp_path, writer) for writer in range(4)])
     assert len(read_json(tmp_path / "export.json")["exports"]) == 80
+
+
+def test_a_lock_file_is_held_by_one_at_a_time_and_says_who_has_to_wait(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "stage.lock"
+    with exclusive_lock(path):
+        assert is_held(path)
+        with (
+            pytest.raises(BusyError, match="the stage runs: wait"),
+            exclusive_lock(path, "the stage runs: wait", 0.1),
+        ):
+            pytest.fail("held twice")
+        with pytest.raises(BusyError, match=r"holds .*stage\.lock: wait for it to end"), exclusive_lock(path, wait=0):
+            pytest.fail("held twice")
+    assert not is_held(path)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 
 from histopipe.core.dvc import clear_broken_copies
 from histopipe.core.errors import BusyError, HistopipeError, TrackingAwayError, UnreachableError
 from histopipe.core.files import read_json, write_json, write_text
+from histopipe.core.locking import exclusive_lock, is_held
 from histopipe.core.stages.inputs import StageInputs, watched
 from histopipe.core.workspace import Workspace
 
@@ -57,18 +57,11 @@ def running(stage: str, workspace: Workspace) -> Iterator[StageInputs]:
 @contextmanager
 def _exclusive(stage: str, workspace: Workspace) -> Iterator[None]:
     path = workspace.lock(stage)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=LOCK_SECONDS)
-    except Timeout:
-        raise BusyError(f"{stage} is running in another process: wait for it to end, then run again") from None
-    try:
+    busy = f"{stage} is running in another process: wait for it to end, then run again"
+    with exclusive_lock(path, busy, LOCK_SECONDS):
         with suppress(OSError):  # on a full disk the stage may still end well
             write_text(path.with_suffix(PLACE), str(workspace.home))
         yield
-    finally:
-        lock.release()
 
 
 def running_places(workspace: Workspace) -> dict[str, Path]:
@@ -82,16 +75,6 @@ def running_stages(workspace: Workspace) -> list[str]:
     """Names of the stages, and of gradings, that some process of this checkout runs now."""
     locks = sorted(workspace.lock("any").parent.glob("*@*.lock"))
     return [path.name.removesuffix(".lock") for path in locks if is_held(path)]
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of a file that is there."""
-    lock = FileLock(path)
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def watch_parents() -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from histopipe.core.errors import SearchError, one_line
+from histopipe.core.errors import BusyError, SearchError, one_line
+from histopipe.core.lineage import checkout_name, is_own_checkout
+from histopipe.core.locking import exclusive_lock
 from histopipe.core.params import Params, RecipeParams
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.experiments.search.ranges import Ranges, Value, distributions, own_values, rounded
@@ -160,9 +160,7 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 @contextmanager
 def turn(workspace: Workspace) -> Iterator[None]:
     """Inside, no other process of the checkout makes a study, a search's run, or chooses a trial."""
-    lock = Workspace(workspace.home).lock("optuna")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with exclusive_lock(Workspace(workspace.home).lock("optuna")):
         yield
 
 
@@ -178,26 +176,23 @@ def next_trial(search: Search) -> Iterator[Trial]:
     """Yield the next trial, locked: one whose process is gone, else a new one with fresh values."""
     with turn(search.workspace):
         trial, lock = _abandoned(search) or _new(search)
-    try:
+    with lock:
         yield trial
-    finally:
-        lock.release()
 
 
-def _abandoned(search: Search) -> tuple[Trial, FileLock] | None:
+def _abandoned(search: Search) -> tuple[Trial, ExitStack] | None:
     from optuna import Trial
     from optuna.trial import TrialState
 
     for found in search.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if found.user_attrs.get(CHECKOUT, _checkout(search)) != _checkout(search):
+        if CHECKOUT in found.user_attrs and not is_own_checkout(found.user_attrs[CHECKOUT], search.workspace):
             continue  # another machine's, in a storage that both use
-        lock = _lock(search, found.number)
         try:
-            lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout:
+            lock = _locked(search, found.number, LOCK_SECONDS)
+        except BusyError:
             continue  # its process is alive
         if _gives_up(search, found):
-            lock.release()
+            lock.close()
             continue
         _seed_sampler(search, found.number)
         trial = Trial(search.study, found._trial_id)
@@ -206,18 +201,17 @@ def _abandoned(search: Search) -> tuple[Trial, FileLock] | None:
     return None
 
 
-def _new(search: Search) -> tuple[Trial, FileLock]:
+def _new(search: Search) -> tuple[Trial, ExitStack]:
     _seed_sampler(search, len(search.study.get_trials(deepcopy=False)))
     trial = search.study.ask()
-    lock = _lock(search, trial.number)
-    lock.acquire()
+    lock = _locked(search, trial.number)
     _begin(search, trial)
     return trial, lock
 
 
 def _begin(search: Search, trial: Trial) -> None:
     """Note who runs the trial and how often it was started since its last epoch; suggest what isn't yet."""
-    trial.set_user_attr(CHECKOUT, _checkout(search))
+    trial.set_user_attr(CHECKOUT, checkout_name(search.workspace))
     trial.set_user_attr(STARTS, [*_starts(trial.user_attrs), last_epoch(search, trial.number)])
     for key, distribution in search.ranges.items():
         trial._suggest(key, distribution)  # as `Study.ask(fixed_distributions)` does: what is there already stays
@@ -251,13 +245,16 @@ def suggested(search: Search, trial: Trial | FrozenTrial) -> dict[str, Value]:
     return rounded(values, search.recipe, search.searched)
 
 
-def _checkout(search: Search) -> str:
-    return f"{socket.gethostname()}:{search.workspace.home}"
+def _locked(search: Search, number: int, wait: float | None = None) -> ExitStack:
+    """Take the lock of a trial, which lasts until the stack is closed.
 
-
-def _lock(search: Search, number: int) -> FileLock:
+    Raises:
+        BusyError: another process holds it for longer than `wait` seconds.
+    """
     name = stage_name("trial", search.study.study_name, "number", str(number))
-    return FileLock(Workspace(search.workspace.home).lock(name))
+    held = ExitStack()
+    held.enter_context(exclusive_lock(Workspace(search.workspace.home).lock(name), wait=wait))
+    return held
 
 
 def _seed_sampler(search: Search, number: int) -> None:

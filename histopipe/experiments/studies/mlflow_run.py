@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from histopipe.core.lineage import lineage_tags
+from histopipe.core.lineage import checkout_name, lineage_tags
 from histopipe.core.workspace import Workspace
 from histopipe.tracking.logging import active_run, log_file, set_tags
-from histopipe.tracking.runs import checkout, find_run
+from histopipe.tracking.runs import find_run
 from histopipe.tracking.stores import prepare_experiment, told_in_one_line
 
 SUMMARY = "summary"  # as the variant, and as the artifacts' folder
@@ -31,7 +31,7 @@ def log_summary(study: str, dataset: str, folder: Path, workspace: Workspace) ->
         "dataset": dataset,
         "study": study,  # keeps it, like the variants, apart from main runs
         "variant": SUMMARY,
-        "checkout": checkout(workspace),
+        "checkout": checkout_name(workspace),
     }
     with told_in_one_line(workspace):
         known = find_run(prepare_experiment(workspace, dataset), tags)

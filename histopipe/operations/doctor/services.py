@@ -8,14 +8,14 @@ from histopipe.core.addresses import public_url
 from histopipe.core.dvc import complaint, require_repository, run_dvc
 from histopipe.core.errors import HistopipeError, one_line
 from histopipe.core.files import read_yaml
-from histopipe.core.lineage import git_commit, git_problem
+from histopipe.core.lineage import checkout_name, git_commit, git_problem
 from histopipe.core.params import read_params
 from histopipe.core.stages.running import running_stages
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
 from histopipe.operations.servers import prefect_server
 from histopipe.tracking.problems import store_error
-from histopipe.tracking.runs import checkout, runs_tagged
+from histopipe.tracking.runs import runs_tagged
 from histopipe.tracking.stores import (
     before_the_first_run,
     experiment_name,
@@ -70,7 +70,7 @@ def orphaned_runs(workspace: Workspace) -> Finding:
         with told_in_one_line(workspace):
             client = open_client(workspace)
             experiments = [one.experiment_id for one in own_experiments(client)]
-            own = {"checkout": checkout(workspace)}
+            own = {"checkout": checkout_name(workspace)}
             running = "attributes.status = 'RUNNING'"
             found = runs_tagged(experiments, own, running) if experiments else []
     except Exception as problem:  # the line on MLflow says it in full

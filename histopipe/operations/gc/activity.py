@@ -8,7 +8,8 @@ from typing import Any
 
 import psutil
 
-from histopipe.core.stages.running import is_held, running_stages
+from histopipe.core.locking import is_held
+from histopipe.core.stages.running import running_stages
 from histopipe.core.workspace import Workspace
 from histopipe.operations.servers import PrefectServer, prefect_server
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Literal, get_args
 
-from filelock import FileLock, Timeout
-
 from histopipe.core.errors import BusyError, HistopipeError
+from histopipe.core.locking import exclusive_lock
 from histopipe.core.workspace import Workspace
 from histopipe.operations.gc import cache, remains, runs
 from histopipe.operations.gc.activity import going_on
@@ -93,17 +92,9 @@ def removing(workspace: Workspace) -> Iterator[Callable[[Leftover], Leftover]]:
         HistopipeError: Prefect's server can't be asked whether a flow runs.
     """
     path = Workspace(workspace.home).lock("gc")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BusyError("another gc is under way here: wait for it to end, then run again") from None
-    try:
+    with exclusive_lock(path, "another gc is under way here: wait for it to end, then run again", wait=0):
         _require_rest(workspace)
         yield partial(_removed, workspace)
-    finally:
-        lock.release()
 
 
 def _require_rest(workspace: Workspace) -> None:

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from histopipe.core.errors import HistopipeError
+from histopipe.core.errors import BusyError, HistopipeError
 from histopipe.core.files import is_abandoned, left_over_name, read_json
 from histopipe.core.lineage import output_hash
+from histopipe.core.locking import exclusive_lock
 from histopipe.core.outputs.claims import foreign_file, remove_known
 from histopipe.core.params import Params, read_params
 from histopipe.core.stages.folders import FILES
@@ -91,8 +91,7 @@ def _remove_checkpoints(places: Iterable[Path], workspace: Workspace, still: Cal
     """Each under its stage's own lock; whose training has started since stays."""
     for place in places:
         path = workspace.lock(_owner(place, workspace)[1])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(Timeout), FileLock(path, timeout=0):
+        with suppress(BusyError), exclusive_lock(path, wait=0):
             if not still(place):
                 continue
             (place / CHECKPOINT_FILE).unlink(missing_ok=True)  # first: half a checkpoint must not be gone on with

@@ -7,7 +7,6 @@ server can be asked, `mlflow gc` on the server does it.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from histopipe.core.errors import BusyError
-from histopipe.core.lineage import FLOW_RUN_TAG
+from histopipe.core.lineage import FLOW_RUN_TAG, is_own_checkout
 from histopipe.core.stages.running import running_stages
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.operations.gc.history import History
@@ -94,9 +93,7 @@ class Store:
 
     def _is_own(self, run: Run) -> bool:
         """Its tag names this checkout, or one of the folders in which DVC runs experiments."""
-        own = f"{socket.gethostname()}:{self.history.workspace.home}"
-        tag = run.data.tags.get("checkout", "")
-        return tag == own or str(tag).startswith(f"{own}/.dvc/tmp/exps/")
+        return is_own_checkout(run.data.tags.get("checkout", ""), self.history.workspace)
 
     def is_needed(self, run: Run) -> bool:
         """Whether somebody refers to a run, or may."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.colours import COLOURS
 from histopipe.core.errors import EvaluationError
 from histopipe.core.params import Params
@@ -70,7 +71,7 @@ def colour_baseline(
     limit = params.quick.max_patches if params.quick else None
     train = cap_rows(np.flatnonzero((splits == "train").to_numpy()), limit, params.seed)
     labels = index["label"].to_numpy()[train]
-    if len(set(labels)) < 2:
+    if not holds_both_classes(labels):
         raise EvaluationError("the training patches are of one class")
     colours = index[COLOURS].to_numpy(np.float64)
     rows = pd.Series(np.arange(len(index)), index["file"]).loc[graded["file"]].to_numpy()
