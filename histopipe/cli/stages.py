@@ -46,10 +46,13 @@ def synth(
 def locate(dataset: str) -> None:
     """Find the source and write its fingerprint."""
     with stage("locate", dataset) as (params, workspace):
+        from histopipe.core.stages.earlier import upgrade_note
         from histopipe.ingest.sources import locate
 
         record = locate(dataset, params, workspace)
         click.echo(f"{dataset}: {record.kind}, {record.resolved}")
+        if note := upgrade_note(dataset, workspace):
+            click.echo(note)
 
 
 @main.command()
