@@ -21,8 +21,9 @@ repro: repository          ## the pipeline of params.yaml: look for new data, th
 flow: repository           ## the same through Prefect
 	$(BIN)/python -m flows.pipeline
 
-# a ZIP that was downloaded is no git repository: DVC works there only if it is told to
+# a ZIP that was downloaded is no git repository: DVC works there only if it is told to; nor need its files be executable
 repository: $(BIN)/.ready
+	@test -x run || chmod +x run
 	@folder="$$PWD"; while [ -n "$$folder" ] && [ ! -e "$$folder/.git" ]; do folder="$${folder%/*}"; done; \
 	[ -e "$$folder/.git" ] || [ "$$($(BIN)/dvc config core.no_scm 2>/dev/null)" = true ] || { \
 	$(BIN)/dvc config --local core.no_scm true && echo "no git repository here: results will name no commit, and \`dvc exp\`" \

@@ -13,9 +13,74 @@ TRACER = Path(__file__).with_name("tracer")
 NOTES = "LOADED_NOTES"  # the variable that tells the tracer where to write
 PACKAGE = "histopipe/"
 
-# loaded, but no part of a stage's output: what is allowed to all stages, and what to some
-ALLOWED: dict[str, str] = {}
-ALLOWED_TO: dict[str, dict[str, str]] = {}
+# loaded, but not named: what no stage's output depends on, and what one stage depends on in another way
+ALLOWED = {
+    "__init__.py": "is empty of code",
+    "__main__.py": "starts the command",
+    "*/__init__.py": "collects names; what they stand for is named itself",
+    "cli/*": "reads the command line and says what came out",
+    "core/addresses.py": "hides passwords in what is said",
+    "core/dvc.py": "asks DVC of its cache",
+    "core/errors.py": "says what is wrong",
+    "core/files.py": "writes a file as its content is given",
+    "core/known_datasets.py": "checks names in params.yaml",
+    "core/lineage.py": "notes commits and hashes",
+    "core/locking.py": "lets processes take turns",
+    "core/moved_keys.py": "says what an old params.yaml has to become",
+    "core/names.py": "refuses names with control characters",
+    "core/outputs/*": "refuses to overwrite",
+    "core/params.py": "reads params.yaml, whose keys are named",
+    "core/stages/*": "locks and watches stages",
+    "core/startup_lines.py": "filters what TensorFlow says",
+    "core/system_files.py": "refuses folders with files of others",
+    "core/tables.py": "writes a table as its content is given",
+    "core/variants.py": "reads names of variants in params.yaml",
+    "core/workers.py": "shares work out; what comes back is the same",
+    "core/workspace.py": "says where files lie",
+    "tracking/relocation.py": "finds artifacts of a checkout that was moved",
+    "tracking/runs.py": "logs to MLflow",
+    "tracking/stores.py": "finds MLflow's stores",
+}
+_SPLITTING = dict.fromkeys(
+    (f"data/splitting/{name}.py" for name in ("assignment", "canonical", "classes", "division", "record", "stage")),
+    "loaded with the package; the split itself is a dependency",
+)
+_NETWORK = {
+    "networks/architectures/*": "data/weights has the digest of the network's own code",
+    "networks/weights/*": "data/weights has what it brought",
+}
+_SOURCE = {"ingest/sources/*": "data/source tells the archive and, of a drawn one, the code that draws it"}
+ALLOWED_TO: dict[str, dict[str, str]] = {
+    "locate": {
+        "core/cases/*": "checks names in params.yaml",
+        "ingest/archives/*": "looks into a file whose digest is the output",
+        "ingest/datasets/*": "says what a data set is called",
+        "ingest/synthetic/*": "the output holds the digest of this code",
+    },
+    "fetch": _SOURCE
+    | {
+        "core/cases/*": "checks names in params.yaml",
+        "ingest/archives/*": "looks into a file that is copied whole",
+        "ingest/datasets/*": "says what a data set is called",
+        "ingest/folders.py": "data/source tells a folder's files",
+        "ingest/synthetic/*": "data/source holds the digest of this code",
+    },
+    "ingest": _SOURCE,
+    "weights": {"core/cases/*": "checks names in params.yaml"},
+    "train": _SPLITTING
+    | _NETWORK
+    | {
+        "data/splitting/summary.py": "says how cases are shared out",
+        "ingest/datasets/layout.py": "names magnifications",
+    },
+}
+ALLOWED_TO["train_variant"] = ALLOWED_TO["train"]
+
+# named, but not loaded by a small run of its own
+FURTHER = {
+    "histopipe/ingest/folders.py": "folders as sources",
+    "histopipe/networks/weights/loading.py": "recipes that start from weights",
+}
 
 
 def notes_of(root: Path) -> Path:
@@ -54,5 +119,6 @@ def needless_code(root: Path) -> dict[str, list[str]]:
     found = {}
     for stage, modules in loaded_by_stage(root).items():
         named = [name for name in declaration(stage, Workspace(root)).paths if name.startswith(PACKAGE)]
-        found[stage] = [name for name in named if not any(f"{each}/".startswith(f"{name}/") for each in modules)]
+        loaded = {name for name in named for each in modules if f"{each}/".startswith(f"{name}/")}
+        found[stage] = sorted(set(named) - loaded - set(FURTHER))
     return {stage: names for stage, names in found.items() if names}

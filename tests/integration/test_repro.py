@@ -13,6 +13,7 @@ import pandas as pd
 from benchmarks.checkouts import NO_FLOORS
 from histopipe.data.store import PatchStore
 from tests.integration.conftest import Checkout
+from tests.integration.loaded_code import needless_code, unnamed_code
 
 Make = Callable[..., Checkout]
 LENIENT = NO_FLOORS  # two epochs on three test cases
@@ -38,6 +39,8 @@ def test_from_nothing_to_a_compared_and_logged_model(checkout: Make) -> None:
         "locate@idc", "fetch@idc", "ingest@idc", "split@idc",
         "train@idc-cancernet", "evaluate@idc-cancernet", "compare@idc", "promote@idc",
     ]  # fmt: skip
+    assert unnamed_code(project.root) == {}
+    assert needless_code(project.root) == {}
     check_outputs(project)
     check_run(project)
     check_champion(project)

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.integration.conftest import Checkout
+from tests.integration.loaded_code import needless_code, unnamed_code
 from tests.integration.test_repro import stages_run
 
 Make = Callable[..., Checkout]
@@ -57,6 +58,8 @@ def test_folds_are_trained_and_summed_up_by_themselves(checkout: Make) -> None:
         *(f"{stage}_variant@idc-cancernet-fold-{fold}" for stage in VARIANT_STAGES for fold in range(3)),
         "study@idc-folds",
     }
+    assert unnamed_code(project.root) == {}
+    assert needless_code(project.root) == {}
     check_folds(project)
     check_summary(project)
     assert stages_run(project.dvc("repro", "study@idc-folds").stdout) == []
