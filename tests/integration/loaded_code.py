@@ -37,44 +37,69 @@ ALLOWED = {
     "core/variants.py": "reads names of variants in params.yaml",
     "core/workers.py": "shares work out; what comes back is the same",
     "core/workspace.py": "says where files lie",
+    "tracking/artifacts.py": "brings files of MLflow's runs",
+    "tracking/entities.py": "names MLflow's classes",
+    "tracking/logging.py": "logs to MLflow",
+    "tracking/problems.py": "says what is wrong with MLflow",
     "tracking/relocation.py": "finds artifacts of a checkout that was moved",
     "tracking/runs.py": "logs to MLflow",
     "tracking/stores.py": "finds MLflow's stores",
 }
 _SPLITTING = dict.fromkeys(
-    (f"data/splitting/{name}.py" for name in ("assignment", "canonical", "classes", "division", "record", "stage")),
+    (
+        f"data/splitting/{name}.py"
+        for name in ("assignment", "canonical", "classes", "division", "record", "stage", "summary")
+    ),
     "loaded with the package; the split itself is a dependency",
 )
+_DRAWN = {
+    "core/cases/*": "checks names in params.yaml",
+    "ingest/archives/*": "looks into a file that stays whole",
+    "ingest/datasets/*": "says what a data set is called",
+    "ingest/synthetic/*": "data/source holds the digest of this code",
+}
+_SOURCE = {"ingest/sources/*": "data/source tells the archive"}
 _NETWORK = {
     "networks/architectures/*": "data/weights has the digest of the network's own code",
     "networks/weights/*": "data/weights has what it brought",
 }
-_SOURCE = {"ingest/sources/*": "data/source tells the archive and, of a drawn one, the code that draws it"}
+_TRAINING = {
+    "ingest/datasets/layout.py": "names magnifications",
+    "networks/*": "loaded with the package of training/recipe.py",
+    "training/*": "loaded with the package of training/recipe.py",
+    "tracking/provenance.py": "loaded with the package of training/recipe.py",
+}
+_GRADING = {
+    f"evaluation/{name}.py": "loaded with what is named; promote grades by recorded predictions"
+    for name in (
+        *("calibration", "cases", "cautions", "delong", "drift/features", "drift/profiles", "figures"),
+        *("neighbourhood", "slide_figures", "slide_maps", "thresholds"),
+    )
+}
+_OUTPUT_LAYER = {"networks/architectures/blocks.py": "says what the output layer is called"}
 ALLOWED_TO: dict[str, dict[str, str]] = {
-    "locate": {
-        "core/cases/*": "checks names in params.yaml",
-        "ingest/archives/*": "looks into a file whose digest is the output",
-        "ingest/datasets/*": "says what a data set is called",
-        "ingest/synthetic/*": "the output holds the digest of this code",
-    },
-    "fetch": _SOURCE
-    | {
-        "core/cases/*": "checks names in params.yaml",
-        "ingest/archives/*": "looks into a file that is copied whole",
-        "ingest/datasets/*": "says what a data set is called",
-        "ingest/folders.py": "data/source tells a folder's files",
-        "ingest/synthetic/*": "data/source holds the digest of this code",
-    },
+    "locate": _DRAWN,
+    "fetch": _DRAWN | _SOURCE | {"ingest/folders.py": "data/source tells a folder's files"},
     "ingest": _SOURCE,
     "weights": {"core/cases/*": "checks names in params.yaml"},
-    "train": _SPLITTING
-    | _NETWORK
+    "train": _SPLITTING | _NETWORK | {"ingest/datasets/layout.py": "names magnifications"},
+    "evaluate": _SPLITTING | _OUTPUT_LAYER,
+    "compare": _SPLITTING
+    | _SOURCE
+    | _TRAINING
+    | {"ingest/archives/*": "loaded with the sources", "tracking/registry.py": "loaded with the ledger"},
+    "promote": _SPLITTING
+    | _TRAINING
+    | _GRADING
     | {
-        "data/splitting/summary.py": "says how cases are shared out",
-        "ingest/datasets/layout.py": "names magnifications",
+        "data/sampling.py": "loaded with the package of training/recipe.py",
+        "reporting/comparison/*": "words of the model card",
     },
 }
 ALLOWED_TO["train_variant"] = ALLOWED_TO["train"]
+ALLOWED_TO["evaluate_variant"] = ALLOWED_TO["evaluate"]
+ALLOWED_TO["split_variant"] = {"experiments/studies/workspace.py": "says where files lie"}
+ALLOWED_TO["study"] = _SOURCE | _TRAINING
 
 # named, but not loaded by a small run of its own
 FURTHER = {
