@@ -64,6 +64,7 @@ _NETWORK = {
     "networks/weights/*": "data/weights has what it brought",
 }
 _TRAINING = {
+    "data/sampling.py": "loaded with the package of training/recipe.py",
     "ingest/datasets/layout.py": "names magnifications",
     "networks/*": "loaded with the package of training/recipe.py",
     "training/*": "loaded with the package of training/recipe.py",
@@ -92,7 +93,6 @@ ALLOWED_TO: dict[str, dict[str, str]] = {
     | _TRAINING
     | _GRADING
     | {
-        "data/sampling.py": "loaded with the package of training/recipe.py",
         "reporting/comparison/*": "words of the model card",
     },
 }

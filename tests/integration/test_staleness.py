@@ -59,7 +59,7 @@ EDITS: dict[str, Edit] = {
     "another recipe's block": in_params("recipes", OTHER, "batch_size", value=7),
     "another architecture's file": in_code(f"networks/architectures/{OTHER}.py", r"\Z", "# changed\n"),
     "an error's wording, `core/errors.py`": in_code("core/errors.py", r"\Z", "# changed\n"),
-    "the command, `cli/`": in_code("cli/__init__.py", r"\Z", "# changed\n"),
+    "the command, `cli/`": in_code("cli/stages.py", r"\Z", "# changed\n"),
     "a study's table": in_code("experiments/studies/table.py", r"\Z", "# changed\n"),
 }
 
