@@ -23,6 +23,7 @@ from benchmarks.measuring import report
 from histopipe.core.colours import COLOURS, colour_statistics
 from histopipe.core.errors import InferenceError
 from histopipe.core.files import read_json
+from histopipe.core.operating_point import LockedPoint
 from histopipe.core.params import MonitorParams
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting import split_of_patches
@@ -78,7 +79,7 @@ def grader_of(network: keras.Model, size: tuple[int, int]) -> Grade:
     )
 
 
-def graded(patches: Pixels, cases: pd.Series, logits: Grade, point: dict[str, Any]) -> pd.DataFrame:
+def graded(patches: Pixels, cases: pd.Series, logits: Grade, point: LockedPoint) -> pd.DataFrame:
     """Profiles of patches, graded as `histopipe predict` does it."""
     table = pd.DataFrame(colour_statistics(patches), columns=COLOURS)
     table["probability"] = calibration_of(point).apply(logits(patches).astype(np.float64))

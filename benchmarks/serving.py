@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from benchmarks.checkouts import ROOT, claim
 from benchmarks.measuring import alternate, medians, report
+from histopipe.core.operating_point import OperatingPoint
 
 CLIENTS = 32
 PATCHES = 64  # different ones that are sent
@@ -45,7 +46,7 @@ START_SECONDS = 240.0
 WARM_UP = 300  # requests before anything is measured
 SAMPLES = 20  # of the memory, over all requests
 SETTLED = 5  # samples before memory is held to be what it will be
-POINT = {
+POINT: OperatingPoint = {
     "temperature": 1.0,
     "offset": 0.0,
     "threshold": 0.5,
@@ -104,7 +105,7 @@ class Side:
         return sum(one.memory_info().rss for one in family) / 2**20
 
 
-def make_checkout(folder: Path, point: dict[str, Any] = POINT) -> tuple[Path, str]:
+def make_checkout(folder: Path, point: OperatingPoint = POINT) -> tuple[Path, str]:
     """A checkout with CancerNet in its registry, and its address; what it has learnt doesn't matter for its speed."""
     import keras
     import mlflow

@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import restoring
+from histopipe.core.operating_point import GradedPoint, LockedPoint
 from histopipe.core.params import Params, ThresholdRule
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.case_kinds import WITHIN, within_kinds
@@ -24,7 +25,7 @@ GRADED_SPLITS = ("validation", "test")
 PREDICTED = ("file", "case_id", "split", "label", "probability", "decision")
 
 
-def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> dict[str, Any]:
+def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> LockedPoint:
     """Calibration and threshold that validation chooses: `temperature`, `offset`, `threshold` and `rule`.
 
     Args:
@@ -40,18 +41,19 @@ def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> dict[str, Any]:
     calibration = fit_calibration(values, labels)
     cases = None if rule.confidence is None else counted_cases(validation)
     return {
-        **calibration._asdict(),
+        "temperature": calibration.temperature,
+        "offset": calibration.offset,
         "threshold": choose_threshold(rule, labels, calibration.apply(values), cases),
         "rule": str(rule),
     }
 
 
-def calibration_of(point: dict[str, Any]) -> Calibration:
+def calibration_of(point: LockedPoint) -> Calibration:
     """The calibration that an operating point holds."""
     return Calibration(point["temperature"], point["offset"])
 
 
-def graded_table(logits: pd.DataFrame, point: dict[str, Any]) -> pd.DataFrame:
+def graded_table(logits: pd.DataFrame, point: LockedPoint) -> pd.DataFrame:
     """Calibrated probability and decision of each patch; and its `uncalibrated` probability, which files don't keep."""
     probability = calibration_of(point).apply(logits["logit"].to_numpy())
     table = logits.drop(columns="logit").assign(uncalibrated=expit(logits["logit"].to_numpy()))
@@ -104,7 +106,7 @@ def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
     return Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
 
 
-def grade_table(table: pd.DataFrame, point: dict[str, Any], record: dict[str, Any], params: Params) -> dict[str, Any]:
+def grade_table(table: pd.DataFrame, point: GradedPoint, record: dict[str, Any], params: Params) -> dict[str, Any]:
     """Content of `metrics.json`, but for the id of the run that will hold it."""
     test, validation = predictions_of(table, "test"), predictions_of(table, "validation")
     return {

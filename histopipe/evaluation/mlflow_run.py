@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.evaluation.intervals import Measured
 from histopipe.evaluation.slide_figures import SLIDES, drawn_slides
 from histopipe.networks.temperature import calibrated
@@ -26,7 +27,7 @@ SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluatio
 
 def log_evaluation(
     network: keras.Model,
-    operating_point: dict[str, Any],
+    operating_point: OperatingPoint,
     results: Mapping[str, Any],
     example: NDArray[np.uint8],
     reference: Path | None = None,
@@ -55,7 +56,7 @@ def log_evaluation(
 
 def log_calibrated_model(
     network: keras.Model,
-    operating_point: dict[str, Any],
+    operating_point: OperatingPoint,
     example: NDArray[np.uint8],
     tags: dict[str, str],
     reference: Path | None = None,

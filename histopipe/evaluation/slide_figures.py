@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from histopipe.core.files import read_named
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.params import EvaluateParams
 from histopipe.core.tables import write_csv
 from histopipe.data.store import PatchStore
@@ -31,7 +32,7 @@ TRUTH_COLOURS = ("#DDDDDD", "#4477AA")
 
 
 def draw_slides(
-    table: pd.DataFrame, store: PatchStore, point: dict[str, Any], params: EvaluateParams, folder: Path
+    table: pd.DataFrame, store: PatchStore, point: OperatingPoint, params: EvaluateParams, folder: Path
 ) -> pd.DataFrame:
     """Draw every slide, or those of which most is known, into `figures/slides/`, and list them in `slides.csv`.
 

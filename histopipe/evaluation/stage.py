@@ -10,10 +10,10 @@ import pandas as pd
 
 from histopipe.core.cases.ids import normal_id
 from histopipe.core.cases.labels import holds_both_classes
-from histopipe.core.cases.readings import reading_entry
 from histopipe.core.colours import COLOURS
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import read_json, replaced_folder, write_json, write_text
+from histopipe.core.operating_point import OperatingPoint, write_operating_point
 from histopipe.core.params import EvaluateParams, Params
 from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import inputs_of, remedy_for
@@ -118,7 +118,7 @@ def evaluate(
 
 
 def draw_slides_of_store(
-    table: pd.DataFrame, store: Path, point: dict[str, Any], params: EvaluateParams, folder: Path
+    table: pd.DataFrame, store: Path, point: OperatingPoint, params: EvaluateParams, folder: Path
 ) -> None:
     """As `draw_slides`, of a store that another process opened: its arrays can't be handed over."""
     from histopipe.evaluation.slide_figures import draw_slides
@@ -233,18 +233,24 @@ def require_both_classes(table: pd.DataFrame, origin: object) -> None:
             )
 
 
-def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: PatchStore) -> dict[str, Any]:
+def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: PatchStore) -> OperatingPoint:
     """Calibration and threshold, from validation alone, with what else a served model must know."""
     classes = read_json(store.folder / REPORT_FILE)["classes"]
-    return {
-        **locked_point(logits, params.evaluate.threshold),
+    locked = locked_point(logits, params.evaluate.threshold)
+    point: OperatingPoint = {
+        "temperature": locked["temperature"],
+        "offset": locked["offset"],
+        "threshold": locked["threshold"],
+        "rule": locked["rule"],
         "positive_class": classes[1],
         "negative_class": classes[0],
         "data_set": dataset,
         "patch_size": list(store.patch_size),
         "resized": _is_resized(dataset, params),
-        **reading_entry(params.case_reading(dataset)),
     }
+    if reading := params.case_reading(dataset):
+        point["case_reading"] = reading
+    return point
 
 
 def _is_resized(dataset: str, params: Params) -> bool:
@@ -293,7 +299,7 @@ def write_outputs(
     folder: Path,
     table: pd.DataFrame,
     parts: dict[str, pd.DataFrame],
-    point: dict[str, Any],
+    point: OperatingPoint,
     results: dict[str, Any],
     architecture: str,
 ) -> tuple[Evaluation, dict[str, pd.DataFrame]]:
@@ -317,7 +323,7 @@ def write_outputs(
     for name, content in tables.items():
         write_csv(content, folder / f"{name}.csv")
     table.drop(columns=["row", "uncalibrated"]).to_parquet(folder / "predictions.parquet", index=False)
-    write_json(folder / "operating_point.json", point)
+    write_operating_point(folder, point)
     write_text(folder / "classification_report.txt", curves.report_text(test, classes))
     metrics = results["test"] | {"uncalibrated": results["uncalibrated"]["calibration_error"]}
     shown = Evaluation(point["data_set"], architecture, classes, test, metrics, point["threshold"])
@@ -342,7 +348,7 @@ def write_reference(path: Path, table: pd.DataFrame, store: PatchStore, split: S
     return path
 
 
-def _classes(point: dict[str, Any]) -> tuple[str, str]:
+def _classes(point: OperatingPoint) -> tuple[str, str]:
     return point["negative_class"], point["positive_class"]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.inference.slides.pixel_size import PixelSize
 from histopipe.inference.slides.slide import Bounds
 from histopipe.inference.slides.tiles import Grid
@@ -35,7 +35,7 @@ class GradedSlide:
     seen: Overview
     pixel: PixelSize
     bounds: Bounds
-    point: dict[str, Any]
+    point: OperatingPoint
 
     @property
     def classes(self) -> tuple[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.evaluation.figures import DPI, new_figure, plain, save_figure
 from histopipe.evaluation.slide_figures import TRUTH_COLOURS, draw_values, file_name
 from histopipe.evaluation.slide_maps import CANVAS, PLACES, Canvas, canvas_of
@@ -23,7 +24,7 @@ OVER_TISSUE = 0.55  # opacity of what is drawn over a slide's picture
 
 
 def draw_maps(
-    cases: pd.DataFrame, table: Path, point: dict[str, Any], folder: Path, slides: Collection[str] = ()
+    cases: pd.DataFrame, table: Path, point: OperatingPoint, folder: Path, slides: Collection[str] = ()
 ) -> list[Path]:
     """Draw every case whose patches tell their places; returns the files, PNG.
 
@@ -90,7 +91,7 @@ def _length_bar(axes: Axes, width: float, pixel: float) -> None:
     axes.annotate(said, (0, -0.05), xycoords=below, va="top", fontsize=8)
 
 
-def draw_map(case: str, part: pd.DataFrame, point: dict[str, Any], path: Path) -> None:
+def draw_map(case: str, part: pd.DataFrame, point: OperatingPoint, path: Path) -> None:
     """One case: probability and decision side by side."""
     from matplotlib.colors import ListedColormap
 

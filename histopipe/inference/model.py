@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from yaml import YAMLError
 
 from histopipe.core.errors import EvaluationError, HistopipeError, ScoringError, one_line
 from histopipe.core.files import read_json, read_yaml
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.drift.profiles import read_profiles
 from histopipe.inference.origin import data_in, require_own_data
@@ -51,7 +52,7 @@ class Served:
 
     name: str
     network: keras.Model
-    point: dict[str, Any]
+    point: OperatingPoint
     logged: dict[str, str] = field(default_factory=dict)
     reference: pd.DataFrame | None = None
     made_from: Provenance | None = None
@@ -90,7 +91,7 @@ def load_served(asked: str, dataset: str, workspace: Workspace, followed: bool |
 
 
 def check_data(
-    folder: Path, point: dict[str, Any], address: str, dataset: str, workspace: Workspace, followed: bool | None = None
+    folder: Path, point: OperatingPoint, address: str, dataset: str, workspace: Workspace, followed: bool | None = None
 ) -> tuple[Provenance, Relation]:
     """Check that a model is one of a data set, by name, classes and what is known of its data.
 
@@ -229,18 +230,19 @@ class UnreadableModelError(ScoringError):
     """A model's files are there, but not those that `evaluate` logs."""
 
 
-def point_in(folder: Path, address: str) -> dict[str, Any]:
+def point_in(folder: Path, address: str) -> OperatingPoint:
     """The operating point of a model in a folder.
 
     Raises:
         ScoringError: there is none; it is no model that `evaluate` logged.
     """
     try:
-        return dict(read_json(_path(folder, POINT_ARTIFACT, address)))
+        point = dict(read_json(_path(folder, POINT_ARTIFACT, address)))
     except ScoringError:
         raise
     except (HistopipeError, OSError, TypeError, ValueError) as problem:
         raise UnreadableModelError(f"{address}: {problem}") from None
+    return cast(OperatingPoint, point)  # of models that other releases logged, some keys may be missing
 
 
 def _path(folder: Path, artifact: str, address: str) -> Path:

@@ -6,10 +6,11 @@ import logging
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from histopipe.core.errors import HistopipeError, ScoringError, StoreError
 from histopipe.core.files import read_json, read_yaml
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
 from histopipe.tracking.provenance import Provenance, Relation, data_here, other_classes, relate
 from histopipe.tracking.served.packaging import DATA_ARTIFACT
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def data_in(folder: Path, point: dict[str, Any]) -> Provenance:
+def data_in(folder: Path, point: OperatingPoint) -> Provenance:
     """The data that a served model was made from, as its folder tells; of earlier ones data set and classes alone."""
     classes = (str(point.get("negative_class") or ""), str(point.get("positive_class") or ""))
     known = Provenance(str(point.get("data_set") or ""), classes=classes)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.inference.graded import GradedSlide
 from histopipe.inference.inputs import SlideFound
 from histopipe.inference.maps import draw_slide_map
@@ -63,7 +64,7 @@ class SlideGrader:
 
     probabilities: Callable[[Any], Any]
     patch_size: tuple[int, int]
-    point: dict[str, Any]
+    point: OperatingPoint
     options: SlideOptions
     folder: Path
     tally: Tally

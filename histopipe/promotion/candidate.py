@@ -14,6 +14,7 @@ import pandas as pd
 
 from histopipe.core.errors import HistopipeError, PromotionError
 from histopipe.core.files import read_json
+from histopipe.core.operating_point import OperatingPoint, read_operating_point
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, Leaky, worst
@@ -45,7 +46,7 @@ class Candidate:
     architecture: str
     metrics: Row
     record: dict[str, Any]
-    point: dict[str, Any]
+    point: OperatingPoint
     test: pd.DataFrame
     made_from: Provenance
     graded: tuple[str, ...] = ()
@@ -104,7 +105,7 @@ def _read(dataset: str, evaluated: Evaluated, workspace: Workspace) -> Candidate
     name = evaluated.row["architecture"]
     record = read_json(workspace.training_record(dataset, name))
     _require_same_training(evaluated.row, record, stage_name("evaluate", dataset, name))
-    point = read_json(workspace.evaluation(dataset, name) / "operating_point.json")
+    point = read_operating_point(workspace.evaluation(dataset, name))
     test = _test_patches(evaluated.predictions, workspace.store(dataset))
     return Candidate(dataset, name, evaluated.row, record, point, test, _made_from(dataset, record, workspace))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from histopipe.tracking.runs import continued_run, known_run
 if TYPE_CHECKING:
     from histopipe.tracking.entities import MlflowClient, ModelVersion, Run
 
-_POINT = ("threshold", "temperature", "offset")
+_POINT: tuple[Literal["threshold", "temperature", "offset"], ...] = ("threshold", "temperature", "offset")
 
 
 def served_run(candidate: Candidate, client: MlflowClient, workspace: Workspace, anew: bool = False) -> Run:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal
 from histopipe.core.cases.ids import normal_id
 from histopipe.core.files import as_size
 from histopipe.core.names import without_control
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.service.limits import Limits
 from histopipe.service.models import Asked, Model
 from histopipe.service.problems import Refused, busy
@@ -45,7 +46,7 @@ class ModelFacts:
 
     address: str
     shown: dict[str, str]
-    point: dict[str, Any]
+    point: OperatingPoint
 
 
 @dataclass

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from histopipe.core.errors import HistopipeError, ScoringError, one_line
 from histopipe.core.files import file_digest
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
 from histopipe.inference.model import CHAMPION, Served, champion_address, load_served
 from histopipe.networks.openvino import Precision
@@ -97,7 +98,7 @@ class Model:
         return {"name": self.name, "version": self.version}
 
     @property
-    def point(self) -> dict[str, Any]:
+    def point(self) -> OperatingPoint:
         """The operating point."""
         return self.served.point
 

@@ -10,7 +10,7 @@ follows, and ids that may be of unlike readings are compared by accession number
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 Reading = Literal["accession", "publisher"]
@@ -49,7 +49,7 @@ def reading_entry(reading: Reading | None) -> dict[str, str]:
     return {READING: reading} if reading else {}
 
 
-def is_listed(record: dict[str, Any]) -> bool:
+def is_listed(record: Mapping[str, Any]) -> bool:
     """Tell whether a record is of a data set of the user's own, which may have a built-in one's name.
 
     Args:
@@ -59,7 +59,7 @@ def is_listed(record: dict[str, Any]) -> bool:
     return tuple(classes) == LISTED_CLASSES
 
 
-def recorded_reading(record: dict[str, Any], dataset: str) -> Reading | None:
+def recorded_reading(record: Mapping[str, Any], dataset: str) -> Reading | None:
     """Return the reading that a record was made with; one without the key is older than the choice.
 
     Args:

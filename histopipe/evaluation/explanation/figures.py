@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.data.store import Patches
 from histopipe.evaluation.explanation.gallery import GROUPS, PER_ROW, WRONG
 from histopipe.evaluation.explanation.references import DARKNESS, GREY, RANDOM_WEIGHTS
@@ -27,7 +28,7 @@ REFERENCE_LINES = {DARKNESS: "--", RANDOM_WEIGHTS: "-."}
 Image = NDArray[np.float64]  # (height, width, 3), 0 to 1
 
 
-def draw_gallery(chosen: pd.DataFrame, patches: Patches, maps: Maps, point: dict[str, Any], title: str) -> Figure:
+def draw_gallery(chosen: pd.DataFrame, patches: Patches, maps: Maps, point: OperatingPoint, title: str) -> Figure:
     """Patches beside their maps, a row for each group and actual class.
 
     Args:

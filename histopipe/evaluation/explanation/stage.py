@@ -11,6 +11,7 @@ import pandas as pd
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import write_json
+from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.params import Params
 from histopipe.core.tables import write_csv
 from histopipe.data.store import Patches, PatchStore
@@ -38,7 +39,7 @@ def explain_evaluation(
     network: keras.Model,
     table: pd.DataFrame,
     store: PatchStore,
-    point: dict[str, Any],
+    point: OperatingPoint,
     architecture: str,
     params: Params,
     folder: Path,
@@ -124,7 +125,7 @@ def predictor(network: keras.Model, calibration: Calibration) -> Predictor:
 
 
 def _show_gallery(
-    explainer: Explainer, chosen: pd.DataFrame, store: PatchStore, point: dict[str, Any], title: str, folder: Path
+    explainer: Explainer, chosen: pd.DataFrame, store: PatchStore, point: OperatingPoint, title: str, folder: Path
 ) -> None:
     from histopipe.evaluation.explanation.figures import draw_gallery
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from histopipe.core.operating_point import GradedPoint
 from histopipe.core.params import Params
 from histopipe.data.leakage import worst
 from histopipe.evaluation.calibration import log_odds
@@ -61,7 +62,8 @@ def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Row], params:
 
     The row is descriptive: it isn't one of the recipes, and takes no part in ranks and their tests.
     """
-    point = locked_point(logits, params.evaluate.threshold) | {"positive_class": members[0]["positive_class"]}
+    locked = locked_point(logits, params.evaluate.threshold)
+    point: GradedPoint = {**locked, "positive_class": members[0]["positive_class"]}
     marks = {
         "quick": next((row["quick"] for row in members if row.get("quick")), None),
         "leaky": worst(row.get("leaky") for row in members) or None,

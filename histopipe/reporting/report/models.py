@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from histopipe.core.operating_point import POINT_FILE
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.curves import calibration_table
@@ -203,7 +204,7 @@ def _before(row: Row, folder: Path, test: pd.DataFrame) -> list[tuple[str, str, 
     """Reliability before calibration, by undoing it; none where it isn't known."""
     from scipy.special import expit
 
-    point = known_json(folder / "operating_point.json")
+    point = known_json(folder / POINT_FILE)
     if not {"temperature", "offset"} <= set(point) or "uncalibrated" not in row:
         return []
     logits = (log_odds(test["probability"].to_numpy()) - point["offset"]) * point["temperature"]

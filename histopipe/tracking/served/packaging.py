@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histopipe.core.files import file_digest, write_json
+from histopipe.core.operating_point import OperatingPoint, write_operating_point
 
 if TYPE_CHECKING:
     import keras
@@ -31,7 +32,7 @@ NETWORK_DIGEST_TAG = "network_sha256"  # of the logged model: tells later whethe
 
 def log_served_model(
     network: keras.Model,
-    operating_point: dict[str, Any],
+    operating_point: OperatingPoint,
     example: NDArray[np.uint8],
     tags: dict[str, str],
     reference: Path | None = None,
@@ -51,9 +52,8 @@ def log_served_model(
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # four bars for copying one small file
     with TemporaryDirectory() as folder:
-        file, point = Path(folder) / "model.keras", Path(folder) / "operating_point.json"
+        file, point = Path(folder) / "model.keras", write_operating_point(Path(folder), operating_point)
         network.save(file)
-        write_json(point, operating_point)
         artifacts = {"network": str(file), "operating_point": str(point)}
         if reference:  # from here: MLflow reads a path as an address, which a # in the checkout's would cut off
             artifacts[REFERENCE_ARTIFACT] = str(shutil.copyfile(reference, Path(folder) / reference.name))
