@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from benchmarks.measuring import report
 from histopipe.core.colours import COLOURS, colour_statistics
-from histopipe.core.errors import InferenceError
 from histopipe.core.files import read_json
 from histopipe.core.operating_point import LockedPoint
 from histopipe.core.params import MonitorParams
@@ -35,12 +34,9 @@ from histopipe.ingest.datasets import MemberRejected, get_dataset
 from histopipe.ingest.images import decode_patch, resize_patch
 from histopipe.monitoring.comparison import compare_profiles
 from histopipe.networks.logits import load_network
-from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork
 from histopipe.networks.prediction import logit_network
+from histopipe.networks.predictor import predictor_for
 from histopipe.training.augmentation import STAINS
-
-if TYPE_CHECKING:
-    import keras
 
 Pixels = NDArray[np.uint8]  # (patches, height, width, 3)
 Grade = Callable[[Pixels], NDArray[Any]]
@@ -66,17 +62,6 @@ def changes(patches: Pixels) -> Iterator[tuple[str, Pixels]]:
     yield "blurred scan (1.5 px)", gaussian_filter(patches, (0, 1.5, 1.5, 0))
     yield "slightly other stain (1.1, 0.9)", restained(patches, SLIGHT_STAIN)
     yield "other stain (1.3, 0.7)", restained(patches, STAIN)
-
-
-def grader_of(network: keras.Model, size: tuple[int, int]) -> Grade:
-    """Logits of patches, by Keras where OpenVINO can't read the network."""
-    try:
-        compiled = CompiledNetwork(network, size, "float32")
-    except InferenceError:
-        return lambda patches: network.predict(patches, batch_size=BATCH_SIZE, verbose=0)[:, 0]
-    return lambda patches: compiled.predict(
-        (patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE)), len(patches)
-    )
 
 
 def graded(patches: Pixels, cases: pd.Series, logits: Grade, point: LockedPoint) -> pd.DataFrame:
@@ -150,7 +135,7 @@ def main(
     splits = split_of_patches(workspace.split(dataset), store.index)
     reference = reference_profiles(store.index, splits, predictions)
     loaded = logit_network(load_network(workspace.model(dataset, architecture) / "model.keras"))
-    logits = grader_of(loaded, store.patch_size)
+    logits = predictor_for(loaded, store.patch_size).logits
     held_out = np.flatnonzero(splits.isin(["validation", "test"]).to_numpy())
     held_out = held_out[drawn(store.index["case_id"].iloc[held_out], most)]
     patches, cases = store.gather(held_out), store.index["case_id"].iloc[held_out]

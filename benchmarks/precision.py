@@ -25,8 +25,8 @@ def main(dataset: str, recipe: str, root: Path) -> None:
     from histopipe.core.workspace import Workspace
     from histopipe.data.store import PatchStore
     from histopipe.networks.logits import load_network
-    from histopipe.networks.openvino import Precision, predict_compiled
-    from histopipe.networks.prediction import logit_network
+    from histopipe.networks.openvino import CompiledNetwork, Precision
+    from histopipe.networks.prediction import logit_network, row_logits
 
     workspace = Workspace(root)
     store = PatchStore.open(workspace.store(dataset))
@@ -36,7 +36,8 @@ def main(dataset: str, recipe: str, root: Path) -> None:
     labels = store.index["label"].to_numpy()[rows]
     network = logit_network(load_network(workspace.model(dataset, recipe) / "model.keras"))
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    logits = {name: predict_compiled(network, store, rows, name, precision=name) for name in precisions}
+    compiled = {name: CompiledNetwork(network, store.patch_size, name) for name in precisions}
+    logits = {name: row_logits(runtime, store, rows, name) for name, runtime in compiled.items()}
     auc = {name: float(roc_auc_score(labels, found)) for name, found in logits.items()}
     probabilities = [1 / (1 + np.exp(-found)) for found in logits.values()]
     report(

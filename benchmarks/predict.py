@@ -42,13 +42,13 @@ def network(store: PatchStore) -> Any:
 
 def compiled(folder: Path, precision: Any) -> dict[str, float]:
     """Ours."""
-    from histopipe.networks.openvino import predict_compiled
-    from histopipe.networks.prediction import logit_network, predict_logits
+    from histopipe.networks.openvino import CompiledNetwork
+    from histopipe.networks.prediction import logit_network, predict_logits, row_logits
 
     store = drawn_store(folder, SAMPLED)
     rows, logits = np.tile(np.arange(SAMPLED), PATCHES // SAMPLED), logit_network(network(store))
     began = time.perf_counter()
-    found = predict_compiled(logits, store, rows, precision=precision)
+    found = row_logits(CompiledNetwork(logits, store.patch_size, precision), store, rows)
     seconds = time.perf_counter() - began
     expected = predict_logits(logits, store, rows[:2000])
     apart = np.abs(1 / (1 + np.exp(-found[:2000])) - 1 / (1 + np.exp(-expected))).max()

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histopipe.core.errors import EvaluationError, InferenceError
+from histopipe.core.errors import EvaluationError
 from histopipe.core.files import restoring
 from histopipe.data.store import PatchStore, Rows
 from histopipe.networks.backend import grow_gpu_memory
-from histopipe.networks.openvino import is_quicker, predict_compiled
-from histopipe.networks.prediction import logit_network, predict_logits
+from histopipe.networks.prediction import logit_network
+from histopipe.networks.predictor import predictor_for
 
 if TYPE_CHECKING:
     import keras
 
 Numbers = NDArray[np.float64]
-
-LOG = logging.getLogger(__name__)
 
 
 def load_network(path: Path) -> keras.Model:
@@ -49,24 +46,15 @@ def load_network(path: Path) -> keras.Model:
 
 
 def finite_logits(network: keras.Model, store: PatchStore, rows: Rows, title: str) -> Numbers:
-    """Log odds of the positive class at `rows` of the store, (rows,).
+    """Compute log odds of the positive class at `rows` of the store, (rows,), by the quickest runtime for so many.
 
     Raises:
         EvaluationError: one of them isn't a number.
     """
-    logits = _predicted(logit_network(network), store, rows, title)
+    predictor = predictor_for(logit_network(network), store.patch_size, len(rows), title=title)
+    logits = predictor.row_logits(store, rows, title)
     _require_numbers(logits, store, rows, title)
     return logits
-
-
-def _predicted(network: keras.Model, store: PatchStore, rows: Rows, title: str) -> Numbers:
-    """By a compiled network where that is quicker and can be; else as Keras does it."""
-    if is_quicker(len(rows)):
-        try:
-            return predict_compiled(network, store, rows, title)
-        except InferenceError as problem:
-            LOG.warning("%s: %s", title, problem)
-    return predict_logits(network, store, rows, title)
 
 
 def _require_numbers(logits: Numbers, store: PatchStore, rows: Rows, title: str) -> None:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from histopipe.core.errors import InferenceError, one_line
-from histopipe.data.store import Patches, PatchStore, Rows
+from histopipe.data.store import Patches
 from histopipe.networks.backend import backend_name, on_tensorflow_cpu
+from histopipe.networks.prediction import Keep, Runtime
 
 if TYPE_CHECKING:
     import keras
@@ -31,8 +30,8 @@ SMALL = 64  # pixels: of larger pictures, resizing by products of matrices takes
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
 
 
-class CompiledNetwork:
-    """What a network computes, compiled for patches of one size.
+class CompiledNetwork(Runtime):
+    """Let OpenVINO compute a network, compiled for patches of one size.
 
     Args:
         network: from uint8 patches (batch, height, width, 3) to one number each, such as `logit_network` gives.
@@ -61,9 +60,8 @@ class CompiledNetwork:
         core = openvino.Core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InferenceError("this CPU has no bfloat16: predict in float32")
-        self.batch_size = batch_size
-        shape = (batch_size, *patch_size, 3)
-        model = convert(network, shape)
+        self.sizes, self.widths = (batch_size,), (1,)
+        model = convert(network, (batch_size, *patch_size, 3))
         _resize_by_matrices(model)
         hints = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -72,38 +70,19 @@ class CompiledNetwork:
         compiled = core.compile_model(model, "CPU", hints)
         streams = compiled.get_property("NUM_STREAMS")
         self._requests = openvino.AsyncInferQueue(compiled, JOBS * streams)
-        self._shape = shape
+        self._requests.set_callback(_hand_over)
 
-    def predict(self, batches: Iterable[Patches], count: int) -> NDArray[np.float32]:
-        """One number for each patch, in their order.
+    def start(self, batch: Patches, keep: Keep) -> None:
+        """Hand a batch to the next request that is free; it is read where it lies."""
+        self._requests.start_async({0: batch}, (keep, batch), share_inputs=True)
 
-        Args:
-            batches: patches in batches of `batch_size`, the last one perhaps smaller; taken as they are needed.
-            count: how many patches there are in all.
-
-        Returns:
-            (count,)
-        """
-        values = np.empty(count, np.float32)
-
-        def keep(request: Any, given: tuple[int, Patches]) -> None:
-            part = values[given[0] : given[0] + self.batch_size]
-            part[:] = request.get_output_tensor(0).data[: len(part), 0]
-
-        self._requests.set_callback(keep)
-        for number, batch in enumerate(batches):
-            filled = self._filled(batch)  # handed on with the request, which reads it where it lies
-            self._requests.start_async({0: filled}, (number * self.batch_size, filled), share_inputs=True)
+    def finish(self) -> None:
+        """Wait for all requests."""
         self._requests.wait_all()
-        return values
 
-    def _filled(self, batch: Patches) -> Patches:
-        """The batch, filled up to the size that was compiled."""
-        if len(batch) == self.batch_size:
-            return batch
-        filled = np.zeros(self._shape, np.uint8)
-        filled[: len(batch)] = batch
-        return filled
+
+def _hand_over(request: Any, given: tuple[Keep, Patches]) -> None:
+    given[0]([request.get_output_tensor(0).data])
 
 
 def convert(network: keras.Model, shape: tuple[int, ...]) -> Any:
@@ -172,28 +151,9 @@ def bilinear_weights(length: int, resized: int) -> NDArray[np.float32]:
     return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(length))).astype(np.float32)
 
 
-def is_quicker(patches: int) -> bool:
+def is_quicker(patches: float) -> bool:
     """Whether so many patches are graded sooner by a compiled network, compiling it included."""
     return patches >= WORTH_COMPILING and on_tensorflow_cpu()
-
-
-def predict_compiled(
-    network: keras.Model, store: PatchStore, rows: Rows, title: str | None = None, precision: Precision = "float32"
-) -> NDArray[np.float64]:
-    """As `predict_logits` of `histopipe.networks.prediction`, by a compiled network.
-
-    Raises:
-        InferenceError: the network can't be compiled as asked.
-    """
-    compiled = CompiledNetwork(network, store.patch_size, precision)
-    parts = (rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE))
-    with tqdm(total=len(rows), desc=title, unit="patch", unit_scale=True, file=sys.stderr, disable=not title) as bar:
-
-        def gathered(part: Rows) -> Patches:
-            bar.update(len(part))
-            return store.gather(part)
-
-        return compiled.predict(map(gathered, parts), len(rows)).astype(np.float64)
 
 
 def load_openvino() -> Any:

@@ -23,7 +23,8 @@ from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
 from histopipe.inference.model import CHAMPION, Served, champion_address, load_served
 from histopipe.networks.openvino import Precision
-from histopipe.service.engine import Engine
+from histopipe.networks.prediction import logit_network
+from histopipe.networks.predictor import Predictor, ready_predictor
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import relate
 from histopipe.tracking.stores import open_client, told_in_one_line
@@ -88,7 +89,7 @@ class Model:
     version: str
     address: str
     served: Served
-    engine: Engine
+    engine: Predictor
     card: str
     loaded: float = field(default_factory=time.time)
 
@@ -121,7 +122,7 @@ def load(asked: Asked, version: str | None = None) -> Model:
         address = f"models:/{asked.alias[0]}/{version}" if version else address
     served = load_served(address, asked.dataset, asked.workspace, asked.follows_champion)
     name, number = _identity(address)
-    engine = Engine(served.network, served.patch_size, asked.precision)
+    engine = ready_predictor(logit_network(served.network), served.patch_size, asked.precision)
     return Model(name, number, address, served, engine, _card(served, name, number, asked))
 
 

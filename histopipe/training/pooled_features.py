@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from histopipe.core.errors import one_line
 from histopipe.core.files import replaced_file
 from histopipe.data.store import PatchStore, Rows
-from histopipe.networks.prediction import for_prediction
+from histopipe.networks.prediction import KerasNetwork, patch_bar
 
 if TYPE_CHECKING:
     import keras
@@ -57,12 +56,12 @@ class PooledFeatures:
             title: of the progress bar.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for_prediction(network)
-        with tqdm(total=len(rows), desc=title, unit="patch", unit_scale=True, file=sys.stderr) as bar:
+        runtime = KerasNetwork(network, (BATCH_SIZE,))
+        with patch_bar(len(rows), title) as bar:
             for start in range(0, len(rows), CHUNK):
                 part = rows[start : start + CHUNK]
                 if not self._is_whole(start, len(part)):
-                    self._write(start, _predict(network, store, part, bar))
+                    self._write(start, _predict(runtime, store, part, bar))
                 else:
                     bar.update(len(part))
 
@@ -101,12 +100,5 @@ class PooledFeatures:
             np.savez(stream, allow_pickle=False, **named)
 
 
-def _predict(network: keras.Model, store: PatchStore, rows: Rows, bar: tqdm) -> list[Features]:
-    parts: list[list[Features]] = [[] for _ in network.outputs]
-    for start in range(0, len(rows), BATCH_SIZE):
-        batch = rows[start : start + BATCH_SIZE]
-        outputs = network.predict_on_batch(store.gather(batch))
-        for part, output in zip(parts, outputs if isinstance(outputs, list) else [outputs], strict=True):
-            part.append(np.asarray(output, np.float32))
-        bar.update(len(batch))
-    return [np.concatenate(part) for part in parts]
+def _predict(network: KerasNetwork, store: PatchStore, rows: Rows, bar: tqdm) -> list[Features]:
+    return network.predict_rows(store, rows, bar.update)

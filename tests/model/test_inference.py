@@ -15,8 +15,8 @@ from histopipe.networks import logits as evaluation_logits
 from histopipe.networks import openvino as inference
 from histopipe.networks.architectures.blocks import patch_input
 from histopipe.networks.logits import finite_logits
-from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork, predict_compiled
-from histopipe.networks.prediction import logit_network, predict_logits
+from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork
+from histopipe.networks.prediction import Runtime, logit_network, predict_logits, row_logits
 from histopipe.networks.symmetry import averaged_over_symmetries
 from tests.conftest import ROOT
 from tests.model.test_architectures import every_architecture, patches, settled
@@ -28,6 +28,10 @@ without_gpu = pytest.mark.skipif(
 )
 
 
+def logits_of(runtime: Runtime, batch: np.ndarray) -> np.ndarray:
+    return runtime.predict(batch.__getitem__, len(batch))[0][:, 0]
+
+
 def probabilities(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
 
@@ -36,7 +40,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 def test_a_compiled_network_agrees_with_keras(name: str) -> None:
     network, batch = logit_network(settled(name)), patches(BATCH_SIZE + 6)
     expected = np.asarray(network.predict_on_batch(batch))[:, 0]
-    found = CompiledNetwork(network, (50, 50)).predict([batch[:BATCH_SIZE], batch[BATCH_SIZE:]], BATCH_SIZE + 6)
+    found = logits_of(CompiledNetwork(network, (50, 50)), batch)
     np.testing.assert_allclose(probabilities(found), probabilities(expected), rtol=0, atol=1e-4)
     assert np.ptp(probabilities(expected)) > 5e-4
 
@@ -54,20 +58,20 @@ def test_every_patch_gets_its_own_number(tmp_path: Path, count: int) -> None:
     network = logit_network(averaged_over_symmetries(settled("cancernet")))
     store, rows = store_of(tmp_path, count), np.arange(count)[::-1].copy()
     expected = predict_logits(network, store, rows)
-    found = predict_compiled(network, store, rows)
+    found = row_logits(CompiledNetwork(network, store.patch_size), store, rows)
     assert count == 1 or np.ptp(probabilities(expected)) > 0.01
     np.testing.assert_allclose(probabilities(found), probabilities(expected), rtol=0, atol=1e-4)
 
 
 def test_bfloat16_is_near_or_refused() -> None:
     network, batch = logit_network(settled("cancernet")), patches(BATCH_SIZE)
-    expected = probabilities(CompiledNetwork(network, (50, 50)).predict([batch], BATCH_SIZE))
+    expected = probabilities(logits_of(CompiledNetwork(network, (50, 50)), batch))
     try:
         compiled = CompiledNetwork(network, (50, 50), "bfloat16")
     except InferenceError as problem:
         assert str(problem) == "this CPU has no bfloat16: predict in float32"
         return
-    found = probabilities(compiled.predict([batch], BATCH_SIZE))
+    found = probabilities(logits_of(compiled, batch))
     assert np.abs(found - expected).max() > 0
     assert np.corrcoef(found, expected)[0, 1] > 0.99  # of noise, to which an untrained network is touchy
 

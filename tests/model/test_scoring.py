@@ -22,7 +22,7 @@ from histopipe.cli import main
 from histopipe.core.errors import ScoringError
 from histopipe.core.outputs.claims import MARKER, claim_folder
 from histopipe.core.workspace import Workspace
-from histopipe.inference import grader, score
+from histopipe.inference import score
 from histopipe.inference import table as layout
 from histopipe.ingest.archives.reading import open_archive
 from tests.conftest import ROOT
@@ -123,7 +123,6 @@ def test_chunks_change_nothing(
     archive = zipped(tmp_path / "new.zip", members(11))
     _, whole = graded([archive], model, tmp_path)
     monkeypatch.setattr(layout, "CHUNK", 4)
-    monkeypatch.setattr(grader, "WORTH_COMPILING", 0)
     summary, parts = graded([archive], model, tmp_path)
     pd.testing.assert_frame_equal(parts, whole, rtol=0, atol=1e-4)
     assert summary["cases"] == 2
