@@ -28,6 +28,7 @@ ALLOWED = {
     "core/locking.py": "lets processes take turns",
     "core/moved_keys.py": "says what an old params.yaml has to become",
     "core/names.py": "refuses names with control characters",
+    "core/operating_point.py": "names the keys of a record and its file",
     "core/outputs/*": "refuses to overwrite",
     "core/params.py": "reads params.yaml, whose keys are named",
     "core/stages/*": "locks and watches stages",
