@@ -81,9 +81,7 @@ class Clone:
 
     def inputs_of(self, stage: str) -> list[str]:
         """Stages on record that this one reads from and that workers don't run, by name."""
-        about = stage.partition("@")[
-            2
-        ]  # such as idc-cancernet or idc-cancernet-fold-3; names may hold dashes themselves
+        about = stage.partition("@")[2]  # idc-cancernet or idc-cancernet-fold-3; names may hold dashes themselves
         recorded = (yaml.safe_load(self.lock) or {}).get("stages") or {} if self.lock else {}
         found = []
         for name in recorded:
