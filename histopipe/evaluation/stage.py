@@ -16,7 +16,7 @@ from histopipe.core.files import read_json, replaced_folder, write_json, write_t
 from histopipe.core.operating_point import OperatingPoint, write_operating_point
 from histopipe.core.params import EvaluateParams, Params
 from histopipe.core.stages.folders import stage_check
-from histopipe.core.stages.inputs import inputs_of, remedy_for
+from histopipe.core.stages.inputs import StageInputs, inputs_of, remedy_for
 from histopipe.core.tables import write_csv
 from histopipe.core.workers import Beside
 from histopipe.core.workspace import Workspace, stage_name
@@ -77,18 +77,11 @@ def evaluate(
     from histopipe.evaluation.mlflow_run import log_evaluation, log_files
     from histopipe.networks.logits import load_network
     from histopipe.tracking.runs import continued_run
-    from histopipe.tracking.stores import require_server, tracking_uri
 
-    model = workspace.model(dataset, architecture)
-    files = [workspace.split(dataset), workspace.store(dataset), model]
-    inputs = inputs_of(stage_name("evaluate", dataset, architecture), workspace, files)
-    require_reading(workspace.store(dataset), params.case_reading(dataset))
-    split = read_split(workspace.split(dataset))
-    record = read_run(dataset, architecture, workspace, split)
-    require_server(tracking_uri(workspace))
+    inputs, split, record = _checked_inputs(dataset, architecture, params, workspace)
     target = workspace.evaluation(dataset, architecture)
     with replaced_folder(target, stage_check("evaluate")) as folder, Beside(DRAWING, processes) as drawing:
-        network = load_network(model / "model.keras")
+        network = load_network(workspace.model(dataset, architecture) / "model.keras")
         store = PatchStore.open(workspace.store(dataset))
         graded = patches_to_grade(store, split)
         require_unseen(record, graded, split, workspace.training_stage(dataset, architecture))
@@ -115,6 +108,21 @@ def evaluate(
             write_json(folder / "metrics.json", results | {"run_id": run_id})
             inputs.require_unchanged()
     return results | {"run_id": run_id}
+
+
+def _checked_inputs(
+    dataset: str, architecture: str, params: Params, workspace: Workspace
+) -> tuple[StageInputs, Split, dict[str, Any]]:
+    """Read the split and the training's record, and see that both belong together and that MLflow can be asked."""
+    from histopipe.tracking.stores import require_server, tracking_uri
+
+    files = [workspace.split(dataset), workspace.store(dataset), workspace.model(dataset, architecture)]
+    inputs = inputs_of(stage_name("evaluate", dataset, architecture), workspace, files)
+    require_reading(workspace.store(dataset), params.case_reading(dataset))
+    split = read_split(workspace.split(dataset))
+    record = read_run(dataset, architecture, workspace, split)
+    require_server(tracking_uri(workspace))
+    return inputs, split, record
 
 
 def draw_slides_of_store(

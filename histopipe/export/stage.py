@@ -79,10 +79,7 @@ def export(
     form = FORMATS[kind]
     if architecture and model:
         raise ExportError(f"{architecture} and --model {model} are two models: give one of them")
-    target = claim_place(out, {"the model": model_paths(model)}, workspace)
-    out = target if out.is_symlink() else out
-    if out.suffix == form.suffix and not out.is_dir():
-        free_files(out, form, overwrite)
+    out = _claimed(out, form, model, overwrite, workspace)
     form.require(quantize)
     store = PatchStore.open(workspace.store(dataset))
     address = address_of(dataset, architecture, workspace) if architecture else model or CHAMPION
@@ -102,6 +99,15 @@ def export(
         written = put_in_place(made, path, record, output)
     logged = log_export(written, record, served, origin, workspace) if log else ""
     return record | {"path": path, "logged": logged}
+
+
+def _claimed(out: Path, form: Format, model: str | None, overwrite: bool, workspace: Workspace) -> Path:
+    """See before any work that the file, or its folder, may be written; returns where a link leads."""
+    target = claim_place(out, {"the model": model_paths(model)}, workspace)
+    out = target if out.is_symlink() else out
+    if out.suffix == form.suffix and not out.is_dir():
+        free_files(out, form, overwrite)
+    return out
 
 
 def _made(form: Format, source: Source, path: Path) -> list[Path]:

@@ -94,10 +94,10 @@ def test_where_there_is_no_commit_it_is_said(
 
 
 def test_what_an_experiment_made_is_the_checkouts_own_and_a_neighbours_is_not() -> None:
-    checkout = Workspace(Path("/work/a"))
+    checkout = Workspace(Path("/srv/a"))
     experiment = Workspace(checkout.root / ".dvc" / "tmp" / "exps" / "temp")
     names = [checkout_name(checkout), checkout_name(experiment)]
     assert len(set(names)) == 2, "experiments side by side must not take up each other's runs"
     assert all(is_own_checkout(name, place) for name in names for place in (checkout, experiment))
-    for stranger in (checkout_name(Workspace(Path("/work/ab"))), names[0].replace(":", "-b:"), ""):
+    for stranger in (checkout_name(Workspace(Path("/srv/ab"))), names[0].replace(":", "-b:"), ""):
         assert not is_own_checkout(stranger, checkout)
