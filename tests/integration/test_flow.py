@@ -118,7 +118,8 @@ def test_the_flow_keeps_to_train_parallel_however_it_is_started(
     machine(2)
     names = ["first", "second", "third", "fourth"]
     recipes = dict.fromkeys(names, content["recipes"]["cancernet"])
-    changed = content | {"architectures": names, "recipes": recipes, "train": {"parallel": parallel}}
+    own = {"architectures": names, "recipes": recipes, "search": {}, "published": {}}
+    changed = content | own | {"train": {"parallel": parallel}}
     workspace.params.write_text(yaml.safe_dump(changed))
     monkeypatch.chdir(workspace.root)
     rivals = Rivals(expected)
