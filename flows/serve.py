@@ -143,6 +143,8 @@ def _serve(limit: int) -> None:
     from flows.watch import watch
     from tasks.parallel import set_gpu_limit
 
+    # a script's shell has whatever it starts in the background ignore Ctrl-C, by which `run_until_ended` ends this
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     set_gpu_limit()
     watch()
     serve(*deployments(Path(FILE)), limit=limit)
