@@ -55,7 +55,7 @@ STAGES = "stages: {split: {cmd: echo case_id > split.csv, outs: [split.csv]}}\n"
 @pytest.fixture
 def unpacked(tmp_path: Path) -> Path:
     """A checkout as a downloaded ZIP leaves it: without git."""
-    for name in (".dvc/config", "Makefile", "params.yaml", "pyproject.toml", "requirements.lock"):
+    for name in (".dvc/config", "Makefile", "params.yaml", "pyproject.toml", "requirements.lock", "run"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "dvc.yaml").write_text(STAGES)
