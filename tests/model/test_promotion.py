@@ -997,8 +997,8 @@ def test_a_registry_that_goes_away_midway_costs_nothing(workspace: Workspace, mo
     monkeypatch.chdir(workspace.root)
     real = Registry.register
 
-    def last_words(registry: Registry, *arguments: Any) -> Any:
-        version = real(registry, *arguments)
+    def last_words(registry: Registry, *arguments: Any, **options: Any) -> Any:
+        version = real(registry, *arguments, **options)
         stop(server)
         return version
 
