@@ -138,12 +138,20 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "histopipe": __version__, **used}
 
 
+def locked_stages(workspace: Workspace) -> dict[str, Any]:
+    """Read what `dvc.lock` records of every stage, by name; nothing where it can't be read."""
+    try:
+        lock: Any = read_yaml(workspace.dvc_lock)
+        return dict(lock["stages"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {}
+
+
 def locked_stage(workspace: Workspace, stage: str) -> dict[str, Any] | None:
     """What `dvc.lock` records of a stage; None if it doesn't."""
     try:
-        lock: Any = read_yaml(workspace.dvc_lock)
-        return dict(lock["stages"][stage])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return dict(locked_stages(workspace)[stage])
+    except (KeyError, TypeError, ValueError):
         return None
 
 

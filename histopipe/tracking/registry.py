@@ -12,6 +12,7 @@ from histopipe.core.errors import BusyError
 from histopipe.core.locking import exclusive_lock
 from histopipe.core.stages.running import LOCK_SECONDS
 from histopipe.core.workspace import Workspace
+from histopipe.tracking.runs import pages
 from histopipe.tracking.stores import open_client, registered_model_name, told_in_one_line
 
 if TYPE_CHECKING:
@@ -68,13 +69,9 @@ class Registry:
 
     def versions(self) -> list[ModelVersion]:
         """Every version, the first one first."""
-        found: list[ModelVersion] = []
-        token: str | None = None
-        while True:
-            page = self.client.search_model_versions(f"name = '{self.name}'", page_token=token)
-            found += page
-            if not (token := page.token):
-                return sorted(found, key=lambda version: int(version.version))
+        own = f"name = '{self.name}'"
+        listed = pages(lambda token: self.client.search_model_versions(own, page_token=token))
+        return sorted(listed, key=lambda version: int(version.version))
 
     def model_tags(self) -> dict[str, str]:
         """Tags of the registered model itself; none where there is none yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -243,9 +243,18 @@ def runs_of(client: MlflowClient, experiments: Sequence[str], deleted: bool = Fa
     from mlflow.entities import ViewType
 
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    yield from pages(lambda token: client.search_runs(list(experiments), "", view, page_token=token))
+
+
+def pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Give all that one of MLflow's searches finds, page by page.
+
+    Args:
+        search: finds the page that a token stands for, the first one for None.
+    """
     token = None
     while True:
-        page = client.search_runs(list(experiments), "", view, page_token=token)
+        page = search(token)
         yield from page
         if not (token := page.token):
             return

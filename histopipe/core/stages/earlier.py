@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
-from histopipe.core.files import read_yaml
+from histopipe.core.lineage import locked_stages
 from histopipe.core.workspace import Workspace, stage_name
 
 LIBRARY = "histopipe/"
@@ -24,7 +22,7 @@ def trained_by_earlier_version(dataset: str, workspace: Workspace) -> list[str]:
     prefix = f"{stage_name('train', dataset)}-"
     return [
         name.removeprefix(prefix)
-        for name, record in _stages_on_record(workspace).items()
+        for name, record in locked_stages(workspace).items()
         if name.startswith(prefix) and _names_missing_code(record, workspace)
     ]
 
@@ -45,14 +43,6 @@ def upgrade_note(dataset: str, workspace: Workspace) -> str | None:
         f"{'it' if len(architectures) == 1 else 'them'}, with code that lies elsewhere now. The champion stays and "
         f"serves until a better model passes the gates. To keep what is trained instead: `dvc commit --force {stages}`"
     )
-
-
-def _stages_on_record(workspace: Workspace) -> dict[str, Any]:
-    try:
-        lock: Any = read_yaml(workspace.dvc_lock)
-        return dict(lock["stages"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return {}
 
 
 def _names_missing_code(record: Any, workspace: Workspace) -> bool:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from histopipe.core.errors import BusyError
@@ -22,7 +22,7 @@ from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age, Leftover, room
 from histopipe.tracking.purging import Database, delete_artifacts, open_database
-from histopipe.tracking.runs import runs_of
+from histopipe.tracking.runs import pages, runs_of
 from histopipe.tracking.stores import (
     before_the_first_run,
     is_embedded,
@@ -61,7 +61,7 @@ class Store:
     @cached_property
     def versions(self) -> list[ModelVersion]:
         """Every version of every registered model, whoever registered it."""
-        return list(_pages(lambda token: self.client.search_model_versions(page_token=token)))
+        return list(pages(lambda token: self.client.search_model_versions(page_token=token)))
 
     @cached_property
     def registered_models(self) -> frozenset[str]:
@@ -75,7 +75,7 @@ class Store:
         if not self.experiments:
             return []
         search = self.client.search_logged_models
-        return list(_pages(lambda token: search(experiment_ids=self.experiments, page_token=token)))
+        return list(pages(lambda token: search(experiment_ids=self.experiments, page_token=token)))
 
     @cached_property
     def named(self) -> frozenset[str]:
@@ -122,15 +122,6 @@ class Store:
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The logged models of a run."""
         return [model for model in self.models if model.source_run_id == run_id]
-
-
-def _pages(search: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(token)
-        yield from page
-        if not (token := page.token):
-            return
 
 
 def _folders(tags: dict[str, str]) -> list[tuple[str, ...]]:
