@@ -14,6 +14,7 @@ from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.errors import ExportError
 from histopipe.data.splitting import split_of_patches
 from histopipe.data.store import PatchStore, Rows
+from histopipe.evaluation.cases import joined_cases
 
 CALIBRATION_PATCHES = 300
 
@@ -47,7 +48,7 @@ def choose_patches(store: PatchStore, split: Path, seen: Collection[str], seed: 
     """
     index = store.index
     splits = split_of_patches(split, index)
-    known = are_known(index["case_id"], seen, split.stem).to_numpy()
+    known = _are_seen(index, seen, split.stem)
     testing = (splits == "test").to_numpy()
     test = np.flatnonzero(testing & ~known)
     training = np.flatnonzero((splits == "train").to_numpy())
@@ -62,6 +63,13 @@ def choose_patches(store: PatchStore, split: Path, seen: Collection[str], seed: 
         )
     calibration = balanced_over_cases(index["case_id"], training, CALIBRATION_PATCHES, seed)
     return Chosen(calibration, test, int(index["case_id"][testing & known].nunique()))
+
+
+def _are_seen(index: pd.DataFrame, seen: Collection[str], dataset: str) -> Rows:
+    """Tell which rows belong to a case that was seen, or to a copy of one: an id that shares its patches."""
+    known = are_known(index["case_id"], seen, dataset)
+    cases = joined_cases(index)
+    return (known if cases is None else known | cases.isin(cases[known])).to_numpy()
 
 
 def balanced_over_cases(cases: pd.Series, rows: Rows, count: int, seed: int) -> Rows:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from histopipe import __version__
 from histopipe.core.errors import ExportError, HistopipeError, one_line
@@ -22,6 +23,7 @@ from histopipe.core.params import Params
 from histopipe.core.workers import available_cores
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import PatchStore
+from histopipe.evaluation.cases import joined_cases
 from histopipe.export.formats import FORMATS
 from histopipe.export.latency import BATCHES, latency
 from histopipe.export.mlflow_run import log_export
@@ -191,7 +193,7 @@ def record_of(
     """What the file is, how it answers and how long it takes."""
     threads = available_cores()
     file, by_keras = form.load(made[0], threads), grader_of(source.network)
-    patches = store.index.iloc[chosen.test][["label", "case_id"]]
+    patches = measured_patches(store.index.iloc[chosen.test])
     found = answers(file, store, chosen.test, BATCH, f"test patches by {made[0].name}")
     reference = answers(by_keras, store, chosen.test, BATCH, "test patches by Keras")
     return {
@@ -205,6 +207,12 @@ def record_of(
         "latency": latency(by_keras, file, store.gather(chosen.test[:BATCH]), threads),
         "machine": machine_name(),
     }
+
+
+def measured_patches(index: pd.DataFrame) -> pd.DataFrame:
+    """Columns `label` and `case_id` of test patches, ids that share patches under one, as evaluation counts them."""
+    cases = joined_cases(index)
+    return pd.DataFrame({"label": index["label"], "case_id": index["case_id"] if cases is None else cases})
 
 
 def grader_of(network: keras.Model) -> Grader:

@@ -16,6 +16,7 @@ from histopipe.core.params import Params
 from histopipe.core.tables import write_csv
 from histopipe.data.store import Patches, PatchStore
 from histopipe.evaluation.calibration import Calibration
+from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.explanation.gallery import COLUMNS, choose_gallery
 from histopipe.evaluation.figures import save_figure
 from histopipe.evaluation.grading import calibration_of
@@ -97,14 +98,14 @@ def _check(
     from histopipe.evaluation.explanation.check import check_maps, spread_over_cases
     from histopipe.evaluation.explanation.references import reference_maps
 
-    chosen = spread_over_cases(test["case_id"], test["decision"].to_numpy(), CHECKED, params.seed)
+    chosen = spread_over_cases(counted_cases(test), test["decision"].to_numpy(), CHECKED, params.seed)
     sample = test.iloc[chosen]
     patches = store.gather(sample["row"].to_numpy())
     predict = predictor(network, calibration)
     maps, called = explainer.maps(patches), sample["decision"].to_numpy()
     others = reference_maps(network, explainer, patches, called, params.seed)
     resamples, seed = params.evaluate.resamples, params.seed
-    return check_maps(patches, maps, called, sample["case_id"], predict, resamples, seed, others)
+    return check_maps(patches, maps, called, counted_cases(sample), predict, resamples, seed, others)
 
 
 def predictor(network: keras.Model, calibration: Calibration) -> Predictor:
