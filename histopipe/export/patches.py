@@ -48,7 +48,7 @@ def choose_patches(store: PatchStore, split: Path, seen: Collection[str], seed: 
     """
     index = store.index
     splits = split_of_patches(split, index)
-    known = _are_seen(index, seen, split.stem)
+    known = _are_seen(index, seen, split.stem).to_numpy()
     testing = (splits == "test").to_numpy()
     test = np.flatnonzero(testing & ~known)
     training = np.flatnonzero((splits == "train").to_numpy())
@@ -65,11 +65,11 @@ def choose_patches(store: PatchStore, split: Path, seen: Collection[str], seed: 
     return Chosen(calibration, test, int(index["case_id"][testing & known].nunique()))
 
 
-def _are_seen(index: pd.DataFrame, seen: Collection[str], dataset: str) -> Rows:
+def _are_seen(index: pd.DataFrame, seen: Collection[str], dataset: str) -> pd.Series:
     """Tell which rows belong to a case that was seen, or to a copy of one: an id that shares its patches."""
     known = are_known(index["case_id"], seen, dataset)
     cases = joined_cases(index)
-    return (known if cases is None else known | cases.isin(cases[known])).to_numpy()
+    return known if cases is None else known | cases.isin(cases[known])
 
 
 def balanced_over_cases(cases: pd.Series, rows: Rows, count: int, seed: int) -> Rows:
