@@ -15,11 +15,15 @@ help:                      ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
 
 repro: repository          ## the pipeline of params.yaml: look for new data, then whatever is out of date
+	@$(BIN)/python -c '$(CLEAR_LOCK)'
 	$(BIN)/dvc repro --force --single-item locate
 	$(BIN)/dvc repro
 
 flow: repository           ## the same through Prefect
 	$(BIN)/python -m flows.pipeline
+
+# a kill amid its writing leaves DVC's list of locked paths cut off, and DVC would refuse to run
+CLEAR_LOCK = from histopipe.core import dvc, workspace; dvc.clear_cut_off_lock(workspace.Workspace.around())
 
 # a ZIP that was downloaded is no git repository: DVC works there only if it is told to; nor need its files be executable
 repository: $(BIN)/.ready

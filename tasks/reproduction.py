@@ -19,6 +19,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.runtime import flow_run
 
+from histopipe.core.dvc import clear_cut_off_lock
 from histopipe.core.errors import HistopipeError, UnreachableError
 from histopipe.core.lineage import FLOW_RUN_VARIABLE
 from histopipe.core.params import read_params
@@ -186,6 +187,7 @@ def _run_once(
 ) -> None:
     """Run a module with its arguments as a child process."""
     workspace = Workspace.around()
+    clear_cut_off_lock(workspace)
     workspace.failure(stage).unlink(missing_ok=True)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with (

@@ -50,8 +50,11 @@ def doctor(context: click.Context, mend: bool) -> None:
 
 def _mend(workspace: Workspace) -> None:
     """Bring damaged outputs back, and say which."""
+    from histopipe.core.dvc import clear_cut_off_lock, lock_list
     from histopipe.operations.doctor import mend
 
+    if clear_cut_off_lock(workspace):
+        click.echo(f"removed {lock_list(workspace)}, which a kill had cut off; DVC makes it again")
     mending = mend(workspace)
     for path in mending.mended:
         click.echo(f"mended {path}")

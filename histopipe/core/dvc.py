@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from histopipe.core.errors import HistopipeError
+from histopipe.core.errors import BusyError, HistopipeError
+from histopipe.core.locking import exclusive_lock
 from histopipe.core.workspace import Workspace
 
 BROKEN_OFF_SECONDS = 60.0  # without a write, after which a copy that no process has open is none that goes on
@@ -53,6 +55,43 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR: ")]
     return (errors or lines or ["no answer"])[-1].removeprefix("ERROR: ")[:120]
+
+
+def lock_list(workspace: Workspace) -> Path:
+    """Return the path of DVC's list of who reads and writes what at the moment."""
+    return workspace.home / ".dvc" / "tmp" / "rwlock"
+
+
+def is_cut_off(path: Path) -> bool:
+    """Tell whether DVC's list of locked paths can't be read, so that DVC refuses to run any stage."""
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return False
+
+
+def clear_cut_off_lock(workspace: Workspace) -> bool:
+    """Remove DVC's list of locked paths where a kill amid its writing left it empty or half; DVC makes a new one.
+
+    DVC empties the file and fills it again, so that a kill in between leaves what it can't read, and never mends. The
+    lock by which DVC itself takes turns at the file is held meanwhile; where DVC holds it, nothing is done.
+
+    Returns:
+        Whether it was removed.
+    """
+    path = lock_list(workspace)
+    if not is_cut_off(path):
+        return False
+    try:
+        with exclusive_lock(path.with_name("rwlock.lock"), wait=1.0):
+            if still := is_cut_off(path):
+                path.unlink(missing_ok=True)
+            return still
+    except BusyError:
+        return False
 
 
 def clear_broken_copies(workspace: Workspace) -> None:

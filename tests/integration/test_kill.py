@@ -22,6 +22,8 @@ import pandas as pd
 import psutil
 import pytest
 
+from histopipe.core.dvc import clear_cut_off_lock
+from histopipe.core.workspace import Workspace
 from tests.integration.conftest import Checkout
 
 Make = Callable[..., Checkout]
@@ -125,12 +127,14 @@ def test_many_kills_at_random_moments_change_nothing(checkout: Make) -> None:
     expected = history(project), graded(project)
     killed = checkout(train={"deterministic": True}, quick=LONGER)
     for _ in range(15):
+        clear_cut_off_lock(Workspace(killed.root))  # as `make repro` does
         dvc = start_pipeline(killed)
         with contextlib.suppress(psutil.TimeoutExpired):
             dvc.wait(moments.uniform(1, 16))
             break
         os.kill(dvc.pid, signal.SIGKILL)
         dvc.wait()
+    clear_cut_off_lock(Workspace(killed.root))
     killed.dvc("repro")
     pd.testing.assert_frame_equal(history(killed), expected[0], check_exact=True)
     assert graded(killed) == expected[1]

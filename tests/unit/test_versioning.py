@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from flows.command import one_line_errors
-from histopipe.core.dvc import require_repository, run_dvc
+from histopipe.core.dvc import clear_cut_off_lock, lock_list, require_repository, run_dvc
+from histopipe.core.locking import exclusive_lock
 from histopipe.core.stages.running import running
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor import services
@@ -96,3 +97,19 @@ def test_a_git_repository_keeps_its_settings(unpacked: Path) -> None:
     make = ["make", f"BIN={commands}", f"--assume-old={commands}/.ready", "repository"]
     assert not subprocess.run(make, cwd=unpacked, capture_output=True, text=True, check=True).stderr
     assert not (unpacked / ".dvc/config.local").exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"write": {'])
+def test_dvc_runs_again_after_a_kill_cut_its_list_of_locked_paths_off(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dvc.yaml").write_text(STAGES)
+    workspace = Workspace(tmp_path)
+    run_dvc(workspace, "init", "--no-scm")
+    lock_list(workspace).write_text(content)
+    assert "JSON structure is corrupted" in run_dvc(workspace, "repro").stderr
+    found = services.dvc(workspace)
+    assert (found.state, found.remedy) == ("error", "`histopipe doctor --mend`")
+    with exclusive_lock(lock_list(workspace).with_name("rwlock.lock")):  # DVC is about to fill it
+        assert not clear_cut_off_lock(workspace) and lock_list(workspace).read_text() == content
+    assert clear_cut_off_lock(workspace)
+    assert run_dvc(workspace, "repro").returncode == 0
+    assert not clear_cut_off_lock(workspace) and lock_list(workspace).exists()

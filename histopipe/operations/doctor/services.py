@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from histopipe.core.addresses import public_url
-from histopipe.core.dvc import complaint, require_repository, run_dvc
+from histopipe.core.dvc import complaint, is_cut_off, lock_list, require_repository, run_dvc
 from histopipe.core.errors import HistopipeError, one_line
 from histopipe.core.files import read_yaml
 from histopipe.core.lineage import checkout_name, git_commit, git_problem
@@ -130,6 +130,9 @@ def dvc(workspace: Workspace) -> Finding:
         stages = len((read_yaml(workspace.dvc_lock) if workspace.dvc_lock.exists() else {}).get("stages") or {})
     except Exception:  # whatever YAML makes of it
         return Finding("DVC", f"{workspace.dvc_lock.name} can't be read", "error", "`git checkout dvc.lock`")
+    if is_cut_off(lock_list(workspace)):
+        said = f"{lock_list(workspace)} was cut off by a kill, and DVC runs no stage until it is gone"
+        return Finding("DVC", said, "error", "`histopipe doctor --mend`")
     listed = run_dvc(workspace, "config", "core.remote", seconds=ANSWER_SECONDS)
     remote = listed.stdout.strip()
     if listed.returncode != 0 or not remote:
