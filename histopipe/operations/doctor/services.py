@@ -133,6 +133,11 @@ def dvc(workspace: Workspace) -> Finding:
     if is_cut_off(lock_list(workspace)):
         said = f"{lock_list(workspace)} was cut off by a kill, and DVC runs no stage until it is gone"
         return Finding("DVC", said, "error", "`histopipe doctor --mend`")
+    return _remote(workspace, stages)
+
+
+def _remote(workspace: Workspace, stages: int) -> Finding:
+    """Whether DVC's remote answers, where there is one."""
     listed = run_dvc(workspace, "config", "core.remote", seconds=ANSWER_SECONDS)
     remote = listed.stdout.strip()
     if listed.returncode != 0 or not remote:
