@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import openslide
 import pytest
+import shapely
 import tifffile
 from PIL import Image
 
@@ -372,4 +373,19 @@ def test_outlines_enclose_exactly_the_regions(seed: int) -> None:
         areas = [sum(x * b - r * y for (x, y), (r, b) in itertools.pairwise(ring)) / 2 for ring in rings]
         assert areas[0] > 0 and all(area < 0 for area in areas[1:])  # one outline, then holes
         assert sum(areas) == len(places)
+        assert shapely.is_valid(shapely.Polygon(rings[0], rings[1:]))
         assert sorted(map(tuple, places)) == sorted(set(map(tuple, places)))
+
+
+def test_what_a_region_encloses_at_a_corner_is_a_hole() -> None:
+    """One ring through that corner twice is no valid polygon."""
+    cells = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], bool)
+    ((_, rings),) = regions(cells)
+    assert rings == [
+        [(0, 0), (3, 0), (3, 2), (2, 2), (2, 3), (0, 3), (0, 0)],
+        [(1, 1), (1, 2), (2, 2), (2, 1), (1, 1)],
+    ]
+
+
+def test_without_positive_cells_there_is_no_region() -> None:
+    assert list(regions(np.zeros((3, 4), bool))) == []
