@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from histopipe.core.files import read_json
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.splitting.membership import read_membership
-from histopipe.data.store import REPORT_FILE
+from histopipe.data.splitting.record import read_split_record
+from histopipe.data.store import read_report
 from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.watch import change_since_last_use, remember_use
 from tasks.artifacts import publish_image, publish_table
@@ -36,9 +36,9 @@ def ingest(dataset: str) -> Path:
     """Pack the archive; returns the store's folder."""
     reproduce(stage_name("ingest", dataset))
     store = Workspace.around().store(dataset)
-    report = read_json(store / REPORT_FILE)
-    counts = ("patches", "cases", "positive", "undersized", "second_copies", "bad")
-    publish_table([{name: report[name] for name in counts}], f"What ingest found in {dataset}", "ingest", dataset)
+    report = read_report(store)
+    counts = {name: report[name] for name in ("patches", "cases", "positive", "undersized", "second_copies", "bad")}
+    publish_table([counts], f"What ingest found in {dataset}", "ingest", dataset)
     return store
 
 
@@ -47,8 +47,8 @@ def split(dataset: str) -> Path:
     """Divide the cases; returns the split file."""
     reproduce(stage_name("split", dataset))
     workspace = Workspace.around()
-    summary = read_json(workspace.split_record(dataset))["summary"]
-    publish_table(summary, f"How the cases of {dataset} are divided", "split", dataset)
+    summary = read_split_record(workspace.split_record(dataset))["summary"]
+    publish_table([dict(row) for row in summary], f"How the cases of {dataset} are divided", "split", dataset)
     publish_image(workspace.split_plot(dataset), f"How the cases of {dataset} are divided", "split-plot", dataset)
     return workspace.split(dataset)
 

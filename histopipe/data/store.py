@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,79 @@ SHARD_BYTES = 32 * 2**20  # few files for DVC to hash, yet small enough to build
 
 Patches = NDArray[np.uint8]  # (count, height, width, 3), RGB
 Rows = NDArray[np.int64]
+
+
+class SetAsideFiles(TypedDict):
+    """Members of an archive that ingest set aside for one reason: some by name, many by folder.
+
+    Attributes:
+        count: how many there are.
+        bad: whether they were meant to be patches.
+        files: all of their names.
+        folders: how many lie in each folder, where there are too many names.
+    """
+
+    count: int
+    bad: bool
+    files: NotRequired[list[str]]
+    folders: NotRequired[dict[str, int]]
+
+
+class ManifestCounts(TypedDict):
+    """How the files that a manifest lists were found.
+
+    Attributes:
+        listed: how many rows there are.
+        matched_as_listed: how many name a member of the archive exactly.
+        matched_otherwise: how many name one in another way.
+        examples: a few of those, each as listed and as it is called in the archive.
+    """
+
+    listed: int
+    matched_as_listed: int
+    matched_otherwise: int
+    examples: list[list[str]]
+
+
+class StoreReport(TypedDict):
+    """Content of a store's `report.json`.
+
+    Attributes:
+        dataset: the data set's name.
+        members: files in the archive.
+        patches, cases: in the store.
+        positive: patches of the positive class.
+        classes: names of the negative and of the positive class.
+        patch_size: height and width that patches are stored in, in pixels.
+        image_size: side of the image that networks are given by default, in pixels.
+        undersized: patches that were smaller as found.
+        second_copies: members that repeat another one's name.
+        look_alike_cases: groups of case ids that a reader may take for one.
+        same_pixels_in_two_cases: patches whose pixels also occur in another case.
+        bad: members that were meant to be patches and can't be used.
+        set_aside: what isn't in the store, by reason.
+        case_reading: what counts as a case, in data sets that have a choice.
+        manifest: of a data set of the user's own.
+        published: counts of the complete data set.
+    """
+
+    dataset: str
+    members: int
+    patches: int
+    cases: int
+    positive: int
+    classes: list[str]
+    patch_size: list[int]
+    image_size: int
+    undersized: int
+    second_copies: int
+    look_alike_cases: list[list[str]]
+    same_pixels_in_two_cases: int
+    bad: int
+    set_aside: dict[str, SetAsideFiles]
+    case_reading: NotRequired[Reading]
+    manifest: NotRequired[ManifestCounts]
+    published: NotRequired[dict[str, int]]
 
 
 def shard_name(number: int) -> str:
@@ -114,6 +188,16 @@ def read_index(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFra
     return with_normal_ids(index, whole_column=True) if "case_id" in index else index
 
 
+def read_report(folder: Path) -> StoreReport:
+    """Read the report that ingest left in a store's folder.
+
+    Raises:
+        HistopipeError: it is missing or damaged.
+    """
+    report: StoreReport = read_json(folder / REPORT_FILE)
+    return report
+
+
 def require_reading(folder: Path, wanted: Reading | None) -> None:
     """Check that a store's cases are read as `params.yaml` asks.
 
@@ -126,9 +210,8 @@ def require_reading(folder: Path, wanted: Reading | None) -> None:
     """
     if wanted is None:
         return
-    path = folder / REPORT_FILE
-    report = read_json(path) if path.exists() else {}
-    if READING in report:
+    report = read_report(folder) if (folder / REPORT_FILE).exists() else None
+    if report and READING in report:
         made = recorded_reading(report, folder.name)
     else:  # before there was a choice; without letters in any id both readings are the same
         ids = read_index(folder, ("case_id",))["case_id"].unique()

@@ -21,7 +21,7 @@ from histopipe.core.tables import write_csv
 from histopipe.core.workers import Beside
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.splitting.membership import Split, is_leaky, read_split
-from histopipe.data.store import REPORT_FILE, Patches, PatchStore, require_reading
+from histopipe.data.store import Patches, PatchStore, read_report, require_reading
 from histopipe.evaluation.cases import JOINED, joined_cases, patch_columns
 from histopipe.evaluation.drift.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.evaluation.grading import (
@@ -243,7 +243,7 @@ def require_both_classes(table: pd.DataFrame, origin: object) -> None:
 
 def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: PatchStore) -> OperatingPoint:
     """Calibration and threshold, from validation alone, with what else a served model must know."""
-    classes = read_json(store.folder / REPORT_FILE)["classes"]
+    classes = read_report(store.folder)["classes"]
     locked = locked_point(logits, params.evaluate.threshold)
     point: OperatingPoint = {
         "temperature": locked["temperature"],

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from histopipe.core.cases.ids import look_alikes
-from histopipe.core.cases.readings import reading_entry
+from histopipe.data.store import SetAsideFiles, StoreReport
 from histopipe.ingest.datasets import OTHER_MAGNIFICATION, Dataset
 from histopipe.ingest.datasets.matching import Matching
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, SECOND_COPY, SetAside
@@ -17,10 +15,10 @@ MAX_LISTED_BY_NAME = 20  # of what is set aside by the thousand, as Kaggle's 277
 
 def build_report(
     dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, members: int, matching: Matching | None = None
-) -> dict[str, Any]:
+) -> StoreReport:
     """Return counts for `report.json`; `matching` tells how a manifest's names were found."""
     height, width = dataset.patch_size
-    report = {
+    report: StoreReport = {
         "dataset": dataset.name,
         "members": members,
         "patches": len(index),
@@ -36,7 +34,8 @@ def build_report(
         "bad": set_aside.bad,
         "set_aside": {reason: _listed(reason, files) for reason, files in sorted(set_aside.files.items())},
     }
-    report |= reading_entry(dataset.case_reading)
+    if dataset.case_reading:
+        report["case_reading"] = dataset.case_reading
     if matching:
         report["manifest"] = matching.counts()
     if dataset.published:
@@ -49,9 +48,9 @@ def _shared_pixels(index: pd.DataFrame) -> int:
     return int((index.groupby("digest")["case_id"].transform("nunique") > 1).sum())
 
 
-def _listed(reason: str, files: list[str]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"count": len(files), "bad": reason not in HARMLESS}
+def _listed(reason: str, files: list[str]) -> SetAsideFiles:
+    entry: SetAsideFiles = {"count": len(files), "bad": reason not in HARMLESS}
     if reason not in (SECOND_COPY, OTHER_MAGNIFICATION, NOT_A_PATCH) or len(files) <= MAX_LISTED_BY_NAME:
-        return entry | {"files": files}
+        return {**entry, "files": files}
     folders = pd.Series([file.rsplit("/", 2)[0] for file in files]).value_counts(sort=False)
-    return entry | {"folders": {str(folder): int(count) for folder, count in folders.items()}}
+    return {**entry, "folders": {str(folder): int(count) for folder, count in folders.items()}}

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.workers import Workers
 from histopipe.core.workspace import Workspace
-from histopipe.data.store import INDEX_FILE, REPORT_FILE
+from histopipe.data.store import INDEX_FILE, REPORT_FILE, StoreReport
 from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.ingest.archives.reading import Archive, open_archive
 from histopipe.ingest.datasets import Dataset, MemberRejected, get_dataset, list_datasets
@@ -41,7 +40,7 @@ MAX_INFERRED_SIDE = 256  # pixels; larger images of an own data set are shrunk u
 SIZE_SAMPLE = 64
 
 
-def ingest(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+def ingest(dataset: str, params: Params, workspace: Workspace) -> StoreReport:
     """Pack a data set's archive into its store; shards that `ingest_part` left here are taken as they are.
 
     Returns:
@@ -188,7 +187,7 @@ def _pack(
     workspace: Workspace,
     path: Path,
     workers: Workers[ShardTask, Shard],
-) -> dict[str, Any]:
+) -> StoreReport:
     folder = workspace.store(dataset.name)
     planned = len(plan.patches)
     _require_room(folder, planned, dataset)

@@ -19,7 +19,7 @@ from histopipe.core.files import read_json, read_named
 from histopipe.core.lineage import output_hash
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, leaky_state
-from histopipe.data.store import REPORT_FILE
+from histopipe.data.store import StoreReport, read_report
 from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, WITHIN, graded_kinds
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
@@ -66,7 +66,7 @@ class Facts:
 
     candidate: Candidate
     run: Run
-    report: dict[str, Any]
+    report: StoreReport
     source: dict[str, Any]
     subgroups: pd.DataFrame
     cases: pd.DataFrame
@@ -84,7 +84,7 @@ def read_facts(candidate: Candidate, run: Run, verdict: Mapping[str, str], works
     return Facts(
         candidate,
         run,
-        read_json(workspace.store(dataset) / REPORT_FILE),
+        read_report(workspace.store(dataset)),
         _if_there(workspace.source(dataset)),
         read_named(evaluation / "subgroups.csv"),
         read_named(evaluation / "cases.csv"),

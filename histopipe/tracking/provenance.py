@@ -21,7 +21,7 @@ from histopipe.core.files import file_digest, read_json
 from histopipe.core.lineage import output_hash
 from histopipe.core.params import read_params
 from histopipe.core.workspace import Workspace, stage_name
-from histopipe.data.store import INDEX_FILE, REPORT_FILE, read_index
+from histopipe.data.store import INDEX_FILE, read_index, read_report
 from histopipe.ingest.datasets import get_dataset, list_datasets
 
 DRAWN = "synthetic"  # kind of a source that histopipe draws itself
@@ -251,7 +251,7 @@ def kind_of(source: str) -> str:
 def _classes(dataset: str, workspace: Workspace) -> tuple[str, str]:
     """As the store has them, else as the data set declares them."""
     try:
-        negative, positive = read_json(workspace.store(dataset) / REPORT_FILE)["classes"]
+        negative, positive = read_report(workspace.store(dataset))["classes"]
         return negative, positive
     except (HistopipeError, OSError, KeyError, TypeError, ValueError):
         pass

@@ -12,7 +12,6 @@ import pandas as pd
 from histopipe.core.cases.ids import are_known
 from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.errors import TrainingError
-from histopipe.core.files import read_json
 from histopipe.core.params import Params, RecipeParams, TrainParams
 from histopipe.core.workspace import Workspace
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky, worst
@@ -20,7 +19,7 @@ from histopipe.data.sampling import cap_rows
 from histopipe.data.splitting import split_of_patches
 from histopipe.data.splitting.copies import cases_seen_as_pixels
 from histopipe.data.splitting.membership import is_leaky, read_split
-from histopipe.data.store import REPORT_FILE, PatchStore, Rows, require_reading
+from histopipe.data.store import PatchStore, Rows, read_report, require_reading
 from histopipe.networks.weights import Weights, read_weights
 from histopipe.training.recipe import effective_recipe, is_capped
 
@@ -85,7 +84,7 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
     split = read_split(workspace.split(dataset))
     splits = split_of_patches(split, store.index)
     limit = params.quick.max_patches if params.quick else None
-    image_size = int(read_json(store.folder / REPORT_FILE)["image_size"])
+    image_size = read_report(store.folder)["image_size"]
     weights = read_weights(architecture, params, workspace)
     tested = store.index.loc[splits == "test", "case_id"]
     return Training(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from histopipe.core.addresses import public_source
-from histopipe.core.cases.readings import reading_entry
+from histopipe.core.cases.readings import READING, reading_entry
 from histopipe.core.errors import TrainingError
 from histopipe.core.files import file_digest, replaced_folder, write_json
 from histopipe.core.lineage import lineage_tags, output_hash, versions
@@ -147,7 +147,8 @@ def _tags(training: Training, params: Params) -> dict[str, str]:
     tags = {"split_scheme": params.split.scheme, "source": public_source(params.dataset(training.dataset).source)}
     tags |= {"quick": "true"} if training.capped else {}
     tags |= {"unlisted_train": "true"} if params.split.adds_unlisted else {}
-    tags |= reading_entry(params.case_reading(training.dataset))
+    if reading := params.case_reading(training.dataset):
+        tags[READING] = reading
     if training.weights:
         tags |= {f"weights_{key}": value for key, value in training.weights.summary.items()}
     return tags | leaky_tags(training.leaky)

@@ -11,19 +11,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypedDict
 
 Reading = Literal["accession", "publisher"]
 
 READINGS: dict[str, tuple[Reading, ...]] = {"breakhis": ("accession", "publisher")}  # by data set, the default first
 BEFORE: Reading = "publisher"  # of what was made before there was a choice
-READING = "case_reading"  # key of a store's report, a split's record, a training's record and an operating point
+READING: Final = "case_reading"  # key of a store's report, a split's record, a training's record and an operating point
 LISTED_CLASSES = ("negative", "positive")  # of every data set of a user's own: a manifest gives labels, no names
 
 CASE_OF_READING: dict[str, str] = {
     "accession": "an accession number, whatever the letters of its blocks",
     "publisher": "a patient as the publishers count them: ids of one accession number may stand in two splits",
 }
+
+
+class ReadingEntry(TypedDict, total=False):
+    """What a record holds of a reading, where its data set has a choice."""
+
+    case_reading: Reading
+
 
 _ID = re.compile(r"(?P<accession>[0-9]{2}-[0-9]+)[A-Z]*")
 
@@ -44,9 +51,9 @@ def default_reading(dataset: str) -> Reading | None:
     return READINGS[dataset][0] if dataset in READINGS else None
 
 
-def reading_entry(reading: Reading | None) -> dict[str, str]:
+def reading_entry(reading: Reading | None) -> ReadingEntry:
     """Return what records hold of a reading; nothing where there is no choice."""
-    return {READING: reading} if reading else {}
+    return {"case_reading": reading} if reading else {}
 
 
 def is_listed(record: Mapping[str, Any]) -> bool:

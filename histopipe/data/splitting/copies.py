@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,15 @@ class JoinedCases:
         return "; ".join([*named, *([f"{more} more"] if more > 0 else [])])
 
 
+class LeftOutEntry(TypedDict):
+    """A `LeftOut` as a split's record keeps it."""
+
+    case: str
+    group: str
+    copy: str
+    stays: str
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A case that takes no part, since its copy is known to belong to another split.
@@ -65,9 +74,9 @@ class LeftOut:
     copy: str
     stays: str
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> LeftOutEntry:
         """The entry of a split's record."""
-        return dict(vars(self))
+        return {"case": self.case, "group": self.group, "copy": self.copy, "stays": self.stays}
 
 
 def join_copies(index: pd.DataFrame) -> JoinedCases:

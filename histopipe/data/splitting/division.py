@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -15,6 +14,7 @@ from histopipe.data.splitting.canonical import assign_canonical, canonical_cases
 from histopipe.data.splitting.classes import remedy_of
 from histopipe.data.splitting.copies import JoinedCases, LeftOut, join_copies, settle_known
 from histopipe.data.splitting.membership import SPLITS
+from histopipe.data.splitting.record import CopiesRecord
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Division:
             return "use the complete archive or `scheme: grouped`"
         return remedy_of(self.counts, len(SPLITS), bool(set(known) & set(self.membership["case_id"])))
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> CopiesRecord:
         """What the split's record holds of it."""
         return {
             "joined": [list(group) for group in self.joined.groups],

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import pandas as pd
 
@@ -17,27 +17,90 @@ from histopipe.core.files import read_json, restoring
 from histopipe.core.lineage import locked_stage
 from histopipe.core.params import Params, SplitParams
 from histopipe.core.workspace import Workspace, stage_name
+from histopipe.data.splitting.copies import LeftOutEntry
 
 LOG = logging.getLogger(__name__)
 _SHARES = ("train", "validation", "test")
 _KEYS = {"grouped": _SHARES, "random": _SHARES, "kfold": ("folds",), "canonical": ("unlisted",)}
+Settings = dict[str, object]  # values of `params.yaml` by key; which keys there are depends on the scheme
 Group = TypeVar("Group", str, int)
 
 _REMEMBERING = ("grouped", "kfold")  # the other schemes place a case without looking at the rest
 
 
-def used_settings(params: Params, dataset: str) -> dict[str, Any]:
+class CopiesRecord(TypedDict):
+    """What a split's record holds of cases that share patches.
+
+    Attributes:
+        joined: case ids that share patches, group by group.
+        left_out: cases that take no part, since a copy of theirs belongs to another split.
+    """
+
+    joined: NotRequired[list[list[str]]]
+    left_out: NotRequired[list[LeftOutEntry]]
+
+
+class FoldsRecord(TypedDict):
+    """The folds of a study as a split's record keeps them.
+
+    Attributes:
+        settings: that the folds were dealt out with.
+        cases: fold by case id, also of cases that have gone since.
+    """
+
+    settings: Settings
+    cases: dict[str, int]
+
+
+class SplitCounts(TypedDict):
+    """One row of a split's summary.
+
+    Attributes:
+        split: `train`, `validation` or `test`.
+        cases, patches: in it.
+        positive: patches of the positive class.
+        positive_share: of the patches, 0 to 1.
+    """
+
+    split: str
+    cases: int
+    patches: int
+    positive: int
+    positive_share: float
+
+
+class SplitRecord(CopiesRecord):
+    """Content of a split's record, `data/splits/D.json`; what earlier versions didn't write isn't required.
+
+    Attributes:
+        settings: that known cases were dealt out with.
+        leaky: whether patches of one case stand in several splits.
+        unlisted_train: whether training cases were added to the published ones.
+        cases: split (of `kfold`, fold) by case id, also of cases that have gone since.
+        folds: of a study.
+        summary: a row for each split.
+    """
+
+    settings: Settings
+    leaky: bool
+    unlisted_train: NotRequired[bool]
+    cases: dict[str, str]
+    folds: NotRequired[FoldsRecord]
+    summary: list[SplitCounts]
+
+
+def used_settings(params: Params, dataset: str) -> Settings:
     """What a known case's membership depends on; where it changes, cases are dealt out anew.
 
     Keys of other schemes are left out: changing one must not move a case.
     """
     scheme = params.split.scheme
     keys = {key: getattr(params.split, key) for key in _KEYS[scheme]}
-    keys |= reading_entry(params.case_reading(dataset))
-    return {"scheme": scheme, **keys} | ({} if scheme == "canonical" else {"seed": params.seed})
+    seed = {} if scheme == "canonical" else {"seed": params.seed}
+    return {"scheme": scheme, **keys, **reading_entry(params.case_reading(dataset)), **seed}
 
 
-def known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) -> dict[str, str]:
+def known_cases(workspace: Workspace, dataset: str, settings: Settings) -> dict[str, str]:
     """Groups of cases assigned before under the same settings, also of cases that have gone since.
 
     Raises:
@@ -46,7 +109,7 @@ def known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) ->
     record = workspace.split_record(dataset)
     if not record.exists():
         return {}
-    before = _read(record)
+    before = read_split_record(record)
     cases, earlier = dict(before["cases"]), _with_reading(before.get("settings") or {}, before["cases"], dataset)
     if _fits(earlier, settings):
         return cases
@@ -61,23 +124,23 @@ def known_cases(workspace: Workspace, dataset: str, settings: dict[str, Any]) ->
     return {}
 
 
-def _with_reading(settings: dict[str, Any], cases: Iterable[str], dataset: str) -> dict[str, Any]:
+def _with_reading(settings: Settings, cases: Iterable[str], dataset: str) -> Settings:
     """Recorded settings with what counted as a case then, unless the ids are the same whatever that was."""
     if dataset not in READINGS or (READING not in settings and all(accession_of(case) == case for case in cases)):
         return settings
-    return settings | reading_entry(recorded_reading(settings, dataset))
+    return {**settings, **reading_entry(recorded_reading(settings, dataset))}
 
 
-def _read(record: Path) -> dict[str, Any]:
-    """Read a split's record.
+def read_split_record(path: Path) -> SplitRecord:
+    """Read a split's record, as `Workspace.split_record` says where it lies.
 
     Raises:
         HistopipeError: it isn't one.
     """
-    content = read_json(record)
-    if not isinstance(content, dict) or not isinstance(content.get("cases"), dict):
-        raise SplitError(f"{record} is not a split's record: {restoring(record)}")
-    return content
+    record: SplitRecord = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("cases"), dict):
+        raise SplitError(f"{path} is not a split's record: {restoring(path)}")
+    return record
 
 
 def copies_of(cases: Iterable[str], dataset: str, workspace: Workspace) -> set[str]:
@@ -87,13 +150,13 @@ def copies_of(cases: Iterable[str], dataset: str, workspace: Workspace) -> set[s
         HistopipeError: the record can't be read.
     """
     record = workspace.split_record(dataset)
-    groups = _read(record).get("joined") or [] if record.exists() else []
+    groups = read_split_record(record).get("joined") or [] if record.exists() else []
     members = pd.Series([case for group in groups for case in group], dtype=object)
     seen = set(members[are_known(members, cases, dataset)]) if len(members) else set()
     return {case for group in groups if seen & set(group) for case in group}
 
 
-def fold_settings(params: Params, dataset: str) -> dict[str, Any]:
+def fold_settings(params: Params, dataset: str) -> Settings:
     """What a known case's fold depends on, whatever the scheme."""
     return {"folds": params.split.folds, "seed": params.seed, **reading_entry(params.case_reading(dataset))}
 
@@ -105,9 +168,9 @@ def known_folds(workspace: Workspace, dataset: str, params: Params) -> dict[str,
         HistopipeError: the record can't be read.
     """
     record = workspace.split_record(dataset)
-    before = (_read(record).get("folds") or {}) if record.exists() else {}
-    cases = dict(before.get("cases") or {})
-    earlier = _with_reading(before.get("settings") or {}, cases, dataset)
+    before = read_split_record(record).get("folds") if record.exists() else None
+    cases = dict(before.get("cases") or {}) if before else {}
+    earlier = _with_reading((before.get("settings") or {}) if before else {}, cases, dataset)
     return cases if _fits(earlier, fold_settings(params, dataset)) else {}
 
 
@@ -142,7 +205,7 @@ def under_todays_ids(known: dict[str, Group], cases: Iterable[str], record: Path
     return renamed
 
 
-def _fits(before: dict[str, Any], settings: dict[str, Any]) -> bool:
+def _fits(before: Settings, settings: Settings) -> bool:
     """Whether the settings in use had the same values before; a record may hold further ones.
 
     How cases were read is left out of `before` where ids are the same either way.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
 
@@ -21,6 +20,9 @@ from histopipe.data.splitting.copies import join_copies
 from histopipe.data.splitting.division import Division, case_counts, divide, divide_folds, fold_membership, merged
 from histopipe.data.splitting.membership import assert_disjoint, is_leaky
 from histopipe.data.splitting.record import (
+    Group,
+    SplitCounts,
+    SplitRecord,
     fold_settings,
     known_cases,
     known_folds,
@@ -65,21 +67,34 @@ def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
     require_record(dataset, as_csv(membership), params, workspace)
     _tell(dataset, divided, index)
     groups = {} if "file" in membership else _groups(membership)
-    record = {
+    record: SplitRecord = {
         "settings": settings,
         "leaky": is_leaky(membership),
         "unlisted_train": params.split.adds_unlisted,
         "cases": _sorted(known | groups),
         "folds": {"settings": fold_settings(params, dataset), "cases": _sorted(earlier | _by_case(folds))},
         **divided.as_json(),
-        "summary": summary.reset_index().to_dict("records"),
+        "summary": _rows(summary),
     }
     require_unchanged_inputs()
     _write(workspace, dataset, membership, folds, record, summary)
     return summary
 
 
-def _sorted(groups: dict[str, Any]) -> dict[str, Any]:
+def _rows(summary: pd.DataFrame) -> list[SplitCounts]:
+    return [
+        {
+            "split": str(split),
+            "cases": int(row["cases"]),
+            "patches": int(row["patches"]),
+            "positive": int(row["positive"]),
+            "positive_share": float(row["positive_share"]),
+        }
+        for split, row in summary.iterrows()
+    ]
+
+
+def _sorted(groups: dict[str, Group]) -> dict[str, Group]:
     return dict(sorted(groups.items()))
 
 
@@ -200,7 +215,7 @@ def _write(
     dataset: str,
     membership: pd.DataFrame,
     folds: pd.DataFrame,
-    record: dict[str, Any],
+    record: SplitRecord,
     summary: pd.DataFrame,
 ) -> None:
     """The record goes first: it alone decides what the next run keeps, so a kill in between loses nothing."""

@@ -13,8 +13,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import TYPE_CHECKING
 
 from histopipe.core.errors import SourceError
+
+if TYPE_CHECKING:
+    from histopipe.data.store import ManifestCounts
 
 TRIED = 100  # names by which a pair of prefixes is tried before all are
 MOST_FOLDERS = 20  # in front of all names that are tried without: hostile archives have thousands
@@ -38,7 +42,7 @@ class Matching:
     rows: dict[str, str] = field(default_factory=dict)
     listed: int = 0
 
-    def counts(self) -> dict[str, object]:
+    def counts(self) -> ManifestCounts:
         """Counts for `report.json`, with examples of names that differ."""
         otherwise = [[row, name] for name, row in self.rows.items() if row != name]
         return {
