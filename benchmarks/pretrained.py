@@ -22,6 +22,7 @@ import yaml
 from benchmarks.measuring import report
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
+from histopipe.evaluation.intervals import Measured
 
 ROOT = Path(__file__).parents[1]
 METRICS = ("roc_auc", "balanced_accuracy")
@@ -79,9 +80,9 @@ def fitted_and_graded(dataset: str, params: Params, workspace: Workspace) -> dic
     return {**{name: rounded(graded["test"][name]) for name in METRICS}, **chosen, "cases": graded["cases"]}
 
 
-def rounded(metric: Mapping[str, float]) -> list[float]:
+def rounded(metric: Measured) -> list[float | None]:
     """Value, lower and upper end of the interval."""
-    return [round(metric[name], 4) for name in ("value", "low", "high")]
+    return [None if (end := metric[name]) is None else round(end, 4) for name in ("value", "low", "high")]
 
 
 def error_ratio(found: Mapping[str, Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from histopipe.core.files import read_json, read_named
+from histopipe.core.files import read_named
 from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import publish_image, publish_markdown, publish_preview, publish_table, table_rows
 from tasks.declaration import stage_task
@@ -28,14 +28,15 @@ def evaluate(dataset: str, architecture: str) -> Path:
 
 def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
     """Show the numbers, the figures, subgroups and worst cases as tables, and some slides put together again."""
-    from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, WITHIN, graded_kinds
+    from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, graded_kinds
+    from histopipe.evaluation.record import read_metrics
     from histopipe.evaluation.slide_figures import drawn_slides
 
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_metrics(folder)
     rows = [{"metric": name, **values} for name, values in metrics["test"].items()]
     rows += [
-        {"metric": f"{name}, within {KIND_TITLES[kind]}", **metrics[WITHIN][kind]["test"][name]}
-        for kind in graded_kinds(metrics)
+        {"metric": f"{name}, within {KIND_TITLES[kind]}", **graded[name]}
+        for kind, _, graded in graded_kinds(metrics)
         for name in KIND_METRICS
     ]
     title = f"{architecture} on the test cases of {dataset}"
@@ -53,13 +54,14 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
 @stage_task("compare", "compare-{dataset}")
 def compare(dataset: str) -> Path:
     """Rank the evaluated architectures; returns the report's folder."""
+    from histopipe.reporting.comparison.record import read_comparison
     from histopipe.reporting.report import answer
 
     reproduce(stage_name("compare", dataset))
     workspace = Workspace.around()
     folder = workspace.report(dataset)
     page = (folder / "index.html").relative_to(workspace.root)
-    found = f"**{answer(read_json(folder / 'comparison.json'))}**\n\nEverything on one page: `{page}`."
+    found = f"**{answer(read_comparison(folder))}**\n\nEverything on one page: `{page}`."
     text = (folder / "comparison.md").read_text(encoding="utf-8")
     publish_markdown(f"{found}\n\n{text}", f"Architectures on {dataset}", "comparison", dataset)
     publish_image(folder / "comparison.png", f"Architectures on {dataset}", "comparison-plot", dataset)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from histopipe.core.errors import ParamsError
 
+TRAINING_RECORD = "run.json"  # beside every network (histopipe/core/training_record.py)
+
 PARAMS_FILE = "params.yaml"
 
 
@@ -137,7 +139,7 @@ class Workspace:
 
     def training_record(self, dataset: str, architecture: str) -> Path:
         """The record of a training, where DVC keeps it."""
-        return self.model(dataset, architecture) / "run.json"
+        return self.model(dataset, architecture) / TRAINING_RECORD
 
     def run_name(self, architecture: str) -> str:
         """What MLflow calls a training's run."""

@@ -8,16 +8,13 @@ cases that hold positives, or both classes, it helps less or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
 from histopipe.evaluation.cases import counted_cases
-from histopipe.evaluation.intervals import grade
+from histopipe.evaluation.intervals import Measured, grade
 from histopipe.evaluation.metrics import Predictions
+from histopipe.evaluation.record import KindRecord, MetricsRecord
 
-WITHIN = "within"  # key of the results
 POSITIVE_CASES, MIXED_CASES = "positive_cases", "mixed_cases"
 KIND_TITLES = {POSITIVE_CASES: "cases that hold positives", MIXED_CASES: "cases of both classes"}
 KIND_METRICS = ("roc_auc", "accuracy")  # what stands beside the metrics of all cases
@@ -26,7 +23,7 @@ NONE_MIXED = "undefined: no test case holds both classes, so to tell patches and
 NONE_PURE = "no test case holds positives alone, so these are the metrics within cases that hold positives"
 
 
-def within_kinds(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+def within_kinds(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, KindRecord]:
     """Grade the patches of the cases that hold a positive patch, and of those that hold both classes.
 
     Args:
@@ -50,7 +47,7 @@ def within_kinds(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, di
     return {kind: _graded(table[inside[kind]], reason, resamples, seed) for kind, reason in reasons.items()}
 
 
-def _graded(part: pd.DataFrame, reason: str | None, resamples: int, seed: int) -> dict[str, Any]:
+def _graded(part: pd.DataFrame, reason: str | None, resamples: int, seed: int) -> KindRecord:
     predictions = Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
     return {
         "cases": predictions.case_count,
@@ -61,10 +58,24 @@ def _graded(part: pd.DataFrame, reason: str | None, resamples: int, seed: int) -
     }
 
 
-def graded_kinds(results: Mapping[str, Any]) -> list[str]:
+def graded_kinds(results: MetricsRecord) -> list[tuple[str, KindRecord, dict[str, Measured]]]:
     """List the kinds of case whose metrics say more than those of all cases; none of evaluations before there were any.
 
     Args:
         results: content of `metrics.json`, or a row of a comparison.
+
+    Returns:
+        Each kind with its part of the results and the metrics in that.
     """
-    return [kind for kind, part in (results.get(WITHIN) or {}).items() if part["test"] is not None]
+    parts = (results.get("within") or {}).items()
+    return [(kind, part, metrics) for kind, part in parts if (metrics := part["test"]) is not None]
+
+
+def ungraded_reason(results: MetricsRecord) -> str | None:
+    """Return why the cases that hold positives have no metrics of their own; None of earlier evaluations.
+
+    Args:
+        results: content of `metrics.json`, or a row of a comparison.
+    """
+    part = (results.get("within") or {}).get(POSITIVE_CASES)
+    return part["reason"] if part else None

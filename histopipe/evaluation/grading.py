@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from scipy.special import expit
@@ -13,12 +12,14 @@ from histopipe.core.errors import EvaluationError
 from histopipe.core.files import restoring
 from histopipe.core.operating_point import GradedPoint, LockedPoint
 from histopipe.core.params import Params, ThresholdRule
+from histopipe.core.training_record import TrainingMarks
 from histopipe.evaluation.calibration import Calibration, fit_calibration
-from histopipe.evaluation.case_kinds import WITHIN, within_kinds
+from histopipe.evaluation.case_kinds import within_kinds
 from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.cautions import cautions
 from histopipe.evaluation.intervals import grade
 from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
+from histopipe.evaluation.record import MetricsRecord
 from histopipe.evaluation.thresholds import choose_threshold, decide
 
 GRADED_SPLITS = ("validation", "test")
@@ -106,14 +107,21 @@ def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
     return Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
 
 
-def grade_table(table: pd.DataFrame, point: GradedPoint, record: dict[str, Any], params: Params) -> dict[str, Any]:
-    """Content of `metrics.json`, but for the id of the run that will hold it."""
+def grade_table(table: pd.DataFrame, point: GradedPoint, marks: TrainingMarks, params: Params) -> MetricsRecord:
+    """Return the content of `metrics.json`, but for the id of the run that will hold it.
+
+    Args:
+        table: as `graded_table` gives it.
+        point: the operating point.
+        marks: the training's record, or what stands for it in rows without a training of their own.
+        params: number of resamples and seed.
+    """
     test, validation = predictions_of(table, "test"), predictions_of(table, "validation")
     return {
         "test": grade(test, params.evaluate.resamples, params.seed),
         "cautions": cautions(test),
         "uncalibrated": grade(before_calibration(table), params.evaluate.resamples, params.seed, probability_metrics),
-        WITHIN: within_kinds(table[table["split"] == "test"], params.evaluate.resamples, params.seed),
+        "within": within_kinds(table[table["split"] == "test"], params.evaluate.resamples, params.seed),
         "validation": {name: _defined(value) for name, value in measure(validation).items()},
         "threshold": point["threshold"],
         "temperature": point["temperature"],
@@ -124,7 +132,11 @@ def grade_table(table: pd.DataFrame, point: GradedPoint, record: dict[str, Any],
         "patches": len(test.labels),
         "validation_cases": validation.case_count,
         "validation_patches": len(validation.labels),
-        **{name: record.get(name) for name in ("split_digest", "recipe_digest", "quick", "leaky", "unlisted_train")},
+        "split_digest": marks.get("split_digest"),
+        "recipe_digest": marks.get("recipe_digest"),
+        "quick": marks.get("quick"),
+        "leaky": marks.get("leaky"),
+        "unlisted_train": marks.get("unlisted_train"),
     }
 
 

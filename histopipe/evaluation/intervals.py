@@ -20,6 +20,7 @@ What can't be resampled is answered by what is known of it:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -38,6 +39,12 @@ NO_SPREAD = 1e-12  # below it cases differ but by rounding
 
 Measured = dict[str, float | None]  # value, low, high
 Measures = Callable[[Predictions, Numbers], dict[str, Numbers]]
+
+
+def interval_of(found: Measured) -> tuple[float, float, float]:
+    """Return value, lower and upper end of an interval as numbers; NaN where the metric isn't defined."""
+    value, low, high = (math.nan if (end := found[name]) is None else end for name in ("value", "low", "high"))
+    return value, low, high
 
 
 def grade(

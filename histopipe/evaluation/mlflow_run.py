@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.core.operating_point import OperatingPoint
-from histopipe.evaluation.intervals import Measured
+from histopipe.core.training_record import DataRecord
+from histopipe.evaluation.explanation.record import EXPLANATION_FILE
+from histopipe.evaluation.record import MetricsRecord
 from histopipe.evaluation.slide_figures import SLIDES, drawn_slides
 from histopipe.networks.temperature import calibrated
 from histopipe.tracking.logging import log_file, log_metrics, set_tags
@@ -28,10 +29,10 @@ SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluatio
 def log_evaluation(
     network: keras.Model,
     operating_point: OperatingPoint,
-    results: Mapping[str, Any],
+    results: MetricsRecord,
     example: NDArray[np.uint8],
     reference: Path | None = None,
-    made_from: dict[str, Any] | None = None,
+    made_from: DataRecord | None = None,
 ) -> None:
     """Log the served model and the metrics into the active run.
 
@@ -60,7 +61,7 @@ def log_calibrated_model(
     example: NDArray[np.uint8],
     tags: dict[str, str],
     reference: Path | None = None,
-    made_from: dict[str, Any] | None = None,
+    made_from: DataRecord | None = None,
 ) -> ModelInfo:
     """Fold the operating point's calibration into a copy of a trained network, and log that into the active run.
 
@@ -83,12 +84,12 @@ def log_files(folder: Path) -> None:
         log_file(picture, "plots")
     for _, picture in drawn_slides(folder)[:LOGGED_SLIDES]:
         log_file(picture, f"plots/{SLIDES}")
-    for name in ("classification_report.txt", "predictions.parquet", "operating_point.json", "explanation.json"):
+    for name in ("classification_report.txt", "predictions.parquet", "operating_point.json", EXPLANATION_FILE):
         if (folder / name).exists():  # variants aren't explained
             log_file(folder / name)
 
 
-def run_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+def run_metrics(results: MetricsRecord) -> dict[str, float]:
     """`metrics.json` under MLflow's flat names; what isn't defined is left out.
 
     Validation goes by `final_validation/`, since `validation/roc_auc` is the history that training logged.
@@ -100,8 +101,7 @@ def run_metrics(results: Mapping[str, Any]) -> dict[str, float]:
         "test/cases": results["cases"],
         "test/patches": results["patches"],
     }
-    tested: Mapping[str, Measured] = results["test"]
-    for name, measured in tested.items():
+    for name, measured in results["test"].items():
         flat |= {f"test/{name}": measured["value"]}
         flat |= {f"test/{name}_{end}": measured[end] for end in ("low", "high")}
     flat |= {f"test/{name}_uncalibrated": measured["value"] for name, measured in results["uncalibrated"].items()}

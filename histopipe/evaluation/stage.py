@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,15 @@ from histopipe.core.cases.ids import normal_id
 from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.colours import COLOURS
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import read_json, replaced_folder, write_json, write_text
+from histopipe.core.files import replaced_folder, write_json, write_text
 from histopipe.core.operating_point import OperatingPoint, write_operating_point
 from histopipe.core.params import EvaluateParams, Params
 from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import StageInputs, inputs_of, remedy_for
 from histopipe.core.tables import write_csv
+from histopipe.core.training_record import TrainingRecord, read_training_record
 from histopipe.core.workers import Beside
-from histopipe.core.workspace import Workspace, stage_name
+from histopipe.core.workspace import TRAINING_RECORD, Workspace, stage_name
 from histopipe.data.splitting.membership import Split, is_leaky, read_split
 from histopipe.data.store import Patches, PatchStore, read_report, require_reading
 from histopipe.evaluation.cases import JOINED, joined_cases, patch_columns
@@ -34,6 +35,7 @@ from histopipe.evaluation.grading import (
     predictions_of,
 )
 from histopipe.evaluation.metrics import Numbers
+from histopipe.evaluation.record import METRICS_FILE, MetricsRecord
 from histopipe.evaluation.thresholds import require_bound
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def evaluate(
     workspace: Workspace,
     explained: bool = True,
     processes: int = 1,
-) -> dict[str, Any]:
+) -> MetricsRecord:
     """Grade one trained network and log it, ready to serve, into its MLflow run.
 
     Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
@@ -105,14 +107,15 @@ def evaluate(
             log_evaluation(network, point, results, _example(store, table), reference, record.get("data"))
             drawing.wait()
             log_files(folder)
-            write_json(folder / "metrics.json", results | {"run_id": run_id})
+            results["run_id"] = run_id
+            write_json(folder / METRICS_FILE, results)
             inputs.require_unchanged()
-    return results | {"run_id": run_id}
+    return results
 
 
 def _checked_inputs(
     dataset: str, architecture: str, params: Params, workspace: Workspace
-) -> tuple[StageInputs, Split, dict[str, Any]]:
+) -> tuple[StageInputs, Split, TrainingRecord]:
     """Read the split and the training's record, and see that both belong together and that MLflow can be asked."""
     from histopipe.tracking.stores import require_server, tracking_uri
 
@@ -134,14 +137,14 @@ def draw_slides_of_store(
     draw_slides(table, PatchStore.open(store), point, params, folder)
 
 
-def read_run(dataset: str, architecture: str, workspace: Workspace, split: Split) -> dict[str, Any]:
+def read_run(dataset: str, architecture: str, workspace: Workspace, split: Split) -> TrainingRecord:
     """What `train` left behind, if it was made with the split that is to be graded.
 
     Raises:
         EvaluationError: it was made with another one, so test cases may have been trained on.
     """
-    path = workspace.model(dataset, architecture) / "run.json"
-    record: dict[str, Any] = read_json(path)
+    path = workspace.model(dataset, architecture) / TRAINING_RECORD
+    record = read_training_record(path)
     if record["split_digest"] != split.digest:
         raise EvaluationError(
             f"{path.parent} was trained on another split than {split} now holds: "
@@ -150,7 +153,7 @@ def read_run(dataset: str, architecture: str, workspace: Workspace, split: Split
     return record
 
 
-def require_unseen(record: dict[str, Any], table: pd.DataFrame, split: Split, stage: str) -> None:
+def require_unseen(record: TrainingRecord, table: pd.DataFrame, split: Split, stage: str) -> None:
     """Check that no test case is among those that a network was trained or validated on.
 
     A split that divides patches instead of cases shares them by its nature; its runs are tagged leaky.
@@ -166,7 +169,8 @@ def require_unseen(record: dict[str, Any], table: pd.DataFrame, split: Split, st
     """
     if is_leaky(split.table):
         return
-    seen = {normal_id(str(case)) for role in ("train_cases", "validation_cases") for case in record.get(role) or ()}
+    listed = [*(record.get("train_cases") or ()), *(record.get("validation_cases") or ())]
+    seen = {normal_id(str(case)) for case in listed}
     tested = set(table.loc[table["split"] == "test", "case_id"].astype(str).map(normal_id))
     if shared := sorted(tested & seen):
         raise EvaluationError(
@@ -308,7 +312,7 @@ def write_outputs(
     table: pd.DataFrame,
     parts: dict[str, pd.DataFrame],
     point: OperatingPoint,
-    results: dict[str, Any],
+    results: MetricsRecord,
     architecture: str,
 ) -> tuple[Evaluation, dict[str, pd.DataFrame]]:
     """Write the tables and all else but `metrics.json` into `folder`; `parts` as `divided` gives them.
@@ -333,7 +337,7 @@ def write_outputs(
     table.drop(columns=["row", "uncalibrated"]).to_parquet(folder / "predictions.parquet", index=False)
     write_operating_point(folder, point)
     write_text(folder / "classification_report.txt", curves.report_text(test, classes))
-    metrics = results["test"] | {"uncalibrated": results["uncalibrated"]["calibration_error"]}
+    metrics = {**results["test"], "uncalibrated": results["uncalibrated"]["calibration_error"]}
     shown = Evaluation(point["data_set"], architecture, classes, test, metrics, point["threshold"])
     tables["uncalibrated"] = curves.calibration_table(before_calibration(table))
     return shown, tables

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -39,7 +38,7 @@ def _metric_columns() -> list[str]:
     return [f"{name}{end}" for name in SUBGROUP_METRICS for end in ("", "_low", "_high")]
 
 
-def _graded(part: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+def _graded(part: pd.DataFrame, resamples: int, seed: int) -> dict[str, int | float | None]:
     predictions = Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
     found = grade(predictions, resamples, seed)
     counts = {"cases": predictions.case_count, "patches": len(part), "positives": int(part["label"].sum())}

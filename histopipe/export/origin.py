@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from histopipe.core.errors import ExportError, HistopipeError
-from histopipe.core.files import read_json
+from histopipe.core.training_record import read_training_record
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
+from histopipe.evaluation.record import METRICS_FILE, read_metrics
 from histopipe.inference.model import Served
 from histopipe.networks.weights.behind import cases_seen
 from histopipe.networks.weights.registered import cases_behind
@@ -53,12 +54,13 @@ def address_of(dataset: str, architecture: str, workspace: Workspace) -> str:
         ExportError: there is no evaluation here, or its run isn't in this tracking store.
         TrackingAwayError: the tracking store can't be asked.
     """
-    path = workspace.evaluation(dataset, architecture) / "metrics.json"
+    folder = workspace.evaluation(dataset, architecture)
+    path = folder / METRICS_FILE
     remedy = f"run `dvc repro {stage_name('evaluate', dataset, architecture)}`"
     if not path.is_file():
         raise ExportError(f"{path} is missing, so there is no model of {architecture}: {remedy}")
     with told_in_one_line(workspace):
-        run_id = known_run(workspace, dataset, str(read_json(path)["run_id"]))
+        run_id = known_run(workspace, dataset, str(read_metrics(folder)["run_id"]))
         run = open_client(workspace).get_run(run_id) if run_id else None
     if run is None or SERVED_MODEL_TAG not in run.data.tags:
         raise ExportError(f"{path} was made under another tracking store, which has its model: {remedy}")
@@ -90,9 +92,8 @@ def _version(client: MlflowClient, run_id: str, model_id: str | None) -> ModelVe
 
 def _seen_here(run: Run, dataset: str, workspace: Workspace) -> list[str] | None:
     """The cases that the record of this checkout's training lists, if it is that run's."""
-    path = workspace.model(dataset, run.data.tags.get("architecture", "")) / "run.json"
     try:
-        record = read_json(path)
+        record = read_training_record(workspace.training_record(dataset, run.data.tags.get("architecture", "")))
         own = record["run_id"] in (run.info.run_id, run.data.tags.get("restored_from"))
         return cases_seen(record)[dataset] if own else None
     except (HistopipeError, OSError, KeyError):

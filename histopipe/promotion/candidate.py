@@ -7,21 +7,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from histopipe.core.errors import HistopipeError, PromotionError
-from histopipe.core.files import read_json
 from histopipe.core.operating_point import OperatingPoint, read_operating_point
 from histopipe.core.params import Params
+from histopipe.core.training_record import TrainingRecord, read_training_record
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, Leaky, worst
 from histopipe.data.store import read_index
 from histopipe.evaluation.cases import patch_columns
 from histopipe.networks.weights.behind import cases_seen, starts_from_unknown
-from histopipe.reporting.comparison.evaluations import Evaluated, Row, read_evaluations
+from histopipe.reporting.comparison.evaluations import Evaluated, read_evaluations
+from histopipe.reporting.comparison.record import ModelRow
 from histopipe.reporting.comparison.table import reason
 from histopipe.tracking.provenance import Provenance, data_of_training
 
@@ -44,8 +44,8 @@ class Candidate:
 
     dataset: str
     architecture: str
-    metrics: Row
-    record: dict[str, Any]
+    metrics: ModelRow
+    record: TrainingRecord
     point: OperatingPoint
     test: pd.DataFrame
     made_from: Provenance
@@ -103,7 +103,7 @@ def read_twin(dataset: str, identity: str | None, params: Params, workspace: Wor
 
 def _read(dataset: str, evaluated: Evaluated, workspace: Workspace) -> Candidate:
     name = evaluated.row["architecture"]
-    record = read_json(workspace.training_record(dataset, name))
+    record = read_training_record(workspace.training_record(dataset, name))
     _require_same_training(evaluated.row, record, stage_name("evaluate", dataset, name))
     point = read_operating_point(workspace.evaluation(dataset, name))
     test = _test_patches(evaluated.predictions, workspace.store(dataset))
@@ -115,17 +115,17 @@ def best_by_validation(evaluated: Sequence[Evaluated]) -> Evaluated:
     return max(evaluated, key=lambda each: each.row["validation"][CHOSEN_BY] or 0.0)
 
 
-def _require_same_training(row: Row, record: dict[str, Any], stage: str) -> None:
+def _require_same_training(row: ModelRow, record: TrainingRecord, stage: str) -> None:
     """The digests are those of today's split and recipe already, see `read_evaluations`."""
     changed = [key for key in ("split_digest", "recipe_digest") if record.get(key) != row.get(key)]
     if changed or "train_cases" not in record:
         raise PromotionError(f"{row['architecture']} was trained again since it was evaluated: run `dvc repro {stage}`")
 
 
-def _made_from(dataset: str, record: dict[str, Any], workspace: Workspace) -> Provenance:
+def _made_from(dataset: str, record: TrainingRecord, workspace: Workspace) -> Provenance:
     """As its training recorded it; of a training from before there was that, as it lies here."""
     try:
-        return Provenance.from_json(record["data"])
+        return Provenance.from_json(record["data"] or {})
     except (KeyError, TypeError, ValueError, AttributeError):
         cases = cases_seen(record)[dataset]
         made_from = data_of_training(dataset, cases, read_index(workspace.store(dataset)), workspace)

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from histopipe import __version__
 from histopipe.core.cases.readings import CASE_OF_READING, READING
-from histopipe.core.files import read_json, read_named
+from histopipe.core.files import read_named
 from histopipe.core.lineage import output_hash
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, leaky_state
 from histopipe.data.store import StoreReport, read_report
-from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, WITHIN, graded_kinds
+from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, graded_kinds, ungraded_reason
+from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explanation, read_explanation
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
+from histopipe.evaluation.record import MetricsRecord
+from histopipe.ingest.sources.record import SourceRecord
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
 from histopipe.promotion.gates import TITLES
+from histopipe.reporting.comparison.record import COMPARISON_FILE, Comparison, read_comparison
 from histopipe.reporting.comparison.table import markdown_table
 from histopipe.tracking.artifacts import model_environment
 from histopipe.tracking.ledger import counts_in
@@ -55,10 +58,10 @@ class Facts:
     Attributes:
         run: that holds the served model.
         report: of the store, as ingest wrote it.
-        source: where the data came from, as locate wrote it.
+        source: where the data came from, as locate wrote it; None where it didn't.
         subgroups, cases: tables of the evaluation.
-        explanation: content of its `explanation.json`; empty where there is none.
-        comparison: content of `comparison.json`; empty where there is none.
+        explanation: content of its `explanation.json`; None where there is none.
+        comparison: content of `comparison.json`; None where there is none.
         environment: versions of what the served model needs.
         hashes: of the model and its predictions, as `dvc.lock` has them.
         verdict: tags of the gates that it was judged by.
@@ -67,11 +70,11 @@ class Facts:
     candidate: Candidate
     run: Run
     report: StoreReport
-    source: dict[str, Any]
+    source: SourceRecord | None
     subgroups: pd.DataFrame
     cases: pd.DataFrame
-    explanation: dict[str, Any]
-    comparison: dict[str, Any]
+    explanation: Explanation | None
+    comparison: Comparison | None
     environment: list[str]
     hashes: dict[str, str]
     verdict: Mapping[str, str]
@@ -80,24 +83,21 @@ class Facts:
 def read_facts(candidate: Candidate, run: Run, verdict: Mapping[str, str], workspace: Workspace) -> Facts:
     """Gather them; raises what the readers of the files raise."""
     dataset, architecture = candidate.dataset, candidate.architecture
-    evaluation = workspace.evaluation(dataset, architecture)
+    evaluation, report = workspace.evaluation(dataset, architecture), workspace.report(dataset)
+    source = workspace.source(dataset)
     return Facts(
         candidate,
         run,
         read_report(workspace.store(dataset)),
-        _if_there(workspace.source(dataset)),
+        SourceRecord.read(source) if source.is_file() else None,
         read_named(evaluation / "subgroups.csv"),
         read_named(evaluation / "cases.csv"),
-        _if_there(evaluation / "explanation.json"),
-        _if_there(workspace.report(dataset) / "comparison.json"),
+        read_explanation(evaluation) if (evaluation / EXPLANATION_FILE).is_file() else None,
+        read_comparison(report) if (report / COMPARISON_FILE).is_file() else None,
         _environment(run.data.tags[SERVED_MODEL_TAG]),
         _hashes(dataset, architecture, workspace),
         verdict,
     )
-
-
-def _if_there(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)) if path.is_file() else {}
 
 
 def _environment(model_id: str) -> list[str]:
@@ -174,7 +174,7 @@ def _data(facts: Facts) -> str:
         *(f"set aside, {reason}: {entry['count']:,}" for reason, entry in report["set_aside"].items()),
     ]
     if source:
-        lines.insert(0, f"source: {source['kind']}, {source['name']}")
+        lines.insert(0, f"source: {source.kind}, {source.name}")
     if report["same_pixels_in_two_cases"]:
         lines.append(f"{report['same_pixels_in_two_cases']:,} patches whose pixels occur in another case too")
     if reading := report.get(READING):
@@ -208,18 +208,15 @@ def _results(facts: Facts) -> str:
     return f"{table}{narrow}\n\n{_within(metrics)}{chosen_by}{_looks(facts.verdict)}"
 
 
-def _within(metrics: Mapping[str, Any]) -> str:
+def _within(metrics: MetricsRecord) -> str:
     """Metrics within cases of one kind, or why there are none; nothing of evaluations before there were any."""
     lines = [
-        f"within the {metrics[WITHIN][kind]['cases']:,} {KIND_TITLES[kind]}: "
-        + ", ".join(
-            f"{name.replace('_', ' ')} {with_interval(metrics[WITHIN][kind]['test'][name])}" for name in KIND_METRICS
-        )
-        for kind in graded_kinds(metrics)
+        f"within the {part['cases']:,} {KIND_TITLES[kind]}: "
+        + ", ".join(f"{name.replace('_', ' ')} {with_interval(graded[name])}" for name in KIND_METRICS)
+        for kind, part, graded in graded_kinds(metrics)
     ]
-    part = (metrics.get(WITHIN) or {}).get(POSITIVE_CASES)
-    if part and not lines:
-        lines = [f"within {KIND_TITLES[POSITIVE_CASES]}: {part['reason']}"]
+    if not lines and (reason := ungraded_reason(metrics)):
+        lines = [f"within {KIND_TITLES[POSITIVE_CASES]}: {reason}"]
     return f"{_bullets(lines)}\n\n" if lines else ""
 
 
@@ -266,10 +263,10 @@ def _limits(facts: Facts) -> str:
         f"graded on {test['cases']:,} cases of the same source as the training: how it does elsewhere isn't known",
         "a case is what the source calls one; it need not be a patient",
     ]
-    if facts.source.get("kind") == "synthetic":
+    if facts.source and facts.source.kind == "synthetic":
         lines.append("trained and graded on drawn slides: its numbers say nothing of tissue")
-    if candidate.record.get("quick"):
-        caps = ", ".join(f"{name} {value}" for name, value in candidate.record["quick"].items())
+    if quick := candidate.record.get("quick"):
+        caps = ", ".join(f"{name} {value}" for name, value in quick.items())
         lines.append(f"trained under the caps of `quick` ({caps}): not what the full recipe reaches")
     leaky = leaky_state(candidate.leaky)
     if leaky is True:
@@ -278,13 +275,14 @@ def _limits(facts: Facts) -> str:
         lines.append(f"**{WHY_UNKNOWN}: its numbers may measure memory**")
     if candidate.record.get("unlisted_train"):
         lines.append("trained also on cases that no published list has: not the published protocol")
-    if problem := facts.explanation.get("reason"):
-        lines.append(f"what its decisions rest on could not be mapped: {problem}")
-    elif outcome := facts.explanation.get("verdict"):
+    explanation = facts.explanation
+    if explanation and "reason" in explanation:
+        lines.append(f"what its decisions rest on could not be mapped: {explanation['reason']}")
+    elif explanation and (outcome := explanation.get("verdict")):
         maps = f"maps of what its decisions rest on: {outcome}"
         lines.append(f"{maps} (don't read them unless they are better than all of these)")
-    suspicious = facts.comparison.get("implausible") or {}
-    if candidate.architecture in suspicious.get("architectures", []):
+    suspicious = facts.comparison.get("implausible") if facts.comparison else None
+    if suspicious and candidate.architecture in suspicious["architectures"]:
         lines.append(f"**ROC AUC above {suspicious['limit']}: implausible on this data, look for a leak**")
     return _bullets(lines)
 
@@ -296,7 +294,7 @@ def _lineage(facts: Facts) -> str:
         f"{record['parameters']:,} parameters",
         *(f"{name.replace('_', ' ')}: {tags[name]}" for name in LINEAGE if name in tags),
         *(f"dvc {path}: {value}" for path, value in facts.hashes.items()),
-        f"digests: split {record['split_digest'][:16]}, recipe {record['recipe_digest'][:16]}",
+        f"digests: split {str(record['split_digest'])[:16]}, recipe {str(record['recipe_digest'])[:16]}",
         f"histopipe {__version__}, {', '.join(facts.environment)}",
     ]
     return _bullets(lines)

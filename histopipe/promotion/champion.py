@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from scipy.special import expit
 
 from histopipe.core.errors import EvaluationError, HistopipeError, PromotionError
-from histopipe.core.files import read_json, write_json, write_text
+from histopipe.core.files import write_text
+from histopipe.core.training_record import read_training_record, write_training_record
+from histopipe.core.workspace import TRAINING_RECORD
 from histopipe.data.store import PatchStore
 from histopipe.evaluation.metrics import Numbers
-from histopipe.networks.weights.behind import RECORD, cases_seen, pixels_seen
+from histopipe.networks.weights.behind import cases_seen, pixels_seen
 from histopipe.networks.weights.registered import KEPT, PREDICTIONS, data_of_record, kept_folder
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.card import CARD_FILE
@@ -63,7 +65,7 @@ def keep(candidate: Candidate, card: str, client: MlflowClient, run_id: str) -> 
     kept = f"{KEPT}/{candidate.identity}"
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_json(folder / RECORD, candidate.record | {"data": candidate.made_from.as_json()})
+        write_training_record(folder, {**candidate.record, "data": candidate.made_from.as_json()})
         candidate.test[[*_PATCH, "probability"]].to_parquet(folder / PREDICTIONS, index=False)
         write_text(folder / CARD_FILE, card)
         for path in sorted(folder.iterdir()):
@@ -78,12 +80,12 @@ def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
         PromotionError: it isn't there, or damaged.
     """
     kept = kept_folder(version)
-    if not {RECORD, PREDICTIONS} <= _held(version, kept, client):
-        raise _unknown(version, f"doesn't hold {kept}/{RECORD}")
+    if not {TRAINING_RECORD, PREDICTIONS} <= _held(version, kept, client):
+        raise _unknown(version, f"doesn't hold {kept}/{TRAINING_RECORD}")
     with TemporaryDirectory() as scratch:
         folder = Path(client.download_artifacts(str(version.run_id), kept, scratch))
         try:
-            record: dict[str, Any] = read_json(folder / RECORD)
+            record = read_training_record(folder / TRAINING_RECORD)
             seen, logged = cases_seen(record)[record["dataset"]], pd.read_parquet(folder / PREDICTIONS)
             made_from = data_of_record(version, record, folder / PREDICTIONS, client)
             return Champion(version, seen, logged, made_from, pixels_seen(record))

@@ -32,7 +32,7 @@ def _seen_elsewhere(candidate: Candidate, workspace: Workspace, others: tuple[Ch
 
     Of the candidate only what stands behind its weights: its own training read this store, whose copies are joined.
     """
-    behind = pixels_seen(candidate.record | {"data": None})
+    behind = pixels_seen({**candidate.record, "data": None})
     samples = [*behind, *(sample for other in others for sample in other.samples)]
     index = read_index(workspace.store(candidate.dataset))
     cases = set(candidate.test["case_id"])

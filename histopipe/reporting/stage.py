@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import replaced_folder, write_json, write_text
@@ -16,17 +15,18 @@ from histopipe.data.store import read_index
 from histopipe.evaluation.figures import save_figure
 from histopipe.reporting.comparison.baseline import with_baseline
 from histopipe.reporting.comparison.combination import combined
-from histopipe.reporting.comparison.evaluations import Row, read_evaluations
+from histopipe.reporting.comparison.evaluations import read_evaluations
 from histopipe.reporting.comparison.figure import draw_comparison, draw_pairs
 from histopipe.reporting.comparison.neighbours import with_neighbours
 from histopipe.reporting.comparison.pairs import compare_pairs, with_rank_ranges
 from histopipe.reporting.comparison.plausibility import implausible
+from histopipe.reporting.comparison.record import COMPARISON_FILE, Comparison, Implausible, ModelRow, PublishedRow
 from histopipe.reporting.comparison.table import as_markdown, implausible_note, reason
 
 LOG = logging.getLogger(__name__)
 
 
-def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+def compare(dataset: str, params: Params, workspace: Workspace) -> Comparison:
     """Set the evaluated architectures of `params.yaml` side by side, best ROC AUC on test first.
 
     Writes `comparison.json`, `comparison.md`, `comparison.png`, `pairs.png` and `index.html`, which shows all there is
@@ -56,7 +56,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
     evaluated.sort(key=lambda each: -(each.row["test"]["roc_auc"]["value"] or 0.0))  # stable: ties stay as listed
     rows = [each.row for each in evaluated]
     pairs = compare_pairs(evaluated, params.evaluate.resamples, params.seed)
-    content = {
+    content: Comparison = {
         "dataset": dataset,
         "positive_class": rows[0]["positive_class"],
         "ranking": with_rank_ranges(rows, pairs),
@@ -67,7 +67,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
         "published": published_results(dataset, rows, params),
     }
     with replaced_folder(workspace.report(dataset), stage_check("compare")) as folder:
-        write_json(folder / "comparison.json", content)
+        write_json(folder / COMPARISON_FILE, content)
         write_text(folder / "comparison.md", as_markdown(content))
         save_figure(draw_comparison(content), folder / "comparison.png")
         save_figure(draw_pairs(content), folder / "pairs.png")
@@ -76,19 +76,24 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any
     return content
 
 
-def _checked(dataset: str, rows: Sequence[Row], params: Params) -> Row | None:
+def _checked(dataset: str, rows: Sequence[ModelRow], params: Params) -> Implausible | None:
     found = implausible(dataset, rows, params)
     if found:
         LOG.warning("%s: %s", dataset, implausible_note(found))
     return found
 
 
-def published_results(dataset: str, rows: Sequence[Row], params: Params) -> list[Row]:
+def published_results(dataset: str, rows: Sequence[ModelRow], params: Params) -> list[PublishedRow]:
     """What others report of the ranked recipes on this data set, as `params.yaml` has it."""
     listed = [name for row in rows if (name := row["architecture"]) in params.recipes]
     found = {name: params.published.get(name) for name in listed}
     return [
-        {"architecture": name, **published.model_dump(exclude={"dataset"}, exclude_none=True)}
+        {
+            "architecture": name,
+            "split": published.split,
+            "metrics": {str(metric): value for metric, value in published.metrics.items()},
+            "source": published.source,
+        }
         for name, published in found.items()
         if published and published.dataset == dataset
     ]

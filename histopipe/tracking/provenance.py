@@ -20,6 +20,7 @@ from histopipe.core.errors import HistopipeError
 from histopipe.core.files import file_digest, read_json
 from histopipe.core.lineage import output_hash
 from histopipe.core.params import read_params
+from histopipe.core.training_record import DataRecord
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.store import INDEX_FILE, read_index, read_report
 from histopipe.ingest.datasets import get_dataset, list_datasets
@@ -75,7 +76,7 @@ class Provenance:
         named = self.source if self.source and self.source != self.kind else ""
         return f"{self.kind or 'data of unknown origin'} {named}".strip()
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> DataRecord:
         """The content of a record that `from_json` reads."""
         return {
             "data_set": self.dataset,

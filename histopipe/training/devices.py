@@ -38,7 +38,7 @@ class Devices:
     jit_compile: bool | Literal["auto"] = False
     shared_by: tuple[str, ...] = ()
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, str | bool | int]:
         """What the run's record says of it."""
         return {"precision": self.policy, "jit_compile": self.jit_compile, "devices": max(1, len(self.shared_by))}
 

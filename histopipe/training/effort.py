@@ -6,8 +6,10 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 
+from histopipe.core.training_record import Effort
 
-def effort(history: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
+
+def effort(history: Sequence[Mapping[str, float]]) -> Effort:
     """Seconds, patches per second and peak memory of the training that just ended.
 
     Args:

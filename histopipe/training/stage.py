@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from histopipe.core.addresses import public_source
 from histopipe.core.cases.readings import READING, reading_entry
 from histopipe.core.errors import TrainingError
-from histopipe.core.files import file_digest, replaced_folder, write_json
+from histopipe.core.files import file_digest, replaced_folder
 from histopipe.core.lineage import lineage_tags, output_hash, versions
 from histopipe.core.params import Params
 from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import StageInputs, inputs_of
-from histopipe.core.workspace import Workspace
+from histopipe.core.training_record import DataRecord, TrainingRecord, write_training_record
+from histopipe.core.workspace import TRAINING_RECORD, Workspace
 from histopipe.data.leakage import leaky_tags
 from histopipe.data.store import INDEX_FILE, PatchStore, Rows
 from histopipe.networks.architectures import require_architecture
@@ -36,7 +37,6 @@ from histopipe.training.pooled_features import discard_features
 from histopipe.training.recipe import recipe_digest
 
 MODEL_FILE = "model.keras"
-RECORD_FILE = "run.json"
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +48,7 @@ def train(
     params: Params,
     workspace: Workspace,
     after_epoch: Callable[[Progress], None] | None = None,
-) -> dict[str, Any]:
+) -> TrainingRecord:
     """Train one architecture, from where a killed training left off.
 
     Writes `model.keras`, `history.csv`, `history.png` and `run.json`.
@@ -91,10 +91,10 @@ def train(
         if training.recipe.test_time == "d4":
             network = averaged_over_symmetries(network)
         log_epochs(run_id, progress.history)
-        record = _record(training, params, progress, network, lineage) | {"data": made_from}
+        record = _record(training, params, run_id, progress, network, lineage, made_from)
         _write(training, workspace, progress, network, record, inputs)
         _log_end(training, workspace, record)
-    mark_finished(training.checkpoints, workspace.model(dataset, architecture) / RECORD_FILE)
+    mark_finished(training.checkpoints, workspace.model(dataset, architecture) / TRAINING_RECORD)
     discard_features(training.checkpoints)
     return record
 
@@ -185,11 +185,17 @@ def _log_start(training: Training, params: Params, workspace: Workspace, lineage
 
 
 def _record(
-    training: Training, params: Params, progress: Progress, network: keras.Model, lineage: Mapping[str, str]
-) -> dict[str, Any]:
+    training: Training,
+    params: Params,
+    run_id: str,
+    progress: Progress,
+    network: keras.Model,
+    lineage: Mapping[str, str],
+    made_from: DataRecord,
+) -> TrainingRecord:
     """What later stages need to know of the training."""
     return {
-        "run_id": progress.run_id,
+        "run_id": run_id,
         "experiment": experiment_name(training.dataset),
         "dataset": training.dataset,
         "architecture": training.name,
@@ -212,10 +218,11 @@ def _record(
         "samples_before": (training.weights.samples if training.weights else None) or [],
         "train_cases": _cases(training.store, training.train_rows),
         "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one
+        "data": made_from,
     }
 
 
-def _data(training: Training, workspace: Workspace) -> dict[str, Any]:
+def _data(training: Training, workspace: Workspace) -> DataRecord:
     """By which the model is later told to be of this data."""
     cases = [*_cases(training.store, training.train_rows), *training.validation_cases]
     made_from = data_of_training(training.dataset, cases, training.store.index, workspace)
@@ -235,7 +242,7 @@ def _write(
     workspace: Workspace,
     progress: Progress,
     network: keras.Model,
-    record: dict[str, Any],
+    record: TrainingRecord,
     inputs: StageInputs,
 ) -> None:
     """Write the training's outputs, unless they would be recorded as those of other inputs."""
@@ -246,7 +253,7 @@ def _write(
         network.save(folder / MODEL_FILE)
         history.to_csv(folder / "history.csv", index=False)
         plot_history(history, training.title, folder / "history.png")
-        write_json(folder / RECORD_FILE, record)
+        write_training_record(folder, record)
         inputs.require_unchanged(_kept(training, workspace))
 
 
@@ -258,10 +265,13 @@ def _kept(training: Training, workspace: Workspace) -> str:
     )
 
 
-def _log_end(training: Training, workspace: Workspace, record: dict[str, Any]) -> None:
+def _log_end(training: Training, workspace: Workspace, record: TrainingRecord) -> None:
     folder = workspace.model(training.dataset, training.name)
     for name in ("history.csv", "history.png"):
         log_file(folder / name, "plots")
-    measured = {f"train/{name}": value for name, value in record["effort"].items() if value is not None}
-    log_metrics(measured | {"parameters": record["parameters"]})
+    took = record["effort"]
+    known = {"seconds": took["seconds"], "peak_memory_mb": took["peak_memory_mb"]}
+    if took["patches_per_second"] is not None:
+        known["patches_per_second"] = took["patches_per_second"]
+    log_metrics({f"train/{name}": value for name, value in known.items()} | {"parameters": record["parameters"]})
     set_tags({TRAINED: "true"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from histopipe.networks.architectures import backbone_of
 from histopipe.training.plan import Training
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import keras
 
 
-def load_start(training: Training, network: keras.Model) -> dict[str, Any]:
+def load_start(training: Training, network: keras.Model) -> dict[str, str | int]:
     """Load the weights that the recipe asks for into a fresh network, or into a bare backbone.
 
     Returns:

@@ -35,9 +35,12 @@ ALLOWED = {
     "core/startup_lines.py": "filters what TensorFlow says",
     "core/system_files.py": "refuses folders with files of others",
     "core/tables.py": "writes a table as its content is given",
+    "core/training_record.py": "names the keys of a record and its file",
     "core/variants.py": "reads names of variants in params.yaml",
     "core/workers.py": "shares work out; what comes back is the same",
     "core/workspace.py": "says where files lie",
+    "evaluation/explanation/record.py": "names the keys of a record and its file",
+    "evaluation/record.py": "names the keys of a record and its file",
     "tracking/artifacts.py": "brings files of MLflow's runs",
     "tracking/entities.py": "names MLflow's classes",
     "tracking/logging.py": "logs to MLflow",
@@ -91,9 +94,11 @@ ALLOWED_TO: dict[str, dict[str, str]] = {
     | _TRAINING
     | {"ingest/archives/*": "loaded with the sources", "tracking/registry.py": "loaded with the ledger"},
     "promote": _SPLITTING
+    | _SOURCE
     | _TRAINING
     | _GRADING
     | {
+        "ingest/archives/*": "loaded with the sources",
         "reporting/comparison/*": "words of the model card",
     },
 }

@@ -8,7 +8,7 @@ no correction (an intersection-union test; Berger 1982, doi:10.1080/00401706.198
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ import pandas as pd
 from histopipe.data.store import Patches, Rows
 from histopipe.evaluation.case_parts import mean_parts
 from histopipe.evaluation.differences import difference
+from histopipe.evaluation.explanation.record import MapsCheck
 from histopipe.evaluation.explanation.references import oriented
 from histopipe.evaluation.explanation.removal import Predictor, area, moved, ranks, removal_curves, shares
 from histopipe.evaluation.intervals import Measured, draw_fewer, measured
@@ -50,7 +51,7 @@ def check_maps(
     resamples: int,
     seed: int,
     references: Mapping[str, Maps] | None = None,
-) -> dict[str, Any]:
+) -> MapsCheck:
     """Compare maps with chance and with reference maps on the probability of the class that each patch is called.
 
     Args:
@@ -88,25 +89,30 @@ def _by_map(values: Numbers, references: list[str]) -> dict[str, Numbers]:
     return chance | dict(zip(references, values[1 + MOVES :], strict=True))
 
 
-def _compared(curves: dict[str, dict[str, Numbers]], case_ids: pd.Series, resamples: int, seed: int) -> dict[str, Any]:
+def _compared(curves: dict[str, dict[str, Numbers]], case_ids: pd.Series, resamples: int, seed: int) -> MapsCheck:
     """The result from curves by the map, by moved ones and by references, each (patches, steps + 1)."""
     means = _Means(case_ids, resamples, seed)
-    found: dict[str, Any] = {"patches": len(case_ids), "cases": means.cases}
     areas = {name: {other: area(values) for other, values in by_map.items()} for name, by_map in curves.items()}
-    for name, by_map in areas.items():
-        found[name] = {other: means.share(values) for other, values in by_map.items()}
-        found[name]["gain"] = means.gain(_ahead(areas, CHANCE, name))
+    shown = {name: {other: means.share(values) for other, values in by_map.items()} for name, by_map in areas.items()}
+    for name, by_map in shown.items():
+        by_map["gain"] = means.gain(_ahead(areas, CHANCE, name))
     others = [other for other in areas[CURVES[0]] if other != "map"]
     gains = {other: means.gain(np.mean([_ahead(areas, other, name) for name in CURVES], axis=0)) for other in others}
-    found["gain"] = gains.pop(CHANCE)
-    found["references"] = {other: {"gain": gain, "verdict": verdict(gain, other)} for other, gain in gains.items()}
-    verdicts = [verdict(found["gain"]), *(entry["verdict"] for entry in found["references"].values())]
-    found["verdict"] = "; ".join(verdicts)
-    found["curves"] = {"shares": shares().tolist()} | {
+    gain = gains.pop(CHANCE)
+    drawn = {
         name: {other: values.mean(axis=0).tolist() for other, values in by_map.items()}
         for name, by_map in curves.items()
     }
-    return found
+    return {
+        "patches": len(case_ids),
+        "cases": means.cases,
+        "deletion": shown["deletion"],
+        "insertion": shown["insertion"],
+        "gain": gain,
+        "references": {other: {"gain": each, "verdict": verdict(each, other)} for other, each in gains.items()},
+        "verdict": "; ".join([verdict(gain), *(verdict(each, other) for other, each in gains.items())]),
+        "curves": {"shares": shares().tolist(), "deletion": drawn["deletion"], "insertion": drawn["insertion"]},
+    }
 
 
 def _ahead(areas: Mapping[str, Mapping[str, Numbers]], other: str, curve: str) -> Numbers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.data.store import Patches
 from histopipe.evaluation.explanation.gallery import GROUPS, PER_ROW, WRONG
+from histopipe.evaluation.explanation.record import MapsCheck
 from histopipe.evaluation.explanation.references import DARKNESS, GREY, RANDOM_WEIGHTS
 from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, plain, with_interval
+from histopipe.evaluation.intervals import Measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,7 +99,7 @@ def _key(figure: Figure, classes: tuple[str, str]) -> None:
     bar.set_label("evidence, each map on its own scale", fontsize=8)
 
 
-def draw_curves(check: dict[str, Any], title: str) -> Figure:
+def draw_curves(check: MapsCheck, title: str) -> Figure:
     """Draw mean deletion and insertion curves by the maps, by the same maps moved, and by references.
 
     Args:
@@ -107,8 +109,11 @@ def draw_curves(check: dict[str, Any], title: str) -> Figure:
     figure = new_figure(9.6, 4.6)
     deletion, insertion = figure.subplots(1, 2, sharey=True)
     x = check["curves"]["shares"]
-    for axes, name, what in ((deletion, "deletion", "blanked"), (insertion, "insertion", "shown")):
-        found, curves = check[name], check["curves"][name]
+    panels = (
+        (deletion, "deletion", "blanked", check["deletion"], check["curves"]["deletion"]),
+        (insertion, "insertion", "shown", check["insertion"], check["curves"]["insertion"]),
+    )
+    for axes, name, what, found, curves in panels:
         axes.plot(x, curves["chance"], color=REFERENCE, linestyle=":", label=_area("map moved", found["chance"]))
         for other in check["references"]:
             line = REFERENCE_LINES.get(other, "--")
@@ -125,5 +130,5 @@ def draw_curves(check: dict[str, Any], title: str) -> Figure:
     return figure
 
 
-def _area(name: str, found: dict[str, float | None]) -> str:
+def _area(name: str, found: Measured) -> str:
     return f"{name}: area {with_interval(found)}"

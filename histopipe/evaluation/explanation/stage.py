@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from histopipe.data.store import Patches, PatchStore
 from histopipe.evaluation.calibration import Calibration
 from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.explanation.gallery import COLUMNS, choose_gallery
+from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explained, Explanation, MapsCheck, Unexplained
 from histopipe.evaluation.figures import save_figure
 from histopipe.evaluation.grading import calibration_of
 from histopipe.evaluation.metrics import Numbers
@@ -44,7 +45,7 @@ def explain_evaluation(
     architecture: str,
     params: Params,
     folder: Path,
-) -> dict[str, Any]:
+) -> Explanation:
     """Write `explanation.json`, `gallery.csv`, `figures/gallery.png` and `figures/explanation.png` into `folder`.
 
     Args:
@@ -71,19 +72,24 @@ def explain_evaluation(
     except EvaluationError as problem:
         return _unexplained(f"{point['data_set']} {architecture}", problem, folder)
     check = _check(network, explainer, test, store, calibration_of(point), params)
-    how = {"method": METHOD, "layer": explainer.cut.layer, "places": list(explainer.cut.shape[:2])}
-    write_json(folder / "explanation.json", how | check)
+    content: Explained = {
+        "method": METHOD,
+        "layer": explainer.cut.layer,
+        "places": list(explainer.cut.shape[:2]),
+        **check,
+    }
+    write_json(folder / EXPLANATION_FILE, content)
     name = f"{architecture} on {point['data_set']}"
     title = f"What maps of {name} are worth: {check['verdict']}\n{_sample(check)}; 95 % intervals by case"
     save_figure(draw_curves(check, title), folder / "figures" / "explanation.png")
     _show_gallery(explainer, chosen, store, point, f"{name}: test patches and what speaks for each class", folder)
-    return how | check
+    return content
 
 
-def _unexplained(title: str, problem: EvaluationError, folder: Path) -> dict[str, Any]:
+def _unexplained(title: str, problem: EvaluationError, folder: Path) -> Unexplained:
     LOG.warning("%s: %s", title, problem)
-    content = {"method": METHOD, "verdict": UNEXPLAINED, "reason": str(problem)}
-    write_json(folder / "explanation.json", content)
+    content: Unexplained = {"method": METHOD, "verdict": UNEXPLAINED, "reason": str(problem)}
+    write_json(folder / EXPLANATION_FILE, content)
     return content
 
 
@@ -94,7 +100,7 @@ def _check(
     store: PatchStore,
     calibration: Calibration,
     params: Params,
-) -> dict[str, Any]:
+) -> MapsCheck:
     from histopipe.evaluation.explanation.check import check_maps, spread_over_cases
     from histopipe.evaluation.explanation.references import reference_maps
 
@@ -137,5 +143,5 @@ def _show_gallery(
     save_figure(figure, folder / "figures" / "gallery.png")
 
 
-def _sample(check: dict[str, Any]) -> str:
+def _sample(check: MapsCheck) -> str:
     return f"{check['patches']:,} test patches of {check['cases']:,} cases"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from histopipe.core.params import Params
 from histopipe.core.variants import parse_variant
 from histopipe.core.workspace import Workspace
+from histopipe.evaluation.record import METRICS_FILE, MetricsRecord
 from histopipe.experiments.studies.workspace import TrainedVariant, keep_files, settled_params
 
-EVALUATION_FILES = ("metrics.json", "predictions.parquet", "operating_point.json")
+EVALUATION_FILES = (METRICS_FILE, "predictions.parquet", "operating_point.json")
 
 
-def evaluate_variant(
-    dataset: str, architecture: str, name: str, params: Params, workspace: Workspace
-) -> dict[str, Any]:
+def evaluate_variant(dataset: str, architecture: str, name: str, params: Params, workspace: Workspace) -> MetricsRecord:
     """Grade one trained variant; its pictures and tables are in its MLflow run.
 
     Args:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from histopipe.evaluation.figures import CURVE, MARK, new_figure, plain
+from histopipe.evaluation.intervals import interval_of
+from histopipe.experiments.studies.record import StudyRow, StudySummary
 from histopipe.experiments.studies.table import extent
 from histopipe.reporting.comparison.figure import DRAWN_COLUMNS, finish_panel
 from histopipe.reporting.comparison.table import COLUMNS
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Row = dict[str, Any]
-
 ABOVE, BELOW = -0.14, 0.2  # of an architecture's line: the mean, and the single variants
 LEGEND = {
     "folds": "bar: mean over folds with its 95 % interval by case; dots: single folds",
@@ -22,7 +22,7 @@ LEGEND = {
 }
 
 
-def draw_study(content: Row) -> Figure:
+def draw_study(content: StudySummary) -> Figure:
     """A panel per metric; in each, per architecture, a dot for each variant and the mean above them."""
     ranking = content["ranking"]
     lines = -(-len(COLUMNS) // DRAWN_COLUMNS)
@@ -38,7 +38,7 @@ def draw_study(content: Row) -> Figure:
     return figure
 
 
-def _draw_row(axes: Axes, row: Row, metric: str, place: int) -> None:
+def _draw_row(axes: Axes, row: StudyRow, metric: str, place: int) -> None:
     values = [variant["test"][metric]["value"] for variant in row["variants"].values()]
     known = [value for value in values if value is not None]
     axes.plot(known, [place + BELOW] * len(known), "o", markersize=5, color=MARK, alpha=0.7, markeredgecolor="none")
@@ -51,13 +51,13 @@ def _draw_row(axes: Axes, row: Row, metric: str, place: int) -> None:
     axes.annotate(f"{mean:.3f}", (mean, place + ABOVE), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
 
 
-def _bar(row: Row, metric: str) -> tuple[float, float, float] | None:
+def _bar(row: StudyRow, metric: str) -> tuple[float, float, float] | None:
     """The mean and the ends of its bar; None where a variant leaves the metric undefined."""
     found = row["spread"][metric]
-    if found["mean"] is None:
+    middle = found["mean"]
+    if middle is None:
         return None
     if "mean" in row:
-        mean = row["mean"][metric]
-        return mean["value"], mean["low"], mean["high"]
+        return interval_of(row["mean"][metric])
     deviation = found["sd"] or 0.0
-    return found["mean"], max(0.0, found["mean"] - deviation), min(1.0, found["mean"] + deviation)
+    return middle, max(0.0, middle - deviation), min(1.0, middle + deviation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from histopipe.core.lineage import checkout_name, lineage_tags
 from histopipe.core.workspace import Workspace
@@ -36,8 +35,7 @@ def log_summary(study: str, dataset: str, folder: Path, workspace: Workspace) ->
     with told_in_one_line(workspace):
         known = find_run(prepare_experiment(workspace, dataset), tags)
         # the tags go in with the run itself: without, a kill between would leave what looks like a main run
-        start: dict[str, Any] = {"run_id": known} if known else {"name": f"{study} {SUMMARY}", "tags": tags}
-        with active_run(**start) as run_id:
+        with active_run(run_id=known) if known else active_run(name=f"{study} {SUMMARY}", tags=tags) as run_id:
             set_tags({**lineage_tags(workspace, dataset), **tags})
             for name in PICTURE_AND_TABLES:
                 log_file(folder / name, SUMMARY)

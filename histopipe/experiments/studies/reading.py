@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import read_json
 from histopipe.core.params import Params
 from histopipe.core.stages.inputs import remedy_for, seems_current
+from histopipe.core.training_record import TrainingMarks, read_training_record
 from histopipe.core.variants import KINDS, Study, VariantValue
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.splitting.stage import as_csv
 from histopipe.evaluation.grading import predictions_of, read_predictions
 from histopipe.evaluation.metrics import Predictions
+from histopipe.evaluation.record import METRICS_FILE, MetricsRecord, read_metrics
 from histopipe.experiments.studies.definition import variant_params, variant_split
 from histopipe.experiments.studies.workspace import VariantWorkspace
 from histopipe.networks.weights import weights_digest
@@ -36,7 +36,7 @@ class Variant:
 
     name: VariantValue
     folder: Path
-    metrics: dict[str, Any]
+    metrics: MetricsRecord
 
     @cached_property
     def tested(self) -> Predictions:
@@ -74,10 +74,10 @@ def read_variant(
         EvaluationError: it is missing or out of date.
     """
     own = VariantWorkspace(workspace.root, study, architecture, variant)
-    path, stage = own.folder(dataset) / "metrics.json", stage_name("evaluate_variant", dataset, architecture, own.name)
-    if not path.is_file():
+    folder, stage = own.folder(dataset), stage_name("evaluate_variant", dataset, architecture, own.name)
+    if not (folder / METRICS_FILE).is_file():
         raise EvaluationError(f"{KINDS[study]} {variant}: not trained, run `dvc repro {stage}`")
-    metrics = read_json(path)
+    metrics = read_metrics(folder)
     weights = weights_digest(architecture, params, workspace)
     recipe = recipe_digest(variant_params(study, variant, params), architecture, weights)
     today = {"split": ("split_digest", split), "recipe": ("recipe_digest", recipe)}
@@ -87,14 +87,14 @@ def read_variant(
             f"{KINDS[study]} {variant}: the {' and the '.join(changed)} changed since: "
             f"run `{_remedy(own, dataset, dict(today.values()), workspace)}`"
         )
-    return Variant(variant, path.parent, metrics)
+    return Variant(variant, folder, metrics)
 
 
 def _remedy(own: VariantWorkspace, dataset: str, today: Mapping[str, str], workspace: Workspace) -> str:
     """The command that brings a variant up to date: all of it, or its evaluation alone where its training is."""
     graded = stage_name("evaluate_variant", dataset, own.architecture, own.name)
     record_file = own.training_record(dataset, own.architecture)
-    record = read_json(record_file) if record_file.is_file() else {}
+    record: TrainingMarks = read_training_record(record_file) if record_file.is_file() else {}
     if all(record.get(key) == digest for key, digest in today.items()):
         return remedy_for(graded, workspace)
     training = own.training_stage(dataset, own.architecture)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from histopipe.core.files import write_json, write_text
@@ -13,7 +11,7 @@ from histopipe.core.variants import parse_variant
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.stage import as_csv
 from histopipe.experiments.studies.definition import variant_params, variant_split
-from histopipe.experiments.studies.workspace import VariantWorkspace
+from histopipe.experiments.studies.workspace import VariantSettings, VariantWorkspace
 
 
 def split_variant(dataset: str, architecture: str, name: str, params: Params, workspace: Workspace) -> pd.DataFrame:
@@ -43,6 +41,6 @@ def split_variant(dataset: str, architecture: str, name: str, params: Params, wo
     return membership
 
 
-def settings_of(params: Params) -> dict[str, Any]:
+def settings_of(params: Params) -> VariantSettings:
     """What of a variant's parameters its training and its evaluation must know, as `variant.json` has it."""
     return {"seed": params.seed, "split": params.split.model_dump(include={"scheme", "unlisted"})}

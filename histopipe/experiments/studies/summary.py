@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 from histopipe.core.errors import EvaluationError, ParamsError
 from histopipe.core.files import replaced_folder, write_json, write_text
@@ -16,18 +15,17 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.leakage import Leaky, leaky_state
 from histopipe.evaluation.figures import save_figure
 from histopipe.evaluation.metrics import METRICS
+from histopipe.evaluation.record import MetricsRecord
 from histopipe.experiments.studies.mlflow_run import log_summary
 from histopipe.experiments.studies.reading import Variant, read_variant, split_digests
+from histopipe.experiments.studies.record import Incomplete, StudyDifference, StudyRow, StudySummary, VariantRow
 from histopipe.experiments.studies.statistics import fold_differences, fold_means, spread
 from histopipe.experiments.studies.table import AVERAGED
 
-Row = dict[str, Any]
-
 _EXAMPLES = {"folds": 0, "seeds": 1, "schemes": "random", "sizes": 25}
-KEPT = ("test", "cases", "patches", "threshold", "run_id", "leaky")  # of a variant's metrics.json
 
 
-def summarise_study(study: Study, dataset: str, params: Params, workspace: Workspace) -> Row:
+def summarise_study(study: Study, dataset: str, params: Params, workspace: Workspace) -> StudySummary:
     """Sum up the variants of every architecture of `params.yaml`, best mean ROC AUC first.
 
     Writes `summary.json`, `summary.md` and `summary.png`, and logs them into the study's own MLflow run. An
@@ -60,7 +58,7 @@ def summarise_study(study: Study, dataset: str, params: Params, workspace: Works
     if not found:
         reasons = "; ".join(f"{row['architecture']}: {row['reason']}" for row in incomplete)
         raise EvaluationError(f"no architecture has all its {study} on {dataset}: {reasons}")
-    content = _content(study, dataset, found, params) | {"incomplete": incomplete}
+    content = _content(study, dataset, found, incomplete, params)
     with replaced_folder(workspace.study_summary(study, dataset), stage_check("study")) as folder:
         write_json(folder / "summary.json", content)
         write_text(folder / "summary.md", as_markdown(content))
@@ -73,10 +71,10 @@ def summarise_study(study: Study, dataset: str, params: Params, workspace: Works
 
 def _gather(
     study: Study, dataset: str, params: Params, workspace: Workspace
-) -> tuple[dict[str, list[Variant]], list[Row]]:
+) -> tuple[dict[str, list[Variant]], list[Incomplete]]:
     """The variants of each architecture that has them all, and the reasons of those that haven't."""
     found: dict[str, list[Variant]] = {}
-    incomplete: list[Row] = []
+    incomplete: list[Incomplete] = []
     digests = split_digests(study, dataset, params, workspace)
     for architecture in params.architectures:
         try:
@@ -89,7 +87,9 @@ def _gather(
     return found, incomplete
 
 
-def _content(study: Study, dataset: str, found: Mapping[str, Sequence[Variant]], params: Params) -> Row:
+def _content(
+    study: Study, dataset: str, found: Mapping[str, Sequence[Variant]], incomplete: list[Incomplete], params: Params
+) -> StudySummary:
     rows = [_row(study, architecture, variants, params) for architecture, variants in found.items()]
     rows.sort(key=lambda row: -(row["spread"]["roc_auc"]["mean"] or 0.0))  # a stable sort: ties stay as listed
     pairs = combinations([row["architecture"] for row in rows], 2) if study in AVERAGED else ()
@@ -99,26 +99,35 @@ def _content(study: Study, dataset: str, found: Mapping[str, Sequence[Variant]],
         "folds": params.split.folds if study == "folds" else None,
         "positive_class": next(iter(found.values()))[0].metrics["positive_class"],
         "ranking": rows,
-        "differences": [
-            {"first": one, "second": other, **_differences(study, found[one], found[other], params)}
-            for one, other in pairs
-        ],
+        "differences": [_difference(study, one, other, found, params) for one, other in pairs],
+        "incomplete": incomplete,
     }
 
 
-def _row(study: Study, architecture: str, variants: Sequence[Variant], params: Params) -> Row:
+def _row(study: Study, architecture: str, variants: Sequence[Variant], params: Params) -> StudyRow:
     """One architecture: each variant's numbers, their spread, and for folds the mean with its interval."""
-    row: Row = {
+    row: StudyRow = {
         "architecture": architecture,
         "quick": variants[0].metrics.get("quick"),
         "leaky": _leaky_in_all(variants),
         "unlisted_train": any(variant.metrics.get("unlisted_train") for variant in variants),
-        "variants": {str(variant.name): {name: variant.metrics[name] for name in KEPT} for variant in variants},
+        "variants": {str(variant.name): _kept(variant.metrics) for variant in variants},
         "spread": {name: spread([variant.metrics["test"][name]["value"] for variant in variants]) for name in METRICS},
     }
     if study == "folds":
         row["mean"] = fold_means([each.tested for each in variants], params.evaluate.resamples, params.seed)
     return row
+
+
+def _kept(metrics: MetricsRecord) -> VariantRow:
+    return {
+        "test": metrics["test"],
+        "cases": metrics["cases"],
+        "patches": metrics["patches"],
+        "threshold": metrics["threshold"],
+        "run_id": metrics["run_id"],
+        "leaky": metrics["leaky"],
+    }
 
 
 def _leaky_in_all(variants: Sequence[Variant]) -> Leaky:
@@ -127,19 +136,24 @@ def _leaky_in_all(variants: Sequence[Variant]) -> Leaky:
     return states[0] if len(set(states)) == 1 else False
 
 
-def _differences(study: Study, first: Sequence[Variant], second: Sequence[Variant], params: Params) -> Row:
+def _difference(
+    study: Study, one: str, other: str, found: Mapping[str, Sequence[Variant]], params: Params
+) -> StudyDifference:
     """First less second, variant by variant: their spread, in how many the first is higher, and for folds the mean."""
+    first, second = found[one], found[other]
     by_metric = {name: _paired(first, second, name) for name in METRICS}
-    found: Row = {
+    difference: StudyDifference = {
+        "first": one,
+        "second": other,
         "spread": {name: spread(values) for name, values in by_metric.items()},
         "higher": {name: sum((value or 0.0) > 0 for value in values) for name, values in by_metric.items()},
     }
     if study == "folds":
-        one, other = ([each.tested for each in variants] for variants in (first, second))
-        found["mean"] = fold_differences(one, other, params.evaluate.resamples, params.seed)
-    return found
+        left, right = ([each.tested for each in variants] for variants in (first, second))
+        difference["mean"] = fold_differences(left, right, params.evaluate.resamples, params.seed)
+    return difference
 
 
 def _paired(first: Sequence[Variant], second: Sequence[Variant], metric: str) -> list[float | None]:
     values = [[each.metrics["test"][metric]["value"] for each in variants] for variants in (first, second)]
-    return [None if None in pair else pair[0] - pair[1] for pair in zip(*values, strict=True)]
+    return [None if one is None or other is None else one - other for one, other in zip(*values, strict=True)]

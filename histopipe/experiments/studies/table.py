@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from histopipe.data.leakage import leaky_mark
 from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.intervals import Measured
+from histopipe.experiments.studies.record import StudyDifference, StudyRow, StudySummary
 from histopipe.reporting.comparison.table import COLUMNS, NOT_PUBLISHED, leaky_notes, markdown_table, marks, signed
-
-Row = dict[str, Any]
 
 NOTES = {
     "folds": (
@@ -43,7 +42,7 @@ AVERAGED = ("folds", "seeds")  # variants that are draws of one thing, so that t
 SAID = {"schemes": "schemes of dividing the patches", "sizes": "numbers of training cases", "seeds": "seeds"}
 
 
-def as_markdown(content: Row) -> str:
+def as_markdown(content: StudySummary) -> str:
     """Means, the single variants, differences between architectures, and what the numbers mean."""
     study, singular = content["study"], content["study"].removesuffix("s")
     count = len(content["ranking"][0]["variants"])
@@ -59,7 +58,7 @@ def as_markdown(content: Row) -> str:
     return "\n\n".join([*parts, *_footnotes(content)]) + "\n"
 
 
-def extent(content: Row) -> str:
+def extent(content: StudySummary) -> str:
     """How many variants there are: `3 of 5 folds`, `2 seeds`, `4 numbers of training cases`."""
     count = len(content["ranking"][0]["variants"])
     return (
@@ -71,12 +70,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return markdown_table([header, [":--"] * len(header), *rows])
 
 
-def _mean_cells(row: Row, study: str) -> list[str]:
+def _mean_cells(row: StudyRow, study: str) -> list[str]:
     shown = [with_interval(row["mean"][name]) if study == "folds" else _spread(row["spread"][name]) for name in COLUMNS]
     return [row["architecture"] + marks(row), *shown]
 
 
-def _variant_rows(content: Row) -> list[list[str]]:
+def _variant_rows(content: StudySummary) -> list[list[str]]:
     return [
         [
             row["architecture"] + marks(row),
@@ -90,11 +89,11 @@ def _variant_rows(content: Row) -> list[list[str]]:
     ]
 
 
-def _difference_cells(row: Row, count: int) -> list[str]:
+def _difference_cells(row: StudyDifference, count: int) -> list[str]:
     return [f"{row['first']} − {row['second']}", *(_difference(row, name, count) for name in COLUMNS)]
 
 
-def _difference(row: Row, metric: str, count: int) -> str:
+def _difference(row: StudyDifference, metric: str, count: int) -> str:
     if row["spread"][metric]["mean"] is None:
         return "undefined"
     higher = f"higher in {row['higher'][metric]} of {count}"
@@ -103,7 +102,7 @@ def _difference(row: Row, metric: str, count: int) -> str:
     return f"{signed(row['mean'][metric])}, {higher}"
 
 
-def _spread(found: Row) -> str:
+def _spread(found: Measured) -> str:
     if found["mean"] is None:
         return "undefined"
     if found["sd"] is None:
@@ -111,7 +110,7 @@ def _spread(found: Row) -> str:
     return f"{found['mean']:.3f} ± {found['sd']:.3f} ({found['min']:.3f} to {found['max']:.3f})"
 
 
-def _footnotes(content: Row) -> list[str]:
+def _footnotes(content: StudySummary) -> list[str]:
     ranking = content["ranking"]
     about, differences = NOTES[content["study"]]
     notes = [f"Positive class: {content['positive_class']}. {about}"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from histopipe.core.params import Params
+from histopipe.core.training_record import TrainingRecord
 from histopipe.core.variants import parse_variant
-from histopipe.core.workspace import Workspace
+from histopipe.core.workspace import TRAINING_RECORD, Workspace
 from histopipe.experiments.studies.workspace import VariantWorkspace, keep_files, settled_params
 
-MODEL_FILES = ("model.keras", "run.json", "history.csv")
+MODEL_FILES = ("model.keras", TRAINING_RECORD, "history.csv")
 
 
-def train_variant(dataset: str, architecture: str, name: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+def train_variant(dataset: str, architecture: str, name: str, params: Params, workspace: Workspace) -> TrainingRecord:
     """Train one variant, from where a killed one left off; its curves are in its MLflow run.
 
     Args:

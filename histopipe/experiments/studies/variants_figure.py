@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from histopipe.evaluation.figures import new_figure, plain
+from histopipe.evaluation.intervals import Measured, interval_of
+from histopipe.experiments.studies.record import StudyRow, StudySummary
 from histopipe.experiments.studies.table import extent
 from histopipe.reporting.comparison.figure import DRAWN_COLUMNS, finish_panel
 from histopipe.reporting.comparison.table import COLUMNS
@@ -13,14 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Row = dict[str, Any]
-
 # Paul Tol's bright scheme, told apart by colour-blind readers; more architectures than colours go round again
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
 STEP = 0.18  # between the schemes of one architecture, in lines
 
 
-def draw_schemes(content: Row) -> Figure:
+def draw_schemes(content: StudySummary) -> Figure:
     """A panel per metric; in each, per architecture, a dot with its interval for every scheme."""
     ranking = content["ranking"]
     schemes = list(ranking[0]["variants"])
@@ -39,7 +39,7 @@ def draw_schemes(content: Row) -> Figure:
     return figure
 
 
-def draw_curve(content: Row) -> Figure:
+def draw_curve(content: StudySummary) -> Figure:
     """A panel per metric: its value by the number of training cases, with intervals, a line per architecture."""
     figure, panels = _panels(len(COLUMNS), 2.9)
     for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
@@ -61,22 +61,21 @@ def _panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, An
     return figure, figure.subplots(lines, DRAWN_COLUMNS, sharey=sharey, squeeze=False)
 
 
-def _dots(axes: Axes, found: list[Row], places: list[float], colour: str, label: str) -> None:
-    known = [(place, each) for place, each in zip(places, found, strict=True) if each["value"] is not None]
-    for place, each in known:
-        axes.plot([each["low"], each["high"]], [place, place], color=colour, linewidth=2.5, alpha=0.55)
-    axes.plot([each["value"] for _, each in known], [place for place, _ in known], "o", color=colour, label=label)
+def _dots(axes: Axes, found: list[Measured], places: list[float], colour: str, label: str) -> None:
+    known = [(place, interval_of(each)) for place, each in zip(places, found, strict=True) if each["value"] is not None]
+    for place, (_, low, high) in known:
+        axes.plot([low, high], [place, place], color=colour, linewidth=2.5, alpha=0.55)
+    axes.plot([value for _, (value, _, _) in known], [place for place, _ in known], "o", color=colour, label=label)
 
 
-def _curve(axes: Axes, row: Row, metric: str, colour: str) -> None:
+def _curve(axes: Axes, row: StudyRow, metric: str, colour: str) -> None:
     points = sorted((int(size), found["test"][metric]) for size, found in row["variants"].items())
-    known = [(size, each) for size, each in points if each["value"] is not None]
-    sizes = [size for size, _ in known]
-    low, high = ([each[end] for _, each in known] for end in ("low", "high"))
-    axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(sizes, [each["value"] for _, each in known], "o-", color=colour, label=row["architecture"])
+    known = [(size, *interval_of(each)) for size, each in points if each["value"] is not None]
+    sizes, lows, highs = ([each[place] for each in known] for place in (0, 2, 3))
+    axes.fill_between(sizes, lows, highs, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(sizes, [value for _, value, _, _ in known], "o-", color=colour, label=row["architecture"])
 
 
-def _title(figure: Figure, content: Row) -> None:
+def _title(figure: Figure, content: StudySummary) -> None:
     about = f"{content['dataset']}, {extent(content)}; positive class {content['positive_class']}"
     figure.suptitle(plain(f"{about}\n95 % intervals by case"), fontsize=11, x=0.01, ha="left")

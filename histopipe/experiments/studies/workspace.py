@@ -6,16 +6,28 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from histopipe.core.errors import SplitError
 from histopipe.core.files import read_json, replaced_file
 from histopipe.core.params import Params
 from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.variants import KINDS, Study, VariantValue, variant_name
-from histopipe.core.workspace import Workspace, stage_name
+from histopipe.core.workspace import TRAINING_RECORD, Workspace, stage_name
 
 SETTINGS_FILE = "variant.json"
+
+
+class VariantSettings(TypedDict):
+    """Content of `variant.json`: what a variant's training and evaluation go by instead of the main run's parameters.
+
+    Attributes:
+        seed: that cases were divided with, and training is seeded with.
+        split: `scheme` and `unlisted`, as the block `split` of `params.yaml` has them.
+    """
+
+    seed: int
+    split: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class VariantWorkspace(Workspace):
 
     def training_record(self, dataset: str, architecture: str) -> Path:
         """The record of the training, where DVC keeps it."""
-        return self.folder(dataset) / "run.json"
+        return self.folder(dataset) / TRAINING_RECORD
 
     def run_name(self, architecture: str) -> str:
         """What MLflow calls the variant's run."""
@@ -108,7 +120,7 @@ def settled_params(dataset: str, params: Params, own: VariantWorkspace) -> Param
     if not path.is_file():
         stage = stage_name("split_variant", dataset, own.architecture, own.name)
         raise SplitError(f"{path} is missing: run `dvc repro {stage}`")
-    settings: dict[str, Any] = read_json(path)
+    settings: VariantSettings = read_json(path)
     split = params.split.model_copy(update=settings["split"])
     return params.model_copy(update={"seed": settings["seed"], "split": split})
 

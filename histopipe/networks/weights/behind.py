@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from histopipe.core.errors import HistopipeError
-from histopipe.core.files import read_json
+from histopipe.core.training_record import TrainingRecord, read_training_record
+from histopipe.core.workspace import TRAINING_RECORD
 from histopipe.data.leakage import UNKNOWN, leaky_state
 from histopipe.networks.weights.record import IMAGENET, RANDOM
 
-RECORD = "run.json"  # of a training, beside its network
 NETWORK = "model.keras"
 
 Cases = dict[str, list[str]]  # ids by data set
@@ -33,14 +32,14 @@ class Behind:
     samples: tuple[str, ...] = ()
 
 
-def cases_seen(record: dict[str, Any]) -> Cases:
+def cases_seen(record: TrainingRecord) -> Cases:
     """The cases, by data set, that a training's record lists, its own and those behind the weights it started from."""
     seen = {name: list(cases) for name, cases in record.get("seen_before", {}).items()}
     own = {str(case) for part in ("train_cases", "validation_cases") for case in record[part]}
     return seen | {record["dataset"]: sorted(own | set(seen.get(record["dataset"], [])))}
 
 
-def behind(record: dict[str, Any]) -> Behind:
+def behind(record: TrainingRecord) -> Behind:
     """Read a training's record.
 
     Raises:
@@ -49,14 +48,14 @@ def behind(record: dict[str, Any]) -> Behind:
     return Behind(cases_seen(record), starts_from_unknown(record), pixels_seen(record))
 
 
-def pixels_seen(record: dict[str, Any]) -> tuple[str, ...]:
+def pixels_seen(record: TrainingRecord) -> tuple[str, ...]:
     """The digests, see `Behind.samples`, of a training's patches and of those behind the weights it started from."""
     described = record.get("data")
     own = described.get("digests") if isinstance(described, dict) else None
     return tuple(map(str, [*(record.get("samples_before") or []), *([own] if own else [])]))
 
 
-def starts_from_unknown(record: dict[str, Any]) -> bool:
+def starts_from_unknown(record: TrainingRecord) -> bool:
     """Whether a training started from weights of which nobody knows all cases, also by a record of earlier versions."""
     if "unknown_before" in record:
         return bool(record["unknown_before"])
@@ -68,10 +67,10 @@ def starts_from_unknown(record: dict[str, Any]) -> bool:
 
 def cases_beside(file: Path) -> Behind | None:
     """What the record beside a network's file tells, as in `models/D/A`; None where it has none."""
-    record = file.parent / RECORD
+    record = file.parent / TRAINING_RECORD
     if file.name != NETWORK or not record.is_file():
         return None
     try:
-        return behind(dict(read_json(record)))
+        return behind(read_training_record(record))
     except (HistopipeError, KeyError, TypeError, ValueError, AttributeError):
         return None

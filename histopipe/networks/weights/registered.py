@@ -8,14 +8,15 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from histopipe.core.errors import HistopipeError, WeightsError, one_line
-from histopipe.core.files import read_json, read_yaml
-from histopipe.core.workspace import Workspace
-from histopipe.networks.weights.behind import RECORD, Behind, Cases, behind, cases_seen
+from histopipe.core.files import read_yaml
+from histopipe.core.training_record import TrainingRecord, read_training_record
+from histopipe.core.workspace import TRAINING_RECORD, Workspace
+from histopipe.networks.weights.behind import Behind, Cases, behind, cases_seen
 from histopipe.tracking.artifacts import download
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import Provenance, kind_of, labels_by_digest, no_labels
@@ -103,15 +104,14 @@ def cases_behind(version: ModelVersion, client: MlflowClient) -> Cases:
     return {} if record is None else cases_seen(record)
 
 
-def _record_behind(version: ModelVersion, client: MlflowClient) -> dict[str, Any] | None:
+def _record_behind(version: ModelVersion, client: MlflowClient) -> TrainingRecord | None:
     """The record of a version's training; None of one that was registered by hand."""
     run_id, folder = version.run_id, kept_folder(version)
-    path = f"{folder}/{RECORD}"
+    path = f"{folder}/{TRAINING_RECORD}"
     if not run_id or path not in {file.path for file in client.list_artifacts(run_id, folder)}:
         return None
     with TemporaryDirectory() as scratch:
-        record: dict[str, Any] = read_json(Path(client.download_artifacts(run_id, path, scratch)))
-        return record
+        return read_training_record(Path(client.download_artifacts(run_id, path, scratch)))
 
 
 def kept_folder(version: ModelVersion) -> str:
@@ -125,25 +125,25 @@ def data_of_version(version: ModelVersion, client: MlflowClient) -> Provenance:
     with TemporaryDirectory() as scratch:
         try:
             kept = Path(client.download_artifacts(str(version.run_id), folder, scratch))
-            record: dict[str, Any] = read_json(kept / RECORD)
+            record = read_training_record(kept / TRAINING_RECORD)
         except (store_error(), HistopipeError, OSError):  # registered by hand, or its files are gone
-            return described_by_tags(version, {}, None, client)
+            return described_by_tags(version, None, None, client)
         logged = kept / PREDICTIONS
         return data_of_record(version, record, logged if logged.exists() else None, client)
 
 
 def data_of_record(
-    version: ModelVersion, record: dict[str, Any], logged: Path | None, client: MlflowClient
+    version: ModelVersion, record: TrainingRecord, logged: Path | None, client: MlflowClient
 ) -> Provenance:
     """As `data_of_version`, by what was kept of the training: its record, and the file of its test predictions."""
     try:
-        return Provenance.from_json(record["data"])
+        return Provenance.from_json(record["data"] or {})
     except (KeyError, TypeError, ValueError, AttributeError):
         return described_by_tags(version, record, logged, client)
 
 
 def described_by_tags(
-    version: ModelVersion, record: dict[str, Any], logged: Path | None, client: MlflowClient
+    version: ModelVersion, record: TrainingRecord | None, logged: Path | None, client: MlflowClient
 ) -> Provenance:
     """As `data_of_record`, of a version from before records described their data: by tags and graded test patches."""
     tags, run_tags = version.tags, {}
@@ -153,7 +153,7 @@ def described_by_tags(
     capped = tags["quick"] == "true" if "quick" in tags else None
     source = run_tags.get("source", "")
     return Provenance(
-        str(record.get("dataset") or run_tags.get("dataset") or ""),
+        str((record and record.get("dataset")) or run_tags.get("dataset") or ""),
         kind_of(source) if source else None,
         source,
         ("", tags.get("positive_class", "")),

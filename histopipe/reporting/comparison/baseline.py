@@ -21,8 +21,9 @@ from histopipe.data.sampling import cap_rows
 from histopipe.data.store import read_index
 from histopipe.evaluation.cases import patch_columns
 from histopipe.evaluation.metrics import Numbers
+from histopipe.evaluation.record import GradedMarks
 from histopipe.reporting.comparison.combination import graded_anew
-from histopipe.reporting.comparison.evaluations import Evaluated, Row
+from histopipe.reporting.comparison.evaluations import Evaluated
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -39,7 +40,7 @@ def with_baseline(
     index, split = read_index(workspace.store(dataset)), read_split(workspace.split(dataset))
     rows = [each.row for each in evaluated]
     quick = next((row["quick"] for row in rows if row.get("quick")), None)
-    marks = {"positive_class": rows[0]["positive_class"], "quick": quick, "leaky": is_leaky(split.table)}
+    marks: GradedMarks = {"positive_class": rows[0]["positive_class"], "quick": quick, "leaky": is_leaky(split.table)}
     splits = split_of_patches(split, index)
     try:
         return [colour_baseline(index, splits, evaluated[0].predictions, marks, params)], None
@@ -48,7 +49,7 @@ def with_baseline(
 
 
 def colour_baseline(
-    index: pd.DataFrame, splits: pd.Series, graded: pd.DataFrame, marks: Row, params: Params
+    index: pd.DataFrame, splits: pd.Series, graded: pd.DataFrame, marks: GradedMarks, params: Params
 ) -> Evaluated:
     """Fit a logistic regression to the colours of the training patches and grade it as the networks are graded.
 
@@ -77,8 +78,8 @@ def colour_baseline(
     rows = pd.Series(np.arange(len(index)), index["file"]).loc[graded["file"]].to_numpy()
     logits: Numbers = _model().fit(colours[train], labels).decision_function(colours[rows])
     table = graded[patch_columns(graded)].assign(logit=logits)
-    evaluated = graded_anew(BASELINE, table, [marks | {"architecture": BASELINE}], params)
-    return Evaluated(evaluated.row | {"members": []}, evaluated.predictions)
+    evaluated = graded_anew(BASELINE, table, [{**marks, "architecture": BASELINE}], params)
+    return Evaluated({**evaluated.row, "members": []}, evaluated.predictions)
 
 
 def _model() -> Pipeline:

@@ -8,11 +8,13 @@ import pandas as pd
 
 from histopipe.core.operating_point import GradedPoint
 from histopipe.core.params import Params
+from histopipe.core.training_record import TrainingMarks
 from histopipe.data.leakage import worst
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.cases import patch_columns
 from histopipe.evaluation.grading import grade_table, graded_table, locked_point
-from histopipe.reporting.comparison.evaluations import Evaluated, Row
+from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.record import Member, ModelRow
 
 ENSEMBLE = "ensemble"
 ONE_VIEW, D4 = ", one view", ", D4"
@@ -57,19 +59,24 @@ def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return tables[0][patch_columns(tables[0])].merge(mean, left_on="file", right_index=True)
 
 
-def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Row], params: Params) -> Evaluated:
+def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Member], params: Params) -> Evaluated:
     """Calibrate, choose the threshold and grade, as `evaluate` does; the marks are those of any member.
 
     The row is descriptive: it isn't one of the recipes, and takes no part in ranks and their tests.
     """
     locked = locked_point(logits, params.evaluate.threshold)
     point: GradedPoint = {**locked, "positive_class": members[0]["positive_class"]}
-    marks = {
+    marks: TrainingMarks = {
         "quick": next((row["quick"] for row in members if row.get("quick")), None),
         "leaky": worst(row.get("leaky") for row in members) or None,
         "unlisted_train": any(row.get("unlisted_train") for row in members),
     }
     table = graded_table(logits, point)
     graded = grade_table(table, point, marks, params)
-    derived = {"architecture": name, "members": [row["architecture"] for row in members], "descriptive": True}
-    return Evaluated(derived | graded, table)
+    row: ModelRow = {
+        "architecture": name,
+        "members": [member["architecture"] for member in members],
+        "descriptive": True,
+        **graded,
+    }
+    return Evaluated(row, table)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from histopipe.core.errors import EvaluationError, HistopipeError
-from histopipe.core.files import file_digest, read_json
+from histopipe.core.files import file_digest
 from histopipe.core.params import Params
 from histopipe.core.stages.inputs import remedy_for
+from histopipe.core.training_record import TrainingMarks, read_training_record
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.store import read_index, require_reading
 from histopipe.evaluation.cases import JOINED, joined_cases
 from histopipe.evaluation.grading import GRADED_SPLITS, read_predictions
-
-Row = dict[str, Any]
+from histopipe.evaluation.record import METRICS_FILE, read_metrics
+from histopipe.reporting.comparison.record import EvaluationRow, ModelRow, UnrankedRow
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Evaluated:
         predictions: of validation and test, as in `predictions.parquet`; with `JOINED` where ids are one case.
     """
 
-    row: Row
+    row: ModelRow
     predictions: pd.DataFrame
 
 
-def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tuple[list[Evaluated], list[Row]]:
+def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tuple[list[Evaluated], list[UnrankedRow]]:
     """The evaluations of the listed architectures that can be ranked, and the rows of those that can't.
 
     Raises:
@@ -47,7 +47,7 @@ def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tupl
     joined = joined_cases(index[index["file"].isin(set(today["file"]))])
     case_by_file = None if joined is None else dict(zip(index.loc[joined.index, "file"], joined, strict=True))
     ranked: list[Evaluated] = []
-    unranked: list[Row] = []
+    unranked: list[UnrankedRow] = []
     for architecture in params.architectures:
         row = read_evaluation(dataset, architecture, params, workspace)
         if "state" in row:
@@ -78,16 +78,18 @@ def _graded_patches(table: pd.DataFrame) -> pd.DataFrame:
     return graded.sort_values("file", kind="stable").reset_index(drop=True).astype({"label": "int64"}).astype(str)
 
 
-def read_evaluation(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Row:
+def read_evaluation(
+    dataset: str, architecture: str, params: Params, workspace: Workspace
+) -> EvaluationRow | UnrankedRow:
     """One architecture's numbers; or, where they can't be ranked, its `state` and the `reason`."""
     from histopipe.networks.weights import weights_digest
     from histopipe.training.recipe import recipe_digest
 
-    path = workspace.evaluation(dataset, architecture) / "metrics.json"
-    if not path.is_file():
+    folder = workspace.evaluation(dataset, architecture)
+    if not (folder / METRICS_FILE).is_file():
         return _unranked(architecture, "not trained", f"run `dvc repro {_stage(dataset, architecture)}`")
     try:
-        metrics: Row = read_json(path)
+        metrics = read_metrics(folder)
     except HistopipeError as problem:
         return _unranked(architecture, "not readable", str(problem))
     today = {
@@ -107,7 +109,7 @@ def _stage(dataset: str, architecture: str) -> str:
     return stage_name("evaluate", dataset, architecture)
 
 
-def _unranked(architecture: str, state: str, reason: str) -> Row:
+def _unranked(architecture: str, state: str, reason: str) -> UnrankedRow:
     return {"architecture": architecture, "state": state, "reason": reason}
 
 
@@ -115,8 +117,8 @@ def _remedy(dataset: str, architecture: str, today: Mapping[str, tuple[str, str]
     """The command that makes a model and its evaluation anew, also where DVC takes one of them for up to date."""
     evaluate, train = _stage(dataset, architecture), stage_name("train", dataset, architecture)
     try:
-        record = dict(read_json(workspace.training_record(dataset, architecture)))
-    except (HistopipeError, OSError, TypeError, ValueError):
+        record: TrainingMarks = read_training_record(workspace.training_record(dataset, architecture))
+    except (HistopipeError, OSError, ValueError):
         record = {}
     if all(record.get(key) == digest for key, digest in today.values()):
         return f"`{remedy_for(evaluate, workspace)}`"
@@ -124,7 +126,7 @@ def _remedy(dataset: str, architecture: str, today: Mapping[str, tuple[str, str]
     return f"`{command}`, then `dvc repro {evaluate}`" if "--force" in command else f"`dvc repro {evaluate}`"
 
 
-def _out_of_date(dataset: str, architecture: str, changed: Sequence[str], remedy: str = "") -> Row:
+def _out_of_date(dataset: str, architecture: str, changed: Sequence[str], remedy: str = "") -> UnrankedRow:
     remedy = remedy or f"`dvc repro {_stage(dataset, architecture)}`"
     reason = f"the {' and the '.join(changed)} changed since: run {remedy}"
     return _unranked(architecture, "out of date", reason)

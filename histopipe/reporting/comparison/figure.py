@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, plain
-from histopipe.reporting.comparison.evaluations import Row
+from histopipe.evaluation.intervals import interval_of
 from histopipe.reporting.comparison.pairs import SEPARATING
+from histopipe.reporting.comparison.record import Comparison, NamedRow, RankedRow
 from histopipe.reporting.comparison.table import COLUMNS, marks
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 DRAWN_COLUMNS = 3
 
 
-def draw_comparison(content: dict[str, Any]) -> Figure:
+def draw_comparison(content: Comparison) -> Figure:
     """A panel per metric; in each, a dot with its interval per architecture, the best AUC on top."""
     ranking = content["ranking"]
     lines = -(-len(COLUMNS) // DRAWN_COLUMNS)
@@ -43,35 +45,28 @@ def draw_comparison(content: dict[str, Any]) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, ranking: Sequence[Row], metric: str) -> None:
+def _draw_panel(axes: Axes, ranking: Sequence[RankedRow], metric: str) -> None:
     for place, row in enumerate(ranking):
-        measured = row["test"][metric]
-        if measured["value"] is not None:
-            axes.plot([measured["low"], measured["high"]], [place, place], color=CURVE, linewidth=2.5, alpha=0.55)
-            axes.plot(measured["value"], place, marker="o", markersize=7, color=CURVE)
-            axes.annotate(
-                f"{measured['value']:.3f}",
-                (measured["value"], place),
-                (0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8.5,
-            )
+        value, low, high = interval_of(row["test"][metric])
+        if not math.isnan(value):
+            axes.plot([low, high], [place, place], color=CURVE, linewidth=2.5, alpha=0.55)
+            axes.plot(value, place, marker="o", markersize=7, color=CURVE)
+            axes.annotate(f"{value:.3f}", (value, place), (0, 7), textcoords="offset points", ha="center", fontsize=8.5)
     finish_panel(axes, ranking, -0.65)
 
 
-def draw_pairs(content: dict[str, Any]) -> Figure:
+def draw_pairs(content: Comparison) -> Figure:
     """The difference of every two areas under the ROC curve, with its interval; filled where it is separable from 0."""
     pairs = content["pairs"]
     figure = new_figure(8, 1.5 + 0.3 * max(1, len(pairs)))
     axes = figure.subplots()
     for place, pair in enumerate(pairs):
-        measured = pair["differences"][SEPARATING]
-        if measured["value"] is not None:
+        value, low, high = interval_of(pair["differences"][SEPARATING])
+        if not math.isnan(value):
             color = CURVE if pair["separable"] else REFERENCE
-            axes.plot([measured["low"], measured["high"]], [place, place], color=color, linewidth=2.5, alpha=0.6)
+            axes.plot([low, high], [place, place], color=color, linewidth=2.5, alpha=0.6)
             filled = color if pair["separable"] else "white"
-            axes.plot(measured["value"], place, "o", markersize=7, color=color, markerfacecolor=filled)
+            axes.plot(value, place, "o", markersize=7, color=color, markerfacecolor=filled)
     axes.axvline(0, color=REFERENCE, linewidth=1)
     axes.set_yticks(range(len(pairs)), [f"{pair['first']} − {pair['second']}" for pair in pairs])
     axes.set_ylim(max(1, len(pairs)) - 0.5, -0.5)
@@ -85,7 +80,7 @@ def draw_pairs(content: dict[str, Any]) -> Figure:
     return figure
 
 
-def finish_panel(axes: Axes, ranking: Sequence[Row], top: float) -> None:
+def finish_panel(axes: Axes, ranking: Sequence[NamedRow], top: float) -> None:
     """Name the architectures down the side, the first at 0 on top, with a light grid; `top` leaves room for a label."""
     axes.set_yticks(range(len(ranking)), [row["architecture"] + marks(row).replace("\\", "") for row in ranking])
     axes.set_ylim(len(ranking) - 0.5, top)

@@ -10,14 +10,15 @@ from histopipe.core.errors import EvaluationError
 from histopipe.core.params import Params
 from histopipe.evaluation.neighbourhood import neighbourhood_logits
 from histopipe.reporting.comparison.combination import graded_anew
-from histopipe.reporting.comparison.evaluations import Evaluated, Row
+from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.record import UnrankedRow
 
 NEIGHBOURS = " + neighbours"
 
 
 def with_neighbours(
     evaluated: Sequence[Evaluated], index: pd.DataFrame, params: Params
-) -> tuple[list[Evaluated], list[Row]]:
+) -> tuple[list[Evaluated], list[UnrankedRow]]:
     """`A + neighbours` for every architecture, graded as those are; and the reasons of those that can't be had.
 
     Args:
@@ -26,7 +27,7 @@ def with_neighbours(
         params: rule of the threshold, resamples and seed.
     """
     found: list[Evaluated] = []
-    absent: list[Row] = []
+    absent: list[UnrankedRow] = []
     for each in evaluated:
         name = each.row["architecture"] + NEIGHBOURS
         try:

@@ -10,14 +10,15 @@ from histopipe.evaluation.delong import clustered_delong, holds
 from histopipe.evaluation.differences import Flips, rank_ranges
 from histopipe.evaluation.grading import predictions_of
 from histopipe.evaluation.metrics import Predictions
-from histopipe.reporting.comparison.evaluations import Evaluated, Row
+from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.record import JudgedPair, ModelRow, Pair, RankedRow
 
 COMPARED = ("roc_auc", "average_precision", "balanced_accuracy")
 SEPARATING = "roc_auc"  # the metric of the ranking; one test per pair, so that the correction need not pay for others
 SIGNIFICANCE = 0.05
 
 
-def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> list[Row]:
+def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> list[JudgedPair]:
     """Differences of every two models on the test split, the one that stands first less the other.
 
     The recipes are what is compared, so the pairs of two recipes are the family that p-values are corrected for. A pair
@@ -38,7 +39,7 @@ def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> 
     places = list(combinations(range(len(evaluated)), 2))
     apart = [by_case[one].less(by_case[other]) for one, other in places]
     measured = Flips([parts[name] for parts in apart for name in COMPARED], seed, resamples).measured()
-    pairs: list[Row] = [
+    pairs: list[Pair] = [
         {
             "first": evaluated[one].row["architecture"],
             "second": evaluated[other].row["architecture"],
@@ -51,7 +52,7 @@ def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> 
     return _with_verdicts(pairs, [parts[SEPARATING] for parts in apart], resamples, seed)
 
 
-def is_descriptive(row: Row) -> bool:
+def is_descriptive(row: ModelRow | Pair) -> bool:
     """Whether a row is no recipe that could be chosen by its rank; of a pair: whether either row is none."""
     return bool(row.get("descriptive"))
 
@@ -65,18 +66,21 @@ def _p_delong(one: Predictions, other: Predictions) -> float | None:
     return getattr(clustered_delong(one, other), "p", None) if holds(one) else None
 
 
-def _with_verdicts(pairs: Sequence[Row], separating: Sequence[CaseParts], resamples: int, seed: int) -> list[Row]:
+def _with_verdicts(
+    pairs: Sequence[Pair], separating: Sequence[CaseParts], resamples: int, seed: int
+) -> list[JudgedPair]:
     """Each pair with its corrected p-value and the verdict."""
     family = [place for place, pair in enumerate(pairs) if not pair["descriptive"]]
     corrected = Flips([separating[place] for place in family], seed, resamples).corrected()
-    verdicts = {place: (float(p), bool(p < SIGNIFICANCE)) for place, p in zip(family, corrected, strict=True)}
-    return [
-        pair | dict(zip(("p_corrected", "separable"), verdicts.get(place, (None, None)), strict=True))
-        for place, pair in enumerate(pairs)
-    ]
+    p_values = {place: float(p) for place, p in zip(family, corrected, strict=True)}
+    return [_judged(pair, p_values.get(place)) for place, pair in enumerate(pairs)]
 
 
-def with_rank_ranges(rows: Sequence[Row], pairs: Sequence[Row]) -> list[Row]:
+def _judged(pair: Pair, p: float | None) -> JudgedPair:
+    return {**pair, "p_corrected": p, "separable": None if p is None else p < SIGNIFICANCE}
+
+
+def with_rank_ranges(rows: Sequence[ModelRow], pairs: Sequence[JudgedPair]) -> list[RankedRow]:
     """The rows with their `rank`, and `rank_range`: the first and last rank that the pairs leave possible.
 
     Descriptive rows stand where their ROC AUC puts them and have no rank: both are None.

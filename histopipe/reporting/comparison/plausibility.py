@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from histopipe.core.params import Params
 from histopipe.data.leakage import leaky_state
 from histopipe.ingest.datasets import get_dataset, list_datasets
-from histopipe.reporting.comparison.evaluations import Row
+from histopipe.reporting.comparison.record import Implausible, ModelRow
 
 
-def implausible(dataset: str, rows: Sequence[Row], params: Params) -> Row | None:
+def implausible(dataset: str, rows: Sequence[ModelRow], params: Params) -> Implausible | None:
     """Which models have a ROC AUC by case that, on this data set, points to a leak rather than to skill.
 
     Nothing is known of synthetic slides and of data sets of the user's own, and a split that is marked as leaking needs

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from histopipe.core.tables import markdown_cell
 from histopipe.data.leakage import LEAKY_NOTE, UNKNOWN_NOTE, leaky_mark
-from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, WITHIN, graded_kinds
+from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, graded_kinds, ungraded_reason
 from histopipe.evaluation.delong import LEAST_CASES
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.intervals import Measured
 from histopipe.reporting.comparison.baseline import BASELINE
 from histopipe.reporting.comparison.combination import D4, ENSEMBLE, ONE_VIEW
-from histopipe.reporting.comparison.evaluations import Row
 from histopipe.reporting.comparison.neighbours import NEIGHBOURS
 from histopipe.reporting.comparison.pairs import COMPARED, SEPARATING, SIGNIFICANCE, is_descriptive
+from histopipe.reporting.comparison.record import (
+    Comparison,
+    Implausible,
+    JudgedPair,
+    ModelRow,
+    NamedRow,
+    RankedRow,
+    UnrankedRow,
+)
 
 COLUMNS = {
     "roc_auc": "ROC AUC",
@@ -32,7 +40,24 @@ NOT_PUBLISHED = (
 )
 
 
-def as_markdown(content: dict[str, Any]) -> str:
+class WithinRow(TypedDict):
+    """A model's metrics within cases of one kind.
+
+    Attributes:
+        architecture: the model's name, with its marks.
+        kind: of the cases, in words.
+        cases, patches: of that kind.
+        metrics: by name, `within` these cases and of `all`.
+    """
+
+    architecture: str
+    kind: str
+    cases: int
+    patches: int
+    metrics: dict[str, dict[str, Measured]]
+
+
+def as_markdown(content: Comparison) -> str:
     """The comparison as a Markdown table with its footnotes."""
     header = ["", "architecture", *COLUMNS.values(), "threshold", "cases", "patches", "AUC on validation"]
     rule = ["--:", ":--", *[":--"] * len(COLUMNS), "--:", "--:", "--:", "--:"]
@@ -44,7 +69,7 @@ def as_markdown(content: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def within_kinds_of(ranking: Sequence[Row]) -> list[Row]:
+def within_kinds_of(ranking: Sequence[ModelRow]) -> list[WithinRow]:
     """List each model's metrics within cases of one kind beside those of all cases, model by model.
 
     Args:
@@ -57,17 +82,16 @@ def within_kinds_of(ranking: Sequence[Row]) -> list[Row]:
         {
             "architecture": row["architecture"] + marks(row),
             "kind": KIND_TITLES[kind],
-            **{count: row[WITHIN][kind][count] for count in ("cases", "patches")},
-            "metrics": {
-                name: {"within": row[WITHIN][kind]["test"][name], "all": row["test"][name]} for name in KIND_METRICS
-            },
+            "cases": part["cases"],
+            "patches": part["patches"],
+            "metrics": {name: {"within": metrics[name], "all": row["test"][name]} for name in KIND_METRICS},
         }
         for row in ranking
-        for kind in graded_kinds(row)
+        for kind, part, metrics in graded_kinds(row)
     ]
 
 
-def _within_table(content: Row) -> list[str]:
+def _within_table(content: Comparison) -> list[str]:
     """The same metrics within cases of one kind; nothing where they would repeat the others."""
     lines = [
         [
@@ -89,7 +113,7 @@ def metric_title(name: str) -> str:
     return COLUMNS.get(name, name.replace("_", " "))
 
 
-def _pairs_table(content: Row) -> list[str]:
+def _pairs_table(content: Comparison) -> list[str]:
     """Every two models, the better one first; nothing where there is one only."""
     if not content["pairs"]:
         return []
@@ -98,7 +122,7 @@ def _pairs_table(content: Row) -> list[str]:
     return ["## Every two, case by case", markdown_table([header, [":--"] * len(header), *lines])]
 
 
-def _pair_cells(pair: Row) -> list[str]:
+def _pair_cells(pair: JudgedPair) -> list[str]:
     differences = [signed(pair["differences"][name]) for name in COMPARED]
     p_values = [
         p_value(pair["differences"][SEPARATING]["p"]),
@@ -107,7 +131,7 @@ def _pair_cells(pair: Row) -> list[str]:
     return [f"{pair['first']} − {pair['second']}", *differences, *p_values, verdict(pair)]
 
 
-def verdict(pair: Row) -> str:
+def verdict(pair: JudgedPair) -> str:
     """Whether two recipes are separable; `descriptive` where a row isn't a recipe."""
     if is_descriptive(pair):
         return "descriptive"
@@ -133,7 +157,7 @@ def signed(measured: Measured) -> str:
     return f"{measured['value']:+.3f} [{measured['low']:+.3f}, {measured['high']:+.3f}]"
 
 
-def _published_table(content: dict[str, Any]) -> list[str]:
+def _published_table(content: Comparison) -> list[str]:
     """Published figures and ours, line by line; nothing where none are known."""
     here = {row["architecture"]: row["test"] for row in content["ranking"]}
     lines = [
@@ -158,7 +182,7 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(map(markdown_cell, cells)) + " |" for cells in lines)
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: RankedRow) -> list[str]:
     validation = row["validation"]["roc_auc"]
     return [
         ranks(row),
@@ -171,7 +195,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def ranks(row: Row) -> str:
+def ranks(row: RankedRow) -> str:
     """The ranks that a model may have: `2`, or `1–3` among those it can't be told from; a dash if it isn't a recipe."""
     if row["rank_range"] is None:
         return "–"
@@ -179,7 +203,7 @@ def ranks(row: Row) -> str:
     return str(first) if first == last else f"{first}–{last}"
 
 
-def marks(row: Row) -> str:
+def marks(row: NamedRow) -> str:
     """Signs that lead to a footnote: `*` the `quick` caps, `!` a split that leaks, `?` perhaps so, `†` more cases.
 
     The last one is of canonical splits: more than those that the published protocol trains on.
@@ -188,7 +212,7 @@ def marks(row: Row) -> str:
     return ("\\*" if row.get("quick") else "") + leaky_mark(row.get("leaky")) + more
 
 
-def footnotes(content: dict[str, Any]) -> list[str]:
+def footnotes(content: Comparison) -> list[str]:
     """What a reader of the numbers must know, as Markdown."""
     ranking = content["ranking"]
     notes = [
@@ -217,9 +241,8 @@ def footnotes(content: dict[str, Any]) -> list[str]:
             "Neighbours: a logistic regression on the network's probabilities of a patch and of those around it on the "
             "slide, fitted on validation; calibration and threshold from fits without the patch's own case."
         )
-    capped = [row for row in ranking if row.get("quick")]
-    if capped:
-        caps = ", ".join(f"{name} {value}" for name, value in capped[0]["quick"].items() if value is not None)
+    if quick := next((quick for row in ranking if (quick := row.get("quick"))), None):
+        caps = ", ".join(f"{name} {value}" for name, value in quick.items() if value is not None)
         notes.append(f"\\* Trained under the caps of `quick` ({caps}): not what the full recipe reaches.")
     notes += leaky_notes(row.get("leaky") for row in ranking)
     if any(row.get("unlisted_train") for row in ranking):
@@ -230,18 +253,18 @@ def footnotes(content: dict[str, Any]) -> list[str]:
     return [*notes, f"No {content['no_baseline']}."] if content.get("no_baseline") else notes
 
 
-def _within_notes(row: Row) -> list[str]:
+def _within_notes(row: ModelRow) -> list[str]:
     """What metrics within cases of one kind are for, or why there are none; the test cases are all models' own."""
     if graded_kinds(row):
         return [
             "Within cases that hold positives: a model that tells kinds of case apart, as the slides of healthy and of "
             "infected donors by their stain, gains by that among all cases, and not within these."
         ]
-    part = (row.get(WITHIN) or {}).get(POSITIVE_CASES)
-    return [f"Within cases that hold positives: {part['reason']}."] if part else []
+    reason = ungraded_reason(row)
+    return [f"Within cases that hold positives: {reason}."] if reason else []
 
 
-def narrow_intervals(rows: Sequence[Row]) -> list[str]:
+def narrow_intervals(rows: Sequence[ModelRow]) -> list[str]:
     """Why intervals may be too narrow, each reason once with the models that it holds for, as Markdown."""
     models: dict[str, list[str]] = {}
     for row in rows:
@@ -259,7 +282,7 @@ def leaky_notes(recorded: Iterable[Any]) -> list[str]:
     return [f"{mark} {note}" for mark, note in (("!", LEAKY_NOTE), ("?", UNKNOWN_NOTE)) if mark in marks]
 
 
-def _pair_notes(content: Row) -> list[str]:
+def _pair_notes(content: Comparison) -> list[str]:
     """How the pairs were compared; nothing where there are none."""
     family = [pair for pair in content["pairs"] if not is_descriptive(pair)]
     notes = []
@@ -286,12 +309,12 @@ def _counted(pairs: int) -> str:
     return f"the {pairs} pairs" if pairs > 1 else "the one pair"
 
 
-def reason(entry: Row) -> str:
+def reason(entry: UnrankedRow) -> str:
     """Why an architecture isn't ranked, and the remedy."""
     return f"{entry['architecture']}: {entry['state']}, {entry['reason']}"
 
 
-def implausible_note(found: Row) -> str:
+def implausible_note(found: Implausible) -> str:
     """The warning that a number is too good."""
     return (
         f"{', '.join(found['architectures'])}: a ROC AUC above {found['limit']} by case has not been reached honestly "

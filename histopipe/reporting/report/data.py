@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from histopipe.core.cases.ids import spelt
 from histopipe.core.cases.readings import CASE_OF_READING, READING
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
-from histopipe.data.store import REPORT_FILE, read_index
-from histopipe.reporting.comparison.evaluations import Row
-from histopipe.reporting.report.reading import known_json, records
+from histopipe.data.splitting.record import CopiesRecord
+from histopipe.data.store import REPORT_FILE, SetAsideFiles, StoreReport, read_index
+from histopipe.reporting.report.reading import TableRow, known_json, records
 
 LISTED = 8  # names of what was set aside, per reason
 
 
-def data_part(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+class SetAsidePart(SetAsideFiles):
+    """What was set aside for one reason, as the template takes it.
+
+    Attributes:
+        reason: why.
+        names: some of the files or folders.
+        more: how many there are beside these.
+    """
+
+    reason: str
+    names: list[str]
+    more: int
+
+
+class DataPart(TypedDict):
+    """The data as the template takes them.
+
+    Attributes:
+        source: where they come from.
+        synthetic: whether they are drawn.
+        excluded: cases that take no part.
+        found: the store's report; empty where there is none.
+        case: what counts as one, in words; None where there is no choice.
+        set_aside: by reason.
+        report: where the rest is listed.
+    """
+
+    source: str
+    synthetic: bool
+    excluded: list[str]
+    found: StoreReport
+    case: str | None
+    set_aside: list[SetAsidePart]
+    report: str
+
+
+def data_part(dataset: str, params: Params, workspace: Workspace) -> DataPart:
     """What `ingest` found, under the names that the template uses; without its report, only where the data come from.
 
     Returns:
@@ -25,7 +61,7 @@ def data_part(dataset: str, params: Params, workspace: Workspace) -> dict[str, A
     from histopipe.ingest.sources.wanted import Wanted
 
     path = workspace.store(dataset) / REPORT_FILE
-    found = known_json(path)
+    found: StoreReport = known_json(path)
     return {
         "source": Wanted(dataset, params, workspace).shown,
         "synthetic": params.dataset(dataset).source == "synthetic",
@@ -37,12 +73,12 @@ def data_part(dataset: str, params: Params, workspace: Workspace) -> dict[str, A
     }
 
 
-def _set_aside(reason: str, entry: Row) -> Row:
+def _set_aside(reason: str, entry: SetAsideFiles) -> SetAsidePart:
     names = entry.get("files") or [f"{folder} ({count:,})" for folder, count in (entry.get("folders") or {}).items()]
     return {"reason": reason, **entry, "names": names[:LISTED], "more": max(0, len(names) - LISTED)}
 
 
-def split_part(dataset: str, workspace: Workspace) -> list[Row]:
+def split_part(dataset: str, workspace: Workspace) -> list[TableRow]:
     """Cases, patches and positives of each split."""
     from histopipe.data.splitting.membership import read_membership
     from histopipe.data.splitting.summary import summarise
@@ -51,13 +87,13 @@ def split_part(dataset: str, workspace: Workspace) -> list[Row]:
     return records(summary.rename_axis("split").reset_index())
 
 
-def copies_part(dataset: str, workspace: Workspace) -> Row:
+def copies_part(dataset: str, workspace: Workspace) -> dict[str, list[str]]:
     """Which case ids count as one since they share patches, and which take no part for it, as the split's record says.
 
     Returns:
         `joined` and `left_out`, each a list of lines.
     """
-    record = known_json(workspace.split_record(dataset))
+    record: CopiesRecord = known_json(workspace.split_record(dataset))
     return {
         "joined": [" = ".join(map(spelt, group)) for group in record.get("joined") or []],
         "left_out": [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,11 +11,13 @@ from histopipe.core.operating_point import POINT_FILE
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.curves import calibration_table
+from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explanation, ReferenceGain
 from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.intervals import Measured
 from histopipe.evaluation.metrics import Predictions
 from histopipe.evaluation.slide_figures import SLIDES, pictured
 from histopipe.evaluation.subgroups import SUBGROUP_METRICS
-from histopipe.reporting.comparison.evaluations import Row
+from histopipe.reporting.comparison.record import ModelRow
 from histopipe.reporting.comparison.table import signed
 from histopipe.reporting.report.pictures import Picture
 from histopipe.reporting.report.plots import (
@@ -29,7 +30,7 @@ from histopipe.reporting.report.plots import (
     precision_recall_plot,
     roc_plot,
 )
-from histopipe.reporting.report.reading import known_json, known_table, records
+from histopipe.reporting.report.reading import TableRow, known_json, known_table, records
 
 WORST_CASES = 8
 HISTORY = ("train/loss", "validation/loss", "validation/roc_auc")
@@ -42,8 +43,8 @@ PREDICTED = ["case_id", "split", "label", "probability", "decision"]
 
 
 def model_part(
-    dataset: str, row: Row, classes: tuple[str, str], pictures: Mapping[Path, Picture], workspace: Workspace
-) -> dict[str, Any]:
+    dataset: str, row: ModelRow, classes: tuple[str, str], pictures: Mapping[Path, Picture], workspace: Workspace
+) -> dict[str, object]:
     """One model as the template takes it; what hasn't been written for it is None or empty.
 
     Args:
@@ -97,14 +98,15 @@ def explaining_files(folder: Path) -> list[Path]:
 
 def _explanation(folder: Path) -> str:
     """How the maps were made and what they are worth, or why there are none; empty where nothing is known."""
-    found = known_json(folder / "explanation.json")
+    found: Explanation = known_json(folder / EXPLANATION_FILE)
     if "reason" in found:
         return f"Decisions could not be explained: {found['reason']}"
     if not {"method", "layer", "verdict", "gain"} <= set(found):
         return ""
     how = f"Maps by {found['method']} at {found['layer']}, at finding what decides"
     on_chance = found["verdict"].split(";")[0]
-    beside = [{"verdict": on_chance, "gain": found["gain"]}, *found.get("references", {}).values()]
+    references = found.get("references") or {}
+    beside: list[ReferenceGain] = [{"verdict": on_chance, "gain": found["gain"]}, *references.values()]
     outcomes = [f"{each['verdict']} ({signed(each['gain'])})" for each in beside]
     return f"{how}: {'; '.join(outcomes)}."
 
@@ -136,7 +138,7 @@ def overview(dataset: str, names: Sequence[str], positive: str, workspace: Works
     ]
 
 
-def _plots(row: Row, folder: Path, test: pd.DataFrame, classes: tuple[str, str]) -> list[Plot]:
+def _plots(row: ModelRow, folder: Path, test: pd.DataFrame, classes: tuple[str, str]) -> list[Plot]:
     drawn = (
         _roc(row, folder),
         _precision_recall(row, folder, test),
@@ -161,14 +163,14 @@ def _learning(name: str, history: pd.DataFrame | None) -> list[Plot]:
     ]
 
 
-def _case_spread(row: Row, folder: Path) -> Plot | None:
+def _case_spread(row: ModelRow, folder: Path) -> Plot | None:
     cases = known_table(folder / "cases.csv", "case_id", "patches", "accuracy")
     if cases is None:
         return None
     return case_plot(f"{row['architecture']}: accuracy of every case", cases, row["test"]["accuracy"]["value"])
 
 
-def _roc(row: Row, folder: Path) -> Plot | None:
+def _roc(row: ModelRow, folder: Path) -> Plot | None:
     curve = known_table(folder / "roc.csv", "fpr", "tpr")
     if curve is None:
         return None
@@ -178,7 +180,7 @@ def _roc(row: Row, folder: Path) -> Plot | None:
     return roc_plot(f"{row['architecture']}: ROC curve", [(label, "c0", curve)], mark)
 
 
-def _precision_recall(row: Row, folder: Path, test: pd.DataFrame) -> Plot | None:
+def _precision_recall(row: ModelRow, folder: Path, test: pd.DataFrame) -> Plot | None:
     curve = known_table(folder / "precision_recall.csv", "recall", "precision")
     if curve is None:
         return None
@@ -188,7 +190,7 @@ def _precision_recall(row: Row, folder: Path, test: pd.DataFrame) -> Plot | None
     return precision_recall_plot(f"{row['architecture']}: precision and recall", label, curve, prevalence, mark)
 
 
-def _calibration(row: Row, folder: Path, test: pd.DataFrame, positive_class: str) -> Plot | None:
+def _calibration(row: ModelRow, folder: Path, test: pd.DataFrame, positive_class: str) -> Plot | None:
     bins = known_table(folder / "calibration.csv", "predicted", "observed")
     if bins is None:
         return None
@@ -196,11 +198,11 @@ def _calibration(row: Row, folder: Path, test: pd.DataFrame, positive_class: str
     return calibration_plot(f"{row['architecture']}: calibration", curves, positive_class)
 
 
-def _point(row: Row) -> str:
+def _point(row: ModelRow) -> str:
     return f"threshold {row['threshold']:.3f}, from validation"
 
 
-def _before(row: Row, folder: Path, test: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+def _before(row: ModelRow, folder: Path, test: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     """Reliability before calibration, by undoing it; none where it isn't known."""
     from scipy.special import expit
 
@@ -212,18 +214,18 @@ def _before(row: Row, folder: Path, test: pd.DataFrame) -> list[tuple[str, str, 
     return [(_error("before", row["uncalibrated"]), "grey", calibration_table(before))]
 
 
-def _error(name: str, metrics: Row) -> str:
+def _error(name: str, metrics: dict[str, Measured]) -> str:
     return f"{name}: error {with_interval(metrics['calibration_error'])}"
 
 
-def _cases(folder: Path) -> Row:
+def _cases(folder: Path) -> dict[str, object]:
     table = known_table(folder / "cases.csv", "case_id", "patches", "positives", "called", "accuracy")
     if table is None:
         return {"cases": [], "more_cases": 0}
     return {"cases": records(table.head(WORST_CASES)), "more_cases": max(0, len(table) - WORST_CASES)}
 
 
-def _subgroups(folder: Path) -> list[Row]:
+def _subgroups(folder: Path) -> list[TableRow]:
     """Each subgroup with its metrics and the drawing of its area's interval."""
     table = known_table(folder / "subgroups.csv", "group", "level", "cases", "patches", "positives", "roc_auc")
     if table is None:

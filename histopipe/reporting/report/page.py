@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from histopipe.core.files import write_text
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.metrics import METRICS
-from histopipe.reporting.comparison.evaluations import Row
 from histopipe.reporting.comparison.pairs import COMPARED, SEPARATING
+from histopipe.reporting.comparison.record import Comparison, JudgedPair, NamedRow, RankedRow
 from histopipe.reporting.comparison.table import (
     COLUMNS,
     footnotes,
@@ -28,7 +28,7 @@ from histopipe.reporting.report.data import copies_part, data_part, split_part, 
 from histopipe.reporting.report.looks import looks_line
 from histopipe.reporting.report.models import model_part, overview, picture_files
 from histopipe.reporting.report.pictures import embed
-from histopipe.reporting.report.plots import bars
+from histopipe.reporting.report.plots import Bar, bars
 from histopipe.reporting.report.training import training_part
 
 if TYPE_CHECKING:
@@ -39,7 +39,19 @@ TITLES = COLUMNS | {"brier": "Brier score", "calibration_error": "calibration er
 LESS_IS_BETTER = ("brier", "calibration_error")
 
 
-def write_page(content: dict[str, Any], params: Params, workspace: Workspace, folder: Path) -> Path:
+class DrawnPair(JudgedPair):
+    """A pair as the template takes it.
+
+    Attributes:
+        p: of the difference that separates.
+        bar: that difference as a drawing; None where it isn't defined.
+    """
+
+    p: float | None
+    bar: Bar | None
+
+
+def write_page(content: Comparison, params: Params, workspace: Workspace, folder: Path) -> Path:
     """Write the page of one comparison into `folder`; it needs no other file and no network.
 
     Args:
@@ -56,7 +68,7 @@ def write_page(content: dict[str, Any], params: Params, workspace: Workspace, fo
     return path
 
 
-def render_page(content: dict[str, Any], params: Params, workspace: Workspace) -> str:
+def render_page(content: Comparison, params: Params, workspace: Workspace) -> str:
     """The page's HTML; arguments as for `write_page`."""
     dataset, ranking = content["dataset"], content["ranking"]
     models = [row for row in ranking if workspace.evaluation(dataset, row["architecture"]).is_dir()]  # no ensemble
@@ -108,7 +120,7 @@ def _environment() -> Environment:
     return found
 
 
-def _marks(row: Row) -> str:
+def _marks(row: NamedRow) -> str:
     return _plain(marks(row))
 
 
@@ -124,19 +136,19 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _ranking_bars(ranking: Sequence[Row]) -> list[dict[str, Any]]:
+def _ranking_bars(ranking: Sequence[RankedRow]) -> list[dict[str, Bar | None]]:
     """Each model's drawings by metric; those of one metric share a scale."""
     columns = {name: bars([row["test"][name] for row in ranking]) for name in METRICS}
     return [{name: column[number] for name, column in columns.items()} for number in range(len(ranking))]
 
 
-def _pairs(pairs: Sequence[Row]) -> list[Row]:
+def _pairs(pairs: Sequence[JudgedPair]) -> list[DrawnPair]:
     drawn = bars([pair["differences"][SEPARATING] for pair in pairs], origin=0.0)
     values = [pair["differences"][SEPARATING]["p"] for pair in pairs]
-    return [pair | {"p": p, "bar": bar} for pair, p, bar in zip(pairs, values, drawn, strict=True)]
+    return [{**pair, "p": p, "bar": bar} for pair, p, bar in zip(pairs, values, drawn, strict=True)]
 
 
-def notes(content: dict[str, Any]) -> list[tuple[str, str]]:
+def notes(content: Comparison) -> list[tuple[str, str]]:
     """The comparison's footnotes as plain text, each a `warning` or a `note`."""
     warning = ("!", "?", "†", "**", "\\*")
     return [("warning" if text.startswith(warning) else "note", _plain(text)) for text in footnotes(content)]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import read_json, read_named, restoring
-from histopipe.reporting.comparison.evaluations import Row
+
+TableRow = dict[str, Any]  # a row of a CSV table, by column
 
 
-def known_json(path: Path) -> Row:
+def known_json(path: Path) -> Any:
     """Content of a JSON file; empty where there is none.
 
     Raises:
@@ -45,7 +47,7 @@ def known_table(path: Path, *columns: str) -> pd.DataFrame | None:
     return table
 
 
-def records(table: pd.DataFrame) -> list[Row]:
+def records(table: pd.DataFrame) -> list[TableRow]:
     """A table row by row; what is missing is None."""
     known = table.astype(object).where(table.notna(), None)
     return [{str(name): value for name, value in row.items()} for row in known.to_dict(orient="records")]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from histopipe.core.files import file_digest, write_json
 from histopipe.core.operating_point import OperatingPoint, write_operating_point
+from histopipe.core.training_record import DataRecord
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +37,7 @@ def log_served_model(
     example: NDArray[np.uint8],
     tags: dict[str, str],
     reference: Path | None = None,
-    made_from: dict[str, Any] | None = None,
+    made_from: DataRecord | None = None,
 ) -> ModelInfo:
     """Log the calibrated model into the active MLflow run, with its signature and an input example.
 
