@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from histopipe.core.files import read_json
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.inference.inputs import folder_key
-from histopipe.monitoring.stage import DRIFT, FIGURE, REPORT
+from histopipe.monitoring.record import DriftSummary, read_drift
+from histopipe.monitoring.stage import FIGURE, REPORT
 from tasks.artifacts import publish_image, publish_markdown
 from tasks.declaration import stage_task
 from tasks.parallel import for_prediction
@@ -23,7 +22,7 @@ class Drifted(StageFailed):
 @stage_task("monitor", "monitor-{dataset}", retries=2, delay=10)
 def monitor(
     dataset: str, inputs: Sequence[str], scores: str | None, model: str | None, out: str, overwrite: bool = False
-) -> dict[str, Any]:
+) -> DriftSummary:
     """Look for drift, log and show what came out; returns the content of `drift.json`."""
     asked = [*inputs, *(["--scores", scores] if scores else []), *(["--model", model] if model else [])]
     arguments = ["monitor", dataset, *asked, "--out", out, "--log", "--exit-zero"]
@@ -31,7 +30,7 @@ def monitor(
     with for_prediction() as environment:
         run_stage(stage_name("monitor", dataset, folder_key(Path(out))), *arguments, environment=environment)
     folder = Workspace.around().root / out
-    summary: dict[str, Any] = read_json(folder / DRIFT)
+    summary = read_drift(folder)
     text = (folder / REPORT).read_text(encoding="utf-8").replace(f"![Distributions and cases]({FIGURE})", "")
     publish_markdown(text, summary["said"], "drift", dataset)
     publish_image(folder / FIGURE, summary["said"], "drift-figure", dataset)

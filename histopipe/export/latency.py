@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
 
 from histopipe.data.store import Patches
+from histopipe.export.record import BatchLatency, Latency
 from histopipe.export.source import Grader
 
 BATCHES = (1, 32)
@@ -14,7 +14,7 @@ ROUNDS = (5, 50)  # at least and at most
 SECONDS = 5.0  # for each size of a batch, unless the fewest rounds take longer
 
 
-def latency(keras: Grader, file: Grader, patches: Patches, threads: int) -> dict[str, Any]:
+def latency(keras: Grader, file: Grader, patches: Patches, threads: int) -> Latency:
     """Median milliseconds of both for each size of a batch, and the ratio Keras / file.
 
     Args:
@@ -26,7 +26,7 @@ def latency(keras: Grader, file: Grader, patches: Patches, threads: int) -> dict
     return {"threads": threads, "batches": {str(size): _of_batch(keras, file, patches, size) for size in BATCHES}}
 
 
-def _of_batch(keras: Grader, file: Grader, patches: Patches, size: int) -> dict[str, float]:
+def _of_batch(keras: Grader, file: Grader, patches: Patches, size: int) -> BatchLatency:
     batch = patches.take(range(size), axis=0, mode="wrap")
     took: dict[str, list[float]] = {"keras": [], "file": []}
     for grade in (keras, file):
@@ -39,5 +39,10 @@ def _of_batch(keras: Grader, file: Grader, patches: Patches, size: int) -> dict[
             started = time.perf_counter()
             grade(batch)
             took[name].append(1000 * (time.perf_counter() - started))
-    medians = {f"{name}_ms": round(statistics.median(values), 3) for name, values in took.items()}
-    return {**medians, "ratio": round(medians["keras_ms"] / medians["file_ms"], 2), "rounds": len(took["file"])}
+    medians = {name: round(statistics.median(values), 3) for name, values in took.items()}
+    return {
+        "keras_ms": medians["keras"],
+        "file_ms": medians["file"],
+        "ratio": round(medians["keras"] / medians["file"], 2),
+        "rounds": len(took["file"]),
+    }

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.data.store import Patches
+from histopipe.export.record import Facts
 from histopipe.export.source import INPUT, OUTPUT, Format, Grader, Source, flat
 
 METADATA = "histopipe"  # name of the buffer that holds what the file says of itself, as JSON
@@ -82,7 +83,7 @@ def _last_layer(content: bytes) -> list[str]:
     return [graph.tensors[place].name.decode() for place in outputs]
 
 
-def _with_metadata(content: bytes, facts: dict[str, Any]) -> bytes:
+def _with_metadata(content: bytes, facts: Facts) -> bytes:
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -95,13 +96,14 @@ def _with_metadata(content: bytes, facts: dict[str, Any]) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> Facts:
     """What a file says of itself."""
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model(str(path))
     entry = next(entry for entry in model.metadata if entry.name in (METADATA, METADATA.encode()))
-    return dict(json.loads(bytes(model.buffers[entry.buffer].data)))
+    facts: Facts = json.loads(bytes(model.buffers[entry.buffer].data))
+    return facts
 
 
 def load(path: Path, threads: int) -> Grader:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from histopipe.core.workspace import Workspace
 from histopipe.export.origin import Origin
+from histopipe.export.record import ExportRecord
 from histopipe.inference.model import Served
 from histopipe.tracking.runs import log_if_changed
 from histopipe.tracking.stores import open_client, told_in_one_line
@@ -16,7 +16,7 @@ FOLDER = "exports"  # of the run's artifacts
 
 
 def log_export(
-    files: Sequence[Path], record: dict[str, Any], served: Served, origin: Origin, workspace: Workspace
+    files: Sequence[Path], record: ExportRecord, served: Served, origin: Origin, workspace: Workspace
 ) -> str:
     """Log a file into its model's run, and tag the logged model and the registered version with what it costs.
 
@@ -43,7 +43,7 @@ def log_export(
     return f"logged as {folder} of run {run_id}"
 
 
-def _tags(kind: str, folder: str, record: dict[str, Any]) -> dict[str, str]:
+def _tags(kind: str, folder: str, record: ExportRecord) -> dict[str, str]:
     change = record["parity"]["change"]["roc_auc"]
     found = {
         "artifacts": folder,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from histopipe.core.errors import ExportError, HistopipeError
 from histopipe.core.training_record import read_training_record
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.evaluation.record import METRICS_FILE, read_metrics
+from histopipe.export.record import ModelFacts
 from histopipe.inference.model import Served
 from histopipe.networks.weights.behind import cases_seen
 from histopipe.networks.weights.registered import cases_behind
@@ -34,17 +35,18 @@ class Origin:
     version: ModelVersion | None
     seen: list[str] | None
 
-    def facts(self, served: Served) -> dict[str, Any]:
+    def facts(self, served: Served) -> ModelFacts:
         """What a file says of its model; what isn't known is left out."""
         tags = self.run.data.tags if self.run else {}
-        known = {
-            "model": self.version.name if self.version else served.name,
-            "version": str(self.version.version) if self.version else None,
-            "architecture": tags.get("architecture", served.network.name),
-            "run_id": self.run.info.run_id if self.run else None,
-            "git_commit": tags.get("git_commit"),
-        }
-        return {name: value for name, value in known.items() if value}
+        facts: ModelFacts = {"model": self.version.name if self.version else served.name}
+        if self.version:
+            facts["version"] = str(self.version.version)
+        facts["architecture"] = tags.get("architecture", served.network.name)
+        if self.run:
+            facts["run_id"] = self.run.info.run_id
+        if commit := tags.get("git_commit"):
+            facts["git_commit"] = commit
+        return facts
 
 
 def address_of(dataset: str, architecture: str, workspace: Workspace) -> str:

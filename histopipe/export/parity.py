@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,10 @@ from histopipe.core.errors import ExportError
 from histopipe.data.store import PatchStore, Rows
 from histopipe.evaluation.case_parts import ByCase
 from histopipe.evaluation.differences import Flips
-from histopipe.evaluation.intervals import draw_fewer, informative_cases, measured
+from histopipe.evaluation.intervals import Measured, draw_fewer, informative_cases, measured
 from histopipe.evaluation.metrics import Numbers, Predictions, measure
 from histopipe.evaluation.thresholds import decide
+from histopipe.export.record import Parity
 from histopipe.export.source import Grader
 
 TOLERANCE = 1e-4  # of a probability, between float32 and Keras
@@ -39,7 +39,7 @@ def answers(grade: Grader, store: PatchStore, rows: Rows, batch: int, title: str
 
 def parity(
     reference: Numbers, found: Numbers, patches: pd.DataFrame, threshold: float, resamples: int, seed: int
-) -> dict[str, Any]:
+) -> Parity:
     """Metrics of both, their differences and the decisions that changed, with intervals by case.
 
     Args:
@@ -81,13 +81,13 @@ def parity(
     }
 
 
-def _share(predictions: Predictions, which: NDArray[np.bool_], draws: Numbers, cases: float) -> dict[str, Any]:
+def _share(predictions: Predictions, which: NDArray[np.bool_], draws: Numbers, cases: float) -> Measured:
     """The share of patches that are `which`, with its interval."""
     sums, sizes = predictions.per_case(which), predictions.per_case(np.ones(len(which)))
     return measured(float(which.mean()), draws @ sums / (draws @ sizes), cases, 0.5 / len(which))
 
 
-def require_agreement(found: dict[str, Any], quantize: str, describe: Callable[[], str]) -> None:
+def require_agreement(found: Parity, quantize: str, describe: Callable[[], str]) -> None:
     """Check that a float32 file gives what Keras gives.
 
     Raises:

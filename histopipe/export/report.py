@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from histopipe.core.errors import HistopipeError
 from histopipe.core.files import as_size, read_json, write_text
 from histopipe.core.locking import locked_file
 from histopipe.core.outputs.claims import OutputFiles, sealed_text
+from histopipe.evaluation.intervals import Measured
+from histopipe.export.record import Exported, ExportRecord
 from histopipe.reporting.comparison.table import markdown_table
 
 JSON_FILE, PAGE = "export.json", "export.md"
@@ -23,7 +24,7 @@ def files_in(folder: Path, overwrite: bool) -> OutputFiles:
 
 
 def add_to_report(
-    folder: Path, name: str, record: dict[str, Any], digests: Mapping[str, str] = MappingProxyType({})
+    folder: Path, name: str, record: ExportRecord, digests: Mapping[str, str] = MappingProxyType({})
 ) -> None:
     """Put one file's record into the folder's `export.json`, and write the page anew.
 
@@ -41,14 +42,14 @@ def add_to_report(
         output.finish({"exports": kept}, digests)  # last: with the file, the lock goes
 
 
-def _earlier(folder: Path) -> dict[str, Any]:
+def _earlier(folder: Path) -> dict[str, ExportRecord]:
     try:
         return dict(read_json(folder / JSON_FILE)["exports"])
     except (HistopipeError, KeyError, TypeError, ValueError, OSError):
         return {}
 
 
-def page(records: dict[str, Any]) -> str:
+def page(records: dict[str, ExportRecord]) -> str:
     """All files of a folder in one table, in Markdown."""
     heading = [
         "file",
@@ -66,7 +67,7 @@ def page(records: dict[str, Any]) -> str:
     return "\n\n".join(["# Exports", markdown_table(lines), *notes]) + "\n"
 
 
-def _cells(name: str, record: dict[str, Any]) -> list[str]:
+def _cells(name: str, record: ExportRecord) -> list[str]:
     parity, batches = record["parity"], record["latency"]["batches"]
     apart = parity["probability_difference"]
     return [
@@ -81,24 +82,24 @@ def _cells(name: str, record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _model(record: dict[str, Any]) -> str:
+def _model(record: ExportRecord) -> str:
     facts = record["facts"]
     version = f" version {facts['version']}" if "version" in facts else ""
     return f"{facts['model']}{version}, {facts['architecture']}"
 
 
-def _signed(change: dict[str, float | None]) -> str:
+def _signed(change: Measured) -> str:
     if change["value"] is None:
         return "undefined"
     return f"{change['value']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
 
 
-def _percent(share: dict[str, float | None]) -> str:
+def _percent(share: Measured) -> str:
     value, low, high = (100 * (share[end] or 0.0) for end in ("value", "low", "high"))
     return f"{value:.2f} % [{low:.2f}, {high:.2f}]"
 
 
-def _note(record: dict[str, Any]) -> str:
+def _note(record: ExportRecord) -> str:
     parity, machine = record["parity"], record["machine"]
     unsure = "" if record.get("seen") != "unknown" else f" `{record['facts']['model']}`: {UNSEEN}."
     return (
@@ -108,7 +109,7 @@ def _note(record: dict[str, Any]) -> str:
     )
 
 
-def said(record: dict[str, Any]) -> str:
+def said(record: Exported) -> str:
     """One line of what an export wrote."""
     parity = record["parity"]
     line = (

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from histopipe.core.errors import ExportError
 from histopipe.data.store import Patches
+from histopipe.export.record import Facts
 from histopipe.networks.backend import backend_name
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Source:
     patch_size: tuple[int, int]
     quantize: Quantize
     calibration: Patches
-    facts: dict[str, Any]
+    facts: Facts
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from histopipe.export.mlflow_run import log_export
 from histopipe.export.origin import Origin, address_of, origin_of
 from histopipe.export.parity import answers, parity, require_agreement
 from histopipe.export.patches import Chosen, choose_patches
+from histopipe.export.record import Exported, ExportRecord, Facts, MeasuredFile
 from histopipe.export.report import JSON_FILE, PAGE, add_to_report, files_in
 from histopipe.export.source import Format, Grader, Quantize, Source, flat
 from histopipe.inference.model import CHAMPION, Served, load_served, model_paths
@@ -52,7 +53,7 @@ def export(
     workspace: Workspace,
     log: bool = True,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Exported:
     """Write one file of a model, with what it is and what it costs beside it.
 
     Args:
@@ -95,12 +96,13 @@ def export(
     with TemporaryDirectory() as scratch:
         source = source_of(served, store, chosen, quantize, facts)
         made = _made(form, source, Path(scratch) / path.name)
-        record = record_of(made, source, form, store, chosen, params)
-        require_agreement(record["parity"], quantize, lambda: f"the {kind} file of {served.name}")
-        record |= {"format": kind, "quantize": quantize, "seen": "unknown" if origin.seen is None else "known"}
+        found = record_of(made, source, form, store, chosen, params)
+        require_agreement(found["parity"], quantize, lambda: f"the {kind} file of {served.name}")
+        seen = "unknown" if origin.seen is None else "known"
+        record: ExportRecord = {**found, "format": kind, "quantize": quantize, "seen": seen}
         written = put_in_place(made, path, record, output)
     logged = log_export(written, record, served, origin, workspace) if log else ""
-    return record | {"path": path, "logged": logged}
+    return {**record, "path": path, "logged": logged}
 
 
 def _claimed(out: Path, form: Format, model: str | None, overwrite: bool, workspace: Workspace) -> Path:
@@ -148,7 +150,7 @@ def require_own_size(served: Served, store: PatchStore) -> None:
         )
 
 
-def facts_of(served: Served, origin: Origin, kind: str, quantize: Quantize) -> dict[str, Any]:
+def facts_of(served: Served, origin: Origin, kind: str, quantize: Quantize) -> Facts:
     """What a file says of itself."""
     point = served.point
     height, width = served.patch_size
@@ -181,7 +183,7 @@ def place_of(out: Path, form: Format, stem: str) -> Path:
     return out / f"{stem}{form.suffix}"
 
 
-def source_of(served: Served, store: PatchStore, chosen: Chosen, quantize: Quantize, facts: dict[str, Any]) -> Source:
+def source_of(served: Served, store: PatchStore, chosen: Chosen, quantize: Quantize, facts: Facts) -> Source:
     """What the file is made from; patches to calibrate by only where they are needed."""
     rows = chosen.calibration if quantize == "int8" else chosen.calibration[:0]
     return Source(for_prediction(served.network), served.patch_size, quantize, store.gather(rows), facts)
@@ -189,7 +191,7 @@ def source_of(served: Served, store: PatchStore, chosen: Chosen, quantize: Quant
 
 def record_of(
     made: Sequence[Path], source: Source, form: Format, store: PatchStore, chosen: Chosen, params: Params
-) -> dict[str, Any]:
+) -> MeasuredFile:
     """What the file is, how it answers and how long it takes."""
     threads = available_cores()
     file, by_keras = form.load(made[0], threads), grader_of(source.network)
@@ -251,7 +253,7 @@ def facts_name(path: Path) -> str:
 
 
 def put_in_place(
-    made: Sequence[Path], path: Path, record: dict[str, Any], output: OutputFiles | None = None
+    made: Sequence[Path], path: Path, record: ExportRecord, output: OutputFiles | None = None
 ) -> list[Path]:
     """Move the files to where they were asked for, the one that is opened first last; returns all that was written.
 

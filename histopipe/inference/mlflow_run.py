@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from histopipe.core.lineage import flow_run_tag
 from histopipe.core.workspace import Workspace
+from histopipe.inference.record import ScoreSummary
 from histopipe.tracking.logging import active_run, log_file, log_metrics, set_tags
 from histopipe.tracking.stores import prepare_experiment, told_in_one_line
 
@@ -14,7 +14,7 @@ LOGGED_MAPS = 20  # of them all; the folder holds the rest
 NOBODY = {"mlflow.user": "not told", "mlflow.source.name": "histopipe predict"}  # of a pseudonymised call
 
 
-def log_score(dataset: str, summary: dict[str, Any], folder: Path, workspace: Workspace) -> str:
+def log_score(dataset: str, summary: ScoreSummary, folder: Path, workspace: Workspace) -> str:
     """Log a grading into a run of the experiment `histopipe-D-scores`; returns the run's id.
 
     Args:

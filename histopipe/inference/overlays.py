@@ -46,7 +46,7 @@ def write_geojson(slide: GradedSlide, path: Path) -> None:
         stream.write("\n]}\n")
 
 
-def _features(slide: GradedSlide) -> Iterator[dict[str, Any]]:
+def _features(slide: GradedSlide) -> Iterator[dict[str, object]]:
     yield from _region_features(slide)
     columns = ("x", "y", "width", "height", "probability", "decision")
     for x, y, width, height, probability, decision in slide.tiles[list(columns)].itertuples(index=False, name=None):
@@ -62,7 +62,7 @@ def _shown_at(slide: GradedSlide, place: tuple[int, int]) -> list[int]:
     return [place[0] - slide.bounds[0], place[1] - slide.bounds[1]]
 
 
-def _region_features(slide: GradedSlide) -> Iterator[dict[str, Any]]:
+def _region_features(slide: GradedSlide) -> Iterator[dict[str, object]]:
     positive = slide.on_grid("decision") == 1
     probability = slide.on_grid("probability")
     for cells, rings in regions(positive):
@@ -74,7 +74,7 @@ def _region_features(slide: GradedSlide) -> Iterator[dict[str, Any]]:
 
 def _feature(
     slide: GradedSlide, kind: str, what: str, rings: list[Any], decision: int, measured: dict[str, float]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(_IDS, f"{slide.case_id}/{what}")),

@@ -22,6 +22,7 @@ from histopipe.inference.maps import draw_slide_map
 from histopipe.inference.overlays import Overlay, write_overlay
 from histopipe.inference.pictures import FOLDER as TISSUE
 from histopipe.inference.pictures import draw_slide_picture
+from histopipe.inference.record import SlideRow
 from histopipe.inference.slides.slide import Slide, open_slide
 from histopipe.inference.slides.tiles import Grid, Tile, grid_of, read_tiles, tissue_tiles
 from histopipe.inference.slides.tissue import find_tissue, overview
@@ -69,7 +70,7 @@ class SlideGrader:
     folder: Path
     tally: Tally
 
-    def grade(self, slides: Sequence[SlideFound], writer: pq.ParquetWriter) -> list[dict[str, Any]]:
+    def grade(self, slides: Sequence[SlideFound], writer: pq.ParquetWriter) -> list[SlideRow]:
         """Grade slides into an open table; returns what `slides.csv` says of each."""
         if not slides:
             return []
@@ -88,7 +89,7 @@ class SlideGrader:
                     self.tally.reject("damaged slide", one.file)
         return told
 
-    def _graded(self, one: SlideFound, writer: pq.ParquetWriter, bar: tqdm) -> dict[str, Any]:
+    def _graded(self, one: SlideFound, writer: pq.ParquetWriter, bar: tqdm) -> SlideRow:
         assert self.options.mpp is not None  # checked before the first slide is opened
         with open_slide(one.path, self.options.slide_mpp) as slide:
             grid = grid_of(slide, self.options.mpp, self.patch_size)
@@ -132,7 +133,7 @@ def _area(slide: Slide) -> float:
     return slide.size[0] * slide.pixel.x * slide.size[1] * slide.pixel.y / 1e6
 
 
-def _row(one: SlideFound, slide: Slide, grid: Grid, graded: GradedSlide, tissue: float) -> dict[str, Any]:
+def _row(one: SlideFound, slide: Slide, grid: Grid, graded: GradedSlide, tissue: float) -> SlideRow:
     width, height = grid.size
     return {
         "case_id": one.case_id,

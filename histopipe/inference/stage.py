@@ -30,6 +30,7 @@ from histopipe.inference.naming import CaseNamer
 from histopipe.inference.pictures import FOLDER as TISSUE
 from histopipe.inference.pictures import PatchPictures
 from histopipe.inference.pseudonyms import Names, OwnNames, write_key_table
+from histopipe.inference.record import SUMMARY, PatchesPart, ScoreSummary, SlideRow, SlidesPart
 from histopipe.inference.slide_prediction import MAPS, SlideGrader, SlideOptions
 from histopipe.inference.table import SCHEMA, Tally, chunk_size, graded_rows, sort_table, written_as_csv
 from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit
@@ -40,7 +41,7 @@ from histopipe.networks.openvino import Precision
 LOG = logging.getLogger(__name__)
 
 COMMAND = "predict"  # as the marker of its folders has it
-PREDICTIONS, CASES, SLIDES, SUMMARY = "predictions.parquet", "cases.csv", "slides.csv", "summary.json"
+PREDICTIONS, CASES, SLIDES = "predictions.parquet", "cases.csv", "slides.csv"
 
 Format = Literal["parquet", "csv"]
 
@@ -57,7 +58,7 @@ def score(
     names: Names | None = None,
     key_table: Path | None = None,
     limit: MemberLimit = USUAL_LIMIT,
-) -> dict[str, Any]:
+) -> ScoreSummary:
     """Grade every image and slide of the inputs; write a table of patches, one of cases, maps and a summary into `out`.
 
     Args:
@@ -116,7 +117,7 @@ def grade_inputs(
     key_table: Path | None = None,
     limit: MemberLimit = USUAL_LIMIT,
     namer: CaseNamer | None = None,
-) -> dict[str, Any]:
+) -> ScoreSummary:
     """As `score`, by a model that is loaded already."""
     names, reading, namer = names or OwnNames(), reading or SlideOptions(), namer or case_namer(served)
     output = claimed(out, COMMAND, {"the input": inputs})
@@ -139,8 +140,11 @@ def grade_inputs(
         _write_tables(cases, graded, folder)
         own_maps = [slide["case_id"] for slide in graded]
         maps = len(draw_maps(cases, folder / PREDICTIONS, served.point, folder / MAPS, own_maps)) + len(own_maps)
-        summary = _summary(served, cases, tally, maps, precision, names) | _of_slides(graded, reading)
-        summary["naming"] = dict(sorted((kind, count) for kind, count in namer.counts.items() if count))
+        summary: ScoreSummary = {
+            **_summary(served, cases, tally, maps, precision, names),
+            **_of_slides(graded, reading),
+            "naming": dict(sorted((kind, count) for kind, count in namer.counts.items() if count)),
+        }
         write_json(folder / SUMMARY, summary)
         if table == "csv":
             written_as_csv(folder / PREDICTIONS)
@@ -173,7 +177,7 @@ def _renamed_slides(slides: list[SlideFound], names: Names) -> list[SlideFound]:
     return sorted(renamed, key=lambda one: one.case_id) if names.pseudonymised else renamed
 
 
-def _write_tables(cases: pd.DataFrame, slides: list[dict[str, Any]], folder: Path) -> None:
+def _write_tables(cases: pd.DataFrame, slides: list[SlideRow], folder: Path) -> None:
     write_csv(cases, folder / CASES)
     if slides:
         write_csv(pd.DataFrame(slides), folder / SLIDES)
@@ -181,7 +185,7 @@ def _write_tables(cases: pd.DataFrame, slides: list[dict[str, Any]], folder: Pat
 
 def _summary(
     served: Served, cases: pd.DataFrame, tally: Tally, maps: int, precision: Precision, names: Names
-) -> dict[str, Any]:
+) -> PatchesPart:
     return {
         "model": _shown_name(served, names),
         "model_id": served.logged.get("model_id"),
@@ -209,7 +213,7 @@ def _shown_name(served: Served, names: Names) -> str:
     return served.name if own else "a folder"
 
 
-def _of_slides(slides: list[dict[str, Any]], reading: SlideOptions) -> dict[str, Any]:
+def _of_slides(slides: list[SlideRow], reading: SlideOptions) -> SlidesPart:
     if not slides:
         return {}
     return {"slides": len(slides), "patch_mpp": reading.mpp, "overlays": list(dict.fromkeys(reading.overlays))}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,7 @@ from histopipe.core.params import MonitorParams
 from histopipe.evaluation.drift.features import COLOUR_FEATURES, PROBABILITY
 from histopipe.evaluation.drift.profiles import QUANTILES, thinned
 from histopipe.monitoring.distances import Curves, Numbers, chances, least_chance
-
-Verdict = Literal["none", "drift", "undecided"]
+from histopipe.monitoring.record import Verdict
 
 GROUPS: tuple[tuple[str, ...], ...] = (COLOUR_FEATURES, (PROBABILITY,))  # each has reference cases of its own
 

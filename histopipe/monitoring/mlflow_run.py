@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from histopipe.core.lineage import flow_run_tag
 from histopipe.core.workspace import Workspace
+from histopipe.monitoring.record import DriftSummary
 from histopipe.tracking.logging import active_run, log_file, log_metrics, set_tags
 from histopipe.tracking.stores import prepare_experiment, told_in_one_line
 
 
-def log_drift(dataset: str, summary: dict[str, Any], folder: Path, workspace: Workspace) -> str:
+def log_drift(dataset: str, summary: DriftSummary, folder: Path, workspace: Workspace) -> str:
     """Log a report into a run of the experiment `histopipe-D-drift`; returns the run's id.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,12 +10,14 @@ import pandas as pd
 from histopipe.core.params import MonitorParams
 from histopipe.core.tables import markdown_cell
 from histopipe.evaluation.drift.features import DESCRIBED
+from histopipe.inference.record import ScoreSummary
 from histopipe.monitoring.comparison import Comparison
+from histopipe.monitoring.record import DriftFeature, DriftSummary
 
 STRANGE_CASES = 20  # listed in the report; the table has them all
 
 
-def summary_of(comparison: Comparison, graded: dict[str, Any], params: MonitorParams) -> dict[str, Any]:
+def summary_of(comparison: Comparison, graded: ScoreSummary, params: MonitorParams) -> DriftSummary:
     """Content of `drift.json`.
 
     Args:
@@ -34,7 +37,19 @@ def summary_of(comparison: Comparison, graded: dict[str, Any], params: MonitorPa
         "cases_of_too_few_patches": comparison.left_out,
         "cases_known_to_the_reference": comparison.known,
         "set_aside": sum(reason["count"] for reason in graded["set_aside"].values()),
-        "features": comparison.features.to_dict("records"),
+        "features": [_feature(row) for row in comparison.features.to_dict("records")],
+    }
+
+
+def _feature(row: Mapping[Hashable, Any]) -> DriftFeature:
+    return {
+        "feature": str(row["feature"]),
+        "distance": float(row["distance"]),
+        "chance": float(row["chance"]),
+        "drifted": bool(row["drifted"]),
+        "reference_cases": int(row["reference_cases"]),
+        "reference": float(row["reference"]),
+        "new": float(row["new"]),
     }
 
 
@@ -52,7 +67,7 @@ def _said(comparison: Comparison, dataset: str, params: MonitorParams) -> str:
     return f"No drift in {cases}: farthest is {farthest['feature']}, by {farthest['distance']:.2f} standard deviations"
 
 
-def markdown_of(summary: dict[str, Any], comparison: Comparison) -> str:
+def markdown_of(summary: DriftSummary, comparison: Comparison) -> str:
     """Content of `drift.md`; `summary` is that of `drift.json`."""
     limits = summary["limits"]
     lines = [
@@ -77,18 +92,18 @@ def markdown_of(summary: dict[str, Any], comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _row(row: dict[str, Any]) -> str:
+def _row(row: DriftFeature) -> str:
     values = f"{row['distance']:.2f} | {row['chance']:.3g} | {row['reference']:.4g} | {row['new']:.4g}"
     return f"| {row['feature']} ({DESCRIBED[row['feature']]}) | {values} | {'**drift**' if row['drifted'] else ''} |"
 
 
-def _remarks(summary: dict[str, Any]) -> list[str]:
-    remarks = {
-        "cases_of_too_few_patches": "cases of too few patches weren't judged",
-        "cases_known_to_the_reference": "cases are in the reference too, which was used without them",
-        "set_aside": "images couldn't be graded",
-    }
-    told = [f"{summary[name]:,} {text}." for name, text in remarks.items() if summary[name]]
+def _remarks(summary: DriftSummary) -> list[str]:
+    remarks = (
+        (summary["cases_of_too_few_patches"], "cases of too few patches weren't judged"),
+        (summary["cases_known_to_the_reference"], "cases are in the reference too, which was used without them"),
+        (summary["set_aside"], "images couldn't be graded"),
+    )
+    told = [f"{count:,} {text}." for count, text in remarks if count]
     return ["", " ".join(told)] if told else []
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from histopipe.core.colours import COLOURS
 from histopipe.core.errors import MonitoringError
-from histopipe.core.files import read_json, write_json, write_text
+from histopipe.core.files import write_json, write_text
 from histopipe.core.outputs.claims import OutputFolder, claimed
 from histopipe.core.params import Params
 from histopipe.core.tables import write_csv
@@ -18,23 +17,25 @@ from histopipe.evaluation.drift.profiles import new_profiles
 from histopipe.evaluation.figures import save_figure
 from histopipe.inference.model import check_data, load_served, model_folder, point_in, reference_in
 from histopipe.inference.pixel_size import trained_pixel_size
+from histopipe.inference.record import SUMMARY, read_summary
 from histopipe.inference.slide_prediction import SlideOptions
-from histopipe.inference.stage import CASES, PREDICTIONS, SUMMARY, case_namer, grade_inputs
+from histopipe.inference.stage import CASES, PREDICTIONS, case_namer, grade_inputs
 from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.monitoring.comparison import compare_profiles
 from histopipe.monitoring.figure import draw_drift
+from histopipe.monitoring.record import DRIFT, DriftSummary
 from histopipe.monitoring.report import markdown_of, summary_of
 
 COMMAND = "monitor"  # as the marker of its folders has it
 SCORES = "scores"  # folder of a report whose patches were graded for it
-DRIFT, REPORT, FIGURE = "drift.json", "drift.md", "drift.png"
+REPORT, FIGURE = "drift.md", "drift.png"
 
 _OLD = "evaluate it again (`dvc repro`), promote, and name the new version"
 
 
 def monitor_inputs(
     dataset: str, inputs: list[Path], model: str, out: Path | OutputFolder, params: Params, workspace: Workspace
-) -> dict[str, Any]:
+) -> DriftSummary:
     """Grade new patches and look for drift; write both into `out`.
 
     Args:
@@ -68,7 +69,7 @@ def monitor_inputs(
 
 def monitor_scores(
     dataset: str, scores: Path, model: str | None, out: Path | OutputFolder, params: Params, workspace: Workspace
-) -> dict[str, Any]:
+) -> DriftSummary:
     """Look for drift in patches that `histopipe predict` graded before; as `monitor_inputs`.
 
     Args:
@@ -86,7 +87,7 @@ def monitor_scores(
     output = claimed(out, COMMAND, {"the scores": [scores]})
     if not (scores / SUMMARY).is_file():
         raise MonitoringError(f"{scores} is no folder of `histopipe predict` (no {SUMMARY}): name one, or the patches")
-    graded = read_json(scores / SUMMARY)
+    graded = read_summary(scores)
     if graded.get("data_set") != dataset:
         raise MonitoringError(f"{scores} was graded by a model of {graded.get('data_set')}, not of {dataset}")
     with model_folder(model or graded["model"], dataset, workspace) as (folder, address):
@@ -106,8 +107,8 @@ def _required(reference: pd.DataFrame | None, address: str) -> pd.DataFrame:
     return reference
 
 
-def _report(scores: Path, reference: pd.DataFrame, folder: Path, params: Params) -> dict[str, Any]:
-    graded = read_json(scores / SUMMARY)
+def _report(scores: Path, reference: pd.DataFrame, folder: Path, params: Params) -> DriftSummary:
+    graded = read_summary(scores)
     new = new_profiles(_patches(scores / PREDICTIONS))
     comparison = compare_profiles(reference, new, params.monitor, params.seed, graded.get("data_set") or "")
     summary = summary_of(comparison, graded, params.monitor)

@@ -7,7 +7,6 @@ import io
 import math
 import zipfile
 from functools import lru_cache
-from typing import Any
 
 from histopipe.ingest.synthetic.drawings import drawing_of
 from histopipe.ingest.synthetic.plan import SyntheticSlides, list_drawn
@@ -18,7 +17,7 @@ CASE_PATCHES = 300  # of the case that is drawn whole
 PLACED = "idc"  # the data set whose drawn patches tell their places
 
 
-def draw_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, Any]]:
+def draw_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, str]]:
     """A few patches of each class; none of a data set that isn't drawn.
 
     Args:
@@ -34,7 +33,7 @@ def draw_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, Any]
 
     drawing, reader = drawing_of(dataset), get_dataset(dataset)
     slides = SyntheticSlides(CASES, CASES * math.ceil(4 * EACH), False, SEED, dataset)
-    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    found: tuple[list[dict[str, str]], list[dict[str, str]]] = ([], [])
     for plan in drawing.plan_cases(slides):
         for name, content in drawing.draw_case(plan).members:
             patch = reader.read_name(name)

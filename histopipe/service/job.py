@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from histopipe.service.messages import JobRequest
+
 PROGRESS_SECONDS = 0.4
 ORPHANED = 137  # exit code once the server is gone
 LONGEST_NAME = 300  # letters of a file's name in a summary
@@ -26,7 +28,7 @@ OPTIONS = {"--slide-mpp": "the parameter `slide_mpp`", "--mpp": "the parameter `
 
 TOO_MANY = "send fewer in each archive"  # to clients
 
-Jobs = queue.SimpleQueue[dict[str, Any]]
+Jobs = queue.SimpleQueue[JobRequest]
 
 
 def main() -> None:
@@ -95,7 +97,7 @@ def unforeseen(problem: Exception) -> str:
     return "it could not be graded: the server's log says why"
 
 
-def grade(asked: dict[str, Any]) -> None:
+def grade(asked: JobRequest) -> None:
     """One job."""
     from histopipe.core.errors import HistopipeError
     from histopipe.core.params import read_params

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 from histopipe.core.cases.ids import normal_id
 from histopipe.core.files import as_size
 from histopipe.core.names import without_control
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.service.limits import Limits
+from histopipe.service.messages import JobMessage, JobRequest
 from histopipe.service.models import Asked, Model
 from histopipe.service.problems import Refused, busy
 from histopipe.service.worker import Worker
@@ -73,7 +74,7 @@ class Job:
     done: int = 0
     total: int | None = None
     error: str | None = None
-    summary: dict[str, Any] | None = None
+    summary: dict[str, object] | None = None
     created: float = field(default_factory=time.time)
     mpp: float | None = None
     slide_mpp: float | None = None
@@ -190,7 +191,7 @@ class Jobs:
         self._told(state)
 
     async def _run(self, job: Job) -> None:
-        specification = {
+        specification: JobRequest = {
             "input": str(job.upload),
             "model": job.model.address,
             "dataset": self._asked.dataset,
@@ -206,11 +207,11 @@ class Jobs:
         if not await self._worker.run(specification, lambda said: self._hear(job, said)):
             job.error = "the process that graded it died: the file may be damaged"
 
-    def _hear(self, job: Job, said: dict[str, Any]) -> None:
+    def _hear(self, job: Job, said: JobMessage) -> None:
         if "error" in said:
             job.error = str(said["error"]).replace(f"{job.folder / 'upload'}/", "")
         elif "summary" in said:
-            job.summary = said["summary"] | {"model": job.model.shown}
+            job.summary = {**said["summary"], "model": job.model.shown}
         elif "done" in said:
             job.step, job.done, job.total = said["step"], said["done"], said["total"]
 

@@ -72,16 +72,16 @@ def _pace(limits: Limits) -> Pace:
     return Pace(limits.seconds, limits.seconds)
 
 
-def _heading(model: Model) -> dict[str, Any]:
+def _heading(model: Model) -> dict[str, object]:
     point = model.point
     return {"model": model.shown, "threshold": point["threshold"], "positive_class": point["positive_class"]}
 
 
-def _grade(name: str, probability: float, model: Model) -> dict[str, Any]:
+def _grade(name: str, probability: float, model: Model) -> dict[str, object]:
     decision = int(probability >= model.point["threshold"])
     label = model.point["positive_class" if decision else "negative_class"]
     return {"name": name or None, "probability": probability, "decision": decision, "label": label}
 
 
-def _json(content: dict[str, Any]) -> Response:
+def _json(content: dict[str, object]) -> Response:
     return Response(json.dumps(content).encode(), media_type="application/json")

@@ -60,7 +60,7 @@ def problem_response(
     status: int, detail: str, errors: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
 ) -> Response:
     """A refusal as it is sent."""
-    content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    content: dict[str, object] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     if errors:
         content["errors"] = [{"name": name, "reason": reason} for name, reason in errors]
     body = json.dumps(content, ensure_ascii=True).encode()

@@ -183,7 +183,7 @@ def _size(fields: dict[str, str], name: str, asked: float | None) -> float | Non
     return size
 
 
-def _state(job: Job) -> dict[str, Any]:
+def _state(job: Job) -> dict[str, object]:
     shown = {name: getattr(job, name) for name in ("id", "name", "state", "step", "done", "total", "error", "created")}
     return {**shown, "model": job.model.shown}
 
@@ -195,7 +195,7 @@ def _done(request: Request, name: str) -> Job:
     return job
 
 
-def _result(job: Job) -> dict[str, Any]:
+def _result(job: Job) -> dict[str, object]:
     point = job.model.point
     return {
         "id": job.id,
@@ -208,7 +208,7 @@ def _result(job: Job) -> dict[str, Any]:
     }
 
 
-def _cases(job: Job) -> list[dict[str, Any]]:
+def _cases(job: Job) -> list[dict[str, object]]:
     from histopipe.core.files import read_named
 
     rows = read_named(job.result / "cases.csv")
@@ -220,7 +220,7 @@ def _cases(job: Job) -> list[dict[str, Any]]:
     ]
 
 
-def _patches(job: Job, case: str) -> dict[str, Any]:
+def _patches(job: Job, case: str) -> dict[str, object]:
     import pandas as pd
 
     names = ["x", "y", "width", "height", "probability"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from starlette.requests import Request
 
@@ -49,7 +48,7 @@ class Service:
     jobs: Jobs = field(init=False)
     turns: Turns = field(init=False)
     _trimming: asyncio.Future[None] | None = None
-    _examples: asyncio.Future[list[dict[str, Any]]] | None = None
+    _examples: asyncio.Future[list[dict[str, str]]] | None = None
 
     @property
     def model(self) -> Model:
@@ -90,7 +89,7 @@ class Service:
         self.metrics.model.clear()
         self.metrics.model.labels(self.model.name, self.model.version).set(1)
 
-    async def examples(self) -> list[dict[str, Any]]:
+    async def examples(self) -> list[dict[str, str]]:
         """Patches to try, drawn once."""
         if self._examples is None:
             point = self.model.point

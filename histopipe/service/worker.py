@@ -9,7 +9,8 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+
+from histopipe.service.messages import JobMessage, JobRequest
 
 KILL_SECONDS = 3.0  # that it has to end before it is killed
 LONGEST_LINE = 2**24  # bytes of a summary
@@ -31,7 +32,7 @@ class Worker:
         if self._starting is None:
             self._starting, self._jobs = asyncio.create_task(_started()), 0
 
-    async def run(self, job: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> bool:
+    async def run(self, job: JobRequest, hear: Callable[[JobMessage], None]) -> bool:
         """Run one job; `hear` is told whatever the process says of it. Returns whether the job came to an end."""
         self.prepare()
         assert self._starting
@@ -82,9 +83,9 @@ async def _started() -> asyncio.subprocess.Process:
     )
 
 
-def _read(line: bytes) -> dict[str, Any]:
+def _read(line: bytes) -> JobMessage:
     try:
-        said = json.loads(line)
+        said: JobMessage = json.loads(line)
     except ValueError:  # a library's own word
         return {}
     return said if isinstance(said, dict) else {}
