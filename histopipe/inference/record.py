@@ -85,7 +85,7 @@ class SlideRow(TypedDict):
 
     Attributes:
         case_id, file: of the slide.
-        width, height: of the grid of tiles.
+        width, height: of the slide at level 0, in pixels.
         mpp_x, mpp_y: micrometres to a pixel of level 0, and `mpp_from` who says so.
         tissue_mm2: area of the tissue, in square millimetres.
         tiles: that were graded.

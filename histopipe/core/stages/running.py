@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import psutil
 
@@ -130,9 +130,30 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
+class FailureRecord(TypedDict):
+    """What a stage that failed leaves behind.
+
+    Attributes:
+        stage: its name.
+        kind: `bad_input`, `busy`, `unreachable`, `interrupted` or `error`.
+        error: name of the exception.
+        message: for people.
+    """
+
+    stage: str
+    kind: str
+    error: str
+    message: str
+
+
 def _record_failure(stage: str, workspace: Workspace, problem: BaseException) -> None:
     """DVC answers 255 whatever went wrong, so the reason is left where a task can read it."""
-    reason = {"stage": stage, "kind": failure_kind(problem), "error": type(problem).__name__, "message": str(problem)}
+    reason: FailureRecord = {
+        "stage": stage,
+        "kind": failure_kind(problem),
+        "error": type(problem).__name__,
+        "message": str(problem),
+    }
     with suppress(OSError):  # on a full disk the stage's own error matters more
         write_json(workspace.failure(stage), reason)
 
@@ -151,11 +172,11 @@ def failure_kind(problem: BaseException) -> str:
     return next((name for error, name in kinds if isinstance(problem, error)), "error")
 
 
-def read_failure(stage: str, workspace: Workspace) -> dict[str, Any] | None:
+def read_failure(stage: str, workspace: Workspace) -> FailureRecord | None:
     """Why the stage's last run failed; None if it left no reason, or none that can be read."""
     path = workspace.failure(stage)
     try:
-        reason = dict(read_json(path)) if path.exists() else None
-    except (HistopipeError, OSError, TypeError, ValueError):
+        reason: FailureRecord | None = read_json(path) if path.exists() else None
+    except (HistopipeError, OSError, ValueError):
         return None
-    return reason if reason and {"kind", "message", "error"} <= set(reason) else None
+    return reason if isinstance(reason, dict) and {"kind", "message", "error"} <= set(reason) else None
