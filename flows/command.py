@@ -16,7 +16,7 @@ from histopipe.core.addresses import public_url
 from histopipe.core.dvc import require_repository
 from histopipe.core.errors import HistopipeError
 from histopipe.core.workspace import Workspace
-from tasks.reproduction import BadInput, StageFailed
+from tasks.processes import BadInput, StageFailed
 
 
 @contextmanager

@@ -20,9 +20,8 @@ from histopipe.core.workspace import Workspace, stage_name
 from tasks.data import fetch, ingest, locate, split
 from tasks.evaluation import compare, evaluate
 from tasks.parallel import SideBySide
-from tasks.parts import decode_on_workers
 from tasks.promotion import promote
-from tasks.reproduction import collect, hand_out
+from tasks.reproduction import collect
 from tasks.training import start_weights, train
 
 
@@ -61,10 +60,8 @@ def prepare(dataset: str) -> list[object]:
     """From the source to the split, one after the other; returns what trainings wait for."""
     source = locate(dataset)
     archive = fetch(dataset, wait_for=[source])
-    decode_on_workers(dataset)
     store = ingest(dataset, wait_for=[archive])
     cases = split(dataset, wait_for=[store])
-    hand_out([stage_name("ingest", dataset), stage_name("split", dataset)])
     return [cases]
 
 

@@ -18,7 +18,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from tasks.reproduction import task_logger
+from tasks.processes import task_logger
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,6 +14,7 @@ from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.watch import change_since_last_use, remember_use
 from tasks.artifacts import publish_image, publish_table
 from tasks.declaration import stage_task
+from tasks.distributed import decode_on_workers
 from tasks.reproduction import reproduce
 
 
@@ -33,7 +34,8 @@ def fetch(dataset: str) -> Path:
 
 @stage_task("ingest")
 def ingest(dataset: str) -> Path:
-    """Pack the archive; returns the store's folder."""
+    """Pack the archive, of which workers decode parts where there are any; returns the store's folder."""
+    decode_on_workers(dataset)
     reproduce(stage_name("ingest", dataset))
     store = Workspace.around().store(dataset)
     report = read_report(store)

@@ -8,9 +8,9 @@ from typing import ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.reproduction import worth_retrying
-from tasks.workers import GPU_TAG
+from tasks.processes import worth_retrying
 
+GPU_TAG = "gpu"  # of tasks that train
 JITTER = 0.5  # by which waits before retries differ, so that machines don't all come back at once
 
 P = ParamSpec("P")

@@ -12,7 +12,7 @@ from histopipe.monitoring.stage import FIGURE, REPORT
 from tasks.artifacts import publish_image, publish_markdown
 from tasks.declaration import stage_task
 from tasks.parallel import for_prediction
-from tasks.reproduction import StageFailed, run_stage
+from tasks.processes import StageFailed, run_stage
 
 
 class Drifted(StageFailed):

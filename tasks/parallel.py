@@ -16,7 +16,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from histopipe.core.errors import HistopipeError
 from histopipe.core.params import Params, read_params
 from histopipe.core.workspace import Workspace
-from tasks.workers import GPU_TAG, on_dask
+from tasks.declaration import GPU_TAG
+from tasks.distributed import on_dask
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

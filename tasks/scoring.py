@@ -14,7 +14,7 @@ from histopipe.inference.stage import CASES
 from tasks.artifacts import publish_preview, publish_table, table_rows
 from tasks.declaration import stage_task
 from tasks.parallel import for_prediction
-from tasks.reproduction import run_stage
+from tasks.processes import run_stage
 
 SHOWN_CASES, SHOWN_MAPS = 200, 10
 

@@ -11,7 +11,7 @@ from histopipe.experiments.search.winner import PICTURE_FILE, RECIPE_FILE, TRIAL
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown, publish_table, table_rows
 from tasks.declaration import stage_task
 from tasks.parallel import for_training
-from tasks.reproduction import run_stage
+from tasks.processes import run_stage
 
 
 @stage_task("trial", "trial-{dataset}-{architecture}-{side}", retries=2, delay=5, gpu=True)

@@ -8,15 +8,13 @@ from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image, publish_markdown
 from tasks.declaration import stage_task
 from tasks.parallel import for_prediction, for_training
-from tasks.reproduction import hand_out, reproduce
+from tasks.reproduction import reproduce
 
 
 @stage_task("split-variant", "split_variant-{dataset}-{architecture}-{variant}")
 def split_variant(dataset: str, architecture: str, variant: str) -> None:
-    """Divide the cases for a variant, and let other clones have the split."""
-    stage = stage_name("split_variant", dataset, architecture, variant)
-    reproduce(stage)
-    hand_out([stage])
+    """Divide the cases for a variant."""
+    reproduce(stage_name("split_variant", dataset, architecture, variant))
 
 
 @stage_task("train-variant", "train_variant-{dataset}-{architecture}-{variant}", retries=2, delay=5, gpu=True)

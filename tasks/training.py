@@ -8,8 +8,9 @@ from typing import Any
 from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import epoch_progress, publish_image
 from tasks.declaration import stage_task
+from tasks.distributed import is_distributed
 from tasks.parallel import for_training
-from tasks.reproduction import hand_out, is_distributed, reproduce
+from tasks.reproduction import reproduce
 
 
 @stage_task("weights", "weights-{architecture}", retries=2, delay=30)
@@ -24,12 +25,7 @@ def start_weights(architecture: str) -> Any:
 
     Workers in other clones pull them from DVC's remote: an alias must mean the same version to all of them.
     """
-    if not is_distributed():
-        return weights.submit(architecture)
-    state: Any = weights(architecture, return_state=True)
-    if state.is_completed():
-        hand_out([stage_name("weights", architecture)])
-    return state
+    return weights(architecture, return_state=True) if is_distributed() else weights.submit(architecture)
 
 
 @stage_task("train", "train-{dataset}-{architecture}", retries=2, delay=5, gpu=True)

@@ -68,10 +68,14 @@ def fetch(dataset: str) -> None:
 @main.command()
 @dataset_argument
 @click.option("--part", metavar="K/N", help="Only decode the K-th of N parts, for an ingest here or elsewhere.")
-def ingest(dataset: str, part: str | None) -> None:
+@click.option("--missing-parts", metavar="N", type=int, hidden=True, help="Only list N parts or fewer that lack here.")
+def ingest(dataset: str, part: str | None, missing_parts: int | None) -> None:
     """Pack the archive's patches into the store."""
     if part is not None:
         _ingest_part(dataset, part)
+        return
+    if missing_parts is not None:  # asked by flows, before workers ingest them
+        _list_missing_parts(dataset, missing_parts)
         return
     with stage("ingest", dataset) as (params, workspace):
         from histopipe.ingest.stage import ingest
@@ -91,6 +95,19 @@ def _ingest_part(dataset: str, written: str) -> None:
         from histopipe.ingest.stage import ingest_part
 
         click.echo(ingest_part(dataset, part, params, workspace).relative_to(workspace.root))
+
+
+def _list_missing_parts(dataset: str, most: int) -> None:
+    from histopipe.core.params import read_params
+    from histopipe.core.workspace import Workspace
+    from histopipe.ingest.stage import missing_parts, parts_folder
+
+    workspace = Workspace.around()
+    params = read_params(workspace.params)
+    if parts := missing_parts(dataset, most, params.flow.part_shards, params, workspace):
+        folder = parts_folder(dataset, params, workspace).relative_to(workspace.root)
+        for part in parts:
+            click.echo(f"{part.number}/{part.of} {folder / str(part)}")
 
 
 @main.command()

@@ -123,7 +123,7 @@ def test_a_scheduler_that_went_away_is_told_in_a_line(capsys: pytest.CaptureFixt
 def test_a_scheduler_that_never_answers_is_named_with_a_remedy(address: str) -> None:
     import dask
 
-    from tasks.workers import on_dask
+    from tasks.distributed import on_dask
 
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(UnreachableError) as problem:
         _ = on_dask(address).client

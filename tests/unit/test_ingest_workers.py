@@ -17,11 +17,11 @@ from distributed import Client, LocalCluster
 from prefect_dask.task_runners import PrefectDaskFuture
 
 from histopipe.core.errors import UnreachableError
-from tasks import parts
-from tasks.parts import PartFailed
-from tasks.remote import fetch_folder, share_folder
-from tasks.reproduction import StageFailed
-from tasks.workers import listening, own_address
+from tasks.distributed import parts
+from tasks.distributed.parts import PartFailed
+from tasks.distributed.remote import fetch_folder, share_folder
+from tasks.distributed.workers import listening, own_address
+from tasks.processes import StageFailed
 
 
 @pytest.fixture

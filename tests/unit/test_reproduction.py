@@ -13,8 +13,9 @@ from prefect.states import Failed
 
 from histopipe.core.files import write_json
 from histopipe.core.workspace import Workspace
-from tasks import artifacts, reproduction
-from tasks.reproduction import BadInput, Busy, StageFailed, reproduce, worth_retrying
+from tasks import artifacts, processes
+from tasks.processes import BadInput, Busy, StageFailed, worth_retrying
+from tasks.reproduction import reproduce
 
 BAR = r"""
 import os, sys
@@ -82,7 +83,7 @@ def test_bad_input_alone_is_not_retried(problem: Exception, expected: bool) -> N
 def test_the_reason_left_by_a_stage_decides(workspace: Workspace, kind: str, expected: type[Exception]) -> None:
     reason = {"stage": "split@idc", "kind": kind, "error": "OSError", "message": "what happened"}
     write_json(workspace.failure("split@idc"), reason)
-    problem = reproduction._failure("split@idc", workspace, ["dvc's own words"])
+    problem = processes._failure("split@idc", workspace, ["dvc's own words"])
     assert type(problem) is expected
     assert str(problem) == "split@idc: what happened"
 
@@ -97,7 +98,7 @@ def test_the_reason_left_by_a_stage_decides(workspace: Workspace, kind: str, exp
     ],
 )
 def test_without_a_reason_the_log_decides(workspace: Workspace, log: list[str], expected: type[Exception]) -> None:
-    assert type(reproduction._failure("split@idc", workspace, log)) is expected
+    assert type(processes._failure("split@idc", workspace, log)) is expected
 
 
 def test_a_stale_reason_is_not_taken_for_a_new_one(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import data, evaluation, monitoring, parts, promotion, scoring, search, studies, training
-from tasks.declaration import JITTER
-from tasks.reproduction import worth_retrying
-from tasks.workers import GPU_TAG
+from tasks import data, evaluation, monitoring, promotion, scoring, search, studies, training
+from tasks.declaration import GPU_TAG, JITTER
+from tasks.distributed import parts
+from tasks.processes import worth_retrying
 
 MODULES = (data, evaluation, monitoring, parts, promotion, scoring, search, studies, training)
 

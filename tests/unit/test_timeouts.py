@@ -13,7 +13,8 @@ import pytest
 from benchmarks.checkouts import change_params
 from histopipe.core.workspace import Workspace
 from tasks import timeouts
-from tasks.reproduction import TookTooLong, reproduce
+from tasks.processes import TookTooLong
+from tasks.reproduction import reproduce
 from tests.unit import test_reproduction
 
 # two generations that ignore a polite end; the younger one holds the pipe open, as a worker process does

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
@@ -21,14 +23,13 @@ from prefect.context import FlowRunContext
 
 from histopipe.core.dvc import run_dvc
 from histopipe.core.errors import HistopipeError
-from histopipe.core.params import read_params
 from histopipe.core.workspace import Workspace, stage_name
-from histopipe.ingest.parts import Part
 from tasks.declaration import stage_task
-from tasks.remote import fetch_folder, share_folder
-from tasks.reproduction import StageFailed, hand_out, is_distributed, run_stage, task_logger, working_for
+from tasks.distributed.remote import fetch_folder, share, share_folder
+from tasks.distributed.stages import is_distributed, working_for
+from tasks.distributed.workers import handed_over, listening, own_address, while_wanted
+from tasks.processes import StageFailed, run_stage, task_logger
 from tasks.timeouts import seconds_for
-from tasks.workers import handed_over, listening, own_address
 
 PARTS_PER_WORKER = 3  # so that a quicker worker does more of them
 ROUNDS = 2  # times that a part is tried on the workers
@@ -42,12 +43,28 @@ class PartFailed(StageFailed):
         worker: its address.
     """
 
-    def __init__(self, said: str, worker: str) -> None:
-        super().__init__(said, worker)
+    def __init__(self, reason: str, worker: str) -> None:
+        super().__init__(reason, worker)
         self.worker = worker
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several parts of an archive, counted from 1, and the folder that it comes into, from a clone's root."""
+
+    number: int
+    of: int
+    folder: str
+
+    @classmethod
+    def parse(cls, line: str) -> Part:
+        """Read a line of `histopipe ingest --missing-parts`, such as `1/3 .checkpoints/ingest/idc/KEY/1-3`."""
+        written, _, folder = line.partition(" ")
+        number, _, of = written.partition("/")
+        return cls(int(number), int(of), folder)
 
 
 @dataclass(frozen=True)
@@ -59,18 +76,16 @@ class Decoded:
 
 
 @stage_task("ingest-part", "ingest-{dataset}-{number}-of-{of}", retries=0)
-def decode_part(dataset: str, number: int, of: int) -> Decoded:
-    """Decode one part of an archive on a worker and push it to DVC's remote."""
+def decode_part(dataset: str, number: int, of: int, folder: str) -> Decoded:
+    """Decode one part of an archive on a worker, into this folder of its clone, and push it to DVC's remote."""
     clone = handed_over()
-    if clone is None:
-        raise RuntimeError("parts are decoded on Dask workers")
+    part = Workspace.around().root / folder
     try:
         with working_for(clone, [stage_name("fetch", dataset)]):
-            part = Part(number, of)
-            run_stage(stage_name("ingest", dataset, str(part)), "ingest", dataset, "--part", f"{number}/{of}")
-            folder = _folder(dataset) / str(part)
-            digest = share_folder(folder)
-            shutil.rmtree(folder)
+            stage = stage_name("ingest", dataset, part.name)
+            run_stage(stage, "ingest", dataset, "--part", f"{number}/{of}", watch=while_wanted)
+            digest = share_folder(part)
+            shutil.rmtree(part)
     except (StageFailed, HistopipeError) as problem:
         raise PartFailed(str(problem), own_address()) from None
     return Decoded(digest, own_address())
@@ -81,16 +96,18 @@ def decode_on_workers(dataset: str) -> None:
     if not is_distributed() or not _out_of_date(stage_name("ingest", dataset)):
         return
     client: Any = FlowRunContext.get().task_runner.client  # type: ignore[union-attr]
-    parts = _wanted(dataset, len(listening(client)))
+    parts = _missing_parts(dataset, PARTS_PER_WORKER * len(listening(client)))
     if not parts:
         return
-    hand_out([stage_name("fetch", dataset)])
-    folder, failed = _folder(dataset), dict.fromkeys(parts, frozenset[str]())
+    share([stage_name("fetch", dataset)])
     task_logger().info("%s is ingested in %d parts by the workers", dataset, len(parts))
+    root, failed = Workspace.around().root, dict.fromkeys(parts, frozenset[str]())
     for _ in range(ROUNDS):
-        found = _decoded(dataset, failed, client)
+        outcomes = _decoded(dataset, failed, client)
         failed = {
-            part: failed[part] | _failed_at(one) for part, one in found.items() if not _brought(folder / str(part), one)
+            part: failed[part] | _failed_at(outcome)
+            for part, outcome in outcomes.items()
+            if not _brought(root / part.folder, outcome)
         }
         if not failed:
             return
@@ -106,16 +123,12 @@ def _out_of_date(stage: str) -> bool:
     return any("changed outs" not in one for one in changes)
 
 
-def _wanted(dataset: str, workers: int) -> list[Part]:
-    """The parts that workers are worth asking for; none where the archive is no good, as ingest itself will say."""
-    from histopipe.ingest.stage import missing_parts
-
-    workspace = Workspace.around()
-    params = read_params(workspace.params)
-    try:
-        return missing_parts(dataset, PARTS_PER_WORKER * workers, params.flow.part_shards, params, workspace)
-    except HistopipeError:
-        return []
+def _missing_parts(dataset: str, most: int) -> list[Part]:
+    """List the parts worth asking workers for; none where the archive is no good, as ingest itself will say."""
+    command = [sys.executable, "-m", "histopipe", "ingest", dataset, "--missing-parts", str(most)]
+    root = Workspace.around().root
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    return [Part.parse(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
 
 def _decoded(dataset: str, parts: Mapping[Part, Set[str]], client: Any) -> dict[Part, Decoded | Exception]:
@@ -124,7 +137,7 @@ def _decoded(dataset: str, parts: Mapping[Part, Set[str]], client: Any) -> dict[
     for part, avoided in parts.items():
         others = [worker for worker in listening(client) if worker not in avoided] if avoided else []
         with _only_on(others):
-            runs[part] = decode_part.submit(dataset, part.number, part.of), others
+            runs[part] = decode_part.submit(dataset, part.number, part.of, part.folder), others
     return {part: _outcome(run, others, client) for part, (run, others) in runs.items()}
 
 
@@ -166,10 +179,3 @@ def _brought(folder: Path, outcome: Decoded | Exception) -> bool:
         task_logger().warning("part %s was not decoded by a worker: %s", folder.name, problem)
         return False
     return True
-
-
-def _folder(dataset: str) -> Path:
-    from histopipe.ingest.stage import parts_folder
-
-    workspace = Workspace.around()
-    return parts_folder(dataset, read_params(workspace.params), workspace)

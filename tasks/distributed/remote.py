@@ -1,4 +1,4 @@
-"""DVC's remote as a place where clones meet: outputs of stages, and folders that belong to no stage."""
+"""Bring outputs of stages, and folders that belong to no stage, from clone to clone through DVC's remote."""
 
 from __future__ import annotations
 
