@@ -158,6 +158,10 @@ class Workspace:
         """A file that processes lock to take turns."""
         return self.root / ".locks" / f"{name}.lock"
 
+    def home_lock(self, name: str) -> Path:
+        """A file that processes lock to take turns at what the checkout and its experiments' folders share."""
+        return Workspace(self.home).lock(name)
+
     @property
     def dvc_lock(self) -> Path:
         """DVC's record of what was made from what."""

@@ -85,9 +85,7 @@ def evaluate(
     with replaced_folder(target, stage_check("evaluate")) as folder, Beside(DRAWING, processes) as drawing:
         network = load_network(workspace.model(dataset, architecture) / "model.keras")
         store = PatchStore.open(workspace.store(dataset))
-        graded = patches_to_grade(store, split)
-        require_unseen(record, graded, split, workspace.training_stage(dataset, architecture))
-        require_bound(params.evaluate.threshold, graded)
+        _require_gradable(store, split, record, workspace.training_stage(dataset, architecture), params)
         logits = predict_splits(network, store, split, f"{dataset} {architecture}")
         point = operating_point(logits, dataset, params, store)
         table = graded_table(logits, point)
@@ -96,9 +94,8 @@ def evaluate(
         drawing.start(draw_slides_of_store, test, store.folder, point, params.evaluate, folder)
         table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = grade_table(table, point, record, params)
-        parts = divided(table, store, split, params)
         reference = write_reference(folder / REFERENCE_FILE, table, store, split)
-        shown, tables = write_outputs(folder, table, parts, point, results, architecture)
+        shown, tables = write_outputs(folder, table, divided(table, store, split, params), point, results, architecture)
         drawing.start(draw_figures, shown, tables, figures)
         if explained:
             explain_evaluation(network, table, store, point, architecture, params, folder)
@@ -111,6 +108,12 @@ def evaluate(
             write_json(folder / METRICS_FILE, results)
             inputs.require_unchanged()
     return results
+
+
+def _require_gradable(store: PatchStore, split: Split, record: dict[str, Any], stage: str, params: Params) -> None:
+    graded = patches_to_grade(store, split)
+    require_unseen(record, graded, split, stage)
+    require_bound(params.evaluate.threshold, graded)
 
 
 def _checked_inputs(

@@ -183,7 +183,7 @@ def registry_turn(dataset: str, workspace: Workspace) -> Iterator[Registry]:
         BusyError: another promotion or rollback has it for longer than a dying one takes to end.
         TrackingAwayError: the registry can't be asked or breaks off.
     """
-    path = Workspace(workspace.home).lock(f"registry-{dataset}")
+    path = workspace.home_lock(f"registry-{dataset}")
     busy = f"another promotion of {dataset} is under way: wait for it to end, then run again"
     with exclusive_lock(path, busy, LOCK_SECONDS), reading(dataset, workspace) as registry:
         yield registry

@@ -193,8 +193,7 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
 
     require_server(tracking_uri(workspace))
     mlflow.set_tracking_uri(tracking_uri(workspace))
-    lock = Workspace(workspace.home).lock("mlflow")  # one for all of a checkout's experiment folders
-    with exclusive_lock(lock):
+    with exclusive_lock(workspace.home_lock("mlflow")):
         if is_embedded(workspace):
             follow_move(workspace.home / "mlflow.db", partial(running_places, workspace))
             _begin_database(workspace)

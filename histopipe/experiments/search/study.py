@@ -160,7 +160,7 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 @contextmanager
 def turn(workspace: Workspace) -> Iterator[None]:
     """Inside, no other process of the checkout makes a study, a search's run, or chooses a trial."""
-    with exclusive_lock(Workspace(workspace.home).lock("optuna")):
+    with exclusive_lock(workspace.home_lock("optuna")):
         yield
 
 
@@ -253,7 +253,7 @@ def _locked(search: Search, number: int, wait: float | None = None) -> ExitStack
     """
     name = stage_name("trial", search.study.study_name, "number", str(number))
     held = ExitStack()
-    held.enter_context(exclusive_lock(Workspace(search.workspace.home).lock(name), wait=wait))
+    held.enter_context(exclusive_lock(search.workspace.home_lock(name), wait=wait))
     return held
 
 

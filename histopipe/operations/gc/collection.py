@@ -91,7 +91,7 @@ def removing(workspace: Workspace) -> Iterator[Callable[[Leftover], Leftover]]:
         BusyError: a stage, a flow, DVC or another removal works in this checkout.
         HistopipeError: Prefect's server can't be asked whether a flow runs.
     """
-    path = Workspace(workspace.home).lock("gc")
+    path = workspace.home_lock("gc")
     with exclusive_lock(path, "another gc is under way here: wait for it to end, then run again", wait=0):
         _require_rest(workspace)
         yield partial(_removed, workspace)
