@@ -25,7 +25,7 @@ from histopipe.core.files import read_json
 from histopipe.core.operating_point import LockedPoint
 from histopipe.core.params import MonitorParams
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split_of_patches
+from histopipe.data.splitting.membership import split_of_patches
 from histopipe.data.store import PatchStore
 from histopipe.evaluation.drift.profiles import new_profiles, reference_profiles
 from histopipe.evaluation.grading import calibration_of, read_predictions

@@ -38,7 +38,8 @@ ROOT = Path(__file__).parents[1]
 
 def full_size_archive(folder: Path, patches: int) -> Path:
     """A synthetic archive of the published size; drawn once and kept."""
-    from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+    from histopipe.ingest.synthetic.archive import write_archive
+    from histopipe.ingest.synthetic.plan import SyntheticSlides
 
     archive = folder / f"idc-{patches}.zip"
     if not archive.exists():

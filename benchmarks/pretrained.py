@@ -60,13 +60,13 @@ def recipe_with(dataset: str, weights: str, seed: int, image_size: int) -> Param
 
 def fitted_and_graded(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
     """Split, fit and grade as the stages do."""
-    from histopipe.data.splitting import split
+    from histopipe.data.splitting.stage import split
     from histopipe.data.store import PatchStore
     from histopipe.evaluation.grading import grade_table, graded_table
     from histopipe.evaluation.stage import operating_point, predict_splits
     from histopipe.networks.logits import load_network
-    from histopipe.networks.weights import fetch_weights
-    from histopipe.training import train
+    from histopipe.networks.weights.stage import fetch_weights
+    from histopipe.training.stage import train
 
     split(dataset, params, workspace)
     fetch_weights("features", params, workspace)

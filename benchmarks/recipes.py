@@ -170,7 +170,7 @@ def write_class_folders(folder: Path, dataset: str, target: Path) -> dict[int, f
     import numpy as np
 
     from histopipe.core.workspace import Workspace
-    from histopipe.data.splitting import split_of_patches
+    from histopipe.data.splitting.membership import split_of_patches
     from histopipe.data.store import PatchStore
 
     workspace = Workspace(folder)

@@ -40,7 +40,8 @@ Found = dict[str, dict[str, float]]  # by "job size"
 def repeated_archive(folder: Path, patches: int) -> Path:
     """An archive of that many patches, a few cases drawn and repeated under other ids; made once and kept."""
     from histopipe.core.files import replaced_file
-    from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+    from histopipe.ingest.synthetic.archive import write_archive
+    from histopipe.ingest.synthetic.plan import SyntheticSlides
 
     base, archive = folder / "scaling-base.zip", folder / f"scaling-{patches}.zip"
     if not base.exists():
@@ -71,7 +72,7 @@ def split(root: Path, archive: Path) -> float:
     """Seconds of the split, on the store that ingest left."""
     from histopipe.core.params import read_params
     from histopipe.core.workspace import Workspace
-    from histopipe.data.splitting import split as divide
+    from histopipe.data.splitting.stage import split as divide
 
     params = read_params(ROOT / "params.yaml")
     began = time.perf_counter()

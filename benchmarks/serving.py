@@ -128,7 +128,8 @@ def drawn_patches(folder: Path) -> list[bytes]:
     """PNG files as in Kaggle's archive."""
     import zipfile
 
-    from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+    from histopipe.ingest.synthetic.archive import write_archive
+    from histopipe.ingest.synthetic.plan import SyntheticSlides
 
     path = folder / "serving.zip"
     write_archive(path, SyntheticSlides(2, PATCHES, False), progress=False)

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from histopipe.ingest.datasets import get_dataset
-from histopipe.ingest.synthetic import SyntheticSlides, list_drawn, write_archive
+from histopipe.ingest.synthetic.archive import write_archive
+from histopipe.ingest.synthetic.plan import SyntheticSlides, list_drawn
 
 PICTURE = Path(__file__).parent / "images" / "datasets.png"
 WIDTH, GAP = 820, 4  # pixels

@@ -55,7 +55,7 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
 def compare(dataset: str) -> Path:
     """Rank the evaluated architectures; returns the report's folder."""
     from histopipe.reporting.comparison.record import read_comparison
-    from histopipe.reporting.report import answer
+    from histopipe.reporting.report.answer import answer
 
     reproduce(stage_name("compare", dataset))
     workspace = Workspace.around()

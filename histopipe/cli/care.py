@@ -30,7 +30,7 @@ def doctor(context: click.Context, mend: bool) -> None:
     from rich.table import Table
 
     from histopipe.core.workspace import Workspace
-    from histopipe.operations.doctor import examine, severity
+    from histopipe.operations.doctor.examination import examine, severity
 
     if mend:
         _mend(Workspace.around())
@@ -51,7 +51,7 @@ def doctor(context: click.Context, mend: bool) -> None:
 def _mend(workspace: Workspace) -> None:
     """Bring damaged outputs back, and say which."""
     from histopipe.core.dvc import clear_cut_off_lock, lock_list
-    from histopipe.operations.doctor import mend
+    from histopipe.operations.doctor.mending import mend
 
     if clear_cut_off_lock(workspace):
         click.echo(f"removed {lock_list(workspace)}, which a kill had cut off; DVC makes it again")
@@ -76,7 +76,7 @@ def gc(force: bool, older_than: str, only: tuple[Any, ...], cloud: bool) -> None
     from contextlib import nullcontext
 
     from histopipe.core.workspace import Workspace
-    from histopipe.operations.gc import activity, collect, removing
+    from histopipe.operations.gc.collection import activity, collect, removing
     from histopipe.operations.gc.table import show
 
     workspace = Workspace.around()

@@ -58,12 +58,12 @@ def predict(
 
     with stage("predict", dataset, variant=folder_key(out)) as (params, workspace):
         from histopipe.core.outputs.claims import claim_folder, claim_place
-        from histopipe.inference import score
         from histopipe.inference.mlflow_run import log_score
         from histopipe.inference.model import model_paths
         from histopipe.inference.pixel_size import trained_pixel_size
         from histopipe.inference.pseudonyms import names_asked
         from histopipe.inference.slide_prediction import SlideOptions
+        from histopipe.inference.stage import score
         from histopipe.ingest.archives.limits import MemberLimit
 
         key = [pseudonym_key] if pseudonym_key else []

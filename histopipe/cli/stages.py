@@ -30,7 +30,8 @@ def synth(
     from histopipe.core.params import SyntheticParams
     from histopipe.core.workspace import Workspace
     from histopipe.ingest.sources.synthetic import require_drawable
-    from histopipe.ingest.synthetic import SyntheticSlides, is_drawn, write_archive
+    from histopipe.ingest.synthetic.archive import is_drawn, write_archive
+    from histopipe.ingest.synthetic.plan import SyntheticSlides
 
     require_drawable(dataset)
     claim = partial(claim_file, out, "synth", {}, overwrite, Workspace.if_around(), is_drawn)
@@ -47,7 +48,7 @@ def locate(dataset: str) -> None:
     """Find the source and write its fingerprint."""
     with stage("locate", dataset) as (params, workspace):
         from histopipe.core.stages.earlier import upgrade_note
-        from histopipe.ingest.sources import locate
+        from histopipe.ingest.sources.stage import locate
 
         record = locate(dataset, params, workspace)
         click.echo(f"{dataset}: {record.kind}, {record.resolved}")
@@ -60,7 +61,7 @@ def locate(dataset: str) -> None:
 def fetch(dataset: str) -> None:
     """Bring the archive into data/raw, whole."""
     with stage("fetch", dataset) as (params, workspace):
-        from histopipe.ingest.sources import fetch
+        from histopipe.ingest.sources.stage import fetch
 
         click.echo(f"{dataset}: {fetch(dataset, params, workspace)}")
 
@@ -123,7 +124,7 @@ def split(dataset: str, diff: str | None) -> None:
         click.echo(moved_cases(dataset, diff, Workspace.around()))
         return
     with stage("split", dataset) as (params, workspace):
-        from histopipe.data.splitting import split
+        from histopipe.data.splitting.stage import split
 
         click.echo(split(dataset, params, workspace).to_string())
 
@@ -134,7 +135,7 @@ def split(dataset: str, diff: str | None) -> None:
 def weights(architecture: str, force: bool) -> None:
     """Bring the weights that an architecture's recipe starts from into data/weights."""
     with stage("weights", None, architecture) as (params, workspace):
-        from histopipe.networks.weights import fetch_weights
+        from histopipe.networks.weights.stage import fetch_weights
 
         found = fetch_weights(architecture, params, workspace, anew=force)
         click.echo(", ".join([f"{architecture}: {found.asked}", *found.shown]))
@@ -146,7 +147,7 @@ def weights(architecture: str, force: bool) -> None:
 def train(dataset: str, architecture: str) -> None:
     """Train one architecture, or go on where a killed training stopped."""
     with stage("train", dataset, architecture) as (params, workspace):
-        from histopipe.training import train
+        from histopipe.training.stage import train
 
         record = train(dataset, architecture, params, workspace)
         click.echo(f"{dataset} {architecture}: {record['epochs']} epochs, MLflow run {record['run_id']}")
@@ -192,7 +193,7 @@ def compare(dataset: str) -> None:
 def promote(dataset: str, again: bool, replace: int | None, move_anchor: bool) -> None:
     """Make the best model by validation champion, if it passes every gate on test."""
     with stage("promote", dataset) as (params, workspace):
-        from histopipe.promotion import held_back, promote
+        from histopipe.promotion.stage import held_back, promote
 
         named = None if replace is None else str(replace)
         said = held_back(dataset, workspace) or promote(dataset, params, workspace, again, named, move_anchor)
@@ -204,7 +205,7 @@ def promote(dataset: str, again: bool, replace: int | None, move_anchor: bool) -
 def rollback(dataset: str) -> None:
     """Make the champion before the present one champion again."""
     with stage("rollback", dataset) as (_, workspace):
-        from histopipe.promotion import rollback
+        from histopipe.promotion.stage import rollback
         from histopipe.promotion.summary import anchor_line
 
         taken_back, champion = rollback(dataset, workspace)

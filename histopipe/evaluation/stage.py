@@ -204,7 +204,7 @@ def patches_to_grade(store: PatchStore, split: Split | Path) -> pd.DataFrame:
     Raises:
         EvaluationError: a patch has no case, or a split has one class only.
     """
-    from histopipe.data.splitting import split_of_patches
+    from histopipe.data.splitting.membership import split_of_patches
 
     require_cases(store.index, store.folder)
     table = store.index[["file", "case_id", "label"]].copy()
@@ -296,7 +296,7 @@ def other_views(
 
 def divided(table: pd.DataFrame, store: PatchStore, split: Split | Path, params: Params) -> dict[str, pd.DataFrame]:
     """The test split by case and by subgroup, under the names of their files."""
-    from histopipe.data.splitting import split_of_patches
+    from histopipe.data.splitting.membership import split_of_patches
     from histopipe.evaluation.cases import case_table, colour_clusters
     from histopipe.evaluation.subgroups import patch_groups, subgroup_table
 
@@ -355,7 +355,7 @@ def write_reference(path: Path, table: pd.DataFrame, store: PatchStore, split: S
         store: with colour statistics of every patch.
         split: the split, or its file.
     """
-    from histopipe.data.splitting import split_of_patches
+    from histopipe.data.splitting.membership import split_of_patches
 
     if not set(COLOURS) <= set(store.index):
         return None

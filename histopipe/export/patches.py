@@ -12,7 +12,7 @@ import pandas as pd
 from histopipe.core.cases.ids import are_known
 from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.errors import ExportError
-from histopipe.data.splitting import split_of_patches
+from histopipe.data.splitting.membership import split_of_patches
 from histopipe.data.store import PatchStore, Rows
 from histopipe.evaluation.cases import joined_cases
 

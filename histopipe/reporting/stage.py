@@ -42,7 +42,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> Comparison:
     Raises:
         EvaluationError: no architecture has an evaluation that is up to date.
     """
-    from histopipe.reporting.report import write_page  # shows what this package made of it
+    from histopipe.reporting.report.page import write_page  # shows what this package made of it
 
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:

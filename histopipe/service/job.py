@@ -55,7 +55,7 @@ def work(log: TextIO) -> None:
     import matplotlib.figure  # noqa: F401
     from keras import ops  # noqa: F401  # with the library below it
 
-    import histopipe.inference  # noqa: F401
+    import histopipe.inference.stage  # noqa: F401
 
     bound_memory()
     while True:
@@ -102,9 +102,9 @@ def grade(asked: JobRequest) -> None:
     from histopipe.core.errors import HistopipeError
     from histopipe.core.params import read_params
     from histopipe.core.workspace import Workspace
-    from histopipe.inference import score
     from histopipe.inference.pixel_size import trained_pixel_size
     from histopipe.inference.slide_prediction import SlideOptions
+    from histopipe.inference.stage import score
     from histopipe.ingest.archives.limits import MemberLimit
 
     os.environ["TMPDIR"] = tempfile.tempdir = asked["scratch"]

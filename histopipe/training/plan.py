@@ -16,11 +16,10 @@ from histopipe.core.params import Params, RecipeParams, TrainParams
 from histopipe.core.workspace import Workspace
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky, worst
 from histopipe.data.sampling import cap_rows
-from histopipe.data.splitting import split_of_patches
 from histopipe.data.splitting.copies import cases_seen_as_pixels
-from histopipe.data.splitting.membership import is_leaky, read_split
+from histopipe.data.splitting.membership import is_leaky, read_split, split_of_patches
 from histopipe.data.store import PatchStore, Rows, read_report, require_reading
-from histopipe.networks.weights import Weights, read_weights
+from histopipe.networks.weights.record import Weights, read_weights
 from histopipe.training.recipe import effective_recipe, is_capped
 
 LOG = logging.getLogger(__name__)

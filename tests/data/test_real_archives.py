@@ -12,8 +12,9 @@ import pytest
 
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split, split_of_patches
 from histopipe.data.splitting.canonical import canonical_cases
+from histopipe.data.splitting.membership import split_of_patches
+from histopipe.data.splitting.stage import split
 from histopipe.data.store import PatchStore
 from histopipe.ingest.datasets import get_dataset
 from histopipe.ingest.stage import ingest

@@ -17,7 +17,7 @@ PACKAGE = "histopipe/"
 ALLOWED = {
     "__init__.py": "is empty of code",
     "__main__.py": "starts the command",
-    "*/__init__.py": "collects names; what they stand for is named itself",
+    "*/__init__.py": "holds no code, but for the lists of data sets and of networks",
     "cli/*": "reads the command line and says what came out",
     "core/addresses.py": "hides passwords in what is said",
     "core/dvc.py": "asks DVC of its cache",
@@ -49,13 +49,6 @@ ALLOWED = {
     "tracking/runs.py": "logs to MLflow",
     "tracking/stores.py": "finds MLflow's stores",
 }
-_SPLITTING = dict.fromkeys(
-    (
-        f"data/splitting/{name}.py"
-        for name in ("assignment", "canonical", "classes", "division", "record", "stage", "summary")
-    ),
-    "loaded with the package; the split itself is a dependency",
-)
 _DRAWN = {
     "core/cases/*": "checks names in params.yaml",
     "ingest/archives/*": "looks into a file that stays whole",
@@ -67,13 +60,8 @@ _NETWORK = {
     "networks/architectures/*": "data/weights has the digest of the network's own code",
     "networks/weights/*": "data/weights has what it brought",
 }
-_TRAINING = {
-    "data/sampling.py": "loaded with the package of training/recipe.py",
-    "ingest/datasets/layout.py": "names magnifications",
-    "networks/*": "loaded with the package of training/recipe.py",
-    "training/*": "loaded with the package of training/recipe.py",
-    "tracking/provenance.py": "loaded with the package of training/recipe.py",
-}
+_STARTS = {"networks/weights/record.py": "reads the record that data/weights holds"}
+_BASELINE = {"data/sampling.py": "loaded with the tables; compare, which names it, fits the baseline"}
 _GRADING = {
     f"evaluation/{name}.py": "loaded with what is named; promote grades by recorded predictions"
     for name in (
@@ -85,27 +73,31 @@ _OUTPUT_LAYER = {"networks/architectures/blocks.py": "says what the output layer
 ALLOWED_TO: dict[str, dict[str, str]] = {
     "locate": _DRAWN,
     "fetch": _DRAWN | _SOURCE | {"ingest/folders.py": "data/source tells a folder's files"},
-    "ingest": _SOURCE,
+    "ingest": {
+        "ingest/sources/archive_file.py": "finds the one archive in its folder",
+        "ingest/sources/wanted.py": "names the files that a source may have",
+    },
     "weights": {"core/cases/*": "checks names in params.yaml"},
-    "train": _SPLITTING | _NETWORK | {"ingest/datasets/layout.py": "names magnifications"},
-    "evaluate": _SPLITTING | _OUTPUT_LAYER,
-    "compare": _SPLITTING
-    | _SOURCE
-    | _TRAINING
-    | {"ingest/archives/*": "loaded with the sources", "tracking/registry.py": "loaded with the ledger"},
-    "promote": _SPLITTING
-    | _SOURCE
-    | _TRAINING
-    | _GRADING
+    "train": _NETWORK | {"ingest/datasets/layout.py": "names magnifications"},
+    "evaluate": _OUTPUT_LAYER,
+    "compare": _STARTS
     | {
-        "ingest/archives/*": "loaded with the sources",
+        "ingest/sources/wanted.py": "names the files that a source may have",
+        "tracking/registry.py": "reads the ledger of looks at test cases",
+    },
+    "promote": _GRADING
+    | _STARTS
+    | _BASELINE
+    | _OUTPUT_LAYER
+    | {
+        "ingest/datasets/layout.py": "names magnifications",
         "reporting/comparison/*": "words of the model card",
     },
 }
 ALLOWED_TO["train_variant"] = ALLOWED_TO["train"]
 ALLOWED_TO["evaluate_variant"] = ALLOWED_TO["evaluate"]
 ALLOWED_TO["split_variant"] = {"experiments/studies/workspace.py": "says where files lie"}
-ALLOWED_TO["study"] = _SOURCE | _TRAINING
+ALLOWED_TO["study"] = _STARTS | _BASELINE
 
 # named, but not loaded by a small run of its own
 FURTHER = {

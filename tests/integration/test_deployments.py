@@ -22,8 +22,9 @@ import yaml
 import flows.watch
 from flows.serve import LASTING_LEASES
 from histopipe.core.workspace import Workspace
-from histopipe.inference import score
-from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+from histopipe.inference.stage import score
+from histopipe.ingest.synthetic.archive import write_archive
+from histopipe.ingest.synthetic.plan import SyntheticSlides
 from tests import servers
 from tests.conftest import ROOT, write_zip
 from tests.drifting import give_profiles, new_cases, save_model

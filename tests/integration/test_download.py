@@ -26,7 +26,8 @@ import yaml
 from histopipe.core.errors import HistopipeError, SourceError
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.ingest.sources import archive_in, fetch, locate
+from histopipe.ingest.sources.archive_file import archive_in
+from histopipe.ingest.sources.stage import fetch, locate
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -441,7 +442,7 @@ def test_a_killed_process_goes_on_where_it_was(site: Site, workspace: Workspace)
     part = workspace.downloads("idc") / "patches.zip.part"
     script = (
         "import sys, json; from pathlib import Path; from histopipe.core.params import parse_params;"
-        "from histopipe.core.workspace import Workspace; from histopipe.ingest.sources import fetch;"
+        "from histopipe.core.workspace import Workspace; from histopipe.ingest.sources.stage import fetch;"
         "fetch('idc', parse_params(json.loads(sys.argv[1])), Workspace(Path(sys.argv[2])))"
     )
     content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())

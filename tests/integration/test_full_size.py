@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measuring import run_side
-from histopipe.data.splitting import read_membership
+from histopipe.data.splitting.membership import read_membership
 from tests.integration.conftest import Checkout
 
 

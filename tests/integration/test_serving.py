@@ -817,8 +817,8 @@ def test_a_slide_is_graded_as_the_command_grades_it(
     import pandas as pd
 
     from histopipe.core.workspace import Workspace
-    from histopipe.inference import score
     from histopipe.inference.slide_prediction import SlideOptions
+    from histopipe.inference.stage import score
 
     path = real("CMU-1-Small-Region.svs")
     form = {"files": {"file": (path.name, path.read_bytes())}, "data": {"slide_mpp": "0.25"}}

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from benchmarks.checkouts import change_params, commit_all, copy_project, environment
-from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+from histopipe.ingest.synthetic.archive import write_archive
+from histopipe.ingest.synthetic.plan import SyntheticSlides
 from tests.conftest import ROOT
 from tests.integration.conftest import SMALL, Checkout
 from tests.registry import NAME, client

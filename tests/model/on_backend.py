@@ -14,14 +14,14 @@ import yaml
 from histopipe.core.errors import TrainingError
 from histopipe.core.params import Params, TrainParams, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split
+from histopipe.data.splitting.stage import split
 from histopipe.ingest.stage import ingest
 from histopipe.networks.architectures import list_architectures
-from histopipe.training import train
 from histopipe.training.augmentation import RandomAffine
 from histopipe.training.devices import choose_devices
 from histopipe.training.loop import build_training
 from histopipe.training.plan import plan_training
+from histopipe.training.stage import train
 from tests.conftest import ROOT, idc_members, write_zip
 from tests.model.test_architectures import SMALL_IMAGE, TINY, patches
 

@@ -22,7 +22,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE
 from histopipe.inference.model import load_served
 from histopipe.operations.doctor.models import models as examined
-from histopipe.promotion import promote, rollback
+from histopipe.promotion.stage import promote, rollback
 from histopipe.service.models import Asked, Keeper, load
 from histopipe.tracking.relocation import _rename
 from tests.model import test_promotion

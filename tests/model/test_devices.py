@@ -18,17 +18,17 @@ from keras import ops
 from histopipe.core.errors import TrainingError
 from histopipe.core.params import AugmentationParams, Params, TrainParams, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split
+from histopipe.data.splitting.stage import split
 from histopipe.ingest.stage import ingest
 from histopipe.networks.architectures import build
 from histopipe.networks.backend import grow_gpu_memory
-from histopipe.training import train
 from histopipe.training.augmentation import RandomAffine
 from histopipe.training.checkpoint import CHECKPOINT_FILE, Progress, load_progress
 from histopipe.training.devices import DEVICES_VARIABLE, Devices, choose_devices
 from histopipe.training.loop import build_training, run_epochs
 from histopipe.training.plan import plan_training
 from histopipe.training.resampling import affine_gather
+from histopipe.training.stage import train
 from tests.conftest import ROOT, idc_members, write_zip
 
 MODEL = {"depth": 10, "width": 1, "image_size": 32}

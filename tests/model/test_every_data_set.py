@@ -13,10 +13,10 @@ import pytest
 
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split
+from histopipe.data.splitting.stage import split
 from histopipe.data.store import PatchStore
 from histopipe.ingest.stage import ingest
-from histopipe.training import train
+from histopipe.training.stage import train
 
 CAPS = {"max_epochs": 1, "max_patches": 32, "max_image_size": 32, "weights": "random"}
 SAMPLES = {"idc": "idc-sample.zip", "malaria": "malaria-sample.zip", "breakhis": "breakhis-sample.zip"}

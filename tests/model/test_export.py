@@ -33,7 +33,7 @@ from histopipe.networks.architectures import list_architectures
 from histopipe.networks.architectures.blocks import OUTPUT_LAYER, patch_input, probability, rescale
 from histopipe.networks.openvino import load_openvino
 from histopipe.networks.symmetry import averaged_over_symmetries
-from histopipe.promotion import promote
+from histopipe.promotion.stage import promote
 from tests.model.test_architectures import patches, settled
 from tests.model.test_promotion import asked, make_workspace
 from tests.registry import NAME, client

@@ -15,7 +15,8 @@ from histopipe.core.errors import TrainingError
 from histopipe.core.files import read_json
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split, split_of_patches
+from histopipe.data.splitting.membership import split_of_patches
+from histopipe.data.splitting.stage import split
 from histopipe.data.store import PatchStore
 from histopipe.evaluation.stage import evaluate
 from histopipe.ingest.stage import ingest
@@ -23,8 +24,9 @@ from histopipe.networks.architectures.backbones import BACKBONE_LAYER, build_bac
 from histopipe.networks.architectures.features import classifying, pooling
 from histopipe.networks.prediction import logit_network, predict_logits
 from histopipe.training import features as training_features
-from histopipe.training import pooled_features, train
+from histopipe.training import pooled_features
 from histopipe.training.linear import fit, folded
+from histopipe.training.stage import train
 from tests.conftest import idc_members, write_zip
 
 CLASSIFIERS = ("logistic_regression", "linear_svm", "lda")
@@ -200,7 +202,7 @@ def test_published_features_tell_real_tissue_apart_better_than_random_ones(
     """By case, on 1,000 of the real patches; both nets see the same."""
     (workspace.raw("idc")).mkdir(parents=True)
     (workspace.raw("idc") / "idc-sample.zip").symlink_to(real("idc-sample.zip"))
-    from histopipe.networks.weights import fetch_weights
+    from histopipe.networks.weights.stage import fetch_weights
 
     found = {}
     content["recipes"]["features"]["classifier"] |= {"c": [0.001, 0.1], "layers": ["fire7_concat", "fire9_concat"]}

@@ -17,7 +17,7 @@ from PIL import Image
 from histopipe.cli import main
 from histopipe.core.outputs.claims import MARKER, claim_folder
 from histopipe.core.workspace import Workspace
-from histopipe.inference import score
+from histopipe.inference.stage import score
 from tests.conftest import ROOT, write_zip
 from tests.drifting import give_profiles, new_cases, save_model
 

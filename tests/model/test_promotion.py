@@ -36,8 +36,8 @@ from histopipe.evaluation import mlflow_run
 from histopipe.evaluation.explanation.stage import UNEXPLAINED
 from histopipe.evaluation.stage import evaluate
 from histopipe.networks.architectures.blocks import patch_input, probability, rescale
-from histopipe.promotion import promote, rollback
 from histopipe.promotion.champion import champion_probabilities, read_champion
+from histopipe.promotion.stage import promote, rollback
 from histopipe.promotion.summary import promotion_summary
 from histopipe.tracking.ledger import count_looks, number_of, read_looks, record_look
 from histopipe.tracking.provenance import Provenance
@@ -914,7 +914,7 @@ def test_two_different_promotions_at_once_take_turns_at_the_registry(workspace: 
     code = (
         "import sys, pathlib, yaml; from histopipe.core.params import parse_params\n"
         "from histopipe.core.workspace import Workspace\n"
-        "from histopipe.promotion import promote\n"
+        "from histopipe.promotion.stage import promote\n"
         "content = yaml.safe_load(pathlib.Path('params.yaml').read_text()) | {'architectures': sys.argv[1:]}\n"
         "print(promote('idc', parse_params(content), Workspace(pathlib.Path.cwd())))"
     )

@@ -22,8 +22,8 @@ from histopipe.cli import main
 from histopipe.core.errors import ScoringError
 from histopipe.core.outputs.claims import MARKER, claim_folder
 from histopipe.core.workspace import Workspace
-from histopipe.inference import score
 from histopipe.inference import table as layout
+from histopipe.inference.stage import score
 from histopipe.ingest.archives.reading import open_archive
 from tests.conftest import ROOT
 from tests.drifting import POINT

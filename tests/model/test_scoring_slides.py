@@ -27,7 +27,6 @@ from PIL import Image
 from histopipe.core import files
 from histopipe.core.errors import PseudonymError, ScoringError
 from histopipe.core.workspace import Workspace
-from histopipe.inference import score
 from histopipe.inference import slide_prediction as slides_module
 from histopipe.inference import table as layout
 from histopipe.inference.mlflow_run import log_score
@@ -35,6 +34,7 @@ from histopipe.inference.pixel_size import trained_pixel_size
 from histopipe.inference.pseudonyms import KEY_VARIABLE, Pseudonyms, names_asked, pseudonyms
 from histopipe.inference.slide_prediction import SlideOptions
 from histopipe.inference.slides import slide as slide_module
+from histopipe.inference.stage import score
 from histopipe.ingest.archives.reading import open_archive
 from histopipe.ingest.images import decode_patch
 from histopipe.tracking.stores import tracking_uri

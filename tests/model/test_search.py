@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from histopipe.core.errors import HistopipeError, SearchError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split
+from histopipe.data.splitting.stage import split
 from histopipe.experiments.search.mlflow_run import parent_run
 from histopipe.experiments.search.stage import search
 from histopipe.experiments.search.study import (

@@ -21,16 +21,18 @@ from histopipe.core.files import read_json
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.sampling import balanced_weights, cap_rows, epoch_order
-from histopipe.data.splitting import read_membership, split
+from histopipe.data.splitting.membership import read_membership
+from histopipe.data.splitting.stage import split
 from histopipe.data.store import PatchStore
 from histopipe.ingest.stage import ingest
 from histopipe.networks.architectures import build
 from histopipe.tracking.stores import current_client, prepare_experiment
 from histopipe.training import loop as training_loop
-from histopipe.training import recipe_digest, train
 from histopipe.training.batch_norm import refresh_batch_norm, statistics_batch
 from histopipe.training.loading import PatchBatches
 from histopipe.training.plan import plan_training
+from histopipe.training.recipe import recipe_digest
+from histopipe.training.stage import train
 from tests.conftest import ROOT, idc_members, write_zip
 
 

@@ -15,14 +15,14 @@ from mlflow.entities import Run
 from histopipe.core.files import read_json
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split
+from histopipe.data.splitting.stage import split
 from histopipe.experiments.studies.evaluate_stage import EVALUATION_FILES, evaluate_variant
 from histopipe.experiments.studies.split_stage import split_variant
 from histopipe.experiments.studies.train_stage import MODEL_FILES, train_variant
 from histopipe.experiments.studies.workspace import SETTINGS_FILE
 from histopipe.ingest.stage import ingest
 from histopipe.tracking.stores import current_client, prepare_experiment
-from histopipe.training import train
+from histopipe.training.stage import train
 from tests.conftest import idc_members, write_zip
 
 

@@ -26,7 +26,7 @@ from histopipe.core.errors import ParamsError, UnreachableError, WeightsError
 from histopipe.core.files import file_digest, read_json, write_json
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split
+from histopipe.data.splitting.stage import split
 from histopipe.data.store import INDEX_FILE, read_index
 from histopipe.evaluation.mlflow_run import log_calibrated_model
 from histopipe.ingest.stage import ingest
@@ -34,13 +34,15 @@ from histopipe.networks.architectures import build
 from histopipe.networks.architectures.backbones import BACKBONE_LAYER, build_backbone
 from histopipe.networks.architectures.blocks import OUTPUT_LAYER
 from histopipe.networks.symmetry import averaged_over_symmetries
-from histopipe.networks.weights import Weights, fetch_weights, read_weights, weights_digest
 from histopipe.networks.weights.behind import starts_from_unknown
 from histopipe.networks.weights.imagenet import SQUEEZENET_FILE
 from histopipe.networks.weights.loading import load_into
+from histopipe.networks.weights.record import Weights, read_weights, weights_digest
+from histopipe.networks.weights.stage import fetch_weights
 from histopipe.tracking.stores import current_client, open_client, prepare_experiment
-from histopipe.training import recipe_digest, train
 from histopipe.training.plan import plan_training
+from histopipe.training.recipe import recipe_digest
+from histopipe.training.stage import train
 from tests.conftest import ROOT, idc_members, write_zip
 
 HISTONETS = ({"blocks": 2}, {"blocks": 1})

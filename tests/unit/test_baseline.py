@@ -17,12 +17,12 @@ from histopipe.core.errors import ParamsError
 from histopipe.core.files import read_json, write_json
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split_of_patches
+from histopipe.data.splitting.membership import split_of_patches
 from histopipe.data.store import INDEX_FILE, read_index
 from histopipe.evaluation.figures import with_interval
 from histopipe.reporting.comparison.baseline import with_baseline
 from histopipe.reporting.comparison.evaluations import read_evaluations
-from histopipe.reporting.report import answer
+from histopipe.reporting.report.answer import answer
 from histopipe.reporting.stage import compare
 from tests.reporting import make_reported, report_params
 

@@ -17,7 +17,8 @@ from histopipe.core.cases.ids import are_known, look_alikes, normal_id, normal_i
 from histopipe.core.errors import ParamsError, SourceError, SplitError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import read_membership, split
+from histopipe.data.splitting.membership import read_membership
+from histopipe.data.splitting.stage import split
 from histopipe.data.store import read_index
 from histopipe.inference.pseudonyms import Pseudonyms
 from histopipe.ingest.datasets import get_dataset

@@ -15,8 +15,9 @@ from histopipe.core.cases.ids import are_known
 from histopipe.core.errors import ParamsError, SplitError, StoreError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import read_membership, split
+from histopipe.data.splitting.membership import read_membership
 from histopipe.data.splitting.record import copies_of
+from histopipe.data.splitting.stage import split
 from histopipe.data.store import read_index
 from histopipe.ingest.datasets import get_dataset
 from histopipe.ingest.stage import ingest

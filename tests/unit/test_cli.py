@@ -67,7 +67,7 @@ def failing_locate(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, proble
         raise problem
 
     monkeypatch.chdir(workspace.root)
-    monkeypatch.setattr("histopipe.ingest.sources.locate", fail)
+    monkeypatch.setattr("histopipe.ingest.sources.stage.locate", fail)
     return CliRunner().invoke(main, ["locate", "idc"])
 
 

@@ -13,9 +13,8 @@ import pytest
 
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import read_membership, split
-from histopipe.data.splitting.membership import read_folds
-from histopipe.data.splitting.stage import divide_anew
+from histopipe.data.splitting.membership import read_folds, read_membership
+from histopipe.data.splitting.stage import divide_anew, split
 
 SEEDS = range(6)
 

@@ -11,8 +11,8 @@ import pytest
 from histopipe.core.errors import ArchiveError, ParamsError
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import split
 from histopipe.data.splitting.membership import read_membership
+from histopipe.data.splitting.stage import split
 from histopipe.data.store import PatchStore, read_index
 from histopipe.ingest.datasets import MemberRejected, get_dataset, list_datasets
 from histopipe.ingest.stage import ingest

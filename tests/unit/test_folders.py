@@ -13,7 +13,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.inference.inputs import find_images, find_slides
 from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.ingest.folders import files_below
-from histopipe.ingest.sources import fetch, locate
+from histopipe.ingest.sources.stage import fetch, locate
 from histopipe.ingest.stage import ingest
 from tests.conftest import idc_members, write_zip
 

@@ -16,10 +16,10 @@ from histopipe.core.files import left_over_name, replaced_file, temporary
 from histopipe.core.lineage import checkout_name
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.parts import forget_other_keys
-from histopipe.operations.gc import Leftover, activity, collect, removing
 from histopipe.operations.gc.activity import _runs_here, _work
+from histopipe.operations.gc.collection import activity, collect, removing
 from histopipe.operations.gc.history import History
-from histopipe.operations.gc.leftover import Age, room
+from histopipe.operations.gc.leftover import Age, Leftover, room
 from histopipe.operations.gc.remains import half_written, old_notes, old_parts, outdated_checkpoints
 from histopipe.operations.gc.runs import unnamed
 from histopipe.tracking.stores import experiment_name, open_client

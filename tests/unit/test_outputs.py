@@ -31,7 +31,8 @@ from histopipe.core.outputs.claims import (
 from histopipe.core.outputs.overlap import Location
 from histopipe.core.stages.folders import FILES, require_own_folder, stage_check
 from histopipe.core.workspace import Workspace
-from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+from histopipe.ingest.synthetic.archive import write_archive
+from histopipe.ingest.synthetic.plan import SyntheticSlides
 
 
 def write(out: Path, files: dict[str, str], command: str = "predict", overwrite: bool = False) -> None:
@@ -388,7 +389,7 @@ def test_synth_replaces_nothing_that_came_while_it_drew(tmp_path: Path, monkeypa
         out.write_text("mine")
         return write_archive(path, SyntheticSlides(1, 4, False, 1, "idc"), 1, **options)
 
-    monkeypatch.setattr("histopipe.ingest.synthetic.write_archive", late)
+    monkeypatch.setattr("histopipe.ingest.synthetic.archive.write_archive", late)
     done = CliRunner().invoke(main, ["synth", "idc", "--out", str(out), "--overwrite"])
     assert done.exit_code == 2 and "didn't write it" in done.stderr and out.read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]

@@ -17,7 +17,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.store import PatchStore
 from histopipe.ingest import packing
 from histopipe.ingest.parts import CODE, Part
-from histopipe.ingest.sources import fetch, locate
+from histopipe.ingest.sources.stage import fetch, locate
 from histopipe.ingest.stage import ingest, ingest_part, missing_parts, parts_folder
 from tests.conftest import ROOT, idc_members, patch_name, png, write_zip
 from tests.unit.test_ingest import write_tar

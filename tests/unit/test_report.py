@@ -19,7 +19,7 @@ from histopipe.core.files import write_json
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.metrics import METRICS
 from histopipe.reporting.comparison.table import as_markdown
-from histopipe.reporting.report import answer
+from histopipe.reporting.report.answer import answer
 from histopipe.reporting.report.page import render_page
 from histopipe.reporting.report.pictures import embed
 from histopipe.reporting.report.plots import (

@@ -11,8 +11,9 @@ import pytest
 from histopipe.core.errors import SplitError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import SPLITS, split
 from histopipe.data.splitting.assignment import assign_cases
+from histopipe.data.splitting.membership import SPLITS
+from histopipe.data.splitting.stage import split
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 

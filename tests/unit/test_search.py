@@ -16,7 +16,7 @@ from histopipe.experiments.search.ranges import distributions, own_values, round
 from histopipe.experiments.search.study import storage_address, storage_faults, study_name
 from histopipe.experiments.search.trial import score
 from histopipe.experiments.search.workspace import TrialWorkspace
-from histopipe.networks.weights import Weights
+from histopipe.networks.weights.record import Weights
 from tests.conftest import ROOT
 
 RANGES = {

@@ -22,8 +22,10 @@ from histopipe.core.files import file_digest
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.datasets import get_dataset
-from histopipe.ingest.sources import archive_in, digests, fetch, locate
+from histopipe.ingest.sources import digests
+from histopipe.ingest.sources.archive_file import archive_in
 from histopipe.ingest.sources.record import SourceRecord
+from histopipe.ingest.sources.stage import fetch, locate
 from histopipe.ingest.sources.wanted import archive_name
 from histopipe.ingest.sources.watch import change_since_last_use, remember_use
 
@@ -381,18 +383,18 @@ def test_synthetic_settings_and_code_decide_the_record(workspace: Workspace, mon
 
 
 def test_synthetic_slides_are_drawn_into_the_raw_folder(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    synthetic = pytest.importorskip("histopipe.ingest.synthetic")
+    plan = pytest.importorskip("histopipe.ingest.synthetic.plan")
     asked = []
 
     def write_archive(path: Path, slides: object, progress: bool) -> None:
         asked.append(slides)
         zip_at(path)
 
-    monkeypatch.setattr(synthetic, "write_archive", write_archive)
+    monkeypatch.setattr("histopipe.ingest.synthetic.archive.write_archive", write_archive)
     params = params_with("synthetic")
     locate("idc", params, workspace)
     assert fetch("idc", params, workspace).name == "idc-synthetic.zip"
-    assert asked == [synthetic.SyntheticSlides(cases=120, patches=6000, nested_copy=True, seed=42)]
+    assert asked == [plan.SyntheticSlides(cases=120, patches=6000, nested_copy=True, seed=42)]
 
 
 # Manifests

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from histopipe.core.errors import SplitError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.data.splitting import SPLITS, read_membership, split, split_of_patches
 from histopipe.data.splitting.assignment import assign_cases, assign_folds
 from histopipe.data.splitting.difference import moved_cases
-from histopipe.data.splitting.membership import is_leaky
+from histopipe.data.splitting.membership import SPLITS, is_leaky, read_membership, split_of_patches
+from histopipe.data.splitting.stage import split
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 

@@ -19,8 +19,8 @@ from histopipe.core.files import write_json, write_text
 from histopipe.core.params import Params, StudiesParams, parse_params
 from histopipe.core.variants import KINDS, Study, parse_variant, variant_name
 from histopipe.core.workspace import Workspace, stage_name
-from histopipe.data.splitting import SPLITS, read_membership, split
-from histopipe.data.splitting.stage import as_csv, fold_membership
+from histopipe.data.splitting.membership import SPLITS, read_membership
+from histopipe.data.splitting.stage import as_csv, fold_membership, split
 from histopipe.evaluation.intervals import draw_cases
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
 from histopipe.evaluation.mlflow_run import LOGGED_SLIDES

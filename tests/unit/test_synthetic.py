@@ -21,8 +21,9 @@ import pytest
 from PIL import Image
 
 from histopipe.core.errors import HistopipeError
-from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+from histopipe.ingest.synthetic.archive import write_archive
 from histopipe.ingest.synthetic.idc.plan import plan_cases
+from histopipe.ingest.synthetic.plan import SyntheticSlides
 
 KAGGLE_NAME = re.compile(
     r"^(?P<nested>IDC_regular_ps50_idx5/)?(?P<case>\d{5})/(?P<folder>[01])/"
@@ -262,7 +263,8 @@ def test_drawing_processes_end_soon_after_their_parent_is_killed(tmp_path: Path)
     script = tmp_path / "draw.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from histopipe.ingest.synthetic import SyntheticSlides, write_archive\n"
+        "from histopipe.ingest.synthetic.archive import write_archive\n"
+        "from histopipe.ingest.synthetic.plan import SyntheticSlides\n"
         "if __name__ == '__main__':\n"
         f"    write_archive(Path({str(tmp_path / 'a.zip')!r}), SyntheticSlides(400, 100_000), 2, False)\n"
     )

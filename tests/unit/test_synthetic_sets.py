@@ -23,10 +23,11 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import read_membership
 from histopipe.data.store import PatchStore, read_index
 from histopipe.ingest.datasets import PatchName, get_dataset
-from histopipe.ingest.sources import locate
-from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+from histopipe.ingest.sources.stage import locate
+from histopipe.ingest.synthetic.archive import write_archive
 from histopipe.ingest.synthetic.breakhis.plan import plan_cases as plan_patients
 from histopipe.ingest.synthetic.malaria.plan import plan_cases as plan_donors
+from histopipe.ingest.synthetic.plan import SyntheticSlides
 
 SETS = {
     "malaria": SyntheticSlides(cases=40, patches=800, dataset="malaria"),

@@ -4,8 +4,3 @@ Under every scheme but the tutorials' `random`, no case straddles two splits: pa
 and tissue, and a model that has seen some of them is graded on memory (Roberts et al. 2021,
 doi:10.1038/s42256-021-00307-0; Bussola et al. 2021, doi:10.1007/978-3-030-68763-2_11).
 """
-
-from histopipe.data.splitting.membership import SPLITS, read_membership, split_of_patches
-from histopipe.data.splitting.stage import split
-
-__all__ = ["SPLITS", "read_membership", "split", "split_of_patches"]

@@ -19,7 +19,7 @@ from histopipe.core.locking import exclusive_lock
 from histopipe.core.params import Params, RecipeParams
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.experiments.search.ranges import Ranges, Value, distributions, own_values, rounded
-from histopipe.networks.weights import weights_digest
+from histopipe.networks.weights.record import weights_digest
 from histopipe.training.checkpoint import training_key
 from histopipe.training.plan import Training, plan_training
 from histopipe.training.recipe import recipe_digest

@@ -15,8 +15,8 @@ from histopipe.experiments.search.mlflow_run import close_failed, close_pruned, 
 from histopipe.experiments.search.ranges import Value, with_values
 from histopipe.experiments.search.study import REASON, Search, next_trial, open_search, suggested
 from histopipe.experiments.search.workspace import TrialWorkspace
-from histopipe.training import train
 from histopipe.training.checkpoint import Progress
+from histopipe.training.stage import train
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -20,7 +20,7 @@ from histopipe.evaluation.metrics import Predictions
 from histopipe.evaluation.record import METRICS_FILE, MetricsRecord, read_metrics
 from histopipe.experiments.studies.definition import variant_params, variant_split
 from histopipe.experiments.studies.workspace import VariantWorkspace
-from histopipe.networks.weights import weights_digest
+from histopipe.networks.weights.record import weights_digest
 from histopipe.training.recipe import recipe_digest
 
 

@@ -27,7 +27,7 @@ def train_variant(dataset: str, architecture: str, name: str, params: Params, wo
     Raises:
         HistopipeError: the variant has no split, or whatever a training complains of.
     """
-    from histopipe.training import train
+    from histopipe.training.stage import train
 
     study, variant = parse_variant(name)
     own = VariantWorkspace(workspace.root, study, architecture, variant)

@@ -3,9 +3,3 @@
 `locate` writes a small record that changes only when the source does, so that an unchanged source runs
 nothing else. Each kind of source is one module, imported only when `params.yaml` asks for it.
 """
-
-from histopipe.ingest.sources.archive_file import archive_in
-from histopipe.ingest.sources.record import SourceRecord
-from histopipe.ingest.sources.stage import fetch, locate
-
-__all__ = ["SourceRecord", "archive_in", "fetch", "locate"]

@@ -62,7 +62,8 @@ class SyntheticSource:
             raise SourceError(
                 f"the synthetic settings or code changed: run `histopipe locate {self.wanted.dataset}` again"
             )
-        from histopipe.ingest.synthetic import SyntheticSlides, write_archive
+        from histopipe.ingest.synthetic.archive import write_archive
+        from histopipe.ingest.synthetic.plan import SyntheticSlides
 
         write_archive(target, SyntheticSlides(**self._settings(), dataset=self.wanted.dataset), progress=True)
 
@@ -73,7 +74,7 @@ def require_drawable(dataset: str) -> None:
     Raises:
         SourceError: no slides are drawn in its layout.
     """
-    from histopipe.ingest.synthetic import list_drawn
+    from histopipe.ingest.synthetic.plan import list_drawn
 
     if dataset not in list_drawn():
         raise SourceError(

@@ -5,8 +5,3 @@ whose stain and anatomy differ, odd names, cut edge patches, members that stand 
 data set says what its cases are and draws them; what they share is here: the stains and textures of tissue, how
 patches are shared out over cases, and the writing of the archive.
 """
-
-from histopipe.ingest.synthetic.archive import is_drawn, write_archive
-from histopipe.ingest.synthetic.plan import SyntheticSlides, list_drawn
-
-__all__ = ["SyntheticSlides", "is_drawn", "list_drawn", "write_archive"]

@@ -39,7 +39,7 @@ def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tupl
     Raises:
         StoreError: there is no index, or its cases are read otherwise than `params.yaml` asks.
     """
-    from histopipe.data.splitting import split_of_patches
+    from histopipe.data.splitting.membership import split_of_patches
 
     require_reading(workspace.store(dataset), params.case_reading(dataset))
     index = read_index(workspace.store(dataset))
@@ -82,7 +82,7 @@ def read_evaluation(
     dataset: str, architecture: str, params: Params, workspace: Workspace
 ) -> EvaluationRow | UnrankedRow:
     """One architecture's numbers; or, where they can't be ranked, its `state` and the `reason`."""
-    from histopipe.networks.weights import weights_digest
+    from histopipe.networks.weights.record import weights_digest
     from histopipe.training.recipe import recipe_digest
 
     folder = workspace.evaluation(dataset, architecture)
