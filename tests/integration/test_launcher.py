@@ -26,6 +26,9 @@ def test_stages_run_the_checkouts_own_code_without_activation(checkout: Make) ->
     assert experiments in project.run(dvc, "exp", "run", "--temp", "--set-param", "seed=7", "locate").stdout
 
     project.run(dvc, "exp", "run", "--queue", "--name", "queued", "--set-param", "seed=8", "locate")
+    without = project.run(dvc, "queue", "start")  # docs/search.md says so
+    assert "No such file or directory: 'dvc'" in without.stdout + without.stderr
+    assert "Worker status: 0 active" in project.run(dvc, "queue", "status").stdout
     project.run("./run", "dvc", "queue", "start")
     assert experiments in project.run(dvc, "queue", "logs", "--follow", "queued").stdout
     project.run("./run", "dvc", "queue", "stop")
