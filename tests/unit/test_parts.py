@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.checkouts import change_params
 from histopipe.core.errors import ArchiveError, HistopipeError
-from histopipe.core.params import Params, parse_params
+from histopipe.core.params import Params, parse_params, read_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import PatchStore
 from histopipe.ingest import packing
@@ -274,6 +275,26 @@ def test_only_parts_that_lack_something_are_asked_for(workspace: Workspace, para
     ingest_part("idc", Part(2, 3), params, workspace)
     assert missing(6, 6) == ["1-3", "3-3"]
     assert missing(6, 9) == ["1-2", "2-2"]
+
+
+def test_a_flow_is_told_what_lacks_and_where_it_belongs(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from histopipe.cli import main
+    from tasks.distributed.parts import Part as PartOfFlow
+
+    monkeypatch.chdir(workspace.root)
+    change_params(workspace.root, flow={"part_shards": 6})
+    params = read_params(workspace.params)
+    write_zip(workspace.raw("idc") / "archive.zip", idc_members())
+    ingest_part("idc", Part(2, 3), params, workspace)
+    done = CliRunner().invoke(main, ["ingest", "idc", "--missing-parts", "6"])
+    assert done.exit_code == 0, done.output
+    folder = parts_folder("idc", params, workspace).relative_to(workspace.root)
+    assert [PartOfFlow.parse(line) for line in done.stdout.splitlines()] == [
+        PartOfFlow(1, 3, f"{folder}/1-3"),
+        PartOfFlow(3, 3, f"{folder}/3-3"),
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 5, 62])

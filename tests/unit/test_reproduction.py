@@ -14,6 +14,7 @@ from prefect.states import Failed
 from histopipe.core.files import write_json
 from histopipe.core.workspace import Workspace
 from tasks import artifacts, processes
+from tasks.distributed import stages
 from tasks.processes import BadInput, Busy, StageFailed, worth_retrying
 from tasks.reproduction import reproduce
 
@@ -54,6 +55,20 @@ def test_a_stage_finds_the_variables_it_is_given(workspace: Workspace, monkeypat
     shown: list[str] = []
     reproduce("train@idc-x", on_line=shown.append, environment={"GREETING": "hello"})
     assert shown[-1] == "hello"
+
+
+@pytest.mark.parametrize(
+    ("stage", "is_read"), [("split@idc", True), ("weights@x", True), ("fetch@idc", False), ("train@idc-x", False)]
+)
+def test_what_workers_read_is_pushed_by_the_stage_that_gave_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, stage: str, is_read: bool
+) -> None:
+    child(monkeypatch, workspace, exit_code=0)
+    pushed: list[str] = []
+    monkeypatch.setattr(stages, "share", pushed.extend)
+    monkeypatch.setattr(stages, "is_distributed", lambda: True)
+    reproduce(stage)
+    assert pushed == ([stage] if is_read else [])
 
 
 def test_a_failure_shows_the_end_of_the_log(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
