@@ -110,7 +110,7 @@ def evaluate(
     return results
 
 
-def _require_gradable(store: PatchStore, split: Split, record: dict[str, Any], stage: str, params: Params) -> None:
+def _require_gradable(store: PatchStore, split: Split, record: TrainingRecord, stage: str, params: Params) -> None:
     graded = patches_to_grade(store, split)
     require_unseen(record, graded, split, stage)
     require_bound(params.evaluate.threshold, graded)

@@ -83,6 +83,7 @@ ALLOWED_TO: dict[str, dict[str, str]] = {
     "compare": _STARTS
     | {
         "ingest/sources/wanted.py": "names the files that a source may have",
+        "data/splitting/record.py": "reads data/splits, which is named",
         "tracking/registry.py": "reads the ledger of looks at test cases",
     },
     "promote": _GRADING
@@ -91,6 +92,7 @@ ALLOWED_TO: dict[str, dict[str, str]] = {
     | _OUTPUT_LAYER
     | {
         "ingest/datasets/layout.py": "names magnifications",
+        "ingest/sources/record.py": "says on the model card where data came from",
         "reporting/comparison/*": "words of the model card",
     },
 }
