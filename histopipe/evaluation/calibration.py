@@ -8,7 +8,7 @@ fit into the network's last layer.
 
 Fitted here and not by scikit-learn: without bounds `LogisticRegression` reverses the order of a network that is worse
 than chance, fails on one class and has no end where classes are told apart, and even where neither happens it moves
-probabilities by 2e-7 to 1e-3 (37 samples); `CalibratedClassifierCV`'s sigmoid smooths the labels (by 2e-4 to .24).
+probabilities by 2e-7 to 1e-3 (30 samples); `CalibratedClassifierCV`'s sigmoid smooths the labels (by 2e-4 to .24).
 """
 
 from __future__ import annotations

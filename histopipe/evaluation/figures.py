@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CURVE = "#4477AA"  # of Paul Tol's schemes, told apart by colour-blind readers and in grey print
 MARK = "#EE6677"
 REFERENCE = "#888888"
+GRID = "#EEEEEE"
 DPI = 120
 NAMED_CASES = 5
 
@@ -92,11 +93,12 @@ def draw_roc(evaluation: Evaluation, curve: pd.DataFrame) -> Figure:
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle=":", label="chance")
     axes.plot(curve["fpr"], curve["tpr"], color=CURVE, linewidth=2, label=_named("AUC", evaluation, "roc_auc"))
-    specificity, sensitivity = (evaluation.metrics[name]["value"] or 0.0 for name in ("specificity", "sensitivity"))
-    _mark_operating_point(axes, 1 - specificity, sensitivity, evaluation)
+    specificity, sensitivity = (evaluation.metrics[name]["value"] for name in ("specificity", "sensitivity"))
+    if specificity is not None and sensitivity is not None:
+        _mark_operating_point(axes, 1 - specificity, sensitivity, evaluation)
     axes.set_xlabel(plain(f"1 - specificity ({evaluation.classes[0]} called {evaluation.classes[1]})"))
     axes.set_ylabel(plain(f"sensitivity ({evaluation.classes[1]} found)"))
-    _finish_unit_square(axes, "lower right")
+    finish_unit_square(axes, "lower right")
     _title(axes, evaluation, "ROC curve")
     return figure
 
@@ -114,7 +116,7 @@ def draw_precision_recall(evaluation: Evaluation, curve: pd.DataFrame) -> Figure
         _mark_operating_point(axes, sensitivity, precision, evaluation)
     axes.set_xlabel(plain(f"recall = sensitivity ({evaluation.classes[1]} found)"))
     axes.set_ylabel(plain(f"precision ({evaluation.classes[1]} among those called so)"))
-    _finish_unit_square(axes, "lower left")
+    finish_unit_square(axes, "lower left")
     _title(axes, evaluation, "Precision and recall")
     return figure
 
@@ -147,13 +149,14 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.DataFrame) -> Figure:
-    """Reliability diagram, before calibration and after, above the distribution of the calibrated probabilities."""
+def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.DataFrame | None) -> Figure:
+    """Reliability diagram, before calibration (where known) and after, above the distribution of the probabilities."""
     figure = new_figure(5.4, 6.4)
     axes, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
     axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle=":", label="perfectly calibrated")
-    label = _named("before: error", evaluation, "uncalibrated")
-    axes.plot(before["predicted"], before["observed"], color=REFERENCE, marker="o", markersize=3, label=label)
+    if before is not None:
+        label = _named("before: error", evaluation, "uncalibrated")
+        axes.plot(before["predicted"], before["observed"], color=REFERENCE, marker="o", markersize=3, label=label)
     label = _named("calibrated: error", evaluation, "calibration_error")
     axes.plot(
         bins["predicted"],
@@ -165,7 +168,7 @@ def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.Data
         label=label,
     )
     axes.set_ylabel(plain(f"share of {evaluation.classes[1]} among them"))
-    _finish_unit_square(axes, "upper left")
+    finish_unit_square(axes, "upper left")
     axes.set_aspect("auto")  # as wide as the panel below, whose axis it shares
     below.bar(bins["low"], bins["patches"], bins["high"] - bins["low"], align="edge", color=CURVE, edgecolor="white")
     below.axvline(evaluation.threshold, color=MARK, linewidth=1.5, label=f"threshold {evaluation.threshold:.3f}")
@@ -241,10 +244,11 @@ def _mark_operating_point(axes: Axes, x: float, y: float, evaluation: Evaluation
     axes.plot([x], [y], marker="o", markersize=9, color=MARK, markeredgecolor="white", linestyle="none", label=label)
 
 
-def _finish_unit_square(axes: Axes, legend: Literal["lower right", "lower left", "upper left"]) -> None:
+def finish_unit_square(axes: Axes, legend: Literal["lower right", "lower left", "upper left"]) -> None:
+    """Show all of the unit square, with a light grid behind and a legend in that corner."""
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#EEEEEE", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(loc=legend, frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
 

@@ -2,6 +2,9 @@
 
 A setting is taken from the environment, else from `.env`, `prefect.toml` or `pyproject.toml` in the folder that Prefect
 runs in, else from the active profile (https://docs.prefect.io/v3/concepts/settings-and-profiles).
+
+Read here and not by Prefect's `Settings`: those read the folder that the process works in, whichever is asked for, and
+don't say which place sets the address; importing them costs 2.0 s of CPU. `test_servers.py` holds both to one answer.
 """
 
 from __future__ import annotations

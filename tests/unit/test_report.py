@@ -20,21 +20,13 @@ from histopipe.core.workspace import Workspace
 from histopipe.evaluation.metrics import METRICS
 from histopipe.reporting.comparison.table import as_markdown
 from histopipe.reporting.report.answer import answer
+from histopipe.reporting.report.bars import BAR_MARGIN, BAR_WIDTH, bars
+from histopipe.reporting.report.drawings import SERIES, THEME, drawing
+from histopipe.reporting.report.figures import draw_learning, draw_roc_curves
 from histopipe.reporting.report.page import render_page
 from histopipe.reporting.report.pictures import embed
-from histopipe.reporting.report.plots import (
-    BAR_MARGIN,
-    BAR_WIDTH,
-    LARGEST_DOT,
-    MAX_POINTS,
-    SMALLEST_DOT,
-    bars,
-    case_plot,
-    history_plot,
-    line,
-    round_axis,
-)
 from histopipe.reporting.stage import compare
+from histopipe.training.figures import draw_losses, draw_scores
 from tests.reporting import HISTORY, HOSTILE, LINEAGE, MATHEMATICAL, cells, make_reported, report_params
 
 STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
@@ -112,65 +104,70 @@ def test_every_model_has_its_confusion_worst_cases_curves_and_slides(page: str) 
         assert "before: error 0." in part
 
 
-def test_learning_curves_hold_every_epoch_and_leave_out_what_is_no_number(page: str) -> None:
-    score = drawing(page, "cancernet: validation ROC AUC")
-    assert re.findall(r'points="([^"]+)"', score) == ["0,90 50,10 100,30"]  # .81, .89 and .87 between .80 and .90
-    labels = re.findall(r">([^<]+)</text>", score)
-    assert labels == ["1", "2", "3", "0.8", "0.82", "0.84", "0.86", "0.88", "0.9", "epoch", "ROC AUC"]
-    loss = drawing(page, "cancernet: loss")
-    training, validation = re.findall(r'points="([^"]+)"', loss)
-    assert (len(training.split()), len(validation.split())) == (3, 2)
-    assert "nan" not in loss
-
-
-def test_every_case_is_a_dot_from_the_worst_to_the_best(page: str, workspace: Workspace) -> None:
-    cases = pd.read_csv(workspace.evaluation("idc", "resnet") / "cases.csv")
-    found = drawing(page, "resnet: accuracy of every case")
-    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle class="dot" cx="([^"]+)" cy="([^"]+)"', found)]
-    assert [y for _, y in dots] == pytest.approx([100 * (1 - value) for value in cases["accuracy"]], abs=0.01)
-    assert [x for x, _ in dots] == pytest.approx([100 * (place + 0.5) / 6 for place in range(6)], abs=0.01)
-    (level,) = re.findall(r'points="0,([^ ]+) 100,', found)
-    patches = (cases["accuracy"] * cases["patches"]).sum() / cases["patches"].sum()
-    assert float(level) == pytest.approx(100 * (1 - patches), abs=0.01)
-
-
-def drawing(page: str, title: str) -> str:
-    """The plot of that title, with its legend."""
+def drawn(page: str, title: str) -> str:
+    """The drawing of that title, with its caption."""
     (found,) = [part for part in page.split('<figure class="plot">') if f'aria-label="{title}:' in part]
     return found.split("</figure>", maxsplit=1)[0]
 
 
-def test_the_larger_a_case_the_larger_its_dot() -> None:
-    cases = pd.DataFrame({"case_id": ["a", "b", "c"], "patches": [25, 100, 1], "accuracy": [0.9, 0.5, 0.7]})
-    dots, level = case_plot("cases", cases, 0.6).lines
-    assert [radius for _, _, radius in dots.dots] == [LARGEST_DOT, pytest.approx(SMALLEST_DOT, abs=0.3), 1.9]
-    assert (dots.points, level.points) == ("", "0,40 100,40")
-    assert len(case_plot("cases", cases, None).lines) == 1
+def texts(svg: str) -> list[str]:
+    return [html.unescape(text) for text in re.findall(r">([^<]+)</text>", svg)]
 
 
-@pytest.mark.parametrize(
-    ("values", "whole", "ends", "labels"),
-    [
-        ([1, 2, 3], True, (1, 3), ["1", "2", "3"]),
-        ([1], True, (0.5, 1.5), ["1"]),
-        ([1, 40], True, (1, 40), ["10", "20", "30", "40"]),
-        ([0.12, 3.3], False, (0, 4), ["0", "1", "2", "3", "4"]),
-        ([0.5, np.inf], False, (0.45, 0.55), ["0.45", "0.5", "0.55"]),
-        ([np.nan], False, (0, 1), ["0", "0.5", "1"]),
-    ],
-)
-def test_axes_end_at_round_numbers(
-    values: list[float], whole: bool, ends: tuple[float, float], labels: list[str]
-) -> None:
-    axis = round_axis(np.array(values, float), whole)
-    assert (axis.low, axis.high) == pytest.approx(ends)
-    assert [label for _, label in axis.ticks] == labels
-    assert all(0 <= place <= 100 for place, _ in axis.ticks)
+def test_drawings_keep_their_text_and_say_what_they_show(page: str) -> None:
+    roc = drawn(page, "cancernet: ROC curve")
+    assert (
+        'aria-label="cancernet: ROC curve: sensitivity (IDC found) against 1 - specificity (benign called IDC)"' in roc
+    )
+    assert any(text.startswith("AUC 0.") for text in texts(roc))
+    assert "<strong>cancernet: ROC curve</strong>" in roc
+    assert {"cancernet", "resnet", "chance"} <= set(texts(drawn(page, "ROC curves")))
+
+
+def test_drawings_follow_the_readers_theme(page: str) -> None:
+    drawings = re.findall(r'<svg viewBox="0 0 [^>]*role="img".*?</svg>', page, re.S)
+    assert len(drawings) == 2 + 6 * len(STRENGTHS)
+    assert not [colour for svg in drawings for colour in re.findall(r'style="[^"]*(#[0-9a-fA-F]{6})', svg)]
+    assert {THEME[colour.lower()] for colour in SERIES} == {f"var(--c{number})" for number in range(8)}
+
+
+def test_ids_are_those_of_one_drawing(page: str) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'xlink:href="#([^"]+)"', page) + re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+
+
+def test_names_in_drawings_are_letters(page: str) -> None:
+    curve = pd.DataFrame({"fpr": [0, 1], "tpr": [0, 1]})
+    svg = drawing(draw_roc_curves([(HOSTILE, curve), (MATHEMATICAL, curve)]), HOSTILE).svg
+    assert "<script" not in svg
+    assert {HOSTILE, MATHEMATICAL} <= set(texts(svg))
+
+
+def test_learning_curves_hold_every_epoch_and_leave_out_what_is_no_number(page: str) -> None:
+    for column, panel in (("validation/roc_auc", draw_scores), ("train/loss", draw_losses)):
+        (axes,) = draw_learning(panel, "score", HISTORY).axes
+        np.testing.assert_array_equal(axes.lines[0].get_xydata(), HISTORY[["epoch", column]])
+    scores = drawn(page, "cancernet: validation scores")
+    assert {"epoch", "score", "ROC AUC", "accuracy"} <= set(texts(scores))
+    assert {"1", "2", "3"} <= set(texts(scores)) and "1.5" not in texts(scores)
+    overflowed = HISTORY.assign(**{"train/loss": [np.inf, 0.6, 0.5]})
+    svg = drawing(draw_learning(draw_losses, "loss", overflowed), "loss").svg
+    assert "nan" not in svg and "inf" not in svg
+
+
+def test_every_case_is_a_dot_from_the_worst_to_the_best(page: str, workspace: Workspace) -> None:
+    cases = pd.read_csv(workspace.evaluation("idc", "resnet") / "cases.csv")
+    assert cases["accuracy"].is_monotonic_increasing
+    svg = drawn(page, "resnet: accuracy of every case")
+    assert svg.count("fill-opacity: 0.6") == len(cases) == 6
+    patches = (cases["accuracy"] * cases["patches"]).sum() / cases["patches"].sum()
+    assert f"all patches {patches:.3f}" in texts(svg)
 
 
 def test_candidates_are_no_epochs() -> None:
-    history = HISTORY.assign(c=[0.1, 1.0, 10.0])
-    assert history_plot("", "loss", history, {"train/loss": ("training", "c0")}).x_label == "candidate"
+    (axes,) = draw_learning(draw_losses, "loss", HISTORY.assign(c=[0.1, 1.0, 10.0])).axes
+    assert axes.get_xlabel() == "candidate"
 
 
 def test_the_slides_shown_are_those_of_which_most_is_known(workspace: Workspace, content: dict[str, Any]) -> None:
@@ -206,7 +203,7 @@ def test_headings_are_in_order_and_links_lead_somewhere(page: str) -> None:
     levels = [int(level) for level in re.findall(r"<h([1-6])>", page)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert set(re.findall(r'href="#([^"]+)"', page)) == set(re.findall(r'<section id="([^"]+)"', page))
+    assert set(re.findall(r'<a href="#([^"]+)"', page)) == set(re.findall(r'<section id="([^"]+)"', page))
     assert all('alt="' in tag for tag in re.findall(r"<img [^>]*>", page))
 
 
@@ -360,9 +357,13 @@ def test_a_difference_is_drawn_with_its_zero() -> None:
 
 
 def test_long_curves_are_thinned_but_keep_their_ends() -> None:
-    places = line("x", "c0", np.linspace(0, 1, 1000), np.linspace(0, 1, 1000)).points.split()
-    assert len(places) == MAX_POINTS
-    assert (places[0], places[-1]) == ("0,100", "100,0")
+    curve = pd.DataFrame({"fpr": np.linspace(0, 1, 1000), "tpr": np.linspace(0, 1, 1000)})
+    svg = drawing(draw_roc_curves([("x", curve)]), "x").svg
+    places = [re.findall(r"[\d.]+ [\d.]+", path) for path in re.findall(r'd="([^"]*)"', svg)]
+    ends = [(path[0].split(), path[-1].split()) for path in places if path]
+    slanting = [(start, end) for start, end in ends if all(map(str.__ne__, start, end))]
+    assert len(slanting) == 2 and slanting[0] == slanting[1]  # the curve, and chance
+    assert max(map(len, places)) < 300
 
 
 def test_the_page_says_which_ids_count_as_one_case(workspace: Workspace, content: dict[str, Any]) -> None:

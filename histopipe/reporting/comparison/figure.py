@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, plain
+from histopipe.evaluation.figures import CURVE, GRID, REFERENCE, new_figure, plain
 from histopipe.evaluation.intervals import interval_of
 from histopipe.reporting.comparison.pairs import SEPARATING
 from histopipe.reporting.comparison.record import Comparison, NamedRow, RankedRow
@@ -90,7 +90,7 @@ def finish_panel(axes: Axes, ranking: Sequence[NamedRow], top: float) -> None:
 
 def finish_axes(axes: Axes) -> None:
     """A light grid behind, and no frame."""
-    axes.grid(axis="x", color="#EEEEEE", linewidth=0.8)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,28 +13,36 @@ from histopipe.core.workspace import Workspace
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.curves import calibration_table
 from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explanation, ReferenceGain
-from histopipe.evaluation.figures import with_interval
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.figures import (
+    Evaluation,
+    draw_calibration,
+    draw_cases,
+    draw_precision_recall,
+    draw_roc,
+)
 from histopipe.evaluation.metrics import Predictions
 from histopipe.evaluation.slide_figures import SLIDES, pictured
 from histopipe.evaluation.subgroups import SUBGROUP_METRICS
 from histopipe.reporting.comparison.record import ModelRow
 from histopipe.reporting.comparison.table import signed
+from histopipe.reporting.report.bars import bars
+from histopipe.reporting.report.drawings import Drawing, drawing
+from histopipe.reporting.report.figures import draw_calibrations, draw_learning, draw_roc_curves
 from histopipe.reporting.report.pictures import Picture
-from histopipe.reporting.report.plots import (
-    Plot,
-    bars,
-    calibration_plot,
-    case_plot,
-    history_plot,
-    marked,
-    precision_recall_plot,
-    roc_plot,
-)
 from histopipe.reporting.report.reading import TableRow, known_json, known_table, records
+from histopipe.training.figures import draw_losses, draw_scores
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WORST_CASES = 8
-HISTORY = ("train/loss", "validation/loss", "validation/roc_auc")
+HISTORY = ("train/loss", "validation/loss", "validation/roc_auc", "validation/accuracy")
+DRAWN = {
+    "roc": ("fpr", "tpr"),
+    "precision_recall": ("recall", "precision"),
+    "calibration": ("low", "high", "predicted", "observed", "patches"),
+    "cases": ("case_id", "patches", "accuracy"),
+}
 SHOWN_SLIDES = 3  # of each model; the rest lies in its folder
 EXPLAINING = {
     "gallery.png": "patches it was most and least sure of, and what speaks for each class",
@@ -62,7 +71,7 @@ def model_part(
     return {
         "name": name,
         "row": row,
-        "plots": [*_plots(row, folder, test, classes), *_learning(name, history)],
+        "plots": [*_plots(dataset, row, folder, test, classes), *_learning(name, history)],
         "confusion": confusion(test),
         **_cases(folder),
         "subgroups": _subgroups(folder),
@@ -123,99 +132,59 @@ def confusion(test: pd.DataFrame) -> list[list[tuple[int, float]]]:
     return [[(int(count), count / max(1, sum(row))) for count in row] for row in counts.to_numpy()]
 
 
-def overview(dataset: str, names: Sequence[str], positive: str, workspace: Workspace) -> list[Plot]:
+def overview(dataset: str, names: Sequence[str], positive: str, workspace: Workspace) -> list[Drawing]:
     """All models' ROC curves in one drawing and their calibration in another, in the order of the ranking."""
-    roc, calibration = [], []
-    for number, name in enumerate(names):
-        folder = workspace.evaluation(dataset, name)
-        curve = known_table(folder / "roc.csv", "fpr", "tpr")
-        bins = known_table(folder / "calibration.csv", "predicted", "observed")
-        roc += [] if curve is None else [(name, f"c{number % 8}", curve)]
-        calibration += [] if bins is None else [(name, f"c{number % 8}", bins)]
+    folders = [(name, workspace.evaluation(dataset, name)) for name in names]
+    roc = [(name, curve) for name, folder in folders if (curve := _table(folder, "roc")) is not None]
+    bins = [(name, table) for name, folder in folders if (table := _table(folder, "calibration")) is not None]
     return [
-        *([roc_plot("ROC curves", roc)] if roc else []),
-        *([calibration_plot("Calibration", calibration, positive)] if calibration else []),
+        *([drawing(draw_roc_curves(roc), "ROC curves")] if roc else []),
+        *([drawing(draw_calibrations(bins, positive), "Calibration")] if bins else []),
     ]
 
 
-def _plots(row: ModelRow, folder: Path, test: pd.DataFrame, classes: tuple[str, str]) -> list[Plot]:
-    drawn = (
-        _roc(row, folder),
-        _precision_recall(row, folder, test),
-        _calibration(row, folder, test, classes[1]),
-        _case_spread(row, folder),
+def _plots(dataset: str, row: ModelRow, folder: Path, test: pd.DataFrame, classes: tuple[str, str]) -> list[Drawing]:
+    """The figures of the evaluation itself, drawn from its tables; those without a table are left out."""
+    predictions = Predictions.of(test["label"], test["probability"], test["decision"], test["case_id"])
+    before = _before(row, folder, test)
+    metrics = (
+        row["test"] if before is None else row["test"] | {"uncalibrated": row["uncalibrated"]["calibration_error"]}
     )
-    return [plot for plot in drawn if plot]
+    graded = Evaluation(dataset, row["architecture"], classes, predictions, metrics, row["threshold"])
+    draw: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
+        "roc": ("ROC curve", lambda table: draw_roc(graded, table)),
+        "precision_recall": ("precision and recall", lambda table: draw_precision_recall(graded, table)),
+        "calibration": ("calibration", lambda table: draw_calibration(graded, table, before)),
+        "cases": ("accuracy of every case", lambda table: draw_cases(graded, table)),
+    }
+    tables = [(_table(folder, name), *drawn) for name, drawn in draw.items()]
+    return [drawing(of(table), f"{graded.architecture}: {what}") for table, what, of in tables if table is not None]
 
 
-def _learning(name: str, history: pd.DataFrame | None) -> list[Plot]:
-    """Validation's ROC AUC and the losses by epoch."""
+def _table(folder: Path, name: str) -> pd.DataFrame | None:
+    return known_table(folder / f"{name}.csv", *DRAWN[name])
+
+
+def _learning(name: str, history: pd.DataFrame | None) -> list[Drawing]:
+    """Validation's scores and the losses by epoch."""
     if history is None:
         return []
-    score = {"validation/roc_auc": ("ROC AUC on validation", "c0")}
-    losses = {
-        "train/loss": ("training, weighted and with penalties", "grey"),
-        "validation/loss": ("validation", "c0"),
-    }
     return [
-        history_plot(f"{name}: validation ROC AUC", "ROC AUC", history, score),
-        history_plot(f"{name}: loss", "loss", history, losses),
+        drawing(draw_learning(draw_scores, "score", history), f"{name}: validation scores"),
+        drawing(draw_learning(draw_losses, "loss", history), f"{name}: loss (training: weighted by class)"),
     ]
 
 
-def _case_spread(row: ModelRow, folder: Path) -> Plot | None:
-    cases = known_table(folder / "cases.csv", "case_id", "patches", "accuracy")
-    if cases is None:
-        return None
-    return case_plot(f"{row['architecture']}: accuracy of every case", cases, row["test"]["accuracy"]["value"])
-
-
-def _roc(row: ModelRow, folder: Path) -> Plot | None:
-    curve = known_table(folder / "roc.csv", "fpr", "tpr")
-    if curve is None:
-        return None
-    specificity = row["test"]["specificity"]["value"]
-    mark = marked(None if specificity is None else 1 - specificity, row["test"]["sensitivity"]["value"], _point(row))
-    label = f"AUC {with_interval(row['test']['roc_auc'])}"
-    return roc_plot(f"{row['architecture']}: ROC curve", [(label, "c0", curve)], mark)
-
-
-def _precision_recall(row: ModelRow, folder: Path, test: pd.DataFrame) -> Plot | None:
-    curve = known_table(folder / "precision_recall.csv", "recall", "precision")
-    if curve is None:
-        return None
-    mark = marked(row["test"]["sensitivity"]["value"], row["test"]["precision"]["value"], _point(row))
-    label = f"average precision {with_interval(row['test']['average_precision'])}"
-    prevalence = float((test["label"] == 1).mean())
-    return precision_recall_plot(f"{row['architecture']}: precision and recall", label, curve, prevalence, mark)
-
-
-def _calibration(row: ModelRow, folder: Path, test: pd.DataFrame, positive_class: str) -> Plot | None:
-    bins = known_table(folder / "calibration.csv", "predicted", "observed")
-    if bins is None:
-        return None
-    curves = [*_before(row, folder, test), (_error("calibrated", row["test"]), "c0", bins)]
-    return calibration_plot(f"{row['architecture']}: calibration", curves, positive_class)
-
-
-def _point(row: ModelRow) -> str:
-    return f"threshold {row['threshold']:.3f}, from validation"
-
-
-def _before(row: ModelRow, folder: Path, test: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """Reliability before calibration, by undoing it; none where it isn't known."""
+def _before(row: ModelRow, folder: Path, test: pd.DataFrame) -> pd.DataFrame | None:
+    """Reliability before calibration, by undoing it; None where it isn't known."""
     from scipy.special import expit
 
     point = known_json(folder / POINT_FILE)
     if not {"temperature", "offset"} <= set(point) or "uncalibrated" not in row:
-        return []
+        return None
     logits = (log_odds(test["probability"].to_numpy()) - point["offset"]) * point["temperature"]
     before = Predictions.of(test["label"], pd.Series(expit(logits), test.index), test["decision"], test["case_id"])
-    return [(_error("before", row["uncalibrated"]), "grey", calibration_table(before))]
-
-
-def _error(name: str, metrics: dict[str, Measured]) -> str:
-    return f"{name}: error {with_interval(metrics['calibration_error'])}"
+    return calibration_table(before)
 
 
 def _cases(folder: Path) -> dict[str, object]:

@@ -24,11 +24,11 @@ from histopipe.reporting.comparison.table import (
     within_kinds_of,
 )
 from histopipe.reporting.report.answer import answer
+from histopipe.reporting.report.bars import Bar, bars
 from histopipe.reporting.report.data import copies_part, data_part, split_part, title_of
 from histopipe.reporting.report.looks import looks_line
 from histopipe.reporting.report.models import model_part, overview, picture_files
 from histopipe.reporting.report.pictures import embed
-from histopipe.reporting.report.plots import Bar, bars
 from histopipe.reporting.report.training import training_part
 
 if TYPE_CHECKING:

@@ -1,0 +1,57 @@
+"""The figures of the page that no earlier stage draws: all models in one, and learning curves one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from histopipe.evaluation.figures import REFERENCE, finish_unit_square, new_figure, plain
+from histopipe.reporting.report.drawings import SERIES, SIDE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curves = Sequence[tuple[str, pd.DataFrame]]  # each model's name and table, in the order of the ranking
+
+
+def draw_roc_curves(curves: Curves) -> Figure:
+    """Draw every model's ROC curve in one square; tables hold `fpr` and `tpr`."""
+    figure, axes = _square("chance")
+    for number, (name, table) in enumerate(curves):
+        colour = SERIES[number % len(SERIES)]
+        axes.plot(table["fpr"], table["tpr"], color=colour, linewidth=2, label=plain(name))
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+    finish_unit_square(axes, "lower right")
+    return figure
+
+
+def draw_calibrations(curves: Curves, positive_class: str) -> Figure:
+    """Draw every model's reliability in one square; tables hold `predicted` and `observed`."""
+    figure, axes = _square("perfectly calibrated")
+    for number, (name, table) in enumerate(curves):
+        style: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "marker": "o", "markersize": 4}
+        axes.plot(table["predicted"], table["observed"], label=plain(name), **style)
+    axes.set_xlabel(plain(f"calibrated probability of {positive_class}"))
+    axes.set_ylabel(plain(f"share of {positive_class} among them"))
+    finish_unit_square(axes, "upper left")
+    return figure
+
+
+def draw_learning(panel: Callable[[Axes, pd.DataFrame], None], y_label: str, history: pd.DataFrame) -> Figure:
+    """Draw one panel of a training's history; what is no number, as a loss that overflowed, is left out."""
+    figure = new_figure(SIDE, SIDE)
+    axes = figure.add_subplot()
+    panel(axes, history.replace([np.inf, -np.inf], np.nan))
+    axes.set_ylabel(y_label)
+    return figure
+
+
+def _square(diagonal: str) -> tuple[Figure, Axes]:
+    figure = new_figure(SIDE, SIDE)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle=":", label=diagonal)
+    return figure, axes
