@@ -89,9 +89,8 @@ def evaluate(
         logits = predict_splits(network, store, split, f"{dataset} {architecture}")
         point = operating_point(logits, dataset, params, store)
         table = graded_table(logits, point)
-        test, figures = table[table["split"] == "test"], folder / "figures"
-        figures.mkdir()
-        drawing.start(draw_slides_of_store, test, store.folder, point, params.evaluate, folder)
+        (figures := folder / "figures").mkdir()
+        drawing.start(draw_slides_of_store, table[table.split == "test"], store.folder, point, params.evaluate, folder)
         table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = grade_table(table, point, record, params)
         reference = write_reference(folder / REFERENCE_FILE, table, store, split)

@@ -101,8 +101,7 @@ def export(
         seen = "unknown" if origin.seen is None else "known"
         record: ExportRecord = {**found, "format": kind, "quantize": quantize, "seen": seen}
         written = put_in_place(made, path, record, output)
-    logged = log_export(written, record, served, origin, workspace) if log else ""
-    return {**record, "path": path, "logged": logged}
+    return {**record, "path": path, "logged": log_export(written, record, served, origin, workspace) if log else ""}
 
 
 def _claimed(out: Path, form: Format, model: str | None, overwrite: bool, workspace: Workspace) -> Path:
