@@ -67,8 +67,10 @@ lock: $(BIN)/.ready        ## newer versions of what pyproject.toml asks for
 clean:                     ## forget the environment; data and results stay
 	rm -rf .venv
 
-# a file's tests share what its fixtures trained; the files that take longest come first
-SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# a file's tests share what its fixtures trained; the files that take longest come first. Many wait for servers and child
+# processes, so one worker more than cores, of some 3 GiB each (`make test WORKERS=1` where memory is scarce)
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores < 3 ? cores + 1 : 4)))
+SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 $(BIN)/.ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "histopipe needs Python 3.11, 3.12 or 3.13: install one and run again" >&2; exit 2; }
