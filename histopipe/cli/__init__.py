@@ -1,4 +1,4 @@
-"""The `histopipe` command, a file per family of commands."""
+"""The `histopipe` command, one module per group of commands."""
 
 from histopipe.cli import care, experiments, predict, serve, stages
 from histopipe.cli.command import main

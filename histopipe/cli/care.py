@@ -1,4 +1,4 @@
-"""Care of a checkout: its examination and its cleaning."""
+"""Commands that check and clean a checkout."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from histopipe.core.workspace import Workspace
 
 
-EXIT_UNKNOWN = 1  # of `gc`: some part of it couldn't be asked
+EXIT_UNKNOWN = 1  # `gc` could not check one of its parts
 
 
 @main.command()
-@click.option("--mend", is_flag=True, help="Replace damaged outputs by sound copies of them, then look.")
+@click.option("--mend", is_flag=True, help="First restore damaged outputs from intact copies.")
 @click.pass_context
 def doctor(context: click.Context, mend: bool) -> None:
-    """Check machine, packages, servers, disk and data; exit code 1 with warnings, 2 with errors.
+    """Check machine, packages, servers, disk and data.
 
-    Every output on record and DVC's copy of it is read: seconds for each gigabyte.
+    Exit code 1 means warnings, 2 errors. Reads every recorded output and DVC's copy of it, which takes seconds per
+    gigabyte.
     """
     from rich import box
     from rich.console import Console
@@ -33,12 +34,12 @@ def doctor(context: click.Context, mend: bool) -> None:
     from histopipe.operations.doctor.examination import examine, severity
 
     if mend:
-        _mend(Workspace.around())
+        _repair(Workspace.around())
     console = Console()
     colours = {"ok": "green", "warning": "yellow", "error": "bold red"}
     table = Table("", "", "found", "remedy", box=box.SIMPLE_HEAD, pad_edge=False)
     findings = []
-    with console.status("looking"):
+    with console.status("checking"):
         for finding in examine(Workspace.around()):
             findings.append(finding)
             table.add_row(
@@ -48,31 +49,40 @@ def doctor(context: click.Context, mend: bool) -> None:
     context.exit(severity(findings))
 
 
-def _mend(workspace: Workspace) -> None:
-    """Bring damaged outputs back, and say which."""
+def _repair(workspace: Workspace) -> None:
+    """Restore damaged outputs and print which."""
     from histopipe.core.dvc import clear_cut_off_lock, lock_list
     from histopipe.operations.doctor.mending import mend
 
     if clear_cut_off_lock(workspace):
-        click.echo(f"removed {lock_list(workspace)}, which a kill had cut off; DVC makes it again")
-    mending = mend(workspace)
-    for path in mending.mended:
-        click.echo(f"mended {path}")
-    for file in mending.lost:
-        click.echo(f"no sound copy of {file.path} anywhere: `dvc repro {file.maker}` makes it anew")
-    if not mending.mended and not mending.lost:
+        click.echo(f"removed {lock_list(workspace)}, which a killed process left incomplete; DVC writes it again")
+    repairs = mend(workspace)
+    for path in repairs.mended:
+        click.echo(f"repaired {path}")
+    for file in repairs.lost:
+        click.echo(f"no intact copy of {file.path} is left: `dvc repro {file.maker}` computes it again")
+    if not repairs.mended and not repairs.lost:
         click.echo("no output is damaged")
 
 
 @main.command()
-@click.option("--force", "-f", is_flag=True, help="Remove it; without, only say what would be removed.")
+@click.option("--force", "-f", is_flag=True, help="Remove the files; without this option they are only listed.")
 @click.option(
-    "--older-than", default="7d", show_default=True, metavar="AGE", help="Unchanged for so long: 90s, 30m, 12h, 7d, 2w."
+    "--older-than",
+    default="7d",
+    show_default=True,
+    metavar="AGE",
+    help="Select only what has not changed for this long, e.g. 90s, 30m, 12h, 7d or 2w.",
 )
-@click.option("--only", multiple=True, type=click.Choice(["mlflow", "dvc", "checkpoints", "files"]), help="Repeatable.")
-@click.option("--cloud", is_flag=True, help="DVC's remote too, which other clones may use.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(["mlflow", "dvc", "checkpoints", "files"]),
+    help="Check only this kind of files; can be given several times.",
+)
+@click.option("--cloud", is_flag=True, help="Also clean DVC's remote, which other clones may use.")
 def gc(force: bool, older_than: str, only: tuple[Any, ...], cloud: bool) -> None:
-    """Find what no commit, registered model or running flow refers to, and with --force remove it."""
+    """List what no commit, registered model or running flow refers to; remove it with --force."""
     from contextlib import nullcontext
 
     from histopipe.core.workspace import Workspace
@@ -81,10 +91,10 @@ def gc(force: bool, older_than: str, only: tuple[Any, ...], cloud: bool) -> None
 
     workspace = Workspace.around()
     with removing(workspace) if force else nullcontext() as remove:
-        found = show(collect(workspace, older_than, only, cloud), remove)
-    if not force and any(one.removal for one in found):
+        groups = show(collect(workspace, older_than, only, cloud), remove)
+    if not force and any(group.removal for group in groups):
         click.echo("nothing was removed: `histopipe gc --force` removes it")
-        if works := activity(workspace):
-            click.echo(f"not now, though: {works[0]} works here")
-    if any(one.state == "unknown" for one in found):
+        if processes := activity(workspace):
+            click.echo(f"wait before you do: {processes[0]} is running in this checkout")
+    if any(group.state == "unknown" for group in groups):
         sys.exit(EXIT_UNKNOWN)

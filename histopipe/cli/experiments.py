@@ -1,4 +1,4 @@
-"""Trainings beyond the main run: variants, studies and searches."""
+"""Commands for training beyond the main run: variants, studies and searches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _variant(command: Callable[..., None]) -> Callable[..., None]:
 @main.command("split_variant")
 @_variant
 def split_variant(dataset: str, architecture: str, variant: str) -> None:
-    """Divide the cases for a variant: fold-0, seed-1, scheme-random (what a leak is worth) or size-25."""
+    """Split the cases for a variant, such as fold-0, seed-1, scheme-random or size-25."""
     with stage("split_variant", dataset, architecture, variant) as (params, workspace):
         from histopipe.experiments.studies.split_stage import split_variant
 
@@ -43,7 +43,7 @@ def split_variant(dataset: str, architecture: str, variant: str) -> None:
 @main.command("train_variant")
 @_variant
 def train_variant(dataset: str, architecture: str, variant: str) -> None:
-    """Train a variant, or go on where a killed training stopped."""
+    """Train a variant, or resume its training after a kill."""
     with stage("train_variant", dataset, architecture, variant) as (params, workspace):
         from histopipe.experiments.studies.train_stage import train_variant
 
@@ -54,20 +54,20 @@ def train_variant(dataset: str, architecture: str, variant: str) -> None:
 @main.command("evaluate_variant")
 @_variant
 def evaluate_variant(dataset: str, architecture: str, variant: str) -> None:
-    """Grade a variant on its own test cases."""
+    """Evaluate a variant on its own test cases."""
     with stage("evaluate_variant", dataset, architecture, variant) as (params, workspace):
         from histopipe.experiments.studies.evaluate_stage import evaluate_variant
 
         metrics = evaluate_variant(dataset, architecture, variant, params, workspace)
         auc = with_interval(metrics["test"]["roc_auc"])
-        click.echo(f"{dataset} {architecture} {variant}: ROC AUC {auc} by {metrics['cases']} cases")
+        click.echo(f"{dataset} {architecture} {variant}: ROC AUC {auc} from {metrics['cases']} cases")
 
 
 @main.command()
 @dataset_argument
 @click.argument("name", type=click.Choice(["folds", "seeds", "schemes", "sizes"]))
 def study(dataset: str, name: Any) -> None:
-    """Sum up the folds, seeds, schemes or sizes of every architecture."""
+    """Summarise the folds, seeds, schemes or sizes of every architecture."""
     with stage("study", dataset, variant=name) as (params, workspace):
         from histopipe.experiments.studies.summary import summarise_study
 
@@ -78,10 +78,25 @@ def study(dataset: str, name: Any) -> None:
 @main.command()
 @dataset_argument
 @architecture_argument
-@click.option("--trials", default=20, show_default=True, type=click.IntRange(min=0), help="In the study, in the end.")
-@click.option("--name", callback=named_if_given("recipe"), help="Of the best trial's recipe; A_tuned by default.")
+@click.option(
+    "--trials",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Number of trials in the study when the search ends, earlier trials included.",
+)
+@click.option(
+    "--name",
+    callback=named_if_given("recipe"),
+    metavar="RECIPE",
+    help="Name of the recipe made from the best trial.  [default: ARCHITECTURE_tuned]",
+)
 def search(dataset: str, architecture: str, trials: int, name: str | None) -> None:
-    """Search a recipe's ranges: the trials still missing, one by one; then write the best as a recipe."""
+    """Search the ranges of an architecture's recipe and write the best trial as a new recipe.
+
+    Runs the trials that the study still lacks, one after the other.
+    """
     with stage("search", dataset, architecture) as (params, workspace):
         from histopipe.experiments.search.stage import search
         from histopipe.experiments.search.winner import paste_hint
@@ -94,9 +109,16 @@ def search(dataset: str, architecture: str, trials: int, name: str | None) -> No
 @main.command()
 @dataset_argument
 @architecture_argument
-@click.option("--side", default=0, type=click.IntRange(min=0), help="Each of several side by side takes another.")
+@click.option(
+    "--side",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Number of this process; trials that run in parallel need different numbers.",
+)
 def trial(dataset: str, architecture: str, side: int) -> None:
-    """Run one trial of a search: the one that a killed process left, or the next."""
+    """Run one trial of a search: the one that a killed process left unfinished, or the next."""
     with stage("trial", dataset, architecture, str(side)) as (params, workspace):
         from histopipe.experiments.search.trial import run_trial
 

@@ -1,4 +1,4 @@
-"""What a model is used for: predictions, the watch for drift, files for other runtimes."""
+"""Commands that use a model: predict, monitor and export."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from histopipe.cli.command import dataset_argument, main, named, named_if_given, overwrite_option, stage
+from histopipe.cli.command import (
+    MICROMETRES,
+    dataset_argument,
+    main,
+    model_dataset_option,
+    model_option,
+    named_if_given,
+    out_folder_option,
+    overwrite_option,
+    patch_pixel_size_option,
+    precision_option,
+    stage,
+)
 from histopipe.core.errors import HistopipeError
 
 if TYPE_CHECKING:
     pass
-
-
-MICROMETRES = click.FloatRange(min=0, min_open=True, max=1000)
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -22,20 +31,46 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @main.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
-@click.option("--dataset", default="idc", show_default=True, callback=named("data set"), help="That the model is of.")
-@click.option("--model", default="champion", show_default=True, help="champion, models:/NAME/VERSION, or a folder.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--format", "table", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
-@click.option("--mpp", type=MICROMETRES, help="To a pixel of the model's patches, where the data set doesn't say.")
-@click.option("--slide-mpp", type=MICROMETRES, help="To a pixel of the slides, whatever their files say.")
-@click.option("--overlay", "overlays", multiple=True, type=click.Choice(["geojson", "ome-tiff"]), help="For QuPath.")
-@click.option("--pseudonymise", is_flag=True, help="Write pseudonyms for names of cases and files.")
+@model_dataset_option
+@model_option("Model to predict with")
+@out_folder_option
+@precision_option
 @click.option(
-    "--pseudonym-key", type=_FILE, help="Its key; else $HISTOPIPE_PSEUDONYM_KEY, else one for this run alone."
+    "--format",
+    "table",
+    type=click.Choice(["parquet", "csv"]),
+    default="parquet",
+    show_default=True,
+    help="Format of the table of predictions.",
 )
-@click.option("--pseudonym-table", type=_FILE, help="Where to write which pseudonym stands for what; keep it to you.")
-@click.option("--log", is_flag=True, help="Log what came out to MLflow.")
+@patch_pixel_size_option
+@click.option(
+    "--slide-mpp",
+    type=MICROMETRES,
+    metavar="MICROMETRES",
+    help="Pixel size of the slides at level 0, in micrometres, instead of what their files state.",
+)
+@click.option(
+    "--overlay",
+    "overlays",
+    multiple=True,
+    type=click.Choice(["geojson", "ome-tiff"]),
+    help="Also write overlays of the slides for QuPath; can be given several times.",
+)
+@click.option("--pseudonymise", is_flag=True, help="Write pseudonyms in place of case ids and file names.")
+@click.option(
+    "--pseudonym-key",
+    type=_FILE,
+    metavar="FILE",
+    help="File with the key of the pseudonyms.  [default: $HISTOPIPE_PSEUDONYM_KEY, or a random key]",
+)
+@click.option(
+    "--pseudonym-table",
+    type=_FILE,
+    metavar="FILE",
+    help="Write a table of the pseudonyms and the names they replace; keep it private.",
+)
+@click.option("--log", is_flag=True, help="Log the predictions to MLflow.")
 @overwrite_option
 def predict(
     inputs: tuple[Path, ...],
@@ -53,7 +88,10 @@ def predict(
     log: bool,
     overwrite: bool,
 ) -> None:
-    """Grade new patches and slides: image files, whole slides, folders of both, archives."""
+    """Predict new patches and whole slides.
+
+    INPUT is an image, a whole slide, an archive of images, or a folder of images and slides.
+    """
     from histopipe.inference.inputs import folder_key
 
     with stage("predict", dataset, variant=folder_key(out)) as (params, workspace):
@@ -99,13 +137,21 @@ def predict(
 @dataset_argument
 @click.argument("inputs", nargs=-1, type=click.Path(path_type=Path), metavar="[INPUT]...")
 @click.option(
-    "--scores", type=click.Path(file_okay=False, path_type=Path), help="Instead of inputs: what predict wrote."
+    "--scores",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Folder written by `histopipe predict`, to compare its predictions instead of new inputs.",
 )
-@click.option("--model", help="champion by default, of scores the one that graded; models:/NAME/VERSION, or a folder.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write.")
-@click.option("--log", is_flag=True, help="Log what came out to MLflow.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="Model to compare with: champion, models:/NAME/VERSION, or a folder.  [default: champion; with --scores the "
+    "model that predicted them]",
+)
+@out_folder_option
+@click.option("--log", is_flag=True, help="Log the comparison to MLflow.")
 @overwrite_option
-@click.option("--exit-zero", is_flag=True, help="End with 0 whatever is found; else with 1 where there is drift.")
+@click.option("--exit-zero", is_flag=True, help="End with exit code 0 even if there is drift.")
 @click.pass_context
 def monitor(
     context: click.Context,
@@ -118,12 +164,15 @@ def monitor(
     overwrite: bool,
     exit_zero: bool,
 ) -> None:
-    """Compare new patches with the cases that their model was made from; exit code 1 where they have drifted."""
+    """Compare new patches with the reference cases of their model; exit code 1 means drift.
+
+    INPUT is an image, a whole slide, an archive of images, or a folder of images and slides.
+    """
     from histopipe.inference.inputs import folder_key
 
     with stage("monitor", dataset, variant=folder_key(out)) as (params, workspace):
         if bool(inputs) == bool(scores):
-            raise HistopipeError("name new patches, or --scores with those graded before, and not both")
+            raise HistopipeError("name either new patches or, with --scores, a folder of earlier predictions")
         from histopipe.core.outputs.claims import claim_folder
         from histopipe.inference.model import model_paths
         from histopipe.monitoring.mlflow_run import log_drift
@@ -132,23 +181,46 @@ def monitor(
         reads = {"the input": inputs, "the scores": [scores] if scores else [], "the model": model_paths(model)}
         output = claim_folder(out, "monitor", reads, overwrite, workspace)
         if scores:
-            found = monitor_scores(dataset, scores, model, output, params, workspace)
+            drift = monitor_scores(dataset, scores, model, output, params, workspace)
         else:
-            found = monitor_inputs(dataset, list(inputs), model or "champion", output, params, workspace)
+            drift = monitor_inputs(dataset, list(inputs), model or "champion", output, params, workspace)
         if log:
-            log_drift(dataset, found, out, workspace)
-    click.echo(f"{found['said']}; see {out}")
-    context.exit(1 if found["verdict"] == "drift" and not exit_zero else 0)
+            log_drift(dataset, drift, out, workspace)
+    click.echo(f"{drift['said']}; see {out}")
+    context.exit(1 if drift["verdict"] == "drift" and not exit_zero else 0)
 
 
 @main.command()
 @dataset_argument
 @click.argument("architecture", required=False, callback=named_if_given("architecture"))
-@click.option("--model", help="champion (default), models:/NAME/VERSION, or a folder.")
-@click.option("--format", "kind", type=click.Choice(["litert", "onnx", "openvino"]), required=True)
-@click.option("--quantize", type=click.Choice(["none", "float16", "int8"]), default="none", show_default=True)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write, or its folder.")
-@click.option("--log/--no-log", default=True, show_default=True, help="Log it to MLflow, with its model.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="Model to export: champion, models:/NAME/VERSION, or a folder.  [default: champion, unless ARCHITECTURE is "
+    "given]",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["litert", "onnx", "openvino"]),
+    required=True,
+    help="Format of the exported file.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["none", "float16", "int8"]),
+    default="none",
+    show_default=True,
+    help="Number type to quantize the model to; none keeps float32.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="File to write, or the folder to write it into.",
+)
+@click.option("--log/--no-log", default=True, show_default=True, help="Log the file to the MLflow run of its model.")
 @overwrite_option
 def export(
     dataset: str,
@@ -160,7 +232,10 @@ def export(
     log: bool,
     overwrite: bool,
 ) -> None:
-    """Write a model as one file for phones, browsers and other runtimes, and measure what that costs."""
+    """Export a model as one file for phones, browsers and other runtimes, and measure the loss.
+
+    Exports the champion, or the latest evaluated model of ARCHITECTURE.
+    """
     from histopipe.inference.inputs import folder_key
 
     with stage("export", dataset, variant=folder_key(out)) as (params, workspace):

@@ -1,4 +1,4 @@
-"""The server."""
+"""The command that starts the service."""
 
 from __future__ import annotations
 
@@ -7,59 +7,90 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from histopipe.cli.command import main, named
-from histopipe.cli.predict import MICROMETRES
+from histopipe.cli.command import main, model_dataset_option, model_option, patch_pixel_size_option, precision_option
 
 if TYPE_CHECKING:
     pass
 
+MEBIBYTE = 2**20
+
 
 def _limits(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of `serve` that bound what clients may ask for; defaults are those of `histopipe.service.limits`."""
-    mebibyte = 2**20
+    """Add the options of `serve` that limit clients; the defaults equal those of `histopipe.service.limits`."""
 
     def in_bytes(_: click.Context, __: click.Parameter, value: float) -> int:
-        return int(value * mebibyte)
+        return int(value * MEBIBYTE)
 
     def option(
-        name: str, default: float, least: float, text: str, most: int | None = None, **more: Any
+        name: str, unit: str, default: float, least: float, text: str, most: int | None = None, **more: Any
     ) -> Callable[..., Any]:
         kind = click.IntRange(int(least), most) if isinstance(default, int) else click.FloatRange(least)
-        return click.option(f"--max-{name}", default=default, show_default=True, type=kind, help=text, **more)
+        return click.option(name, default=default, show_default=True, type=kind, metavar=unit, help=text, **more)
 
     options = (
-        option("images", 64, 1, "Images of one request."),
-        option("pixels", 4_000_000, 1, "Of one image.", most=4_000_000),
-        option("body", 32.0, 0, "MiB of a request with images.", callback=in_bytes),
-        option("upload", 4096.0, 0, "MiB of a slide or archive.", callback=in_bytes),
-        option("members", 1_000_000, 1, "Files, folders and links in an archive."),
-        option("seconds", 20.0, 0.1, "For headers; for a body; between pieces of an upload or an answer."),
-        option("upload-seconds", 3600.0, 0.1, "For an upload."),
-        option("wait", 1.0, 0.01, "Seconds that patches may wait; beyond that, 429."),
-        option("queue", 1024, 1, "Patches that may wait."),
-        option("requests", 64, 1, "Requests graded at the same time; beyond that, 429."),
-        option("memory", 512.0, 1, "MiB of bodies and answers at the same time; else 429.", callback=in_bytes),
-        option("jobs", 8, 1, "Slides and archives under way."),
-        option("job-seconds", 3600.0, 0.1, "For one of them."),
-        click.option(
-            "--keep", default=3600.0, show_default=True, type=click.FloatRange(0), help="Seconds, of results."
+        option("--max-images", "N", 64, 1, "Most images in one request."),
+        option("--max-pixels", "N", 4_000_000, 1, "Most pixels in one image.", most=4_000_000),
+        option("--max-body", "MIB", 32.0, 0, "Largest request with images, in MiB.", callback=in_bytes),
+        option("--max-upload", "MIB", 4096.0, 0, "Largest slide or archive, in MiB.", callback=in_bytes),
+        option("--max-members", "N", 1_000_000, 1, "Most files, folders and links in one archive."),
+        option(
+            *("--max-seconds", "SECONDS", 20.0, 0.1),
+            "Time limit for the headers of a request, for its body, and for each pause in an upload or a response.",
         ),
+        option("--max-upload-seconds", "SECONDS", 3600.0, 0.1, "Time limit for one upload."),
+        option(
+            *("--max-wait", "SECONDS", 1.0, 0.01),
+            "Longest time that patches may wait for prediction; after that the answer is status 429.",
+        ),
+        option("--max-queue", "N", 1024, 1, "Most patches that may wait for prediction."),
+        option(
+            *("--max-requests", "N", 64, 1),
+            "Most requests with images at the same time; beyond that the answer is status 429.",
+        ),
+        option(
+            *("--max-memory", "MIB", 512.0, 1),
+            "Memory for all request bodies and answers, in MiB; when it is full the answer is status 429.",
+            callback=in_bytes,
+        ),
+        option("--max-jobs", "N", 8, 1, "Most slides and archives that run or wait."),
+        option("--max-job-seconds", "SECONDS", 3600.0, 0.1, "Time limit for one slide or archive."),
+        option("--keep", "SECONDS", 3600.0, 0, "How long results of finished jobs stay on disk."),
     )
-    for one in reversed(options):
-        command = one(command)
+    for decorate in reversed(options):
+        command = decorate(command)
     return command
 
 
 @main.command()
-@click.option("--dataset", default="idc", show_default=True, callback=named("data set"), help="That the model is of.")
-@click.option("--model", default="champion", show_default=True, help="champion, models:/NAME/VERSION, or a folder.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
-@click.option("--no-token", is_flag=True, help="Let other machines ask without a token ($HISTOPIPE_TOKEN).")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--mpp", type=MICROMETRES, help="To a pixel of the model's patches, where the data set doesn't say.")
+@model_dataset_option
+@model_option("Model to serve")
 @click.option(
-    "--poll", default=5.0, show_default=True, type=click.FloatRange(0), help="Seconds between looks at an alias."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address to listen at; 0.0.0.0 listens at every address of the machine.",
+)
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Port to listen at; 0 takes any free port.",
+)
+@click.option(
+    "--no-token", is_flag=True, help="Answer every client, also on other machines, without a token ($HISTOPIPE_TOKEN)."
+)
+@precision_option
+@patch_pixel_size_option
+@click.option(
+    "--poll",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How often to check whether the model's alias has moved to a new version; 0 never checks.",
 )
 @_limits
 def serve(
@@ -73,7 +104,7 @@ def serve(
     poll: float,
     **limits: Any,
 ) -> None:
-    """Serve a model: a REST API, and a page at /."""
+    """Serve a model as a REST API and a web page."""
     from histopipe.core.params import read_params
     from histopipe.core.workspace import Workspace
     from histopipe.service.limits import Limits

@@ -1,4 +1,4 @@
-"""The stages, one command each: parse, call, say what came out."""
+"""Commands that run one stage each: parse the arguments, call the stage, print its result."""
 
 from __future__ import annotations
 
@@ -16,16 +16,27 @@ if TYPE_CHECKING:
 
 @main.command()
 @dataset_argument
-@click.option("--cases", default=60, show_default=True, help="Slides to draw.")
-@click.option("--patches", type=int, help="Patches over all cases together.  [default: 6000; of breakhis 360]")
-@click.option("--seed", default=42, show_default=True)
-@click.option("--nested-copy/--no-nested-copy", default=True, help="Repeat some cases in a folder, as Kaggle does.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The zip to write.")
+@click.option("--cases", default=60, show_default=True, metavar="N", help="Number of cases to draw, a slide each.")
+@click.option(
+    "--patches", type=int, metavar="N", help="Number of patches of all cases together.  [default: 6000; breakhis: 360]"
+)
+@click.option(
+    "--seed", default=42, show_default=True, metavar="N", help="Random seed; the same seed draws the same archive."
+)
+@click.option(
+    "--nested-copy/--no-nested-copy",
+    default=True,
+    show_default=True,
+    help="Repeat some cases in a subfolder, as Kaggle's archive does.",
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE", help="Zip file to write."
+)
 @overwrite_option
 def synth(
     dataset: str, cases: int, patches: int | None, seed: int, nested_copy: bool, out: Path, overwrite: bool
 ) -> None:
-    """Draw synthetic slides in a data set's layout, as one zip."""
+    """Draw synthetic slides as a zip archive with the layout of a data set."""
     from histopipe.core.outputs.claims import claim_file
     from histopipe.core.params import SyntheticParams
     from histopipe.core.workspace import Workspace
@@ -45,7 +56,7 @@ def synth(
 @main.command()
 @dataset_argument
 def locate(dataset: str) -> None:
-    """Find the source and write its fingerprint."""
+    """Find the data set's source and record its fingerprint."""
     with stage("locate", dataset) as (params, workspace):
         from histopipe.core.stages.earlier import upgrade_note
         from histopipe.ingest.sources.stage import locate
@@ -59,7 +70,7 @@ def locate(dataset: str) -> None:
 @main.command()
 @dataset_argument
 def fetch(dataset: str) -> None:
-    """Bring the archive into data/raw, whole."""
+    """Download or copy the archive into data/raw."""
     with stage("fetch", dataset) as (params, workspace):
         from histopipe.ingest.sources.stage import fetch
 
@@ -68,8 +79,8 @@ def fetch(dataset: str) -> None:
 
 @main.command()
 @dataset_argument
-@click.option("--part", metavar="K/N", help="Only decode the K-th of N parts, for an ingest here or elsewhere.")
-@click.option("--missing-parts", metavar="N", type=int, hidden=True, help="Only list N parts or fewer that lack here.")
+@click.option("--part", metavar="K/N", help="Decode only part K of N, for an ingest on this or another machine.")
+@click.option("--missing-parts", metavar="N", type=int, hidden=True, help="List at most N parts not yet decoded here.")
 def ingest(dataset: str, part: str | None, missing_parts: int | None) -> None:
     """Pack the archive's patches into the store."""
     if part is not None:
@@ -88,10 +99,10 @@ def ingest(dataset: str, part: str | None, missing_parts: int | None) -> None:
         )
 
 
-def _ingest_part(dataset: str, written: str) -> None:
+def _ingest_part(dataset: str, text: str) -> None:
     from histopipe.ingest.parts import Part
 
-    part = Part.parse(written)
+    part = Part.parse(text)
     with stage("ingest", dataset, variant=str(part)) as (params, workspace):
         from histopipe.ingest.stage import ingest_part
 
@@ -113,9 +124,9 @@ def _list_missing_parts(dataset: str, most: int) -> None:
 
 @main.command()
 @dataset_argument
-@click.option("--diff", metavar="REV", help="Only show which cases moved since a git revision.")
+@click.option("--diff", metavar="REV", help="Only print which cases have changed their split since a git revision.")
 def split(dataset: str, diff: str | None) -> None:
-    """Divide the cases into train, validation and test."""
+    """Split the cases into train, validation and test."""
     from histopipe.core.workspace import Workspace
 
     if diff:
@@ -131,21 +142,21 @@ def split(dataset: str, diff: str | None) -> None:
 
 @main.command()
 @architecture_argument
-@click.option("--force", is_flag=True, help="Also what was looked up before: an alias, published weights.")
+@click.option("--force", is_flag=True, help="Look up aliases and published weights again.")
 def weights(architecture: str, force: bool) -> None:
-    """Bring the weights that an architecture's recipe starts from into data/weights."""
+    """Download or copy the weights that a recipe starts from into data/weights."""
     with stage("weights", None, architecture) as (params, workspace):
         from histopipe.networks.weights.stage import fetch_weights
 
-        found = fetch_weights(architecture, params, workspace, anew=force)
-        click.echo(", ".join([f"{architecture}: {found.asked}", *found.shown]))
+        pretrained = fetch_weights(architecture, params, workspace, anew=force)
+        click.echo(", ".join([f"{architecture}: {pretrained.asked}", *pretrained.shown]))
 
 
 @main.command()
 @dataset_argument
 @architecture_argument
 def train(dataset: str, architecture: str) -> None:
-    """Train one architecture, or go on where a killed training stopped."""
+    """Train one architecture, or resume its training after a kill."""
     with stage("train", dataset, architecture) as (params, workspace):
         from histopipe.training.stage import train
 
@@ -157,14 +168,14 @@ def train(dataset: str, architecture: str) -> None:
 @dataset_argument
 @architecture_argument
 def evaluate(dataset: str, architecture: str) -> None:
-    """Grade a model on the test split, at the threshold that validation chose."""
+    """Evaluate a trained model on the test split, at the threshold chosen on validation."""
     with stage("evaluate", dataset, architecture) as (params, workspace):
         from histopipe.core.workers import available_cores
         from histopipe.evaluation.stage import evaluate
 
         metrics = evaluate(dataset, architecture, params, workspace, processes=available_cores())
         auc = metrics["test"]["roc_auc"]
-        click.echo(f"{dataset} {architecture}: ROC AUC {with_interval(auc)} by {metrics['cases']} cases")
+        click.echo(f"{dataset} {architecture}: ROC AUC {with_interval(auc)} from {metrics['cases']} cases")
         for caution in metrics["cautions"]:
             click.echo(f"intervals may be too narrow: {caution}", err=True)
 
@@ -172,7 +183,7 @@ def evaluate(dataset: str, architecture: str) -> None:
 @main.command()
 @dataset_argument
 def compare(dataset: str) -> None:
-    """Rank the evaluated architectures."""
+    """Compare the evaluated architectures and rank them."""
     with stage("compare", dataset) as (params, workspace):
         from histopipe.reporting.stage import compare
 
@@ -182,34 +193,39 @@ def compare(dataset: str) -> None:
 
 @main.command()
 @dataset_argument
-@click.option("--again", is_flag=True, help="Also what was rolled back before.")
+@click.option("--again", is_flag=True, help="Allow a model that was rolled back before.")
 @click.option(
     "--replace",
     type=click.IntRange(1),
     metavar="VERSION",
-    help="The champion's number, to replace it though it is of other data, was trained in full, or lost its files.",
+    help="Replace the champion with this version number even if it is of other data, was trained in full or lost its "
+    "files.",
 )
-@click.option("--move-anchor", is_flag=True, help="First let the champion be what further ones are held against.")
+@click.option(
+    "--move-anchor",
+    is_flag=True,
+    help="First make the present champion the anchor, which later models are compared with.",
+)
 def promote(dataset: str, again: bool, replace: int | None, move_anchor: bool) -> None:
-    """Make the best model by validation champion, if it passes every gate on test."""
+    """Make the model that is best on validation the champion, if it passes every gate on test."""
     with stage("promote", dataset) as (params, workspace):
         from histopipe.promotion.stage import held_back, promote
 
         named = None if replace is None else str(replace)
-        said = held_back(dataset, workspace) or promote(dataset, params, workspace, again, named, move_anchor)
-        click.echo(f"{dataset}: {said}")
+        outcome = held_back(dataset, workspace) or promote(dataset, params, workspace, again, named, move_anchor)
+        click.echo(f"{dataset}: {outcome}")
 
 
 @main.command()
 @dataset_argument
 def rollback(dataset: str) -> None:
-    """Make the champion before the present one champion again."""
+    """Make the previous champion the champion again."""
     with stage("rollback", dataset) as (_, workspace):
         from histopipe.promotion.stage import rollback
         from histopipe.promotion.summary import anchor_line
 
-        taken_back, champion = rollback(dataset, workspace)
+        withdrawn, champion = rollback(dataset, workspace)
         click.echo(
-            f"{dataset}: version {champion} is champion again; version {taken_back} returns with "
+            f"{dataset}: version {champion} is champion again; version {withdrawn} returns with "
             f"`histopipe promote {dataset} --again`; {anchor_line(dataset, workspace)}"
         )

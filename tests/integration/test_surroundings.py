@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_written_is_named_and_the_same_command_carries_o
     finally:
         subprocess.run(["umount", str(models)], check=True)
     said = done.stdout + done.stderr
-    assert "Read-only file system: use a place that can be written, then run again" in said, said[-3000:]
+    assert "Read-only file system: choose a path on a writable disk, then run again" in said, said[-3000:]
     assert "Traceback" not in said
     project.dvc("repro", "train")
     assert statuses(project) == ["FINISHED"]

@@ -116,7 +116,7 @@ def without_colours(project: Path) -> None:
         (without_reference, ["alike.zip", "--model", "model"], "model carries no reference, since it was evaluated"),
         (without_colours, ["--scores", "scores/new"], "was graded before colours were kept: grade the patches again"),
         (lambda project: None, ["--scores", "known/maps"], "is no folder of `histopipe predict`"),
-        (lambda project: None, [], "name new patches, or --scores"),
+        (lambda project: None, [], "name either new patches or, with --scores, a folder"),
         (lambda project: None, ["gone.zip", "--model", "model"], "gone.zip is missing"),
     ],
 )

@@ -76,10 +76,10 @@ def failing_locate(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, proble
     [
         (OSError(errno.ENOSPC, "No space left"), "the disk: No space left: make room, then run again"),
         (OSError(errno.EDQUOT, "Over quota", "a.zip"), "a.zip: Over quota: make room within your quota, then run"),
-        (OSError(errno.EACCES, "Denied", "a.zip"), "a.zip: Denied: allow yourself to read and write there"),
-        (OSError(errno.EROFS, "Read-only", "a.zip"), "a.zip: Read-only: use a place that can be written"),
+        (OSError(errno.EACCES, "Denied", "a.zip"), "a.zip: Denied: give yourself permission to read and write it"),
+        (OSError(errno.EROFS, "Read-only", "a.zip"), "a.zip: Read-only: choose a path on a writable disk"),
         (OSError(errno.ENOENT, "No such file", "a.zip"), "a.zip: No such file: restore it or correct its path"),
-        (OSError(errno.ENOLCK, "No locks"), "the disk: No locks: keep the checkout on a file system that has locks"),
+        (OSError(errno.ENOLCK, "No locks"), "the disk: No locks: keep the checkout on a file system that supports"),
         (SplitError("too few"), "too few"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_disk_with_room_but_no_more_files_is_told_as_that(
     monkeypatch.setattr("histopipe.cli.command.os.statvfs", lambda path: state)
     done = failing_locate(workspace, monkeypatch, OSError(errno.ENOSPC, "No space left", "a.zip"))
     assert done.exit_code == 2
-    assert "no more files may be made on it (`df -i`): remove some" in done.stderr
+    assert "no inodes left for new files (`df -i`): remove some files" in done.stderr
 
 
 @pytest.mark.parametrize(
