@@ -1,4 +1,4 @@
-"""From an archive to the packed store: `stage.ingest` lists, decodes in parallel, writes shards, index and report.
+"""Ingest: `stage.ingest` lists an archive, decodes its patches in parallel and writes shards, index and `report.json`.
 
-Nothing is imported here, since the worker processes load only what they need from this package.
+Nothing is imported here, so that worker processes load only what they need from this package.
 """

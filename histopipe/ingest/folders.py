@@ -1,7 +1,7 @@
-"""The files of a folder on this machine, however deep, those behind links included.
+"""Recursive listing of a folder on this machine, with links followed.
 
-On one's own disk a link is usually meant: people share slides and patches out by links. Links are followed wherever
-they lead, but for those that lead to a folder around themselves; a link to nothing is told as a fault.
+People organise slides and patches on their own disks with links, so links are followed wherever they lead. The
+exception is a link to a folder that contains the link itself. A broken link is listed with a fault.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from histopipe.core.system_files import is_leftover, is_leftover_folder
-from histopipe.ingest.archives.limits import USUAL_LIMIT, Allowance, MemberLimit
+from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit, ReadBudget
 
 LEADS_NOWHERE = "link that leads nowhere"
 CIRCULAR = "link that leads to a folder around itself"
 NOT_A_FILE = "not a file"
 
-_Identity = tuple[int, int]  # of a folder: its disk's number and its own
+_Identity = tuple[int, int]  # device and inode number of a folder
 
 
 class FolderFile(NamedTuple):
-    """A file of a folder.
+    """A file in a folder.
 
     Attributes:
-        name: its path in the folder, with forward slashes.
-        path: where it lies.
-        linked: whether it, or a folder on the way to it, is a link.
-        fault: why it can't be read; a link to a folder may be among these.
+        name: path relative to the folder, with forward slashes.
+        path: path on disk.
+        linked: whether the file, or a folder on the way to it, is a link.
+        fault: why the file can't be read. A circular link to a folder is listed as a file with a fault.
     """
 
     name: str
@@ -37,47 +37,60 @@ class FolderFile(NamedTuple):
 
 
 def files_below(folder: Path, limit: MemberLimit = USUAL_LIMIT) -> list[FolderFile]:
-    """List a folder's files, sorted by folder and name, without what operating systems leave behind.
+    """List the files in a folder and its subfolders, sorted by path.
+
+    Files that operating systems leave behind, such as `.DS_Store`, are skipped.
 
     Raises:
-        OSError: a part of it can't be read.
-        ArchiveError: there are too many.
+        OSError: a file or subfolder can't be read.
+        ArchiveError: the folder holds more files than `limit` allows.
+
+    Example:
+        >>> [file.name for file in files_below(Path("slides"))]
+        ['a/1.png', 'b/1.png']
     """
-    allowance = Allowance(folder, limit)
+    budget = ReadBudget(folder, limit)
     files: list[FolderFile] = []
-    outside = tuple(_identity(parent.stat()) for parent in folder.resolve().parents)
-    pending = [_Folder(os.fspath(folder), "", outside, False)]
+    parents = tuple(_identity(parent.stat()) for parent in folder.resolve().parents)
+    pending = [_Folder(os.fspath(folder), "", parents, False)]
     while pending:
-        inside = pending.pop()
-        found, folders = _listed(inside, (*inside.around, _identity(Path(inside.path).stat())))
-        allowance.take_members(len(found) + len(folders))
-        files += found
-        pending += folders
+        current = pending.pop()
+        entries, subfolders = _scan(current, (*current.ancestors, _identity(Path(current.path).stat())))
+        budget.count_members(len(entries) + len(subfolders))
+        files += entries
+        pending += subfolders
     return sorted(files, key=lambda file: file.name.split("/"))
 
 
 class _Folder(NamedTuple):
-    """A folder that is to be listed: where it lies, what stands before its files' names, which folders led to it."""
+    """A folder still to be scanned.
+
+    Attributes:
+        path: path on disk.
+        prefix: what the names of its files start with: empty, or the folder's relative path and a slash.
+        ancestors: the folders that contain it.
+        linked: whether it was reached through a link.
+    """
 
     path: str
-    within: str
-    around: tuple[_Identity, ...]
+    prefix: str
+    ancestors: tuple[_Identity, ...]
     linked: bool
 
 
-def _listed(folder: _Folder, around: tuple[_Identity, ...]) -> tuple[list[FolderFile], list[_Folder]]:
+def _scan(folder: _Folder, ancestors: tuple[_Identity, ...]) -> tuple[list[FolderFile], list[_Folder]]:
     files, folders = [], []
     with os.scandir(folder.path) as entries:
         for entry in entries:
-            name, linked = f"{folder.within}{entry.name}", folder.linked or entry.is_symlink()
+            name, linked = f"{folder.prefix}{entry.name}", folder.linked or entry.is_symlink()
             if is_leftover(entry.name):
                 continue
             if not _is_folder(entry):
                 files.append(FolderFile(name, Path(entry.path), linked, _fault(entry)))
-            elif linked and _identity(entry.stat()) in around:
+            elif linked and _identity(entry.stat()) in ancestors:
                 files.append(FolderFile(name, Path(entry.path), linked, CIRCULAR))
             elif not is_leftover_folder(entry.name):
-                folders.append(_Folder(entry.path, f"{name}/", around, linked))
+                folders.append(_Folder(entry.path, f"{name}/", ancestors, linked))
     return files, folders
 
 
@@ -88,7 +101,7 @@ def _identity(status: os.stat_result) -> _Identity:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle, or to where nobody may look
+    except OSError:  # a link in a circle, or to a folder without read permission
         return False
 
 

@@ -1,4 +1,4 @@
-"""Decode patches on all cores and write them into shards, in the archive's order and in bounded memory."""
+"""Decoding of patches on all cores into shards, in the archive's order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from histopipe.core.workers import Workers, available_cores
 from histopipe.data.store import shard_length, shard_name
 from histopipe.ingest.archives.reading import Archive
 from histopipe.ingest.datasets import Dataset
-from histopipe.ingest.parts import brought
-from histopipe.ingest.plan import Plan, Planned, SetAside
+from histopipe.ingest.parts import link_shard
+from histopipe.ingest.plan import Plan, PlannedPatch, UnusedMembers
 from histopipe.ingest.shards import Shard, ShardTask, write_shard
 
-PAYLOAD_BYTES = 32 * 2**20  # of encoded members for one shard; those of a compressed tar are held in memory
-BYTES_PER_WORKER = 60 * 2**20  # about as much as is decoded while another process starts
+PAYLOAD_BYTES = 32 * 2**20  # encoded members of one shard; those of a compressed tar are held in memory
+BYTES_PER_WORKER = 60 * 2**20  # about what one process decodes while another starts
 
 
-def shard_workers(archive: Path) -> Workers[ShardTask, Shard]:
-    """As many processes as there are cores and, by the archive's size, work for."""
+def make_workers(archive: Path) -> Workers[ShardTask, Shard]:
+    """Create worker processes: one per core, fewer for a small archive."""
     return Workers(write_shard, min(available_cores(), 1 + archive.stat().st_size // BYTES_PER_WORKER))
 
 
 def pack(
     archive: Archive,
-    shards: Sequence[Sequence[Planned]],
+    shards: Sequence[Sequence[PlannedPatch]],
     present: Mapping[int, Shard],
-    set_aside: SetAside,
+    unused: UnusedMembers,
     dataset: Dataset,
     folder: Path,
     workers: Workers[ShardTask, Shard],
@@ -40,15 +40,15 @@ def pack(
 
     Args:
         archive: the open archive.
-        shards: the members of each shard.
-        present: shards by number that were decoded before.
-        set_aside: is told of members that can't be decoded.
-        dataset: whose patches they are.
-        folder: where the shards are written.
-        workers: decode what isn't present.
+        shards: the patches of each shard.
+        present: shards that were decoded before, by number.
+        unused: receives the members that can't be decoded.
+        dataset: the data set.
+        folder: folder to write the shards to.
+        workers: processes that decode the other shards.
 
     Returns:
-        The index: one row per patch, in the order of the shards.
+        The index, one row per patch, in the order of the shards.
     """
     index: list[pd.DataFrame] = []
     written = 0
@@ -56,10 +56,10 @@ def pack(
     decoded = decode(archive, shards, missing, dataset, folder, workers)
     with tqdm(total=sum(map(len, shards)), desc=f"ingest {dataset.name}", unit="patch", unit_scale=True) as bar:
         for number in range(len(shards)):
-            shard = brought(present[number], folder / shard_name(number)) if number in present else next(decoded)
+            shard = link_shard(present[number], folder / shard_name(number)) if number in present else next(decoded)
             for reason, file in shard.rejected:
-                set_aside.add(reason, file)
-            index.append(_numbered(shard, written))
+                unused.add(reason, file)
+            index.append(_number_rows(shard, written))
             written += bool(len(shard.index))
             bar.update(len(shard.index) + len(shard.rejected))
     return pd.concat(index, ignore_index=True)
@@ -67,14 +67,14 @@ def pack(
 
 def decode(
     archive: Archive,
-    shards: Sequence[Sequence[Planned]],
+    shards: Sequence[Sequence[PlannedPatch]],
     numbers: Sequence[int],
     dataset: Dataset,
     folder: Path,
     workers: Workers[ShardTask, Shard],
 ) -> Iterator[Shard]:
-    """Decode some of an archive's shards into `folder`, each into a file of its number, in that order."""
-    payloads = archive.payloads([one.member for number in numbers for one in shards[number]])
+    """Decode the shards with these numbers into `folder` and yield them in that order."""
+    payloads = archive.payloads([patch.member for number in numbers for patch in shards[number]])
     size, resized, attributes = dataset.patch_size, dataset.resized, dataset.attributes
     tasks = (
         ShardTask(
@@ -90,27 +90,30 @@ def decode(
     return workers.in_order(tasks)
 
 
-def divide(plan: Plan, dataset: Dataset) -> list[list[Planned]]:
-    """The members of each shard."""
-    return list(_runs(plan.patches, shard_length(dataset.patch_size)))
+def assign_shards(plan: Plan, dataset: Dataset) -> list[list[PlannedPatch]]:
+    """Divide the planned patches into shards, in their order."""
+    return list(_split_runs(plan.patches, shard_length(dataset.patch_size)))
 
 
-def _runs(planned: Sequence[Planned], most: int) -> Iterator[list[Planned]]:
-    """Runs of at most `most` members and `PAYLOAD_BYTES`."""
-    run: list[Planned] = []
+def _split_runs(patches: Sequence[PlannedPatch], max_length: int) -> Iterator[list[PlannedPatch]]:
+    """Split patches into runs of at most `max_length` patches and `PAYLOAD_BYTES` bytes."""
+    run: list[PlannedPatch] = []
     size = 0
-    for one in planned:
-        if run and (len(run) == most or size + one.member.size > PAYLOAD_BYTES):
+    for patch in patches:
+        if run and (len(run) == max_length or size + patch.member.size > PAYLOAD_BYTES):
             yield run
             run, size = [], 0
-        run.append(one)
-        size += one.member.size
+        run.append(patch)
+        size += patch.member.size
     if run:
         yield run
 
 
-def _numbered(shard: Shard, number: int) -> pd.DataFrame:
-    """The shard's part of the index; its file takes the next number, which is its own unless one before was empty."""
+def _number_rows(shard: Shard, number: int) -> pd.DataFrame:
+    """Give a shard the next number in the store and return its part of the index.
+
+    The file is renamed if an earlier shard turned out empty; an empty shard is deleted.
+    """
     if len(shard.index):
         shard.path.rename(shard.path.with_name(shard_name(number)))
     else:

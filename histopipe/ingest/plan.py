@@ -1,4 +1,4 @@
-"""Which members of an archive are patches, and why the others are not; decided by name, before any is read."""
+"""Selection of the members of an archive that are patches, by name, before any of them is read."""
 
 from __future__ import annotations
 
@@ -12,34 +12,45 @@ from histopipe.core.system_files import is_leftover, leftovers_among
 from histopipe.ingest.archives.member import Member
 from histopipe.ingest.archives.reading import check_member
 from histopipe.ingest.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName
-from histopipe.ingest.datasets.matching import Matching, match_files
+from histopipe.ingest.datasets.matching import FileMatching, match_files
 
 NOT_A_PATCH = "not a patch file"
 SECOND_COPY = "second copy"
 NOT_IN_ARCHIVE = "listed in the manifest but not in the archive"
 INNER_ARCHIVE = "archive within the archive that can't be read there (only an intact zip that is stored as it is)"
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-HARMLESS = frozenset({NOT_A_PATCH, OTHER_MAGNIFICATION, SECOND_COPY})  # reasons that say nothing against the archive
+_ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+HARMLESS = frozenset(
+    {NOT_A_PATCH, OTHER_MAGNIFICATION, SECOND_COPY}
+)  # reasons that don't count against `ingest.max_bad`
 
 
 @dataclass
-class SetAside:
-    """Members that are not used, by reason."""
+class UnusedMembers:
+    """The members that are not ingested, by reason.
+
+    Attributes:
+        files: names of members by reason.
+    """
 
     files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, reason: str, file: str) -> None:
-        """Note one member; what of its name isn't text, or breaks lines, is spelt out."""
+        """Record one member; characters in its name that can't be printed are escaped."""
         self.files[reason].append(printable(file))
 
     @property
-    def bad(self) -> int:
-        """How many of them ought to have been usable."""
+    def bad_count(self) -> int:
+        """Return the number of members that should have been usable."""
         return sum(len(files) for reason, files in self.files.items() if reason not in HARMLESS)
 
 
-class Planned(NamedTuple):
-    """A member that by its name is a patch."""
+class PlannedPatch(NamedTuple):
+    """A member whose name says that it is a patch.
+
+    Attributes:
+        member: the member.
+        name: case, label and position, read from its name.
+    """
 
     member: Member
     name: PatchName
@@ -47,56 +58,68 @@ class Planned(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What to read from an archive, in the archive's order."""
+    """The outcome of sorting an archive's members.
 
-    patches: list[Planned]
-    set_aside: SetAside
-    matching: Matching | None = None  # of a manifest
+    Attributes:
+        patches: the members to decode, in the archive's order.
+        unused: the other members.
+        matching: how the names in a manifest were matched; None without a manifest.
+    """
+
+    patches: list[PlannedPatch]
+    unused: UnusedMembers
+    matching: FileMatching | None = None
 
 
 def plan_ingest(members: Sequence[Member], dataset: Dataset) -> Plan:
-    """Sort an archive's members into patches and those set aside.
+    """Sort the members of an archive into patches and unused members.
 
     Raises:
-        SourceError: a name in the manifest may mean two members, or two names mean one.
+        SourceError: a name in the manifest may mean two members, or two names mean the same one.
+
+    Example:
+        >>> plan = plan_ingest(archive.members, get_dataset("idc"))
+        >>> len(plan.patches), plan.unused.bad_count
+        (277524, 0)
     """
-    set_aside = SetAside()
+    unused = UnusedMembers()
     names = [member.name for member in members]
     leftovers = leftovers_among(names)
-    matching = _matching(names, dataset, leftovers)
-    candidates = list(_named(members, dataset, matching, leftovers, set_aside))
+    matching = _match_manifest(names, dataset, leftovers)
+    candidates = list(_select_patches(members, dataset, matching, leftovers, unused))
     if dataset.listed is None or matching is None:
-        candidates = _without_copies(candidates, set_aside)
-        candidates = _without_contradictions(candidates, set_aside)
-        candidates = _without_double_labels(candidates, set_aside)
+        candidates = _drop_copies(candidates, unused)
+        candidates = _drop_contradictions(candidates, unused)
+        candidates = _drop_double_labels(candidates, unused)
     else:
         for file in sorted(dataset.listed - set(matching.rows.values())):
-            # a table made of a folder's content may list what an operating system left in it
-            set_aside.add(NOT_A_PATCH if is_leftover(with_slashes(file)) else NOT_IN_ARCHIVE, file)
-    return Plan(candidates, set_aside, matching)
+            # a table made from a folder's content may list files that the operating system left there
+            unused.add(NOT_A_PATCH if is_leftover(with_slashes(file)) else NOT_IN_ARCHIVE, file)
+    return Plan(candidates, unused, matching)
 
 
-def _matching(names: list[str], dataset: Dataset, leftovers: frozenset[str]) -> Matching | None:
+def _match_manifest(names: list[str], dataset: Dataset, leftovers: frozenset[str]) -> FileMatching | None:
     if dataset.listed is None:
         return None
     names = [name for name in names if name not in leftovers] if leftovers else names
-    others = dataset.listed.difference(names)  # rows are most often the names that are there
-    left = {row for row in others if is_leftover(with_slashes(row))}
-    return match_files(dataset.listed - left, names, dataset.manifest)
+    missing = dataset.listed.difference(names)  # most rows are names of members, so few remain to be checked
+    listed_leftovers = {row for row in missing if is_leftover(with_slashes(row))}
+    return match_files(dataset.listed - listed_leftovers, names, dataset.manifest)
 
 
-def _named(
+def _select_patches(
     members: Iterable[Member],
     dataset: Dataset,
-    matching: Matching | None,
+    matching: FileMatching | None,
     leftovers: frozenset[str],
-    set_aside: SetAside,
-) -> Iterable[Planned]:
+    unused: UnusedMembers,
+) -> Iterable[PlannedPatch]:
+    """Yield the members that are patches by their names and add the others to `unused`."""
     seen: set[str] = set()
     rows = matching.rows if matching else {}
     for member in members:
         if member.name in leftovers:
-            set_aside.add(NOT_A_PATCH, member.name)
+            unused.add(NOT_A_PATCH, member.name)
             continue
         file = rows.get(member.name, member.name)
         try:
@@ -105,72 +128,72 @@ def _named(
             if name is not None and file in seen:
                 raise MemberRejected("name stands twice in the archive")
         except MemberRejected as reason:
-            set_aside.add(str(reason), member.name)
+            unused.add(str(reason), member.name)
             continue
         seen.add(file)
         if name is None:
-            set_aside.add(INNER_ARCHIVE if file.lower().endswith(ARCHIVES) else NOT_A_PATCH, member.name)
+            unused.add(INNER_ARCHIVE if file.lower().endswith(_ARCHIVE_ENDINGS) else NOT_A_PATCH, member.name)
         else:
-            yield Planned(member, name)
+            yield PlannedPatch(member, name)
 
 
-def _without_copies(candidates: list[Planned], set_aside: SetAside) -> list[Planned]:
-    """Keep one of several members with the same last name and label: the one least deep in folders.
+def _drop_copies(candidates: list[PlannedPatch], unused: UnusedMembers) -> list[PlannedPatch]:
+    """Keep one of several members with the same file name and label: the one in the fewest folders.
 
-    Kaggle's archives hold every patch of IDC a second time under `IDC_regular_ps50_idx5/`, and every cell of malaria
-    under `cell_images/cell_images/`, where only the folder tells the label.
+    Kaggle's archives contain every patch of IDC a second time under `IDC_regular_ps50_idx5/`, and every cell of malaria
+    under `cell_images/cell_images/`, where only the folder gives the label.
     """
-    if len({(_last_name(planned), planned.name.label) for planned in candidates}) == len(candidates):
+    if len({(_file_name(patch), patch.name.label) for patch in candidates}) == len(candidates):
         return candidates
-    kept: dict[tuple[str, int], Planned] = {}
-    for planned in sorted(candidates, key=lambda planned: planned.member.name.count("/")):
-        first = kept.setdefault((_last_name(planned), planned.name.label), planned)
-        if first is not planned:
-            set_aside.add(_why_copy(first.member, planned.member), planned.member.name)
-    chosen = {planned.member.name for planned in kept.values()}  # not offset: entries of a zip may share one
-    return [planned for planned in candidates if planned.member.name in chosen]
+    kept: dict[tuple[str, int], PlannedPatch] = {}
+    for patch in sorted(candidates, key=lambda patch: patch.member.name.count("/")):
+        first = kept.setdefault((_file_name(patch), patch.name.label), patch)
+        if first is not patch:
+            unused.add(_copy_reason(first.member, patch.member), patch.member.name)
+    kept_names = {patch.member.name for patch in kept.values()}  # not offsets: entries of a zip may share one
+    return [patch for patch in candidates if patch.member.name in kept_names]
 
 
-def _last_name(planned: Planned) -> str:
-    return planned.member.name.rsplit("/", 1)[-1]
+def _file_name(patch: PlannedPatch) -> str:
+    return patch.member.name.rsplit("/", 1)[-1]
 
 
-def _why_copy(first: Member, second: Member) -> str:
+def _copy_reason(first: Member, second: Member) -> str:
     same = first.crc == second.crc and first.size == second.size
     return SECOND_COPY if same or first.crc is None else "second copy with other content"
 
 
-def _without_contradictions(candidates: list[Planned], set_aside: SetAside) -> list[Planned]:
-    """Leave out places of a slide that carry both labels: nothing tells which one is right."""
+def _drop_contradictions(candidates: list[PlannedPatch], unused: UnusedMembers) -> list[PlannedPatch]:
+    """Drop all patches at a position of a slide that has both labels, since either may be wrong."""
     labels: dict[tuple[str, int | None, int | None], int] = {}
     contradicted = set()
-    for planned in candidates:
-        place, label = _place(planned), planned.name.label
-        if labels.setdefault(place, label) != label and planned.name.x is not None:
-            contradicted.add(place)
-    for planned in candidates if contradicted else []:
-        if _place(planned) in contradicted:
-            set_aside.add("both labels for one place", planned.member.name)
-    return [planned for planned in candidates if _place(planned) not in contradicted] if contradicted else candidates
+    for patch in candidates:
+        position, label = _position(patch), patch.name.label
+        if labels.setdefault(position, label) != label and patch.name.x is not None:
+            contradicted.add(position)
+    for patch in candidates if contradicted else []:
+        if _position(patch) in contradicted:
+            unused.add("both labels for one place", patch.member.name)
+    return [patch for patch in candidates if _position(patch) not in contradicted] if contradicted else candidates
 
 
-def _without_double_labels(candidates: list[Planned], set_aside: SetAside) -> list[Planned]:
-    """Leave out files that lie, with the same name and content, in the folders of both classes."""
+def _drop_double_labels(candidates: list[PlannedPatch], unused: UnusedMembers) -> list[PlannedPatch]:
+    """Drop files that are in the folders of both classes with the same name and content."""
     labels: dict[tuple[str, int | None], int] = {}
     doubled = set()
     for member, name in candidates:
-        # Where the name tells a place, the check of places has seen to it.
-        if name.x is None and labels.setdefault(_content(member), name.label) != name.label:
-            doubled.add(_content(member))
+        # patches with a position were checked by _drop_contradictions
+        if name.x is None and labels.setdefault(_identity(member), name.label) != name.label:
+            doubled.add(_identity(member))
     for member, _ in candidates if doubled else []:
-        if _content(member) in doubled:
-            set_aside.add("both labels for one image", member.name)
-    return [planned for planned in candidates if _content(planned.member) not in doubled] if doubled else candidates
+        if _identity(member) in doubled:
+            unused.add("both labels for one image", member.name)
+    return [patch for patch in candidates if _identity(patch.member) not in doubled] if doubled else candidates
 
 
-def _content(member: Member) -> tuple[str, int | None]:
+def _identity(member: Member) -> tuple[str, int | None]:
     return member.name.rsplit("/", 1)[-1], member.crc
 
 
-def _place(planned: Planned) -> tuple[str, int | None, int | None]:
-    return planned.name.case_id, planned.name.x, planned.name.y
+def _position(patch: PlannedPatch) -> tuple[str, int | None, int | None]:
+    return patch.name.case_id, patch.name.x, patch.name.y

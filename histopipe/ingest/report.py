@@ -1,4 +1,4 @@
-"""What ingest found: counts, and everything it set aside with the reason."""
+"""The content of `report.json`: counts of what was ingested, and the unused members with reasons."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ import pandas as pd
 from histopipe.core.cases.ids import look_alikes
 from histopipe.data.store import SetAsideFiles, StoreReport
 from histopipe.ingest.datasets import OTHER_MAGNIFICATION, Dataset
-from histopipe.ingest.datasets.matching import Matching
-from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, SECOND_COPY, SetAside
+from histopipe.ingest.datasets.matching import FileMatching
+from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, SECOND_COPY, UnusedMembers
 
-MAX_LISTED_BY_NAME = 20  # of what is set aside by the thousand, as Kaggle's 277,524 second copies: else by folder
+MAX_LISTED_BY_NAME = 20  # per reason; more (277,524 second copies on Kaggle) are counted by folder
 
 
 def build_report(
-    dataset: Dataset, index: pd.DataFrame, set_aside: SetAside, members: int, matching: Matching | None = None
+    dataset: Dataset, index: pd.DataFrame, unused: UnusedMembers, members: int, matching: FileMatching | None = None
 ) -> StoreReport:
-    """Return counts for `report.json`; `matching` tells how a manifest's names were found."""
+    """Build the content of `report.json`.
+
+    Args:
+        dataset: the data set.
+        index: one row per ingested patch.
+        unused: the members that weren't ingested.
+        members: number of members in the archive.
+        matching: how the names in a manifest were matched, if there is one.
+    """
     height, width = dataset.patch_size
     report: StoreReport = {
         "dataset": dataset.name,
@@ -28,11 +36,11 @@ def build_report(
         "patch_size": [height, width],
         "image_size": dataset.image_size or max(height, width),
         "undersized": int(((index["width"] < width) | (index["height"] < height)).sum()),
-        "second_copies": len(set_aside.files.get(SECOND_COPY, [])),
+        "second_copies": len(unused.files.get(SECOND_COPY, [])),
         "look_alike_cases": look_alikes(index["case_id"].unique()),
-        "same_pixels_in_two_cases": _shared_pixels(index),
-        "bad": set_aside.bad,
-        "set_aside": {reason: _listed(reason, files) for reason, files in sorted(set_aside.files.items())},
+        "same_pixels_in_two_cases": _count_shared_pixels(index),
+        "bad": unused.bad_count,
+        "set_aside": {reason: _reason_entry(reason, files) for reason, files in sorted(unused.files.items())},
     }
     if dataset.case_reading:
         report["case_reading"] = dataset.case_reading
@@ -43,12 +51,12 @@ def build_report(
     return report
 
 
-def _shared_pixels(index: pd.DataFrame) -> int:
-    """Patches whose very pixels also occur in another case: a hint at a slide filed twice."""
+def _count_shared_pixels(index: pd.DataFrame) -> int:
+    """Count the patches that another case has too, pixel by pixel; they hint at a slide with two ids."""
     return int((index.groupby("digest")["case_id"].transform("nunique") > 1).sum())
 
 
-def _listed(reason: str, files: list[str]) -> SetAsideFiles:
+def _reason_entry(reason: str, files: list[str]) -> SetAsideFiles:
     entry: SetAsideFiles = {"count": len(files), "bad": reason not in HARMLESS}
     if reason not in (SECOND_COPY, OTHER_MAGNIFICATION, NOT_A_PATCH) or len(files) <= MAX_LISTED_BY_NAME:
         return {**entry, "files": files}

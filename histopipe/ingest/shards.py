@@ -1,4 +1,4 @@
-"""Decode members and write them as one shard: the part of ingest that worker processes do."""
+"""Decoding of members into one shard, the part of ingest that runs in worker processes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from histopipe.core.colours import COLOURS, colour_statistics
 from histopipe.ingest.archives.reading import Payload
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import Patch, decode_patch, pad_patch, resize_patch
-from histopipe.ingest.plan import Planned
+from histopipe.ingest.plan import PlannedPatch
 
-BLOCK_BYTES = 2**20  # pixels that are summed up and written while they are still in a core's cache
+BLOCK_BYTES = 2**20  # pixels that are summed and written while they are in a core's cache
 
-COLUMNS = {  # of the index, with their types: pandas else looks at every value to find them
+COLUMNS = {  # of the index, with types, which pandas would otherwise infer from every value
     "file": "str",
     "case_id": "str",
     "label": "int8",
@@ -35,14 +35,19 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Members that one process decodes and writes as one shard.
+    """The members that one process decodes into one shard.
 
     Attributes:
-        attributes: further columns of the index by name, each with its type.
+        path: file to write.
+        patches: the planned patches.
+        payloads: functions that return the content of each, in the same order.
+        patch_size: height and width of a stored patch in pixels.
+        resized: whether images of other sizes are resized; otherwise they are padded or rejected.
+        attributes: types of further columns of the index, by name.
     """
 
     path: Path
-    planned: list[Planned]
+    patches: list[PlannedPatch]
     payloads: list[Payload]
     patch_size: tuple[int, int]
     resized: bool
@@ -51,10 +56,11 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class Shard:
-    """What became of a task; the pixels went into its file.
+    """A decoded shard.
 
     Attributes:
-        index: `COLUMNS`, the data set's attributes and `COLOURS`, one row per patch, in the order of the file.
+        path: file with the pixels.
+        index: one row per patch, in the order of the file, with `COLUMNS`, the data set's attributes and `COLOURS`.
         rejected: reason and name of each unusable member.
     """
 
@@ -64,26 +70,32 @@ class Shard:
 
 
 def write_shard(task: ShardTask) -> Shard:
-    """Read and decode a task's members and write those that can be used as one array."""
+    """Decode the members of a task and write the usable ones to its file as one array."""
     height, width = task.patch_size
     block = np.empty((max(1, BLOCK_BYTES // (3 * height * width)), height, width, 3), np.uint8)
     rows: list[Row] = []
     colours = [np.empty((0, len(COLOURS)), np.float32)]
     rejected: list[tuple[str, str]] = []
     with task.path.open("wb") as file:
-        _write_header(file, (len(task.planned), height, width, 3))
-        for start in range(0, len(task.planned), len(block)):
+        _write_header(file, (len(task.patches), height, width, 3))
+        for start in range(0, len(task.patches), len(block)):
             decoded = _decode_block(task, start, block, rejected)
             file.write(block[: len(decoded)].data)
             colours.append(colour_statistics(block[: len(decoded)]))
             rows += decoded
         file.seek(0)
         _write_header(file, (len(rows), height, width, 3))
-    return Shard(task.path, _index(rows, np.concatenate(colours), task.attributes), rejected)
+    return Shard(task.path, _make_index(rows, np.concatenate(colours), task.attributes), rejected)
 
 
-def _index(rows: list[Row], colours: NDArray[np.float32], attributes: Mapping[str, str]) -> pd.DataFrame:
-    """The index of some patches: `COLUMNS` and the data set's attributes from `rows`, and `COLOURS`, (rows, 6)."""
+def _make_index(rows: list[Row], colours: NDArray[np.float32], attributes: Mapping[str, str]) -> pd.DataFrame:
+    """Make the index of some patches.
+
+    Args:
+        rows: values of `COLUMNS` and `attributes`, one row per patch.
+        colours: values of `COLOURS`, (rows, 6).
+        attributes: types of the data set's further columns, by name.
+    """
     types = {**COLUMNS, **attributes}
     columns = zip(*rows, strict=True) if rows else iter([()] * len(types))
     index = pd.DataFrame({name: pd.Series(next(columns), dtype=types[name]) for name in types})
@@ -92,30 +104,43 @@ def _index(rows: list[Row], colours: NDArray[np.float32], attributes: Mapping[st
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """NumPy leaves room for the first axis to grow, so a header can be written again when the count is known."""
-    described = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)
+    """Write the header of a .npy file, or overwrite it once the count is known.
+
+    NumPy pads headers so that the first axis can grow.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _decode_block(task: ShardTask, start: int, block: NDArray[np.uint8], rejected: list[tuple[str, str]]) -> list[Row]:
-    """Fill `block` with the members from `start` on; returns the rows of those that can be used, notes the others."""
+    """Decode the members from `start` on into `block`.
+
+    Args:
+        task: the members.
+        start: index of the first member to decode.
+        block: receives the pixels of the usable members.
+        rejected: receives reason and name of the others.
+
+    Returns:
+        Index rows of the usable members.
+    """
     fit = resize_patch if task.resized else pad_patch
     part = slice(start, start + len(block))
     rows: list[Row] = []
-    for one, payload in zip(task.planned[part], task.payloads[part], strict=True):
+    for patch, payload in zip(task.patches[part], task.payloads[part], strict=True):
         try:
-            patch = decode_patch(payload(), block[len(rows)])
-            if not np.may_share_memory(patch, block):
-                block[len(rows)] = fit(patch, task.patch_size)
+            pixels = decode_patch(payload(), block[len(rows)])
+            if not np.may_share_memory(pixels, block):
+                block[len(rows)] = fit(pixels, task.patch_size)
         except MemberRejected as reason:
-            rejected.append((str(reason), one.member.name))
+            rejected.append((str(reason), patch.member.name))
             continue
-        rows.append(_row(one, patch))
+        rows.append(_make_row(patch, pixels))
     return rows
 
 
-def _row(planned: Planned, patch: Patch) -> Row:
-    name = planned.name
-    height, width = patch.shape[:2]
-    digest = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(patch).data)
-    return planned.member.name, name.case_id, name.label, name.x, name.y, width, height, digest, *name.attributes
+def _make_row(patch: PlannedPatch, pixels: Patch) -> Row:
+    name = patch.name
+    height, width = pixels.shape[:2]
+    digest = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(pixels).data)
+    return patch.member.name, name.case_id, name.label, name.x, name.y, width, height, digest, *name.attributes

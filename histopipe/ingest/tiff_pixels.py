@@ -1,8 +1,8 @@
-"""What a TIFF says of its pixels, and its pixels as eight-bit RGB; patches and whole slides are held to the same rules.
+"""Reader of unusual TIFF pixels as 8-bit RGB; the same rules hold for patches and whole slides.
 
-TIFF allows pixels that no viewer shows alike: 12 bits in 16, floats, signed numbers, several kinds of transparency.
-Those whose range and meaning the file states are read. The others are set aside with the reason: reading them by guess
-gives black patches, which a network grades as readily as any.
+TIFF allows pixels that viewers show differently: 12 bits in 16, floats, signed numbers, several kinds of transparency.
+They are read if the file states their range and meaning, else rejected with the reason. A guess would give black
+patches, for which a network predicts as readily as for any others.
 """
 
 from __future__ import annotations
@@ -35,29 +35,33 @@ Alpha = Literal["associated", "unassociated", "unexplained"]
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 259, 262, 274, 277
 _LEAST, _MOST, _PLANAR, _COLOUR_MAP, _INKS = 280, 281, 284, 320, 332
 _EXTRA, _FORMAT, _SMALLEST, _LARGEST = 338, 339, 340, 341
-_KIND, _OLD_KIND = 254, 255  # of a page: a smaller copy, a mask, a page of several
-_WANTED = frozenset(
+_KIND, _OLD_KIND = 254, 255  # of a page: a smaller copy, a mask, one of several pages
+_TAGS = frozenset(
     {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _LEAST, _MOST, _PLANAR, _COLOUR_MAP}
     | {_INKS, _EXTRA, _FORMAT, _SMALLEST, _LARGEST, _KIND, _OLD_KIND}
 )
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}
-_MOST_ENTRIES = 4096  # of a page; usual are 10 to 40
-_PACKINGS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})  # none, LZW, deflate, PackBits, LZMA, Zstandard
-_LARGEST_CHUNK = 20_000_000  # values of a strip or tile: those of the largest patch and its transparency
-_ROWS = 64  # that are brought to eight bits at a time
-_LONGEST = 3 * 2**16  # values of a tag: a colour map of 16 bits
+_MAX_ENTRIES = 4096  # of a page; 10 to 40 are usual
+_COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})  # none, LZW, deflate, PackBits, LZMA, Zstandard
+_MAX_CHUNK = 20_000_000  # values of a strip or tile: the largest patch with transparency
+_ROWS = 64  # rows that are converted to 8 bits at a time
+_MAX_VALUES = 3 * 2**16  # of a tag: a 16-bit colour map
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _INK: 4, _YCBCR: 3, _LAB: 3}
-_SPLIT_BY_LIBRARY = (10, 12, 14, 16, 32)  # bits of whole numbers that are read beyond eight
+_DEPTHS_ABOVE_8 = (10, 12, 14, 16, 32)  # bits of integers that tifffile reads
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True), 8: (1, False)}
 
 
-def read_pages(stream: BinaryIO, most: int) -> list[Tags]:
-    """Read the tags of a TIFF's first pages, at most `most` of them; those that its pixels depend on.
+def read_pages(stream: BinaryIO, limit: int) -> list[Tags]:
+    """Read the tags that describe the pixels of a TIFF's first pages.
+
+    Args:
+        stream: the file.
+        limit: maximum number of pages to read.
 
     Returns:
-        Values by tag; nothing at all where the bytes are no TIFF's, and fewer pages where one is damaged.
+        Values by tag for each page, up to the first damaged one. The list is empty if the file is no TIFF.
     """
     stream.seek(0)
     start = stream.read(16)
@@ -67,11 +71,11 @@ def read_pages(stream: BinaryIO, most: int) -> list[Tags]:
     pages: list[Tags] = []
     try:
         (offset,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", start, 8 if big else 4)
-        while offset and len(pages) < most:
+        while offset and len(pages) < limit:
             tags, offset = _read_page(stream, offset, order, big)
             pages.append(tags)
     except (struct.error, OSError, ValueError, OverflowError):
-        pass  # a decoder says more of the damage
+        pass  # the decoder reports the damage
     return pages
 
 
@@ -79,14 +83,14 @@ def _read_page(stream: BinaryIO, offset: int, order: str, big: bool) -> tuple[Ta
     stream.seek(offset)
     count_size, entry_size, offset_code = (8, 20, "Q") if big else (2, 12, "I")
     (count,) = struct.unpack(f"{order}{'Q' if big else 'H'}", stream.read(count_size))
-    if count > _MOST_ENTRIES:
+    if count > _MAX_ENTRIES:
         raise ValueError("absurdly many tags")
     entries = stream.read(count * entry_size)
     (following,) = struct.unpack(f"{order}{offset_code}", stream.read(8 if big else 4))
     tags: dict[int, tuple[Any, ...]] = {}
     for start in range(0, count * entry_size, entry_size):
         tag, kind, length = struct.unpack_from(f"{order}HH{offset_code}", entries, start)
-        if tag in _WANTED and kind in _TYPES and 0 < length <= _LONGEST:
+        if tag in _TAGS and kind in _TYPES and 0 < length <= _MAX_VALUES:
             form = f"{order}{length}{_TYPES[kind]}"
             field = entries[start + (12 if big else 8) : start + entry_size]
             if struct.calcsize(form) > len(field):
@@ -98,18 +102,18 @@ def _read_page(stream: BinaryIO, offset: int, order: str, big: bool) -> tuple[Ta
 
 @dataclass(frozen=True)
 class Layout:
-    """What a page's pixels are.
+    """The pixel layout of a page.
 
     Attributes:
-        width, height: as stored, before they are turned upright.
-        bits: of a value.
-        numbers: 1 unsigned, 2 signed, 3 floating-point, as TIFF numbers them.
-        photometric: how values become colours, as TIFF numbers it.
-        colours: values of a pixel that are colour.
-        alpha: what a further one is; None where there is none.
-        most: the value of full intensity if the file states one, other than the largest that fits.
-        orientation: 1 for upright, as Exif numbers it.
-        separate: whether each channel lies by itself.
+        width, height: size as stored, before the page is rotated upright.
+        bits: bits per value.
+        numbers: number format by TIFF's code: 1 unsigned, 2 signed, 3 floating-point.
+        photometric: colour space by TIFF's code.
+        colours: number of colour values per pixel.
+        alpha: kind of the transparency; None if there is none.
+        most: value of full intensity, if the file states one that isn't the largest possible value.
+        orientation: orientation by Exif's code; 1 is upright.
+        separate: whether each channel is stored separately.
     """
 
     width: int
@@ -124,18 +128,18 @@ class Layout:
     separate: bool
 
     @property
-    def usual(self) -> bool:
-        """Whether it is of at most eight bits and, if transparent, in a way that image libraries agree on."""
+    def is_common(self) -> bool:
+        """Return whether image libraries agree on the pixels: at most 8 bits, and no unusual transparency."""
         grey = self.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
-        agreed = self.alpha is None or self.alpha == "unassociated" or (self.alpha == "associated" and not grey)
-        return self.bits <= 8 and agreed
+        common_alpha = self.alpha is None or self.alpha == "unassociated" or (self.alpha == "associated" and not grey)
+        return self.bits <= 8 and common_alpha
 
 
-def layout_of(tags: Tags) -> Layout:
-    """Make out what a page's pixels are.
+def parse_layout(tags: Tags) -> Layout:
+    """Parse the pixel layout of a page from its tags.
 
     Raises:
-        MemberRejected: they are of a kind that can't be read for certain; the reason says which.
+        MemberRejected: the layout can't be read reliably; the reason says why.
     """
     bits, numbers = set(tags.get(_BITS, (1,))), set(tags.get(_FORMAT, (1,)))
     photometric, samples = _first(tags, _PHOTOMETRIC, -1), _first(tags, _SAMPLES, 1)
@@ -155,8 +159,8 @@ def layout_of(tags: Tags) -> Layout:
         numbers=kind,
         photometric=photometric,
         colours=colours,
-        alpha=_alpha(samples - colours, tags.get(_EXTRA, ()), photometric),
-        most=_stated_most(tags, depth, kind),
+        alpha=_parse_alpha(samples - colours, tags.get(_EXTRA, ()), photometric),
+        most=_stated_maximum(tags, depth, kind),
         orientation=_first(tags, _ORIENTATION, 1),
         separate=_first(tags, _PLANAR, 1) == 2 and samples > 1,
     )
@@ -168,26 +172,27 @@ def _first(tags: Tags, tag: int, default: int) -> int:
 
 def _check_numbers(bits: int, kind: int, photometric: int) -> None:
     plain = photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
-    readable = {1: (1, 2, 4, 8, *_SPLIT_BY_LIBRARY), 2: (16, 32), 3: (16, 32, 64)}
+    readable = {1: (1, 2, 4, 8, *_DEPTHS_ABOVE_8), 2: (16, 32), 3: (16, 32, 64)}
     if kind not in readable:
         raise MemberRejected("complex pixels: convert them to 8 bits")
     if bits not in readable[kind] or (not plain and (bits > 8 or kind != 1)):
         raise MemberRejected("pixels of an unusual depth: convert them to 8 bits")
 
 
-def _alpha(further: int, extra: tuple[Any, ...], photometric: int) -> Alpha | None:
-    if further == 0:
+def _parse_alpha(extra_channels: int, extra: tuple[Any, ...], photometric: int) -> Alpha | None:
+    if extra_channels == 0:
         return None
-    if further != 1 or photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
+    if extra_channels != 1 or photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
         raise MemberRejected("more or fewer channels than its colours have: save it as RGB")
     kinds: dict[int, Alpha] = {1: "associated", 2: "unassociated"}
     return kinds.get(int(extra[0]) if extra else 0, "unexplained")
 
 
-def _stated_most(tags: Tags, bits: int, kind: int) -> float | None:
-    """The value of full intensity, if the file states one that can be a scale.
+def _stated_maximum(tags: Tags, bits: int, kind: int) -> float | None:
+    """Return the value of full intensity if the file states one that can be a scale, else None.
 
-    TIFF means these tags for statistics: only a power of two less one, or 1 of floats, isn't just the brightest pixel.
+    TIFF defines these tags as statistics. Unless the value is a power of two minus one, or 1 for floats, it may just
+    be the brightest pixel.
     """
     if any(value != 0 for tag in (_SMALLEST, _LEAST) for value in tags.get(tag, ())):
         return None
@@ -198,17 +203,17 @@ def _stated_most(tags: Tags, bits: int, kind: int) -> float | None:
     return stated.pop()
 
 
-def page_size(pages: list[Tags]) -> tuple[int, int]:
-    """Width and height of the first page; zeros where there is none."""
+def first_page_size(pages: list[Tags]) -> tuple[int, int]:
+    """Return the width and height of the first page, or zeros if there is none."""
     tags = pages[0] if pages else {}
     return _first(tags, _WIDTH, 0), _first(tags, _HEIGHT, 0)
 
 
 def check_pages(pages: list[Tags]) -> None:
-    """Refuse a stack: pages as large as the first one that are no copies or masks of it.
+    """Check that a TIFF isn't a stack: further pages of the same size that aren't copies or masks of the first.
 
     Raises:
-        MemberRejected: it is one.
+        MemberRejected: the TIFF is a stack.
     """
     size = [pages[0].get(tag) for tag in (_WIDTH, _HEIGHT)]
     for page in pages[1:]:
@@ -218,12 +223,12 @@ def check_pages(pages: list[Tags]) -> None:
 
 
 def check_slide(tags: Tags) -> Layout:
-    """What the pixels of a slide are, of those that OpenSlide turns into colours rightly.
+    """Parse the pixel layout of a slide and check that OpenSlide reads its colours correctly.
 
     Raises:
-        MemberRejected: it would turn them into others.
+        MemberRejected: OpenSlide would return other colours.
     """
-    layout = layout_of(tags)
+    layout = parse_layout(tags)
     if layout.numbers == 3:
         raise MemberRejected(FLOATING)
     if layout.numbers == 2:
@@ -232,20 +237,20 @@ def check_slide(tags: Tags) -> Layout:
         raise MemberRejected("pixels of an unusual depth: convert them to 8 bits")
     if layout.alpha == "unexplained":
         raise MemberRejected(UNEXPLAINED)
-    if layout.alpha and layout.bits == 16:  # on white it can't be told whether the upper bits are empty
+    if layout.alpha and layout.bits == 16:  # after blending with white, unused upper bits can't be detected
         raise MemberRejected("transparency of 16 bits: convert it to 8 bits")
     return layout
 
 
-def decode_unusual(content: bytes, layout: Layout) -> tuple[Pixels, Pixels | None, bool]:
-    """Decode a page that isn't `usual`.
+def decode_uncommon(content: bytes, layout: Layout) -> tuple[Pixels, Pixels | None, bool]:
+    """Decode a page whose layout isn't `is_common`.
 
     Returns:
-        Colours, uint8 (height, width, 1 or 3), upright; transparency, uint8 (height, width, 1), if there is any; and
-        whether the colours are multiplied by it already.
+        Colours, uint8 (height, width, 1 or 3), upright; alpha, uint8 (height, width, 1), or None; and whether the
+        colours are premultiplied by alpha.
 
     Raises:
-        MemberRejected: its range isn't stated, or it is damaged.
+        MemberRejected: the range of the pixels isn't stated, or the page is damaged.
     """
     values = _read_values(content)
     samples = layout.colours + (layout.alpha is not None)
@@ -260,54 +265,63 @@ def decode_unusual(content: bytes, layout: Layout) -> tuple[Pixels, Pixels | Non
         if (alpha != (layout.most or 2**layout.bits - 1)).any():
             raise MemberRejected(UNEXPLAINED)
         alpha = alpha[..., :0]
-    shown = _eight_bits(colours, layout, alpha)
-    shown = 255 - shown if layout.photometric == _WHITE_IS_ZERO else shown
-    return shown, _eight_bits(alpha, layout, None) if alpha.size else None, layout.alpha == "associated"
+    pixels = _convert_to_8_bits(colours, layout, alpha)
+    pixels = 255 - pixels if layout.photometric == _WHITE_IS_ZERO else pixels
+    return pixels, _convert_to_8_bits(alpha, layout, None) if alpha.size else None, layout.alpha == "associated"
 
 
 def _read_values(content: bytes) -> NDArray[Any]:
-    """A first page's values as stored. Not by libtiff, which of damaged ones gives whatever lay in memory before."""
+    """Read the values of the first page as stored.
+
+    libtiff isn't used because it returns uninitialised memory for damaged pages.
+    """
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it tells of odd metadata for each image again
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of odd metadata in every image
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as tiff:
             page = tiff.pages.first
-            whole = all(page.dataoffsets) and all(page.databytecounts)
-            if page.compression not in _PACKINGS or not whole or math.prod(page.chunks) > _LARGEST_CHUNK:
+            complete = all(page.dataoffsets) and all(page.databytecounts)
+            if page.compression not in _COMPRESSIONS or not complete or math.prod(page.chunks) > _MAX_CHUNK:
                 raise MemberRejected(UNREADABLE)
             return np.asarray(page.asarray(maxworkers=1))
-    except Exception:  # whatever a decoder makes of hostile bytes, it is one unusable member
+    except Exception:  # decoders raise anything for hostile bytes
         raise MemberRejected(UNREADABLE) from None
 
 
-def _eight_bits(values: NDArray[Any], layout: Layout, alpha: NDArray[Any] | None) -> Pixels:
-    """The upper eight of the bits that the file states; `alpha`, if any, tells which pixels are seen."""
+def _convert_to_8_bits(values: NDArray[Any], layout: Layout, alpha: NDArray[Any] | None) -> Pixels:
+    """Convert values to the upper eight of the bits that the file states.
+
+    Args:
+        values: colours or alpha of the page.
+        layout: the layout of the page.
+        alpha: empty or the transparency of colours, which says which pixels are visible; None for alpha itself.
+    """
     if layout.numbers != 1 and layout.most is None:
         raise MemberRejected(FLOATING if layout.numbers == 3 else SIGNED)
     if layout.most is None and layout.bits in (16, 32) and alpha is not None:
         require_bright(values[(alpha > 0)[..., 0]] if alpha.size else values, 2**layout.bits - 1)
-    most, shown = layout.most or 2**layout.bits - 1, np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), _ROWS):  # not all at once: of 64 bits that would be many copies of a large image
-        part, target = values[start : start + _ROWS], shown[start : start + _ROWS]
-        if not np.isfinite(part).all() or part.min() < 0 or part.max() > most:
+    maximum, pixels = layout.most or 2**layout.bits - 1, np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):  # not all at once, since 64-bit copies of a large image take much memory
+        part, target = values[start : start + _ROWS], pixels[start : start + _ROWS]
+        if not np.isfinite(part).all() or part.min() < 0 or part.max() > maximum:
             raise MemberRejected("pixels beyond the range that the file states: convert them to 8 bits")
         if layout.numbers == 3:
-            target[:] = np.floor(part.astype(np.float64) / most * 255 + 0.5)
+            target[:] = np.floor(part.astype(np.float64) / maximum * 255 + 0.5)
         else:
-            target[:] = part >> (int(most).bit_length() - 8)
-    return shown
+            target[:] = part >> (int(maximum).bit_length() - 8)
+    return pixels
 
 
-def require_bright(values: NDArray[Any], most: int) -> None:
-    """Refuse values that lie in the lowest quarter of their range: they have fewer bits than their file says.
+def require_bright(values: NDArray[Any], maximum: int) -> None:
+    """Check that values exceed the lowest quarter of their range; otherwise they use fewer bits than the file states.
 
     Args:
-        values: of the pixels that are seen.
-        most: the largest that fits.
+        values: values of the visible pixels.
+        maximum: the largest possible value.
 
     Raises:
-        MemberRejected: they do.
+        MemberRejected: all values are in the lowest quarter.
     """
-    if values.size and values.max() <= most // 4:
+    if values.size and values.max() <= maximum // 4:
         raise MemberRejected(TOO_DARK)

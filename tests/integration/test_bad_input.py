@@ -79,7 +79,7 @@ def one_class(path: Path) -> Path:
         (truncated, ("locate", "fetch", "ingest"), "truncated"),
         (lambda path: written(path, b""), ("locate", "fetch", "ingest"), "empty"),
         (lambda path: write_zip(path, {}), ("locate", "fetch", "ingest"), "without any files|no files|empty"),
-        (lambda path: write_zip(path, {"notes.txt": b"x"}), ("ingest",), "holds no patches"),
+        (lambda path: write_zip(path, {"notes.txt": b"x"}), ("ingest",), "contains no patches"),
         (lambda path: write_zip(path, idc_members(cases=2)), ("split",), "2 cases can't be divided"),
         (one_class, ("split",), "a class missing"),
     ],

@@ -374,7 +374,7 @@ def test_one_inner_zip_under_many_names_counts_each_time(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("mode", EVERY_MODE[1:])
 def test_a_tar_that_only_inflates_is_left(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("histopipe.ingest.archives.limits.LEAST_INFLATION", 2**20)
+    monkeypatch.setattr("histopipe.ingest.archives.limits.MIN_INFLATED_BYTES", 2**20)
     huge = empty_members(1, size=2**32)[:BLOCK]
     with pytest.raises(ArchiveError, match="inflates to more than"):
         open_archive(recompressed(tmp_path / "a.tar", huge + bytes(4 * 2**20), mode))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from histopipe.ingest.datasets import MemberRejected
-from histopipe.ingest.images import _stored_png, decode_patch
+from histopipe.ingest.images import _store_pixels, decode_patch
 from tests.conftest import png
 
 
@@ -52,7 +52,7 @@ def test_chunks_beside_the_pixels_change_nothing() -> None:
     picture.save(buffer, format="PNG", pnginfo=notes, dpi=(300, 300))
     assert (decode_patch(buffer.getvalue()) == 7).all()
     assert b"scanner" in buffer.getvalue()
-    assert b"scanner" not in _stored_png(buffer.getvalue(), 50 * 151)
+    assert b"scanner" not in _store_pixels(buffer.getvalue(), 50 * 151)
 
 
 def test_pixels_in_several_chunks_are_left_to_the_decoder() -> None:
@@ -62,7 +62,7 @@ def test_pixels_in_several_chunks_are_left_to_the_decoder() -> None:
     halves = (b"IDAT" + pixels[:1000], b"IDAT" + pixels[1000:])
     chunks = [struct.pack(">I", len(half) - 4) + half + struct.pack(">I", zlib.crc32(half)) for half in halves]
     split = content[: start - 4] + b"".join(chunks) + content[-12:]
-    assert _stored_png(split, 50 * 151) == split
+    assert _store_pixels(split, 50 * 151) == split
     assert np.array_equal(decode_patch(split), slow(content))
 
 
@@ -93,7 +93,7 @@ def test_notes_that_inflate_to_much_take_no_memory(name: bytes, start: bytes) ->
     content = png(200, 300)
     notes = chunk(name, start + zlib.compress(bytes(2**20)))
     noted = content[:33] + notes + content[33:]
-    assert _stored_png(noted, 200 * 901) == content
+    assert _store_pixels(noted, 200 * 901) == content
     assert np.array_equal(decode_patch(noted), slow(content))
 
 

@@ -307,7 +307,7 @@ def test_every_shard_is_in_one_part(count: int, of: int) -> None:
 
 @pytest.mark.parametrize("written", ["", "3", "0/3", "4/3", "1/0", "-1/3", "a/b", "1/2/3", "../3"])
 def test_a_part_that_cannot_be_is_one_clear_line(written: str) -> None:
-    with pytest.raises(HistopipeError, match="is no part of an archive: write 1/3"):
+    with pytest.raises(HistopipeError, match="is not a part of an archive: write 1/3"):
         Part.parse(written)
 
 
@@ -337,5 +337,5 @@ def test_parts_go_stale_with_the_code_that_dvc_names_for_ingest() -> None:
 
 @pytest.mark.parametrize("written", ["", "3", "0/3", "4/3", "1/-1", "²/3", "٣/٨", "1/" + "9" * 5000, "9" * 5000 + "/3"])
 def test_what_is_no_part_is_refused(written: str) -> None:
-    with pytest.raises(HistopipeError, match="is no part of an archive"):
+    with pytest.raises(HistopipeError, match="is not a part of an archive"):
         Part.parse(written)

@@ -1,1 +1,1 @@
-"""Reading archives where they lie: members, links and bounds; nothing is ever unpacked."""
+"""Archive readers: list and read members in place, resolve links, enforce limits. Nothing is unpacked to disk."""

@@ -1,4 +1,7 @@
-"""How much an archive may list and inflate to: an archive of 200 kB can claim millions of members and terabytes."""
+"""Limits on what an archive may list and inflate to.
+
+An archive of 200 kB can claim to hold millions of members and terabytes of content.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +11,48 @@ from typing import NamedTuple
 from histopipe.core.errors import ArchiveError
 from histopipe.core.params import MAX_MEMBERS
 
-MAX_INFLATION = 100  # times the archive's own size; compressed images hardly shrink, blank bitmaps do
-LEAST_INFLATION = 2**30  # bytes that any archive may inflate to
-LISTING_BYTES = 2**10  # of names and other headers to a member, on average
-LEAST_LISTING = 64 * 2**20
+MAX_INFLATION = 100  # times the size of the archive; compressed images hardly shrink further, blank bitmaps do
+MIN_INFLATED_BYTES = 2**30  # any archive may inflate to this size
+LISTING_BYTES = 2**10  # names and other headers per member, on average
+MIN_LISTING_BYTES = 64 * 2**20  # any archive may use this much for names and headers
 
 
 class MemberLimit(NamedTuple):
-    """How many members an archive may have.
+    """The number of members that an archive may have.
 
     Attributes:
-        most: files, folders and links, those of archives within it included.
-        remedy: what to do about an archive that has more, as messages say it.
+        most: maximum number of files, folders and links, including those of nested archives.
+        remedy: advice in the error message for an archive that has more.
     """
 
     most: int = MAX_MEMBERS
-    remedy: str = "raise ingest.max_members in params.yaml if that is right, or divide the archive"
+    remedy: str = "raise ingest.max_members in params.yaml if that is intended, or split the archive"
 
 
 USUAL_LIMIT = MemberLimit()
 
 
-class Allowance:
-    """What an archive may still list; counted while it is read, so that a hostile one is left before it costs much.
+class ReadBudget:
+    """A count of what an archive may still list.
+
+    It is updated while the archive is read, so that a hostile archive is refused before it costs much time or memory.
 
     Args:
-        path: of the archive, for messages.
-        limit: how many members it may have.
+        path: path of the archive.
+        limit: the number of members that it may have.
     """
 
     def __init__(self, path: Path, limit: MemberLimit) -> None:
         self._path, self._limit = path, limit
         self.members = limit.most
-        self._listing = max(LEAST_LISTING, limit.most * LISTING_BYTES)
-        self.inflated = max(LEAST_INFLATION, path.stat().st_size * MAX_INFLATION)
+        self._listing_bytes = max(MIN_LISTING_BYTES, limit.most * LISTING_BYTES)
+        self.inflated = max(MIN_INFLATED_BYTES, path.stat().st_size * MAX_INFLATION)
 
-    def take_members(self, count: int = 1) -> None:
-        """Count members.
+    def count_members(self, count: int = 1) -> None:
+        """Subtract members from the budget.
 
         Raises:
-            ArchiveError: there are too many.
+            ArchiveError: the archive has too many.
         """
         self.members -= count
         if self.members < 0:
@@ -55,27 +60,30 @@ class Allowance:
                 f"{self._path} holds more than {self._limit.most:,} files, folders and links: {self._limit.remedy}"
             )
 
-    def take_listing(self, size: int) -> None:
-        """Count bytes of names and headers.
+    def count_listing(self, size: int) -> None:
+        """Subtract bytes of names and headers from the budget.
 
         Raises:
-            ArchiveError: there are too many.
+            ArchiveError: the names and headers are too long.
         """
-        self._listing -= size
-        if self._listing < 0:
+        self._listing_bytes -= size
+        if self._listing_bytes < 0:
             raise ArchiveError(
-                f"{self._path} takes absurdly much to say what it holds ({LISTING_BYTES:,} bytes a member are read): "
-                "pack the files again"
+                f"{self._path} has absurdly long names or headers (more than {LISTING_BYTES:,} bytes per member on "
+                "average): pack the files again"
             )
 
     def check_inflated(self, size: int) -> None:
-        """Compare what a compressed archive has inflated to, or is about to, with what is read.
+        """Check that a compressed archive inflates to no more than it may.
+
+        Args:
+            size: bytes that it has inflated to, or is about to.
 
         Raises:
-            ArchiveError: it is too much.
+            ArchiveError: `size` is above the limit.
         """
         if size > self.inflated:
             raise ArchiveError(
                 f"{self._path} inflates to more than {self.inflated:,} bytes, which no archive of images does: "
-                "get it again, or pack the files without compression"
+                "download it again, or pack the files without compression"
             )

@@ -1,7 +1,7 @@
-"""Links in archives: each stands for the file or the folder of the same archive that it leads to, or for a fault.
+"""Links in archives: each is replaced by the file or folder of the same archive that it points to, or by a fault.
 
-Hard links are what `tar` makes of the second name of a file, symbolic ones what people make to save room. A link is
-read as a copy would be. One that leads out of the archive isn't followed: what it means lies on another machine.
+`tar` writes the second name of a file as a hard link; people make symbolic links to save space. A link is read as if
+it were a copy. A link out of the archive isn't followed, because its target is on another machine.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from histopipe.ingest.archives.limits import Allowance
+from histopipe.ingest.archives.limits import ReadBudget
 from histopipe.ingest.archives.member import Member
 
 LEADS_OUT = "link that leads out of the archive"
 LEADS_NOWHERE = "link to what is not in the archive"
 CIRCULAR = "link that leads to itself"
-LONGEST_TARGET = 1024  # bytes; macOS bounds paths at as many
-LONGEST_CHAIN = 40  # links from one to the next, as Linux has it
+LONGEST_TARGET = 1024  # bytes; the longest path of macOS
+LONGEST_CHAIN = 40  # links in a row; the limit of Linux
 
 
 class Link(NamedTuple):
-    """A link as it stands in an archive.
+    """A link in an archive.
 
     Attributes:
-        member: under the link's own name.
-        target: where it leads: from the archive's root if it is hard, else from the link's folder.
-        hard: whether it is a second name of a file.
+        member: the archive's entry for the link, with the link's own name.
+        target: path that it points to, relative to the archive's root if the link is hard, else to the link's folder.
+        hard: whether it is a second name of a file (a hard link).
     """
 
     member: Member
@@ -34,35 +34,38 @@ class Link(NamedTuple):
     hard: bool = False
 
 
-class _Fault(Exception):
-    """A link that can't be followed; says why."""
+class _LinkError(Exception):
+    """A link that can't be followed; its argument gives the reason."""
 
 
-def follow_links(members: list[Member], links: Sequence[Link], allowance: Allowance) -> list[Member]:
-    """Return an archive's members with, for each link, what it leads to under the link's name, sorted by place.
+def follow_links(members: list[Member], links: Sequence[Link], budget: ReadBudget) -> list[Member]:
+    """Replace each link by the files that it points to, under the link's name.
 
     Args:
-        members: without the links.
-        links: in the archive's order.
-        allowance: what they lead to counts as members.
+        members: the members that aren't links.
+        links: the links, in the archive's order.
+        budget: counts the members that links resolve to.
+
+    Returns:
+        All members, sorted by their position in the archive. A link that can't be followed is a member with a fault.
 
     Raises:
-        ArchiveError: the links stand for too many members.
+        ArchiveError: the links resolve to too many members.
     """
     if not links:
         return members
-    tree = _Tree(members, links)
-    followed = []
+    resolver = _LinkResolver(members, links)
+    resolved = []
     for link in links:
-        for number, member in enumerate(tree.followed(link)):
-            allowance.take_members(min(number, 1))  # the link itself was counted
-            allowance.take_listing(len(member.name))
-            followed.append(member)
-    return sorted([*members, *followed], key=lambda member: member.offset)
+        for number, member in enumerate(resolver.resolve(link)):
+            budget.count_members(min(number, 1))  # the link itself was counted before
+            budget.count_listing(len(member.name))
+            resolved.append(member)
+    return sorted([*members, *resolved], key=lambda member: member.offset)
 
 
-class _Tree:
-    """The archive's files and links by name."""
+class _LinkResolver:
+    """The files and links of an archive by name, and a lookup of what each link points to."""
 
     def __init__(self, members: Sequence[Member], links: Sequence[Link]) -> None:
         self._files: dict[str, Member] = {}
@@ -70,78 +73,85 @@ class _Tree:
             self._files.setdefault(member.name, member)
         self._links = {link.member.name: link for link in links}
         self._names = sorted({*self._files, *self._links})
-        self._real: dict[str, str | _Fault] = {}
+        self._targets: dict[str, str | _LinkError] = {}
 
-    def followed(self, link: Link) -> Iterator[Member]:
-        """What a link stands for."""
-        yield from self._under(link, link.member.name, ())
+    def resolve(self, link: Link) -> Iterator[Member]:
+        """Yield the files that a link resolves to, or the link with a fault."""
+        yield from self._resolve_as(link, link.member.name, ())
 
-    def _under(self, link: Link, name: str, entered: tuple[str, ...]) -> Iterator[Member]:
-        """What a link stands for, if it is called `name`; `entered` are the folders that lead to it."""
+    def _resolve_as(self, link: Link, name: str, entered: tuple[str, ...]) -> Iterator[Member]:
+        """Yield the files that a link resolves to, named as if the link were called `name`.
+
+        Args:
+            link: the link.
+            name: name to give to the file, or to the folder that contains the files.
+            entered: prefixes of the folders that were entered on the way to the link.
+        """
         try:
-            real = self._follow(link, 0)
-            if real in self._files:
-                yield self._files[real]._replace(name=name)
+            target = self._follow(link, 0)
+            if target in self._files:
+                yield self._files[target]._replace(name=name)
                 return
-            within = f"{real}/" if real else ""
-            around = (link.member.name, *entered)
-            if len(entered) > LONGEST_CHAIN or any(path.startswith(within) for path in around):
-                raise _Fault(CIRCULAR)
-            yield from self._folder(within, name, entered)
-        except _Fault as fault:
-            yield link.member._replace(name=name, fault=str(fault))
+            prefix = f"{target}/" if target else ""
+            ancestors = (link.member.name, *entered)
+            if len(entered) > LONGEST_CHAIN or any(path.startswith(prefix) for path in ancestors):
+                raise _LinkError(CIRCULAR)
+            yield from self._resolve_folder(prefix, name, entered)
+        except _LinkError as error:
+            yield link.member._replace(name=name, fault=str(error))
 
-    def _folder(self, within: str, name: str, entered: tuple[str, ...]) -> Iterator[Member]:
-        """Every file of a folder, whose name ends with a slash, as if it were called `name`."""
+    def _resolve_folder(self, prefix: str, name: str, entered: tuple[str, ...]) -> Iterator[Member]:
+        """Yield every file whose name starts with `prefix`, named as if that folder were called `name`."""
         empty = True
-        for inner in self._below(within):
+        for path in self._names_below(prefix):
             empty = False
-            shown = f"{name}/{inner[len(within) :]}"
-            if inner in self._links:
-                yield from self._under(self._links[inner], shown, (*entered, within))
+            new_name = f"{name}/{path[len(prefix) :]}"
+            if path in self._links:
+                yield from self._resolve_as(self._links[path], new_name, (*entered, prefix))
             else:
-                yield self._files[inner]._replace(name=shown)
+                yield self._files[path]._replace(name=new_name)
         if empty:
-            raise _Fault(LEADS_NOWHERE)
+            raise _LinkError(LEADS_NOWHERE)
 
-    def _below(self, within: str) -> Iterator[str]:
-        place = bisect_left(self._names, within)
-        while place < len(self._names) and self._names[place].startswith(within):
-            yield self._names[place]
-            place += 1
+    def _names_below(self, prefix: str) -> Iterator[str]:
+        index = bisect_left(self._names, prefix)
+        while index < len(self._names) and self._names[index].startswith(prefix):
+            yield self._names[index]
+            index += 1
 
     def _follow(self, link: Link, steps: int) -> str:
-        """The path that a link leads to in the end, without links in it."""
+        """Return the path that a link finally points to, free of further links."""
         name = link.member.name
-        if name not in self._real:
+        if name not in self._targets:
             if steps > LONGEST_CHAIN:
-                raise _Fault(CIRCULAR)
-            self._real[name] = _Fault(CIRCULAR)  # for whoever comes by here again on the way
+                raise _LinkError(CIRCULAR)
+            self._targets[name] = _LinkError(CIRCULAR)  # holds if the walk comes back to this link
             try:
-                self._real[name] = self._walk(link, steps)
-            except _Fault as fault:
-                self._real[name] = fault
-        real = self._real[name]
-        if isinstance(real, _Fault):
-            raise _Fault(*real.args)
-        return real
+                self._targets[name] = self._walk(link, steps)
+            except _LinkError as error:
+                self._targets[name] = error
+        target = self._targets[name]
+        if isinstance(target, _LinkError):
+            raise _LinkError(*target.args)
+        return target
 
     def _walk(self, link: Link, steps: int) -> str:
+        """Follow the path of a link part by part, through the links on the way."""
         if len(link.target) > LONGEST_TARGET or len(link.member.name) > LONGEST_TARGET:
-            raise _Fault(LEADS_NOWHERE)
+            raise _LinkError(LEADS_NOWHERE)
         target = link.target.replace("\\", "/")  # as in members' names
         if target.startswith("/") or target[1:3] == ":/":
-            raise _Fault(LEADS_OUT)
+            raise _LinkError(LEADS_OUT)
         start = "" if link.hard else link.member.name.rpartition("/")[0]
         parts: list[str] = []
         for part in [*start.split("/"), *target.split("/")]:
             if part == ".." and not parts:
-                raise _Fault(LEADS_OUT)
+                raise _LinkError(LEADS_OUT)
             if part == "..":
                 parts.pop()
             elif part not in ("", "."):
                 parts.append(part)
                 path = "/".join(parts)
                 if path in self._links:
-                    parts = [known for known in self._follow(self._links[path], steps + 1).split("/") if known]
+                    parts = [name for name in self._follow(self._links[path], steps + 1).split("/") if name]
         return "/".join(parts)

@@ -1,4 +1,4 @@
-"""One file of an archive, as its listing tells."""
+"""A member of an archive, as the archive's directory describes it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import NamedTuple
 
 
 class Member(NamedTuple):
-    """One file in an archive; a tuple, since there are hundreds of thousands, which go to other processes.
+    """A file in an archive. It is a tuple because hundreds of thousands of them are sent to other processes.
 
     Attributes:
-        size: bytes when inflated, as the archive claims.
-        offset: where its header (zip) or its bytes (tar) start in the archive.
-        stored: bytes it takes in the archive.
-        crc: CRC-32 of its content, where the archive tells.
-        fault: why it can't be used, where that shows without its content; such as a link that leads nowhere.
+        name: path in the archive, with forward slashes.
+        size: inflated size in bytes, as the archive claims.
+        offset: position in the archive of its header (zip) or of its content (tar).
+        stored: bytes that its content takes in the archive.
+        method: compression method of a zip.
+        crc: CRC-32 of its content; None if the archive doesn't state it.
+        encrypted: whether a password is needed.
+        fault: why the member can't be used, if that is known before its content is read; for example a broken link.
     """
 
     name: str
