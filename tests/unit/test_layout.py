@@ -54,7 +54,7 @@ def test_the_dag_can_be_read_at_one_sitting() -> None:
 
 def test_parameters_know_the_data_sets_that_are_declared() -> None:
     assert sorted(KNOWN_DATASETS) == list_datasets() == sorted(list_drawn())
-    magnified = {name for name in list_datasets() if get_dataset(name).at_magnification is not None}
+    magnified = {name for name in list_datasets() if get_dataset(name).select_magnification is not None}
     assert magnified == MAGNIFIED_DATASETS
 
 

@@ -128,7 +128,7 @@ def test_a_listed_file_that_is_missing_counts_as_bad(workspace: Workspace, own: 
         ("file,case_id,label\na.png,P\x851,1\n", "line 2: case_id holds"),
         ("file,case_id,label\na.png,P\u20281,1\n", "line 2: case_id holds"),
         ("file,case_id,label\na.png,1,1\nb,1.png,1,0\n", "line 3: 4 fields, but the header names 3"),
-        ("file,case_id,label,case_id\na.png,1,1,2\n", "2 columns called case_id"),
+        ("file,case_id,label,case_id\na.png,1,1,2\n", "2 columns named case_id"),
         ("file,case_id,label,x,y\na.png,1,1,left,0\n", "column x holds"),
         ("file,case_id,label,x,y\na.png,1,1,0,0\nb.png,1,1,0,inf\n", "line 3: column y holds"),
         ("file,case_id,label,x,y\na.png,1,1,99999999999999999999,0\n", "line 2: column x holds"),

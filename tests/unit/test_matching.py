@@ -81,8 +81,8 @@ def test_a_row_that_is_written_as_it_stands_is_taken_so() -> None:
     ("rows", "names", "complaint"),
     [
         (["a.Png"], ["a.png", "a.PNG"], "'a.Png', which may be 'a.png' or 'a.PNG' in the archive: write one of them"),
-        (["a.PNG", "./a.png"], ["a.png"], "names './a.png' and 'a.PNG', which are one file: leave one of the two rows"),
-        (["a.png", "./a.png"], ["a.png"], "names 'a.png' and './a.png', which are one file: leave one of the two"),
+        (["a.PNG", "./a.png"], ["a.png"], "names './a.png' and 'a.PNG', which are one file: keep one of the two rows"),
+        (["a.png", "./a.png"], ["a.png"], "names 'a.png' and './a.png', which are one file: keep one of the two"),
         (["e\u0301.png"], ["\u00e9.png", "./e\u0301.png"], "which may be"),
     ],
 )

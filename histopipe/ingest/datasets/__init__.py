@@ -1,4 +1,4 @@
-"""Data sets: which member of an archive is a patch, of which case, with which label."""
+"""Definitions of data sets: which member of an archive is a patch, its case and its label."""
 
 from __future__ import annotations
 
@@ -36,28 +36,37 @@ def _breakhis() -> Dataset:
     return BREAKHIS
 
 
-_KNOWN: dict[str, Callable[[], Dataset]] = {"breakhis": _breakhis, "idc": _idc, "malaria": _malaria}
+_BUILT_IN: dict[str, Callable[[], Dataset]] = {"breakhis": _breakhis, "idc": _idc, "malaria": _malaria}
 
 
 def list_datasets() -> list[str]:
-    """Names of the data sets that need no manifest."""
-    return sorted(_KNOWN)
+    """List the names of the built-in data sets, which need no manifest.
+
+    Example:
+        >>> list_datasets()
+        ['breakhis', 'idc', 'malaria']
+    """
+    return sorted(_BUILT_IN)
 
 
 def get_dataset(name: str, magnification: int | str | None = None, case: Reading | None = None) -> Dataset:
-    """Return the data set called `name`, or a part or another reading of it.
+    """Return a built-in data set, or the part of it that `magnification` selects.
 
     Args:
-        name: of a built-in data set.
-        magnification: at which the part was taken that is meant; the whole for `all` and None.
-        case: what counts as one case, where names leave a choice; the data set's default for None.
+        name: name of the data set.
+        magnification: keep the images of this magnification only; `all` or None keeps all.
+        case: what counts as one case, if the data set allows several readings; None for its default.
 
     Raises:
         KeyError: no such data set is built in.
+
+    Example:
+        >>> get_dataset("breakhis", magnification=40).published.patches
+        1995
     """
-    dataset = _KNOWN[name]()
-    if case is not None and dataset.with_cases is not None:
-        dataset = dataset.with_cases(dataset, case)
-    if dataset.at_magnification is None or not isinstance(magnification, int):
+    dataset = _BUILT_IN[name]()
+    if case is not None and dataset.change_cases is not None:
+        dataset = dataset.change_cases(dataset, case)
+    if dataset.select_magnification is None or not isinstance(magnification, int):
         return dataset
-    return dataset.at_magnification(dataset, magnification)
+    return dataset.select_magnification(dataset, magnification)

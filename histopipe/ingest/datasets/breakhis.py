@@ -1,12 +1,12 @@
-"""BreakHis: fields of breast tumours at four magnifications, benign or malignant.
+"""BreakHis: fields of view of breast tumours at four magnifications, benign or malignant.
 
-Spanhol et al. 2016 (doi:10.1109/TBME.2015.2496264). Members are called
+Spanhol et al. 2016 (doi:10.1109/TBME.2015.2496264). Members are named
 `…/benign|malignant/SOB/SUBTYPE/SOB_B_A_14-22549AB/40X/SOB_B_A-14-22549AB-40-001.png`: class (B or M), subtype, year and
 number of the biopsy with the letters of its blocks, magnification, number of the image.
 
-A case is an accession number, with all its blocks and magnifications: 70 in a complete set. The publishers count each
-id with its letters as a patient (`histopipe.core.cases.readings` says why that isn't the default), and 14-13412 twice,
-which is filed as ductal and again, with as many images, as lobular carcinoma: 82 patients of 81 ids.
+A case is an accession number with all its blocks and magnifications; the complete set has 70. The publishers count each
+id, with its letters, as a patient; `histopipe.core.cases.readings` explains why that isn't the default. They count
+14-13412 twice, since it is filed as ductal and, with as many images, as lobular carcinoma: 82 patients with 81 ids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from histopipe.ingest.datasets.layout import OTHER_MAGNIFICATION, Dataset, Membe
 
 CLASSES = ("benign", "malignant")
 MAGNIFICATIONS = (40, 100, 200, 400)
-SUBTYPES = {  # by the letters in names: the folder, and whether it is malignant
+SUBTYPES = {  # by the letters in names: folder, and 1 for malignant
     "A": ("adenosis", 0),
     "F": ("fibroadenoma", 0),
     "PT": ("phyllodes_tumor", 0),
@@ -32,8 +32,8 @@ SUBTYPES = {  # by the letters in names: the folder, and whether it is malignant
 }
 
 _PATIENTS = 82
-_CASES: dict[Reading, int] = {"accession": 70, "publisher": 81}  # of a complete set, at each magnification
-# Of the database's own page (web.inf.ufpr.br/vri); it prints 652 benign at 40X, but 625 add up to its totals.
+_CASES: dict[Reading, int] = {"accession": 70, "publisher": 81}  # of the complete set, at each magnification
+# From the database's page (web.inf.ufpr.br/vri); it prints 652 benign at 40X, but only 625 agree with its totals.
 _PUBLISHED = {
     40: PublishedCounts(1995, _PATIENTS, 1370, _CASES["accession"]),
     100: PublishedCounts(2081, _PATIENTS, 1437, _CASES["accession"]),
@@ -41,7 +41,7 @@ _PUBLISHED = {
     400: PublishedCounts(1820, _PATIENTS, 1232, _CASES["accession"]),
 }
 
-# Micrometres, of the published images (Spanhol et al. 2016): the camera's 6.5 by objective and a relay lens of 3.3.
+# Micrometres per pixel of the published images (Spanhol et al. 2016): the camera's 6.5, objective, relay lens of 3.3.
 _PIXEL_SIZES = {40: 0.49, 100: 0.20, 200: 0.10, 400: 0.05}
 
 _LETTERS = {"B": 0, "M": 1}
@@ -59,7 +59,7 @@ def read_published_name(name: str) -> PatchName | None:
     """Read the publishers' patient, class, magnification and subtype from a member's name.
 
     Raises:
-        MemberRejected: a PNG with another name, or whose name or folders contradict each other.
+        MemberRejected: a PNG has another name, or its name and folders contradict each other.
     """
     *folders, last = name.split("/")
     if not last.lower().endswith(".png"):
@@ -67,40 +67,41 @@ def read_published_name(name: str) -> PatchName | None:
     match = _NAME.fullmatch(last)
     if match is None:
         raise MemberRejected("name is not a patch's")
-    told = match.groupdict()
-    if _LETTERS[told["label"]] != SUBTYPES[told["subtype"]][1]:
+    fields = match.groupdict()
+    if _LETTERS[fields["label"]] != SUBTYPES[fields["subtype"]][1]:
         raise MemberRejected("subtype contradicts class")
     for folder in folders:
-        for what, value in _told_by(folder).items():
-            if told[what] != value:
-                raise MemberRejected(f"{what} contradicts folder")
-    return PatchName(told["case"], _LETTERS[told["label"]], attributes=(int(told["magnification"]), told["subtype"]))
+        for name_of_field, value in _read_folder(folder).items():
+            if fields[name_of_field] != value:
+                raise MemberRejected(f"{name_of_field} contradicts folder")
+    attributes = (int(fields["magnification"]), fields["subtype"])
+    return PatchName(fields["case"], _LETTERS[fields["label"]], attributes=attributes)
 
 
 def read_name(name: str) -> PatchName | None:
     """Read accession number, class, magnification and subtype from a member's name.
 
     Raises:
-        MemberRejected: as `read_published_name`.
+        MemberRejected: see `read_published_name`.
     """
     patch = read_published_name(name)
     return patch and patch._replace(case_id=accession_of(patch.case_id))
 
 
 def read_case(last: str) -> str | None:
-    """Read the accession number from an image's own name, whatever its ending."""
+    """Read the accession number from an image's file name, whatever its extension."""
     case = read_published_case(last)
     return case and accession_of(case)
 
 
 def read_published_case(last: str) -> str | None:
-    """Read the publishers' patient from an image's own name, whatever its ending."""
+    """Read the publishers' patient from an image's file name, whatever its extension."""
     match = _CASE.match(last)
     return match["case"] if match else None
 
 
-def _told_by(folder: str) -> dict[str, str]:
-    """What a folder's name says of the images in it; nothing for other folders."""
+def _read_folder(folder: str) -> dict[str, str]:
+    """Read what a folder's name states about its images; empty for other folders."""
     if folder in CLASSES:
         return {"label": "BM"[CLASSES.index(folder)]}
     if folder in _FOLDERS:
@@ -109,10 +110,10 @@ def _told_by(folder: str) -> dict[str, str]:
     return match.groupdict() if match else {}
 
 
-def at_magnification(dataset: Dataset, magnification: int) -> Dataset:
-    """Return the images taken at one magnification; the others are set aside."""
+def select_magnification(dataset: Dataset, magnification: int) -> Dataset:
+    """Return the data set reduced to the images of one magnification."""
 
-    def read_chosen(name: str) -> PatchName | None:
+    def read_selected(name: str) -> PatchName | None:
         patch = dataset.read_name(name)
         if patch is not None and patch.attributes[0] != magnification:
             raise MemberRejected(OTHER_MAGNIFICATION)
@@ -120,27 +121,27 @@ def at_magnification(dataset: Dataset, magnification: int) -> Dataset:
 
     return replace(
         dataset,
-        read_name=read_chosen,
-        published=_with_cases(_PUBLISHED[magnification], dataset.case_reading),
-        mpp=2 * _PIXEL_SIZES[magnification],  # stored at half the published size
+        read_name=read_selected,
+        published=_replace_cases(_PUBLISHED[magnification], dataset.case_reading),
+        mpp=2 * _PIXEL_SIZES[magnification],  # images are stored at half the published size
     )
 
 
-def with_cases(dataset: Dataset, reading: Reading) -> Dataset:
-    """Return the data set with accession numbers or the publishers' patients for cases."""
-    read_image, read_last = _READERS[reading]
+def change_cases(dataset: Dataset, reading: Reading) -> Dataset:
+    """Return the data set with accession numbers or the publishers' patients as cases."""
+    read_member, read_file_name = _READERS[reading]
     return replace(
         dataset,
-        read_name=read_image,
-        read_case=read_last,
+        read_name=read_member,
+        read_case=read_file_name,
         case_reading=reading,
-        published=_with_cases(dataset.published, reading),
+        published=_replace_cases(dataset.published, reading),
     )
 
 
-def _with_cases(counts: PublishedCounts | None, reading: Reading | None) -> PublishedCounts | None:
-    own = counts is not None and counts.distinct_cases == _CASES["accession"]
-    return replace(counts, distinct_cases=_CASES[reading]) if counts and reading and own else counts
+def _replace_cases(counts: PublishedCounts | None, reading: Reading | None) -> PublishedCounts | None:
+    built_in = counts is not None and counts.distinct_cases == _CASES["accession"]
+    return replace(counts, distinct_cases=_CASES[reading]) if counts and reading and built_in else counts
 
 
 _READERS: dict[Reading, tuple[Callable[[str], PatchName | None], Callable[[str], str | None]]] = {
@@ -153,14 +154,14 @@ BREAKHIS = Dataset(
     title="Breast tumours at four magnifications",
     classes=CLASSES,
     patch_size=(230, 350),  # half of the published 460x700; some images are 456 pixels high
-    image_size=224,  # as the DenseNet201 tutorial has it
+    image_size=224,  # as in the DenseNet201 tutorial
     read_name=read_name,
     read_case=read_case,
     resized=True,
     attributes={"magnification": "int32", "subtype": "str"},
-    at_magnification=at_magnification,
+    select_magnification=select_magnification,
     case_reading="accession",
-    with_cases=with_cases,
+    change_cases=change_cases,
     published=PublishedCounts(7909, _PATIENTS, 5429, _CASES["accession"]),
     kaggle="ambarish/breakhis",
 )

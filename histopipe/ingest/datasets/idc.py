@@ -1,7 +1,7 @@
 """Kaggle's breast-histopathology archive: 50-px patches of whole mounts, with or without invasive ductal carcinoma.
 
 Cruz-Roa et al. 2014 (doi:10.1117/12.2043872), Janowczyk & Madabhushi 2016 (PMID 27563488).
-Members are called `CASE/LABEL/CASE_idx5_xX_yY_classLABEL.png`; the archive holds a second copy of all of them
+Members are named `CASE/LABEL/CASE_idx5_xX_yY_classLABEL.png`; the archive contains a second copy of all of them
 under `IDC_regular_ps50_idx5/`. The 279 case ids are not proven to be 279 patients.
 """
 
@@ -11,7 +11,7 @@ import re
 
 from histopipe.ingest.datasets.layout import Dataset, MemberRejected, PatchName, PublishedCounts
 
-# nine digits of pixels: the index keeps places as 32-bit integers
+# at most nine digits of pixels, since the index stores positions as 32-bit integers
 _NAME = re.compile(r"(?P<case>[A-Za-z0-9-]+)_idx[0-9]+_x(?P<x>[0-9]{1,9})_y(?P<y>[0-9]{1,9})_class(?P<label>[01])\.png")
 
 _CASE = re.compile(r"(?P<case>[A-Za-z0-9-]+)_idx[0-9]+_x[0-9]+_y[0-9]+")
@@ -21,7 +21,7 @@ def read_name(name: str) -> PatchName | None:
     """Read case, coordinates and label from a member's name.
 
     Raises:
-        MemberRejected: a PNG with another name, or whose folder contradicts its name.
+        MemberRejected: a PNG has another name, or its folders contradict its name.
     """
     folders, _, last = name.rpartition("/")
     match = _NAME.fullmatch(last)
@@ -35,17 +35,17 @@ def read_name(name: str) -> PatchName | None:
 
 
 def read_case(last: str) -> str | None:
-    """Read the case from a patch's own name, which may lack the label."""
+    """Read the case from a patch's file name, which may lack the label."""
     match = _CASE.match(last)
     return match["case"] if match else None
 
 
 def _check_folders(folders: str, case: str, label: str) -> None:
-    """Refuse a patch that lies, if in the folder of a class, in another one's or in another case's."""
-    outer, _, own = folders.rpartition("/")
-    if own not in ("0", "1"):
+    """Check that a patch in the folder of a class is in that of its own label and case."""
+    outer, _, inner = folders.rpartition("/")
+    if inner not in ("0", "1"):
         return
-    if own != label:
+    if inner != label:
         raise MemberRejected("label contradicts folder")
     if outer and outer.rpartition("/")[2] != case:
         raise MemberRejected("case contradicts folder")
@@ -56,11 +56,11 @@ IDC = Dataset(
     title="Invasive ductal carcinoma, 50-px patches",
     classes=("benign", "IDC"),
     patch_size=(50, 50),
-    image_size=48,  # as the CancerNet tutorial has it; 50 can't be halved often
+    image_size=48,  # as in the CancerNet tutorial; 50 can't be halved often
     read_name=read_name,
     read_case=read_case,
     published=PublishedCounts(patches=277_524, cases=279, positive=78_786),
-    mpp=4.0,  # scanned at 40x (0.25 um), taken 16:1 smaller, to 2.5x (Cruz-Roa et al. 2014)
-    implausible_auc=0.97,  # by case, networks of several kinds reach .93 to .96
+    mpp=4.0,  # scanned at 40x (0.25 um), downsampled 16:1 to 2.5x (Cruz-Roa et al. 2014)
+    implausible_auc=0.97,  # by case, several architectures reach .93 to .96
     kaggle="paultimothymooney/breast-histopathology-images",
 )

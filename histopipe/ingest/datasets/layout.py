@@ -1,4 +1,4 @@
-"""What the pipeline needs to know of a data set."""
+"""The definition of a data set: names, classes, patch size and published counts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import NamedTuple
 
 from histopipe.core.cases.readings import Reading
 
-OTHER_MAGNIFICATION = "other magnification"  # why a member is set aside that `magnification` doesn't ask for
+OTHER_MAGNIFICATION = "other magnification"  # the reason for members that `magnification` doesn't select
 
 
 class PatchName(NamedTuple):
-    """What a member's name tells of its patch.
+    """What a member's name states about its patch.
 
     Attributes:
-        x, y: place in the slide in pixels, None where unknown.
-        attributes: what else the name tells, one value for each of the data set's `attributes`.
+        case_id: the case.
+        label: 1 for the positive class, 0 for the negative one.
+        x, y: position in the slide in pixels, None if unknown.
+        attributes: values of the data set's further columns, in the order of `Dataset.attributes`.
     """
 
     case_id: str
@@ -27,15 +29,18 @@ class PatchName(NamedTuple):
 
 
 class MemberRejected(Exception):
-    """A member that can't be used; its first argument says why, in a few words that reports count by."""
+    """A member that can't be used. Its first argument is the reason, under which `report.json` counts it."""
 
 
 @dataclass(frozen=True)
 class PublishedCounts:
-    """Size of the complete data set, as published.
+    """The published size of a complete data set.
 
     Attributes:
-        distinct_cases: how many cases there are as they are read here, where the publication counts otherwise.
+        patches: number of patches.
+        cases: number of cases.
+        positive: number of patches of the positive class.
+        distinct_cases: number of cases as read here, if the publication counts them differently.
     """
 
     patches: int
@@ -44,36 +49,37 @@ class PublishedCounts:
     distinct_cases: int | None = None
 
 
-def no_case(_: str) -> None:
-    """Tell no case: names of such a data set may be any."""
+def read_no_case(_: str) -> None:
+    """Return None, for a data set whose file names don't state the case."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set's names, classes and patch size.
+    """The definition of a data set.
 
     Attributes:
+        name: name in `params.yaml`.
+        title: name for people.
         classes: the negative class, then the positive one; sensitivity is the recall of the second.
-        patch_size: height and width in pixels at which the store keeps patches.
-        image_size: side in pixels at which networks see the patches, where a recipe doesn't say otherwise; by default
-            the longer side of `patch_size`.
-        read_name: what a member's name says; None for a member that is no patch and isn't meant to be one.
-            Raises MemberRejected for one that can't be used.
-        read_case: the case that a patch's own name tells, whatever folder it lies in, also of new patches
-            without a label; None where it tells none.
-        published: counts of the complete set, where they are known.
+        patch_size: height and width in pixels of patches in the store.
+        image_size: default side in pixels of a network's input; None for the longer side of `patch_size`.
+        read_name: parses a member's name; returns None for a member that isn't meant to be a patch and raises
+            MemberRejected for one that can't be used.
+        read_case: reads the case from a file name without folders, also of a new patch without a label; returns None
+            if the name doesn't state it.
+        published: counts of the complete set, if known.
         kaggle: the data set's handle on Kaggle.
-        resized: whether other sizes are resized to `patch_size`; otherwise smaller patches are padded by
-            repeating their edge and larger ones are set aside.
-        listed: names that ought to be in the archive, where a manifest says so; `read_name` is then asked for the name
-            that the manifest has for a member (`histopipe.ingest.datasets.matching`).
-        manifest: what messages call that manifest.
-        attributes: further columns of the index by name, each with its type: what `PatchName.attributes` holds.
-        implausible_auc: a ROC AUC by case above it has so far always meant a leak; None where nothing is known.
-        at_magnification: gives the part of such a set that was taken at one magnification, where there are several.
-        case_reading: what counts as one case, where names leave a choice (`histopipe.core.cases.readings`).
-        with_cases: gives such a set with its cases read in another way, where there are several.
-        mpp: micrometres of tissue to a pixel of a patch of `patch_size`; None where nobody says.
+        resized: whether images of other sizes are resized to `patch_size`. Otherwise smaller ones are padded by
+            repeating their edge and larger ones are rejected.
+        listed: the file names in the manifest, if there is one. `read_name` then gets the name that the manifest has
+            for a member (`histopipe.ingest.datasets.matching`).
+        manifest: name of the manifest in messages.
+        attributes: types of further columns of the index, by name; `PatchName.attributes` has their values.
+        implausible_auc: a ROC AUC by case above this value has always meant a leak so far; None if not known.
+        select_magnification: reduces the data set to one magnification, if it has several.
+        case_reading: what counts as one case, if several readings are possible (`histopipe.core.cases.readings`).
+        change_cases: returns the data set with another reading of its cases, if several are possible.
+        mpp: micrometres of tissue per pixel of a patch of `patch_size`; None if not stated.
     """
 
     name: str
@@ -81,7 +87,7 @@ class Dataset:
     classes: tuple[str, str]
     patch_size: tuple[int, int]
     read_name: Callable[[str], PatchName | None]
-    read_case: Callable[[str], str | None] = no_case
+    read_case: Callable[[str], str | None] = read_no_case
     published: PublishedCounts | None = None
     kaggle: str | None = None
     image_size: int | None = None
@@ -90,7 +96,7 @@ class Dataset:
     manifest: str = "the manifest"
     attributes: Mapping[str, str] = field(default_factory=dict)
     implausible_auc: float | None = None
-    at_magnification: Callable[[Dataset, int], Dataset] | None = None
+    select_magnification: Callable[[Dataset, int], Dataset] | None = None
     case_reading: Reading | None = None
-    with_cases: Callable[[Dataset, Reading], Dataset] | None = None
+    change_cases: Callable[[Dataset, Reading], Dataset] | None = None
     mpp: float | None = None

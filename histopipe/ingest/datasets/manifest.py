@@ -1,4 +1,4 @@
-"""A data set of the user's own: a table `file,case_id,label[,x,y]` says what each image is."""
+"""Data sets that a manifest describes: a CSV table `file,case_id,label[,x,y]` with one row per image."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ from histopipe.ingest.datasets.layout import Dataset, PatchName
 REQUIRED = ("file", "case_id", "label")
 COORDINATES = ("x", "y")
 
-_WHOLE_PIXELS = r"(-?[0-9]{1,9}(\.0*)?)?"  # or nothing; nine digits fit the index's 32-bit integers
+_WHOLE_PIXELS = r"(-?[0-9]{1,9}(\.0*)?)?"  # may be empty; nine digits fit the index's 32-bit integers
 
 
 def manifest_dataset(name: str, manifest: Path, patch_size: tuple[int, int]) -> Dataset:
-    """Describe a data set by its manifest; images of other sizes are resized to `patch_size`.
+    """Define a data set by its manifest; images of other sizes are resized to `patch_size`.
 
     Raises:
-        SourceError: the manifest is missing or not what it should be; the message names the line.
+        SourceError: the manifest is missing or invalid; the message names the line.
+
+    Example:
+        >>> dataset = manifest_dataset("mine", Path("images.csv"), patch_size=(64, 64))
+        >>> dataset.read_name("a/1.png")
+        PatchName(case_id='P1', label=0, x=None, y=None, attributes=())
     """
-    patches = _patches(read_manifest(manifest))
+    patches = _make_patch_names(read_manifest(manifest))
     return Dataset(
         name=name,
         title=name,
@@ -41,15 +46,17 @@ def manifest_dataset(name: str, manifest: Path, patch_size: tuple[int, int]) -> 
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read and check a manifest; case ids are brought to normal form: ` P1` and `P1` must not become two cases.
+    """Read and check a manifest.
+
+    Case ids are normalised, so that ` P1` and `P1` don't become two cases.
 
     Returns:
-        Columns file, case_id, label, x and y (missing where the manifest has none), indexed by line number.
+        Columns file, case_id, label, x and y (missing values if the manifest has no positions), by line number.
 
     Raises:
-        SourceError: a column is missing or stands twice, a row has too many fields, a label isn't 0 or 1, a file or
-            case id is empty or holds a control character, a case id has lost its last digits, a file is listed twice,
-            a coordinate isn't a whole number.
+        SourceError: a column is missing or occurs twice, a row has too many fields, a label isn't 0 or 1, a file or
+            case id is empty or contains a control character, a case id has lost its last digits, a file is listed
+            twice, or a coordinate isn't a whole number.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -68,21 +75,21 @@ def _read_table(stream: TextIO, path: Path) -> pd.DataFrame:
     _, header = next(rows, (1, []))
     columns = [column.strip() for column in header]
     _check_columns(columns, path)
-    places = {name: columns.index(name) for name in (*REQUIRED, *COORDINATES) if name in columns}
+    positions = {name: columns.index(name) for name in (*REQUIRED, *COORDINATES) if name in columns}
     lines, values = [], []
     for line, row in rows:
         if len(row) > len(columns):
-            what = f"{len(row)} fields, but the header names {len(columns)} columns"
-            raise SourceError(f"{path}, line {line}: {what}: put values that hold a comma in quotes")
+            counts = f"{len(row)} fields, but the header names {len(columns)} columns"
+            raise SourceError(f"{path}, line {line}: {counts}: put values that contain a comma in quotes")
         lines.append(line)
-        values.append([row[place].strip() if place < len(row) else "" for place in places.values()])
-    table = pd.DataFrame(values, index=lines, columns=list(places), dtype=str)
+        values.append([row[index].strip() if index < len(row) else "" for index in positions.values()])
+    table = pd.DataFrame(values, index=lines, columns=list(positions), dtype=str)
     table["case_id"] = normal_ids(table["case_id"].tolist())
     return table.reindex(columns=[*REQUIRED, *COORDINATES], fill_value="")
 
 
 def _filled_rows(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """Rows that aren't blank, each with the line it starts on."""
+    """Yield the rows that aren't blank, each with the line that it starts on."""
     reader = csv.reader(stream, strict=True)
     line = 1
     for row in reader:
@@ -99,7 +106,7 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
         raise SourceError(f"{path} has no column {', '.join(missing)}: a manifest needs file,case_id,label[,x,y]")
     for column in (*REQUIRED, *COORDINATES):
         if columns.count(column) > 1:
-            raise SourceError(f"{path} has {columns.count(column)} columns called {column}: leave one of them")
+            raise SourceError(f"{path} has {columns.count(column)} columns named {column}: keep one of them")
 
 
 def _check_rows(table: pd.DataFrame, path: Path) -> None:
@@ -110,26 +117,28 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
         "case_id is empty": table["case_id"] == "",
         "file holds a line break or another control character": table["file"].str.contains(CONTROL),
         "case_id holds a line break or another control character": table["case_id"].str.contains(CONTROL),
-        "case_id is a number that a spreadsheet has cut short; export the column as text": _lost(table["case_id"]),
+        "case_id is a number that a spreadsheet has cut short; export the column as text": _lost_digits(
+            table["case_id"]
+        ),
         "label is not 0 or 1": ~table["label"].isin(["0", "1"]),
         "file is listed twice": table["file"].duplicated(),
-        "column x holds something else than whole pixels": ~table["x"].str.fullmatch(_WHOLE_PIXELS),
-        "column y holds something else than whole pixels": ~table["y"].str.fullmatch(_WHOLE_PIXELS),
+        "column x is not a whole number of pixels": ~table["x"].str.fullmatch(_WHOLE_PIXELS),
+        "column y is not a whole number of pixels": ~table["y"].str.fullmatch(_WHOLE_PIXELS),
     }
     for fault, rows in faults.items():
         if rows.any():
             line = rows.idxmax()
-            raise SourceError(f"{path}, line {line}: {fault} ({table.at[line, 'file']!r}): mend the table")
+            raise SourceError(f"{path}, line {line}: {fault} ({table.at[line, 'file']!r}): correct the table")
 
 
-def _lost(cases: pd.Series) -> pd.Series:
+def _lost_digits(cases: pd.Series) -> pd.Series:
     return cases.map({case: has_lost_digits(case) for case in cases.unique()}).astype(bool)
 
 
-def _patches(table: pd.DataFrame) -> dict[str, PatchName]:
+def _make_patch_names(table: pd.DataFrame) -> dict[str, PatchName]:
     rows = zip(table["file"], table["case_id"], table["label"], table["x"], table["y"], strict=True)
-    return {file: PatchName(case, int(label), _known(x), _known(y)) for file, case, label, x, y in rows}
+    return {file: PatchName(case, int(label), _int_or_none(x), _int_or_none(y)) for file, case, label, x, y in rows}
 
 
-def _known(value: object) -> int | None:
+def _int_or_none(value: object) -> int | None:
     return None if value is pd.NA else int(value)  # type: ignore[call-overload]

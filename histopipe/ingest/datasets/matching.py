@@ -1,8 +1,8 @@
-"""Which file of an archive or folder a manifest means, where the two spell its name differently.
+"""Matching of the file names in a manifest with those in an archive or folder that are spelt differently.
 
-A name that stands there as it is listed is always taken. Names that are left may differ by `./`, the slash's direction,
-Unicode's normal form and the letter case of the ending, and by the folders that all of them share: those that the
-archive was made from, or that wrap it. Nothing is matched that could also mean another file.
+Exact matches come first. The remaining names may differ in `./`, the direction of slashes, Unicode normalisation, the
+letter case of the extension, and in folders that all of them share: the path of the folder that the archive was made
+from, or folders around everything in the archive. Nothing ambiguous is matched.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from histopipe.core.errors import SourceError
 if TYPE_CHECKING:
     from histopipe.data.store import ManifestCounts
 
-TRIED = 100  # names by which a pair of prefixes is tried before all are
-MOST_FOLDERS = 20  # in front of all names that are tried without: hostile archives have thousands
-EXAMPLES = 5  # pairs of names that a report shows
+SAMPLE_NAMES = 100  # names that are tried with a pair of prefixes before all names are
+MAX_FOLDERS = 20  # shared folders that may be dropped; hostile archives have thousands
+MAX_EXAMPLES = 5  # pairs of names in `report.json`
 
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[/\\]")
 _DRIVE = re.compile(r"[A-Za-z]:(?=[/\\])")
@@ -31,58 +31,62 @@ Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Matching:
-    """What became of a manifest's names.
+class FileMatching:
+    """The outcome of matching a manifest with an archive.
 
     Attributes:
-        rows: the listed name, by the name that stands in the archive.
-        listed: how many names the manifest has.
+        rows: the name in the manifest, by the name in the archive.
+        listed: number of names in the manifest.
     """
 
     rows: dict[str, str] = field(default_factory=dict)
     listed: int = 0
 
     def counts(self) -> ManifestCounts:
-        """Counts for `report.json`, with examples of names that differ."""
-        otherwise = [[row, name] for name, row in self.rows.items() if row != name]
+        """Return the counts for `report.json`, with examples of names that differ."""
+        differing = [[row, name] for name, row in self.rows.items() if row != name]
         return {
             "listed": self.listed,
-            "matched_as_listed": len(self.rows) - len(otherwise),
-            "matched_otherwise": len(otherwise),
-            "examples": otherwise[:EXAMPLES],
+            "matched_as_listed": len(self.rows) - len(differing),
+            "matched_otherwise": len(differing),
+            "examples": differing[:MAX_EXAMPLES],
         }
 
 
-def match_files(listed: Collection[str], names: Sequence[str], manifest: str = "the manifest") -> Matching:
-    """Find the file that each listed name means.
+def match_files(listed: Collection[str], names: Sequence[str], manifest: str = "the manifest") -> FileMatching:
+    """Match the names in a manifest with the files in an archive.
 
     Args:
         listed: names in the manifest.
-        names: names of the files that are there.
-        manifest: what messages call it.
+        names: names of the files in the archive.
+        manifest: name of the manifest in messages.
 
     Raises:
-        SourceError: a listed name may mean two files, or two listed names mean one.
+        SourceError: a listed name may mean two files, or two listed names mean the same file.
+
+    Example:
+        >>> match_files([r"scans\\1.PNG"], ["scans/1.png", "notes.txt"]).rows
+        {'scans/1.png': 'scans\\\\1.PNG'}
     """
-    rows = {name: name for name in names if name in listed} or _in_one_folder(listed, names)
+    rows = {name: name for name in names if name in listed} or _match_in_one_folder(listed, names)
     if len(rows) == len(listed):
-        return Matching(rows, len(listed))
+        return FileMatching(rows, len(listed))
     missing, others = set(listed) - set(rows.values()), [name for name in dict.fromkeys(names) if name not in rows]
-    wanted, present = {row: _tidied(row) for row in missing}, {name: _tidied(name) for name in others}
-    taken = {_tidied(name): name for name in rows}
-    rows |= _paired(wanted, present, taken, manifest)
-    found = set(rows.values())
-    wanted = {row: parts for row, parts in wanted.items() if row not in found}
-    if rows:  # names that lie under another folder than most are strangers, unless they say where they lay
-        wanted = {row: parts for row, parts in wanted.items() if _ABSOLUTE.match(row)}
-    if wanted:
-        left = {name: parts for name, parts in present.items() if name not in rows}
-        rows |= _without_prefixes(wanted, left, may_strip_names=not rows, manifest=manifest)
-    return Matching(rows, len(listed))
+    unmatched, candidates = {row: _normalise(row) for row in missing}, {name: _normalise(name) for name in others}
+    matched = {_normalise(name): name for name in rows}
+    rows |= _match_exactly(unmatched, candidates, matched, manifest)
+    matched_rows = set(rows.values())
+    unmatched = {row: parts for row, parts in unmatched.items() if row not in matched_rows}
+    if rows:  # once some rows match as they are, only absolute paths may lose folders
+        unmatched = {row: parts for row, parts in unmatched.items() if _ABSOLUTE.match(row)}
+    if unmatched:
+        left = {name: parts for name, parts in candidates.items() if name not in rows}
+        rows |= _match_without_prefixes(unmatched, left, may_strip_names=not rows, manifest=manifest)
+    return FileMatching(rows, len(listed))
 
 
-def _in_one_folder(listed: Collection[str], names: Sequence[str]) -> dict[str, str]:
-    """The listed names of what lies in a single folder, as archives are packed most often, if it holds all of them."""
+def _match_in_one_folder(listed: Collection[str], names: Sequence[str]) -> dict[str, str]:
+    """Match the files of an archive with a single top folder, the usual case; empty unless all listed names match."""
     folder, slash, _ = names[0].partition("/") if names else ("", "", "")
     wrapper = folder + slash
     if not slash or not all(name.startswith(wrapper) for name in names):
@@ -91,98 +95,115 @@ def _in_one_folder(listed: Collection[str], names: Sequence[str]) -> dict[str, s
     return rows if len(rows) == len(listed) else {}
 
 
-def _tidied(name: str) -> Parts:
-    """A name's folders and file, as every system would spell them."""
+def _normalise(name: str) -> Parts:
+    """Split a name into folders and file, spelt the same way on every system."""
     if not name.isascii():
         name = unicodedata.normalize("NFC", name)
     parts = [part for part in _DRIVE.sub("", name).replace("\\", "/").split("/") if part not in ("", ".")]
-    stem, dot, ending = parts[-1].rpartition(".") if parts else ("", "", "")
-    return (*parts[:-1], stem + dot + ending.lower()) if dot else tuple(parts)
+    stem, dot, extension = parts[-1].rpartition(".") if parts else ("", "", "")
+    return (*parts[:-1], stem + dot + extension.lower()) if dot else tuple(parts)
 
 
-def _paired(
-    wanted: dict[str, Parts], present: dict[str, Parts], taken: dict[Parts, str], manifest: str
+def _match_exactly(
+    unmatched: dict[str, Parts], candidates: dict[str, Parts], matched: dict[Parts, str], manifest: str
 ) -> dict[str, str]:
-    """Return the listed name by the present one, of those that come to the same."""
+    """Match names whose normalised parts are equal.
+
+    Args:
+        unmatched: parts of the listed names.
+        candidates: parts of the names in the archive.
+        matched: names in the archive that are matched already, by their parts.
+        manifest: name of the manifest in messages.
+
+    Returns:
+        The listed name by the name in the archive.
+    """
     by_parts: dict[Parts, list[str]] = defaultdict(list)
-    for name, parts in present.items():
+    for name, parts in candidates.items():
         by_parts[parts].append(name)
     rows: dict[str, str] = {}
-    for row, parts in sorted(wanted.items()):
+    for row, parts in sorted(unmatched.items()):
         names = by_parts.get(parts, [])
         if len(names) > 1:
             raise SourceError(
                 f"{manifest} names {row!r}, which may be {names[0]!r} or {names[1]!r} in the archive: write one of them"
             )
-        other = rows.get(names[0]) if names else taken.get(parts)
+        other = rows.get(names[0]) if names else matched.get(parts)
         if other is not None:
-            raise SourceError(f"{manifest} names {other!r} and {row!r}, which are one file: leave one of the two rows")
+            raise SourceError(f"{manifest} names {other!r} and {row!r}, which are one file: keep one of the two rows")
         if names:
             rows[names[0]] = row
     return rows
 
 
-def _without_prefixes(
-    wanted: dict[str, Parts], present: dict[str, Parts], may_strip_names: bool, manifest: str
+def _match_without_prefixes(
+    unmatched: dict[str, Parts], candidates: dict[str, Parts], may_strip_names: bool, manifest: str
 ) -> dict[str, str]:
-    """Pair names without the folders that all wanted ones, or all present ones, have in front.
+    """Match names after dropping folders that all listed names, or all names in the archive, start with.
 
-    Taken is the pair of prefixes that brings most names together, of equals the shortest. See `_is_enough`.
+    The numbers of folders to drop on both sides are those that match the most names; if several do, the smallest.
     """
-    deepest = min(MOST_FOLDERS, len(_shared_folders(present.values()))) if may_strip_names else 0
-    highest = min(MOST_FOLDERS, len(_shared_folders(wanted.values())))
+    max_name_folders = min(MAX_FOLDERS, len(_shared_folders(candidates.values()))) if may_strip_names else 0
+    max_row_folders = min(MAX_FOLDERS, len(_shared_folders(unmatched.values())))
     best: tuple[int, int, int, int] | None = None
-    for lost, spare in product(range(highest + 1), range(deepest + 1)):
-        if lost or spare:
-            count = _in_common(wanted.values(), present.values(), lost, spare)
-            if _is_enough(count, wanted, present, lost, spare) and (best is None or (count, -lost - spare) > best[:2]):
-                best = (count, -lost - spare, lost, spare)
+    for row_folders, name_folders in product(range(max_row_folders + 1), range(max_name_folders + 1)):
+        if row_folders or name_folders:
+            count = _count_matches(unmatched.values(), candidates.values(), row_folders, name_folders)
+            rank = (count, -row_folders - name_folders)
+            plausible = _is_plausible(count, unmatched, candidates, row_folders, name_folders)
+            if plausible and (best is None or rank > best[:2]):
+                best = (*rank, row_folders, name_folders)
     if best is None:
         return {}
-    _, _, lost, spare = best
-    shorter = {name: parts[spare:] for name, parts in present.items()}
-    return _paired({row: parts[lost:] for row, parts in wanted.items()}, shorter, {}, manifest)
+    _, _, row_folders, name_folders = best
+    shorter_names = {name: parts[name_folders:] for name, parts in candidates.items()}
+    shorter_rows = {row: parts[row_folders:] for row, parts in unmatched.items()}
+    return _match_exactly(shorter_rows, shorter_names, {}, manifest)
 
 
-def _is_enough(count: int, wanted: dict[str, Parts], present: dict[str, Parts], lost: int, spare: int) -> bool:
-    """Tell whether prefixes that bring `count` names together can be meant.
+def _is_plausible(
+    count: int, unmatched: dict[str, Parts], candidates: dict[str, Parts], row_folders: int, name_folders: int
+) -> bool:
+    """Return whether dropping this many folders, which matches `count` names, can be what the manifest means.
 
-    Where folders are left out on both sides, files numbered alike in `siteA/` and `siteB/` would come together: then
-    every name has to find its file, and share a folder with it, or be a path of another machine and leave no file.
+    If folders are dropped on both sides, equal file names in `siteA/` and `siteB/` would match. So all names must match
+    and either have a further folder in common with their file, or be absolute paths that leave no file over.
     """
-    if not (lost and spare):
+    if not (row_folders and name_folders):
         return count > 0
-    deep = all(len(parts) - lost > 1 for parts in wanted.values())
-    foreign = all(_ABSOLUTE.match(row) for row in wanted) and len(wanted) == len(present)
-    return count == len(wanted) and (deep or foreign)
+    share_folder = all(len(parts) - row_folders > 1 for parts in unmatched.values())
+    absolute = all(_ABSOLUTE.match(row) for row in unmatched) and len(unmatched) == len(candidates)
+    return count == len(unmatched) and (share_folder or absolute)
 
 
-def _in_common(wanted: Collection[Parts], present: Collection[Parts], lost: int, spare: int) -> int:
-    tails = {parts[spare:] for parts in present}
-    some = list(wanted)[:TRIED]
-    if len(some) < len(wanted) and not any(parts[lost:] in tails for parts in some):
+def _count_matches(
+    unmatched: Collection[Parts], candidates: Collection[Parts], row_folders: int, name_folders: int
+) -> int:
+    names = {parts[name_folders:] for parts in candidates}
+    sample = list(unmatched)[:SAMPLE_NAMES]
+    if len(sample) < len(unmatched) and not any(parts[row_folders:] in names for parts in sample):
         return 0
-    return sum(parts[lost:] in tails for parts in wanted)
+    return sum(parts[row_folders:] in names for parts in unmatched)
 
 
 def _shared_folders(names: Iterable[Parts]) -> Parts:
-    """The folders that all names begin with."""
+    """Return the folders that all names start with."""
     folders = {parts[:-1] for parts in names}
     if not folders:
         return ()
     first, last = min(folders), max(folders)
-    count = next((place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), None)
+    count = next((index for index, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), None)
     return first[: min(len(first), len(last)) if count is None else count]
 
 
-def nearest_name(wanted: str, names: Sequence[str]) -> str | None:
-    """Of the names that are there, the one that most likely was meant: for messages alone."""
-    last = _tidied(wanted)[-1:] or ("",)
+def nearest_name(listed: str, names: Sequence[str]) -> str | None:
+    """Return the name in the archive that is most similar to a listed one, for messages only."""
+    last = _normalise(listed)[-1:] or ("",)
 
-    def likeness(name: str) -> tuple[bool, bool, bool]:
-        other = _tidied(name)[-1:] or ("",)
-        endings = Counter(part.rpartition(".")[2].casefold() for part in (last[0], other[0]))
+    def similarity(name: str) -> tuple[bool, bool, bool]:
+        other = _normalise(name)[-1:] or ("",)
+        extensions = Counter(part.rpartition(".")[2].casefold() for part in (last[0], other[0]))
         stems = [part.rpartition(".")[0].casefold() or part for part in (last[0], other[0])]
-        return last[0].casefold() == other[0].casefold(), stems[0] == stems[1], len(endings) == 1
+        return last[0].casefold() == other[0].casefold(), stems[0] == stems[1], len(extensions) == 1
 
-    return max(names, key=likeness, default=None)
+    return max(names, key=similarity, default=None)
