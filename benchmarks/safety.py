@@ -58,7 +58,7 @@ WATCHED = {  # functions by module
         "histopipe.ingest.archives.reading": ("check_member",),
         "histopipe.evaluation.stage": ("require_both_classes", "require_cases"),
         "histopipe.core.files": ("require_disk",),
-        "histopipe.ingest.plan": ("_without_contradictions", "_without_double_labels"),
+        "histopipe.ingest.plan": ("_drop_contradictions", "_drop_double_labels"),
         "histopipe.ingest.stage": ("_require_complete", "_require_patches", "_require_quality"),
         "histopipe.core.params": ("read_params",),
         "histopipe.promotion.served": ("require_whole",),

@@ -191,7 +191,7 @@ def record_of(workspace: Workspace) -> bytes:
 def start_a_part(site: Site, workspace: Workspace, params: Params, length: int = 400_000) -> None:
     """Leave a download unfinished: every attempt breaks off, the first ones at `length`."""
     site.cuts = [length, *[0] * 10]
-    with pytest.raises(SourceError, match="run the same command again to go on"):
+    with pytest.raises(SourceError, match="run the same command again to resume"):
         fetch("idc", params, workspace)
     site.cuts, site.served = [], 0
     site.asked.clear()
@@ -296,7 +296,7 @@ def test_without_tag_or_date_nothing_is_spliced(
     site.etag = None
     params = params_with(site.url)
     locate("idc", params, workspace)
-    assert "passes unseen" in caplog.text
+    assert "is not detected" in caplog.text
     start_a_part(site, workspace, params)
     fetch("idc", params, workspace)
     assert_whole(site, workspace)
@@ -378,7 +378,7 @@ def test_a_server_reached_before_leaves_the_record(
     assert workspace.source("idc").stat().st_ino == inode
     warnings = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
     assert len(warnings) == 1
-    assert "keeping what was located before" in warnings[0]
+    assert "the earlier record is kept" in warnings[0]
 
 
 def test_the_record_of_another_address_does_not_count(site: Site, workspace: Workspace) -> None:
@@ -530,7 +530,7 @@ def test_kaggle_out_of_reach_keeps_what_was_located(
     kaggle.failures = [401] * 5
     locate("idc", params_with("kaggle"), workspace)
     assert record_of(workspace) == before
-    assert "keeping what was located before" in caplog.text
+    assert "the earlier record is kept" in caplog.text
 
 
 def test_kaggle_without_a_network_says_what_to_do(

@@ -233,7 +233,7 @@ def test_a_login_in_an_address_is_warned_of_since_dvc_repeats_it(
 ) -> None:
     with pytest.raises(HistopipeError):
         locate("idc", params_with("http://me:hunter2@127.0.0.1:9/a.zip"), workspace)
-    assert "idc.source holds a login, which DVC repeats in dvc.lock" in caplog.text and "hunter2" not in caplog.text
+    assert "idc.source contains a login, which DVC copies into dvc.lock" in caplog.text and "hunter2" not in caplog.text
     caplog.clear()
     with pytest.raises(HistopipeError):
         locate("idc", params_with("http://127.0.0.1:9/a.zip#part"), workspace)
@@ -342,7 +342,7 @@ def test_links_that_lead_outside_are_left_out_and_said(workspace: Workspace, cap
     (folder / "8863" / "twin.png").symlink_to(folder / "8863/0/a.png")
     params = params_with("loose")
     locate("idc", params, workspace)
-    assert "2 files are left out" in caplog.text
+    assert "2 files are skipped" in caplog.text
     with zipfile.ZipFile(fetch("idc", params, workspace)) as archive:
         assert archive.namelist() == ["8863/0/a.png", "8863/0/b.png", "8863/1/c.png", "8863/twin.png"]
 
@@ -447,7 +447,7 @@ def test_a_missing_manifest_names_the_key(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "complaint"), [("synthetic", "are drawn for idc, malaria, breakhis only"), ("kaggle", "no Kaggle")]
+    ("source", "complaint"), [("synthetic", "exist for idc, malaria, breakhis only"), ("kaggle", "no Kaggle")]
 )
 def test_a_manifest_needs_a_source_of_its_own(workspace: Workspace, source: str, complaint: str) -> None:
     (workspace.root / "patches.csv").write_text("file,case_id,label\n")

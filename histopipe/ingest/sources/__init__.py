@@ -1,5 +1,5 @@
-"""Where raw archives come from: the stages `locate` (which bytes are there?) and `fetch` (bring them here).
+"""Sources of archives, and the stages `locate` (identify the current version) and `fetch` (bring it here).
 
-`locate` writes a small record that changes only when the source does, so that an unchanged source runs
-nothing else. Each kind of source is one module, imported only when `params.yaml` asks for it.
+`locate` writes a small record that changes only when the source does, so that no stage runs for an unchanged source.
+Each kind of source is one module, which is imported only if `params.yaml` uses it.
 """

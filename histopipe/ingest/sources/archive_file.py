@@ -1,4 +1,4 @@
-"""The archive as one file: is it one at all, which one is it, how much does it hold."""
+"""Checks of an archive file: its format, its checksum and the number of its patches."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _EMPTY_ZIP_BYTES = 22  # a zip's end record and nothing before it
 
 
 def archive_in(folder: Path) -> Path:
-    """The one archive in a raw folder; the manifest beside it doesn't count.
+    """Return the path of the one archive in a raw folder; the manifest next to it doesn't count.
 
     Raises:
-        SourceError: there is none, or there are several.
+        SourceError: the folder holds no archive or several files.
     """
     files = sorted(
         path
@@ -29,72 +29,83 @@ def archive_in(folder: Path) -> Path:
         raise SourceError(f"{folder} holds no archive: run `dvc repro fetch@{folder.name}`")
     if len(files) > 1:
         names = ", ".join(path.name for path in files[:3])
-        raise SourceError(f"{folder} holds {len(files)} files ({names}): leave the one archive only")
+        raise SourceError(f"{folder} holds {len(files)} files ({names}): keep only the archive")
     return files[0]
 
 
-def check_archive(path: Path, shown: str) -> None:
-    """Check, without reading it through, that a file is a zip or tar archive with something in it.
+def check_archive(path: Path, display_name: str) -> None:
+    """Check, without reading all of it, that a file is a zip or tar archive that isn't empty.
 
     Args:
-        path: the file.
-        shown: what messages call it.
+        path: path of the file.
+        display_name: name of the file in messages.
 
     Raises:
-        SourceError: it is empty, truncated or no archive.
+        SourceError: the file is empty, truncated or no archive.
     """
     size = path.stat().st_size
     if size == 0:
-        raise SourceError(f"{shown} is empty (0 bytes): download or copy the archive again")
+        raise SourceError(f"{display_name} is empty (0 bytes): download or copy the archive again")
     with path.open("rb") as stream:
         start = stream.read(16)
     if is_zip(path):
         if size <= _EMPTY_ZIP_BYTES:
-            raise SourceError(f"{shown} is a zip archive without any files: download or copy the archive again")
+            raise SourceError(f"{display_name} is a zip archive without any files: download or copy the archive again")
     elif start.startswith(b"PK"):
-        raise SourceError(f"{shown} is a truncated zip archive (its end is missing): download or copy it again")
+        raise SourceError(f"{display_name} is a truncated zip archive (its end is missing): download or copy it again")
     elif not is_tar(path):
-        raise SourceError(f"{shown} is neither a zip nor a tar archive (it starts with {start!r}): name the archive")
+        raise SourceError(
+            f"{display_name} is neither a zip nor a tar archive (it starts with {start!r}): name the archive"
+        )
 
 
-def demanded_checksum(wanted: Wanted) -> dict[str, str]:
-    """The checksum of `params.yaml`, for a fingerprint: one set later has the archive fetched and checked."""
+def checksum_entry(wanted: Wanted) -> dict[str, str]:
+    """Return the checksum in `params.yaml` as part of a fingerprint.
+
+    A checksum that is added later changes the fingerprint, so the archive is fetched again and checked.
+    """
     return {"checksum": wanted.block.checksum} if wanted.block.checksum else {}
 
 
-def check_digest(found: str, wanted: Wanted, shown: str) -> None:
-    """Compare an archive's SHA-256 with the one that `params.yaml` demands, if it does.
+def check_digest(digest: str, wanted: Wanted, display_name: str) -> None:
+    """Check that the SHA-256 of an archive is the checksum in `params.yaml`, if there is one.
 
     Raises:
         SourceError: they differ.
     """
-    demanded = wanted.block.checksum
-    if demanded is not None and demanded != f"sha256:{found}":
+    required = wanted.block.checksum
+    if required is not None and required != f"sha256:{digest}":
         raise SourceError(
-            f"{shown} has sha256:{found}, not the {wanted.key('checksum')} of params.yaml: "
+            f"{display_name} has sha256:{digest}, not the {wanted.key('checksum')} of params.yaml: "
             "get the right archive or correct the checksum"
         )
 
 
 def count_patches(names: Iterable[str], wanted: Wanted) -> int | None:
-    """About how many patches files with these names are; built-in archives repeat some in another folder.
+    """Estimate the number of patches among files with these names.
 
-    None where archives are among them, which would have to be opened.
+    Archives of built-in data sets repeat some files in another folder, so file names are counted once.
+
+    Returns:
+        The number; None if there are archives among the files, which would have to be opened.
     """
     files = [name for name in names if not name.endswith("/")]
-    left = leftovers_among(files)
-    files = [name for name in files if name not in left] if left else files
+    leftovers = leftovers_among(files)
+    files = [name for name in files if name not in leftovers] if leftovers else files
     if any(name.lower().endswith(".zip") for name in files):
         return None
     return len({name.rpartition("/")[2] for name in files}) if wanted.layout else len(files)
 
 
 def count_zipped_patches(path: Path, wanted: Wanted) -> int | None:
-    """The same for a zip archive; None for a tar, which would have to be read through.
+    """Estimate the number of patches in an archive.
+
+    Returns:
+        The number; None for a tar, which would have to be read completely.
 
     Raises:
-        SourceError: a zip whose directory can't be read.
-        ArchiveError: a zip of too many members.
+        SourceError: the directory of the zip can't be read.
+        ArchiveError: the zip has too many members.
     """
     if not is_zip(path):
         return None

@@ -1,7 +1,7 @@
-"""The SHA-256 of an archive, read through once for as long as the file looks the same.
+"""A cache for the SHA-256 of an archive.
 
-As DVC does, a file of the same size, time of change and inode is taken for the same one: gigabytes need not be read
-again whenever somebody asks whether anything is new. `fetch` reads and compares every byte that it brings.
+Like DVC, it assumes that a file with the same size, modification time and inode hasn't changed, so that checking for
+changes doesn't read gigabytes again. `fetch` does read and compare every byte.
 """
 
 from __future__ import annotations
@@ -14,38 +14,42 @@ from pathlib import Path
 from histopipe.core.errors import HistopipeError
 from histopipe.core.files import file_digest, read_json, write_json
 
-SETTLED_SECONDS = 2.0  # a file changed later than that may change again within one tick of the file system's clock
+SETTLED_SECONDS = 2.0  # a file modified more recently may change again within one tick of the file system's clock
 
 
-def archive_digest(path: Path, memory: Path) -> str:
-    """The digest of the file at `path`; `memory` is where it is remembered.
+def archive_digest(path: Path, cache: Path) -> str:
+    """Return the SHA-256 of an archive, from the cache if the file hasn't changed.
+
+    Args:
+        path: path of the archive.
+        cache: file with the cached digest.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the archive can't be read.
     """
-    looks = _looks(path)
-    if (known := _remembered(memory)) and known == _memory(looks, str(known.get("sha256"))):
-        return str(known["sha256"])
+    state = _file_state(path)
+    if (entry := _read_cache(cache)) and entry == _cache_entry(state, str(entry.get("sha256"))):
+        return str(entry["sha256"])
     digest = file_digest(path)
-    if _looks(path) == looks and time.time() - path.stat().st_mtime > SETTLED_SECONDS:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory, _memory(looks, digest))
+    if _file_state(path) == state and time.time() - path.stat().st_mtime > SETTLED_SECONDS:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, _cache_entry(state, digest))
     return digest
 
 
-def _memory(looks: list[int | str], digest: str) -> dict[str, object]:
-    """What is remembered, with a checksum of its own: a damaged one would refuse the archive at every try."""
-    check = hashlib.sha256(json.dumps([looks, digest]).encode()).hexdigest()[:16]
-    return {"looks": looks, "sha256": digest, "check": check}
+def _cache_entry(state: list[int | str], digest: str) -> dict[str, object]:
+    """Return the content of the cache with a checksum; a damaged entry would make every fetch refuse the archive."""
+    check = hashlib.sha256(json.dumps([state, digest]).encode()).hexdigest()[:16]
+    return {"looks": state, "sha256": digest, "check": check}
 
 
-def _looks(path: Path) -> list[int | str]:
-    found = path.stat()
-    return [str(path.absolute()), found.st_size, found.st_mtime_ns, found.st_ino]
+def _file_state(path: Path) -> list[int | str]:
+    status = path.stat()
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino]
 
 
-def _remembered(memory: Path) -> dict[str, object] | None:
+def _read_cache(cache: Path) -> dict[str, object] | None:
     try:
-        return dict(read_json(memory))
-    except (HistopipeError, TypeError, ValueError):  # absent or damaged: the file is read again
+        return dict(read_json(cache))
+    except (HistopipeError, TypeError, ValueError):  # missing or damaged: the archive is read again
         return None

@@ -1,8 +1,7 @@
-"""A data set on Kaggle, through Kaggle's own client.
+"""Data sets on Kaggle, downloaded through Kaggle's client.
 
-`kagglehub.dataset_download` unpacks what it gets into hundreds of thousands of files. The calls it is made of
-give the archive as it came: the current version's number, and the download's address, which a plain ranged
-GET can continue.
+`kagglehub.dataset_download` unpacks a data set into hundreds of thousands of files. The lower-level calls used here
+give the number of the current version and the address of the archive, whose download a ranged GET can resume.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from histopipe.core.errors import SourceError, UnreachableError, one_line
-from histopipe.ingest.sources.archive_file import demanded_checksum
+from histopipe.ingest.sources.archive_file import checksum_entry
 from histopipe.ingest.sources.download import (
     SHORT_PAUSES,
     TIMEOUTS,
@@ -26,30 +25,30 @@ from histopipe.ingest.sources.download import (
     TransientError,
     Version,
     download,
-    insist,
     network_errors,
+    retry,
 )
 from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.wanted import Wanted
-from histopipe.ingest.sources.web import accept
+from histopipe.ingest.sources.web import accept_download
 
 
 @dataclass(frozen=True)
 class KaggleSource:
-    """The data set behind a Kaggle handle, at its current version."""
+    """The current version of a data set on Kaggle."""
 
     wanted: Wanted
 
     def locate(self) -> SourceRecord:
-        """Describe the data set by its version number, which Kaggle raises with every change.
+        """Return a record with the version number, which Kaggle increases with every change.
 
         Raises:
-            UnreachableError: no network or no access.
+            UnreachableError: there is no network or no access.
             SourceError: the data set isn't on Kaggle.
         """
         handle = self._handle
         try:
-            version, size = insist(self._current_version, pauses=SHORT_PAUSES)
+            version, size = retry(self._request_version, pauses=SHORT_PAUSES)
         except TransientError as problem:
             raise self._unreachable(str(problem)) from None
         return SourceRecord(
@@ -58,32 +57,32 @@ class KaggleSource:
             resolved=f"{handle}/versions/{version}",
             name=f"{handle.rpartition('/')[2]}-v{version}.zip",
             size=size,
-            fingerprint={"handle": handle, "version": version, **demanded_checksum(self.wanted)},
+            fingerprint={"handle": handle, "version": version, **checksum_entry(self.wanted)},
         )
 
     def patches(self) -> int | None:
-        """The published count."""
+        """Return the published number of patches."""
         published = self.wanted.layout.published if self.wanted.layout else None
         return published.patches if published else None
 
     def bring(self, record: SourceRecord, target: Path) -> None:
-        """Download the recorded version's archive, going on where an interrupted download stopped.
+        """Download the archive of the recorded version, or resume its download.
 
         Raises:
-            UnreachableError: no network or no access; what came so far is kept.
-            SourceError: what came is no archive, or not the one that `checksum` demands.
+            UnreachableError: there is no network or no access. The unfinished file is kept.
+            SourceError: the file is no archive, or doesn't have the required `checksum`.
         """
         version = int(record.fingerprint["version"])
         task = Download(
             folder=self.wanted.workspace.downloads(self.wanted.dataset),
             name=record.name,
-            shown=f"kaggle {record.resolved}",
+            display_name=f"kaggle {record.resolved}",
             dataset=self.wanted.dataset,
             located=Version(),  # the version is part of the request
             open=lambda headers: self._open(version, headers),
         )
         download(task)
-        accept(task, self.wanted, target)
+        accept_download(task, self.wanted, target)
 
     @property
     def _handle(self) -> str:
@@ -93,21 +92,21 @@ class KaggleSource:
             raise SourceError(f"no Kaggle data set is known for {self.wanted.dataset}: set {key} to a path or a URL")
         return handle
 
-    def _current_version(self) -> tuple[int, int | None]:
-        """Number and size in bytes of the current version."""
+    def _request_version(self) -> tuple[int, int | None]:
+        """Request the number and the size in bytes of the current version."""
         from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
         request = ApiGetDatasetRequest()
         request.owner_slug, request.dataset_slug = self._handle.split("/")
         with self._kaggle_errors(), _client() as client:
-            found = client.datasets.dataset_api_client.get_dataset(request)
-        return int(found.current_version_number), int(found.total_bytes or 0) or None
+            dataset = client.datasets.dataset_api_client.get_dataset(request)
+        return int(dataset.current_version_number), int(dataset.total_bytes or 0) or None
 
     def _open(self, version: int, headers: dict[str, str]) -> requests.Response:
-        """Start the download of one version's archive.
+        """Start the download of the archive of one version.
 
-        Kaggle forwards to a signed address that expires, so each attempt asks for a new one; a range is asked
-        of that address itself, as kagglehub does.
+        Kaggle redirects to a signed address that expires, so each attempt requests a new one. A range is requested from
+        that address itself, as in kagglehub.
         """
         from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
 
@@ -115,44 +114,44 @@ class KaggleSource:
         request.owner_slug, request.dataset_slug = self._handle.split("/")
         request.dataset_version_number = version
         with self._kaggle_errors(), _client() as client:
-            answer: requests.Response = client.datasets.dataset_api_client.download_dataset(request)
+            response: requests.Response = client.datasets.dataset_api_client.download_dataset(request)
             if "Range" not in headers:
-                return answer
-            answer.close()
-            return requests.get(answer.url, headers=headers, timeout=TIMEOUTS, stream=True)
+                return response
+            response.close()
+            return requests.get(response.url, headers=headers, timeout=TIMEOUTS, stream=True)
 
     @contextmanager
     def _kaggle_errors(self) -> Iterator[None]:
-        """Kaggle's own errors in the terms that downloads know."""
+        """Translate errors of Kaggle's client into those of downloads."""
         with network_errors(f"kaggle {self._handle}"):
             try:
                 yield
             except requests.HTTPError as problem:
-                self._refuse(problem.response.status_code if problem.response is not None else 0)
+                self._raise_for_status(problem.response.status_code if problem.response is not None else 0)
             except requests.RequestException:
                 raise
-            except ValueError as problem:  # a kaggle.json that isn't one
+            except ValueError as problem:  # an invalid kaggle.json
                 raise self._unreachable(one_line(problem)) from None
 
-    def _refuse(self, code: int) -> None:
+    def _raise_for_status(self, code: int) -> None:
         if code in (401, 403):
-            raise self._unreachable(f"it answers {code}: no access") from None
+            raise self._unreachable(f"it responds with {code}: no access") from None
         if code == 404:
             key = self.wanted.key("source")
-            raise SourceError(f"{self._handle} isn't on Kaggle any more: set {key} to a path or a URL") from None
-        raise TransientError(f"Kaggle answers {code}") from None
+            raise SourceError(f"{self._handle} is no longer on Kaggle: set {key} to a path or a URL") from None
+        raise TransientError(f"Kaggle responds with {code}") from None
 
     def _unreachable(self, reason: str) -> UnreachableError:
         return UnreachableError(
-            f"Kaggle can't be asked for {self.wanted.dataset} ({reason})",
+            f"Kaggle can't be reached for {self.wanted.dataset} ({reason})",
             "check the network and the login (~/.kaggle/kaggle.json, ~/.kaggle/access_token, KAGGLE_API_TOKEN"
             " or KAGGLE_USERNAME and KAGGLE_KEY), "
             f"or set {self.wanted.key('source')} to the downloaded archive's path",
         )
 
 
-class _Timed(HTTPAdapter):
-    """Kaggle's client sends without time limits; a silent server would hang the stage for ever."""
+class _TimeoutAdapter(HTTPAdapter):
+    """An adapter that sets timeouts, without which Kaggle's client would wait forever for a silent server."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         return super().send(request, *args, **{**options, "timeout": options.get("timeout") or TIMEOUTS})
@@ -165,6 +164,6 @@ def _client() -> Iterator[Any]:
     logging.getLogger("kagglehub").setLevel(logging.ERROR)  # it writes to stdout
     with build_kaggle_client() as client:
         session = client.http_client()._session
-        session.mount("https://", _Timed())
-        session.mount("http://", _Timed())
+        session.mount("https://", _TimeoutAdapter())
+        session.mount("http://", _TimeoutAdapter())
         yield client

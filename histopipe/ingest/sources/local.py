@@ -1,4 +1,4 @@
-"""An archive on this machine, or a folder that was already extracted."""
+"""Sources on this machine: an archive, or a folder of files."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _log = logging.getLogger(__name__)
 
 
 def open_local(wanted: Wanted) -> Source:
-    """The archive or folder at the path that `params.yaml` names.
+    """Return the source for the archive or folder that `params.yaml` names.
 
     Raises:
-        SourceError: nothing is there, it can't be read, or the pipeline itself writes there.
+        SourceError: the path doesn't exist, can't be read, or is in a folder that the pipeline writes.
     """
     key = wanted.key("source")
     if "://" in wanted.source:
         scheme = wanted.source.partition("://")[0]
         raise SourceError(
-            f"{scheme}:// is not read directly: bring it here with `dvc import-url` and set {key} to its path"
+            f"{scheme}:// is not read directly: import it with `dvc import-url` and set {key} to its path"
         )
     path = wanted.path(wanted.source)
     try:
@@ -41,23 +41,27 @@ def open_local(wanted: Wanted) -> Source:
         remedy = f"set {key} to an archive, a folder, a URL, kaggle or synthetic"
         raise SourceError(f"{path} is missing: {remedy}") from None
     except OSError as problem:
-        raise SourceError(f"{path} can't be read ({problem.strerror}): allow it or change {key}") from None
-    _check_apart(path, wanted)
+        raise SourceError(f"{path} can't be read ({problem.strerror}): grant access or change {key}") from None
+    _check_no_overlap(path, wanted)
     return ExtractedFolder(wanted, path) if path.is_dir() else ArchiveFile(wanted, path)
 
 
-def _check_apart(path: Path, wanted: Wanted) -> None:
-    """DVC empties `data/raw/` before a fetch: a source in it would be lost, one around it swallow itself."""
+def _check_no_overlap(path: Path, wanted: Wanted) -> None:
+    """Check that a source is outside the raw folder and doesn't contain it.
+
+    DVC empties the raw folder before a fetch, so a source in it would be lost; a folder around it would be packed into
+    itself.
+    """
     raw, source = wanted.workspace.raw(wanted.dataset).resolve(), path.resolve()
     if source.is_relative_to(raw) or raw.is_relative_to(source):
         raise SourceError(
             f"{path} overlaps {wanted.workspace.raw(wanted.dataset)}, which fetch replaces: "
-            f"set {wanted.key('source')} to a place outside it"
+            f"set {wanted.key('source')} to a path outside it"
         )
 
 
-def _resolved(wanted: Wanted) -> str:
-    """The path as written, tidied; not made absolute, since clones elsewhere should agree on the record."""
+def _normalised_path(wanted: Wanted) -> str:
+    """Return the normalised path of the source, not made absolute, so that other clones get the same record."""
     return Path(os.path.normpath(wanted.source)).as_posix()
 
 
@@ -69,10 +73,10 @@ class ArchiveFile:
     path: Path
 
     def locate(self) -> SourceRecord:
-        """Describe the archive by its SHA-256.
+        """Return a record with the archive's SHA-256.
 
         Raises:
-            SourceError: it is empty, truncated, no archive, or not the one that `checksum` demands.
+            SourceError: the file is empty, truncated, no archive, or doesn't have the required `checksum`.
         """
         try:
             check_archive(self.path, str(self.path))
@@ -83,21 +87,21 @@ class ArchiveFile:
         return SourceRecord(
             kind="archive",
             source=self.wanted.shown,
-            resolved=_resolved(self.wanted),
+            resolved=_normalised_path(self.wanted),
             name=archive_name(self.path.name, self.wanted.dataset),
             size=self.path.stat().st_size,
             fingerprint={"sha256": digest},
         )
 
     def patches(self) -> int | None:
-        """How many images a zip holds."""
+        """Estimate the number of patches in a zip; None for a tar."""
         return count_zipped_patches(self.path, self.wanted)
 
     def bring(self, record: SourceRecord, target: Path) -> None:
-        """Copy the archive. Not a link: DVC makes what it tracks read-only, and the original isn't ours.
+        """Copy the archive. A link won't do, because DVC makes tracked files read-only.
 
         Raises:
-            SourceError: the copy isn't what `record` describes.
+            SourceError: the archive isn't the one that `record` describes.
         """
         digest = hashlib.sha256()
         with (
@@ -110,52 +114,54 @@ class ArchiveFile:
                 digest.update(chunk)
                 bar.update(len(chunk))
         if record.fingerprint != {"sha256": digest.hexdigest()}:
-            raise _changed(self.path, self.wanted)
+            raise _changed_error(self.path, self.wanted)
         check_digest(digest.hexdigest(), self.wanted, str(self.path))
 
 
 @dataclass(frozen=True)
 class ExtractedFolder:
-    """A folder of loose files, which fetch packs into one archive."""
+    """A folder of files, which fetch packs into one archive."""
 
     wanted: Wanted
     path: Path
 
     def locate(self) -> SourceRecord:
-        """Describe the folder by the names, sizes and times of its files: reading all would take minutes.
+        """Return a record with a digest of the names, sizes and modification times of the files.
+
+        Reading the files would take minutes.
 
         Raises:
-            SourceError: it is empty, or holds nothing but an archive.
-            ArchiveError: it holds too many files.
+            SourceError: the folder is empty, or holds only an archive.
+            ArchiveError: the folder holds too many files.
         """
         listing = self._listing
-        if listing.left_out:
-            _log.warning("%s: %d files are left out (%s)", self.path, len(listing.left_out), listing.left_out[0])
+        if listing.skipped:
+            _log.warning("%s: %d files are skipped (%s)", self.path, len(listing.skipped), listing.skipped[0])
         return SourceRecord(
             kind="folder",
             source=self.wanted.shown,
-            resolved=_resolved(self.wanted),
+            resolved=_normalised_path(self.wanted),
             name=archive_name(f"{self.path.resolve().name}.zip", self.wanted.dataset),
             size=listing.packed_size,
             fingerprint={"files": len(listing.files), "digest": listing.digest},
         )
 
     def patches(self) -> int | None:
-        """How many files the folder holds."""
+        """Estimate the number of patches in the folder; None if it holds zips."""
         return count_patches((file.name for file in self._listing.files), self.wanted)
 
     def bring(self, record: SourceRecord, target: Path) -> None:
         """Pack the folder into one zip archive.
 
         Raises:
-            SourceError: the folder isn't, or doesn't stay, what `record` describes.
+            SourceError: the folder isn't the one that `record` describes, or changes while it is packed.
         """
         listing = self._listing
         if record.fingerprint.get("digest") != listing.digest:
-            raise _changed(self.path, self.wanted)
+            raise _changed_error(self.path, self.wanted)
         pack(listing, target, self.wanted.dataset)
         if list_folder(self.path, self._limit).digest != listing.digest:
-            raise _changed(self.path, self.wanted)
+            raise _changed_error(self.path, self.wanted)
 
     @property
     def _limit(self) -> MemberLimit:
@@ -175,5 +181,5 @@ class ExtractedFolder:
         return listing
 
 
-def _changed(path: Path, wanted: Wanted) -> SourceError:
+def _changed_error(path: Path, wanted: Wanted) -> SourceError:
     return SourceError(f"{path} changed since it was located: run `histopipe locate {wanted.dataset}` again")

@@ -1,4 +1,4 @@
-"""Packing a folder of loose patches into one archive, the same bytes for the same files."""
+"""Packing of a folder of images into one archive; the same files give the same bytes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit
 from histopipe.ingest.folders import LEADS_NOWHERE, FolderFile, files_below
 from histopipe.ingest.sources.progress import byte_progress
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's earliest time: real ones would change the bytes from copy to copy
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip; real times would give each copy other bytes
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-_HEADER_BYTES = 30 + 46  # a zip keeps each name twice, once before the content and once in its directory
+_HEADER_BYTES = 30 + 46  # a zip has each name twice, before the content and in its directory
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file of the folder.
+    """A file in the folder.
 
     Attributes:
-        name: its path in the folder, with forward slashes.
-        size: in bytes.
-        modified: when, in nanoseconds.
-        target: where it leads, if it is a link to nothing.
+        name: path relative to the folder, with forward slashes.
+        size: size in bytes.
+        modified: modification time in nanoseconds.
+        target: target of a broken link; None for other files.
     """
 
     name: str
@@ -40,15 +40,21 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a folder, sorted by name, and what can't be packed and why."""
+    """The files of a folder.
+
+    Attributes:
+        folder: path of the folder.
+        files: the files to pack, sorted by name.
+        skipped: name and reason of each file that can't be packed.
+    """
 
     folder: Path
     files: tuple[ListedFile, ...]
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over names, sizes and modification times."""
+        """Compute the SHA-256 of names, sizes and modification times."""
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(f"{file.name}\0{file.size}\0{file.modified}\n".encode())
@@ -58,33 +64,33 @@ class Listing:
 
     @property
     def packed_size(self) -> int:
-        """About what the packed archive takes."""
+        """Estimate the size of the packed archive in bytes."""
         return sum(file.size + _HEADER_BYTES + 2 * len(file.name.encode()) for file in self.files)
 
 
 def list_folder(folder: Path, limit: MemberLimit = USUAL_LIMIT) -> Listing:
-    """List a folder's files, however deep, without what operating systems leave behind.
+    """List the files in a folder and its subfolders, without what operating systems leave behind.
 
-    Links are followed, to folders too. Of files outside, only images are taken: a folder that came from elsewhere must
-    not pull in whatever it points at. A link to nothing is listed as such, for ingest to count.
+    Links are followed, also those to folders. A link to a file outside the folder is followed only if it is an image,
+    since a folder from elsewhere must not import arbitrary files. A broken link is listed, so that ingest counts it.
 
     Raises:
-        SourceError: a part of it can't be read.
+        SourceError: a file or subfolder can't be read.
         ArchiveError: there are too many files.
     """
-    left_out: list[str] = []
+    skipped: list[str] = []
     root = os.path.realpath(folder)
     try:
-        listed = [_listed(file, root, left_out) for file in files_below(Path(root), limit)]
+        files = [_list_file(file, root, skipped) for file in files_below(Path(root), limit)]
     except OSError as problem:
-        raise SourceError(f"{problem.filename} can't be read ({problem.strerror}): allow it or remove it") from None
-    return Listing(folder, tuple(sorted(filter(None, listed), key=lambda file: file.name)), tuple(left_out))
+        raise SourceError(f"{problem.filename} can't be read ({problem.strerror}): grant access or remove it") from None
+    return Listing(folder, tuple(sorted(filter(None, files), key=lambda file: file.name)), tuple(skipped))
 
 
-def _listed(file: FolderFile, root: str, left_out: list[str]) -> ListedFile | None:
-    """A file as it is packed; None where it can't be."""
-    if reason := _unfit(file, root):
-        left_out.append(f"{file.name!r}: {reason}")
+def _list_file(file: FolderFile, root: str, skipped: list[str]) -> ListedFile | None:
+    """Return a file to pack; if it can't be packed, add it to `skipped` and return None."""
+    if reason := _skip_reason(file, root):
+        skipped.append(f"{file.name!r}: {reason}")
         return None
     if file.fault:
         target = str(file.path.readlink())
@@ -93,8 +99,8 @@ def _listed(file: FolderFile, root: str, left_out: list[str]) -> ListedFile | No
     return ListedFile(file.name, status.st_size, status.st_mtime_ns)
 
 
-def _unfit(file: FolderFile, root: str) -> str | None:
-    """Why a file can't be packed; None where it can."""
+def _skip_reason(file: FolderFile, root: str) -> str | None:
+    """Return why a file can't be packed; None if it can."""
     try:
         file.name.encode()
     except UnicodeEncodeError:
@@ -105,17 +111,17 @@ def _unfit(file: FolderFile, root: str) -> str | None:
         return file.fault
     real = os.path.realpath(file.path) if file.linked else root + os.sep
     if not real.startswith(root.rstrip(os.sep) + os.sep) and Path(real).suffix.lower() not in IMAGES:
-        return "a link that leads outside, and not to an image"
+        return "a link to a file outside the folder that is not an image"
     return None
 
 
 def pack(listing: Listing, target: Path, label: str) -> None:
-    """Write the listed files into one uncompressed zip archive; patches are compressed images already.
+    """Write the listed files into one zip archive, uncompressed because images are compressed already.
 
     Args:
         listing: the files.
-        target: the archive to write.
-        label: what the progress bar calls it.
+        target: path of the archive.
+        label: label of the progress bar.
     """
     with (
         zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive,
@@ -123,7 +129,7 @@ def pack(listing: Listing, target: Path, label: str) -> None:
     ):
         for file in listing.files:
             entry = zipfile.ZipInfo(file.name, _EPOCH)
-            entry.file_size = file.size  # decides between the short and the long header
+            entry.file_size = file.size  # selects the normal or the zip64 header
             entry.create_system = 3  # the same on every system
             entry.external_attr = 0o644 << 16
             if file.target is not None:

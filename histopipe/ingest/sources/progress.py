@@ -1,4 +1,4 @@
-"""Progress bars for moving bytes; only on terminals, so that logs stay readable."""
+"""Progress bars for copied and downloaded bytes, shown on terminals only so that logs stay readable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def byte_progress(total: int | None, label: str, done: int = 0) -> Any:
-    """A bar on stderr that counts bytes; to be used in a `with` block."""
+    """Create a progress bar on stderr that counts bytes, for use in a `with` block."""
     from tqdm import tqdm
 
     return tqdm(total=total, initial=done, desc=label, unit="B", unit_scale=True, disable=None, leave=False)

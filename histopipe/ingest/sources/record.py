@@ -1,4 +1,4 @@
-"""What `locate` writes, and what every kind of source can do."""
+"""The record that `locate` writes, and the interface of every kind of source."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from histopipe.core.files import read_json, write_json
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """A source as it was found. Two records are equal exactly when nothing about the source has changed.
+    """The state of a source. Two records are equal exactly if the source hasn't changed.
 
     Attributes:
         kind: `synthetic`, `archive`, `folder`, `web` or `kaggle`.
         source: the value in `params.yaml`, without credentials.
-        resolved: where that leads; relative to the checkout where the value is, so that clones agree.
-        name: file name the archive gets under `data/raw/`.
-        size: bytes the archive takes, or an estimate; None where nobody can say.
-        fingerprint: what changes when the content does.
-        manifest: path and SHA-256 of the data set's manifest, where it has one.
+        resolved: what the value refers to. A relative path stays relative to the checkout, so that clones agree.
+        name: file name of the archive under `data/raw/`.
+        size: size of the archive in bytes, or an estimate; None if unknown.
+        fingerprint: values that change whenever the content does.
+        manifest: path and SHA-256 of the data set's manifest, if it has one.
     """
 
     kind: str
@@ -37,39 +37,39 @@ class SourceRecord:
         """Read a record that `locate` wrote.
 
         Raises:
-            HistopipeError: it is missing or damaged.
+            HistopipeError: the record is missing or damaged.
         """
         content = read_json(path)
         try:
             return cls(**content)
         except TypeError:
-            raise SourceError(f"{path} is not a source's record: run `histopipe locate {path.stem}`") from None
+            raise SourceError(f"{path} is not the record of a source: run `histopipe locate {path.stem}`") from None
 
     def write(self, path: Path) -> None:
-        """Write the record as JSON, whole or not at all."""
+        """Write the record as JSON, completely or not at all."""
         write_json(path, {key: value for key, value in asdict(self).items() if value is not None})
 
 
 class Source(Protocol):
-    """One kind of source."""
+    """The interface of every kind of source."""
 
     def locate(self) -> SourceRecord:
-        """Describe the source without bringing it here.
+        """Return the current record of the source without fetching it.
 
         Raises:
-            UnreachableError: it can't be asked now.
-            SourceError: it is missing, or it isn't an archive.
+            UnreachableError: the source can't be reached now.
+            SourceError: the source is missing, or isn't an archive.
         """
         ...
 
     def patches(self) -> int | None:
-        """About how many patches it holds, where that is cheap to tell."""
+        """Estimate the number of patches, if that takes little time; else return None."""
         ...
 
     def bring(self, record: SourceRecord, target: Path) -> None:
         """Write the archive that `record` describes to `target`.
 
         Raises:
-            SourceError: it can't be had, or it is no longer what `record` describes.
+            SourceError: the source can't be fetched, or is no longer the one that `record` describes.
         """
         ...

@@ -24,31 +24,34 @@ _log = logging.getLogger(__name__)
 
 
 def locate(dataset: str, params: Params, workspace: Workspace) -> SourceRecord:
-    """Find a data set's source and record by what a change of it would show.
+    """Identify the current version of a data set's source and write its record.
 
-    A source that can't be reached now but was located before keeps its old record, with a warning: what was
-    fetched from it is still the newest there is.
+    If the source was located before but can't be reached now, its record is kept and a warning is logged.
 
     Args:
         dataset: name of the data set in `params`.
-        params: says where the source is.
-        workspace: where the record is written, and what relative paths start from.
+        params: the parameters in `params.yaml`.
+        workspace: paths of the record and of the checkout.
 
     Returns:
         The record, as written to `workspace.source(dataset)`.
 
     Raises:
-        SourceError: the source is missing, is no archive, or can't be reached and never was.
+        SourceError: the source is missing, is no archive, or can't be reached and wasn't located before.
+
+    Example:
+        >>> locate("idc", params, workspace).name
+        'breast-histopathology-images-v1.zip'
     """
     wanted = Wanted(dataset, params, workspace)
     if wanted.shown != wanted.source.partition("#")[0]:
-        _log.warning("%s holds a login, which DVC repeats in dvc.lock: put it into ~/.netrc", wanted.key("source"))
+        _log.warning("%s contains a login, which DVC copies into dvc.lock: put it into ~/.netrc", wanted.key("source"))
     earlier = _earlier_record(wanted)
     manifest = describe_manifest(wanted)
     try:
         record = open_source(wanted).locate()
     except UnreachableError as problem:
-        record = _kept(earlier, wanted, problem)
+        record = _keep_record(earlier, wanted, problem)
     record = replace(record, manifest=manifest)
     if record != earlier:
         require_unchanged_inputs()
@@ -57,19 +60,23 @@ def locate(dataset: str, params: Params, workspace: Workspace) -> SourceRecord:
 
 
 def fetch(dataset: str, params: Params, workspace: Workspace) -> Path:
-    """Bring the located archive into `workspace.raw(dataset)`, whole and checked, or leave that as it was.
+    """Fetch the located archive into `workspace.raw(dataset)`, complete and checked, or leave that folder unchanged.
 
     Args:
         dataset: name of the data set in `params`.
-        params: says where the source is.
-        workspace: holds the record that `locate` wrote, and receives the archive.
+        params: the parameters in `params.yaml`.
+        workspace: paths of the record and the archive.
 
     Returns:
-        The archive's path; `manifest.csv` lies beside it where the data set has one.
+        The path of the archive. If the data set has a manifest, `manifest.csv` is next to it.
 
     Raises:
-        SourceError: the source can't be reached, isn't what was located, or fails its checks.
-        HistopipeError: it was never located, or there is too little room.
+        SourceError: the source can't be reached, has changed since it was located, or fails a check.
+        HistopipeError: the source was never located, or the disk is too full.
+
+    Example:
+        >>> fetch("idc", params, workspace)
+        PosixPath('data/raw/idc/breast-histopathology-images-v1.zip')
     """
     wanted = Wanted(dataset, params, workspace)
     record = SourceRecord.read(workspace.source(dataset))
@@ -77,9 +84,9 @@ def fetch(dataset: str, params: Params, workspace: Workspace) -> Path:
         raise SourceError(f"{workspace.source(dataset)} describes {record.source}: run `histopipe locate {dataset}`")
     source = open_source(wanted)
     raw = workspace.raw(dataset)
-    _announce(wanted, source, record)
-    require_disk(raw, _left_to_bring(wanted, record), f"fetching {dataset}")
-    with _clear_disk_errors(dataset, raw), replaced_folder(raw, stage_check("fetch")) as folder:
+    _print_sizes(wanted, source, record)
+    require_disk(raw, _remaining_bytes(wanted, record), f"fetching {dataset}")
+    with _translate_disk_errors(dataset, raw), replaced_folder(raw, stage_check("fetch")) as folder:
         copy_manifest(wanted, record, folder)
         source.bring(record, folder / record.name)
         require_unchanged_inputs()
@@ -87,10 +94,10 @@ def fetch(dataset: str, params: Params, workspace: Workspace) -> Path:
 
 
 def open_source(wanted: Wanted) -> Source:
-    """The source that `params.yaml` names, not yet looked at.
+    """Return the source that `params.yaml` names, without contacting it.
 
     Raises:
-        SourceError: it is of no known kind, or a path that leads nowhere.
+        SourceError: `source` is of no known kind, or a path that doesn't exist.
     """
     if wanted.source == "synthetic":
         from histopipe.ingest.sources.synthetic import SyntheticSource
@@ -113,20 +120,20 @@ def _earlier_record(wanted: Wanted) -> SourceRecord | None:
     path = wanted.workspace.source(wanted.dataset)
     try:
         return SourceRecord.read(path) if path.exists() else None
-    except HistopipeError:  # a damaged record is as good as none: it is about to be written anew
+    except HistopipeError:  # a damaged record counts as missing, since it is about to be rewritten
         return None
 
 
-def _kept(earlier: SourceRecord | None, wanted: Wanted, problem: UnreachableError) -> SourceRecord:
-    """The earlier record of the same source. DVC holds what was fetched with it, here or in its cache."""
+def _keep_record(earlier: SourceRecord | None, wanted: Wanted, problem: UnreachableError) -> SourceRecord:
+    """Return the earlier record of an unreachable source; DVC still has the archive that was fetched with it."""
     if earlier is None or earlier.source != wanted.shown:
         raise problem
-    _log.warning("%s: %s; keeping what was located before", wanted.dataset, problem.what)
+    _log.warning("%s: %s; the earlier record is kept", wanted.dataset, problem.what)
     return earlier
 
 
-def _announce(wanted: Wanted, source: Source, record: SourceRecord) -> None:
-    """Say what disk the stages need before any of it is used."""
+def _print_sizes(wanted: Wanted, source: Source, record: SourceRecord) -> None:
+    """Print how much disk space the stages need, before they use any."""
     line = f"{wanted.dataset}: fetching {as_size(record.size) if record.size else 'an archive of unknown size'}"
     patches, patch_bytes = source.patches(), wanted.patch_bytes
     if patches and patch_bytes:
@@ -134,14 +141,14 @@ def _announce(wanted: Wanted, source: Source, record: SourceRecord) -> None:
     print(line, flush=True)
 
 
-def _left_to_bring(wanted: Wanted, record: SourceRecord) -> int:
-    begun = wanted.workspace.downloads(wanted.dataset) / f"{record.name}.part"
-    return (record.size or 0) - (begun.stat().st_size if begun.exists() else 0)
+def _remaining_bytes(wanted: Wanted, record: SourceRecord) -> int:
+    part = wanted.workspace.downloads(wanted.dataset) / f"{record.name}.part"
+    return (record.size or 0) - (part.stat().st_size if part.exists() else 0)
 
 
 @contextmanager
-def _clear_disk_errors(dataset: str, raw: Path) -> Iterator[None]:
-    """A full or forbidden disk is the user's to mend: one line, no traceback."""
+def _translate_disk_errors(dataset: str, raw: Path) -> Iterator[None]:
+    """Turn errors of the disk, which the user can fix, into one line without a traceback."""
     try:
         yield
     except OSError as problem:

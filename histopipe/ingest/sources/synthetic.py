@@ -1,4 +1,4 @@
-"""Slides that the project draws itself."""
+"""The source of synthetic data, which histopipe draws itself."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from histopipe.core.errors import SourceError
 from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.wanted import Wanted
 
-# Mean of a drawn member, the nested copy included; a real one takes about 6,000, 13,000 (shrunk) and 550,000.
+# Mean size of a synthetic member, including nested copies; real ones take about 6,000, 13,000 (shrunk) and 550,000.
 _BYTES_PER_PATCH = {"idc": 6450, "malaria": 20_500, "breakhis": 439_000}
 
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """Drawn from the settings under `synthetic` and the seed."""
+    """Synthetic slides, determined by the settings under `synthetic`, the seed and the drawing code."""
 
     wanted: Wanted
 
     def locate(self) -> SourceRecord:
-        """Record the settings and the drawing code, which together decide every pixel.
+        """Return a record of the settings and the drawing code, which together determine every pixel.
 
         Raises:
-            SourceError: no slides are drawn in the data set's layout.
+            SourceError: there are no synthetic slides for the data set.
         """
         require_drawable(self.wanted.dataset)
         return SourceRecord(
@@ -39,16 +39,16 @@ class SyntheticSource:
         )
 
     def patches(self) -> int:
-        """As many as are drawn."""
+        """Return the number of patches to draw."""
         return self.wanted.params.synthetic.patches_of(self.wanted.dataset)
 
     def _settings(self) -> dict[str, Any]:
-        """What is drawn of this data set; another one's settings don't change it."""
-        asked = self.wanted.params.synthetic
+        """Return the settings for this data set, which those for other data sets don't affect."""
+        synthetic = self.wanted.params.synthetic
         return {
-            "cases": asked.cases,
+            "cases": synthetic.cases,
             "patches": self.patches(),
-            "nested_copy": asked.nested_copy,
+            "nested_copy": synthetic.nested_copy,
             "seed": self.wanted.params.seed,
         }
 
@@ -56,7 +56,7 @@ class SyntheticSource:
         """Draw the archive.
 
         Raises:
-            SourceError: settings or drawing code changed since `record` was written.
+            SourceError: the settings or the drawing code changed since `record` was written.
         """
         if self.locate().fingerprint != record.fingerprint:
             raise SourceError(
@@ -69,27 +69,27 @@ class SyntheticSource:
 
 
 def require_drawable(dataset: str) -> None:
-    """Check that synthetic slides can stand in for a data set.
+    """Check that synthetic slides can replace a data set.
 
     Raises:
-        SourceError: no slides are drawn in its layout.
+        SourceError: there are no synthetic slides for the data set.
     """
     from histopipe.ingest.synthetic.plan import list_drawn
 
     if dataset not in list_drawn():
         raise SourceError(
-            f"synthetic slides are drawn for {', '.join(list_drawn())} only: "
+            f"synthetic slides exist for {', '.join(list_drawn())} only: "
             f"set {dataset}.source to the archive, folder or URL of {dataset}"
         )
 
 
 def code_digest() -> str:
-    """SHA-256 over the drawing code, so that slides are drawn anew when it changes."""
-    found = importlib.util.find_spec("histopipe.ingest.synthetic")  # finds without importing
-    if found is None or found.origin is None:
-        raise SourceError("histopipe.ingest.synthetic is not installed: install histopipe whole")
-    origin = Path(found.origin)
-    files = sorted(origin.parent.rglob("*.py")) if found.submodule_search_locations else [origin]
+    """Compute the SHA-256 of the drawing code, so that slides are drawn again when it changes."""
+    module = importlib.util.find_spec("histopipe.ingest.synthetic")  # doesn't import it
+    if module is None or module.origin is None:
+        raise SourceError("histopipe.ingest.synthetic is not installed: reinstall histopipe")
+    origin = Path(module.origin)
+    files = sorted(origin.parent.rglob("*.py")) if module.submodule_search_locations else [origin]
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(origin.parent).as_posix()}\0".encode())

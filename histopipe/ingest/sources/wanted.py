@@ -1,4 +1,4 @@
-"""What `params.yaml` asks for one data set, and how its source may be shown."""
+"""The source of one data set as specified in `params.yaml`, and how messages may show it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from histopipe.core.params import DatasetParams, Params
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.datasets import Dataset, get_dataset, list_datasets
 
-MANIFEST_NAME = "manifest.csv"  # beside the archive under `data/raw/`
+MANIFEST_NAME = "manifest.csv"  # next to the archive under `data/raw/`
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One data set's source as the user asks for it."""
+    """The specification of one data set's source.
+
+    Attributes:
+        dataset: name of the data set.
+        params: the parameters in `params.yaml`.
+        workspace: paths of the checkout.
+    """
 
     dataset: str
     params: Params
@@ -25,45 +31,45 @@ class Wanted:
 
     @property
     def block(self) -> DatasetParams:
-        """The data set's block in `params.yaml`."""
+        """Return the data set's block in `params.yaml`."""
         return self.params.dataset(self.dataset)
 
     @property
     def source(self) -> str:
-        """The value of `source`, credentials included: never to be shown."""
+        """Return the value of `source`, including credentials, so never show it."""
         return self.block.source
 
     @property
     def shown(self) -> str:
-        """The value of `source` as messages and records may hold it."""
+        """Return the value of `source` without credentials, for messages and records."""
         return public_source(self.source)
 
     @property
     def layout(self) -> Dataset | None:
-        """The built-in data set of that name; None for one that a manifest describes."""
+        """Return the definition of a built-in data set; None for one with a manifest."""
         if self.block.manifest is not None or self.dataset not in list_datasets():
             return None
         return get_dataset(self.dataset, self.block.magnification, self.block.case)
 
     @property
     def patch_bytes(self) -> int | None:
-        """What one patch takes in the packed store, where the patch size is declared."""
+        """Return the bytes of a patch in the store; None if the patch size isn't set."""
         size = self.block.patch_size or (self.layout.patch_size if self.layout else None)
         return size[0] * size[1] * 3 if size else None
 
     def key(self, name: str) -> str:
-        """A key of the data set as users find it in `params.yaml`: `idc.source`."""
+        """Return a key of the data set as it is named in `params.yaml`, such as `idc.source`."""
         return f"{self.dataset}.{name}"
 
     def path(self, text: str) -> Path:
-        """A path from `params.yaml`, relative ones from the checkout."""
+        """Resolve a path in `params.yaml`; a relative one starts from the checkout."""
         try:
             return self.workspace.home / Path(text).expanduser()
-        except (RuntimeError, ValueError):  # `~name` of a user who doesn't exist, or can't
+        except (RuntimeError, ValueError):  # `~name` of a user who doesn't exist
             return self.workspace.home / text
 
 
 def archive_name(name: str, dataset: str) -> str:
-    """A file name for the archive that can stand in a folder beside the manifest."""
+    """Return a safe file name for the archive, other than that of the manifest next to it."""
     bare = re.sub(r"[/\\\ud800-\udfff]", "", without_control(name)).strip().lstrip(".")[-100:]
     return bare if bare and bare != MANIFEST_NAME else f"{dataset}.archive"

@@ -1,4 +1,4 @@
-"""Whether a source changed since results were last made from it."""
+"""Detection of changes in a source since it was last used for results."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ from histopipe.ingest.sources.record import SourceRecord
 
 
 def change_since_last_use(dataset: str, workspace: Workspace) -> str | None:
-    """What is new about the source that `locate` found, in a few words; None if nothing is.
+    """Describe in a few words how the located source differs from the one last used; None if it doesn't.
 
     Raises:
         HistopipeError: a record is missing or damaged.
     """
-    now, used = SourceRecord.read(workspace.source(dataset)), workspace.used_source(dataset)
+    current, used = SourceRecord.read(workspace.source(dataset)), workspace.used_source(dataset)
     if not used.exists():
         return "first seen"
-    before = SourceRecord.read(used)
-    if before == now:
+    last = SourceRecord.read(used)
+    if last == current:
         return None
-    if before.source != now.source:
-        return f"{now.source} instead of {before.source}"
-    grown = f" ({before.size:,} -> {now.size:,} bytes)" if before.size and now.size and before.size != now.size else ""
-    return f"changed{grown}"
+    if last.source != current.source:
+        return f"{current.source} instead of {last.source}"
+    size_changed = last.size and current.size and last.size != current.size
+    sizes = f" ({last.size:,} -> {current.size:,} bytes)" if size_changed else ""
+    return f"changed{sizes}"
 
 
 def remember_use(record: SourceRecord, dataset: str, workspace: Workspace) -> None:
-    """Note that results were made from a source as `locate` found it before they were made."""
+    """Record that results were made from a source.
+
+    Args:
+        record: the record of the source from before the results were made.
+        dataset: name of the data set.
+        workspace: paths of the checkout.
+    """
     record.write(workspace.used_source(dataset))

@@ -1,4 +1,4 @@
-"""An archive behind an http or https address."""
+"""Archives at an http or https address."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import requests
 
 from histopipe.core.errors import SourceError, UnreachableError
 from histopipe.core.files import file_digest
-from histopipe.ingest.sources.archive_file import check_archive, check_digest, demanded_checksum
+from histopipe.ingest.sources.archive_file import check_archive, check_digest, checksum_entry
 from histopipe.ingest.sources.download import (
     SHORT_PAUSES,
     TIMEOUTS,
     Download,
     TransientError,
     Version,
+    check_status,
     download,
-    insist,
     network_errors,
-    refuse_failure,
+    retry,
 )
 from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.wanted import Wanted, archive_name
@@ -32,70 +32,70 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WebSource:
-    """An archive that any web server offers."""
+    """An archive on a web server."""
 
     wanted: Wanted
 
     def locate(self) -> SourceRecord:
-        """Describe the archive by what its server says of it.
+        """Return a record with the version that the server states.
 
         Raises:
-            UnreachableError: no answer, or the server is in trouble.
+            UnreachableError: the server doesn't respond or reports an error of its own.
             SourceError: the server has no such file.
         """
-        version = self._ask()
+        version = self._request_version()
         shown = self.wanted.shown
         if version.size == 0:
             raise SourceError(f"{shown} is empty (0 bytes): check {self.wanted.key('source')}")
         if version.condition is None and version.etag is None:
             _log.warning(
-                "%s: %s tells no versions apart; a change of the same size passes unseen",
+                "%s: %s states no version; a change that keeps the size is not detected",
                 self.wanted.dataset,
                 shown,
             )
-        last = PurePosixPath(unquote(urlsplit(shown).path)).name
+        file_name = PurePosixPath(unquote(urlsplit(shown).path)).name
         return SourceRecord(
             kind="web",
             source=shown,
             resolved=shown,
-            name=archive_name(last, self.wanted.dataset),
+            name=archive_name(file_name, self.wanted.dataset),
             size=version.size,
-            fingerprint={**version.as_dict(), **demanded_checksum(self.wanted)},
+            fingerprint={**version.as_dict(), **checksum_entry(self.wanted)},
         )
 
     def patches(self) -> None:
-        """Unknown until the archive is here."""
+        """Return None: the number is unknown until the archive is downloaded."""
 
     def bring(self, record: SourceRecord, target: Path) -> None:
-        """Download the archive, going on where an interrupted download stopped.
+        """Download the archive, or resume its download.
 
         Raises:
-            UnreachableError: the connection failed again and again; what came so far is kept.
-            SourceError: the server's file changed, is no archive, or not the one that `checksum` demands.
+            UnreachableError: the connection failed repeatedly. The unfinished file is kept.
+            SourceError: the file on the server changed, is no archive, or doesn't have the required `checksum`.
         """
-        # A demanded checksum says more than a mirror's idea of a version.
+        # a checksum is stronger than the version, which may differ between mirrors
         pinned = self.wanted.block.checksum is not None or "checksum" in record.fingerprint
         located = Version() if pinned else Version(**record.fingerprint)
         task = Download(
             folder=self.wanted.workspace.downloads(self.wanted.dataset),
             name=record.name,
-            shown=self.wanted.shown,
+            display_name=self.wanted.shown,
             dataset=self.wanted.dataset,
             located=located,
             open=self._open,
         )
         download(task)
-        accept(task, self.wanted, target)
+        accept_download(task, self.wanted, target)
 
-    def _ask(self) -> Version:
+    def _request_version(self) -> Version:
         try:
-            return insist(self._ask_once, pauses=SHORT_PAUSES)
+            return retry(self._request_version_once, pauses=SHORT_PAUSES)
         except TransientError as problem:
-            remedy = f"check the network and {self.wanted.key('source')}, or `dvc pull` what was fetched before"
+            remedy = f"check the network and {self.wanted.key('source')}, or `dvc pull` the archive fetched before"
             raise UnreachableError(f"{self.wanted.shown} can't be reached ({problem})", remedy) from None
 
-    def _ask_once(self) -> Version:
-        """HEAD; where a server doesn't allow it or leaves the size out, GET of one byte."""
+    def _request_version_once(self) -> Version:
+        """Send HEAD; if the server doesn't allow it or leaves out the size, send GET for one byte."""
         with (
             network_errors(self.wanted.shown),
             requests.head(
@@ -103,36 +103,39 @@ class WebSource:
                 headers={"Accept-Encoding": "identity"},
                 timeout=TIMEOUTS,
                 allow_redirects=True,
-            ) as answer,
+            ) as response,
         ):
-            version = Version.of(answer)
-            if answer.ok and version.size is not None:
+            version = Version.from_response(response)
+            if response.ok and version.size is not None:
                 return version
-        with self._open({"Range": "bytes=0-0"}) as answer:
-            if answer.status_code != requests.codes.requested_range_not_satisfiable:  # as of an empty file
-                refuse_failure(answer, self.wanted.shown, self.wanted.key("source"))
-            return Version.of(answer)
+        with self._open({"Range": "bytes=0-0"}) as response:
+            if response.status_code != requests.codes.requested_range_not_satisfiable:  # the file may be empty
+                check_status(response, self.wanted.shown, self.wanted.key("source"))
+            return Version.from_response(response)
 
     def _open(self, headers: dict[str, str]) -> requests.Response:
         with network_errors(self.wanted.shown):
             return requests.get(
                 self.wanted.source,
-                headers={"Accept-Encoding": "identity", **headers},  # the file's own bytes, not a packed form
+                headers={
+                    "Accept-Encoding": "identity",
+                    **headers,
+                },  # the bytes of the file, not compressed for transfer
                 timeout=TIMEOUTS,
                 stream=True,
             )
 
 
-def accept(task: Download, wanted: Wanted, target: Path) -> None:
-    """Check a finished download and move it to `target`; one that fails is thrown away, never to be resumed.
+def accept_download(task: Download, wanted: Wanted, target: Path) -> None:
+    """Check a finished download and move it to `target`, or delete it so that it isn't resumed.
 
     Raises:
-        SourceError: it is no archive, or not the one that `checksum` demands.
+        SourceError: the file is no archive, or doesn't have the required `checksum`.
     """
     try:
-        check_archive(task.part, task.shown)
+        check_archive(task.part, task.display_name)
         if wanted.block.checksum is not None:
-            check_digest(file_digest(task.part), wanted, task.shown)
+            check_digest(file_digest(task.part), wanted, task.display_name)
     except SourceError:
         task.discard()
         raise
