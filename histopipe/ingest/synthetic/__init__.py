@@ -1,7 +1,7 @@
-"""Data that the project draws itself, in the layouts of the real archives.
+"""Synthetic data sets, which histopipe draws itself in the layouts of the real archives.
 
-It lets every stage run on a machine with no data and no network, through the same code as the real archives: cases
-whose stain and anatomy differ, odd names, cut edge patches, members that stand in the archive twice. One folder per
-data set says what its cases are and draws them; what they share is here: the stains and textures of tissue, how
-patches are shared out over cases, and the writing of the archive.
+They let every stage run without data and network, through the same code as the real archives: cases with different
+stains and anatomy, odd names, patches cut off at the edge, and second copies of members. One folder per data set plans
+its cases and draws them. The modules here are shared: stains and textures of tissue, the distribution of patches over
+cases, and the writing of the archive.
 """

@@ -1,4 +1,4 @@
-"""Write what is drawn to one zip."""
+"""Writing of synthetic slides to one zip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from histopipe.ingest.synthetic.drawing import Drawing, DrawnCase
 from histopipe.ingest.synthetic.drawings import drawing_of
 from histopipe.ingest.synthetic.plan import SyntheticSlides
 
-_TIMESTAMP = (2014, 3, 20, 0, 0, 0)  # any fixed one would do: the year and month Kaggle's IDC set was published
+_TIMESTAMP = (
+    2014,
+    3,
+    20,
+    0,
+    0,
+    0,
+)  # any fixed time would do; this is the month in which Kaggle's IDC set was published
 _PERMISSIONS = 0o100644 << 16  # a plain file, readable by all
 
 
@@ -29,44 +36,48 @@ def write_archive(
     signed: bool = False,
     check: Callable[[], object] = lambda: None,
 ) -> dict[str, int]:
-    """Draw the slides and write them to one zip in their data set's layout, whole or not at all.
+    """Draw slides and write them to one zip in the layout of their data set, completely or not at all.
 
     Args:
-        path: the zip to write.
-        slides: what to draw; the same values give the same bytes, whatever `workers` is.
-        workers: processes that draw; by default as many as there are cores and work for.
-        progress: whether to show a bar on stderr.
-        signed: whether its comment says who wrote it, for `is_drawn`.
-        check: raises where something lies at `path`, once all is drawn, that must not be deleted.
+        path: path of the zip.
+        slides: what to draw. The same values give the same bytes for any number of workers.
+        workers: number of drawing processes; by default one per core, fewer for few slides.
+        progress: whether to show a progress bar on stderr.
+        signed: whether to write the signature that `is_drawn` checks into the zip's comment.
+        check: called before the finished zip replaces `path`; raises if the file there must not be replaced.
 
     Returns:
-        Counts of `cases`, of `patches`, and of these the `positive` and the `undersized`; `nested` counts the
-        members that stand a second time in the nested folder.
+        Numbers of `cases` and of `patches`, and how many patches are `positive` and `undersized`; `nested` counts the
+        second copies in the nested folder.
 
     Raises:
-        HistopipeError: the zip can't be written there.
+        HistopipeError: the zip can't be written.
+
+    Example:
+        >>> write_archive(Path("idc.zip"), SyntheticSlides(cases=12, patches=300), progress=False)["patches"]
+        300
     """
     if workers is not None and workers < 1:
         raise HistopipeError(f"synthetic slides: workers is {workers}; give at least 1")
     drawing = drawing_of(slides.dataset)
     plans = drawing.plan_cases(slides)
-    with _explained(path):
+    with _translate_errors(path):
         require_disk(path.parent, drawing.member_bytes * slides.patches, f"{path.name}: {slides.patches} patches")
         with (
-            replaced_file(path, check) as beside,
-            zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive,
+            replaced_file(path, check) as new_file,
+            zipfile.ZipFile(new_file, "w", zipfile.ZIP_STORED) as archive,
             Workers(drawing.draw_case, workers or _default_workers(slides, drawing)) as drawn,
         ):
             counts, repeated = _write_cases(archive, drawn.in_order(plans), slides.patches, progress)
-            for name in repeated:  # after everything else, where they stand in Kaggle's archives too
-                archive.writestr(_member(f"{drawing.nested_folder}/{name}"), archive.read(name))
+            for name in repeated:  # after everything else, as in Kaggle's archives
+                archive.writestr(_make_entry(f"{drawing.nested_folder}/{name}"), archive.read(name))
             if signed:
                 archive.comment = _signature(archive)
             return counts
 
 
 def is_drawn(path: Path) -> bool:
-    """Whether a file is a zip that `write_archive` wrote and signed, with the members that it wrote and no others."""
+    """Return whether a file is a zip that `write_archive` signed and that hasn't been changed since."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.comment == _signature(archive)
@@ -75,19 +86,19 @@ def is_drawn(path: Path) -> bool:
 
 
 def _signature(archive: zipfile.ZipFile) -> bytes:
-    """Stands for the members' names, sizes and checksums; what is added or changed later gives another one."""
+    """Compute the signature of the members' names, sizes and checksums; any later change gives another one."""
     members = ((member.filename, member.file_size, member.CRC) for member in archive.infolist())
     digest = hashlib.sha256("\n".join(map(repr, members)).encode("utf-8", "surrogateescape"))
     return b"histopipe synth " + digest.hexdigest().encode()
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
         reason = problem.strerror or problem
-        raise HistopipeError(f"{path} can't be written ({reason}): choose a place that can") from None
+        raise HistopipeError(f"{path} can't be written ({reason}): choose another path") from None
 
 
 def _default_workers(slides: SyntheticSlides, drawing: Drawing) -> int:
@@ -97,7 +108,11 @@ def _default_workers(slides: SyntheticSlides, drawing: Drawing) -> int:
 def _write_cases(
     archive: zipfile.ZipFile, drawn: Iterator[DrawnCase], patches: int, progress: bool
 ) -> tuple[dict[str, int], list[str]]:
-    """Write every case once; returns the counts, and the names that are to stand in the archive again."""
+    """Write every case once.
+
+    Returns:
+        The counts of `write_archive`, and the names of the members to write a second time.
+    """
     from tqdm import tqdm
 
     counts = Counter(cases=0, patches=0, positive=0, undersized=0, nested=0)
@@ -105,7 +120,7 @@ def _write_cases(
     with tqdm(total=patches, desc="drawing", unit="patch", disable=not progress) as bar:
         for case in drawn:
             for name, content in case.members:
-                archive.writestr(_member(name), content)
+                archive.writestr(_make_entry(name), content)
             if case.nested:
                 repeated += [name for name, _ in case.members]
             counts.update(cases=1, patches=len(case.members), positive=case.positive, undersized=case.undersized)
@@ -113,8 +128,8 @@ def _write_cases(
     return dict(counts, nested=len(repeated)), repeated
 
 
-def _member(name: str) -> zipfile.ZipInfo:
-    member = zipfile.ZipInfo(name, _TIMESTAMP)
-    member.create_system = 3  # Unix, on every system: else the bytes would differ
-    member.external_attr = _PERMISSIONS
-    return member
+def _make_entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _TIMESTAMP)
+    entry.create_system = 3  # Unix, also on other systems: otherwise the bytes would differ
+    entry.external_attr = _PERMISSIONS
+    return entry

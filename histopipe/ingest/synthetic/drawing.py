@@ -1,4 +1,4 @@
-"""How an archive is drawn: the things that differ between data sets."""
+"""The drawing of an archive: what differs between data sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from histopipe.ingest.synthetic.plan import SyntheticSlides
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """One case ready to be written: members by name, and what was counted while they were drawn."""
+    """A drawn case.
+
+    Attributes:
+        members: name and content of each member of the archive.
+        positive: number of positive patches.
+        undersized: number of patches that are cut off at the slide's edge.
+        nested: whether the archive contains the case a second time, in the nested folder.
+    """
 
     members: list[tuple[str, bytes]]
     positive: int
@@ -21,15 +28,15 @@ class DrawnCase:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How one data set's archive is drawn.
+    """The functions and sizes with which one data set is drawn.
 
     Attributes:
-        plan_cases: what each case is; in order, and decided before anything is drawn.
-        draw_case: draws one of the plans. A function of a module, which worker processes load; the same plan gives
-            the same bytes in each.
-        nested_folder: where Kaggle's archive holds its second copy; None where it holds none.
-        member_bytes: bytes one patch takes in the archive, rounded up.
-        patches_per_worker: about as many as are drawn while another process starts.
+        plan_cases: plans all cases, in order, before anything is drawn.
+        draw_case: draws one planned case. It is a function of a module, so that worker processes can load it, and
+            returns the same bytes for the same plan in each.
+        nested_folder: folder of the second copy in Kaggle's archive; None if it has no second copy.
+        member_bytes: bytes of a patch in the archive, rounded up.
+        patches_per_worker: about the number of patches that one process draws while another starts.
     """
 
     plan_cases: Callable[[SyntheticSlides], list[Any]]

@@ -1,4 +1,4 @@
-"""Which data sets are drawn, each by the module of its own."""
+"""Registry of the data sets that can be drawn, each by its own module."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _DRAWINGS: dict[str, Callable[[], Drawing]] = {"idc": _idc, "malaria": _malaria,
 
 
 def drawing_of(dataset: str) -> Drawing:
-    """How the data set is drawn.
+    """Return the drawing of a data set.
 
     Raises:
-        KeyError: it isn't.
+        KeyError: the data set can't be drawn.
     """
     return _DRAWINGS[dataset]()

@@ -1,4 +1,4 @@
-"""How a case's two stains look: colour, strength and light differ between laboratories and between cases."""
+"""Colours of a case's two stains: hue, strength and light differ between laboratories and between cases."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _STRENGTHS = (1.7, 1.35)
 _STRENGTH_SPREAD = 0.2  # of the logarithm
 
 
-def stain_table(generator: np.random.Generator) -> Bytes:
-    """Colour of every pair of stain amounts, for one case.
+def draw_stain_table(generator: np.random.Generator) -> Bytes:
+    """Draw the stains of one case and compute the colour of every pair of amounts.
 
     Returns:
-        uint8 of shape (65536, 3): row `256 h + e` is the colour (RGB) of haematoxylin h and eosin e.
-        `NOISE` grey levels are left free at the top, for the camera's noise.
+        uint8 (65536, 3). Row `256 h + e` is the RGB colour of the amounts h of haematoxylin and e of eosin. The top
+        `NOISE` grey levels stay unused, for the camera's noise.
     """
     amounts = np.arange(256) / 255.0
     strengths = np.exp(_STRENGTH_SPREAD * generator.standard_normal(2)) * _STRENGTHS
-    haematoxylin = strengths[0] * _varied(_HAEMATOXYLIN, generator)
-    eosin = strengths[1] * _varied(_EOSIN, generator)
+    haematoxylin = strengths[0] * _vary(_HAEMATOXYLIN, generator)
+    eosin = strengths[1] * _vary(_EOSIN, generator)
     densities = amounts[:, None, None] * haematoxylin + amounts[None, :, None] * eosin
     light = generator.uniform(224, 255 - NOISE) * generator.uniform(0.985, 1.0, 3)
     colours: Bytes = np.rint(light * np.exp(-densities)).astype(np.uint8).reshape(-1, 3)
     return colours
 
 
-def _varied(stain: tuple[float, float, float], generator: np.random.Generator) -> NDArray[np.float64]:
+def _vary(stain: tuple[float, float, float], generator: np.random.Generator) -> NDArray[np.float64]:
     vector = np.maximum(np.array(stain) + _COLOUR_SPREAD * generator.standard_normal(3), 0.02)
     return np.asarray(vector / np.linalg.norm(vector))

@@ -1,8 +1,7 @@
-"""Small textures that wrap around, from which every slide is composed.
+"""Small periodic textures, from which every slide is composed.
 
-A patch takes its window out of each texture, so that neighbours fit together and drawing is quick. All are
-bytes, and most are ranked: their values are spread evenly over 0-255, so that `texture < t` holds on a share
-t/256 of the area.
+A patch is a window of each texture, so neighbouring patches fit together and drawing is fast. All textures are bytes,
+and most are rank: their values are spread evenly over 0-255, so `texture < t` holds on a share t/256 of the area.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 Field = NDArray[np.float64]
 
-SIDE = 512  # pixels: larger than what the eye takes in at once, small enough for all textures to stay in cache
+SIDE = 512  # pixels: too large to notice the repetition, small enough for all textures to stay in cache
 
 # Sizes in pixels of about 4 um, measured by eye on Kaggle's patches.
 _FAT_CELL = 8.0
@@ -28,17 +27,17 @@ _ACINUS_STEPS = 12  # per pixel of distance from an acinus' outline
 
 @dataclass(frozen=True)
 class Textures:
-    """Bytes of shape (SIDE, SIDE) each, but for `noise` (SIDE, SIDE, 3).
+    """The textures of a seed, uint8 (SIDE, SIDE) each; `noise` is (SIDE, SIDE, 3).
 
     Attributes:
         small_nuclei: spots of about two pixels.
         large_nuclei: more irregular spots of three to four pixels.
         cords: elongated islands of about five by twelve pixels, as tumour cells grow in.
         fibres: thin wavy strands.
-        clefts: the same, elsewhere; their brightest are the gaps between strands.
+        clefts: thin wavy strands at other positions, used for the gaps between strands.
         fat: distance from the walls of fat cells.
-        acini: distance from the outline of round glands, 128 on it, more inside.
-        noise: the camera's, from 0 to `NOISE`.
+        acini: distance from the outline of round glands: 128 on it, more inside.
+        noise: noise of the camera, from 0 to `NOISE`.
     """
 
     small_nuclei: Bytes
@@ -50,9 +49,9 @@ class Textures:
     acini: Bytes
     noise: Bytes
 
-    def turned(self, generator: np.random.Generator) -> Textures:
-        """The same textures, each shifted and mirrored by chance: no two slides show the same place."""
-        return Textures(*(_turned(texture, generator) for texture in astuple(self)))
+    def shuffle(self, generator: np.random.Generator) -> Textures:
+        """Return the textures, each randomly rotated, mirrored and shifted, so that no two slides look the same."""
+        return Textures(*(_transform(texture, generator) for texture in astuple(self)))
 
 
 NOISE = 12  # grey levels from darkest to brightest
@@ -60,30 +59,32 @@ NOISE = 12  # grey levels from darkest to brightest
 
 @lru_cache(maxsize=1)
 def make_textures(seed: int) -> Textures:
-    """Draw all textures; takes most of a second, so a process keeps them from one case to the next."""
+    """Draw all textures. This takes almost a second, so a process caches them between cases."""
     generator = np.random.default_rng([seed, 1])
-    paths = _paths(generator, length=14)  # 14 steps up and 14 down, alternating: the first 2 n are n each way
+    paths = _trace_paths(
+        generator, length=14
+    )  # 14 steps up and 14 down in turn, so the first 2 n paths are n in each direction
     return Textures(
-        small_nuclei=ranked(blurred(white(generator), 1, passes=1)),
-        large_nuclei=_irregular_spots(generator),
-        cords=ranked(_along(blurred(white(generator), 2, passes=2), paths[:10])),
-        fibres=ranked(_along(white(generator), paths)),
-        clefts=ranked(_along(blurred(white(generator), 1, passes=1), paths[:24])),
-        fat=_fat_walls(generator),
-        acini=_acini(generator),
-        noise=_camera_noise(generator),
+        small_nuclei=rank(blur(draw_white_noise(generator), 1, passes=1)),
+        large_nuclei=_draw_irregular_spots(generator),
+        cords=rank(_sum_along(blur(draw_white_noise(generator), 2, passes=2), paths[:10])),
+        fibres=rank(_sum_along(draw_white_noise(generator), paths)),
+        clefts=rank(_sum_along(blur(draw_white_noise(generator), 1, passes=1), paths[:24])),
+        fat=_draw_fat_walls(generator),
+        acini=_draw_acini(generator),
+        noise=_draw_camera_noise(generator),
     )
 
 
-def white(generator: np.random.Generator, shape: tuple[int, ...] = (SIDE, SIDE)) -> NDArray[np.int64]:
-    """Independent values from 0 to 255."""
+def draw_white_noise(generator: np.random.Generator, shape: tuple[int, ...] = (SIDE, SIDE)) -> NDArray[np.int64]:
+    """Draw independent values from 0 to 255."""
     return generator.integers(0, 256, shape)
 
 
-def blurred(field: NDArray[np.int64], radius: int, passes: int = 3) -> NDArray[np.int64]:
-    """Sums over squares of `2 radius + 1` pixels, wrapping around, `passes` times over.
+def blur(field: NDArray[np.int64], radius: int, passes: int = 3) -> NDArray[np.int64]:
+    """Sum a periodic field over squares with sides of `2 radius + 1` pixels, `passes` times.
 
-    Whole numbers throughout: the sums, and so the slides, don't depend on how a machine rounds.
+    The sums are integers, so the slides don't depend on how a machine rounds.
     """
     for axis in (0, 1) * passes:
         margin = [(radius + 1, radius) if a == axis else (0, 0) for a in (0, 1)]
@@ -93,39 +94,43 @@ def blurred(field: NDArray[np.int64], radius: int, passes: int = 3) -> NDArray[n
     return field
 
 
-def ranked(field: NDArray[np.int64]) -> Bytes:
-    """Bytes in the order of `field`, each value equally frequent."""
+def rank(field: NDArray[np.int64]) -> Bytes:
+    """Replace values by bytes in the same order, each equally frequent."""
     order = np.argsort(field, axis=None, kind="stable")
     ranks = np.empty(field.size, np.uint8)
     ranks[order] = np.arange(field.size) * 256 // field.size
     return ranks.reshape(field.shape)
 
 
-def _irregular_spots(generator: np.random.Generator) -> Bytes:
-    """Spots of three to four pixels with finer ones in them, so that neighbours don't melt into one."""
-    coarse = ranked(blurred(white(generator), 1, passes=2)).astype(np.int64)
-    fine = ranked(blurred(white(generator), 1, passes=1)).astype(np.int64)
-    return ranked(3 * coarse + 2 * fine)
+def _draw_irregular_spots(generator: np.random.Generator) -> Bytes:
+    """Draw spots of three to four pixels with finer spots in them, so that neighbours stay separate."""
+    coarse = rank(blur(draw_white_noise(generator), 1, passes=2)).astype(np.int64)
+    fine = rank(blur(draw_white_noise(generator), 1, passes=1)).astype(np.int64)
+    return rank(3 * coarse + 2 * fine)
 
 
-def _paths(generator: np.random.Generator, length: int) -> list[NDArray[np.int64]]:
-    """The pixels met from each in `length` steps up and down a slowly turning flow, as flat indices."""
-    angles = ranked(blurred(white(generator), 24)) * (2 * np.pi / 256)
+def _trace_paths(generator: np.random.Generator, length: int) -> list[NDArray[np.int64]]:
+    """Trace `length` steps up and down a smooth flow from every pixel.
+
+    Returns:
+        Flat indices of the pixels after each step, in turn up and down.
+    """
+    angles = rank(blur(draw_white_noise(generator), 24)) * (2 * np.pi / 256)
     step = np.stack([np.sin(angles), np.cos(angles)]).reshape(2, -1)
     starts = np.indices((SIDE, SIDE)).reshape(2, -1).astype(np.float64)
-    places = {-1: starts, 1: starts.copy()}
-    met = dict.fromkeys(places, np.arange(SIDE * SIDE))
+    positions = {-1: starts, 1: starts.copy()}
+    pixels = dict.fromkeys(positions, np.arange(SIDE * SIDE))
     paths = []
     for _ in range(length):
-        for sign, place in places.items():
-            np.add(place, sign * step[:, met[sign]], out=place)
-            rows, columns = np.floor(place).astype(np.int64) % SIDE
-            met[sign] = rows * SIDE + columns
-            paths.append(met[sign])
+        for sign, position in positions.items():
+            np.add(position, sign * step[:, pixels[sign]], out=position)
+            rows, columns = np.floor(position).astype(np.int64) % SIDE
+            pixels[sign] = rows * SIDE + columns
+            paths.append(pixels[sign])
     return paths
 
 
-def _along(field: NDArray[np.int64], paths: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _sum_along(field: NDArray[np.int64], paths: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Sum `field` over the paths of each pixel (line integral convolution, Cabral and Leedom 1993)."""
     flat = field.ravel()
     total = flat.copy()
@@ -134,8 +139,12 @@ def _along(field: NDArray[np.int64], paths: list[NDArray[np.int64]]) -> NDArray[
     return total.reshape(field.shape)
 
 
-def _nearest(spacing: float, count: int, generator: np.random.Generator) -> tuple[Field, NDArray[np.int64]]:
-    """Distances to the `count` nearest of points scattered `spacing` apart, and which points they are."""
+def _nearest_points(spacing: float, count: int, generator: np.random.Generator) -> tuple[Field, NDArray[np.int64]]:
+    """Scatter points about `spacing` pixels apart and find the `count` nearest ones of every pixel.
+
+    Returns:
+        Their distances and their numbers.
+    """
     from scipy.spatial import cKDTree
 
     per_side = round(SIDE / spacing)
@@ -146,29 +155,29 @@ def _nearest(spacing: float, count: int, generator: np.random.Generator) -> tupl
     return distances, owners
 
 
-def _fat_walls(generator: np.random.Generator) -> Bytes:
-    distances, _ = _nearest(_FAT_CELL, 2, generator)
-    return _as_bytes((distances[..., 1] - distances[..., 0]) * _WALL_STEPS)
+def _draw_fat_walls(generator: np.random.Generator) -> Bytes:
+    distances, _ = _nearest_points(_FAT_CELL, 2, generator)
+    return _to_bytes((distances[..., 1] - distances[..., 0]) * _WALL_STEPS)
 
 
-def _acini(generator: np.random.Generator) -> Bytes:
-    distances, owners = _nearest(_ACINUS, 1, generator)
+def _draw_acini(generator: np.random.Generator) -> Bytes:
+    distances, owners = _nearest_points(_ACINUS, 1, generator)
     radii = generator.uniform(0.25, 0.5, int(owners.max()) + 1) * _ACINUS
-    wobble = ranked(blurred(white(generator), 3)) / 128.0 - 1.0
-    return _as_bytes(128 + _ACINUS_STEPS * (radii[owners] - distances + 1.5 * wobble))
+    wobble = rank(blur(draw_white_noise(generator), 3)) / 128.0 - 1.0
+    return _to_bytes(128 + _ACINUS_STEPS * (radii[owners] - distances + 1.5 * wobble))
 
 
-def _camera_noise(generator: np.random.Generator) -> Bytes:
-    """Sums of three dice: close to a bell shape."""
-    return _as_bytes(generator.integers(0, NOISE // 3 + 1, (3, SIDE, SIDE, 3)).sum(axis=0))
+def _draw_camera_noise(generator: np.random.Generator) -> Bytes:
+    """Draw sums of three uniform values, which are close to normally distributed."""
+    return _to_bytes(generator.integers(0, NOISE // 3 + 1, (3, SIDE, SIDE, 3)).sum(axis=0))
 
 
-def _as_bytes(values: NDArray[Any]) -> Bytes:
+def _to_bytes(values: NDArray[Any]) -> Bytes:
     clipped: Bytes = np.clip(values, 0, 255).astype(np.uint8)
     return clipped
 
 
-def _turned(texture: Bytes, generator: np.random.Generator) -> Bytes:
-    turned = np.rot90(texture, int(generator.integers(4)))
-    turned = turned[::-1] if generator.integers(2) else turned
-    return np.ascontiguousarray(np.roll(turned, generator.integers(0, SIDE, 2), axis=(0, 1)))
+def _transform(texture: Bytes, generator: np.random.Generator) -> Bytes:
+    transformed = np.rot90(texture, int(generator.integers(4)))
+    transformed = transformed[::-1] if generator.integers(2) else transformed
+    return np.ascontiguousarray(np.roll(transformed, generator.integers(0, SIDE, 2), axis=(0, 1)))

@@ -1,1 +1,1 @@
-"""Fields of breast tumours as BreakHis has them: four magnifications, benign or malignant by patient."""
+"""Synthetic BreakHis: fields of view of breast tumours at four magnifications, benign or malignant by patient."""

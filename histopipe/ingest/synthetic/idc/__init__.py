@@ -1,1 +1,1 @@
-"""Whole mounts of breast tissue, cut into 50-px patches with or without tumour."""
+"""Synthetic IDC: whole mounts of breast tissue, cut into 50-px patches with or without tumour."""

@@ -1,1 +1,1 @@
-"""Red blood cells of thin films, cut out on black as NIH's are, with or without parasites."""
+"""Synthetic malaria: red blood cells of thin films on black, like NIH's, with or without parasites."""

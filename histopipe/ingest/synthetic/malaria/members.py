@@ -1,9 +1,9 @@
-"""Name the cells as NIH does."""
+"""Drawing of cases as members of an archive, with the names of NIH's malaria set."""
 
 from __future__ import annotations
 
 from histopipe.ingest.synthetic.drawing import Drawing, DrawnCase
-from histopipe.ingest.synthetic.encoding import encoded
+from histopipe.ingest.synthetic.encoding import encode_png
 from histopipe.ingest.synthetic.malaria.cells import draw_cells
 from histopipe.ingest.synthetic.malaria.plan import DonorPlan, plan_cases
 
@@ -15,11 +15,11 @@ def draw_case(plan: DonorPlan) -> DrawnCase:
     """Draw one donor's cells and encode them, sorted by name."""
     members = []
     for number, (label, pixels) in enumerate(draw_cells(plan)):
-        members.append((f"cell_images/{_FOLDERS[label]}/{_file(plan, number)}", encoded(pixels)))
+        members.append((f"cell_images/{_FOLDERS[label]}/{_file_name(plan, number)}", encode_png(pixels)))
     return DrawnCase(sorted(members), plan.positives, 0, plan.nested)
 
 
-def _file(plan: DonorPlan, number: int) -> str:
+def _file_name(plan: DonorPlan, number: int) -> str:
     photograph = number % _PHOTOGRAPHS
     prefix = plan.prefixes[photograph % len(plan.prefixes)]
     day = 1 + plan.seed[1] % 28

@@ -1,4 +1,4 @@
-"""Who gave blood, how many cells of each are there, and how many of them are parasitized."""
+"""Plan of the donors to draw: numbers of cells and of parasitized ones."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from histopipe.ingest.synthetic.plan import CASE_NUMBERS, SyntheticSlides, nested_cases, shared_out, spread_evenly
+from histopipe.ingest.synthetic.plan import (
+    CASE_NUMBERS,
+    SyntheticSlides,
+    choose_nested_cases,
+    distribute_patches,
+    spread_evenly,
+)
 
 FIRST_FILM, LAST_FILM = CASE_NUMBERS["malaria"]
 
 _HEALTHY_SHARE = 0.25  # 50 of the 200 donors have uninfected cells only
-# Share of parasitized cells of an infected donor, evenly between these: with a quarter healthy, about half of all
-# cells, as in the complete set.
+# Shares of parasitized cells of infected donors are spread evenly over this range. As a quarter of the donors are
+# healthy, about half of all cells are parasitized, as in the complete set.
 _POSITIVE_SHARES = (0.35, 0.95)
 
-# What stands behind the patient's id in real names and how often, by donors of NIH's sample.
+# What follows the patient's id in real names, with frequencies, by donors of NIH's sample.
 _INFECTED_FORMS = {
     "ThinF": 0.62,
     "thinF": 0.12,
@@ -28,13 +34,21 @@ _INFECTED_FORMS = {
     "_thinF": 0.02,
 }
 _HEALTHY_FORMS = {"ThinF": 0.78, "NThinF": 0.12, "NthinF": 0.03, "_thinF": 0.03, "thin_original": 0.04}
-_TWO_MICROSCOPES = ("thin_Original_Motic", "thinOriginalOlympusCX21")  # both of one patient, C47P8
-_FROM_CASES = 10  # one donor in so few would be too many
+_TWO_MICROSCOPES = ("thin_Original_Motic", "thinOriginalOlympusCX21")  # both for one patient, C47P8
+_MIN_CASES = 10  # with fewer cases, one such donor would be too large a share
 
 
 @dataclass(frozen=True)
 class DonorPlan:
-    """One donor to draw: the starts of file names, cells, the parasitized among them, the seed of the random stream."""
+    """A donor to draw.
+
+    Attributes:
+        prefixes: what the donor's file names start with.
+        cells: number of cells.
+        positives: number of parasitized cells.
+        nested: whether the archive contains the donor a second time.
+        seed: seed of the random numbers.
+    """
 
     prefixes: tuple[str, ...]
     cells: int
@@ -44,33 +58,33 @@ class DonorPlan:
 
 
 def plan_cases(slides: SyntheticSlides) -> list[DonorPlan]:
-    """Share the cells out over donors, in order of their films' numbers; a quarter of the donors is healthy."""
+    """Distribute cells over donors, sorted by the number of their films. A quarter of the donors are healthy."""
     generator = np.random.default_rng([slides.seed, 2])
     films = sorted(FIRST_FILM + generator.choice(LAST_FILM - FIRST_FILM + 1, slides.cases, replace=False))
-    cells = shared_out(slides.patches, slides.cases, generator)
-    standing = spread_evenly(slides.cases, generator)
-    nested = nested_cases(slides, generator)
-    twice = int(np.argmax(standing)) if slides.cases >= _FROM_CASES else -1
+    cells = distribute_patches(slides.patches, slides.cases, generator)
+    ranks = spread_evenly(slides.cases, generator)
+    nested = choose_nested_cases(slides, generator)
+    double = int(np.argmax(ranks)) if slides.cases >= _MIN_CASES else -1
     donors = []
-    for place, film in enumerate(films):
-        share = _positive_share(float(standing[place]))
-        prefixes = _prefixes(int(film), share > 0, place == twice, generator)
-        positives = max(1, round(share * cells[place])) if share else 0
+    for index, film in enumerate(films):
+        share = _positive_share(float(ranks[index]))
+        prefixes = _choose_prefixes(int(film), share > 0, index == double, generator)
+        positives = max(1, round(share * cells[index])) if share else 0
         seed = (slides.seed, int(film))
-        donors.append(DonorPlan(prefixes, int(cells[place]), int(positives), bool(nested[place]), seed))
+        donors.append(DonorPlan(prefixes, int(cells[index]), int(positives), bool(nested[index]), seed))
     return donors
 
 
-def _positive_share(standing: float) -> float:
-    """0 for the healthy; `standing` is the donor's place among all, from 0 to 1."""
-    if standing < _HEALTHY_SHARE:
+def _positive_share(rank: float) -> float:
+    """Return the share of parasitized cells for a donor's rank from 0 to 1; it is 0 for healthy donors."""
+    if rank < _HEALTHY_SHARE:
         return 0.0
-    return float(np.interp(standing, (_HEALTHY_SHARE, 1), _POSITIVE_SHARES))
+    return float(np.interp(rank, (_HEALTHY_SHARE, 1), _POSITIVE_SHARES))
 
 
-def _prefixes(film: int, infected: bool, twice: bool, generator: np.random.Generator) -> tuple[str, ...]:
-    """Healthy donors' films have no patient number; the infected are numbered apart."""
+def _choose_prefixes(film: int, infected: bool, double: bool, generator: np.random.Generator) -> tuple[str, ...]:
+    """Choose what a donor's file names start with: the film, for infected donors the patient, and how it was taken."""
     forms = _INFECTED_FORMS if infected else _HEALTHY_FORMS
     form = str(generator.choice(list(forms), p=list(forms.values())))
     patient = f"C{film}P{film - 39}" if infected else f"C{film}"
-    return tuple(f"{patient}{each}" for each in (_TWO_MICROSCOPES if twice else (form,)))
+    return tuple(f"{patient}{suffix}" for suffix in (_TWO_MICROSCOPES if double else (form,)))
