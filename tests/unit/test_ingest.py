@@ -254,7 +254,7 @@ def test_what_is_not_an_archive_is_refused(workspace: Workspace, params: Params,
 
 @pytest.mark.parametrize("members", [{}, {"README.md": b"x"}, {"a/b.png": png()}])
 def test_an_archive_without_patches_is_refused(workspace: Workspace, params: Params, members: dict[str, bytes]) -> None:
-    with pytest.raises(ArchiveError, match=r"holds no (files|patches)"):
+    with pytest.raises(ArchiveError, match=r"contains no (files|patches)"):
         pack(workspace, params, members)
 
 
