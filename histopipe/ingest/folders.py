@@ -51,11 +51,11 @@ def files_below(folder: Path, limit: MemberLimit = USUAL_LIMIT) -> list[FolderFi
     """
     budget = ReadBudget(folder, limit)
     files: list[FolderFile] = []
-    parents = tuple(_identity(parent.stat()) for parent in folder.resolve().parents)
+    parents = tuple(_get_identity(parent.stat()) for parent in folder.resolve().parents)
     pending = [_Folder(os.fspath(folder), "", parents, False)]
     while pending:
         current = pending.pop()
-        entries, subfolders = _scan(current, (*current.ancestors, _identity(Path(current.path).stat())))
+        entries, subfolders = _scan(current, (*current.ancestors, _get_identity(Path(current.path).stat())))
         budget.count_members(len(entries) + len(subfolders))
         files += entries
         pending += subfolders
@@ -86,15 +86,15 @@ def _scan(folder: _Folder, ancestors: tuple[_Identity, ...]) -> tuple[list[Folde
             if is_leftover(entry.name):
                 continue
             if not _is_folder(entry):
-                files.append(FolderFile(name, Path(entry.path), linked, _fault(entry)))
-            elif linked and _identity(entry.stat()) in ancestors:
+                files.append(FolderFile(name, Path(entry.path), linked, _find_fault(entry)))
+            elif linked and _get_identity(entry.stat()) in ancestors:
                 files.append(FolderFile(name, Path(entry.path), linked, CIRCULAR))
             elif not is_leftover_folder(entry.name):
                 folders.append(_Folder(entry.path, f"{name}/", ancestors, linked))
     return files, folders
 
 
-def _identity(status: os.stat_result) -> _Identity:
+def _get_identity(status: os.stat_result) -> _Identity:
     return status.st_dev, status.st_ino
 
 
@@ -105,7 +105,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _fault(entry: os.DirEntry[str]) -> str | None:
+def _find_fault(entry: os.DirEntry[str]) -> str | None:
     try:
         if entry.is_file():
             return None

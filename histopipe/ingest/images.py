@@ -19,7 +19,7 @@ from histopipe.ingest.tiff_pixels import (
     SIGNATURES,
     check_pages,
     decode_uncommon,
-    first_page_size,
+    get_first_page_size,
     parse_layout,
     read_pages,
     require_bright,
@@ -78,7 +78,7 @@ def header_size(content: bytes) -> tuple[int, int]:
     if content[:8] == _PNG_SIGNATURE and content[12:16] == b"IHDR":
         return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
     if content[:4] in SIGNATURES:
-        return first_page_size(read_pages(io.BytesIO(content), 1))
+        return get_first_page_size(read_pages(io.BytesIO(content), 1))
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "BMP")) as image:
             return image.size

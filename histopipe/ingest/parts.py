@@ -84,17 +84,17 @@ class Part:
         return range((self.number - 1) * count // self.of, self.number * count // self.of)
 
 
-def parts_key(dataset: str, params: Params, workspace: Workspace) -> str:
+def compute_parts_key(dataset: str, params: Params, workspace: Workspace) -> str:
     """Compute the digest of all that determines a shard's content: archive, manifest, parameters, code, libraries."""
     package = Path(__file__).parents[1]
     code = sorted(path for pattern in CODE for path in package.glob(pattern))
     lock = workspace.root / "requirements.lock"
     raw = sorted(path for path in workspace.raw(dataset).iterdir() if path.is_file())
     lines = [params.dataset(dataset).model_dump_json(), *map(file_digest, [*code, *([lock] if lock.exists() else [])])]
-    return hashlib.sha256("\n".join([*lines, *map(_quick_digest, raw)]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([*lines, *map(_compute_quick_digest, raw)]).encode()).hexdigest()
 
 
-def _quick_digest(path: Path) -> str:
+def _compute_quick_digest(path: Path) -> str:
     """Compute a digest that is as fast as reading the file, but doesn't protect against forgery."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as stream:

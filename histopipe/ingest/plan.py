@@ -143,22 +143,22 @@ def _drop_copies(candidates: list[PlannedPatch], unused: UnusedMembers) -> list[
     Kaggle's archives contain every patch of IDC a second time under `IDC_regular_ps50_idx5/`, and every cell of malaria
     under `cell_images/cell_images/`, where only the folder gives the label.
     """
-    if len({(_file_name(patch), patch.name.label) for patch in candidates}) == len(candidates):
+    if len({(_get_file_name(patch), patch.name.label) for patch in candidates}) == len(candidates):
         return candidates
     kept: dict[tuple[str, int], PlannedPatch] = {}
     for patch in sorted(candidates, key=lambda patch: patch.member.name.count("/")):
-        first = kept.setdefault((_file_name(patch), patch.name.label), patch)
+        first = kept.setdefault((_get_file_name(patch), patch.name.label), patch)
         if first is not patch:
-            unused.add(_copy_reason(first.member, patch.member), patch.member.name)
+            unused.add(_choose_copy_reason(first.member, patch.member), patch.member.name)
     kept_names = {patch.member.name for patch in kept.values()}  # not offsets: entries of a zip may share one
     return [patch for patch in candidates if patch.member.name in kept_names]
 
 
-def _file_name(patch: PlannedPatch) -> str:
+def _get_file_name(patch: PlannedPatch) -> str:
     return patch.member.name.rsplit("/", 1)[-1]
 
 
-def _copy_reason(first: Member, second: Member) -> str:
+def _choose_copy_reason(first: Member, second: Member) -> str:
     same = first.crc == second.crc and first.size == second.size
     return SECOND_COPY if same or first.crc is None else "second copy with other content"
 
@@ -168,13 +168,13 @@ def _drop_contradictions(candidates: list[PlannedPatch], unused: UnusedMembers) 
     labels: dict[tuple[str, int | None, int | None], int] = {}
     contradicted = set()
     for patch in candidates:
-        position, label = _position(patch), patch.name.label
+        position, label = _get_position(patch), patch.name.label
         if labels.setdefault(position, label) != label and patch.name.x is not None:
             contradicted.add(position)
     for patch in candidates if contradicted else []:
-        if _position(patch) in contradicted:
+        if _get_position(patch) in contradicted:
             unused.add("both labels for one place", patch.member.name)
-    return [patch for patch in candidates if _position(patch) not in contradicted] if contradicted else candidates
+    return [patch for patch in candidates if _get_position(patch) not in contradicted] if contradicted else candidates
 
 
 def _drop_double_labels(candidates: list[PlannedPatch], unused: UnusedMembers) -> list[PlannedPatch]:
@@ -183,17 +183,17 @@ def _drop_double_labels(candidates: list[PlannedPatch], unused: UnusedMembers) -
     doubled = set()
     for member, name in candidates:
         # patches with a position were checked by _drop_contradictions
-        if name.x is None and labels.setdefault(_identity(member), name.label) != name.label:
-            doubled.add(_identity(member))
+        if name.x is None and labels.setdefault(_get_identity(member), name.label) != name.label:
+            doubled.add(_get_identity(member))
     for member, _ in candidates if doubled else []:
-        if _identity(member) in doubled:
+        if _get_identity(member) in doubled:
             unused.add("both labels for one image", member.name)
-    return [patch for patch in candidates if _identity(patch.member) not in doubled] if doubled else candidates
+    return [patch for patch in candidates if _get_identity(patch.member) not in doubled] if doubled else candidates
 
 
-def _identity(member: Member) -> tuple[str, int | None]:
+def _get_identity(member: Member) -> tuple[str, int | None]:
     return member.name.rsplit("/", 1)[-1], member.crc
 
 
-def _position(patch: PlannedPatch) -> tuple[str, int | None, int | None]:
+def _get_position(patch: PlannedPatch) -> tuple[str, int | None, int | None]:
     return patch.name.case_id, patch.name.x, patch.name.y

@@ -40,12 +40,12 @@ def build_report(
         "look_alike_cases": look_alikes(index["case_id"].unique()),
         "same_pixels_in_two_cases": _count_shared_pixels(index),
         "bad": unused.bad_count,
-        "set_aside": {reason: _reason_entry(reason, files) for reason, files in sorted(unused.files.items())},
+        "set_aside": {reason: _make_reason_entry(reason, files) for reason, files in sorted(unused.files.items())},
     }
     if dataset.case_reading:
         report["case_reading"] = dataset.case_reading
     if matching:
-        report["manifest"] = matching.counts()
+        report["manifest"] = matching.count_matches()
     if dataset.published:
         report["published"] = {name: count for name, count in vars(dataset.published).items() if count is not None}
     return report
@@ -56,7 +56,7 @@ def _count_shared_pixels(index: pd.DataFrame) -> int:
     return int((index.groupby("digest")["case_id"].transform("nunique") > 1).sum())
 
 
-def _reason_entry(reason: str, files: list[str]) -> SetAsideFiles:
+def _make_reason_entry(reason: str, files: list[str]) -> SetAsideFiles:
     entry: SetAsideFiles = {"count": len(files), "bad": reason not in HARMLESS}
     if reason not in (SECOND_COPY, OTHER_MAGNIFICATION, NOT_A_PATCH) or len(files) <= MAX_LISTED_BY_NAME:
         return {**entry, "files": files}

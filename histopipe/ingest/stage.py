@@ -26,11 +26,11 @@ from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.ingest.archives.reading import Archive, open_archive
 from histopipe.ingest.datasets import Dataset, MemberRejected, get_dataset, list_datasets
 from histopipe.ingest.datasets.manifest import manifest_dataset
-from histopipe.ingest.datasets.matching import nearest_name
+from histopipe.ingest.datasets.matching import find_nearest_name
 from histopipe.ingest.images import decode_patch
 from histopipe.ingest.packing import assign_shards, decode, make_workers, pack
 from histopipe.ingest.parts import FILES as PART_FILES
-from histopipe.ingest.parts import Part, forget_other_keys, parts_key, read_shards, write_description
+from histopipe.ingest.parts import Part, compute_parts_key, forget_other_keys, read_shards, write_description
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, NOT_IN_ARCHIVE, Plan, PlannedPatch, UnusedMembers, plan_ingest
 from histopipe.ingest.report import build_report
 from histopipe.ingest.shards import Shard, ShardTask
@@ -61,7 +61,7 @@ def ingest(dataset: str, params: Params, workspace: Workspace) -> StoreReport:
         (277524, 279)
     """
     archive_path = archive_in(workspace.raw(dataset))
-    with _decoding(dataset, params, workspace, archive_path) as (archive, definition, plan, workers):
+    with _open_for_decoding(dataset, params, workspace, archive_path) as (archive, definition, plan, workers):
         report = _pack(archive, plan, definition, params, workspace, archive_path, workers)
     remove_known(workspace.parts(dataset), [f"*/{name}" for name in PART_FILES])
     return report
@@ -86,7 +86,7 @@ def ingest_part(dataset: str, part: Part, params: Params, workspace: Workspace) 
     folder = parts_folder(dataset, params, workspace)
     forget_other_keys(folder)
     archive_path = archive_in(workspace.raw(dataset))
-    with _decoding(dataset, params, workspace, archive_path) as (archive, definition, plan, workers):
+    with _open_for_decoding(dataset, params, workspace, archive_path) as (archive, definition, plan, workers):
         shards = assign_shards(plan, definition)
         numbers = part.of_shards(len(shards))
         _require_disk(folder, sum(len(shards[number]) for number in numbers), definition)
@@ -100,7 +100,7 @@ def ingest_part(dataset: str, part: Part, params: Params, workspace: Workspace) 
 
 def parts_folder(dataset: str, params: Params, workspace: Workspace) -> Path:
     """Return the folder for parts of the current archive, decoded with these parameters and this code."""
-    return workspace.parts(dataset) / parts_key(dataset, params, workspace)
+    return workspace.parts(dataset) / compute_parts_key(dataset, params, workspace)
 
 
 def missing_parts(dataset: str, most: int, shards_per_part: int, params: Params, workspace: Workspace) -> list[Part]:
@@ -131,7 +131,7 @@ def _open(path: Path, params: Params) -> Archive:
 
 
 @contextmanager
-def _decoding(
+def _open_for_decoding(
     dataset: str, params: Params, workspace: Workspace, path: Path
 ) -> Iterator[tuple[Archive, Dataset, Plan, Workers[ShardTask, Shard]]]:
     """Open and plan an archive while the worker processes start, and close both at the end."""
@@ -237,7 +237,7 @@ def _require_patches(plan: Plan, dataset: Dataset, archive: Archive, path: Path)
         raise ArchiveError(f"{path} contains no files: download the archive again")
     if not plan.patches:
         reasons = ", ".join(f"{len(files)} x {reason}" for reason, files in plan.unused.files.items())
-        example, correction = _missing_file_hints(plan.unused, dataset)
+        example, correction = _make_missing_file_hints(plan.unused, dataset)
         raise ArchiveError(
             f"{path} contains no patches ({reasons}{example}): {correction}is it the right archive for this data set?"
         )
@@ -249,7 +249,7 @@ def _require_quality(unused: UnusedMembers, patches: int, dataset: Dataset, para
     if unused.bad_count > params.ingest.max_bad * total or patches == 0:
         reasons = {reason: files for reason, files in sorted(unused.files.items()) if reason not in HARMLESS}
         counts = ", ".join(f"{len(files)} x {reason}" for reason, files in reasons.items())
-        example, correction = _missing_file_hints(unused, dataset)
+        example, correction = _make_missing_file_hints(unused, dataset)
         example = example or f"; for example {next(iter(reasons.values()))[0]!r}"
         raise ArchiveError(
             f"{path}: {unused.bad_count} of {total} members are unusable ({counts}{example}), more than "
@@ -258,12 +258,12 @@ def _require_quality(unused: UnusedMembers, patches: int, dataset: Dataset, para
         )
 
 
-def _missing_file_hints(unused: UnusedMembers, dataset: Dataset) -> tuple[str, str]:
+def _make_missing_file_hints(unused: UnusedMembers, dataset: Dataset) -> tuple[str, str]:
     """Return an example of a listed file that the archive lacks, and the advice to correct the manifest."""
     missing = unused.files.get(NOT_IN_ARCHIVE)
     if not missing:
         return "", ""
-    nearest = nearest_name(missing[0], unused.files.get(NOT_A_PATCH, []))
+    nearest = find_nearest_name(missing[0], unused.files.get(NOT_A_PATCH, []))
     alternative = f", where the archive has {nearest!r}" if nearest else ""
     return f"; for example {missing[0]!r}{alternative}", f"correct the column file of {dataset.manifest}, "
 

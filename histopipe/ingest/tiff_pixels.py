@@ -142,10 +142,10 @@ def parse_layout(tags: Tags) -> Layout:
         MemberRejected: the layout can't be read reliably; the reason says why.
     """
     bits, numbers = set(tags.get(_BITS, (1,))), set(tags.get(_FORMAT, (1,)))
-    photometric, samples = _first(tags, _PHOTOMETRIC, -1), _first(tags, _SAMPLES, 1)
+    photometric, samples = _get_first(tags, _PHOTOMETRIC, -1), _get_first(tags, _SAMPLES, 1)
     if len(bits) > 1 or len(numbers) > 1:
         raise MemberRejected("channels of different depths: convert them to 8 bits")
-    if photometric not in _COLOURS or (photometric == _INK and _first(tags, _INKS, 1) != 1):
+    if photometric not in _COLOURS or (photometric == _INK and _get_first(tags, _INKS, 1) != 1):
         raise MemberRejected("colours of an unusual kind: convert them to RGB")
     depth, colours = bits.pop(), _COLOURS[photometric]
     kind = {4: 1}.get(number := numbers.pop(), number)  # 4: undefined, in practice unsigned
@@ -153,20 +153,20 @@ def parse_layout(tags: Tags) -> Layout:
     if photometric == _PALETTE and 0 < max(tags.get(_COLOUR_MAP, (0,))) < 256:
         raise MemberRejected("a colour map of 8 bits where TIFF has 16: convert it to RGB")
     return Layout(
-        width=_first(tags, _WIDTH, 0),
-        height=_first(tags, _HEIGHT, 0),
+        width=_get_first(tags, _WIDTH, 0),
+        height=_get_first(tags, _HEIGHT, 0),
         bits=depth,
         numbers=kind,
         photometric=photometric,
         colours=colours,
         alpha=_parse_alpha(samples - colours, tags.get(_EXTRA, ()), photometric),
-        most=_stated_maximum(tags, depth, kind),
-        orientation=_first(tags, _ORIENTATION, 1),
-        separate=_first(tags, _PLANAR, 1) == 2 and samples > 1,
+        most=_find_stated_maximum(tags, depth, kind),
+        orientation=_get_first(tags, _ORIENTATION, 1),
+        separate=_get_first(tags, _PLANAR, 1) == 2 and samples > 1,
     )
 
 
-def _first(tags: Tags, tag: int, default: int) -> int:
+def _get_first(tags: Tags, tag: int, default: int) -> int:
     return int(tags.get(tag, (default,))[0])
 
 
@@ -188,7 +188,7 @@ def _parse_alpha(extra_channels: int, extra: tuple[Any, ...], photometric: int) 
     return kinds.get(int(extra[0]) if extra else 0, "unexplained")
 
 
-def _stated_maximum(tags: Tags, bits: int, kind: int) -> float | None:
+def _find_stated_maximum(tags: Tags, bits: int, kind: int) -> float | None:
     """Return the value of full intensity if the file states one that can be a scale, else None.
 
     TIFF defines these tags as statistics. Unless the value is a power of two minus one, or 1 for floats, it may just
@@ -203,10 +203,10 @@ def _stated_maximum(tags: Tags, bits: int, kind: int) -> float | None:
     return stated.pop()
 
 
-def first_page_size(pages: list[Tags]) -> tuple[int, int]:
+def get_first_page_size(pages: list[Tags]) -> tuple[int, int]:
     """Return the width and height of the first page, or zeros if there is none."""
     tags = pages[0] if pages else {}
-    return _first(tags, _WIDTH, 0), _first(tags, _HEIGHT, 0)
+    return _get_first(tags, _WIDTH, 0), _get_first(tags, _HEIGHT, 0)
 
 
 def check_pages(pages: list[Tags]) -> None:
@@ -217,7 +217,7 @@ def check_pages(pages: list[Tags]) -> None:
     """
     size = [pages[0].get(tag) for tag in (_WIDTH, _HEIGHT)]
     for page in pages[1:]:
-        copy = _first(page, _KIND, 0) & 0b101 or _first(page, _OLD_KIND, 1) == 2
+        copy = _get_first(page, _KIND, 0) & 0b101 or _get_first(page, _OLD_KIND, 1) == 2
         if not copy and [page.get(tag) for tag in (_WIDTH, _HEIGHT)] == size:
             raise MemberRejected(SEVERAL_PAGES)
 

@@ -103,7 +103,7 @@ class _LinkResolver:
     def _resolve_folder(self, prefix: str, name: str, entered: tuple[str, ...]) -> Iterator[Member]:
         """Yield every file whose name starts with `prefix`, named as if that folder were called `name`."""
         empty = True
-        for path in self._names_below(prefix):
+        for path in self._iterate_names_below(prefix):
             empty = False
             new_name = f"{name}/{path[len(prefix) :]}"
             if path in self._links:
@@ -113,7 +113,7 @@ class _LinkResolver:
         if empty:
             raise _LinkError(LEADS_NOWHERE)
 
-    def _names_below(self, prefix: str) -> Iterator[str]:
+    def _iterate_names_below(self, prefix: str) -> Iterator[str]:
         index = bisect_left(self._names, prefix)
         while index < len(self._names) and self._names[index].startswith(prefix):
             yield self._names[index]

@@ -203,7 +203,7 @@ def read_zip_member(path: Path, size: int, member: Member) -> bytes:
     """
     if member.offset < 0 or member.offset + member.stored > size:
         raise MemberRejected("damaged member")
-    return _read_zip_member(_shared_file(path).fileno(), member)
+    return _read_zip_member(_open_shared_file(path).fileno(), member)
 
 
 def _read_zip_member(descriptor: int, member: Member) -> bytes:
@@ -217,16 +217,16 @@ def _read_zip_member(descriptor: int, member: Member) -> bytes:
 
 def read_range(path: Path, start: int, length: int) -> bytes:
     """Read `length` bytes of a file, which stays open until its archive is closed or the worker process ends."""
-    return os.pread(_shared_file(path).fileno(), length, start)
+    return os.pread(_open_shared_file(path).fileno(), length, start)
 
 
 @lru_cache(maxsize=2)
-def _shared_file(path: Path) -> BinaryIO:
+def _open_shared_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
 def _close_shared_files() -> None:
-    _shared_file.cache_clear()
+    _open_shared_file.cache_clear()
 
 
 def list_zip(path: Path, limit: MemberLimit = USUAL_LIMIT) -> list[Member]:
@@ -245,7 +245,7 @@ def _list_directory(file: BinaryIO, budget: ReadBudget) -> list[Member]:
     with zipfile.ZipFile(file) as archive:  # closed at once: its list takes three times the memory of ours
         budget.count_members(len(archive.filelist) - counted)
         # not entry.is_dir(), which fails on an empty name
-        return [member for entry in archive.filelist if not (member := _zip_member(entry)).name.endswith("/")]
+        return [member for entry in archive.filelist if not (member := _make_zip_member(entry)).name.endswith("/")]
 
 
 _ENTRY_BYTES = 46  # of a member in a zip's directory, without name, attributes and comment
@@ -320,7 +320,7 @@ def _list_nested_zip(file: BinaryIO, member: Member, budget: ReadBudget) -> list
     """List the files of a nested zip as members of the outer one; the list is empty if it can't be read in place."""
     if not member.name.endswith(_ZIPS) or member.method != zipfile.ZIP_STORED or member.encrypted or member.fault:
         return []
-    start = _content_start(file.fileno(), member)
+    start = _find_content_start(file.fileno(), member)
     try:
         entries = _list_directory(io.BufferedReader(_FileSection(file.fileno(), start, member.stored)), budget)
     except DAMAGE:
@@ -334,7 +334,7 @@ def _list_nested_zip(file: BinaryIO, member: Member, budget: ReadBudget) -> list
     return [entry._replace(name=f"{folder}/{entry.name}") for entry in _resolve_links(file, nested, budget)]
 
 
-def _content_start(descriptor: int, member: Member) -> int:
+def _find_content_start(descriptor: int, member: Member) -> int:
     """Return the position of a member's content, which follows its header."""
     header = os.pread(descriptor, 30, member.offset) if member.offset >= 0 else b""
     lengths = struct.unpack("<HH", header[26:30]) if len(header) == 30 else (0, 0)
@@ -375,7 +375,7 @@ class _FileSection(io.RawIOBase):
         return len(content)
 
 
-def _zip_member(entry: zipfile.ZipInfo) -> Member:
+def _make_zip_member(entry: zipfile.ZipInfo) -> Member:
     name = entry.filename
     return Member(
         with_slashes(name) if "\\" in name else name,
@@ -385,11 +385,11 @@ def _zip_member(entry: zipfile.ZipInfo) -> Member:
         entry.compress_type,
         entry.CRC,
         bool(entry.flag_bits & 1),
-        _zip_fault(entry.external_attr >> 16) if entry.external_attr >> 28 else None,
+        _find_zip_fault(entry.external_attr >> 16) if entry.external_attr >> 28 else None,
     )
 
 
-def _zip_fault(mode: int) -> str | None:
+def _find_zip_fault(mode: int) -> str | None:
     """Return the fault of a member with this Unix mode; None for files, folders and mode 0 (other systems)."""
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFLNK:
@@ -510,7 +510,7 @@ class _StrictTarInfo(tarfile.TarInfo):
         if entry.size < 0 or archive.offset < entry.offset_data:
             raise tarfile.ReadError(f"negative size at byte {entry.offset}")
         if not isinstance(archive.fileobj, io.BufferedReader):  # compressed
-            _budget(archive).check_inflated(archive.offset)
+            _get_budget(archive).check_inflated(archive.offset)
         return entry
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
@@ -520,8 +520,8 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.ReadError(f"header of absurd size at byte {self.offset}")
         if len(archive.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
             raise tarfile.ReadError(f"header of absurd size before byte {self.offset}")
-        _budget(archive).count_members()
-        _budget(archive).count_listing(self.size if extended else 0)
+        _get_budget(archive).count_members()
+        _get_budget(archive).count_listing(self.size if extended else 0)
         return super()._proc_member(archive)  # type: ignore[misc]
 
     def _proc_pax(self, archive: tarfile.TarFile) -> Any:
@@ -538,7 +538,7 @@ class _StrictTarInfo(tarfile.TarInfo):
         stream = archive.fileobj
         assert stream is not None
         while extended:
-            _budget(archive).count_listing(tarfile.BLOCKSIZE)
+            _get_budget(archive).count_listing(tarfile.BLOCKSIZE)
             block = stream.read(tarfile.BLOCKSIZE)
             if len(block) < tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("unexpected end of data")
@@ -577,7 +577,7 @@ class _BudgetedTarFile(tarfile.TarFile):
         super().__init__(*args, **options)
 
 
-def _budget(archive: tarfile.TarFile) -> ReadBudget:
+def _get_budget(archive: tarfile.TarFile) -> ReadBudget:
     assert isinstance(archive, _BudgetedTarFile)
     return archive.budget
 
@@ -606,9 +606,9 @@ def _list_tar(archive: _BudgetedTarFile) -> tuple[list[Member], list[Link]]:
     members, links = [], []
     for entry in _iterate_entries(archive):
         if entry.issym() or entry.islnk():
-            links.append(Link(_tar_member(entry), entry.linkname, entry.islnk()))
+            links.append(Link(_make_tar_member(entry), entry.linkname, entry.islnk()))
         elif not entry.isdir() and entry.type not in _NO_FILES:
-            members.append(_tar_member(entry))
+            members.append(_make_tar_member(entry))
     return members, links
 
 
@@ -618,15 +618,15 @@ def _read_to_end(archive: tarfile.TarFile, budget: ReadBudget) -> None:
         budget.check_inflated(archive.fileobj.tell())
 
 
-def _tar_member(entry: tarfile.TarInfo) -> Member:
+def _make_tar_member(entry: tarfile.TarInfo) -> Member:
     name = entry.name
     while name.startswith("./"):  # `tar c .//10253` writes it several times
         name = name[2:].lstrip("/")
     name = with_slashes(name)
-    return Member(name, entry.size, entry.offset_data, entry.size, fault=_tar_fault(entry))
+    return Member(name, entry.size, entry.offset_data, entry.size, fault=_find_tar_fault(entry))
 
 
-def _tar_fault(entry: tarfile.TarInfo) -> str | None:
+def _find_tar_fault(entry: tarfile.TarInfo) -> str | None:
     if entry.issparse():
         return SPARSE_FILE
     return None if entry.isreg() or entry.issym() or entry.islnk() else SPECIAL_FILE

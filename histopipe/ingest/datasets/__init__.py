@@ -18,25 +18,25 @@ __all__ = [
 ]
 
 
-def _idc() -> Dataset:
+def _load_idc() -> Dataset:
     from histopipe.ingest.datasets.idc import IDC
 
     return IDC
 
 
-def _malaria() -> Dataset:
+def _load_malaria() -> Dataset:
     from histopipe.ingest.datasets.malaria import MALARIA
 
     return MALARIA
 
 
-def _breakhis() -> Dataset:
+def _load_breakhis() -> Dataset:
     from histopipe.ingest.datasets.breakhis import BREAKHIS
 
     return BREAKHIS
 
 
-_BUILT_IN: dict[str, Callable[[], Dataset]] = {"breakhis": _breakhis, "idc": _idc, "malaria": _malaria}
+_BUILT_IN: dict[str, Callable[[], Dataset]] = {"breakhis": _load_breakhis, "idc": _load_idc, "malaria": _load_malaria}
 
 
 def list_datasets() -> list[str]:

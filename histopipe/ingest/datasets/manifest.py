@@ -71,7 +71,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def _read_table(stream: TextIO, path: Path) -> pd.DataFrame:
-    rows = _filled_rows(stream)
+    rows = _read_filled_rows(stream)
     _, header = next(rows, (1, []))
     columns = [column.strip() for column in header]
     _check_columns(columns, path)
@@ -88,7 +88,7 @@ def _read_table(stream: TextIO, path: Path) -> pd.DataFrame:
     return table.reindex(columns=[*REQUIRED, *COORDINATES], fill_value="")
 
 
-def _filled_rows(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
+def _read_filled_rows(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that aren't blank, each with the line that it starts on."""
     reader = csv.reader(stream, strict=True)
     line = 1
@@ -117,7 +117,7 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
         "case_id is empty": table["case_id"] == "",
         "file holds a line break or another control character": table["file"].str.contains(CONTROL),
         "case_id holds a line break or another control character": table["case_id"].str.contains(CONTROL),
-        "case_id is a number that a spreadsheet has cut short; export the column as text": _lost_digits(
+        "case_id is a number that a spreadsheet has cut short; export the column as text": _find_lost_digits(
             table["case_id"]
         ),
         "label is not 0 or 1": ~table["label"].isin(["0", "1"]),
@@ -131,14 +131,16 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
             raise SourceError(f"{path}, line {line}: {fault} ({table.at[line, 'file']!r}): correct the table")
 
 
-def _lost_digits(cases: pd.Series) -> pd.Series:
+def _find_lost_digits(cases: pd.Series) -> pd.Series:
     return cases.map({case: has_lost_digits(case) for case in cases.unique()}).astype(bool)
 
 
 def _make_patch_names(table: pd.DataFrame) -> dict[str, PatchName]:
     rows = zip(table["file"], table["case_id"], table["label"], table["x"], table["y"], strict=True)
-    return {file: PatchName(case, int(label), _int_or_none(x), _int_or_none(y)) for file, case, label, x, y in rows}
+    return {
+        file: PatchName(case, int(label), _convert_to_int(x), _convert_to_int(y)) for file, case, label, x, y in rows
+    }
 
 
-def _int_or_none(value: object) -> int | None:
+def _convert_to_int(value: object) -> int | None:
     return None if value is pd.NA else int(value)  # type: ignore[call-overload]

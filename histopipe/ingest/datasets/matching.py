@@ -42,7 +42,7 @@ class FileMatching:
     rows: dict[str, str] = field(default_factory=dict)
     listed: int = 0
 
-    def counts(self) -> ManifestCounts:
+    def count_matches(self) -> ManifestCounts:
         """Return the counts for `report.json`, with examples of names that differ."""
         differing = [[row, name] for name, row in self.rows.items() if row != name]
         return {
@@ -143,8 +143,8 @@ def _match_without_prefixes(
 
     The numbers of folders to drop on both sides are those that match the most names; if several do, the smallest.
     """
-    max_name_folders = min(MAX_FOLDERS, len(_shared_folders(candidates.values()))) if may_strip_names else 0
-    max_row_folders = min(MAX_FOLDERS, len(_shared_folders(unmatched.values())))
+    max_name_folders = min(MAX_FOLDERS, len(_find_shared_folders(candidates.values()))) if may_strip_names else 0
+    max_row_folders = min(MAX_FOLDERS, len(_find_shared_folders(unmatched.values())))
     best: tuple[int, int, int, int] | None = None
     for row_folders, name_folders in product(range(max_row_folders + 1), range(max_name_folders + 1)):
         if row_folders or name_folders:
@@ -186,7 +186,7 @@ def _count_matches(
     return sum(parts[row_folders:] in names for parts in unmatched)
 
 
-def _shared_folders(names: Iterable[Parts]) -> Parts:
+def _find_shared_folders(names: Iterable[Parts]) -> Parts:
     """Return the folders that all names start with."""
     folders = {parts[:-1] for parts in names}
     if not folders:
@@ -196,7 +196,7 @@ def _shared_folders(names: Iterable[Parts]) -> Parts:
     return first[: min(len(first), len(last)) if count is None else count]
 
 
-def nearest_name(listed: str, names: Sequence[str]) -> str | None:
+def find_nearest_name(listed: str, names: Sequence[str]) -> str | None:
     """Return the name in the archive that is most similar to a listed one, for messages only."""
     last = _normalise(listed)[-1:] or ("",)
 

@@ -59,7 +59,7 @@ def check_archive(path: Path, display_name: str) -> None:
         )
 
 
-def checksum_entry(wanted: Wanted) -> dict[str, str]:
+def get_checksum_entry(wanted: Wanted) -> dict[str, str]:
     """Return the checksum in `params.yaml` as part of a fingerprint.
 
     A checksum that is added later changes the fingerprint, so the archive is fetched again and checked.

@@ -20,7 +20,7 @@ import urllib3
 from histopipe.core.errors import HistopipeError, SourceError, UnreachableError
 from histopipe.core.files import as_size, read_json, require_disk, write_json
 from histopipe.core.outputs.claims import remove_known
-from histopipe.ingest.sources.progress import byte_progress
+from histopipe.ingest.sources.progress import show_byte_progress
 
 TIMEOUTS = (10, 60)  # seconds to connect, and between two chunks of a response
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before the next attempt, after attempts without progress
@@ -173,7 +173,7 @@ def retry(
 
 
 @contextmanager
-def network_errors(display_name: str, lost: str = "no connection") -> Iterator[None]:
+def translate_network_errors(display_name: str, lost: str = "no connection") -> Iterator[None]:
     """Translate errors of requests and urllib3, whose messages contain the whole address.
 
     Args:
@@ -222,11 +222,11 @@ def check_status(response: requests.Response, display_name: str, key: str) -> No
 
 
 def _attempt(task: Download) -> None:
-    resumed = _resumable_version(task)
+    resumed = _find_resumable_version(task)
     start = task.length if resumed else 0
     if resumed and start == resumed.size:
         return  # complete: an earlier process was killed before the check
-    with task.open(_range_headers(start, resumed)) as response:
+    with task.open(_make_range_headers(start, resumed)) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             task.part.unlink(missing_ok=True)
             raise TransientError("the server refuses to resume")
@@ -241,7 +241,7 @@ def _attempt(task: Download) -> None:
         _append(task, response, start, version.size)
 
 
-def _resumable_version(task: Download) -> Version | None:
+def _find_resumable_version(task: Download) -> Version | None:
     """Return the version that the part belongs to; None if its download can't be resumed."""
     try:
         state = read_json(task.state)
@@ -254,7 +254,7 @@ def _resumable_version(task: Download) -> Version | None:
     return version if matches and version.condition and task.length > 0 else None
 
 
-def _range_headers(start: int, version: Version | None) -> dict[str, str]:
+def _make_range_headers(start: int, version: Version | None) -> dict[str, str]:
     if version is None or version.condition is None:
         return {}
     return {"Range": f"bytes={start}-", "If-Range": version.condition}
@@ -287,7 +287,7 @@ def _restart(task: Download, version: Version) -> None:
 
 
 def _append(task: Download, response: requests.Response, start: int, size: int | None) -> None:
-    with task.part.open("ab", buffering=0) as part, byte_progress(size, task.dataset, start) as bar:
+    with task.part.open("ab", buffering=0) as part, show_byte_progress(size, task.dataset, start) as bar:
         for chunk in _iterate_chunks(response, task.display_name):
             part.write(chunk)
             bar.update(len(chunk))
@@ -300,5 +300,5 @@ def _append(task: Download, response: requests.Response, start: int, size: int |
 
 def _iterate_chunks(response: requests.Response, display_name: str) -> Iterator[bytes]:
     """Yield the body as it is sent; `iter_content` would unpack a `.tar.gz` that a server declares gzip-encoded."""
-    with network_errors(display_name, lost="the connection was cut"):
+    with translate_network_errors(display_name, lost="the connection was cut"):
         yield from response.raw.stream(_CHUNK, decode_content=False)

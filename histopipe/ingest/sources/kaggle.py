@@ -17,7 +17,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from histopipe.core.errors import SourceError, UnreachableError, one_line
-from histopipe.ingest.sources.archive_file import checksum_entry
+from histopipe.ingest.sources.archive_file import get_checksum_entry
 from histopipe.ingest.sources.download import (
     SHORT_PAUSES,
     TIMEOUTS,
@@ -25,8 +25,8 @@ from histopipe.ingest.sources.download import (
     TransientError,
     Version,
     download,
-    network_errors,
     retry,
+    translate_network_errors,
 )
 from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.wanted import Wanted
@@ -50,14 +50,14 @@ class KaggleSource:
         try:
             version, size = retry(self._request_version, pauses=SHORT_PAUSES)
         except TransientError as problem:
-            raise self._unreachable(str(problem)) from None
+            raise self._make_unreachable_error(str(problem)) from None
         return SourceRecord(
             kind="kaggle",
             source=self.wanted.shown,
             resolved=f"{handle}/versions/{version}",
             name=f"{handle.rpartition('/')[2]}-v{version}.zip",
             size=size,
-            fingerprint={"handle": handle, "version": version, **checksum_entry(self.wanted)},
+            fingerprint={"handle": handle, "version": version, **get_checksum_entry(self.wanted)},
         )
 
     def patches(self) -> int | None:
@@ -98,7 +98,7 @@ class KaggleSource:
 
         request = ApiGetDatasetRequest()
         request.owner_slug, request.dataset_slug = self._handle.split("/")
-        with self._kaggle_errors(), _client() as client:
+        with self._translate_kaggle_errors(), _open_client() as client:
             dataset = client.datasets.dataset_api_client.get_dataset(request)
         return int(dataset.current_version_number), int(dataset.total_bytes or 0) or None
 
@@ -113,7 +113,7 @@ class KaggleSource:
         request = ApiDownloadDatasetRequest()
         request.owner_slug, request.dataset_slug = self._handle.split("/")
         request.dataset_version_number = version
-        with self._kaggle_errors(), _client() as client:
+        with self._translate_kaggle_errors(), _open_client() as client:
             response: requests.Response = client.datasets.dataset_api_client.download_dataset(request)
             if "Range" not in headers:
                 return response
@@ -121,9 +121,9 @@ class KaggleSource:
             return requests.get(response.url, headers=headers, timeout=TIMEOUTS, stream=True)
 
     @contextmanager
-    def _kaggle_errors(self) -> Iterator[None]:
+    def _translate_kaggle_errors(self) -> Iterator[None]:
         """Translate errors of Kaggle's client into those of downloads."""
-        with network_errors(f"kaggle {self._handle}"):
+        with translate_network_errors(f"kaggle {self._handle}"):
             try:
                 yield
             except requests.HTTPError as problem:
@@ -131,17 +131,17 @@ class KaggleSource:
             except requests.RequestException:
                 raise
             except ValueError as problem:  # an invalid kaggle.json
-                raise self._unreachable(one_line(problem)) from None
+                raise self._make_unreachable_error(one_line(problem)) from None
 
     def _raise_for_status(self, code: int) -> None:
         if code in (401, 403):
-            raise self._unreachable(f"it responds with {code}: no access") from None
+            raise self._make_unreachable_error(f"it responds with {code}: no access") from None
         if code == 404:
             key = self.wanted.key("source")
             raise SourceError(f"{self._handle} is no longer on Kaggle: set {key} to a path or a URL") from None
         raise TransientError(f"Kaggle responds with {code}") from None
 
-    def _unreachable(self, reason: str) -> UnreachableError:
+    def _make_unreachable_error(self, reason: str) -> UnreachableError:
         return UnreachableError(
             f"Kaggle can't be reached for {self.wanted.dataset} ({reason})",
             "check the network and the login (~/.kaggle/kaggle.json, ~/.kaggle/access_token, KAGGLE_API_TOKEN"
@@ -158,7 +158,7 @@ class _TimeoutAdapter(HTTPAdapter):
 
 
 @contextmanager
-def _client() -> Iterator[Any]:
+def _open_client() -> Iterator[Any]:
     from kagglehub.clients import build_kaggle_client
 
     logging.getLogger("kagglehub").setLevel(logging.ERROR)  # it writes to stdout

@@ -12,9 +12,9 @@ from pathlib import Path
 from histopipe.core.errors import SourceError
 from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.ingest.sources.archive_file import check_archive, check_digest, count_patches, count_zipped_patches
-from histopipe.ingest.sources.digests import archive_digest
+from histopipe.ingest.sources.digests import compute_archive_digest
 from histopipe.ingest.sources.packing import Listing, list_folder, pack
-from histopipe.ingest.sources.progress import byte_progress
+from histopipe.ingest.sources.progress import show_byte_progress
 from histopipe.ingest.sources.record import Source, SourceRecord
 from histopipe.ingest.sources.wanted import Wanted, archive_name
 
@@ -60,7 +60,7 @@ def _check_no_overlap(path: Path, wanted: Wanted) -> None:
         )
 
 
-def _normalised_path(wanted: Wanted) -> str:
+def _normalise_path(wanted: Wanted) -> str:
     """Return the normalised path of the source, not made absolute, so that other clones get the same record."""
     return Path(os.path.normpath(wanted.source)).as_posix()
 
@@ -80,14 +80,14 @@ class ArchiveFile:
         """
         try:
             check_archive(self.path, str(self.path))
-            digest = archive_digest(self.path, self.wanted.workspace.digest(self.wanted.dataset))
+            digest = compute_archive_digest(self.path, self.wanted.workspace.digest(self.wanted.dataset))
         except OSError as problem:
             raise SourceError(f"{self.path} can't be read ({problem.strerror}): check the disk it is on") from None
         check_digest(digest, self.wanted, str(self.path))
         return SourceRecord(
             kind="archive",
             source=self.wanted.shown,
-            resolved=_normalised_path(self.wanted),
+            resolved=_normalise_path(self.wanted),
             name=archive_name(self.path.name, self.wanted.dataset),
             size=self.path.stat().st_size,
             fingerprint={"sha256": digest},
@@ -107,14 +107,14 @@ class ArchiveFile:
         with (
             self.path.open("rb") as stream,
             target.open("wb") as copy,
-            byte_progress(self.path.stat().st_size, self.wanted.dataset) as bar,
+            show_byte_progress(self.path.stat().st_size, self.wanted.dataset) as bar,
         ):
             while chunk := stream.read(_CHUNK):
                 copy.write(chunk)
                 digest.update(chunk)
                 bar.update(len(chunk))
         if record.fingerprint != {"sha256": digest.hexdigest()}:
-            raise _changed_error(self.path, self.wanted)
+            raise _make_changed_error(self.path, self.wanted)
         check_digest(digest.hexdigest(), self.wanted, str(self.path))
 
 
@@ -140,7 +140,7 @@ class ExtractedFolder:
         return SourceRecord(
             kind="folder",
             source=self.wanted.shown,
-            resolved=_normalised_path(self.wanted),
+            resolved=_normalise_path(self.wanted),
             name=archive_name(f"{self.path.resolve().name}.zip", self.wanted.dataset),
             size=listing.packed_size,
             fingerprint={"files": len(listing.files), "digest": listing.digest},
@@ -158,10 +158,10 @@ class ExtractedFolder:
         """
         listing = self._listing
         if record.fingerprint.get("digest") != listing.digest:
-            raise _changed_error(self.path, self.wanted)
+            raise _make_changed_error(self.path, self.wanted)
         pack(listing, target, self.wanted.dataset)
         if list_folder(self.path, self._limit).digest != listing.digest:
-            raise _changed_error(self.path, self.wanted)
+            raise _make_changed_error(self.path, self.wanted)
 
     @property
     def _limit(self) -> MemberLimit:
@@ -181,5 +181,5 @@ class ExtractedFolder:
         return listing
 
 
-def _changed_error(path: Path, wanted: Wanted) -> SourceError:
+def _make_changed_error(path: Path, wanted: Wanted) -> SourceError:
     return SourceError(f"{path} changed since it was located: run `histopipe locate {wanted.dataset}` again")

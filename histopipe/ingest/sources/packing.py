@@ -14,7 +14,7 @@ from pathlib import Path
 from histopipe.core.errors import SourceError
 from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit
 from histopipe.ingest.folders import LEADS_NOWHERE, FolderFile, files_below
-from histopipe.ingest.sources.progress import byte_progress
+from histopipe.ingest.sources.progress import show_byte_progress
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip; real times would give each copy other bytes
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -89,7 +89,7 @@ def list_folder(folder: Path, limit: MemberLimit = USUAL_LIMIT) -> Listing:
 
 def _list_file(file: FolderFile, root: str, skipped: list[str]) -> ListedFile | None:
     """Return a file to pack; if it can't be packed, add it to `skipped` and return None."""
-    if reason := _skip_reason(file, root):
+    if reason := _find_skip_reason(file, root):
         skipped.append(f"{file.name!r}: {reason}")
         return None
     if file.fault:
@@ -99,7 +99,7 @@ def _list_file(file: FolderFile, root: str, skipped: list[str]) -> ListedFile | 
     return ListedFile(file.name, status.st_size, status.st_mtime_ns)
 
 
-def _skip_reason(file: FolderFile, root: str) -> str | None:
+def _find_skip_reason(file: FolderFile, root: str) -> str | None:
     """Return why a file can't be packed; None if it can."""
     try:
         file.name.encode()
@@ -125,7 +125,7 @@ def pack(listing: Listing, target: Path, label: str) -> None:
     """
     with (
         zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive,
-        byte_progress(sum(file.size for file in listing.files), label) as bar,
+        show_byte_progress(sum(file.size for file in listing.files), label) as bar,
     ):
         for file in listing.files:
             entry = zipfile.ZipInfo(file.name, _EPOCH)

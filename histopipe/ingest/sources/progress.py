@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def byte_progress(total: int | None, label: str, done: int = 0) -> Any:
+def show_byte_progress(total: int | None, label: str, done: int = 0) -> Any:
     """Create a progress bar on stderr that counts bytes, for use in a `with` block."""
     from tqdm import tqdm
 

@@ -46,7 +46,7 @@ def locate(dataset: str, params: Params, workspace: Workspace) -> SourceRecord:
     wanted = Wanted(dataset, params, workspace)
     if wanted.shown != wanted.source.partition("#")[0]:
         _log.warning("%s contains a login, which DVC copies into dvc.lock: put it into ~/.netrc", wanted.key("source"))
-    earlier = _earlier_record(wanted)
+    earlier = _read_earlier_record(wanted)
     manifest = describe_manifest(wanted)
     try:
         record = open_source(wanted).locate()
@@ -85,7 +85,7 @@ def fetch(dataset: str, params: Params, workspace: Workspace) -> Path:
     source = open_source(wanted)
     raw = workspace.raw(dataset)
     _print_sizes(wanted, source, record)
-    require_disk(raw, _remaining_bytes(wanted, record), f"fetching {dataset}")
+    require_disk(raw, _count_remaining_bytes(wanted, record), f"fetching {dataset}")
     with _translate_disk_errors(dataset, raw), replaced_folder(raw, stage_check("fetch")) as folder:
         copy_manifest(wanted, record, folder)
         source.bring(record, folder / record.name)
@@ -116,7 +116,7 @@ def open_source(wanted: Wanted) -> Source:
     return open_local(wanted)
 
 
-def _earlier_record(wanted: Wanted) -> SourceRecord | None:
+def _read_earlier_record(wanted: Wanted) -> SourceRecord | None:
     path = wanted.workspace.source(wanted.dataset)
     try:
         return SourceRecord.read(path) if path.exists() else None
@@ -141,7 +141,7 @@ def _print_sizes(wanted: Wanted, source: Source, record: SourceRecord) -> None:
     print(line, flush=True)
 
 
-def _remaining_bytes(wanted: Wanted, record: SourceRecord) -> int:
+def _count_remaining_bytes(wanted: Wanted, record: SourceRecord) -> int:
     part = wanted.workspace.downloads(wanted.dataset) / f"{record.name}.part"
     return (record.size or 0) - (part.stat().st_size if part.exists() else 0)
 

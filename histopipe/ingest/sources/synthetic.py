@@ -35,14 +35,14 @@ class SyntheticSource:
             resolved="histopipe.synthetic",
             name=f"{self.wanted.dataset}-synthetic.zip",
             size=self.patches() * _BYTES_PER_PATCH[self.wanted.dataset],
-            fingerprint={**self._settings(), "code": code_digest()},
+            fingerprint={**self._collect_settings(), "code": code_digest()},
         )
 
     def patches(self) -> int:
         """Return the number of patches to draw."""
         return self.wanted.params.synthetic.patches_of(self.wanted.dataset)
 
-    def _settings(self) -> dict[str, Any]:
+    def _collect_settings(self) -> dict[str, Any]:
         """Return the settings for this data set, which those for other data sets don't affect."""
         synthetic = self.wanted.params.synthetic
         return {
@@ -65,7 +65,7 @@ class SyntheticSource:
         from histopipe.ingest.synthetic.archive import write_archive
         from histopipe.ingest.synthetic.plan import SyntheticSlides
 
-        write_archive(target, SyntheticSlides(**self._settings(), dataset=self.wanted.dataset), progress=True)
+        write_archive(target, SyntheticSlides(**self._collect_settings(), dataset=self.wanted.dataset), progress=True)
 
 
 def require_drawable(dataset: str) -> None:

@@ -12,7 +12,7 @@ import requests
 
 from histopipe.core.errors import SourceError, UnreachableError
 from histopipe.core.files import file_digest
-from histopipe.ingest.sources.archive_file import check_archive, check_digest, checksum_entry
+from histopipe.ingest.sources.archive_file import check_archive, check_digest, get_checksum_entry
 from histopipe.ingest.sources.download import (
     SHORT_PAUSES,
     TIMEOUTS,
@@ -21,8 +21,8 @@ from histopipe.ingest.sources.download import (
     Version,
     check_status,
     download,
-    network_errors,
     retry,
+    translate_network_errors,
 )
 from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.wanted import Wanted, archive_name
@@ -60,7 +60,7 @@ class WebSource:
             resolved=shown,
             name=archive_name(file_name, self.wanted.dataset),
             size=version.size,
-            fingerprint={**version.as_dict(), **checksum_entry(self.wanted)},
+            fingerprint={**version.as_dict(), **get_checksum_entry(self.wanted)},
         )
 
     def patches(self) -> None:
@@ -97,7 +97,7 @@ class WebSource:
     def _request_version_once(self) -> Version:
         """Send HEAD; if the server doesn't allow it or leaves out the size, send GET for one byte."""
         with (
-            network_errors(self.wanted.shown),
+            translate_network_errors(self.wanted.shown),
             requests.head(
                 self.wanted.source,
                 headers={"Accept-Encoding": "identity"},
@@ -114,7 +114,7 @@ class WebSource:
             return Version.from_response(response)
 
     def _open(self, headers: dict[str, str]) -> requests.Response:
-        with network_errors(self.wanted.shown):
+        with translate_network_errors(self.wanted.shown):
             return requests.get(
                 self.wanted.source,
                 headers={

@@ -66,13 +66,13 @@ def write_archive(
         with (
             replaced_file(path, check) as new_file,
             zipfile.ZipFile(new_file, "w", zipfile.ZIP_STORED) as archive,
-            Workers(drawing.draw_case, workers or _default_workers(slides, drawing)) as drawn,
+            Workers(drawing.draw_case, workers or _choose_workers(slides, drawing)) as drawn,
         ):
             counts, repeated = _write_cases(archive, drawn.in_order(plans), slides.patches, progress)
             for name in repeated:  # after everything else, as in Kaggle's archives
                 archive.writestr(_make_entry(f"{drawing.nested_folder}/{name}"), archive.read(name))
             if signed:
-                archive.comment = _signature(archive)
+                archive.comment = _compute_signature(archive)
             return counts
 
 
@@ -80,12 +80,12 @@ def is_drawn(path: Path) -> bool:
     """Return whether a file is a zip that `write_archive` signed and that hasn't been changed since."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.comment == _signature(archive)
+            return archive.comment == _compute_signature(archive)
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return False
 
 
-def _signature(archive: zipfile.ZipFile) -> bytes:
+def _compute_signature(archive: zipfile.ZipFile) -> bytes:
     """Compute the signature of the members' names, sizes and checksums; any later change gives another one."""
     members = ((member.filename, member.file_size, member.CRC) for member in archive.infolist())
     digest = hashlib.sha256("\n".join(map(repr, members)).encode("utf-8", "surrogateescape"))
@@ -101,7 +101,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
         raise HistopipeError(f"{path} can't be written ({reason}): choose another path") from None
 
 
-def _default_workers(slides: SyntheticSlides, drawing: Drawing) -> int:
+def _choose_workers(slides: SyntheticSlides, drawing: Drawing) -> int:
     return min(available_cores(), slides.cases, math.ceil(slides.patches / drawing.patches_per_worker))
 
 

@@ -7,25 +7,25 @@ from collections.abc import Callable
 from histopipe.ingest.synthetic.drawing import Drawing
 
 
-def _idc() -> Drawing:
+def _load_idc() -> Drawing:
     from histopipe.ingest.synthetic.idc.members import DRAWING
 
     return DRAWING
 
 
-def _malaria() -> Drawing:
+def _load_malaria() -> Drawing:
     from histopipe.ingest.synthetic.malaria.members import DRAWING
 
     return DRAWING
 
 
-def _breakhis() -> Drawing:
+def _load_breakhis() -> Drawing:
     from histopipe.ingest.synthetic.breakhis.members import DRAWING
 
     return DRAWING
 
 
-_DRAWINGS: dict[str, Callable[[], Drawing]] = {"idc": _idc, "malaria": _malaria, "breakhis": _breakhis}
+_DRAWINGS: dict[str, Callable[[], Drawing]] = {"idc": _load_idc, "malaria": _load_malaria, "breakhis": _load_breakhis}
 
 
 def drawing_of(dataset: str) -> Drawing:

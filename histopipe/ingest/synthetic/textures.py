@@ -139,7 +139,7 @@ def _sum_along(field: NDArray[np.int64], paths: list[NDArray[np.int64]]) -> NDAr
     return total.reshape(field.shape)
 
 
-def _nearest_points(spacing: float, count: int, generator: np.random.Generator) -> tuple[Field, NDArray[np.int64]]:
+def _find_nearest_points(spacing: float, count: int, generator: np.random.Generator) -> tuple[Field, NDArray[np.int64]]:
     """Scatter points about `spacing` pixels apart and find the `count` nearest ones of every pixel.
 
     Returns:
@@ -156,23 +156,23 @@ def _nearest_points(spacing: float, count: int, generator: np.random.Generator) 
 
 
 def _draw_fat_walls(generator: np.random.Generator) -> Bytes:
-    distances, _ = _nearest_points(_FAT_CELL, 2, generator)
-    return _to_bytes((distances[..., 1] - distances[..., 0]) * _WALL_STEPS)
+    distances, _ = _find_nearest_points(_FAT_CELL, 2, generator)
+    return _convert_to_bytes((distances[..., 1] - distances[..., 0]) * _WALL_STEPS)
 
 
 def _draw_acini(generator: np.random.Generator) -> Bytes:
-    distances, owners = _nearest_points(_ACINUS, 1, generator)
+    distances, owners = _find_nearest_points(_ACINUS, 1, generator)
     radii = generator.uniform(0.25, 0.5, int(owners.max()) + 1) * _ACINUS
     wobble = rank(blur(draw_white_noise(generator), 3)) / 128.0 - 1.0
-    return _to_bytes(128 + _ACINUS_STEPS * (radii[owners] - distances + 1.5 * wobble))
+    return _convert_to_bytes(128 + _ACINUS_STEPS * (radii[owners] - distances + 1.5 * wobble))
 
 
 def _draw_camera_noise(generator: np.random.Generator) -> Bytes:
     """Draw sums of three uniform values, which are close to normally distributed."""
-    return _to_bytes(generator.integers(0, NOISE // 3 + 1, (3, SIDE, SIDE, 3)).sum(axis=0))
+    return _convert_to_bytes(generator.integers(0, NOISE // 3 + 1, (3, SIDE, SIDE, 3)).sum(axis=0))
 
 
-def _to_bytes(values: NDArray[Any]) -> Bytes:
+def _convert_to_bytes(values: NDArray[Any]) -> Bytes:
     clipped: Bytes = np.clip(values, 0, 255).astype(np.uint8)
     return clipped
 

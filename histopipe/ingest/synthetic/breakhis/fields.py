@@ -167,8 +167,8 @@ def _colour(view: View, subtype: str, extent: int, traits: TumourTraits, table: 
     """Turn a view into pixels: masks of tissues, amounts of stain, colours, noise."""
     tissue = _place_tissues(view, subtype, extent, traits)
     malignant = subtype in ("DC", "LC", "MC", "PC")
-    haematoxylin = soften(_haematoxylin(tissue, traits, view, malignant)[None])[0].astype(np.uint16)
-    eosin = soften(_eosin(tissue, traits, view)[None])[0].astype(np.uint16)
+    haematoxylin = soften(_compute_haematoxylin(tissue, traits, view, malignant)[None])[0].astype(np.uint16)
+    eosin = soften(_compute_eosin(tissue, traits, view)[None])[0].astype(np.uint16)
     half = Image.fromarray(table.take(haematoxylin << 8 | eosin, axis=0))
     pixels = np.array(half.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
     pixels += np.tile(noise >> _NOISE_SHIFT, (1, 2, 1))[
@@ -177,7 +177,7 @@ def _colour(view: View, subtype: str, extent: int, traits: TumourTraits, table: 
     return pixels
 
 
-def _haematoxylin(tissue: TissueMasks, traits: TumourTraits, view: View, malignant: bool) -> Amounts:
+def _compute_haematoxylin(tissue: TissueMasks, traits: TumourTraits, view: View, malignant: bool) -> Amounts:
     """Compute amounts (0-255) of haematoxylin: grainy nuclei, large and pale in carcinomas, and the cells around."""
     large = tissue.epithelium if malignant else np.zeros_like(tissue.epithelium)
     density = choose(tissue.epithelium, traits.epithelium, traits.stroma)
@@ -191,7 +191,7 @@ def _haematoxylin(tissue: TissueMasks, traits: TumourTraits, view: View, maligna
     return np.clip(amounts, 0, 255)
 
 
-def _eosin(tissue: TissueMasks, traits: TumourTraits, view: View) -> Amounts:
+def _compute_eosin(tissue: TissueMasks, traits: TumourTraits, view: View) -> Amounts:
     """Compute amounts (0-255) of eosin: strands of collagen, paler in cells, almost none in mucus."""
     strands, grain = centre(view["fibres"]), centre(view["grain"])
     stroma = traits.collagen + (3 * strands >> 3) + (grain >> 3)

@@ -20,12 +20,12 @@ def draw_case(plan: PatientPlan) -> DrawnCase:
     for index, (magnification, pixels) in enumerate(zip(plan.magnifications, draw_fields(plan), strict=True)):
         subtype = plan.subtypes[index % len(plan.subtypes)]
         numbers[subtype, magnification] += 1
-        name = _member_name(plan, subtype, magnification, numbers[subtype, magnification])
+        name = _make_member_name(plan, subtype, magnification, numbers[subtype, magnification])
         members.append((name, encode_png(pixels)))
     return DrawnCase(sorted(members), plan.label * len(members), 0, nested=False)
 
 
-def _member_name(plan: PatientPlan, subtype: str, magnification: int, number: int) -> str:
+def _make_member_name(plan: PatientPlan, subtype: str, magnification: int, number: int) -> str:
     kind = f"SOB_{'BM'[plan.label]}_{subtype}"
     slide = f"{CLASSES[plan.label]}/SOB/{SUBTYPES[subtype][0]}/{kind}_{plan.patient}/{magnification}X"
     return f"{_ROOT}/{slide}/{kind}-{plan.patient}-{magnification}-{number:03d}.png"

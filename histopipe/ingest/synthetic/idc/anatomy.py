@@ -55,7 +55,7 @@ def lay_out(plan: CasePlan, generator: np.random.Generator) -> Anatomy:
     side = math.sqrt(plan.patches)
     grid = math.ceil(1.05 * side) + 1, math.ceil(1.8 * side) + 1
     relief = _draw_relief(grid, generator)
-    patch_relief = _mean_per_patch(relief, grid)
+    patch_relief = _average_per_patch(relief, grid)
     positions = _grow_region(patch_relief, plan.patches)
     tumour, labels = _draw_tumour(relief, grid, positions, plan.positives, generator)
     tissue = _make_map(relief, patch_relief[positions].min())
@@ -96,7 +96,7 @@ def _draw_relief(grid: tuple[int, int], generator: np.random.Generator) -> Field
     return broad + 0.35 * fine - 9.0 * distance
 
 
-def _mean_per_patch(field: Field, grid: tuple[int, int]) -> Field:
+def _average_per_patch(field: Field, grid: tuple[int, int]) -> Field:
     """Compute the mean of a field over each patch of the grid."""
     means: Field = field[:-1, :-1].reshape(grid[0], NODES, grid[1], NODES).mean(axis=(1, 3))
     return means
@@ -137,7 +137,7 @@ def _draw_tumour(
     """Draw the map of the tumour and derive the labels; a patch that is half covered may get either label."""
     field = _draw_hills(relief.shape, max(relief.shape) // 10, generator)
     field = field + 0.15 * _draw_hills(relief.shape, 4, generator) + 0.35 * relief
-    coverage = _mean_per_patch(field, grid)[positions]
+    coverage = _average_per_patch(field, grid)[positions]
     order = np.argsort(-coverage, kind="stable")
     labels = np.zeros(len(coverage), np.int64)
     labels[order[:positives]] = 1

@@ -13,13 +13,13 @@ def draw_case(plan: CasePlan) -> DrawnCase:
     """Draw one case and encode its patches, sorted by name."""
     members, positive, undersized = [], 0, 0
     for patch in draw_slide(plan):
-        members.append((_member_name(plan.case_id, patch), encode_png(patch.pixels)))
+        members.append((_make_member_name(plan.case_id, patch), encode_png(patch.pixels)))
         positive += patch.label
         undersized += patch.pixels.shape != (PATCH, PATCH, 3)
     return DrawnCase(sorted(members), positive, undersized, plan.nested)
 
 
-def _member_name(case_id: str, patch: Patch) -> str:
+def _make_member_name(case_id: str, patch: Patch) -> str:
     # Kaggle counts pixels from 1; its grid has this offset in every case
     return f"{case_id}/{patch.label}/{case_id}_idx5_x{patch.x + 1}_y{patch.y + 1}_class{patch.label}.png"
 

@@ -94,8 +94,8 @@ def draw_slide(plan: CasePlan) -> Iterator[Patch]:
         rows, columns = anatomy.rows[batch], anatomy.columns[batch]
         views = {name: _cut(window, rows, columns) for name, window in windows.items()}
         regions = _place_regions(anatomy, traits, views, rows, columns)
-        haematoxylin = soften(_haematoxylin(regions, traits, views)).astype(np.uint16)
-        eosin = soften(_eosin(regions, traits, views)).astype(np.uint16)
+        haematoxylin = soften(_compute_haematoxylin(regions, traits, views)).astype(np.uint16)
+        eosin = soften(_compute_eosin(regions, traits, views)).astype(np.uint16)
         colours = table.take(haematoxylin << 8 | eosin, axis=0)
         colours += views["noise"]
         yield from _crop_patches(anatomy, batch, colours)
@@ -165,7 +165,7 @@ def _place_regions(
     )
 
 
-def _haematoxylin(regions: Regions, traits: TissueTraits, views: dict[str, Bytes]) -> Amounts:
+def _compute_haematoxylin(regions: Regions, traits: TissueTraits, views: dict[str, Bytes]) -> Amounts:
     """Compute amounts (0-255) of haematoxylin, (n, 50, 50): nuclei, and less in the cells around them."""
     density = np.full(regions.nests.shape, traits.benign, np.int16)
     density[regions.tumour] = 2 * traits.benign  # the stroma around a tumour is inflamed
@@ -182,7 +182,7 @@ def _haematoxylin(regions: Regions, traits: TissueTraits, views: dict[str, Bytes
     return amounts
 
 
-def _eosin(regions: Regions, traits: TissueTraits, views: dict[str, Bytes]) -> Amounts:
+def _compute_eosin(regions: Regions, traits: TissueTraits, views: dict[str, Bytes]) -> Amounts:
     """Compute amounts (0-255) of eosin, (n, 50, 50): strands of collagen, paler in nests, and walls of fat cells."""
     strands, grain = centre(views["fibres"]), centre(views["large_nuclei"])
     stroma = traits.collagen + (3 * strands >> 3) + (grain >> 2)

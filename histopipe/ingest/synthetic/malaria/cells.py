@@ -108,7 +108,7 @@ def _draw_cell(film: Film, parasitized: bool, generator: np.random.Generator) ->
     return np.ascontiguousarray(cell[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
-def _coordinates(side: int) -> tuple[Field, Field]:
+def _make_coordinates(side: int) -> tuple[Field, Field]:
     """Return the offsets of pixels from the middle, down (side, 1) and across (1, side)."""
     line = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
     return line[:, None], line[None, :]
@@ -119,7 +119,7 @@ def _draw_outline(radius: float, side: int, generator: np.random.Generator) -> N
 
     The real cells were segmented on a coarser image.
     """
-    down, across = _coordinates(side // 2)
+    down, across = _make_coordinates(side // 2)
     angle, distance = np.arctan2(down, across), 2 * np.hypot(down, across)
     reach = np.ones_like(angle)
     for turns in _LOBES:
@@ -137,7 +137,7 @@ def _draw_outline(radius: float, side: int, generator: np.random.Generator) -> N
 
 def _draw_body(film: Film, radius: float, side: int, generator: np.random.Generator) -> Field:
     """Draw the colour of a cell: paler or darker in the middle, lit from one side, with a pale rim."""
-    down, across = _coordinates(side)
+    down, across = _make_coordinates(side)
     colour = film.colour + generator.normal(0, 5, 3).astype(np.float32)
     distance = np.hypot(down, across) / np.float32(radius)
     middle = np.exp(-np.square(distance / np.float32(0.45)))
@@ -151,7 +151,7 @@ def _draw_body(film: Film, radius: float, side: int, generator: np.random.Genera
 
 def _paint_parasite(pixels: Field, film: Film, radius: float, generator: np.random.Generator) -> None:
     """Paint a parasite, strong or faint: mostly a ring with a dot, else a dot alone or a compact body."""
-    position = _random_position(radius * np.sqrt(generator.uniform(0, 0.72)), generator)
+    position = _choose_position(radius * np.sqrt(generator.uniform(0, 0.72)), generator)
     strength = film.strength * generator.uniform(0.45, 1.05)
     kind = generator.choice(("ring", "dot", "body"), p=(0.62, 0.23, 0.15))
     size = radius * generator.uniform(0.13, 0.24)
@@ -168,14 +168,14 @@ def _paint_parasite(pixels: Field, film: Film, radius: float, generator: np.rand
 def _paint_debris(pixels: Field, film: Film, radius: float, generator: np.random.Generator) -> None:
     """Paint specks of stain, platelets and shadows: purple too, but rarely with the dark dot of a parasite."""
     for _ in range(generator.integers(1, 4)):
-        position = _random_position(radius * generator.uniform(0.2, 1.0), generator)
+        position = _choose_position(radius * generator.uniform(0.2, 1.0), generator)
         size, strength = generator.choice(_DEBRIS_KINDS)
         colour = _DEBRIS + np.float32(0.5) * (film.chromatin - _CHROMATIN)
         size, strength = size * radius * generator.uniform(0.7, 1.4), strength * generator.uniform(0.5, 1.1)
         _paint_blob(pixels, colour, position, size, strength, generator)
 
 
-def _random_position(distance: float, generator: np.random.Generator) -> tuple[float, float]:
+def _choose_position(distance: float, generator: np.random.Generator) -> tuple[float, float]:
     """Choose a position at a distance from the middle, as pixels down and across."""
     direction = generator.uniform(0, 2 * np.pi)
     return distance * float(np.sin(direction)), distance * float(np.cos(direction))
@@ -187,15 +187,15 @@ def _crop_around(pixels: Field, position: tuple[float, float], reach: float) -> 
     Returns:
         A view of the pixels, and their offsets from the position, down and across.
     """
-    down, across = _coordinates(len(pixels))
+    down, across = _make_coordinates(len(pixels))
     rows, columns = (
         np.abs(line.ravel() - middle) <= reach for line, middle in zip((down, across), position, strict=True)
     )
-    part = slice(*_true_range(rows)), slice(*_true_range(columns))
+    part = slice(*_find_true_range(rows)), slice(*_find_true_range(columns))
     return pixels[part], down[part[0]] - np.float32(position[0]), across[:, part[1]] - np.float32(position[1])
 
 
-def _true_range(mask: NDArray[np.bool_]) -> tuple[int, int]:
+def _find_true_range(mask: NDArray[np.bool_]) -> tuple[int, int]:
     indices = np.flatnonzero(mask)
     return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, 0)
 

@@ -15,11 +15,11 @@ def draw_case(plan: DonorPlan) -> DrawnCase:
     """Draw one donor's cells and encode them, sorted by name."""
     members = []
     for number, (label, pixels) in enumerate(draw_cells(plan)):
-        members.append((f"cell_images/{_FOLDERS[label]}/{_file_name(plan, number)}", encode_png(pixels)))
+        members.append((f"cell_images/{_FOLDERS[label]}/{_make_file_name(plan, number)}", encode_png(pixels)))
     return DrawnCase(sorted(members), plan.positives, 0, plan.nested)
 
 
-def _file_name(plan: DonorPlan, number: int) -> str:
+def _make_file_name(plan: DonorPlan, number: int) -> str:
     photograph = number % _PHOTOGRAPHS
     prefix = plan.prefixes[photograph % len(plan.prefixes)]
     day = 1 + plan.seed[1] % 28

@@ -67,7 +67,7 @@ def plan_cases(slides: SyntheticSlides) -> list[DonorPlan]:
     double = int(np.argmax(ranks)) if slides.cases >= _MIN_CASES else -1
     donors = []
     for index, film in enumerate(films):
-        share = _positive_share(float(ranks[index]))
+        share = _compute_positive_share(float(ranks[index]))
         prefixes = _choose_prefixes(int(film), share > 0, index == double, generator)
         positives = max(1, round(share * cells[index])) if share else 0
         seed = (slides.seed, int(film))
@@ -75,7 +75,7 @@ def plan_cases(slides: SyntheticSlides) -> list[DonorPlan]:
     return donors
 
 
-def _positive_share(rank: float) -> float:
+def _compute_positive_share(rank: float) -> float:
     """Return the share of parasitized cells for a donor's rank from 0 to 1; it is 0 for healthy donors."""
     if rank < _HEALTHY_SHARE:
         return 0.0
