@@ -137,10 +137,8 @@ def _find_lost_digits(cases: pd.Series) -> pd.Series:
 
 def _make_patch_names(table: pd.DataFrame) -> dict[str, PatchName]:
     rows = zip(table["file"], table["case_id"], table["label"], table["x"], table["y"], strict=True)
-    return {
-        file: PatchName(case, int(label), _convert_to_int(x), _convert_to_int(y)) for file, case, label, x, y in rows
-    }
+    return {file: PatchName(case, int(label), _to_int(x), _to_int(y)) for file, case, label, x, y in rows}
 
 
-def _convert_to_int(value: object) -> int | None:
+def _to_int(value: object) -> int | None:
     return None if value is pd.NA else int(value)  # type: ignore[call-overload]
