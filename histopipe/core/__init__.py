@@ -1,1 +1,1 @@
-"""What everything else stands on: parameters, the workspace, files, errors, stages as processes."""
+"""Parameters, the workspace, files, errors and stages as processes: what all other packages build on."""

@@ -1,4 +1,4 @@
-"""Addresses of sources, and how much of them records and messages may hold."""
+"""Addresses of sources, and the part of them that records and messages may show."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _SECRET = re.compile(r"token|secret|passw|signature|credential|^sig$|^key$|apike
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is an http or https address."""
+    """Return whether a source is an http or https address."""
     return source.lower().startswith(("http://", "https://"))
 
 
 def public_source(source: str) -> str:
-    """The value of `source` as messages and records may hold it.
+    """Return a source as messages and records may show it, without secrets.
 
     Raises:
         SourceError: it can't be read as a URL.
@@ -25,7 +25,7 @@ def public_source(source: str) -> str:
 
 
 def public_url(url: str) -> str:
-    """A URL without user name, password, fragment and the values of query keys that sound secret.
+    """Return a URL without user name, password, fragment and the values of query keys that sound secret.
 
     Raises:
         SourceError: it can't be read as a URL.

@@ -1,4 +1,4 @@
-"""Colour statistics of patches: kept by ingest and by gradings of new patches, and what drift is measured by."""
+"""Colour statistics of patches: stored by ingest and predictions, and compared to detect drift."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLOURS = [f"{colour}_{statistic}" for statistic in ("mean", "std") for colour i
 
 
 def colour_statistics(patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean and standard deviation of each channel, (patches, 6), in the order of `COLOURS`."""
+    """Compute mean and standard deviation of each channel, (patches, 6), in the order of `COLOURS`."""
     pixels = patches.shape[1] * patches.shape[2]
     means = _channel_sums(patches) / pixels
     squares = _channel_sums(np.square(patches, dtype=np.uint16)) / pixels
@@ -20,7 +20,10 @@ def colour_statistics(patches: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _channel_sums(values: NDArray[Any]) -> NDArray[np.uint64]:
-    """Exact sums over each patch, (patches, 3). Rows are added up first: numpy is slow over the last axis of three."""
+    """Compute exact sums over each patch, (patches, 3).
+
+    Rows are added up first: numpy is slow over a last axis of three.
+    """
     count, height, width, _ = values.shape
     columns = np.add.reduce(values.reshape(count, height, 3 * width), axis=1, dtype=np.uint32)
     return columns.reshape(count, width, 3).sum(axis=1, dtype=np.uint64)

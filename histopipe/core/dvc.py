@@ -1,4 +1,4 @@
-"""DVC, as a child process: the library doesn't import it."""
+"""DVC as a child process: the library doesn't import it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from histopipe.core.errors import BusyError, HistopipeError
 from histopipe.core.locking import exclusive_lock
 from histopipe.core.workspace import Workspace
 
-BROKEN_OFF_SECONDS = 60.0  # without a write, after which a copy that no process has open is none that goes on
+BROKEN_OFF_SECONDS = 60.0  # without a write, after which a copy that no process has open won't be continued
 
 
 def run_dvc(workspace: Workspace, *arguments: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Run one of DVC's commands in the checkout, to its end.
+    """Run a DVC command in the checkout and wait for its end.
 
     Args:
         workspace: the checkout.
-        arguments: of the command.
-        seconds: to wait at most; a command that takes longer is ended, and counts as failed.
+        arguments: the command and its arguments, without `dvc`.
+        seconds: how long to wait at most; a command that takes longer is ended, and counts as failed.
+
+    Returns:
+        The finished process with its exit status and output.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
     try:
@@ -34,10 +37,10 @@ def run_dvc(workspace: Workspace, *arguments: str, seconds: float | None = None)
 
 
 def require_repository(workspace: Workspace) -> None:
-    """Check that DVC works here: in a git repository, or told to do without.
+    """Check that DVC works here: in a git repository, or configured to work without one.
 
     Raises:
-        HistopipeError: neither, as in a ZIP that was downloaded instead of cloned.
+        HistopipeError: neither is the case, as in a ZIP that was downloaded instead of cloned.
     """
     home = workspace.home
     if any((folder / ".git").exists() for folder in (home, *home.parents)):
@@ -45,25 +48,25 @@ def require_repository(workspace: Workspace) -> None:
     if run_dvc(Workspace(home), "config", "core.no_scm").stdout.strip().lower() in ("true", "yes", "on", "1"):
         return
     raise HistopipeError(
-        f"{home} is no git repository (an unpacked ZIP is none), which DVC asks for: clone histopipe instead, or here "
-        "`git init && git add --all && git commit -m start`; or do without, by `dvc config --local core.no_scm true`"
+        f"{home} is no git repository (an unpacked ZIP is none), which DVC needs: clone histopipe instead, or run here "
+        "`git init && git add --all && git commit -m start`; to work without git, `dvc config --local core.no_scm true`"
     )
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """What a failed command says of its failure, in one short line."""
+    """Return the error message of a failed command as one short line."""
     lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR: ")]
     return (errors or lines or ["no answer"])[-1].removeprefix("ERROR: ")[:120]
 
 
 def lock_list(workspace: Workspace) -> Path:
-    """Return the path of DVC's list of who reads and writes what at the moment."""
+    """Return the path of DVC's list of paths that are being read or written."""
     return workspace.home / ".dvc" / "tmp" / "rwlock"
 
 
 def is_cut_off(path: Path) -> bool:
-    """Tell whether DVC's list of locked paths can't be read, so that DVC refuses to run any stage."""
+    """Return whether DVC's list of locked paths is damaged, so that DVC refuses to run any stage."""
     try:
         json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -74,13 +77,13 @@ def is_cut_off(path: Path) -> bool:
 
 
 def clear_cut_off_lock(workspace: Workspace) -> bool:
-    """Remove DVC's list of locked paths where a kill amid its writing left it empty or half; DVC makes a new one.
+    """Remove DVC's list of locked paths if a kill left it empty or half-written; DVC then makes a new one.
 
-    DVC empties the file and fills it again, so that a kill in between leaves what it can't read, and never mends. The
-    lock by which DVC itself takes turns at the file is held meanwhile; where DVC holds it, nothing is done.
+    DVC empties the file and fills it again. A kill in between leaves a file that DVC can't read and never repairs. The
+    lock with which DVC itself protects the file is held meanwhile; where DVC holds it, nothing is done.
 
     Returns:
-        Whether it was removed.
+        Whether the list was removed.
     """
     path = lock_list(workspace)
     if not is_cut_off(path):
@@ -95,9 +98,9 @@ def clear_cut_off_lock(workspace: Workspace) -> bool:
 
 
 def clear_broken_copies(workspace: Workspace) -> None:
-    """Remove what DVC began to copy into the checkout's own cache and never ended.
+    """Remove unfinished copies that DVC left in the checkout's own cache.
 
-    It leaves such a part where the disk was full, one more at every try: whatever room is made would soon be taken.
+    DVC leaves such a part where the disk was full, one more at every attempt, which would soon fill any room made.
     """
     parts = (workspace.home / ".dvc" / "cache" / "files").glob("*/??/.*.tmp")
     still = [path for path in parts if _is_old_and_ours(path)]
@@ -109,18 +112,18 @@ def clear_broken_copies(workspace: Workspace) -> None:
 
 def _is_old_and_ours(path: Path) -> bool:
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return False
-    return found.st_uid == os.getuid() and time.time() - found.st_mtime > BROKEN_OFF_SECONDS
+    return status.st_uid == os.getuid() and time.time() - status.st_mtime > BROKEN_OFF_SECONDS
 
 
 def _open_files() -> set[Path]:
-    """Files that processes have open, as far as one may see them; of our own processes all."""
-    found: set[Path] = set()
+    """Return the files that processes have open, as far as this user may see them."""
+    files: set[Path] = set()
     for process in psutil.process_iter():
         try:
-            found.update(Path(file.path) for file in process.open_files())
+            files.update(Path(file.path) for file in process.open_files())
         except psutil.Error:
             continue
-    return found
+    return files

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one clear line each, naming the file or key and the remedy."""
+"""Errors that a user can fix: one clear line each, which names the file or key and the remedy."""
 
 from collections.abc import Iterable
 
@@ -6,11 +6,11 @@ from histopipe.core.names import printable
 
 
 def one_line(reason: object, limit: int | None = None) -> str:
-    """Return what a library complains of as one line, to stand within a message of ours.
+    """Return a library's error message as one line, for use within a message of histopipe.
 
     Args:
         reason: an exception, or its text.
-        limit: letters after which the line is cut.
+        limit: number of characters after which the line is cut.
 
     Returns:
         The text with single spaces for line breaks; for an exception without any, the name of its class.
@@ -23,14 +23,17 @@ def one_line(reason: object, limit: int | None = None) -> str:
     return line or (type(reason).__name__ if isinstance(reason, BaseException) else "")
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None, likeness: float = 0.6) -> str:
-    """Return the hint that ends a message about an unknown name: the nearest of those that there are.
+def did_you_mean(name: str, valid: Iterable[str], otherwise: str | None = None, likeness: float = 0.6) -> str:
+    """Return the hint that ends a message about an unknown name: the nearest valid one.
 
     Args:
-        name: as it was written.
-        known: the names that there are, in the order in which they are listed.
-        otherwise: what to say where none is near; all known ones by default.
-        likeness: 0 to 1, from which a name is near (`difflib.SequenceMatcher.ratio`).
+        name: the name as it was written.
+        valid: the valid names, in the order in which they are listed.
+        otherwise: the hint where no name is near; by default, a list of all valid names.
+        likeness: the similarity, 0 to 1, from which a name is near (`difflib.SequenceMatcher.ratio`).
+
+    Returns:
+        The hint, without a full stop.
 
     Example:
         >>> did_you_mean("cancernett", ["cancernet", "resnet"])
@@ -38,36 +41,36 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None, 
     """
     from difflib import get_close_matches
 
-    names = list(known)
+    names = list(valid)
     if nearest := get_close_matches(name, names, n=1, cutoff=likeness):
         return f"did you mean {nearest[0]!r}?"
     return f"known: {', '.join(names)}" if otherwise is None else otherwise
 
 
 class HistopipeError(Exception):
-    """Bad input or a missing condition; the command prints its message and exits with code 2.
+    """Bad input or a missing requirement; the command prints its message and exits with code 2.
 
-    Bad input stays bad however often it is tried, so what raises this is not retried (`UnreachableError` is).
+    Bad input stays bad, so tasks don't retry after this error (except after `UnreachableError`).
     """
 
 
 class ParamsError(HistopipeError):
-    """`params.yaml` says something that can't be meant."""
+    """`params.yaml` has an unknown key or an impossible value, or is missing."""
 
 
 class ChangedInputError(HistopipeError):
-    """What a stage reads changed while it ran, so that its result would be recorded as made from something else."""
+    """Inputs of a stage changed while it ran, so that its result would be recorded as made from other inputs."""
 
 
 class SourceError(HistopipeError):
-    """The raw archive can't be found, reached or copied."""
+    """A source can't be found, reached or copied."""
 
 
 class UnreachableError(SourceError):
-    """A source that may be there but can't be asked now; unlike bad input, worth trying again later.
+    """A source that may exist but can't be reached now; unlike bad input, it is worth trying again later.
 
     Attributes:
-        what: what happened, without the remedy.
+        what: the problem, without the remedy.
     """
 
     def __init__(self, what: str, remedy: str) -> None:
@@ -76,7 +79,7 @@ class UnreachableError(SourceError):
 
 
 class ArchiveError(HistopipeError):
-    """An archive can't be read as one, or holds too little that can be used."""
+    """An archive can't be read, or too few of its members can be used."""
 
 
 class StoreError(HistopipeError):
@@ -84,71 +87,71 @@ class StoreError(HistopipeError):
 
 
 class SplitError(HistopipeError):
-    """Cases can't be divided as asked, or a split file contradicts the data."""
+    """Cases can't be divided as `params.yaml` asks, or a split file contradicts the data."""
 
 
 class ArchitectureError(HistopipeError):
-    """No such architecture, or it can't be built with the values of its recipe."""
+    """An architecture doesn't exist, or can't be built with the values of its recipe."""
 
 
 class WeightsError(HistopipeError):
-    """The weights that a recipe starts from can't be had, or don't fit its network."""
+    """The weights that a recipe starts from can't be loaded, or don't fit its network."""
 
 
 class TrainingError(HistopipeError):
-    """A training that can't start or can't go on."""
+    """A training can't start or can't continue."""
 
 
 class SearchError(HistopipeError):
-    """A hyper-parameter search that can't go on or has nothing to show."""
+    """A hyper-parameter search can't continue, or has no results."""
 
 
 class TrackingError(HistopipeError):
-    """MLflow can't keep the run as it stands."""
+    """MLflow can't record the run as it is."""
 
 
 class TrackingAwayError(TrackingError):
-    """MLflow can't be asked now, or breaks off; unlike bad input, worth trying again later."""
+    """MLflow can't be reached now, or the connection broke; unlike bad input, it is worth trying again later."""
 
 
 class InferenceError(HistopipeError):
-    """A network can't be compiled for this machine as asked."""
+    """A network can't be compiled for this machine."""
 
 
 class ScoringError(HistopipeError):
-    """No such model, or nothing that it could grade."""
+    """A model to predict with doesn't exist, or there are no patches to predict."""
 
 
 class MonitoringError(HistopipeError):
-    """New patches can't be compared with what their model was made from."""
+    """New patches can't be compared with their model's reference."""
 
 
 class PseudonymError(HistopipeError):
-    """Case ids can't be replaced as asked: the key is missing or too short, or the table would be given away."""
+    """Case ids can't be replaced: the key is missing or too short, or the table would be disclosed with the results."""
 
 
 class ExportError(HistopipeError):
-    """No such model, or no file of it that would do."""
+    """A model to export doesn't exist, or its exported file isn't accurate enough."""
 
 
 class ServingError(HistopipeError):
-    """A server that may not or can't start as asked."""
+    """The service may not or can't start with these options."""
 
 
 class EvaluationError(HistopipeError):
-    """Predictions can't be graded."""
+    """Predictions can't be evaluated."""
 
 
 class OutputError(HistopipeError):
-    """Results can't be written where they are asked for: something is there, or they would be read as input."""
+    """Results can't be written to their path: something is there, or the command reads from there."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))  # names of a user's files are in it, which may hold line breaks
+        super().__init__(printable(message))  # it names files of a user, whose names may contain line breaks
 
 
 class PromotionError(HistopipeError):
-    """No model can be judged, or there is nothing to go back to."""
+    """There is no model to judge, or no earlier champion to go back to."""
 
 
 class BusyError(Exception):
-    """Another process is running the same stage; worth trying again later."""
+    """Another process is running the same stage; it is worth trying again later."""

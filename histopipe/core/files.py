@@ -1,4 +1,4 @@
-"""Reading files, and writing files and folders so that a kill never leaves a half-written one in their place."""
+"""Read files; write files and folders so that a kill never leaves a half-written one in their place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from histopipe.core.errors import HistopipeError
 if TYPE_CHECKING:
     import pandas as pd
 
-ABANDONED_SECONDS = 3600.0  # a file being written changes far more often; process ids are used again
+ABANDONED_SECONDS = 3600.0  # a file that is being written changes far more often; process ids are reused
 
 _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<pid>\d+)-(?P<machine>[0-9a-f]{4})[0-9a-f]{8}\.histopipe\.(?P<ending>part|old)", re.DOTALL
@@ -32,59 +32,62 @@ _TEMPORARY = re.compile(
 
 @contextmanager
 def replaced_file(path: Path, check: Callable[[], object] = lambda: None) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path` when the block ends well.
+    """Yield a temporary path to write to; it replaces `path` when the block ends without an error.
 
     Args:
-        path: of the file.
-        check: raises where something lies at `path` by then that must not be deleted.
+        path: the file to replace.
+        check: raises if `path` by then has something that must not be deleted.
+
+    Example:
+        >>> with replaced_file(Path("notes.txt")) as temporary_path:
+        ...     temporary_path.write_text("complete, or not there at all")
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path)
-    with writing(path) as beside:
-        yield beside
+    with writing(path) as new:
+        yield new
         check()
-        beside.replace(path)
+        new.replace(path)
 
 
 @contextmanager
 def replaced_folder(path: Path, check: Callable[[Path], object] = lambda folder: None) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well.
+    """Yield an empty temporary folder; it replaces `path` when the block ends without an error.
 
-    The old folder is there until the new one is complete; after a kill in the moment between, the next start
-    brings it back.
+    The old folder stays until the new one is complete; after a kill in the moment between, the next start restores it.
 
     Args:
-        path: of the folder.
-        check: raises where a folder holds what must not be deleted. The old folder is checked before anything is
-            done and again once it has been put aside: if someone has put a file there meanwhile, it goes back.
+        path: the folder to replace.
+        check: raises if a folder holds a file that must not be deleted. The old folder is checked first, and again
+            after it has been put aside: if someone has put a file there meanwhile, the old folder returns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     restore(path, check)
     if os.path.lexists(path):
         check(path)
-    with writing(path) as beside:
-        beside.mkdir()
-        yield beside
-        exchange(beside, path, check)
+    with writing(path) as new:
+        new.mkdir()
+        yield new
+        exchange(new, path, check)
 
 
 def exchange(new: Path, path: Path, check: Callable[[Path], object]) -> None:
-    """Put a folder in another's place: two renames, so that a kill at any moment leaves one whole version.
+    """Replace a folder by two renames, so that a kill at any moment leaves one complete version.
 
     Raises:
-        HistopipeError: of `check`; everything is as it was.
+        HistopipeError: `check` failed; everything is as it was.
     """
     _discard(_exchange(new, path, check))
 
 
 def _exchange(new: Path, path: Path, check: Callable[[Path], object]) -> Path:
-    """Rename both folders; returns where the old one, if there was any, lies now."""
+    """Rename both folders; return the path to which the old one, if there was any, was moved."""
     aside = temporary(path, "old")
     if os.path.lexists(path):
         path.rename(aside)
     try:
         if os.path.lexists(aside):
-            check(aside)  # not before: nobody finds it by its name any more
+            check(aside)  # not before: under its new name no other process adds files to it
         new.rename(path)
     except BaseException:
         if os.path.lexists(aside):
@@ -94,26 +97,29 @@ def _exchange(new: Path, path: Path, check: Callable[[Path], object]) -> Path:
 
 
 def restore(path: Path, check: Callable[[Path], object] = lambda folder: None) -> None:
-    """Delete what killed runs left half-written; bring back an old version whose successor never came."""
+    """Delete half-written versions that killed runs left; bring back an old version whose successor never came."""
     sweep(path)
     for _, left_over in _left_over(path, "old"):
         if not os.path.lexists(path):
             left_over.rename(path)
         else:
-            with suppress(HistopipeError):  # somebody's file is in it: it stays where it is
+            with suppress(HistopipeError):  # it holds a user's file: it stays where it is
                 check(left_over)
                 _discard(left_over)
 
 
 def sweep(path: Path) -> None:
-    """Delete what killed runs left of `path`; a live process may be writing its own version right now."""
+    """Delete what killed runs left of `path`, except versions that a live process may be writing."""
     for pid, left_over in _left_over(path, "part"):
         if is_abandoned(left_over) or (pid == os.getpid() and left_over not in _WRITING):
             _remove(left_over)
 
 
 def _discard(aside: Path) -> None:
-    """Delete an old version. Its name says first that it isn't wanted back, whenever the deletion ends."""
+    """Delete an old version.
+
+    It is renamed first, so that it isn't restored if the deletion is interrupted.
+    """
     if os.path.lexists(aside):
         unwanted = temporary(aside.with_name(_target(aside)), "part")
         with suppress(OSError):
@@ -122,7 +128,7 @@ def _discard(aside: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Delete a folder, or the link or file that a user put in its place; what can't be deleted stays for later."""
+    """Delete a folder, or the link or file that a user put in its place; errors are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -130,30 +136,30 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-_WRITING: set[Path] = set()  # by this process; those of others are told by their process ids
+_WRITING: set[Path] = set()  # by this process; those of others are recognised by their process ids
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` that nobody else uses; what has it afterwards is deleted."""
-    beside = temporary(path, "part")
-    _WRITING.add(beside)
+    """Yield a unique temporary name next to `path`, and delete what is left under that name afterwards."""
+    new = temporary(path, "part")
+    _WRITING.add(new)
     try:
-        yield beside
+        yield new
     finally:
-        _remove(beside)
-        _WRITING.discard(beside)
+        _remove(new)
+        _WRITING.discard(new)
 
 
 def temporary(path: Path, ending: Literal["part", "old"], pid: int | None = None) -> Path:
-    """A name beside `path` that says whose it is: histopipe's, of a process (this one by default) of this machine."""
+    """Return a temporary name next to `path` that identifies its owner: histopipe, a machine and a process."""
     owner = f"{os.getpid() if pid is None else pid}-{_machine()}{secrets.token_hex(4)}"
     return path.with_name(f".{path.name}.{owner}.histopipe.{ending}")
 
 
 @cache
 def _machine() -> str:
-    """Tells machines and containers apart that write to one disk: elsewhere a process id is another process."""
+    """Return a short digest that identifies this machine or container: elsewhere, a process id is another process."""
     namespace = Path("/proc/self/ns/pid")
     inside = namespace.stat().st_ino if namespace.exists() else 0
     return hashlib.sha256(f"{socket.gethostname()} {inside}".encode()).hexdigest()[:4]
@@ -165,19 +171,19 @@ def _target(path: Path) -> str:
 
 
 def _left_over(path: Path, ending: str) -> list[tuple[int, Path]]:
-    """Process ids and paths of what was written beside `path`, in no order."""
+    """List process ids and paths of temporary versions of `path`, in no order."""
     named = ((left_over_name(entry.name), entry) for entry in path.parent.iterdir())
     return [(parts[1], entry) for parts, entry in named if parts and (parts[0], parts[2]) == (path.name, ending)]
 
 
 def left_over_name(name: str) -> tuple[str, int, str] | None:
-    """Of a name that a file or folder has while it is written: the name it is to have, process id, `part` or `old`."""
+    """Parse a temporary name into the final name, the process id, and `part` or `old`."""
     match = _TEMPORARY.fullmatch(name)
     return (match["name"], int(match["pid"]), match["ending"]) if match else None
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether nobody goes on writing what has such a name: its process is gone, or it hasn't changed for an hour."""
+    """Return whether a temporary file is no longer written: its process is gone, or it hasn't changed for an hour."""
     match = _TEMPORARY.fullmatch(path.name)
     with suppress(OSError):
         if match and match["machine"] == _machine() and not _runs(int(match["pid"])):
@@ -187,14 +193,14 @@ def is_abandoned(path: Path) -> bool:
 
 
 def last_change(path: Path) -> float:
-    """When a file, or any file in a folder, was last written to, in seconds since 1970."""
+    """Return the time of the last change to a file, or to any file in a folder, in seconds since 1970."""
     inside = (Path(folder, name) for folder, _, files in os.walk(path) for name in files)
     return max(entry.lstat().st_mtime for entry in (path, *inside))
 
 
 def _runs(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # asks, sends nothing
+        os.kill(pid, 0)  # only checks, sends no signal
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
@@ -203,18 +209,18 @@ def _runs(pid: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    with replaced_file(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    """Write `text` to `path`, completely or not at all."""
+    with replaced_file(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as readable JSON with a fixed key order as given, whole or not at all."""
+    """Write `content` as indented JSON with its order of keys, completely or not at all."""
     write_text(path, as_json(content))
 
 
 def as_json(content: Any) -> str:
-    """The text that `write_json` writes."""
+    """Return the text that `write_json` writes."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -233,12 +239,15 @@ def read_json(path: Path) -> Any:
 
 
 def restoring(path: Path) -> str:
-    """What brings back a damaged output, for a message: DVC by itself goes by sizes and times of change."""
+    """Return the command that restores a damaged output, for a message.
+
+    DVC itself compares only sizes and times of change.
+    """
     return f"run `dvc checkout --force {path}`, or `histopipe doctor --mend` where DVC sees no change"
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file, by libyaml where PyYAML has it: `dvc.lock` soon has a thousand lines.
+    """Read a YAML file, with libyaml where PyYAML has it: `dvc.lock` soon has a thousand lines.
 
     Raises:
         OSError: the file can't be read.
@@ -248,7 +257,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The content of a YAML text.
+    """Parse a YAML text.
 
     Raises:
         yaml.YAMLError: it isn't YAML.
@@ -257,22 +266,22 @@ def parse_yaml(text: str) -> Any:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    """Compute the SHA-256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def file_md5(path: Path) -> str:
-    """MD5 of a file's bytes, by which DVC names it, as hexadecimal digits."""
+    """Compute the MD5 of a file's bytes, by which DVC names it, as hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def require_disk(folder: Path, needed: int, what: str) -> None:
-    """Check that the disk holding `folder` has `needed` bytes free.
+    """Check that the disk that holds `folder` has `needed` bytes free.
 
     Raises:
-        HistopipeError: it has not; the message says how much is missing.
+        HistopipeError: it has not; the message states what is needed and what is free.
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
@@ -283,7 +292,7 @@ def require_disk(folder: Path, needed: int, what: str) -> None:
 
 
 def as_size(count: float) -> str:
-    """Bytes as people write them: `2.1 GB`."""
+    """Format a number of bytes for people: `2.1 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -292,7 +301,7 @@ def as_size(count: float) -> str:
 
 
 def read_named(path: Path) -> pd.DataFrame:
-    """A CSV table of cases or subgroups, whose names are read as they stand: one may be called `NA` or `007`."""
+    """Read a CSV table of cases or subgroups without converting names, which may be `NA` or `007`."""
     import pandas as pd
 
     names = dict.fromkeys(("case_id", "group", "level"), str)

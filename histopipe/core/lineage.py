@@ -1,4 +1,4 @@
-"""Which code and data made a result: the git commit, DVC's hashes from `dvc.lock`, versions of what was used."""
+"""The code and data behind a result: git commit, DVC's hashes from `dvc.lock`, versions of libraries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CLONE = "clone histopipe with git instead"
 
 
 def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
-    """Tags that lead from a run back to its code, data, split and flow; what isn't known is left out."""
+    """Return tags that lead from a run back to its code, data, split and flow; unknown ones are left out."""
     tags = {
         "git_commit": git_commit(workspace.root),
         "git_dirty": git_dirty(workspace.root),
@@ -45,16 +45,17 @@ def lineage_tags(workspace: Workspace, dataset: str) -> dict[str, str]:
 def checkout_name(workspace: Workspace) -> str:
     """Return the machine and folder in which a run or a trial is made: several may share a server.
 
-    An experiment's folder is named itself: two that train side by side must not take up, or close, each other's runs.
+    An experiment has its own folder in the name: two that train in parallel must not resume, or close, each other's
+    runs.
     """
     return f"{socket.gethostname()}:{workspace.root}"
 
 
 def is_own_checkout(name: str, workspace: Workspace) -> bool:
-    """Tell whether a run or a trial was made in this checkout, or in one of the folders of its DVC experiments.
+    """Return whether a run or a trial was made in this checkout, or in a folder of its DVC experiments.
 
     Args:
-        name: as `checkout_name` returned it there.
+        name: the name that `checkout_name` returned there.
         workspace: the checkout, or one of those folders.
     """
     own = checkout_name(Workspace(workspace.home))
@@ -62,18 +63,18 @@ def is_own_checkout(name: str, workspace: Workspace) -> bool:
 
 
 def flow_run_tag() -> dict[str, str]:
-    """The Prefect flow run that this process works for; nothing where it works for none."""
+    """Return a tag with the Prefect flow run that this process works for; empty where there is none."""
     identifier = os.environ.get(FLOW_RUN_VARIABLE)
     return {FLOW_RUN_TAG: identifier} if identifier else {}
 
 
 def _split(workspace: Workspace, dataset: str) -> str:
-    """The split's path as `dvc.lock` has it; a variant's own split is no output of the split stage."""
+    """Return the split's path as `dvc.lock` has it; a variant's own split is no output of the split stage."""
     return workspace.split(dataset).relative_to(workspace.root).as_posix()
 
 
 def git_commit(root: Path) -> str | None:
-    """The checked-out commit; None where git can't tell, which is said once per process with what helps."""
+    """Return the checked-out commit; None where git can't tell, with one warning per process."""
     problem = git_problem(root)
     if problem is None:
         return _git(root, "rev-parse", "HEAD").stdout.strip()
@@ -82,7 +83,7 @@ def git_commit(root: Path) -> str | None:
 
 
 def git_dirty(root: Path) -> str | None:
-    """`true` if tracked files differ from the commit, else `false`; None where git can't tell."""
+    """Return `true` if tracked files differ from the commit, else `false`; None where git can't tell."""
     if git_problem(root) is not None:
         return None
     answer = _git(root, "status", "--porcelain", "--untracked-files=no")
@@ -90,9 +91,10 @@ def git_dirty(root: Path) -> str | None:
 
 
 def git_problem(root: Path) -> tuple[str, str] | None:
-    """Why git can't tell the commit of a checkout, and what helps; None where it can.
+    """Return why git can't tell the commit of a checkout, and the remedy; None where it can.
 
-    A checkout that merely lies in the folder of another repository has no commit: that one's says nothing of it.
+    A checkout that is merely inside the folder of another repository has no commit: that repository's doesn't describe
+    it.
     """
     try:
         head = _git(root, "rev-parse", "--verify", "HEAD")
@@ -101,21 +103,21 @@ def git_problem(root: Path) -> tuple[str, str] | None:
     except FileNotFoundError:
         return "git isn't installed", "install git"
     except (OSError, subprocess.SubprocessError) as problem:
-        return f"git doesn't answer ({type(problem).__name__})", "see what `git status` says there"
+        return f"git doesn't answer ({type(problem).__name__})", "run `git status` there to see why"
     return _refusal(head.stderr)
 
 
 def _refusal(message: str) -> tuple[str, str]:
-    """What git complains of, and what helps; of no complaint that the checkout is another repository's stranger."""
+    """Return the reason behind git's error message, and the remedy; no message means another repository's folder."""
     if remedy := _EXCEPTION.search(message):
-        return "it belongs to another user, and git won't read it", f"`{remedy[0].strip()}`"
+        return "it belongs to another user, so git refuses to read it", f"`{remedy[0].strip()}`"
     if not message:
         return f"the git repository around it doesn't hold its {PARAMS_FILE}", _CLONE
     if "not a git repository" in message:
         return "it is no git repository", _CLONE
     if "Needed a single revision" in message:
         return "it has no commit yet", "commit it"
-    return f"git says: {one_line(message, 160)}", "see what `git status` says there"
+    return f"git reports: {one_line(message, 160)}", "run `git status` there to see why"
 
 
 @cache
@@ -124,14 +126,14 @@ def _warn_once(root: Path, reason: str, remedy: str) -> None:
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Ask git, which answers in English, whatever the language here."""
+    """Run git with English output, whatever the language of this process."""
     environment = os.environ | {"LC_ALL": "C"}
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)
 
 
 def versions() -> dict[str, str]:
-    """Of Python, histopipe, Keras, its backend and NumPy, as they are in use; loads them."""
+    """Return the versions of Python, histopipe, Keras, its backend and NumPy that are in use; loads them."""
     import keras
 
     used = {name: importlib.import_module(name).__version__ for name in ("keras", keras.backend.backend(), "numpy")}
@@ -139,7 +141,7 @@ def versions() -> dict[str, str]:
 
 
 def locked_stages(workspace: Workspace) -> dict[str, Any]:
-    """Read what `dvc.lock` records of every stage, by name; nothing where it can't be read."""
+    """Read the entries of all stages in `dvc.lock`, by name; empty if it can't be read."""
     try:
         lock: Any = read_yaml(workspace.dvc_lock)
         return dict(lock["stages"])
@@ -148,7 +150,7 @@ def locked_stages(workspace: Workspace) -> dict[str, Any]:
 
 
 def locked_stage(workspace: Workspace, stage: str) -> dict[str, Any] | None:
-    """What `dvc.lock` records of a stage; None if it doesn't."""
+    """Return the entry of a stage in `dvc.lock`; None if there is none."""
     try:
         return dict(locked_stages(workspace)[stage])
     except (KeyError, TypeError, ValueError):
@@ -156,6 +158,6 @@ def locked_stage(workspace: Workspace, stage: str) -> dict[str, Any] | None:
 
 
 def output_hash(workspace: Workspace, stage: str, path: str) -> str | None:
-    """The hash under which `dvc.lock` records an output of a stage; None if it doesn't."""
+    """Return the hash of a stage's output in `dvc.lock`; None if there is none."""
     outputs = (locked_stage(workspace, stage) or {}).get("outs") or []
     return next((out.get("md5") for out in outputs if out.get("path") == path), None)

@@ -1,6 +1,6 @@
-"""Taking turns at a file that several processes, checkouts or users read, change and write.
+"""Locks by which processes, checkouts or users take turns at reading and writing a file.
 
-The lock is the kernel's, on the file itself: a killed process holds none, and no second file lies about.
+The lock is the kernel's, on the file itself: a killed process holds none, and no second file is left.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from pathlib import Path
 
 from histopipe.core.errors import BusyError, HistopipeError
 
-WAIT_SECONDS = 300.0  # far longer than any table takes to be written; a stopped process could hold it for ever
+WAIT_SECONDS = 300.0  # far longer than writing any table takes; a stopped process could hold a lock for ever
 RETRY_SECONDS = 0.02
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 
 @contextmanager
 def exclusive_lock(path: Path, busy: str = "", wait: float | None = None) -> Iterator[None]:
-    """Hold a lock file that stands for something else, such as a stage; inside, nobody else does who asks for it too.
+    """Hold a lock file that represents something else, such as a stage; only one process at a time enters.
 
     Args:
-        path: of the lock file; its folder is made.
-        busy: what to say where another process holds it for longer.
-        wait: seconds; as long as it takes by default.
+        path: the lock file; its folder is created.
+        busy: the error message if another process holds the lock for longer.
+        wait: how many seconds to wait; by default, as long as it takes.
 
     Raises:
-        BusyError: another process holds it for longer.
+        BusyError: another process holds the lock for longer.
     """
     from filelock import FileLock, Timeout
 
@@ -47,7 +47,7 @@ def exclusive_lock(path: Path, busy: str = "", wait: float | None = None) -> Ite
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a process holds a lock file that is there."""
+    """Return whether a process holds an existing lock file."""
     try:
         with exclusive_lock(path, wait=0):
             return False
@@ -57,16 +57,16 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def locked_file(path: Path, *, required: bool = True) -> Iterator[None]:
-    """Hold the lock of a file that is going to be replaced; inside, nobody else does who asks for it too.
+    """Hold the lock of a file that is going to be replaced; only one process at a time enters.
 
-    A file that isn't there is made, empty and for its owner alone, and goes again if it is still empty at the end.
+    A missing file is created, empty and readable by its owner alone, and deleted if it is still empty at the end.
 
     Args:
         path: the file itself, not a link to it.
-        required: whether to refuse a file system that has no locks, rather than to go on without.
+        required: whether to refuse a file system that has no locks, rather than to continue without a lock.
 
     Raises:
-        BusyError: another process holds it for longer than five minutes.
+        BusyError: another process holds the lock for longer than five minutes.
         HistopipeError: the file system has no locks.
         OSError: the file can't be opened for writing.
     """
@@ -75,7 +75,7 @@ def locked_file(path: Path, *, required: bool = True) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             _wait_for(descriptor, path, deadline, required)
-            if not _is(descriptor, path):  # replaced by the one who had it before: the lock is another file's
+            if not _is(descriptor, path):  # the previous holder replaced the file: this lock is on the old one
                 continue
             try:
                 yield
@@ -100,8 +100,8 @@ def _wait_for(descriptor: int, path: Path, deadline: float, required: bool = Tru
             if not required:
                 return
             raise HistopipeError(
-                f"{path} can't be locked, so that two processes could undo each other's rows: name a place on a file "
-                "system with locks"
+                f"{path} can't be locked, so two processes could overwrite each other's rows: name a path on a file "
+                "system that has locks"
             ) from None
         else:
             return
@@ -134,11 +134,11 @@ def require_locks(folder: Path) -> None:
 
 
 def flush_file(path: Path) -> None:
-    """Wait until a file, and its name, are on the disk: after a power cut they are there."""
-    for each, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
-        descriptor = os.open(each, flags)
+    """Wait until a file and its name are on the disk, so that they survive a power cut."""
+    for target, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
+        descriptor = os.open(target, flags)
         try:
-            with suppress(OSError):  # some network file systems refuse it of folders
+            with suppress(OSError):  # some network file systems refuse it for folders
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)

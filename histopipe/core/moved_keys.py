@@ -1,4 +1,4 @@
-"""Keys that `params.yaml` had in earlier versions, and what to write instead."""
+"""Keys that `params.yaml` had in earlier versions, and what replaces them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any
 
 from histopipe.core.variants import KINDS
 
-MOVED_FROM_RECIPES = ("search", "published")  # a training's block holds what trains it, and nothing else
+MOVED_FROM_RECIPES = ("search", "published")  # a recipe's block holds only what its training depends on
 
 
 def moved_keys(content: dict[str, Any]) -> list[str]:
-    """Tell what an earlier version's `params.yaml` has to become.
+    """Return how to change the `params.yaml` of an earlier version.
 
     Args:
-        content: of the file.
+        content: the content of the file.
 
     Returns:
-        One line per key that moved; none for a file of today.
+        One line per key that moved; none for an up-to-date file.
     """
     return [*_moved_from_recipes(content.get("recipes")), *_moved_lists(content.get("studies"))]
 
@@ -33,7 +33,7 @@ def _moved_from_recipes(recipes: Any) -> list[str]:
 
 
 def _moved_lists(studies: Any) -> list[str]:
-    """The lists of folds, seeds, schemes and sizes, which became one list of variants."""
+    """Return messages about the lists of folds, seeds, schemes and sizes, which became one list of variants."""
     lists = studies if isinstance(studies, dict) else {}
     return [_moved_list(study, kind, lists[study]) for study, kind in KINDS.items() if study in lists]
 

@@ -1,8 +1,8 @@
-"""What the name of a file or a case may hold: one definition for every reader and every table.
+"""Characters that names of files and cases may contain: one definition for every reader and every table.
 
 Names come from archives, folders, manifests and uploads, and end up in tables, titles, log lines and addresses. A line
-break in one becomes a row of an invented case, an override of the writing direction shows another name than the one
-that is there.
+break in a name would become the row of an invented case; an override of the writing direction would display another
+name.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _CONTROL = re.compile(CONTROL)
 
 
 def holds_control(name: str) -> bool:
-    """Tell whether a name holds a character that breaks lines, steers a terminal or turns the direction of writing."""
+    """Return whether a name has a character that breaks lines, steers a terminal or turns the writing direction."""
     return not name.isprintable() and _CONTROL.search(name) is not None
 
 
 def without_control(name: str) -> str:
-    """Return a name without such characters."""
+    """Return a name without control characters."""
     return _CONTROL.sub("", name) if not name.isprintable() else name
 
 
 def printable(name: str) -> str:
-    r"""Return a name as one line of valid text: such characters, and bytes that aren't UTF-8, are spelt out.
+    r"""Return a name as one line of valid text; control characters and bytes outside UTF-8 are escaped.
 
     Example:
         >>> printable("Icon\r")
@@ -35,7 +35,7 @@ def printable(name: str) -> str:
     """
     if name.isprintable():
         return name
-    spelt = _CONTROL.sub(lambda found: _spelt(found[0]), name)
+    spelt = _CONTROL.sub(lambda match: _spelt(match[0]), name)
     return spelt.encode("utf-8", "backslashreplace").decode()
 
 
@@ -45,9 +45,9 @@ def _spelt(character: str) -> str:
 
 
 def with_slashes(name: str) -> str:
-    r"""Return a path with the separators of zip and tar: what Windows wrote with `\` lies in the same folders.
+    r"""Return a path with forward slashes, as zip and tar have them: Windows writes `\` for the same folders.
 
-    A path that would lead out of its archive stays as it is, for `check_member` to refuse under its own name.
+    A path that would lead out of its archive stays unchanged, so that `check_member` refuses it under its real name.
 
     Example:
         >>> with_slashes("10253\\0\\a.png")

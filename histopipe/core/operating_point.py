@@ -1,4 +1,4 @@
-"""What a model calls positive, and from which patches: the record that goes with every network that was evaluated."""
+"""The operating point, and the patches that it applies to: the record that goes with every evaluated network."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ POINT_FILE = "operating_point.json"
 
 
 class LockedPoint(TypedDict):
-    """What validation alone chooses.
+    """Calibration and threshold, which validation alone chooses.
 
     Attributes:
-        temperature: divides the network's log odds, > 0.
-        offset: is added to them then.
-        threshold: calibrated probability, 0 to 1, from which a patch is called positive.
-        rule: by which the threshold was chosen, as `evaluate.threshold` is written.
+        temperature: the divisor of the network's log odds, > 0.
+        offset: the number that is added to the quotient.
+        threshold: the calibrated probability, 0 to 1, from which a patch is called positive.
+        rule: the rule that chose the threshold, in the form of `evaluate.threshold`.
     """
 
     temperature: float
@@ -28,24 +28,24 @@ class LockedPoint(TypedDict):
 
 
 class GradedPoint(LockedPoint):
-    """What a grading records.
+    """Calibration and threshold with the class that they are about, as an evaluation records them.
 
     Attributes:
-        positive_class: name of the class of label 1.
+        positive_class: the name of the class of label 1.
     """
 
     positive_class: str
 
 
 class OperatingPoint(GradedPoint):
-    """Content of `operating_point.json`: also what a served model must know of its patches.
+    """The content of `operating_point.json`, with the properties of patches that a served model must know.
 
     Attributes:
-        negative_class: name of the class of label 0.
-        data_set: that the model was trained on.
-        patch_size: height and width in pixels.
-        resized: whether patches of other sizes are resized to that; otherwise smaller ones are padded.
-        case_reading: what counts as a case, in data sets that have a choice.
+        negative_class: the name of the class of label 0.
+        data_set: the data set that the model was trained on.
+        patch_size: height and width of a patch, in pixels.
+        resized: whether patches of other sizes are resized to `patch_size`; otherwise smaller ones are padded.
+        case_reading: the reading of case ids, in data sets that have a choice.
     """
 
     negative_class: str
@@ -56,7 +56,7 @@ class OperatingPoint(GradedPoint):
 
 
 def read_operating_point(folder: Path) -> OperatingPoint:
-    """Read the operating point that an evaluation left in its folder.
+    """Read the operating point that an evaluation wrote into its folder.
 
     Raises:
         HistopipeError: the file is missing or damaged.
@@ -66,7 +66,7 @@ def read_operating_point(folder: Path) -> OperatingPoint:
 
 
 def write_operating_point(folder: Path, point: OperatingPoint) -> Path:
-    """Write the operating point into a folder; returns the file."""
+    """Write the operating point into a folder; return the file's path."""
     path = folder / POINT_FILE
     write_json(path, point)
     return path

@@ -1,4 +1,4 @@
-"""`params.yaml` as frozen, typed objects; a misspelt key is an error that names its nearest valid neighbour."""
+"""`params.yaml` as frozen, typed objects; for a misspelt key the error names the nearest valid one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _case_id(value: object) -> str:
-    """A case id as it stands in YAML, where 8863 is a number and `no` a truth value: a case id is a name."""
+    """Convert a case id from YAML, where 8863 is a number and `no` a truth value, to a name."""
     if isinstance(value, bool) or value is None:
         raise ValueError(f"YAML reads this as {str(value).lower()}, not as a name: put the case id in quotes")
     return normal_id(str(value))
@@ -42,7 +42,7 @@ def _case_id(value: object) -> str:
 CaseId = Annotated[str, BeforeValidator(_case_id)]
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-MAX_MEMBERS = 1_000_000  # of an archive; Kaggle's largest one here, IDC, holds 555,048 files with its second copy
+MAX_MEMBERS = 1_000_000  # of an archive; the largest of Kaggle's here, IDC, has 555,048 files with its second copy
 RESERVED = ("baseline", "ensemble")  # rows of a comparison that no recipe trains
 DATASET_FIELD = "{dataset}"  # in `tracking.registered_model`
 
@@ -54,7 +54,7 @@ class Section(BaseModel):
 
 
 class DatasetParams(Section):
-    """Where a data set comes from and what to leave out."""
+    """The source of a data set, its layout, and the cases to leave out."""
 
     source: str = "synthetic"
     exclude_cases: tuple[CaseId, ...] = ()
@@ -64,11 +64,11 @@ class DatasetParams(Section):
     complete: bool = False
     magnification: Literal[40, 100, 200, 400, "all"] | None = None  # only where a data set has several
     case: Reading | None = None  # only where names leave a choice; None: the data set's default
-    mpp: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # micrometres to a stored patch's pixel
+    mpp: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # micrometres per pixel of a stored patch
 
 
 class SyntheticParams(Section):
-    """How many synthetic slides to draw where a source is `synthetic`; for each data set anew."""
+    """The size of the synthetic data, for each data set whose source is `synthetic`."""
 
     cases: Count = 60
     patches: Count = 6000
@@ -76,30 +76,30 @@ class SyntheticParams(Section):
     breakhis_patches: Count = 360  # at most: a field of 700x460 takes half a megabyte
 
     def patches_of(self, dataset: str) -> int:
-        """How many to draw of one data set."""
+        """Return the number of patches to draw for a data set."""
         return min(self.patches, self.breakhis_patches) if dataset == "breakhis" else self.patches
 
 
 class IngestParams(Section):
-    """How much of an archive may be unusable before the stage fails, and how many members it may have."""
+    """Limits of an archive: the share of unusable members, and the number of members."""
 
     max_bad: Fraction = 0.01
     max_members: Count = MAX_MEMBERS  # files, folders and links; Kaggle's IDC has 555,048
 
 
 class SplitParams(Section):
-    """How cases are divided; the three shares sum to 1."""
+    """The division of cases; the three shares sum to 1."""
 
     scheme: Scheme = "grouped"
     train: Share = 0.70
     validation: Share = 0.15
     test: Share = 0.15
     folds: Annotated[int, Field(ge=3)] = 5
-    unlisted: Literal["train", "drop"] = "drop"  # what becomes of cases in no published list
+    unlisted: Literal["train", "drop"] = "drop"  # what happens to cases in no published list
 
     @property
     def adds_unlisted(self) -> bool:
-        """Whether cases in no published list train: then it isn't the published protocol."""
+        """True if cases in no published list train, which deviates from the published protocol."""
         return self.scheme == "canonical" and self.unlisted == "train"
 
     @model_validator(mode="after")
@@ -120,7 +120,7 @@ class QuickParams(Section):
 
 
 class TrainParams(Section):
-    """How trainings run, whatever the recipe."""
+    """Settings of every training, whatever the recipe."""
 
     deterministic: bool = False
     parallel: Literal["auto"] | Count = "auto"
@@ -132,27 +132,27 @@ Hours = Annotated[float, Field(gt=0, le=24 * 365)]
 
 
 class TimeoutParams(Section):
-    """Hours after which a stage that a flow started is taken to hang, and ended; variants and trials are trainings."""
+    """Hours after which a flow ends a stage that seems to hang; variants and trials count as trainings."""
 
     locate: Hours = 6.0  # a large archive is read for its digest
-    fetch: Hours = 24.0  # also what DVC brings from its remote, or takes there
+    fetch: Hours = 24.0  # also transfers from and to DVC's remote
     ingest: Hours = 12.0
     split: Hours = 1.0
     weights: Hours = 2.0
     train: Hours = 72.0
     evaluate: Hours = 24.0
-    compare: Hours = 6.0  # also what sums up a study or a search
+    compare: Hours = 6.0  # also summaries of studies and searches
     promote: Hours = 1.0
     predict: Hours = 72.0
 
 
 class FlowParams(Section):
-    """Where a flow's submitted tasks run: in threads of its own process, or on the workers of a Dask scheduler."""
+    """The place where a flow's tasks run: threads of its own process, or the workers of a Dask scheduler."""
 
     task_runner: Literal["threads", "dask"] = "threads"
     scheduler: str | None = None  # such as tcp://HOST:8786
     timeouts: TimeoutParams = TimeoutParams()
-    part_shards: Count = 16  # shards of 32 MiB worth a worker's while: an ingest of fewer than twice as many stays
+    part_shards: Count = 16  # least shards of 32 MiB per worker: an ingest of fewer than twice as many runs locally
 
     @model_validator(mode="after")
     def _has_address(self) -> FlowParams:
@@ -162,11 +162,11 @@ class FlowParams(Section):
 
 
 class ThresholdRule(Section):
-    """How validation chooses the threshold.
+    """The rule by which validation chooses the threshold.
 
-    Written as `youden`, `f1`, `sensitivity>=0.95`, `sensitivity>=0.95@0.9`, or `{cost: {fn: 5, fp: 1}}`: what a missed
-    positive and a false alarm cost. `@0.9` is the confidence with which new cases reach the sensitivity; without it
-    the validation cases themselves do, and new ones fall short about half of the time.
+    It is written as `youden`, `f1`, `sensitivity>=0.95`, `sensitivity>=0.95@0.9`, or `{cost: {fn: 5, fp: 1}}`: the
+    costs of a missed positive and of a false alarm. `@0.9` is the confidence with which new cases reach the
+    sensitivity; without it the validation cases reach it, and new ones fall short about half of the time.
     """
 
     name: Literal["youden", "f1", "sensitivity", "cost"]
@@ -187,13 +187,13 @@ class ThresholdRule(Section):
 
 
 def _threshold_rule(written: Any) -> Any:
-    """The rule's fields from how it is written in `params.yaml`."""
+    """Parse the rule's fields from their form in `params.yaml`."""
     if written in ("youden", "f1"):
         return {"name": written}
     if isinstance(written, str) and (
-        found := re.fullmatch(r"sensitivity *>= *([01]?\.?\d+)( *@ *(\d?\.?\d+))?", written)
+        rule := re.fullmatch(r"sensitivity *>= *([01]?\.?\d+)( *@ *(\d?\.?\d+))?", written)
     ):
-        return {"name": "sensitivity", "at_least": float(found[1]), "confidence": float(found[3]) if found[2] else None}
+        return {"name": "sensitivity", "at_least": float(rule[1]), "confidence": float(rule[3]) if rule[2] else None}
     cost = written.get("cost") if isinstance(written, dict) and len(written) == 1 else None
     if isinstance(cost, dict) and set(cost) == {"fn", "fp"}:
         return {"name": "cost", **cost}
@@ -203,35 +203,35 @@ def _threshold_rule(written: Any) -> Any:
 
 
 class EvaluateParams(Section):
-    """How models are graded."""
+    """Settings of evaluations."""
 
     threshold: Annotated[ThresholdRule, BeforeValidator(_threshold_rule)] = ThresholdRule(name="youden")
     resamples: Annotated[int, Field(ge=100)] = 2000
-    symmetries: bool = False  # also what a network that doesn't average over the eight symmetries would give if it did
-    slides: Literal["all"] | Count = "all"  # how many test cases are put together again from their patches
-    slide_side: Count | None = 1200  # pixels of a whole slide's longer side at most; None: every pixel of the slide
+    symmetries: bool = False  # whether to evaluate each network a second time, averaged over the eight symmetries
+    slides: Literal["all"] | Count = "all"  # the number of test cases that are reassembled from their patches
+    slide_side: Count | None = 1200  # the most pixels of a whole slide's longer side; None: every pixel of the slide
 
 
 class CompareParams(Section):
-    """What stands in the comparison beside the architectures."""
+    """Optional rows of the comparison."""
 
     neighbourhood: bool = False
 
 
 class PromotionParams(Section):
-    """What a model must show, on test cases that it never saw, before it becomes champion."""
+    """The requirements on a new champion, measured on test cases that it never saw."""
 
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.02  # of ROC AUC by which it may be worse than the champion
-    total_margin: Annotated[float, Field(ge=0, lt=1)] | None = None  # and than the anchor; None: 2.5 times margin
-    risk: Share = 0.05  # of a model that is worse by more than that, over all looks at the same test cases
-    looks: Count = 365  # over which the risk is shared out
-    min_roc_auc: Fraction = 0.5  # each floor is held against the end of the 95 % interval that lies on its side
-    min_balanced_accuracy: Fraction = 0.5  # this and what follows: at the locked threshold
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.02  # ROC AUC by which a model may be worse than the champion
+    total_margin: Annotated[float, Field(ge=0, lt=1)] | None = None  # the same for the anchor; None: 2.5 times margin
+    risk: Share = 0.05  # of promoting a model that is worse by more, over all looks at the same test cases
+    looks: Count = 365  # looks over which the risk is divided
+    min_roc_auc: Fraction = 0.5  # each limit is compared with the end of the 95 % interval on its side
+    min_balanced_accuracy: Fraction = 0.5  # this and the following: at the locked threshold
     min_specificity: Fraction = 0.2
     min_sensitivity: Fraction = 0.4
     max_calibration_error: Fraction = 0.2
     min_cases: Count = 8
-    unknown_weights: Literal["refuse", "allow"] = "refuse"  # weights of which nobody knows the training cases
+    unknown_weights: Literal["refuse", "allow"] = "refuse"  # a model whose initial weights saw unknown cases
 
     @model_validator(mode="after")
     def _total_holds_a_step(self) -> PromotionParams:
@@ -249,31 +249,31 @@ class PromotionParams(Section):
 
 
 class TrackingParams(Section):
-    """What MLflow calls things; where it is, `MLFLOW_TRACKING_URI` says."""
+    """Names in MLflow; its address is in the environment variable `MLFLOW_TRACKING_URI`."""
 
     registered_model: Annotated[str, Field(pattern=r"^[\w.{}-]+( [\w.{}-]+)*$", max_length=200)] = "histopipe-{dataset}"
 
     def model_of(self, dataset: str) -> str:
-        """The name under which models of a data set are registered."""
+        """Return the name under which models of a data set are registered."""
         return self.registered_model.replace(DATASET_FIELD, dataset)
 
     @model_validator(mode="after")
     def _has_no_other_field(self) -> TrackingParams:
         if {"{", "}"} & set(self.registered_model.replace(DATASET_FIELD, "")):
-            raise ValueError(f"registered_model: {DATASET_FIELD} is all that may stand in braces")
+            raise ValueError(f"registered_model: only {DATASET_FIELD} may be in braces")
         return self
 
 
 class MonitorParams(Section):
-    """What counts as drift of new cases: a distance that is both large and more than chance."""
+    """Limits of drift: new cases have drifted if a distance is both large and unlikely by chance."""
 
     max_distance: Annotated[float, Field(gt=0)] = 0.4  # Wasserstein, in standard deviations of the reference's patches
-    max_chance: Share = 0.02  # of a false alarm, over all features
-    min_patches: Count = 5  # cases of fewer aren't judged
+    max_chance: Share = 0.02  # the probability of a false alarm, over all features
+    min_patches: Count = 5  # cases of fewer patches aren't judged
 
 
 class OptimizerParams(Section):
-    """Keras optimizer and its first learning rate; further keys go to the optimizer's constructor."""
+    """A Keras optimizer and its first learning rate; `options` go to the optimizer's constructor."""
 
     name: Literal["adagrad", "sgd", "adam", "adamw"]
     learning_rate: Annotated[float, Field(gt=0)]
@@ -281,7 +281,7 @@ class OptimizerParams(Section):
 
 
 class ScheduleParams(Section):
-    """How the learning rate changes.
+    """The schedule of the learning rate.
 
     `inverse_time` is rate / (1 + decay * step), as in Keras before 2.3; `linear` falls to 0 over the recipe's epochs;
     `cosine` rises over `warmup_epochs`, then falls to 0 on half a cosine (Loshchilov & Hutter 2017); `plateau` is
@@ -297,7 +297,7 @@ class ScheduleParams(Section):
 
 
 class AugmentationParams(Section):
-    """Ranges of the random changes of training patches; each patch draws its own."""
+    """Ranges of the random changes of training patches; each patch gets its own random values."""
 
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share, each axis by itself
@@ -311,15 +311,15 @@ class AugmentationParams(Section):
 
 
 class ClassifierParams(Section):
-    """A scikit-learn classifier on frozen features; which layer they come from, and `c`, validation decides."""
+    """A scikit-learn classifier on frozen features; validation chooses their layer and `c`."""
 
     name: Literal["logistic_regression", "linear_svm", "lda"] = "logistic_regression"
-    layers: tuple[str, ...] = ()  # candidates; those of the backbone's own list where empty
+    layers: tuple[str, ...] = ()  # candidates; the backbone's own list where empty
     c: Annotated[tuple[float, ...], Field(min_length=1)] = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation
 
 
 class RangeParams(Section):
-    """Where a hyper-parameter search looks for one value: between `low` and `high`, or among `choices`."""
+    """The range of one hyper-parameter in a search: from `low` to `high`, or among `choices`."""
 
     low: float | None = None
     high: float | None = None
@@ -339,7 +339,7 @@ class RangeParams(Section):
 
 
 class PublishedParams(Section):
-    """What others report of a recipe: metrics by name, on which data set, and how that was split."""
+    """Published metrics of a recipe by name, with the data set and its split."""
 
     dataset: Name
     split: Literal["by image", "by case"]
@@ -348,18 +348,19 @@ class PublishedParams(Section):
 
 
 class RecipeParams(Section):
-    """An architecture with everything that trains it.
+    """A recipe: an architecture with everything that trains it.
 
     Attributes:
-        architecture: the recipe's own name where it is left out.
-        model: what the architecture's builder takes; `image_size` comes from the data set where it is left out.
-        weights: `random`, `imagenet`, the path of a weights file, or `models:/name@alias` for one of our own.
-        imbalance: what makes up for the rarer class.
-        keep: which weights are the result: of the last epoch, of the epoch with the best validation AUC, or
-            exponentially averaged over steps with `average_momentum`.
-        early_stopping: epochs without a better validation AUC after which the training ends.
+        architecture: the name of the architecture; by default, that of the recipe.
+        model: arguments of the architecture's builder; by default, `image_size` comes from the data set.
+        weights: `random`, `imagenet`, the path of a weights file, or `models:/name@alias` for a registered model.
+        imbalance: the method that compensates for the rarer class.
+        keep: the weights to keep: those of the last epoch, of the epoch with the best validation AUC, or an exponential
+            average over steps with `average_momentum`.
+        early_stopping: the number of epochs without a better validation AUC after which the training ends.
         test_time: `d4` averages the logits of a patch's eight symmetries.
-        classifier: instead of gradient descent, fitted to frozen features (architecture `features`).
+        classifier: a classifier that is fitted to frozen features instead of gradient descent (architecture
+            `features`).
     """
 
     architecture: Name | None = None
@@ -386,33 +387,33 @@ class RecipeParams(Section):
 
 
 def _variant(name: str) -> str:
-    """A variant's name, if it is one."""
+    """Return a variant's name after checking it."""
     parse_variant(name)
     return name
 
 
 class StudiesParams(Section):
-    """Variants of the main run, none unless asked for.
+    """Variants of the main run; none by default.
 
     Attributes:
-        variants: `fold-0` tests another fold, `seed-1` is what else `seed` could have been, `scheme-random` what else
-            `split.scheme` could have been, `size-25` trains on so many cases: a point of a learning curve.
-        summaries: which kinds of them to sum up; DVC can't tell that there are none of a kind.
+        variants: `fold-0` tests another fold, `seed-1` is another value of `seed`, `scheme-random` another value of
+            `split.scheme`, and `size-25` trains on 25 cases: a point of a learning curve.
+        summaries: the kinds of variants to summarise; DVC can't see which kinds there are.
     """
 
     variants: tuple[Annotated[str, AfterValidator(_variant)], ...] = ()
     summaries: tuple[Study, ...] = ()
 
     def listed(self, study: str) -> tuple[VariantValue, ...]:
-        """The folds, seeds, schemes or sizes among the variants."""
+        """Return the folds, seeds, schemes or sizes among the variants."""
         parsed = map(parse_variant, self.variants)
-        return tuple(value for of, value in parsed if of == study)
+        return tuple(value for kind, value in parsed if kind == study)
 
     @model_validator(mode="after")
     def _listed_once(self) -> StudiesParams:
         for name, listed in self:
             if len(set(listed)) < len(listed):
-                raise ValueError(f"{name} lists {next(each for each in listed if listed.count(each) > 1)} twice")
+                raise ValueError(f"{name} lists {next(item for item in listed if listed.count(item) > 1)} twice")
         for name in self.summaries:
             if not self.listed(name):
                 raise ValueError(f"summaries lists {name}, but variants lists no {name}")
@@ -439,11 +440,11 @@ class Params(Section):
     flow: FlowParams = FlowParams()
     recipes: dict[Name, RecipeParams]
     search: dict[Name, dict[str, RangeParams]] = {}  # by recipe, then by dotted key such as `optimizer.learning_rate`
-    published: dict[Name, PublishedParams] = {}  # by recipe: results to print beside ours
-    sources: dict[Name, DatasetParams]  # the data sets' own blocks: `idc: {…}` stands at the file's top level
+    published: dict[Name, PublishedParams] = {}  # by recipe: results to print next to ours
+    sources: dict[Name, DatasetParams]  # the data sets' own blocks: `idc: {…}` at the file's top level
 
     def dataset(self, name: str) -> DatasetParams:
-        """The block of one data set.
+        """Return the block of one data set.
 
         Raises:
             ParamsError: there is none.
@@ -453,12 +454,12 @@ class Params(Section):
         return self.sources[name]
 
     def case_reading(self, dataset: str) -> Reading | None:
-        """What counts as one case of a data set; None where its names leave no choice."""
+        """Return the reading of a data set's case ids; None where its names leave no choice."""
         block = self.sources.get(dataset, DatasetParams())
         return None if block.manifest is not None else block.case or default_reading(dataset)
 
     def recipe(self, name: str) -> RecipeParams:
-        """The recipe called `name`.
+        """Return the recipe called `name`.
 
         Raises:
             ParamsError: there is none.
@@ -468,7 +469,7 @@ class Params(Section):
         return self.recipes[name]
 
     def weights(self, name: str) -> str:
-        """What the network of the recipe called `name` starts from, under the caps of `quick`."""
+        """Return what the network of a recipe starts from, under the caps of `quick`."""
         return (self.quick.weights if self.quick else None) or self.recipe(name).weights
 
 
@@ -476,11 +477,19 @@ def read_params(path: Path, text: str | None = None) -> Params:
     """Read and check `params.yaml`.
 
     Args:
-        path: of the file.
-        text: its content, where that was read before.
+        path: the path of the file.
+        text: the content of the file, if it has been read already.
+
+    Returns:
+        The parameters, as frozen objects.
 
     Raises:
         ParamsError: the file is missing, isn't YAML, or has an unknown key or an impossible value.
+
+    Example:
+        >>> params = read_params(Path("params.yaml"))
+        >>> params.recipe("cancernet").epochs
+        40
     """
     try:
         content = read_yaml(path) if text is None else parse_yaml(text)
@@ -505,7 +514,7 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
     blocks = {key: value for key, value in content.items() if key not in sections}
     listed = content.get("datasets", [])
     if not isinstance(listed, list | tuple):
-        raise ParamsError(f"{origin}: datasets: a list of names is wanted, such as [idc] (got {listed!r})")
+        raise ParamsError(f"{origin}: datasets: write a list of names, such as [idc] (got {listed!r})")
     for key, value in blocks.items():
         if not _is_dataset_block(key, value, listed):
             raise ParamsError(f"{origin}: {_unknown('key', key, [*_section_names(), *KNOWN_DATASETS])}")
@@ -521,7 +530,7 @@ def parse_params(content: dict[str, Any], origin: str = "params.yaml") -> Params
 
 
 def require_folds(params: Params, numbers: Sequence[int], origin: str) -> None:
-    """Check that `split.folds` parts have folds of these numbers; `origin` says who names them.
+    """Check that these fold numbers exist under `split.folds`; `origin` starts the message.
 
     Raises:
         ParamsError: one of them is too high.
@@ -533,7 +542,7 @@ def require_folds(params: Params, numbers: Sequence[int], origin: str) -> None:
 
 
 def require_name(what: str, name: str) -> None:
-    """Check that `name` could be a `what`'s name at all, before it becomes part of a path.
+    """Check that `name` is a valid name of a `what`, before it becomes part of a path.
 
     Raises:
         ParamsError: it could not.
@@ -568,17 +577,17 @@ def _check_names(params: Params, origin: str) -> None:
         if block.magnification is not None and not _is_magnified(name, block):
             raise ParamsError(f"{origin}: {name}.magnification: {name} has no magnifications: remove the key")
         if block.case is not None and (block.manifest is not None or default_reading(name) is None):
-            raise ParamsError(f"{origin}: {name}.case: {name} has one reading of its cases only: remove the key")
+            raise ParamsError(f"{origin}: {name}.case: {name} has only one reading of its cases: remove the key")
     for name in RESERVED:
         if name in params.recipes:
-            raise ParamsError(f"{origin}: recipes.{name}: the comparison has a row of this name: rename the recipe")
+            raise ParamsError(f"{origin}: recipes.{name}: the comparison has a row with this name: rename the recipe")
     for name in params.architectures:
         if name not in params.recipes:
             raise ParamsError(f"{origin}: {_unknown('architecture', name, params.recipes)}; add it under `recipes`")
 
 
 def _require_recipes(blocks: Mapping[str, Mapping[str, object]], params: Params, origin: str) -> None:
-    """Check that blocks keyed by recipe name recipes that there are."""
+    """Check that blocks keyed by recipe name existing recipes."""
     for section, block in blocks.items():
         for name in block:
             if name not in params.recipes:
@@ -603,7 +612,7 @@ def _first_problem(problems: ValidationError) -> str:
 
 
 def _neighbours(location: tuple[int | str, ...]) -> list[str]:
-    """Valid keys beside the unknown one at `location`, written with their whole path."""
+    """List the valid keys next to the unknown one at `location`, each with its whole path."""
     section: type[BaseModel] = Params
     for step in location[:-1]:
         field = section.model_fields.get(str(step))  # None for a name of the user's own, as in `recipes.NAME`
@@ -613,8 +622,8 @@ def _neighbours(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _innermost(annotation: Any) -> type[BaseModel] | None:
-    """The model class that an annotation such as `dict[str, RecipeParams]` or `QuickParams | None` is about."""
+    """Return the model class inside an annotation such as `dict[str, RecipeParams]` or `QuickParams | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_innermost(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((model for model in found if model), None)
+    models = (_innermost(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((model for model in models if model), None)

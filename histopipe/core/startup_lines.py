@@ -1,7 +1,7 @@
-"""Keep the lines that TensorFlow writes whenever it starts (no GPU driver, oneDNN is on) out of a command's output.
+"""Drop the lines that TensorFlow writes at every start (no GPU driver, oneDNN is on) from a command's output.
 
-Its C++ libraries write them to file descriptor 2 before anything can tell them not to. So the descriptor leads through
-a filter while TensorFlow is imported. The filter is a process of its own: what is said before a crash still comes out.
+Its C++ libraries write them to file descriptor 2 before anything can be configured. So the descriptor leads through a
+filter while TensorFlow is imported. The filter is a separate process, so that lines before a crash are still written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 FLUSH_SECONDS = 2.0  # for the filter's last lines to come out before the command's own
 
-# remarks and warnings of C++ files; of their errors, those that say that there is no GPU, or a plugin twice
+# remarks and warnings of C++ files, and their errors about a missing GPU or a plugin that is registered twice
 START_UP_LINES = (
     r"^WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR$",
     r"^[IW][0-9]{4} [0-9:.]+ +[0-9]+ [a-z0-9_/]+\.cc:[0-9]+\] ",
@@ -30,13 +30,13 @@ START_UP_LINES = (
 
 
 def drop_start_up_lines() -> None:
-    """Filter what TensorFlow says while it is imported, whoever in this process imports it first."""
+    """Filter TensorFlow's output during its import, whichever module of this process imports it first."""
     if "tensorflow" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as it would be found without, and has it loaded under the filter."""
+    """An import finder that loads TensorFlow under the filter."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -54,12 +54,12 @@ class _Finder(importlib.abc.MetaPathFinder):
 def _load_filtered(load: Any, module: ModuleType) -> None:
     with start_up_lines_dropped():
         load(module)
-        module.config.list_physical_devices()  # where CUDA has no GPU, it says so when it is first asked
+        module.config.list_physical_devices()  # where CUDA has no GPU, the first request writes a line
 
 
 @contextmanager
 def start_up_lines_dropped() -> Iterator[None]:
-    """Inside, file descriptor 2 of this process leads through the filter; where there is none, nothing changes."""
+    """Lead file descriptor 2 through the filter inside the block; without `grep` nothing changes."""
     sys.stderr.flush()
     try:
         stderr = os.dup(2)
@@ -74,7 +74,7 @@ def start_up_lines_dropped() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         if child:
-            with suppress(subprocess.TimeoutExpired):  # a process that began meanwhile still writes through it
+            with suppress(subprocess.TimeoutExpired):  # a process that was started meanwhile still writes through it
                 child.wait(FLUSH_SECONDS)
 
 

@@ -1,6 +1,6 @@
-"""What operating systems and file servers leave in folders and archives beside the files that somebody put there.
+"""Files that operating systems and file servers leave in folders and archives next to those of the user.
 
-None of it is meant by anybody: readers pass over it, and it changes neither what a case is called nor which folder
+No user puts them there on purpose: readers skip them, and they change neither the name of a case nor the folder that
 wraps an archive.
 """
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 _FOLDERS = frozenset(
     {
-        "__macosx",  # Finder's, beside the folder that a user packed
+        "__macosx",  # Finder's, next to the folder that a user packed
         ".spotlight-v100",
         ".trashes",
         ".fseventsd",
@@ -64,15 +64,15 @@ _FILES = frozenset(
 )
 _PATTERNS = re.compile(
     r"""
-    \._.*                                 # AppleDouble: what macOS keeps of a file where the disk has no place for it
-    | \.trash-[0-9]+                      # of a Linux desktop, on a foreign disk
-    | \.nfs[0-9a-f]{8,}                   # NFS, of files deleted while open
+    \._.*                                 # AppleDouble: attributes that macOS can't store on a foreign disk
+    | \.trash-[0-9]+                      # a Linux desktop's, on a foreign disk
+    | \.nfs[0-9a-f]{8,}                   # NFS: files that were deleted while open
     | \.fuse_hidden[0-9a-f]+              # FUSE, the same
     | \.\#.*                              # Emacs' locks, which are links to nowhere
     | \.~lock\..*\#                       # LibreOffice's locks
     | ~\$.*                               # Microsoft Office's locks
-    | .*@syno(eastream|resource)          # Synology, of extended attributes
-    | .*[:\uf03a]zone\.identifier         # Windows, of where a file was downloaded
+    | .*@syno(eastream|resource)          # Synology: extended attributes
+    | .*[:\uf03a]zone\.identifier         # Windows: the origin of a download
     | .*[:\uf03a](afp_afpinfo|afp_resource|com\.dropbox\.attributes|com\.dropbox\.attrs)
     """,
     re.VERBOSE | re.DOTALL,
@@ -81,7 +81,7 @@ _KEPT_FOLDERS, _LONGEST_KEPT = 2**14, 500  # answers remembered: archives name t
 
 
 def is_leftover(name: str) -> bool:
-    """Tell whether an operating system left a file there of its own accord, by its path with forward slashes.
+    """Return whether an operating system left a file there, by its path with forward slashes.
 
     Example:
         >>> is_leftover("__MACOSX/10253/0/._a.png"), is_leftover("10253/0/.DS_Store"), is_leftover("10253/0/a.png")
@@ -93,7 +93,7 @@ def is_leftover(name: str) -> bool:
 
 
 def leftovers_among(names: Iterable[str]) -> frozenset[str]:
-    """Those of an archive's names of which `is_leftover` is true, at a third of what asking for each would take."""
+    """Return those names of an archive that are left-overs, three times as fast as asking for each."""
     verdicts: dict[str, bool] = {}
     left = []
     for name in names:
@@ -101,7 +101,7 @@ def leftovers_among(names: Iterable[str]) -> frozenset[str]:
         verdict = verdicts.get(folder)
         if verdict is None:
             verdict = verdicts[folder] = is_leftover_folder(folder)
-        # the same quick look as in `_is_left`, without a call
+        # the same quick check as in `_is_left`, without a call
         odd = last[:1] in _STARTS or not last.isascii() or "@" in last or ":" in last
         if verdict or (odd and _is_left(last)):
             left.append(name)
@@ -109,7 +109,7 @@ def leftovers_among(names: Iterable[str]) -> frozenset[str]:
 
 
 def is_leftover_folder(path: str) -> bool:
-    """Tell whether a folder, or one around it, is such a one."""
+    """Return whether a folder, or one around it, belongs to an operating system."""
     return any(_is_left(part) or part.lower() in _FOLDERS for part in path.split("/"))
 
 
@@ -120,7 +120,7 @@ _STARTS = frozenset(start for name in _FILES for start in (name[0], name[0].uppe
 
 
 def _is_left(part: str) -> bool:
-    # looked at first, which is quick: all such names start with these letters or hold one of those
+    # a quick check first: all such names start with one of these characters, or contain one of those
     if part[:1] not in _STARTS and part.isascii() and "@" not in part and ":" not in part:
         return False
     return part.lower() in _FILES or _PATTERNS.fullmatch(part.lower()) is not None

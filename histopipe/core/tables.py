@@ -1,4 +1,4 @@
-"""Tables as CSV and Markdown, whatever the names in them hold."""
+"""Tables as CSV and Markdown, whatever characters their texts contain."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def csv_of(table: pd.DataFrame) -> str:
-    """Return a table as CSV, a line to a row, without its index.
+    """Return a table as CSV, one line per row, without its index.
 
-    Python's csv module leaves a carriage return unquoted, which readers take for the end of a row; where a text holds
+    Python's csv module leaves a carriage return unquoted, which readers take for the end of a row. If any text holds
     one, all texts are quoted.
     """
     texts = (value for name in table.columns for value in table[name] if isinstance(value, str))
@@ -27,12 +27,12 @@ def csv_of(table: pd.DataFrame) -> str:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as `csv_of` gives it."""
+    """Write a table as CSV."""
     write_text(path, csv_of(table))
 
 
 def markdown_cell(text: str) -> str:
-    r"""Return a text as a cell of a Markdown table, which neither a bar nor a line break in it divides.
+    r"""Return a text as one cell of a Markdown table; bars and line breaks are escaped.
 
     Example:
         >>> markdown_cell("a|b")

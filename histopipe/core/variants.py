@@ -1,11 +1,11 @@
-"""What variants of the main run are called: `fold-0`, `seed-1`, `scheme-random`, `size-25`."""
+"""Names of variants of the main run: `fold-0`, `seed-1`, `scheme-random`, `size-25`."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 Scheme = Literal["grouped", "canonical", "kfold", "random"]
-Study = Literal["folds", "seeds", "schemes", "sizes"]  # variants of one kind, summed up together
+Study = Literal["folds", "seeds", "schemes", "sizes"]  # variants of one kind, summarised together
 VariantValue = int | str  # a fold, a seed or a number of training cases; or a scheme
 
 KINDS: dict[Study, str] = {"folds": "fold", "seeds": "seed", "schemes": "scheme", "sizes": "size"}
@@ -15,24 +15,28 @@ _BOUNDS: dict[str, tuple[int, int]] = {"fold": (0, 10**6), "seed": (0, 2**31 - 1
 
 
 def variant_name(study: Study, value: VariantValue) -> str:
-    """Write a variant as `params.yaml`, stages and folders have it, such as `fold-0`."""
+    """Return a variant's name as `params.yaml`, stages and folders have it, such as `fold-0`."""
     return f"{KINDS[study]}-{value}"
 
 
 def parse_variant(name: str) -> tuple[Study, VariantValue]:
-    """Read a variant's name.
+    """Parse a variant's name.
 
     Args:
-        name: such as `fold-0`.
+        name: the name, such as `fold-0`.
 
     Returns:
-        The study that it belongs to, and its fold, seed, scheme or number of training cases.
+        The study that the variant belongs to, and its fold, seed, scheme or number of training cases.
 
     Raises:
-        ValueError: it is no such name.
+        ValueError: the name isn't one of a variant.
+
+    Example:
+        >>> parse_variant("size-25")
+        ('sizes', 25)
     """
     kind, _, value = name.partition("-")
-    study = next((study for study, each in KINDS.items() if each == kind), None)
+    study = next((study for study, prefix in KINDS.items() if prefix == kind), None)
     if study == "schemes" and value in get_args(Scheme):
         return study, value
     if study is not None and study != "schemes" and value.isascii() and value.isdigit() and value == str(int(value)):

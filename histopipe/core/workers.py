@@ -1,7 +1,7 @@
-"""Work spread over processes, with results in order and in bounded memory; and work done in another one meanwhile.
+"""Work spread over processes, with results in order and in bounded memory; and work in a background process.
 
-Processes rather than threads: decoding and drawing release the interpreter's lock only for microseconds at a time, and
-two threads that hand it to each other reach .6 of two processes' speed.
+Processes rather than threads: decoding and drawing release the interpreter's lock only for microseconds at a time, so
+that two threads reach .6 of two processes' speed.
 """
 
 from __future__ import annotations
@@ -25,16 +25,21 @@ Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers(Generic[Task, Result]):
-    """Processes that compute one function; they start and load its module while this one goes on.
+    """Processes that compute one function; they start and load its module in parallel to this process.
 
     Args:
         function: a function of a module; it and its tasks and results must be picklable.
-        count: how many processes; one means this one.
+        count: the number of processes; one means that this process computes.
+
+    Example:
+        >>> with Workers(decode, count=4) as workers:
+        ...     for pixels in workers.in_order(files):
+        ...         store.append(pixels)
     """
 
     def __init__(self, function: Callable[[Task], Result], count: int) -> None:
@@ -52,7 +57,7 @@ class Workers(Generic[Task, Result]):
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def in_order(self, tasks: Iterable[Task]) -> Iterator[Result]:
-        """Results in the order of `tasks`, which are taken only as they are needed: large ones do no harm.
+        """Yield results in the order of `tasks`, which are taken only as needed, so that memory stays bounded.
 
         Raises:
             HistopipeError: a worker was killed.
@@ -73,11 +78,11 @@ class Workers(Generic[Task, Result]):
 
 
 class Beside:
-    """Another process that works while this one goes on; its results are files.
+    """A process that works in parallel to this one; its results are files.
 
     Args:
-        modules: what it loads at once, so that the first work given to it finds them there.
-        processes: one means that this process does the work itself, when it is given.
+        modules: modules that the process loads when it starts, so that its first work doesn't wait for them.
+        processes: the number of processes available; with one, this process does the work itself, at once.
     """
 
     def __init__(self, modules: Sequence[str], processes: int) -> None:
@@ -96,17 +101,17 @@ class Beside:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def start(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Give it work: a function of a module; the arguments must be picklable."""
+        """Start work: a function of a module; the arguments must be picklable."""
         if self._pool is None:
             function(*arguments)
         else:
             self._given.append(self._pool.submit(function, *arguments))
 
     def wait(self) -> None:
-        """Until all that was given is done.
+        """Wait until all work is done.
 
         Raises:
-            Exception: what the work raised.
+            Exception: the work raised it.
             HistopipeError: the process was killed.
         """
         try:
@@ -117,7 +122,7 @@ class Beside:
 
 
 def _started_pool(count: int, modules: Sequence[str]) -> ProcessPoolExecutor:
-    """Processes that load the modules while this one goes on."""
+    """Start processes, which load the modules while this one continues."""
     # Spawned, not forked: the same on every system, and safe where the caller has threads.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, context, _start_worker)
@@ -127,7 +132,7 @@ def _started_pool(count: int, modules: Sequence[str]) -> ProcessPoolExecutor:
 
 
 def _killed() -> HistopipeError:
-    return HistopipeError("a worker process was killed, perhaps for want of memory: make room and run again")
+    return HistopipeError("a worker process was killed, perhaps by a lack of memory: free some and run again")
 
 
 def _load(modules: Sequence[str]) -> None:
@@ -137,12 +142,12 @@ def _load(modules: Sequence[str]) -> None:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops its workers
-    gc.set_threshold(100_000)  # tasks make objects by the ten thousand, none of them in cycles
+    gc.set_threshold(100_000)  # tasks create tens of thousands of objects, none of them in cycles
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """Leave when the parent is gone: a worker whose parent was killed would else wait for work for ever."""
+    """Exit when the parent has ended: a worker of a killed parent would otherwise wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Where every stage reads and writes, relative to one project root."""
+"""Paths that every stage reads and writes, relative to one project root."""
 
 from __future__ import annotations
 
@@ -14,16 +14,25 @@ PARAMS_FILE = "params.yaml"
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of one checkout; nothing is created until a stage writes."""
+    """The paths of one checkout; nothing is created until a stage writes.
+
+    Attributes:
+        root: the folder with `params.yaml`: the checkout, or one of its DVC experiments' folders.
+
+    Example:
+        >>> Workspace(Path("/srv/histopipe")).model("idc", "cancernet")
+        PosixPath('/srv/histopipe/models/idc/cancernet')
+    """
 
     root: Path
 
     @classmethod
     def around(cls, folder: Path | None = None) -> Workspace:
-        """Find the checkout that `folder` (default: the current one) lies in.
+        """Find the checkout that contains `folder` (default: the current one).
 
         Raises:
-            ParamsError: no `params.yaml` in the folder or above it, or it lies under a name that databases can't have.
+            ParamsError: there is no `params.yaml` in the folder or above it, or its path has a character that
+                databases refuse.
         """
         start = (folder or Path.cwd()).absolute()
         for candidate in (start, *start.parents):
@@ -34,7 +43,7 @@ class Workspace:
 
     @classmethod
     def if_around(cls) -> Workspace | None:
-        """The checkout that the current folder lies in, if it lies in one."""
+        """Return the checkout that contains the current folder; None if there is none."""
         try:
             return cls.around()
         except ParamsError:
@@ -42,120 +51,126 @@ class Workspace:
 
     @property
     def home(self) -> Path:
-        """The checkout itself, also from inside one of DVC's temporary experiment folders.
+        """The checkout itself, even from inside one of DVC's temporary experiment folders.
 
-        Databases and relative sources belong to the checkout: what an experiment logs must outlive its folder.
+        Databases and relative sources belong to the checkout: the logs of an experiment must outlive its folder.
         """
         parts = self.root.parts
-        for place in range(len(parts) - 3):
-            if parts[place : place + 3] == (".dvc", "tmp", "exps"):
-                return Path(*parts[:place])
+        for depth in range(len(parts) - 3):
+            if parts[depth : depth + 3] == (".dvc", "tmp", "exps"):
+                return Path(*parts[:depth])
         return self.root
 
     @property
     def params(self) -> Path:
-        """The parameters of every stage."""
+        """The file with the parameters of every stage."""
         return self.root / PARAMS_FILE
 
     def source(self, dataset: str) -> Path:
-        """What `locate` found: the source's fingerprint."""
+        """Return the path of a source's fingerprint, which `locate` writes."""
         return self.root / "data" / "source" / f"{dataset}.json"
 
     def used_source(self, dataset: str) -> Path:
-        """The fingerprint of the source when results were last made from it by a schedule."""
+        """Return the path of the fingerprint of the source that a schedule last made results from."""
         return self.root / ".used-sources" / f"{dataset}.json"
 
     def digest(self, dataset: str) -> Path:
-        """The digest of a local archive, remembered with what the file looked like."""
+        """Return the path of a local archive's remembered digest."""
         return self.root / ".digests" / f"{dataset}.json"
 
     def raw(self, dataset: str) -> Path:
-        """The archive as it came."""
+        """Return the folder of the unchanged archive."""
         return self.root / "data" / "raw" / dataset
 
     def downloads(self, dataset: str) -> Path:
-        """Unfinished downloads; DVC deletes outputs before a stage runs, so they lie outside `raw`."""
+        """Return the folder of unfinished downloads.
+
+        It is outside of `raw`, since DVC deletes outputs before a stage runs.
+        """
         return self.root / ".downloads" / dataset
 
     def store(self, dataset: str) -> Path:
-        """The packed patches and their index."""
+        """Return the folder of the packed patches and their index."""
         return self.root / "data" / "store" / dataset
 
     def split(self, dataset: str) -> Path:
-        """Which case belongs to which split."""
+        """Return the path of the table that assigns cases to splits."""
         return self.root / "data" / "splits" / f"{dataset}.csv"
 
     def split_record(self, dataset: str) -> Path:
-        """How the split was made; remembers every case ever assigned."""
+        """Return the path of the split's record, which remembers every case ever assigned."""
         return self.root / "data" / "splits" / f"{dataset}.json"
 
     def folds(self, dataset: str) -> Path:
-        """Which case belongs to which fold, whatever the split's scheme."""
+        """Return the path of the table that assigns cases to folds, whatever the split's scheme."""
         return self.root / "data" / "splits" / f"{dataset}.folds.csv"
 
     def split_plot(self, dataset: str) -> Path:
-        """The split as a picture."""
+        """Return the path of the split's plot."""
         return self.root / "data" / "splits" / f"{dataset}.png"
 
     def weights(self, recipe: str) -> Path:
-        """What a recipe's network starts from."""
+        """Return the folder of the weights that a recipe's network starts from."""
         return self.root / "data" / "weights" / recipe
 
     def model(self, dataset: str, architecture: str) -> Path:
-        """A trained network and the record of its training."""
+        """Return the folder of a trained network and its training's record."""
         return self.root / "models" / dataset / architecture
 
     def checkpoint(self, dataset: str, architecture: str) -> Path:
-        """What a killed training resumes from."""
+        """Return the folder from which a killed training resumes."""
         return self.root / ".checkpoints" / dataset / architecture
 
     def parts(self, dataset: str) -> Path:
-        """Shards that were decoded for an ingest to come."""
+        """Return the folder of shards that were decoded for a later ingest."""
         return self.root / ".checkpoints" / "ingest" / dataset
 
     def evaluation(self, dataset: str, architecture: str) -> Path:
-        """What grading a network gave."""
+        """Return the folder of a network's evaluation."""
         return self.root / "evaluations" / dataset / architecture
 
     def report(self, dataset: str) -> Path:
-        """The comparison of a data set's architectures."""
+        """Return the folder of the comparison of a data set's architectures."""
         return self.root / "reports" / dataset
 
     def variant_folder(self, dataset: str, architecture: str, name: str) -> Path:
-        """A training and its evaluation under another split or seed than the main run's."""
+        """Return the folder of a training and its evaluation under another split or seed than the main run's."""
         return self.root / "studies" / dataset / architecture / name
 
     def study_summary(self, study: str, dataset: str) -> Path:
-        """What a study's variants give together; outside of `studies/D`, on which its stage depends whole."""
+        """Return the folder of a study's summary.
+
+        It is outside of `studies/D`, since its stage depends on that whole folder.
+        """
         return self.root / "studies" / "summaries" / dataset / study
 
     def search(self, dataset: str, architecture: str) -> Path:
-        """What a hyper-parameter search found, to be committed with git."""
+        """Return the folder of a hyper-parameter search's results, to be committed with git."""
         return self.root / "searches" / dataset / architecture
 
     def training_stage(self, dataset: str, architecture: str) -> str:
-        """The stage that trains here."""
+        """Return the name of the stage that trains an architecture in this workspace."""
         return stage_name("train", dataset, architecture)
 
     def training_record(self, dataset: str, architecture: str) -> Path:
-        """The record of a training, where DVC keeps it."""
+        """Return the path of a training's record, where DVC keeps it."""
         return self.model(dataset, architecture) / TRAINING_RECORD
 
     def run_name(self, architecture: str) -> str:
-        """What MLflow calls a training's run."""
+        """Return the name of a training's run in MLflow."""
         return architecture
 
     @property
     def run_tags(self) -> dict[str, str]:
-        """Tags that tell this workspace's MLflow runs from those of the main run; none for the main run itself."""
+        """Tags that distinguish this workspace's MLflow runs from those of the main run, which has none."""
         return {}
 
     def failure(self, stage: str) -> Path:
-        """Why a stage failed, for the task that ran it."""
+        """Return the path of a stage's recorded failure, for the task that ran it."""
         return self.root / ".failures" / f"{stage}.json"
 
     def lock(self, name: str) -> Path:
-        """A file that processes lock to take turns."""
+        """Return the path of a lock file by which processes take turns."""
         return self.root / ".locks" / f"{name}.lock"
 
     def home_lock(self, name: str) -> Path:
@@ -164,24 +179,24 @@ class Workspace:
 
     @property
     def dvc_lock(self) -> Path:
-        """DVC's record of what was made from what."""
+        """DVC's record of all outputs and the inputs that they were made from."""
         return self.root / "dvc.lock"
 
 
 def _require_usable(checkout: Path) -> None:
-    """Check that the checkout's path can be part of a database's address, which `?` ends, and of DVC's progress bars.
+    """Check that the checkout's path works in the address of a database, which `?` ends, and in DVC's progress bars.
 
     Raises:
-        ParamsError: it can't; the line names it.
+        ParamsError: it doesn't; the message names the path.
     """
     path = str(checkout)
     if any(letter in "?{}\x7f" or letter < " " for letter in path):
         raise ParamsError(
-            f"the checkout lies at {path!r}: DVC and MLflow's database can't work under a name with ?, {{, }} or "
-            "control characters; rename the folder"
+            f"the checkout is in {path!r}: DVC and MLflow's database can't work in a path with ?, {{, }} or control "
+            "characters; rename the folder"
         )
 
 
 def stage_name(stage: str, *of: str | None) -> str:
-    """A stage's name as DVC's matrix writes it: `train@idc-cancernet`, `train_variant@idc-cancernet-fold-3`."""
+    """Return a stage's name as DVC's matrix writes it: `train@idc-cancernet`, `train_variant@idc-cancernet-fold-3`."""
     return f"{stage}@{'-'.join(name for name in of if name)}"

@@ -1,7 +1,7 @@
-"""Whether a model has seen the cases it is graded on: yes, no, or nobody knows.
+"""Leaks: whether a model has seen the cases it is evaluated on (yes, no, or unknown).
 
-Weights from a file may come from a training on any cases. As long as nothing tells which, the scores of what starts
-from them may measure memory, and count neither as honest nor as leaky.
+Weights from a file may come from a training on any cases. As long as these are unknown, the metrics of a model that
+starts from such weights may measure memory, and count neither as clean nor as leaky.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from typing import Any, Literal
 UNKNOWN: Literal["unknown"] = "unknown"
 Leaky = bool | Literal["unknown"]
 
-WHY_UNKNOWN = "nobody knows which cases the weights it started from were trained on"
+WHY_UNKNOWN = "it is unknown which cases the weights it started from were trained on"
 LEAKY_NOTE = "The split puts patches of one case into training and test: these numbers measure memory."
-UNKNOWN_NOTE = "Started from weights of which nobody knows the training cases: these numbers may measure memory."
+UNKNOWN_NOTE = "Started from weights whose training cases are unknown: these numbers may measure memory."
 
 
 def leaky_state(recorded: Any) -> Leaky:
-    """Read what a record or a tag says; one that says nothing is taken for clean.
+    """Parse the leak state of a record or a tag; a missing one counts as clean.
 
     Args:
         recorded: a truth value, `true`, `false`, `unknown` or None.
+
+    Example:
+        >>> leaky_state("true"), leaky_state("unknown"), leaky_state(None)
+        (True, 'unknown', False)
     """
     if recorded == UNKNOWN:
         return UNKNOWN
@@ -29,17 +33,17 @@ def leaky_state(recorded: Any) -> Leaky:
 
 
 def worst(recorded: Iterable[Any]) -> Leaky:
-    """The worst of several: one leak is a leak, and without any one unknown is unknown."""
-    states = [leaky_state(each) for each in recorded]
+    """Return the worst of several states: any leak is a leak; otherwise any unknown state is unknown."""
+    states = [leaky_state(state) for state in recorded]
     return True if True in states else UNKNOWN if UNKNOWN in states else False
 
 
 def leaky_tags(state: Leaky) -> dict[str, str]:
-    """The tag `leaky` of an MLflow run: `true` or `unknown`; none where the run is clean."""
+    """Return the tag `leaky` of an MLflow run: `true` or `unknown`; none where the run is clean."""
     return {"leaky": str(state).lower()} if state else {}
 
 
 def leaky_mark(recorded: Any) -> str:
-    """The sign beside a model's name: `!` where its numbers measure memory, `?` where they may."""
+    """Return the sign after a model's name: `!` where its numbers measure memory, `?` where they may."""
     state = leaky_state(recorded)
     return "?" if state == UNKNOWN else "!" if state else ""

@@ -1,6 +1,6 @@
 """The packed patch store: a few memory-mapped arrays and one index, instead of 277,524 files.
 
-Opening reads the index only; a random batch is a gather from the mapped shards.
+Opening a store reads only the index; a random batch is gathered from the mapped shards.
 """
 
 from __future__ import annotations
@@ -102,23 +102,27 @@ class StoreReport(TypedDict):
 
 
 def shard_name(number: int) -> str:
-    """File name of one shard: `patches-00003.npy`."""
+    """Return the file name of a shard: `patches-00003.npy`."""
     return f"patches-{number:05d}.npy"
 
 
 def shard_length(patch_size: tuple[int, int]) -> int:
-    """How many patches of that height and width one shard holds."""
+    """Return how many patches of that height and width one shard holds."""
     return max(1, SHARD_BYTES // (patch_size[0] * patch_size[1] * 3))
 
 
 @dataclass(frozen=True)
 class PatchStore:
-    """Patches and what is known of them.
+    """A store of patches with their index.
 
     Attributes:
-        folder: where the store lies.
+        folder: the folder of the store.
         index: one row per patch, in the order of the shards.
         shards: the mapped arrays, each (patches, height, width, 3) uint8.
+
+    Example:
+        >>> store = PatchStore.open(Path("data/store/idc"))
+        >>> positives = store.gather(np.flatnonzero(store.index["label"] == 1))
     """
 
     folder: Path
@@ -149,7 +153,7 @@ class PatchStore:
         return self.index["shard"].to_numpy()
 
     @cached_property
-    def _places(self) -> NDArray[np.int32]:
+    def _rows_in_shards(self) -> NDArray[np.int32]:
         return self.index["row"].to_numpy()
 
     @property
@@ -160,23 +164,23 @@ class PatchStore:
 
     def gather(self, rows: Rows) -> Patches:
         """Copy the patches at `rows` (positions in the index) into one array, in that order."""
-        numbers, places = self._shard_numbers[rows], self._places[rows]
+        numbers, positions = self._shard_numbers[rows], self._rows_in_shards[rows]
         batch = np.empty((len(rows), *self.patch_size, 3), np.uint8)
         for number in np.unique(numbers):
-            wanted = numbers == number
-            batch[wanted] = self.shards[number][places[wanted]]
+            selected = numbers == number
+            batch[selected] = self.shards[number][positions[selected]]
         return batch
 
 
 def read_index(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read a store's index; case ids are in normal form, also where an earlier version wrote them otherwise.
+    """Read a store's index, with case ids in normal form even if an earlier version wrote them otherwise.
 
     Args:
-        folder: of the store.
-        columns: to read; all of them where None.
+        folder: the folder of the store.
+        columns: the columns to read; None reads all of them.
 
     Raises:
-        StoreError: it is missing or can't be read.
+        StoreError: the index is missing or can't be read.
     """
     path = folder / INDEX_FILE
     try:
@@ -198,28 +202,28 @@ def read_report(folder: Path) -> StoreReport:
     return report
 
 
-def require_reading(folder: Path, wanted: Reading | None) -> None:
-    """Check that a store's cases are read as `params.yaml` asks.
+def require_reading(folder: Path, reading: Reading | None) -> None:
+    """Check that a store's cases were read as `params.yaml` asks.
 
     Args:
-        folder: of the store.
-        wanted: what counts as one case; None where the data set's names leave no choice.
+        folder: the folder of the store.
+        reading: the reading of case ids; None where the data set's names leave no choice.
 
     Raises:
         StoreError: the store was made under the other reading.
     """
-    if wanted is None:
+    if reading is None:
         return
     report = read_report(folder) if (folder / REPORT_FILE).exists() else None
     if report and READING in report:
         made = recorded_reading(report, folder.name)
     else:  # before there was a choice; without letters in any id both readings are the same
         ids = read_index(folder, ("case_id",))["case_id"].unique()
-        made = BEFORE if any(accession_of(case) != case for case in ids) else wanted
-    if made != wanted:
+        made = BEFORE if any(accession_of(case) != case for case in ids) else reading
+    if made != reading:
         raise StoreError(
-            f"{folder} was ingested with `case: {made}`, but {folder.name}.case in params.yaml is {wanted}: "
-            f"run `dvc repro ingest@{folder.name}`, after which cases are divided and models trained anew"
+            f"{folder} was ingested with `case: {made}`, but {folder.name}.case in params.yaml is {reading}: "
+            f"run `dvc repro ingest@{folder.name}`, after which cases are divided and models trained again"
         )
 
 

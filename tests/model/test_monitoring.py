@@ -139,5 +139,5 @@ def test_a_report_does_not_replace_the_scores_that_it_is_about(project: Path) ->
     score([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
     for out in ("scores/new", "scores"):
         code, said = run("--scores", "scores/new", "--out", out)
-        assert code == 2 and "holds the scores and would be replaced" in said
+        assert code == 2 and "contains the scores" in said
     assert (project / "scores/new/predictions.parquet").exists()

@@ -740,7 +740,7 @@ def test_weights_that_nobody_knows_the_cases_of_are_refused_until_they_are_allow
     refused = promote("idc", asked("better"), workspace)
     assert [gate.name for gate in refused.gates if not gate.passed] == ["leak"]
     held = tags(workspace, "1")
-    assert "unknown (nobody knows which cases the weights it started from were trained on)" in held["reasons"]
+    assert "unknown (it is unknown which cases the weights it started from were trained on)" in held["reasons"]
     assert held["leaky"] == "unknown"
     assert "its numbers may measure memory" in kept(workspace, "1", "model_card.md", tmp_path).read_text()
     allowed = content("better")["promotion"] | {"unknown_weights": "allow"}

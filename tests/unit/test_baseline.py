@@ -137,7 +137,7 @@ def test_without_colour_statistics_a_line_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["baseline", "ensemble"])
 def test_no_recipe_takes_its_name(content: dict[str, Any], name: str) -> None:
     content["recipes"][name] = content["recipes"]["cancernet"]
-    with pytest.raises(ParamsError, match=rf"params.yaml: recipes.{name}: the comparison has a row of this name"):
+    with pytest.raises(ParamsError, match=rf"params.yaml: recipes.{name}: the comparison has a row with this name"):
         parse_params(content)
 
 

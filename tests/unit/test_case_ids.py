@@ -244,7 +244,7 @@ def test_two_recorded_spellings_in_two_splits_are_refused_by_name(
 def test_a_split_file_with_one_case_in_two_splits_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text(f"case_id,split\n{COMPOSED},train\n{DECOMPOSED},test\n", encoding="utf-8")
-    with pytest.raises(SplitError, match="are two spellings of one case and stand in two splits"):
+    with pytest.raises(SplitError, match="are two spellings of one case and are in two splits"):
         read_membership(path)
     path.write_text(f"case_id,split\n{COMPOSED},train\n{DECOMPOSED},train\n", encoding="utf-8")
     assert read_membership(path)["case_id"].tolist() == [COMPOSED]

@@ -77,7 +77,7 @@ def test_the_publishers_reading_is_an_option(workspace: Workspace, content: dict
     [
         ({"breakhis": {"case": "patient"}}, r"breakhis\.case: .*'accession' or 'publisher' \(got 'patient'\)"),
         ({"breakhis": {"cases": "publisher"}}, r"did you mean 'breakhis\.case'"),
-        ({"idc": {"case": "accession"}}, r"idc\.case: idc has one reading of its cases only: remove the key"),
+        ({"idc": {"case": "accession"}}, r"idc\.case: idc has only one reading of its cases: remove the key"),
         ({"breakhis": {"manifest": "a.csv", "case": "accession"}}, r"breakhis\.case: .*: remove the key"),
     ],
 )
@@ -189,10 +189,10 @@ def test_a_split_of_the_other_reading_is_dealt_anew_and_says_so(
     before = workspace.split("breakhis").read_text()
     split("breakhis", parse_params(content), workspace)
     assert workspace.split("breakhis").read_text() == before
-    assert "are divided anew" not in caplog.text
+    assert "are divided again" not in caplog.text
     packed(workspace, content)
     split("breakhis", parse_params(content), workspace)
-    assert "read with `case: publisher` and are read with `case: accession` now: all are divided anew" in caplog.text
+    assert "read with `case: publisher` and are read with `case: accession` now: all are divided again" in caplog.text
     kept = json.loads(workspace.split_record("breakhis").read_text())
     assert set(kept["cases"]) == set(cases_of(workspace).index)
     assert not any(case.endswith(("AB", "CD")) for case in kept["cases"])

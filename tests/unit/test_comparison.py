@@ -281,7 +281,7 @@ def test_a_model_that_started_from_unknown_weights_is_marked_and_still_suspected
     assert content["implausible"] is not None
     table = (workspace.report("idc") / "comparison.md").read_text()
     assert "| first? |" in table
-    assert "? Started from weights of which nobody knows the training cases: these numbers may measure memory." in table
+    assert "? Started from weights whose training cases are unknown: these numbers may measure memory." in table
     page = (workspace.report("idc") / "index.html").read_text()
     assert "leaky: unknown</span>" in page
     assert "No promotion has looked at these test cases yet." in page

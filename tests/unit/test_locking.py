@@ -92,7 +92,7 @@ def test_a_place_without_locks_is_told_before_anything_is_graded(
         raise OSError(next(iter(locking.NO_LOCKS)), "No locks available")
 
     monkeypatch.setattr(locking.fcntl, "flock", refused)
-    with pytest.raises(PseudonymError, match=r"can't be locked.*name a place on a file system with locks"):
+    with pytest.raises(PseudonymError, match=r"can't be locked.*name a path on a file system that has locks"):
         names_asked(True, None, tmp_path / "table.csv", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

@@ -227,7 +227,7 @@ def test_links_are_followed_and_those_to_nothing_refused(out: Path, tmp_path: Pa
     write(tmp_path / "link", SECOND, overwrite=True)
     assert (tmp_path / "link").is_symlink() and content(out) == SECOND
     (tmp_path / "dangling").symlink_to(tmp_path / "unmounted")
-    with pytest.raises(OutputError, match=r"is a link to .*unmounted, which isn't there"):
+    with pytest.raises(OutputError, match=r"is a link to .*unmounted, which doesn't exist"):
         claim_folder(tmp_path / "dangling", "predict", {})
     (tmp_path / "file").write_text("mine")
     (tmp_path / "to-file").symlink_to("file")
@@ -358,7 +358,7 @@ def test_a_file_is_replaced_only_where_it_is_the_commands_own(tmp_path: Path) ->
     with pytest.raises(OutputError, match=r"--overwrite"):
         claim_file(tmp_path / "a.zip", "synth", {}, own=lambda path: True)
     assert claim_file(tmp_path / "a.zip", "synth", {}, True, own=lambda path: True) == tmp_path / "a.zip"
-    with pytest.raises(OutputError, match=r"holds the input"):
+    with pytest.raises(OutputError, match=r"contains the input"):
         claim_place(tmp_path / "a.zip", {"the input": [tmp_path / "a.zip"]})
 
 
@@ -481,16 +481,16 @@ def test_fetch_knows_its_archive_whatever_it_is_called(tmp_path: Path) -> None:
     ("arguments", "named"),
     [
         (["predict", "in", "--model", "none", "--out", "mine"], "mine holds a.onnx, thesis.txt, which"),
-        (["predict", "in", "--model", "none", "--out", "in"], "in holds the input"),
-        (["predict", "in", "--model", "none", "--out", "in/new"], "in/new lies in the input"),
-        (["predict", "in", "--model", "mine", "--out", "mine/new"], "mine/new lies in the model"),
-        (["predict", "in", "--model", "none", "--out", "."], ". holds the input"),
+        (["predict", "in", "--model", "none", "--out", "in"], "in contains the input"),
+        (["predict", "in", "--model", "none", "--out", "in/new"], "in/new is in the input"),
+        (["predict", "in", "--model", "mine", "--out", "mine/new"], "mine/new is in the model"),
+        (["predict", "in", "--model", "none", "--out", "."], ". contains the input"),
         (["monitor", "idc", "in", "--model", "none", "--out", "mine"], "mine holds a.onnx, thesis.txt, which"),
-        (["monitor", "idc", "--scores", "mine", "--out", "mine"], "mine holds the scores"),
-        (["monitor", "idc", "--scores", "mine", "--out", "mine/new"], "mine/new lies in the scores"),
+        (["monitor", "idc", "--scores", "mine", "--out", "mine"], "mine contains the scores"),
+        (["monitor", "idc", "--scores", "mine", "--out", "mine/new"], "mine/new is in the scores"),
         (["export", "idc", "--format", "onnx", "--out", "mine/a.onnx"], "mine/a.onnx is there already"),
         (["synth", "idc", "--out", "mine/thesis.txt"], "mine/thesis.txt is there already"),
-        (["predict", "in", "--out", "new", "--pseudonymise", "--pseudonym-table", "in/t.csv"], "in/t.csv lies in"),
+        (["predict", "in", "--out", "new", "--pseudonymise", "--pseudonym-table", "in/t.csv"], "in/t.csv is in"),
     ],
 )
 def test_commands_refuse_before_anything_is_read(

@@ -270,7 +270,7 @@ def test_a_leak_is_never_passed_and_what_was_rolled_back_only_on_request() -> No
     unknown = leak_gate("unknown")
     assert not unknown.passed
     assert leak_gate("unknown", trusted=True).passed
-    assert "unknown (nobody knows which cases the weights it started from were trained on)" in unknown.reason
+    assert "unknown (it is unknown which cases the weights it started from were trained on)" in unknown.reason
     assert "`promotion.unknown_weights: allow`" in unknown.reason
     assert rolled_back_gate(None, again=False).passed
     assert not rolled_back_gate("2026-01-01", again=False).passed

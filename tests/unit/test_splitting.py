@@ -226,7 +226,7 @@ def test_the_difference_names_the_case_that_moved(workspace: Workspace, monkeypa
     path.write_text("case_id,split\nc00,test\nc01,test\nc02,train\n")
     said = moved_cases("idc", "HEAD", workspace).splitlines()
     assert said == ["c00: train -> test", "c02: - -> train", "2 of 3 moved since HEAD"]
-    with pytest.raises(SplitError, match="as of nowhere can't be had") as caught:
+    with pytest.raises(SplitError, match="as of nowhere can't be fetched") as caught:
         moved_cases("idc", "nowhere", workspace)
     assert "dvc.org/support" not in str(caught.value) and "name a commit whose dvc.lock has it" in str(caught.value)
 
@@ -353,7 +353,7 @@ def test_what_cannot_be_divided_is_refused(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("case_id,split\nc00,train\nc00,test\n", "case_id c00 stands in two splits"),
+        ("case_id,split\nc00,train\nc00,test\n", "case_id c00 is in two splits"),
         ("case_id,split\nc00,train\nc00,train\n", "case_id c00 is listed twice"),
         ("case_id,split\nc00,holdout\n", "not a split file"),
         ("case,part\nc00,train\n", "not a split file"),

@@ -162,7 +162,7 @@ def test_variants_and_trials_read_what_their_training_reads(checkout: Workspace)
 
 def test_a_dvc_yaml_that_is_none_is_one_line(checkout: Workspace) -> None:
     (checkout.root / "dvc.yaml").write_text("<<<<<<< mine\n")
-    with pytest.raises(HistopipeError, match=r"dvc.yaml is not what DVC reads: run `git checkout dvc.yaml`"):
+    with pytest.raises(HistopipeError, match=r"dvc.yaml is not valid: run `git checkout dvc.yaml`"):
         StageInputs.taken(TRAIN, checkout)
 
 

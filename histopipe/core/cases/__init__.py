@@ -1,1 +1,1 @@
-"""Case ids and what counts as one case."""
+"""Case ids, and the definition of one case."""

@@ -1,8 +1,8 @@
-"""Case ids: the one normal form that every reader brings them to, and which of them people may have meant as one.
+"""Case ids: the normal form to which every reader converts them, and ids that look alike.
 
-Normal form is Unicode's NFC, without invisible characters, every space a plain one and single. NFC joins spellings that
+The normal form is Unicode's NFC, without invisible characters, with single plain spaces. NFC joins spellings that
 Unicode itself calls the same text (`é` as one character or as two). NFKC would join further ones, such as `P²` with
-`P2`, of which nobody knows that they mean one patient: those are look-alikes, which are named and never joined.
+`P2`, which may be two patients: those are look-alikes, which messages name but which are never joined.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SCIENTIFIC = re.compile(r"[0-9](?:\.[0-9]+)?[eE]\+?[0-9]{1,2}")
 _LOST = re.compile(r"[0-9](?:\.[0-9]+)?E\+(?:1[1-9]|[2-9][0-9])")  # Excel shows numbers of 12 digits and more so
 
 # Letters of other scripts that are drawn like Latin ones in most fonts (of Unicode's confusables, the Cyrillic and
-# Greek ones), dashes, and digits beside the letters that are taken for them.
+# Greek ones), dashes, and letters that are mistaken for digits.
 _DRAWN_ALIKE = str.maketrans(
     "АВЕЅІЈКМНОРСТУХаеѕіјорсухΑΒΕΖΗΙΚΜΝΟΡΤΥΧοιν‐‑‒–—―−",
     "ABESIJKMHOPCTYXaesijopcyxABEZHIKMNOPTYXoiv-------",
@@ -43,10 +43,10 @@ _LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
 def normal_id(text: str) -> str:
-    """Bring one case id to its normal form.
+    """Convert one case id to its normal form.
 
     Args:
-        text: as it was found. Line breaks and other control characters stay where they are, for readers to refuse.
+        text: the id as it was read. Line breaks and other control characters stay, for readers to refuse.
 
     Returns:
         The same id in NFC, without invisible characters, with single plain spaces inside and none around.
@@ -63,16 +63,21 @@ def normal_id(text: str) -> str:
 
 
 def normal_ids(column: Sequence[str]) -> list[str]:
-    """Bring a column of case ids to normal form; where all are whole numbers, `12.0` and `1.2e1` become `12`.
+    """Convert a column of case ids to normal form; where all are whole numbers, `12.0` and `1.2e1` become `12`.
 
-    Spreadsheets and tables with gaps turn a column of numbers into fractions as a whole. Where one id is no whole
-    number, as `12.1` or `P5`, `12.0` may be a name of its own and stays. Leading zeros stay: `007` and `7` are two.
+    Spreadsheets and tables with gaps turn a column of numbers into fractions as a whole. Where an id is no whole
+    number, such as `12.1` or `P5`, `12.0` may be a different name and stays. Leading zeros stay: `007` and `7` are two
+    ids.
 
     Args:
-        column: the ids, as they were found.
+        column: the ids, as they were read.
 
     Returns:
-        The normal form of each, in the same order.
+        The normal form of each id, in the same order.
+
+    Example:
+        >>> normal_ids(["12.0", "1.3e1"]), normal_ids(["12.0", "P5"])
+        (['12', '13'], ['12.0', 'P5'])
     """
     forms = {text: normal_id(text) for text in set(column)}
     wholes = {text: _whole_number(form) for text, form in forms.items()}
@@ -82,7 +87,7 @@ def normal_ids(column: Sequence[str]) -> list[str]:
 
 
 def _whole_number(text: str) -> str | None:
-    """The digits of a whole number, however it is written; None for everything else."""
+    """Return the digits of a whole number, however it is written; None for anything else."""
     if match := _WHOLE.fullmatch(text):
         return match["whole"]
     if _SCIENTIFIC.fullmatch(text):
@@ -92,41 +97,41 @@ def _whole_number(text: str) -> str | None:
 
 
 def has_lost_digits(text: str) -> bool:
-    """Tell whether a spreadsheet wrote a number of 12 or more digits as `1.23457E+11`, which many numbers share."""
+    """Return whether a spreadsheet rounded a number of 12 or more digits to `1.23457E+11`, which many numbers share."""
     return _LOST.fullmatch(text) is not None
 
 
 def case_key(text: str) -> str:
-    """Return what two ids share that may be one case: the normal form, and of whole numbers the digits.
+    """Return a key that two spellings of one case share: the normal form, and the digits of whole numbers.
 
-    Meant for lists that were written at another time, when the whole column may have looked otherwise: whether a model
-    has seen a case is decided by it.
+    It compares lists that were written at different times, when the whole column may have looked different, for
+    instance to decide whether a model has seen a case.
     """
     form = normal_id(text)
     return _whole_number(form) or form
 
 
-def are_known(cases: pd.Series, known: Iterable[object], dataset: str = "") -> pd.Series:
-    """Tell of each case whether it is among the known ones, by `case_key`.
+def are_known(cases: pd.Series, others: Iterable[object], dataset: str = "") -> pd.Series:
+    """Return for each case whether it is among the others, compared by `case_key`.
 
     Args:
-        cases: ids.
-        known: ids that may have been written by another version, under other parameters.
-        dataset: name of their data set. Where its ids can be read in two ways, an id of either reading is known if it
-            may be a known one of the other (see `histopipe.core.cases.readings`).
+        cases: the ids to look up.
+        others: ids that may have been written by another version, under other parameters.
+        dataset: the name of their data set. Where its ids can be read in two ways, an id of one reading is found if it
+            may be one of the others under the other reading (see `histopipe.core.cases.readings`).
     """
-    keys = {case_key(str(case)) for case in known}
+    keys = {case_key(str(case)) for case in others}
     ids = {case: case_key(case) for case in cases.astype(str).unique()}
     unlike = read_unlike(ids.values(), keys) if dataset in READINGS else set()
     return cases.astype(str).map({case: key in keys or key in unlike for case, key in ids.items()}).astype(bool)
 
 
 def with_normal_ids(table: pd.DataFrame, whole_column: bool = False) -> pd.DataFrame:
-    """Return a table with every `case_id` in normal form; the same object where all of them are.
+    """Return a table with every `case_id` in normal form; the same object if nothing changes.
 
     Args:
-        table: with a column `case_id`.
-        whole_column: whether it holds all cases of a data set, so that `normal_ids` can tell what they are.
+        table: a table with a column `case_id`.
+        whole_column: whether the table holds all cases of a data set, so that `normal_ids` can recognise numbers.
     """
     cases = [case for case in table["case_id"].unique() if isinstance(case, str)]
     forms = normal_ids(cases) if whole_column else [normal_id(case) for case in cases]
@@ -137,13 +142,13 @@ def with_normal_ids(table: pd.DataFrame, whole_column: bool = False) -> pd.DataF
 
 
 def look_alikes(ids: Iterable[str]) -> list[list[str]]:
-    """Group ids that differ, but only as two spellings of one name do.
+    """Group ids that differ only as two spellings of one name do.
 
     These are letter case, leading zeros, `12` and `12.0`, separators around and between letters, letters of another
     script or width that are drawn alike, and `O` for `0` or `l` for `1`.
 
     Args:
-        ids: in normal form.
+        ids: ids in normal form.
 
     Returns:
         Groups of two or more, each sorted, in the order of their first ids.
@@ -161,19 +166,19 @@ def look_alikes(ids: Iterable[str]) -> list[list[str]]:
 
 
 def _join(groups: dict[str, list[str]], names: list[str]) -> None:
-    """Let the names share one list, with whatever shared one with any of them before."""
+    """Merge the groups of these names into one."""
     joined = sorted({other for name in names for other in groups.get(name, [name])})
     for name in joined:
         groups[name] = joined
 
 
 def _spelling(name: str) -> str:
-    """What is left of an id without letter case, leading zeros, separators that divide no numbers, foreign forms."""
+    """Reduce an id to its spelling: no letter case, leading zeros, foreign forms or separators between non-numbers."""
     return _LEADING_ZEROS.sub("", _undivided(_latin(name).casefold())) or name
 
 
 def _drawing(name: str) -> str:
-    """An id as a careless reader sees it, `O` for `0` and `l` for `1`."""
+    """Reduce an id to what a careless reader sees: `O` becomes `0`, `l` becomes `1`."""
     return _undivided(_latin(name).translate(_DIGIT_ALIKE).casefold()) or name
 
 
@@ -184,7 +189,7 @@ def _latin(name: str) -> str:
 
 
 def _undivided(name: str) -> str:
-    """Without separators, but for those between two digits: `1-11` and `11-1` aren't alike, `P-1` and `P1` are."""
+    """Remove separators, except between two digits: `1-11` and `11-1` aren't alike, `P-1` and `P1` are."""
     if not _SEPARATORS.search(name):
         return name
     parts = [part for part in _SEPARATORS.split(name) if part]
@@ -195,12 +200,12 @@ def _undivided(name: str) -> str:
 
 
 def spelt(name: str) -> str:
-    """An id for a message: as it is, and its characters by number where they aren't all plain ones."""
+    """Format an id for a message, with the code points of characters outside ASCII."""
     return name if name.isascii() else f"{name} ({ascii(name)[1:-1]})"
 
 
-def named_groups(groups: Sequence[Sequence[str]], told: Callable[[str], str] = spelt) -> str:
-    """The first groups in words: `p0 and P0; 1 and 01; 4 more`."""
-    shown = [" and ".join(map(told, group)) for group in groups[:MOST_NAMED]]
+def named_groups(groups: Sequence[Sequence[str]], write: Callable[[str], str] = spelt) -> str:
+    """Format the first groups for a message: `p0 and P0; 1 and 01; 4 more`."""
+    shown = [" and ".join(map(write, group)) for group in groups[:MOST_NAMED]]
     more = len(groups) - len(shown)
     return "; ".join([*shown, *([f"{more} more"] if more > 0 else [])])

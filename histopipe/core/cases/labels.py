@@ -1,4 +1,4 @@
-"""Which classes the labels of patches hold."""
+"""The classes that the labels of patches contain."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from numpy.typing import ArrayLike
 
 
 def holds_both_classes(labels: ArrayLike) -> bool:
-    """Tell whether labels hold the positive class (1) and the other (0): without, no threshold or ROC AUC is defined.
+    """Return whether labels contain both classes (0 and 1); otherwise threshold and ROC AUC are undefined.
 
     Args:
-        labels: of patches, (patches,); there may be none.
+        labels: labels of patches, (patches,); may be empty.
 
     Example:
         >>> holds_both_classes([0, 0, 1]), holds_both_classes([1, 1]), holds_both_classes([])

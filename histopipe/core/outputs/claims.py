@@ -1,8 +1,8 @@
-"""Where results may be written: never over what a user has.
+"""Checks that results may be written to a place: a user's files are never overwritten.
 
-A folder that a command wrote holds a marker, `.histopipe.json`, with the digest of every file. Only a folder in which
-all of these lie unchanged, and nothing else, is replaced, and only on request (`--overwrite`). Stages' own folders
-hold no marker, since DVC compares them byte by byte: there, files are told by their names.
+A folder that a command wrote holds a marker, `.histopipe.json`, with the digest of every file. A folder is replaced
+only if it holds all of these files, unchanged, and nothing else, and only on request (`--overwrite`). Stages' own
+folders hold no marker, since DVC compares them byte by byte: there, files are recognised by their names.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from histopipe.core.system_files import is_leftover, is_leftover_folder
 from histopipe.core.workspace import Workspace
 
 MARKER = ".histopipe.json"
-LONGEST_NAME = 180  # bytes of a folder's name, of the 255 that disks allow: it gets longer while it is written
+LONGEST_NAME = 180  # bytes of a folder's name, of the 255 that disks allow: the temporary name is longer
 OVERWRITE = "--overwrite"
-_NAMED = 3  # of the files in the way
+_NAMED = 3  # files in the way that a message names
 
-Reads = Mapping[str, Sequence[Path]]  # what a command reads, by what messages call it
+Reads = Mapping[str, Sequence[Path]]  # the paths that a command reads, by their name in messages
 
-# recognised by these: what versions of histopipe that wrote no marker left
+# files by which output of earlier versions, which wrote no marker, is recognised
 _EARLIER = {"predict": "summary.json", "monitor": "drift.json"}
 _EARLIER_FILES = {
     "predict": (
@@ -67,13 +67,13 @@ _CANNOT_MOVE = frozenset({errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, e
 
 @dataclass
 class OutputFolder:
-    """A folder that a command may write, as `claim_folder` found it.
+    """A folder that a command may write, as `claim_folder` checked it.
 
     Attributes:
-        path: of the folder, links followed.
-        shown: as the user wrote it.
-        command: that writes it.
-        overwrite: whether what the same command wrote before may be replaced.
+        path: the folder's path, links followed.
+        shown: the path as the user wrote it.
+        command: the command that writes the folder.
+        overwrite: whether earlier output of the same command may be replaced.
     """
 
     path: Path
@@ -83,10 +83,10 @@ class OutputFolder:
     _digests: dict[tuple[int, ...], str] = field(default_factory=dict, repr=False)
 
     def require_free(self) -> None:
-        """Check that the folder may be written, with what a killed run had put aside back in its place.
+        """Check that the folder may be written, after restoring what a killed run had put aside.
 
         Raises:
-            OutputError: it may not.
+            OutputError: the folder may not be written.
         """
         if self.path.parent.is_dir():
             restore(self.path, self._check_own)
@@ -95,27 +95,27 @@ class OutputFolder:
 
     @contextmanager
     def written(self) -> Iterator[Path]:
-        """Yield an empty folder; with its marker, it takes the place of `path` when the block ends well.
+        """Yield an empty folder; it gets its marker and replaces `path` when the block ends without an error.
 
         Raises:
-            OutputError: someone has put a file into `path` meanwhile. It stays there, and so does what was written,
-                in a folder beside that the message names.
+            OutputError: someone has put a file into `path` meanwhile. It stays there, and the new output is kept in
+                another folder, which the message names.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path / self.path.name if self._in_place else self.path
-        sweep(beside)
-        with writing(beside) as new:
+        target = self.path / self.path.name if self._in_place else self.path
+        sweep(target)
+        with writing(target) as new:
             new.mkdir()
             yield new
             write_json(new / MARKER, self._marker(new))
             try:
                 self._put_in_place(new)
             except OutputError as problem:
-                raise OutputError(f"{problem}; what was written lies in {self._rescue(new)}") from None
+                raise OutputError(f"{problem}; the new output is in {self._rescue(new)}") from None
 
     @property
     def _in_place(self) -> bool:
-        """Whether the folder itself has to stay: it is mounted, or someone stands in it, or none may be put beside."""
+        """True if the folder itself has to stay: it is mounted, someone is in it, or its parent is read-only."""
         if not self.path.is_dir():
             return False
         here = Location.of(self.path).holds(Location.of(Path.cwd()))
@@ -133,13 +133,13 @@ class OutputFolder:
         self._fill(new)
 
     def _fill(self, new: Path) -> None:
-        """Move file by file into a folder that has to stay; its marker says first what belongs to it, for a kill."""
+        """Move files one by one into a folder that has to stay; its marker lists both versions until all is moved."""
         marker = _read_marker(self.path) or {"files": {}}
         content = self._marker(new)
         both = {name: _listed(marker, name) + _listed(content, name) for name in (*marker["files"], *content["files"])}
         write_json(self.path / MARKER, content | {"complete": False, "files": both})
         for name in sorted((name for name, _ in _entries(self.path) if name in marker["files"]), reverse=True):
-            _remove_listed(self.path / name)  # what lies here: a forged marker may name files elsewhere
+            _remove_listed(self.path / name)  # only names that are here: a forged marker may name files elsewhere
         for name in sorted(content["files"]):
             if name.endswith("/"):
                 (self.path / name).mkdir(exist_ok=True)
@@ -159,7 +159,7 @@ class OutputFolder:
         return {"histopipe": __version__, "command": self.command, "complete": True, "files": files}
 
     def _digest(self, path: Path, status: os.stat_result) -> str:
-        """What a marker holds of a file; of a folder, that it is one."""
+        """Return the marker's entry for a file; folders and other things have a fixed text."""
         if stat.S_ISDIR(status.st_mode):
             return "folder"
         if not stat.S_ISREG(status.st_mode):
@@ -170,7 +170,7 @@ class OutputFolder:
         return self._digests[key]
 
     def _check(self, folder: Path) -> None:
-        """Refuse to replace what isn't whole and this command's own, or what nobody asked to replace."""
+        """Refuse to replace a folder that is incomplete, not this command's, or not to be overwritten."""
         if self._check_own(folder) and not self.overwrite:
             raise OutputError(
                 f"{self.shown} is there already, written by `histopipe {self.command}`: name another folder, or add "
@@ -178,9 +178,9 @@ class OutputFolder:
             )
 
     def _check_own(self, folder: Path) -> bool:
-        """Refuse what somebody else put there; returns whether it is this command's complete output."""
+        """Refuse a folder that someone else wrote; return whether it is this command's complete output."""
         if folder.is_symlink() or not folder.is_dir():
-            raise OutputError(f"{self.shown} is a file or a link by now: name another folder")
+            raise OutputError(f"{self.shown} has become a file or a link: name another folder")
         try:
             marker = _read_marker(folder)
             if marker is None:
@@ -188,7 +188,7 @@ class OutputFolder:
                 return False
             self._require_own(folder, dict(_entries(folder)), marker)
         except OSError as problem:
-            raise OutputError(f"{self.shown} can't be looked through ({problem.strerror}): {_ELSEWHERE}") from None
+            raise OutputError(f"{self.shown} can't be read ({problem.strerror}): {_ELSEWHERE}") from None
         return bool(marker["complete"])
 
     def _require_empty(self, folder: Path) -> None:
@@ -219,14 +219,14 @@ class OutputFolder:
 
 
 def _listing(names: Sequence[str]) -> str:
-    """The first names, files rather than folders of files; how many more there are."""
+    """Format the first names, preferring files to folders, and the number of the others."""
     files = [name for name in names if not name.endswith("/")] or list(names)
     more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
     return ", ".join(files[:_NAMED]) + more
 
 
 def _first_file(names: Sequence[str]) -> str | None:
-    """A file rather than a folder of files."""
+    """Return the first file; a folder where there are only folders."""
     return next((name for name in names if not name.endswith("/")), next(iter(names), None))
 
 
@@ -235,18 +235,23 @@ def claim_folder(
 ) -> OutputFolder:
     """Check, before any work, that a command may write the folder `out`.
 
-    It may where the folder is absent, empty, or was left half-filled by a killed run of the same command; where it is
-    the command's own complete output, with `overwrite`.
+    It may if the folder is absent, empty, or was left half-filled by a killed run of the same command. With
+    `overwrite`, it may also replace its own complete output.
 
     Args:
         out: the folder, as the user wrote it.
-        command: of `histopipe`, such as `predict`.
-        reads: everything that it reads.
-        overwrite: whether its own earlier output may be replaced.
-        workspace: the checkout, whose own folders are none of `out`'s.
+        command: the command of `histopipe`, such as `predict`.
+        reads: all paths that the command reads.
+        overwrite: whether the command's own earlier output may be replaced.
+        workspace: the checkout, whose own folders are refused.
 
     Raises:
-        OutputError: it may not; the message names the file that is in the way.
+        OutputError: the folder may not be written; the message names the file that is in the way.
+
+    Example:
+        >>> folder = claim_folder(Path("scores/new"), "predict", {"the input": [Path("new.zip")]})
+        >>> with folder.written() as new:
+        ...     (new / "cases.csv").write_text("case_id,probability")
     """
     path = claim_place(out, reads, workspace)
     if os.path.lexists(path) and not path.is_dir():
@@ -259,7 +264,7 @@ def claim_folder(
 def claimed(
     out: Path | OutputFolder, command: str, reads: Reads, overwrite: bool = True, workspace: Workspace | None = None
 ) -> OutputFolder:
-    """`out` itself where it is claimed already; else as `claim_folder`."""
+    """Return `out` if it is claimed already; otherwise claim it."""
     return out if isinstance(out, OutputFolder) else claim_folder(out, command, reads, overwrite, workspace)
 
 
@@ -271,18 +276,18 @@ def claim_file(
     workspace: Workspace | None = None,
     own: Callable[[Path], bool] = lambda path: False,
 ) -> Path:
-    """Check, before any work, that a command may write the file `out`; returns its path, links followed.
+    """Check, before any work, that a command may write the file `out`; return its path, links followed.
 
     Args:
         out: the file, as the user wrote it.
-        command: of `histopipe`, such as `synth`.
-        reads: everything that it reads.
-        overwrite: whether its own earlier output may be replaced.
-        workspace: the checkout, whose own folders are none of `out`'s.
-        own: tells whether a file is one that the same command wrote, unchanged.
+        command: the command of `histopipe`, such as `synth`.
+        reads: all paths that the command reads.
+        overwrite: whether the command's own earlier output may be replaced.
+        workspace: the checkout, whose own folders are refused.
+        own: a function that returns whether the same command wrote a file, and it is unchanged.
 
     Raises:
-        OutputError: it may not.
+        OutputError: the file may not be written.
     """
     path = claim_place(out, reads, workspace)
     if path.is_dir():
@@ -298,15 +303,15 @@ def claim_file(
 
 
 def claim_place(out: Path, reads: Reads, workspace: Workspace | None = None) -> Path:
-    """Check, before any work, that something may be written at `out`, whatever lies there; links followed.
+    """Check, before any work, that a path may be written, whatever is there now; links are followed.
 
     Args:
         out: the file or folder, as the user wrote it.
-        reads: everything that the command reads.
-        workspace: the checkout, whose own folders are none of `out`'s.
+        reads: all paths that the command reads.
+        workspace: the checkout, whose own folders are refused.
 
     Raises:
-        OutputError: it may not.
+        OutputError: the path may not be written.
     """
     try:
         path = _resolved(out)
@@ -320,13 +325,13 @@ def claim_place(out: Path, reads: Reads, workspace: Workspace | None = None) -> 
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """Files that a command puts into a folder beside others, as a file there lists them.
+    """Files that a command writes into a folder among other files, listed by a register in the same folder.
 
     Attributes:
-        folder: that they lie in.
-        command: that writes them.
-        register: the name of the file that lists them, in its part `written`.
-        overwrite: whether those that it wrote before may be replaced.
+        folder: the folder of the files.
+        command: the command that writes them.
+        register: the name of the file that lists them, under its key `written`.
+        overwrite: whether earlier files of the command may be replaced.
     """
 
     folder: Path
@@ -338,11 +343,11 @@ class OutputFiles:
         """Check that files of these names may be written.
 
         Args:
-            names: of new files.
-            sealed: of texts that say themselves who wrote them (`sealed_text`), and are written anew without asking.
+            names: names of new files.
+            sealed: names of texts that state their author (`sealed_text`), and are replaced without `overwrite`.
 
         Raises:
-            OutputError: one is there and was not written by the command or changed since, or may not be replaced.
+            OutputError: a file exists that another program wrote, that has changed since, or that may not be replaced.
         """
         listed = self._read()["written"]
         for path in (self.folder / name for name in sealed):
@@ -359,7 +364,7 @@ class OutputFiles:
                 raise OutputError(f"{path} is there already, written by {by}: write elsewhere, or add {OVERWRITE}")
 
     def announce(self, digests: Mapping[str, str]) -> None:
-        """List files, by name with their digests, before they are written: a kill must leave none that isn't listed."""
+        """List files and their digests before they are written, so that a kill leaves no unlisted file."""
         content = self._read()
         listed = content.pop("written")
         files = {name: [*_listed(listed, name), digest] for name, digest in digests.items()}
@@ -367,7 +372,7 @@ class OutputFiles:
         self._write(content, {"files": listed["files"] | files, "unfinished": sorted(unfinished)})
 
     def finish(self, content: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-        """Write the register anew, with files that lie in place now and with `content` beside the list of them."""
+        """Write the register again, with `content`, after these files were moved into place."""
         listed = self._read()["written"]
         unfinished = [name for name in listed["unfinished"] if name not in digests]
         files = listed["files"] | {name: [digest] for name, digest in digests.items()}
@@ -397,7 +402,7 @@ class OutputFiles:
 
 
 def sealed_text(text: str, command: str) -> str:
-    """A text in Markdown with a comment that says who wrote it, and tells whether it was changed since."""
+    """Return a Markdown text with a comment that names its author and reveals later changes."""
     return f"{text}\n<!-- histopipe {command} {text_digest(text)} -->\n"
 
 
@@ -414,26 +419,26 @@ def _seal(content: object) -> str:
 
 
 def text_digest(text: str) -> str:
-    """SHA-256 of a text as it is written to a file, as hexadecimal digits."""
+    """Compute the SHA-256 of a text as it is written to a file, as hexadecimal digits."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _resolved(out: Path) -> Path:
-    """Where `out` leads."""
-    if out.parts[:1] == ("~",) and not os.path.lexists("~"):  # as after `--out=`; a folder of that name is a trap
+    """Return the path that `out` leads to, links followed."""
+    if out.parts[:1] == ("~",) and not os.path.lexists("~"):  # after `--out=` the shell doesn't expand it
         home = Path(os.environ.get("HOME", "/home/you"))
-        raise OutputError(f"{out} begins with ~, which the shell left as it is: write {home.joinpath(*out.parts[1:])}")
+        raise OutputError(f"{out} begins with ~, which the shell didn't expand: write {home.joinpath(*out.parts[1:])}")
     path = Path(os.path.realpath(out))
     if out.is_symlink() and not path.exists():
-        raise OutputError(f"{out} is a link to {path}, which isn't there: make the folder, or name another")
+        raise OutputError(f"{out} is a link to {path}, which doesn't exist: create that folder, or name another")
     parents = [parent for parent in path.parents if os.path.lexists(parent)]
     if parents and not parents[0].is_dir():
-        raise OutputError(f"{out} can't lie in {parents[0]}, which is a file: name another place")
+        raise OutputError(f"{out} can't be in {parents[0]}, which is a file: name another path")
     return path
 
 
 def _require_apart(out: Path, path: Path, reads: Reads) -> None:
-    """Check that what is written and what is read don't lie in each other, by whatever way they are reached."""
+    """Check that the output and the inputs don't contain each other, through whatever links or mounts."""
     try:
         target = Location.of(path)
         for what, paths in reads.items():
@@ -445,24 +450,24 @@ def _require_apart(out: Path, path: Path, reads: Reads) -> None:
 
 
 def _require_apart_from(out: Path, target: Location, what: str, source: Path) -> None:
-    place = Location.of(source)
-    if target.holds(place):
-        raise OutputError(f"{out} holds {what} and would be replaced ({source}): write to another folder")
-    if place.holds(target):
-        raise OutputError(f"{out} lies in {what}, {source}, which is only read: write to another folder")
+    origin = Location.of(source)
+    if target.holds(origin):
+        raise OutputError(f"{out} contains {what} ({source}), which would be replaced: write to another folder")
+    if origin.holds(target):
+        raise OutputError(f"{out} is in {what}, {source}, which is only read: write to another folder")
     if source.is_dir() and (link := leads_from(source, target)):
-        raise OutputError(f"{out} is reached from {what}, {source}, through {link}: write to another folder")
+        raise OutputError(f"{out} can be reached from {what}, {source}, through {link}: write to another folder")
 
 
 def _require_unreserved(out: Path, path: Path, workspace: Workspace | None) -> None:
     """Check that `out` isn't the disk's root, a home, the checkout or one of its own folders."""
     target = Location.of(path)
     if path == path.parent or _holds_home(target):
-        raise OutputError(f"{out} is {path}, which is no folder for results: name one in it")
+        raise OutputError(f"{out} is {path}, which is not a folder for results: name one inside of it")
     roots = {workspace.root, workspace.home} if workspace else set()
     for root in roots:
         if target.holds(Location.of(root)):
-            raise OutputError(f"{out} is or holds the checkout {root}: name a folder in it, such as scores/new")
+            raise OutputError(f"{out} is or contains the checkout {root}: name a folder in it, such as scores/new")
         for name in (*_RESERVED, *_RESERVED_FILES):
             reserved = Location.of(root / name)
             if reserved.holds(target) or target.holds(reserved):
@@ -480,15 +485,15 @@ def _holds_home(target: Location) -> bool:
 def _require_writable(out: Path, path: Path) -> None:
     nearest = next(parent for parent in (path, *path.parents) if parent.is_dir())
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise OutputError(f"{out} can't be written, {nearest} doesn't allow it: allow yourself to write there")
+        raise OutputError(f"{out} can't be written: you have no permission to write to {nearest}")
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise OutputError(f"{out}: its name is longer than {LONGEST_NAME} bytes: name a shorter one")
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Names in a folder, at any depth, but for what systems leave and what histopipe is writing; folders end with `/`.
+    """Yield the names in a folder, at any depth, except system files and temporary ones; folders end with `/`.
 
-    Links aren't followed. Systems keep folders of their own at the top of a disk, and only there.
+    Links aren't followed. Systems keep their own folders at the top of a disk, and only there.
     """
     mounted = is_mount(folder)
     pending = [""]
@@ -508,60 +513,60 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def foreign_file(folder: Path, patterns: Sequence[str]) -> Path | None:
-    """A file in a folder, at any depth, whose name is none of the patterns'; the folder itself where it is a file.
+    """Return a file in a folder, at any depth, that matches none of the patterns; the path itself if it is a file.
 
-    What systems leave doesn't count, nor do files that tell git and DVC what to pass over.
+    System files don't count, nor do those that list what git and DVC ignore.
 
     Raises:
-        OutputError: the folder can't be looked through.
+        OutputError: the folder can't be read.
     """
     if not folder.is_dir():
         return folder
     try:
         names = [name for name, _ in _entries(folder) if not _matches(name, (*patterns, *_IGNORE_FILES))]
     except OSError as problem:
-        raise OutputError(f"{folder} can't be looked through ({problem.strerror}): allow yourself to read it") from None
+        raise OutputError(f"{folder} can't be read ({problem.strerror}): give yourself permission to read it") from None
     file = _first_file(names)
     return None if file is None else folder / file
 
 
 def remove_known(folder: Path, patterns: Sequence[str]) -> None:
-    """Delete a folder, unless a file in it has a name that is none of the patterns': it is a user's, and all stays.
+    """Delete a folder, unless a file in it matches none of the patterns: then it is a user's, and all stays.
 
     Raises:
-        OutputError: the folder can't be looked through.
+        OutputError: the folder can't be read.
     """
     if folder.is_dir() and foreign_file(folder, patterns) is None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a file's name is one that operating systems leave in every folder, without content of the user's."""
+    """Return whether operating systems leave a file of this name in folders, without content of the user's."""
     return is_leftover(name) and name not in _ALSO_USERS
 
 
 def _read_marker(folder: Path) -> dict[str, Any] | None:
-    """The marker of a folder; None where there is none that can be read."""
+    """Read the marker of a folder; None if there is none or it can't be read."""
     path = folder / MARKER
     try:
         marker = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not path.is_symlink() else None
     except (OSError, ValueError, RecursionError):
         return None
-    wanted = {"command": str, "complete": bool, "files": dict}
-    if not isinstance(marker, dict) or any(not isinstance(marker.get(name), kind) for name, kind in wanted.items()):
+    types = {"command": str, "complete": bool, "files": dict}
+    if not isinstance(marker, dict) or any(not isinstance(marker.get(name), kind) for name, kind in types.items()):
         return None
     return marker
 
 
 def _listed(marker: Mapping[str, Any], name: str) -> list[str]:
-    """The digests that a file may have."""
+    """Return the digests that a file may have."""
     digests = marker["files"].get(name, [])
     return digests if isinstance(digests, list) else [digests]
 
 
 def _remove_listed(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        with suppress(OSError):  # somebody's file came into it: it stays
+        with suppress(OSError):  # someone put a file into it: it stays
             for entry in path.iterdir():
                 if is_system_file(entry.name):
                     entry.unlink()
@@ -571,11 +576,11 @@ def _remove_listed(path: Path) -> None:
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name is one of the patterns', or a folder of them; `*` stands for no `/`."""
+    """Return whether a name matches a pattern, or is a folder of one; `*` matches no `/`."""
     parts, folder = name.rstrip("/").split("/"), name.endswith("/")
     for pattern in patterns:
-        wanted = pattern.split("/")
-        fits = len(parts) < len(wanted) if folder else len(parts) == len(wanted)
-        if fits and all(map(fnmatchcase, parts, wanted)):
+        steps = pattern.split("/")
+        fits = len(parts) < len(steps) if folder else len(parts) == len(steps)
+        if fits and all(map(fnmatchcase, parts, steps)):
             return True
     return False

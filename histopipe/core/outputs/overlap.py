@@ -1,4 +1,4 @@
-"""Whether two paths lead to the same place, or one into the other: through links, mounts, `..` or letters' case."""
+"""Comparison of locations: whether one path leads to or into another through links, mounts, `..` or letter case."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Identity = tuple[int, int]  # device and inode: the same by whatever name a fold
 
 @dataclass(frozen=True)
 class Location:
-    """Where a path leads.
+    """The location that a path leads to.
 
     Attributes:
-        existing: identities of the nearest part of it that exists, and of every folder above that.
-        missing: names of the parts that don't exist yet, as a disk that knows no case would compare them.
+        existing: identities of the nearest existing part of the path, and of every folder above it.
+        missing: names of the parts that don't exist yet, in the form in which a case-insensitive disk compares them.
     """
 
     existing: tuple[Identity, ...]
@@ -25,7 +25,7 @@ class Location:
 
     @classmethod
     def of(cls, path: Path) -> Location:
-        """Look up where `path` leads, links followed.
+        """Look up the location that `path` leads to, links followed.
 
         Raises:
             OSError: links lead in circles, or a folder above it can't be entered.
@@ -37,7 +37,7 @@ class Location:
         return cls(existing, tuple(_folded(part.name) for part in reversed(parts[:depth])))
 
     def holds(self, other: Location) -> bool:
-        """Whether `other` is this place or lies in it."""
+        """Return whether `other` is this location or is inside of it."""
         if not self.missing:
             return self.existing[0] in other.existing
         same = self.existing[0] == other.existing[0]
@@ -54,19 +54,19 @@ def _folded(name: str) -> str:
 
 
 def leads_from(folder: Path, target: Location) -> Path | None:
-    """The first link or mount in `folder`, at any depth, through which `target` can be reached, or that lies in it."""
+    """Return the first link or mount in `folder`, at any depth, that leads to, into or out of `target`."""
     for path in _crossings(folder, {inode for _, inode in target.existing}):
         try:
-            place = Location.of(path)
+            location = Location.of(path)
         except OSError:  # a link in a circle, or gone by now
             continue
-        if place.holds(target) or target.holds(place):
+        if location.holds(target) or target.holds(location):
             return path
     return None
 
 
 def _crossings(folder: Path, inodes: Set[int]) -> Iterator[Path]:
-    """Links in a folder and in those below it, what is mounted there, and folders that have one of the inodes.
+    """Yield links in a folder at any depth, mounts in it, and folders that have one of the inodes.
 
     Links to folders are followed, as readers follow them.
     """
@@ -87,17 +87,17 @@ def _crossings(folder: Path, inodes: Set[int]) -> Iterator[Path]:
                         if entry.path in mounts or entry.inode() in inodes:  # mounted elsewhere, maybe
                             yield Path(entry.path)
                         pending.append(entry.path)
-        except OSError:  # what can't be looked through isn't read either
+        except OSError:  # the command can't read this folder either
             continue
 
 
 def is_mount(path: Path) -> bool:
-    """Whether something is mounted at `path`, a folder of the same disk included, which `os.path.ismount` misses."""
+    """Return whether something is mounted at `path`, including a folder of the same disk (unlike `os.path.ismount`)."""
     return path.is_mount() or os.path.realpath(path) in mount_points()
 
 
 def mount_points() -> frozenset[str]:
-    """Where this process sees something mounted, as Linux tells; nothing on other systems."""
+    """Return the mount points that this process sees, on Linux; empty on other systems."""
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What earlier versions of histopipe left in a checkout that is theirs no longer."""
+"""Traces that earlier versions of histopipe left in a checkout."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ LIBRARY = "histopipe/"
 
 
 def trained_by_earlier_version(dataset: str, workspace: Workspace) -> list[str]:
-    """List the architectures whose training on record names code that no longer lies where it did.
+    """List the architectures whose recorded training names code that has been moved or deleted since.
 
-    DVC calls such a training stale, whatever has become of the code.
+    DVC calls such a training stale, whether or not the code itself has changed.
 
     Args:
-        dataset: its name.
-        workspace: holds `dvc.lock`.
+        dataset: the data set's name.
+        workspace: the checkout with `dvc.lock`.
+
+    Returns:
+        Names of architectures.
     """
     prefix = f"{stage_name('train', dataset)}-"
     return [
@@ -28,11 +31,11 @@ def trained_by_earlier_version(dataset: str, workspace: Workspace) -> list[str]:
 
 
 def upgrade_note(dataset: str, workspace: Workspace) -> str | None:
-    """Say before anything runs what an upgrade of histopipe makes `dvc repro` train again; None where nothing.
+    """Return a warning about what `dvc repro` trains again after an upgrade of histopipe; None if nothing.
 
     Args:
-        dataset: its name.
-        workspace: holds `dvc.lock`.
+        dataset: the data set's name.
+        workspace: the checkout with `dvc.lock`.
     """
     architectures = trained_by_earlier_version(dataset, workspace)
     if not architectures:
@@ -40,8 +43,9 @@ def upgrade_note(dataset: str, workspace: Workspace) -> str | None:
     stages = " ".join(stage_name("train", dataset, name) for name in architectures)
     return (
         f"{dataset}: {', '.join(architectures)} will be trained again: an earlier version of histopipe trained "
-        f"{'it' if len(architectures) == 1 else 'them'}, with code that lies elsewhere now. The champion stays and "
-        f"serves until a better model passes the gates. To keep what is trained instead: `dvc commit --force {stages}`"
+        f"{'it' if len(architectures) == 1 else 'them'}, with code that has been moved since. The champion stays and "
+        "serves until a better model passes the gates. To keep the trained models instead: "
+        f"`dvc commit --force {stages}`"
     )
 
 

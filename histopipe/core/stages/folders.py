@@ -1,4 +1,4 @@
-"""The folders that stages replace: only files that stages write may be in them, since whatever is goes with them."""
+"""The folders that stages replace completely: a file in them that no stage writes stops the stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VARIANTS = ("split_variant", "train_variant", "evaluate_variant")  # which shar
 _MANIFEST, _RECORD = "manifest.csv", "weights.json"
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-# files of each stage's folder, of earlier versions too; DVC compares folders byte by byte, so they hold no marker
+# files in each stage's folder, including earlier versions'; DVC compares folders byte by byte, so they hold no marker
 FILES: dict[str, tuple[str, ...]] = {
     "fetch": (_MANIFEST,),  # and one archive
     "ingest": ("patches-*.npy", "index.parquet", "report.json"),
@@ -44,30 +44,30 @@ FILES: dict[str, tuple[str, ...]] = {
 
 
 def stage_check(stage: str) -> Callable[[Path], None]:
-    """Make a check that a folder holds only what the stage writes, as `histopipe.core.files.replaced_folder` takes it.
+    """Make a check, for `histopipe.core.files.replaced_folder`, that a folder has only files that the stage writes.
 
     Args:
-        stage: its name, without what it is of.
+        stage: the name of the stage, without data set and architecture.
     """
 
     def check(folder: Path) -> None:
-        if folder.is_symlink():  # what it leads to stays
+        if folder.is_symlink():  # only the link is replaced
             return
         file = foreign_file(folder, (*FILES[stage], *_files_of_any_name(stage, folder)))
         if file is not None:
             raise OutputError(
-                f"{file} is no file of `histopipe {stage}`, which would replace all that lies there: move it away"
+                f"{file} is no file of `histopipe {stage}`, which would replace the whole folder: move it away"
             )
 
     return check
 
 
 def _files_of_any_name(stage: str, folder: Path) -> list[str]:
-    """The archive that `fetch` brought, or the weights that a record names, whatever they are called."""
+    """Return names that only the folder's content decides: of `fetch`'s archive, and of a record's weights."""
     if stage == "fetch" and folder.is_dir():
         files = [path for path in folder.iterdir() if path.is_file() and path.name != _MANIFEST]
         archives = [path.name for path in files if _is_archive(path)]
-        return list(map(escape, archives)) if len(archives) == 1 else []  # of several, one is the user's
+        return list(map(escape, archives)) if len(archives) == 1 else []  # if there are several, one is the user's
     if stage == "weights":
         try:
             name = json.loads((folder / _RECORD).read_text(encoding="utf-8")).get("file")
@@ -82,22 +82,22 @@ def _is_archive(path: Path) -> bool:
         return True
     try:
         return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
-    except Exception:  # a file that begins like one and is none fails in as many ways as there are formats
+    except Exception:  # a file that only begins like an archive fails in as many ways as there are formats
         return False
 
 
 def require_own_folder(
     stage: str, dataset: str | None, architecture: str | None, variant: str | None, workspace: Workspace
 ) -> None:
-    """Check, before a stage does any work, that the folder it will replace holds no file of a user's.
+    """Check, before a stage does any work, that the folder it will replace contains no file of a user.
 
     Args:
-        stage: its name.
-        dataset, architecture, variant: what it is of.
-        workspace: holds its folder.
+        stage: the name of the stage.
+        dataset, architecture, variant: the names that the stage is run for; None where it has none.
+        workspace: the checkout with the folder.
 
     Raises:
-        OutputError: it does; the message names the file.
+        OutputError: the folder contains such a file; the message names it.
     """
     folder = _folder(stage, dataset or "", architecture or "", variant or "", workspace)
     if folder is not None and os.path.lexists(folder):
@@ -105,7 +105,7 @@ def require_own_folder(
 
 
 def _folder(stage: str, dataset: str, architecture: str, variant: str, workspace: Workspace) -> Path | None:
-    """What a stage replaces as a whole; None for one that replaces files, or parts beside the checkpoints."""
+    """Return the folder that a stage replaces; None for a stage that replaces files, or parts of an ingest."""
     if stage in _VARIANTS:
         return workspace.variant_folder(dataset, architecture, variant)
     if stage == "ingest" and variant:

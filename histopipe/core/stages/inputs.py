@@ -1,11 +1,12 @@
-"""What a stage reads, as it was when the stage began: what is made from it may not be recorded as made from other.
+"""Inputs of a stage as they were at its start: a result must not be recorded as made from other inputs.
 
-DVC notes the parameters and dependencies of a command as they are when it ends. Whoever edits `params.yaml`, checks out
-another branch or runs `split` by hand meanwhile would have a network on record that was trained with something else.
-So a stage takes note of what `dvc.yaml` says that it reads, and looks again before its outputs take their place.
+DVC records the parameters and dependencies of a command as they are when it ends. If someone edits `params.yaml`,
+checks out another branch or runs `split` by hand meanwhile, DVC would record other inputs than the network was trained
+with. So a stage notes its inputs, as `dvc.yaml` declares them, and compares them again before its outputs are moved
+into place.
 
-Files are first compared by size, time of change and inode; by content only where those differ, so that a `touch`, or
-the same commit checked out again, is no change.
+Files are first compared by size, time of change and inode, and by content only where those differ. So neither a `touch`
+nor checking out the same commit again counts as a change.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from histopipe.core.workspace import PARAMS_FILE, Workspace
 
 LOG = logging.getLogger(__name__)
 DVC_FILE = "dvc.yaml"
-SAME_INPUTS = {"trial": "train", "search": "train"}  # commands that DVC doesn't know, and whose inputs they have
-FURTHER_KEYS = dict.fromkeys(SAME_INPUTS, ("search.${item.architecture}",))  # that they read besides
-LARGE = 64 * 2**20  # bytes of a file that isn't read through at the start, nor are
-DIGESTED = 64 * 2**20  # more bytes than these of all files together
+SAME_INPUTS = {"trial": "train", "search": "train"}  # commands that are no stages, and the stage whose inputs they have
+FURTHER_KEYS = dict.fromkeys(SAME_INPUTS, ("search.${item.architecture}",))  # keys that they read in addition
+LARGE = 64 * 2**20  # bytes: larger files aren't digested at the start
+DIGESTED = 64 * 2**20  # bytes: limit of all files that are digested at the start
 SETTLED_SECONDS = 2.0  # a file changed later than that may change again within one tick of the file system's clock
 
 _ITEM = re.compile(r"\$\{item\.(\w+)\}")
@@ -49,12 +50,12 @@ Signature = tuple[int, int, int]  # size, time of change in ns, inode
 
 @dataclass(frozen=True)
 class Declaration:
-    """What `dvc.yaml` says that a stage reads.
+    """The inputs of a stage, as `dvc.yaml` declares them.
 
     Attributes:
-        keys: of `params.yaml`, dotted.
-        paths: of files and folders, relative to the checkout.
-        kept: outputs of its last run that it goes on from (`persist`), and writes itself in the end.
+        keys: dotted keys of `params.yaml`.
+        paths: paths of files and folders, relative to the checkout.
+        kept: outputs of the stage's last run that it continues from (`persist`), and replaces in the end.
     """
 
     keys: Sequence[str] = ()
@@ -64,7 +65,7 @@ class Declaration:
 
 @dataclass
 class FileState:
-    """How a file looked, and the digest of its content; None where it was too large to be read through."""
+    """The state of a file: size, time and inode, and the digest of its content (None where it was too large)."""
 
     signature: Signature | None
     digest: str | None = None
@@ -75,13 +76,14 @@ class StageInputs:
     """Parameters and files that a stage reads, as they were when it began.
 
     Attributes:
-        stage: its name, such as `train@idc-cancernet`.
-        root: of the checkout.
+        stage: the name of the stage, such as `train@idc-cancernet`.
+        root: the folder of the checkout.
         params_text: the content of `params.yaml`; None where there is none.
-        declared: what counts.
-        files: every file that counts, by path.
-        own: those of them that the stage itself writes in the end.
-        recorded: where files are too large to be read through, what DVC has on record of their folder: MD5 by path.
+        declared: the declared inputs.
+        files: the state of every input file, by path.
+        own: input files that the stage itself writes in the end.
+        recorded: for folders with files too large to digest, the MD5 by path that DVC has on record.
+        warned: whether a change has been logged.
     """
 
     stage: str
@@ -95,12 +97,12 @@ class StageInputs:
 
     @classmethod
     def taken(cls, stage: str, workspace: Workspace, further: Iterable[Path] = ()) -> StageInputs:
-        """Take note of what a stage reads now.
+        """Note the current state of a stage's inputs.
 
         Args:
-            stage: its name.
+            stage: the name of the stage.
             workspace: the checkout.
-            further: files and folders that it reads whatever `dvc.yaml` says.
+            further: files and folders that it reads in addition to those that `dvc.yaml` declares.
 
         Raises:
             HistopipeError: `dvc.yaml` can't be read.
@@ -116,30 +118,30 @@ class StageInputs:
         return inputs
 
     def require_unchanged(self, kept: str = "", written: bool = False) -> None:
-        """Check that all of it is as it was.
+        """Check that no input has changed.
 
         Args:
-            kept: what to say of work that isn't lost.
+            kept: the remedy for the message, where work isn't lost.
             written: whether the stage has written its outputs by now.
 
         Raises:
-            ChangedInputError: something is another; it is named.
+            ChangedInputError: an input has changed; the message names it.
         """
         if change := self.change(written):
-            remedy = kept or "put back what changed, or leave it, and run the same command again"
+            remedy = kept or "undo the change, or keep it, and run the same command again"
             raise ChangedInputError(f"{self.stage}: {change} while it ran, so its result is not kept: {remedy}")
 
     def warn_if_changed(self) -> None:
-        """Say once, before the end, that the result won't be kept as things are."""
+        """Warn once, before the end, that the result won't be kept as things are."""
         if not self.warned and (change := self.change()):
             self.warned = True
-            LOG.warning("%s: %s while it runs: its result won't be kept unless that is undone", self.stage, change)
+            LOG.warning("%s: %s while it runs: its result won't be kept unless you undo that", self.stage, change)
 
     def change(self, written: bool = False) -> str | None:
-        """The first thing that isn't as it was, in words; None where all is.
+        """Describe the first input that has changed; None if none has.
 
         Args:
-            written: whether the stage has written its outputs by now, which then don't count.
+            written: whether the stage has written its outputs by now; then they aren't compared.
         """
         return self._changed_key() or self._changed_file([] if written else self.declared.kept)
 
@@ -175,19 +177,19 @@ class StageInputs:
         return True
 
     def _is_as_recorded(self, path: Path) -> bool:
-        """Whether the folder of a large file is, whole, what DVC had on record at the start."""
+        """Return whether the whole folder of a large file matches what DVC had on record at the start."""
         for files in self.recorded.values():
             if path in files:
-                return all(_md5(each) == recorded for each, recorded in files.items())
+                return all(_md5(file) == recorded for file, recorded in files.items())
         return False
 
     def _paths(self, names: Iterable[str]) -> list[Path]:
         return [file for name in names for file in _files_under(self.root / name)]
 
     def _read_through(self) -> None:
-        """Digest the files, the small ones first, up to a limit; what changes right now is compared by content."""
+        """Digest the files, small ones first, up to a limit; files changed just now are compared by content."""
         left, now = DIGESTED, time.time_ns()
-        for path, state in sorted(self.files.items(), key=lambda each: each[1].signature or (0, 0, 0)):
+        for path, state in sorted(self.files.items(), key=lambda item: item[1].signature or (0, 0, 0)):
             size, changed, _ = state.signature or (0, 0, 0)
             if size > min(left, LARGE):
                 break
@@ -211,7 +213,7 @@ _CURRENT: ContextVar[StageInputs | None] = ContextVar("stage_inputs", default=No
 
 @contextmanager
 def watched(inputs: StageInputs) -> Iterator[None]:
-    """Inside, `require_unchanged_inputs` is about these; they are also looked at when all is done.
+    """Set the inputs that `require_unchanged_inputs` checks inside the block, and check them again at its end.
 
     Raises:
         ChangedInputError: some of it changed.
@@ -225,7 +227,7 @@ def watched(inputs: StageInputs) -> Iterator[None]:
 
 
 def require_unchanged_inputs() -> None:
-    """Check, before outputs take their place, that what the running stage reads is as it was when it began.
+    """Check, before outputs are moved into place, that the running stage's inputs haven't changed since its start.
 
     Raises:
         ChangedInputError: some of it changed.
@@ -235,24 +237,24 @@ def require_unchanged_inputs() -> None:
 
 
 def inputs_of(stage: str, workspace: Workspace, files: Iterable[Path]) -> StageInputs:
-    """The inputs of the stage that runs; taken now where a function is called outside of any command.
+    """Return the inputs of the running stage; note them now where a function is called outside of a command.
 
     Args:
-        stage: its name.
+        stage: the name of the stage.
         workspace: the checkout.
-        files: what it reads at least.
+        files: files that the stage reads in any case.
     """
     current = _CURRENT.get()
     return current if current and current.files else StageInputs.taken(stage, workspace, files)
 
 
 def declaration(stage: str, workspace: Workspace) -> Declaration:
-    """What `dvc.yaml` says that a stage reads, also of a variant that no list of `params.yaml` names.
+    """Return what `dvc.yaml` declares that a stage reads, also for a variant that `params.yaml` doesn't list.
 
-    Nothing where `dvc.yaml` doesn't know the stage.
+    The declaration is empty where `dvc.yaml` doesn't have the stage.
 
     Raises:
-        HistopipeError: `dvc.yaml` isn't what it should be.
+        HistopipeError: `dvc.yaml` isn't valid.
     """
     kind, _, about = stage.partition("@")
     path = workspace.root / DVC_FILE
@@ -267,12 +269,12 @@ def declaration(stage: str, workspace: Workspace) -> Declaration:
     except FileNotFoundError:
         return Declaration()
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        raise HistopipeError(f"{path} is not what DVC reads: run `git checkout {DVC_FILE}`") from None
+        raise HistopipeError(f"{path} is not valid: run `git checkout {DVC_FILE}`") from None
     return Declaration(keys, paths, kept)
 
 
 def _split_params(entries: Iterable[Any], item: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Keys of `params.yaml`, and other files of parameters."""
+    """Divide a stage's params into keys of `params.yaml` and other files."""
     keys: list[str] = []
     others: list[str] = []
     for entry in entries:
@@ -290,18 +292,18 @@ def _persisted(definition: Mapping[str, Any]) -> list[str]:
 
 
 def _names(entries: Iterable[Any], item: Mapping[str, str]) -> list[str]:
-    """Names with the matrix's values put in; those that ask for another value are left out."""
+    """Fill the matrix's values into names; names that need another value are left out."""
     plain = [next(iter(entry)) if isinstance(entry, dict) else str(entry) for entry in entries]
     filled = [_ITEM.sub(lambda match: item.get(match[1], match[0]), name) for name in plain]
     return [name for name in filled if "${" not in name]
 
 
 def recorded_files(workspace: Workspace, path: str) -> dict[Path, str]:
-    """MD5 of every file of an output, by path, as `dvc.lock` and the checkout's cache have it; empty where they don't.
+    """Return the MD5 of every file of an output, by path, from `dvc.lock` and the cache; empty if they lack it.
 
     Args:
         workspace: the checkout.
-        path: of the output, relative to it.
+        path: the path of the output, relative to the checkout.
     """
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         stages = read_yaml(workspace.dvc_lock)["stages"].values()
@@ -316,15 +318,15 @@ def recorded_files(workspace: Workspace, path: str) -> dict[Path, str]:
 
 
 def remedy_for(stage: str, workspace: Workspace) -> str:
-    """The command that makes a stage's outputs anew, also where `dvc.lock` has others for those of today's inputs.
+    """Return the command that makes a stage's outputs again, even if DVC calls the stage up to date.
 
-    That is so where parameters were edited while an earlier release ran it: DVC then calls it up to date.
+    DVC wrongly calls a stage up to date if parameters were edited while an earlier release ran it.
     """
     return f"dvc repro {'--force --single-item ' if seems_current(stage, workspace) else ''}{stage}"
 
 
 def seems_current(stage: str, workspace: Workspace) -> bool:
-    """Whether `dvc.lock` has a stage with the parameters and files of now; its folders aren't looked at."""
+    """Return whether `dvc.lock` has a stage with today's parameters and files; folders aren't compared."""
     locked = locked_stage(workspace, stage)
     if locked is None:
         return False
@@ -338,7 +340,7 @@ def seems_current(stage: str, workspace: Workspace) -> bool:
 
 
 def _files_under(path: Path) -> Iterator[Path]:
-    """The file itself, or the files of a folder; not what editors, file managers or Python leave there."""
+    """Yield the file itself, or the files of a folder, except those of editors, file managers and Python."""
     if not path.is_dir():
         yield path
         return
@@ -386,11 +388,11 @@ def _value(content: Any, key: str) -> Any:
 
 
 def _difference(before: Any, now: Any, key: str) -> str | None:
-    """The first value that differs, as `recipes.cancernet.epochs (40 to 60)`."""
+    """Describe the first value that differs: `recipes.cancernet.epochs (40 to 60)`."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *(name for name in now if name not in before)]:
-            if found := _difference(before.get(name, _MISSING), now.get(name, _MISSING), f"{key}.{name}"):
-                return found
+            if difference := _difference(before.get(name, _MISSING), now.get(name, _MISSING), f"{key}.{name}"):
+                return difference
         return None
     return None if before == now else f"{key} ({_short(before)} to {_short(now)})"
 

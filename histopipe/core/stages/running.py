@@ -1,4 +1,4 @@
-"""What surrounds every stage: one process at a time, an end when its parent ends, and a reason when it fails."""
+"""The frame around every stage: one process at a time, an end with its parent's end, a recorded reason of failure."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from histopipe.core.locking import exclusive_lock, is_held
 from histopipe.core.stages.inputs import StageInputs, watched
 from histopipe.core.workspace import Workspace
 
-LOCK_SECONDS = 20.0  # long enough for the orphan of a killed parent to notice and end
+LOCK_SECONDS = 20.0  # long enough for the orphan of a killed parent to notice that and end
 WATCH_SECONDS = 0.5
 PARENT_VARIABLE = "HISTOPIPE_PARENT"  # process id of a flow whose end should end its stages
-PLACE = ".place"  # of the file beside a stage's lock that says where the checkout lies for it
+PLACE = ".place"  # suffix of the file, next to a stage's lock, with the stage's path of the checkout
 EXIT_BAD_INPUT = 2
 EXIT_BUSY = 75  # EX_TEMPFAIL: the same command may work later
 EXIT_ORPHANED = 137
-LASTING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS})  # a retry finds the same disk
+LASTING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS})  # retries wouldn't help
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh"})
 
 
 @contextmanager
 def running(stage: str, workspace: Workspace) -> Iterator[StageInputs]:
-    """Run a stage's work inside this: locked, watched, and with its failure left on record.
+    """Lock and watch a stage's work inside the block, and record its failure.
 
-    Yields what the stage reads, as it is now.
+    Yields the inputs of the stage, as they are now.
 
     Raises:
-        BusyError: another process has been running the same stage for longer than a dying one takes to end.
-        ChangedInputError: what the stage reads is no longer what it was when it began.
+        BusyError: another process has been running the same stage for longer than a killed one takes to end.
+        ChangedInputError: inputs of the stage have changed since its start.
     """
     watch_parents()
     try:
@@ -65,34 +65,34 @@ def _exclusive(stage: str, workspace: Workspace) -> Iterator[None]:
 
 
 def running_places(workspace: Workspace) -> dict[str, Path]:
-    """The stages that run now, and the path that the checkout has for each: another in a container than around it."""
+    """Return the stages that run now, each with its path of the checkout: a container may mount it elsewhere."""
     folder = workspace.lock("any").parent
     noted = {name: folder / f"{name}{PLACE}" for name in running_stages(workspace)}
     return {name: Path(path.read_text(encoding="utf-8")) for name, path in noted.items() if path.is_file()}
 
 
 def running_stages(workspace: Workspace) -> list[str]:
-    """Names of the stages, and of gradings, that some process of this checkout runs now."""
+    """List the stages and predictions that processes of this checkout run now."""
     locks = sorted(workspace.lock("any").parent.glob("*@*.lock"))
     return [path.name.removesuffix(".lock") for path in locks if is_held(path)]
 
 
 def watch_parents() -> None:
-    """End this process within a second of losing the `dvc` that started it, or the flow behind that.
+    """End this process within a second after the `dvc` that started it, or the flow behind that, has ended.
 
-    A killed `dvc` leaves its child running; a second `dvc` would then start a rival on the same output. Commands
-    typed by a person are left alone: those may well outlive their terminal.
+    A killed `dvc` leaves its child running; a second `dvc` would then start another process on the same output.
+    Commands that a person typed aren't watched: those may well outlive their terminal.
     """
     try:
         parents = _parents_to_watch()
-    except psutil.NoSuchProcess:  # gone before this process was up
+    except psutil.NoSuchProcess:  # it ended before this process was ready
         os._exit(EXIT_ORPHANED)
     if parents:
         threading.Thread(target=_end_without, args=(parents,), name="watch-parents", daemon=True).start()
 
 
 def _parents_to_watch() -> list[psutil.Process]:
-    """The processes this one depends on.
+    """Return the processes that this one depends on.
 
     Raises:
         psutil.NoSuchProcess: one of them has already ended.
@@ -101,7 +101,7 @@ def _parents_to_watch() -> list[psutil.Process]:
     if os.environ.get(PARENT_VARIABLE, "").isdigit():
         parents.append(psutil.Process(int(os.environ[PARENT_VARIABLE])))
     if "DVC_STAGE" in os.environ:
-        # DVC starts a shell, which may or may not give way to the command itself
+        # DVC starts a shell, which may or may not be replaced by the command itself
         lineage = psutil.Process().parents()
         nearest = next((parent for parent in lineage if parent.name() not in _SHELLS), None)
         if nearest is None or _adopts_orphans(nearest):
@@ -111,7 +111,7 @@ def _parents_to_watch() -> list[psutil.Process]:
 
 
 def _adopts_orphans(process: psutil.Process) -> bool:
-    """Whether it is the system's first process or a service manager rather than a `dvc` (which may be the first)."""
+    """Return whether a process is the first of the system or a service manager, rather than a `dvc` in a container."""
     first = process.pid == 1 or process.name().startswith("systemd")
     return first and not any("dvc" in argument for argument in process.cmdline())
 
@@ -120,7 +120,7 @@ def _end_without(parents: list[psutil.Process]) -> None:
     pause = threading.Event()
     while all(_alive(parent) for parent in parents):
         pause.wait(WATCH_SECONDS)
-    os._exit(EXIT_ORPHANED)  # at once: whoever comes next resumes from the last finished epoch
+    os._exit(EXIT_ORPHANED)  # at once: the next process resumes from the last finished epoch
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -147,7 +147,7 @@ class FailureRecord(TypedDict):
 
 
 def _record_failure(stage: str, workspace: Workspace, problem: BaseException) -> None:
-    """DVC answers 255 whatever went wrong, so the reason is left where a task can read it."""
+    """Record the reason of a failure for tasks, since DVC exits with 255 whatever went wrong."""
     reason: FailureRecord = {
         "stage": stage,
         "kind": failure_kind(problem),
@@ -159,7 +159,7 @@ def _record_failure(stage: str, workspace: Workspace, problem: BaseException) ->
 
 
 def failure_kind(problem: BaseException) -> str:
-    """What sort of failure an exception is, as tasks tell them apart."""
+    """Return the kind of failure that an exception is, by which tasks decide on retries."""
     if isinstance(problem, OSError) and problem.errno in LASTING_ERRNOS:
         return "bad_input"
     kinds = (
@@ -173,7 +173,7 @@ def failure_kind(problem: BaseException) -> str:
 
 
 def read_failure(stage: str, workspace: Workspace) -> FailureRecord | None:
-    """Why the stage's last run failed; None if it left no reason, or none that can be read."""
+    """Return the reason of the stage's last failure; None if none was left or it can't be read."""
     path = workspace.failure(stage)
     try:
         reason: FailureRecord | None = read_json(path) if path.exists() else None

@@ -13,17 +13,17 @@ from histopipe.core.errors import SplitError
 
 
 def canonical_cases() -> pd.Series:
-    """Split name per listed case id."""
+    """Return the split name per listed case id."""
     path = resources.files("histopipe.ingest.datasets") / "idc_canonical_cases.csv"
     with path.open(encoding="utf-8") as stream:
         return pd.read_csv(stream, dtype=str).set_index("case_id")["split"]
 
 
 def assign_canonical(dataset: str, cases: pd.DataFrame, unlisted: str) -> pd.Series:
-    """Split name per case: as listed; cases in no list train or, with `unlisted: drop`, take no part.
+    """Assign cases as listed; cases in no list train or, with `unlisted: drop`, take no part.
 
     Raises:
-        SplitError: the data set has no such lists, or none of the listed test or validation cases is at hand.
+        SplitError: the data set has no published lists, or none of the listed cases of some split is in the data.
     """
     if dataset != "idc":
         raise SplitError(f"split.scheme canonical: only idc has published lists, not {dataset}; use grouped")

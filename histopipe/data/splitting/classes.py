@@ -1,4 +1,4 @@
-"""Whether every split has enough cases of both classes, and what would do where it hasn't."""
+"""Checks that every split has enough cases of both classes, and remedies where it hasn't."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from histopipe.core.errors import SplitError
 from histopipe.data.splitting.membership import SPLITS
 
 LOG = logging.getLogger(__name__)
-FEW = 3  # cases of a class in a split, below which a single odd one decides
+FEW = 3  # cases of a class in a split, below which a single unusual one decides
 
 _ROLES = {
     "train": "the network learns the class from",
@@ -21,7 +21,7 @@ _ROLES = {
 
 
 def cases_by_class(counts: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the cases with negative and those with positive patches; a case may be among both.
+    """Return the cases with negative and those with positive patches; a case may be in both lists.
 
     Args:
         counts: columns `patches` and `positives` by case id.
@@ -36,12 +36,12 @@ def require_classes(summary: pd.DataFrame, dataset: str, remedy: str = "add case
     """Check that every split of a summary has patches of both classes.
 
     Args:
-        summary: as `histopipe.data.splitting.summary.summarise` gives it.
+        summary: the table of `histopipe.data.splitting.summary.summarise`.
         dataset: the data set's name, or that of a variant of its split.
-        remedy: what the message ends with.
+        remedy: the end of the message.
 
     Raises:
-        SplitError: one has not.
+        SplitError: a split has no patches, or lacks a class.
     """
     for name in SPLITS:
         row = summary.loc[name]
@@ -54,44 +54,44 @@ def require_classes(summary: pd.DataFrame, dataset: str, remedy: str = "add case
 
 
 def remedy_of(counts: pd.DataFrame, parts: int, remembered: bool) -> str:
-    """Return what helps where whole cases can't give every part both classes.
+    """Return the remedy where whole cases can't give every part both classes.
 
     Args:
         counts: columns `patches` and `positives` by case id, joined cases as one.
-        parts: how many parts need a case of each class: three splits.
-        remembered: whether known cases kept their places, so that the division might be another without.
+        parts: the number of parts that need a case of each class: three splits.
+        remembered: whether known cases kept their split, so that the division might otherwise be different.
     """
     held = {name: len(cases) for name, cases in cases_by_class(counts).items()}
     short = {name: parts - count for name, count in held.items() if count < parts}
     if short:
-        told = [f"{held[name]} of {len(counts)} cases have {name} patches: add {lack}" for name, lack in short.items()]
-        return f"each split needs a case of either class, and only {'; '.join(told)}"
+        lines = [f"{held[name]} of {len(counts)} cases have {name} patches: add {lack}" for name, lack in short.items()]
+        return f"each split needs a case of either class, and only {'; '.join(lines)}"
     if remembered:
         return (
-            "known cases keep their split, and new ones don't bring what is missing: add one that does, or change "
-            "`seed`, which divides all cases anew"
+            "known cases keep their split, and the new ones don't fill the gap: add cases that do, or change `seed`, "
+            "which divides all cases again"
         )
     return "add cases of both classes, or change the shares under `split`"
 
 
 def warn_of_few_cases(dataset: str, membership: pd.DataFrame, index: pd.DataFrame, first: Mapping[str, str]) -> None:
-    """Say in one line which splits hold a class in fewer than `FEW` cases.
+    """Warn in one line of splits that hold a class in fewer than `FEW` cases.
 
     Args:
         dataset: the data set's name.
         membership: the split's table by case.
-        index: of the store.
-        first: the group's first id by each joined case, which counts once.
+        index: the index of the store.
+        first: the first id of the group of each joined case; a group counts once.
     """
     table = index[["case_id", "label"]].drop_duplicates()
     splits = table["case_id"].map(membership.set_index("case_id")["split"])
     table = table.assign(split=splits, case_id=table["case_id"].map(lambda case: first.get(case, case)))
     counts = table.dropna().drop_duplicates().groupby(["split", "label"]).size()
     few = [
-        f"{name} has {label} patches in {counts.get((name, place), 0)} of its cases, which {_ROLES[name]}"
+        f"{name} has {label} patches in {counts.get((name, number), 0)} of its cases, which {_ROLES[name]}"
         for name in SPLITS
-        for place, label in enumerate(("negative", "positive"))
-        if 0 < counts.get((name, place), 0) < FEW
+        for number, label in enumerate(("negative", "positive"))
+        if 0 < counts.get((name, number), 0) < FEW
     ]
     if few:
-        LOG.warning("%s: %s: add cases, or expect intervals that say little", dataset, "; ".join(few))
+        LOG.warning("%s: %s: add cases, or expect wide intervals", dataset, "; ".join(few))

@@ -1,7 +1,7 @@
-"""Cases that share patches pixel by pixel: one slide filed under two ids, which must not stand in two splits.
+"""Cases that share patches pixel by pixel: one slide filed under two ids, which must not be in two splits.
 
-Only exact copies are told: of a slide that was scanned twice, cut on another grid or compressed anew, no digest is
-equal.
+Only exact copies are recognised: a slide that was scanned twice, cut on another grid or compressed again has other
+digests.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import pandas as pd
 from histopipe.core.cases.ids import MOST_NAMED, spelt
 from histopipe.core.colours import COLOURS
 
-UNIFORM = 8.0  # largest standard deviation of a channel, of 255: below it a tile is blank but for dust or noise
-LEAST = 3  # patches that two cases share, or
-LEAST_SHARE = 0.01  # of the smaller case: so that one tile that any scanner makes joins nothing
-RARE = 5  # cases that hold a patch: what stands in more of them may be a placeholder, and counts towards LEAST alone
-SAMPLED_SHARE = 0.5  # of a case's patches that a sample could hold: so few are expected in it that fewer say nothing
-PAIRED = 200  # cases that hold a patch, above which they are only compared with the first of them: pairs grow squared
+UNIFORM = 8.0  # largest standard deviation of a channel, of 255: below it a patch is blank except for dust or noise
+LEAST = 3  # patches that two cases must share to be joined, or
+LEAST_SHARE = 0.01  # of the smaller case's patches, so that a single patch that any scanner makes joins nothing
+RARE = 5  # cases that share a patch: if there are more, it may be a placeholder, and counts towards LEAST only
+SAMPLED_SHARE = 0.5  # of those patches of a case that the sample could hold
+PAIRED = (
+    200  # cases that share a patch: if there are more, they are compared with the first only, since pairs grow squared
+)
 
 _DEVIATIONS = [name for name in COLOURS if name.endswith("_std")]
 
@@ -31,8 +33,8 @@ class JoinedCases:
     """Groups of case ids that are divided as one case.
 
     Attributes:
-        groups: each sorted, two ids or more.
-        patches: how many different patches stand in several cases of a group.
+        groups: the groups, each sorted, with two ids or more.
+        patches: the number of different patches that several cases of a group share.
     """
 
     groups: tuple[tuple[str, ...], ...] = ()
@@ -40,7 +42,7 @@ class JoinedCases:
 
     @property
     def first(self) -> dict[str, str]:
-        """The group's first id by each id of a group."""
+        """The first id of the group of each joined id."""
         return {case: group[0] for group in self.groups for case in group}
 
     @property
@@ -62,11 +64,13 @@ class LeftOutEntry(TypedDict):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A case that takes no part, since its copy is known to belong to another split.
+    """A case that takes no part, since its copy belongs to another split.
 
     Attributes:
-        group: split or fold that the record has for it.
-        copy: the case that stays, and `stays` its split or fold.
+        case: the case that takes no part.
+        group: the split or fold that the record has for it.
+        copy: the case that stays.
+        stays: the split or fold of the case that stays.
     """
 
     case: str
@@ -75,7 +79,7 @@ class LeftOut:
     stays: str
 
     def as_json(self) -> LeftOutEntry:
-        """The entry of a split's record."""
+        """Return the entry of a split's record."""
         return {"case": self.case, "group": self.group, "copy": self.copy, "stays": self.stays}
 
 
@@ -86,7 +90,7 @@ def join_copies(index: pd.DataFrame) -> JoinedCases:
     one's patches.
 
     Args:
-        index: of a store; without digests, as earlier versions wrote it, nothing is joined.
+        index: the index of a store; without digests, as earlier versions wrote it, nothing is joined.
     """
     shared = _shared_patches(index)
     if shared.empty:
@@ -94,18 +98,19 @@ def join_copies(index: pd.DataFrame) -> JoinedCases:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    one, other = _pairs_to_join(shared, index["case_id"].value_counts())
-    names = sorted({*one, *other})
-    place = {name: number for number, name in enumerate(names)}
-    links = coo_array((np.ones(len(one)), ([place[c] for c in one], [place[c] for c in other])), (len(names),) * 2)
+    first, second = _pairs_to_join(shared, index["case_id"].value_counts())
+    names = sorted({*first, *second})
+    number = {name: position for position, name in enumerate(names)}
+    pairs = ([number[case] for case in first], [number[case] for case in second])
+    links = coo_array((np.ones(len(first)), pairs), (len(names),) * 2)
     labels = pd.Series(connected_components(links, directed=False)[1] if names else [], index=names, dtype="int64")
     groups = sorted(tuple(part.index) for _, part in labels.groupby(labels))
-    within = shared[shared["case_id"].isin(place)]
+    within = shared[shared["case_id"].isin(number)]
     return JoinedCases(tuple(groups), int(within["digest"].nunique()))
 
 
 def _shared_patches(index: pd.DataFrame) -> pd.DataFrame:
-    """Columns `digest,case_id`, each pair once, of patches that aren't uniform and stand in several cases."""
+    """Return columns `digest,case_id`, each pair once, of patches that aren't uniform and are in several cases."""
     if "digest" not in index:
         return pd.DataFrame({"digest": [], "case_id": []})
     pairs = _varied_patches(index[index["digest"].duplicated(keep=False)])
@@ -113,24 +118,24 @@ def _shared_patches(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def _varied_patches(index: pd.DataFrame) -> pd.DataFrame:
-    """Columns `digest,case_id`, each pair once, of patches that aren't uniform."""
+    """Return columns `digest,case_id`, each pair once, of patches that aren't uniform."""
     deviations = [name for name in _DEVIATIONS if name in index]
     varied = index[index[deviations].max(axis=1) >= UNIFORM] if deviations else index
     return varied[["digest", "case_id"]].drop_duplicates()
 
 
 def cases_seen_as_pixels(index: pd.DataFrame, cases: Collection[str], samples: Sequence[Collection[str]]) -> set[str]:
-    """Return the cases that a training has seen under whatever id, as far as equal pixels tell.
+    """Return the cases that a training has seen under whatever id, as far as equal pixels reveal.
 
     Args:
-        index: of the store that holds the cases, with other cases or without.
-        cases: ids to be told of.
-        samples: the smallest digests of the patches that each training used, as its record holds them. What a sample
-            lacks below its largest digest the training lacked, so that it tells of part of each case's patches.
+        index: the index of the store with the cases; it may have other cases, too.
+        cases: ids of the cases to look up.
+        samples: for each training, the smallest digests of its patches, from its record. A digest that is missing below
+            the largest of a sample wasn't in the training, so a sample covers part of each case's patches.
 
     Returns:
-        Those of `cases` that share `LEAST` different patches with a training, none of them uniform, or `SAMPLED_SHARE`
-        of those that the sample could hold and that no more than `RARE` cases share.
+        Those of `cases` that share `LEAST` different patches with a training, none of them uniform, or that share
+        `SAMPLED_SHARE` of the patches that the sample could hold and that no more than `RARE` cases have.
     """
     samples = [sample for sample in samples if len(sample)]
     if "digest" not in index or not samples:
@@ -142,7 +147,7 @@ def cases_seen_as_pixels(index: pd.DataFrame, cases: Collection[str], samples: S
 
 
 def _held_by(patches: pd.DataFrame, rare: pd.Series, sample: Collection[str]) -> set[str]:
-    """The cases of which a sample holds enough patches; `rare` tells of each patch whether few cases share it."""
+    """Return the cases of which a sample has enough patches; `rare` marks patches that few cases share."""
     within = patches["digest"] <= max(sample)
     held = patches["digest"].isin(set(sample))
     table = pd.DataFrame({"case_id": patches["case_id"], "within": within, "held": held, "rare": held & rare})
@@ -152,24 +157,24 @@ def _held_by(patches: pd.DataFrame, rare: pd.Series, sample: Collection[str]) ->
 
 
 def _pairs_to_join(shared: pd.DataFrame, sizes: pd.Series) -> tuple[Sequence[str], Sequence[str]]:
-    """The ids of every two cases that share enough: first ones, second ones."""
+    """Return the ids of all pairs of cases that share enough: first ids, second ids."""
     cases, names = pd.factorize(shared["case_id"], sort=True)
     digests = pd.factorize(shared["digest"])[0]
     holders = np.bincount(digests)[digests]
     rare = holders <= RARE
     counts = _count_pairs(digests[rare], cases[rare]).rename("rare").to_frame()
     counts = counts.join(_count_pairs(digests[~rare], cases[~rare]).rename("common"), how="outer").fillna(0)
-    one, other = (np.asarray(counts.index.get_level_values(level), dtype=np.int64) for level in (0, 1))
-    smaller = np.minimum(*(sizes.reindex(names[ids]).to_numpy() for ids in (one, other)))
+    first, second = (np.asarray(counts.index.get_level_values(level), dtype=np.int64) for level in (0, 1))
+    smaller = np.minimum(*(sizes.reindex(names[ids]).to_numpy() for ids in (first, second)))
     enough = counts["rare"].to_numpy() >= np.maximum(1, LEAST_SHARE * smaller)
     enough |= counts.sum(axis=1).to_numpy() >= LEAST
-    return list(names[one[enough]]), list(names[other[enough]])
+    return list(names[first[enough]]), list(names[second[enough]])
 
 
 def _count_pairs(digests: np.ndarray[Any, Any], cases: np.ndarray[Any, Any]) -> pd.Series:
-    """How many digests every two cases share, by their two numbers, the lower one first.
+    """Count the digests that every pair of cases shares, by their two numbers, the lower one first.
 
-    A product of sparse matrices counts them: of one slide under 200 ids, a table of all pairs would take gigabytes.
+    A product of sparse matrices counts them: for one slide under 200 ids, a table of all pairs would take gigabytes.
     """
     from scipy.sparse import coo_array, triu
 
@@ -192,17 +197,17 @@ def _count_pairs(digests: np.ndarray[Any, Any], cases: np.ndarray[Any, Any]) -> 
 
 
 def settle_known(
-    joined: JoinedCases, known: Mapping[str, str], sizes: Mapping[str, int]
+    joined: JoinedCases, assigned: Mapping[str, str], sizes: Mapping[str, int]
 ) -> tuple[dict[str, str], list[LeftOut]]:
-    """Return where joined cases belong that are known, and those that must leave.
+    """Return where joined cases belong of which some are known, and the cases that must leave.
 
-    Where known members of a group stand on two sides, the largest keeps its side, and what stands elsewhere takes no
-    part: neither is the larger one tested by a network that has seen its copy, nor the other way round.
+    If known members of a group are in two splits, the largest keeps its split, and the others take no part, so that no
+    network is tested on a copy of a training case.
 
     Args:
-        joined: the groups.
-        known: split or fold of cases that have one already.
-        sizes: patches of each case at hand.
+        joined: the groups of joined cases.
+        assigned: split or fold of cases that have one already.
+        sizes: the number of patches of each case in the data.
 
     Returns:
         Split or fold by the first id of each group that has known members; and the cases that leave.
@@ -210,9 +215,10 @@ def settle_known(
     settled: dict[str, str] = {}
     leaving: list[LeftOut] = []
     for group in joined.groups:
-        placed = [case for case in group if case in known]
+        placed = [case for case in group if case in assigned]
         if placed:
-            stays = max(placed, key=lambda case: sizes[case])  # of equals the first
-            settled[group[0]] = known[stays]
-            leaving += [LeftOut(c, known[c], stays, known[stays]) for c in placed if known[c] != known[stays]]
+            stays = max(placed, key=lambda case: sizes[case])  # the first of equal ones
+            target = assigned[stays]
+            settled[group[0]] = target
+            leaving += [LeftOut(case, assigned[case], stays, target) for case in placed if assigned[case] != target]
     return settled, leaving

@@ -1,4 +1,4 @@
-"""Which cases changed their split since an earlier commit."""
+"""Cases that changed their split since an earlier commit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from histopipe.data.splitting.membership import read_membership
 
 
 def moved_cases(dataset: str, revision: str, workspace: Workspace) -> str:
-    """Describe what changed in a data set's split since `revision`, one case a line.
+    """Describe what changed in a data set's split since `revision`, one line per case.
 
     Raises:
-        SplitError: the split of that revision can't be had.
+        SplitError: the split of that revision can't be fetched.
     """
     path = workspace.split(dataset)
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +36,7 @@ def _fetch(path: Path, revision: str, workspace: Workspace, target: Path) -> Pat
     done = run_dvc(workspace, "get", ".", relative, "--rev", revision, "--out", str(target), "--quiet")
     if done.returncode != 0:
         raise SplitError(
-            f"{relative} as of {revision} can't be had ({complaint(done)}): name a commit whose dvc.lock has it, and "
-            "`dvc fetch --all-commits` if it was made elsewhere"
+            f"{relative} as of {revision} can't be fetched ({complaint(done)}): name a commit whose dvc.lock has it, "
+            "and run `dvc fetch --all-commits` if it was made elsewhere"
         )
     return target

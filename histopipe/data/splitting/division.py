@@ -1,4 +1,4 @@
-"""How a data set's cases are divided under each scheme; copies of one slide count as one case in all of them."""
+"""Division of a data set's cases under each scheme; copies of one slide count as one case in all of them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Division:
     """A division of cases, before it is checked and written.
 
     Attributes:
-        scheme: of `split.scheme`, with its settings.
+        scheme: the scheme with its settings (`split` in `params.yaml`).
         membership: the split's table: columns `case_id,split[,fold]`, or `file,case_id,split`.
         counts: patches and positive patches by case id, joined cases as one.
         joined: case ids that share patches.
-        left_out: cases that take no part, since a copy of theirs belongs to another split.
+        left_out: cases that take no part, since a copy of them belongs to another split.
     """
 
     scheme: SplitParams
@@ -37,10 +37,10 @@ class Division:
 
     @property
     def remarks(self) -> list[str]:
-        """What a user ought to know of it, each in one line."""
+        """Warnings for the user, one line each."""
         lines = []
         if self.joined.groups:
-            how = "and stand in several splits" if self.scheme.scheme == "random" else "and count as one case each"
+            how = "and are in several splits" if self.scheme.scheme == "random" else "and count as one case each"
             lines.append(
                 f"{len(self.joined.groups)} groups of case ids share patches pixel by pixel ({self.joined.patches:,} "
                 f"patches) {how}: {self.joined.shown}"
@@ -49,7 +49,7 @@ class Division:
             named = [f"{spelt(o.case)} ({o.group}) for {spelt(o.copy)} ({o.stays})" for o in self.left_out[:MOST_NAMED]]
             more = len(self.left_out) - len(named)
             lines.append(
-                f"{len(self.left_out)} cases are known in another split than a larger copy of theirs and take no part: "
+                f"{len(self.left_out)} cases are known in another split than a larger copy of them and take no part: "
                 + ", ".join([*named, *([f"{more} more"] if more else [])])
             )
         if self.scheme.adds_unlisted:
@@ -60,31 +60,34 @@ class Division:
             )
         return lines
 
-    def remedy(self, known: Collection[str]) -> str:
-        """What helps where a split lacks a class; `known`: the cases whose place was given."""
+    def remedy(self, before: Collection[str]) -> str:
+        """Return the remedy where a split lacks a class.
+
+        `before` holds the cases that kept their split.
+        """
         if self.scheme.scheme == "random":
             return "add patches of both classes"
         if self.scheme.scheme == "canonical":
             return "use the complete archive or `scheme: grouped`"
-        return remedy_of(self.counts, len(SPLITS), bool(set(known) & set(self.membership["case_id"])))
+        return remedy_of(self.counts, len(SPLITS), bool(set(before) & set(self.membership["case_id"])))
 
     def as_json(self) -> CopiesRecord:
-        """What the split's record holds of it."""
+        """Return the entries of the split's record."""
         return {
             "joined": [list(group) for group in self.joined.groups],
             "left_out": [left_out.as_json() for left_out in self.left_out],
         }
 
 
-def divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, known: Mapping[str, str]) -> Division:
+def divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, assigned: Mapping[str, str]) -> Division:
     """Divide the cases of an index.
 
     Args:
         dataset: the data set's name.
-        scheme: how.
-        seed: picks one of many equally good divisions.
-        index: of the store, without the cases that are excluded.
-        known: splits (of `kfold`, folds) that cases have and keep.
+        scheme: the scheme with its settings.
+        seed: the number that selects one of many equally good divisions.
+        index: the index of the store, without excluded cases.
+        assigned: splits (folds under `kfold`) that cases already have and keep.
 
     Raises:
         SplitError: there are too few cases, or no published lists of them.
@@ -98,10 +101,10 @@ def divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, kn
     elif scheme.scheme == "canonical":
         membership, left_out = _published(dataset, index, joined, scheme.unlisted)
     elif scheme.scheme == "kfold":
-        folds, left_out = divide_folds(index, joined, scheme.folds, seed, known)
+        folds, left_out = divide_folds(index, joined, scheme.folds, seed, assigned)
         membership = fold_membership(folds.set_index("case_id")["fold"], 0, scheme.folds)
     else:
-        kept, settled, left_out = _settled(index, joined, known)
+        kept, settled, left_out = _settled(index, joined, assigned)
         assigned = assign_cases(merged(kept, joined), _fractions(scheme), seed, settled)
         membership = _by_member(assigned, kept.index, joined)
     return Division(scheme, membership, counts, joined, tuple(left_out))
@@ -112,30 +115,30 @@ def _fractions(scheme: SplitParams) -> dict[str, float]:
 
 
 def divide_folds(
-    index: pd.DataFrame, joined: JoinedCases, count: int, seed: int, known: Mapping[str, str]
+    index: pd.DataFrame, joined: JoinedCases, count: int, seed: int, assigned: Mapping[str, str]
 ) -> tuple[pd.DataFrame, list[LeftOut]]:
     """Return the folds of cases, columns `case_id,fold`, and the cases that take no part.
 
     Raises:
         SplitError: fewer cases than folds.
     """
-    kept, settled, left_out = _settled(index, joined, known)
+    kept, settled, left_out = _settled(index, joined, assigned)
     folds = assign_folds(merged(kept, joined), count, seed, {case: int(fold) for case, fold in settled.items()})
     return _by_member(folds, kept.index, joined), left_out
 
 
 def _settled(
-    index: pd.DataFrame, joined: JoinedCases, known: Mapping[str, str]
+    index: pd.DataFrame, joined: JoinedCases, assigned: Mapping[str, str]
 ) -> tuple[pd.DataFrame, dict[str, str], list[LeftOut]]:
-    """The counts of the cases that take part, what is known of them by their group's first id, and those that leave."""
+    """Return counts of the cases that take part, known groups by first id of joined cases, and the cases that leave."""
     counts = case_counts(index)
-    settled, left_out = settle_known(joined, known, _sizes(counts))
-    alone = {case: group for case, group in known.items() if case not in joined.first}
+    settled, left_out = settle_known(joined, assigned, _sizes(counts))
+    alone = {case: group for case, group in assigned.items() if case not in joined.first}
     return counts.drop([leaving.case for leaving in left_out]), alone | settled, left_out
 
 
 def _by_member(assigned: pd.Series, cases: pd.Index, joined: JoinedCases) -> pd.DataFrame:
-    """The groups of all members, from those of the groups' first ids."""
+    """Expand the groups of joined cases from their first ids to all members."""
     groups = [assigned[joined.first.get(case, case)] for case in cases]
     return pd.DataFrame({"case_id": cases, str(assigned.name): pd.Series(groups, dtype=assigned.dtype)})
 
@@ -143,7 +146,7 @@ def _by_member(assigned: pd.Series, cases: pd.Index, joined: JoinedCases) -> pd.
 def _published(
     dataset: str, index: pd.DataFrame, joined: JoinedCases, unlisted: str
 ) -> tuple[pd.DataFrame, list[LeftOut]]:
-    """The published lists' division, without the copies of what they have elsewhere."""
+    """Divide cases by the published lists, without copies of cases that are in another split."""
     counts = case_counts(index)
     assigned = assign_canonical(dataset, counts, unlisted)
     listed = {str(case): str(split) for case, split in canonical_cases().items() if case in counts.index}
@@ -158,12 +161,14 @@ def _published(
 
 
 def fold_membership(folds: pd.Series, tested: int, count: int) -> pd.DataFrame:
-    """One fold tests, the next (after the last: the first) validates, the others train; the main run tests fold 0.
+    """Make a split from folds: one tests, the next (after the last, the first) validates, the others train.
+
+    The main run tests fold 0.
 
     Args:
         folds: fold number by case id.
-        tested: number of the fold that tests.
-        count: how many folds there are.
+        tested: the number of the fold that tests.
+        count: the number of folds.
 
     Returns:
         Columns `case_id,split,fold`.
@@ -175,7 +180,7 @@ def fold_membership(folds: pd.Series, tested: int, count: int) -> pd.DataFrame:
 
 
 def case_counts(index: pd.DataFrame) -> pd.DataFrame:
-    """Patches and positive patches per case id, sorted by id."""
+    """Count patches and positive patches per case id, sorted by id."""
     grouped = index.groupby("case_id", sort=True)["label"]
     return pd.DataFrame({"patches": grouped.size(), "positives": grouped.sum()})
 
@@ -185,6 +190,6 @@ def _sizes(counts: pd.DataFrame) -> dict[str, int]:
 
 
 def merged(counts: pd.DataFrame, joined: JoinedCases) -> pd.DataFrame:
-    """Counts with joined cases as one, by the first id of their group."""
+    """Add up the counts of joined cases under the first id of their group."""
     first = joined.first
     return counts.groupby(lambda case: first.get(case, case), sort=True).sum() if first else counts

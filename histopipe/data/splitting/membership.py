@@ -1,4 +1,4 @@
-"""Reading a split: which patch belongs to which split. Disjointness is asserted on every reading."""
+"""Reading of splits: which patch belongs to which. Every reading asserts that they are disjoint."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """A split file as it was read, once: another may lie there a moment later.
+    """A split file that was read once, since it may be replaced a moment later.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         table: columns `case_id,split[,fold]`, or `file,case_id,split` for an image-level split.
-        digest: SHA-256 of the bytes that were read.
+        digest: the SHA-256 of the bytes that were read.
     """
 
     path: Path
@@ -43,7 +43,10 @@ def read_split(path: Path) -> Split:
     """Read a split file.
 
     Raises:
-        SplitError: the file is missing or damaged, or a case stands in two splits though files aren't listed.
+        SplitError: the file is missing or damaged, or a case is in two splits though files aren't listed.
+
+    Example:
+        >>> read_split(Path("data/splits/idc.csv")).table["split"].value_counts()
     """
     types = {"file": str, "case_id": str, "split": str}
     try:
@@ -61,22 +64,22 @@ def read_split(path: Path) -> Split:
 
 
 def _normalised(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table with case ids in normal form; two spellings of one case in one split become one row."""
+    """Return the table with case ids in normal form; two spellings of one case in one split become one row."""
     renamed = with_normal_ids(table)
     if renamed is table or "file" in table:
         return renamed
     for _, rows in table.groupby(renamed["case_id"]):
         if rows["split"].nunique() > 1:
-            one, other = rows.drop_duplicates("split")["case_id"].iloc[:2]
+            first, second = rows.drop_duplicates("split")["case_id"].iloc[:2]
             raise SplitError(
-                f"{path}: {spelt(one)} and {spelt(other)} are two spellings of one case and stand in two splits: "
+                f"{path}: {spelt(first)} and {spelt(second)} are two spellings of one case and are in two splits: "
                 f"run `dvc repro --force split@{path.stem}`"
             )
     return renamed.drop_duplicates("case_id").reset_index(drop=True)
 
 
 def read_folds(path: Path) -> pd.Series:
-    """Fold number by case id.
+    """Read the fold number of each case id.
 
     Raises:
         SplitError: the file is missing or damaged, or there were fewer cases than folds.
@@ -100,30 +103,35 @@ def assert_disjoint(table: pd.DataFrame, path: Path) -> None:
     """Check that no case (no file, in an image-level split) belongs to two splits.
 
     Raises:
-        SplitError: one does; it is named.
+        SplitError: a case does; the message names it.
     """
     unit = "file" if "file" in table else "case_id"
     splits = table.groupby(unit)["split"].nunique()
     if (splits > 1).any():
-        raise SplitError(f"{path}: {unit} {splits.index[splits > 1][0]} stands in two splits: restore the file")
+        raise SplitError(f"{path}: {unit} {splits.index[splits > 1][0]} is in two splits: restore the file")
     if table[unit].duplicated().any():
         raise SplitError(f"{path}: {unit} {table[unit][table[unit].duplicated()].iloc[0]} is listed twice")
 
 
 def is_leaky(table: pd.DataFrame) -> bool:
-    """Whether patches of one case stand in several splits, so that scores measure memory."""
+    """Return whether patches of one case are in several splits, so that metrics measure memory."""
     return bool((table.groupby("case_id")["split"].nunique() > 1).any())
 
 
 def split_of_patches(split: Split | Path, index: pd.DataFrame) -> pd.Series:
-    """The split of every patch of `index`; missing for a patch that takes no part.
+    """Return the split of every patch of `index`; missing for a patch that takes no part.
 
     Args:
-        split: as it was read, or the file to read it from.
-        index: of the store.
+        split: the split, or the path of its file.
+        index: the index of the store.
 
     Raises:
-        SplitError: as `read_split`; or the file names a case or patch that the index doesn't have.
+        SplitError: the split file can't be read, or names a case or patch that the index doesn't have.
+
+    Example:
+        >>> store = PatchStore.open(Path("data/store/idc"))
+        >>> splits = split_of_patches(Path("data/splits/idc.csv"), store.index)
+        >>> test = store.gather(np.flatnonzero(splits == "test"))
     """
     split = read_split(split) if isinstance(split, Path) else split
     table, path = split.table, split.path

@@ -1,4 +1,4 @@
-"""What a split remembers: the settings it was made with and where every case ever assigned belongs."""
+"""The record of a split: the settings it was made with and the split of every case ever assigned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KEYS = {"grouped": _SHARES, "random": _SHARES, "kfold": ("folds",), "canonical"
 Settings = dict[str, object]  # values of `params.yaml` by key; which keys there are depends on the scheme
 Group = TypeVar("Group", str, int)
 
-_REMEMBERING = ("grouped", "kfold")  # the other schemes place a case without looking at the rest
+_REMEMBERING = ("grouped", "kfold")  # the other schemes assign a case independently of the others
 
 
 class CopiesRecord(TypedDict):
@@ -90,7 +90,7 @@ class SplitRecord(CopiesRecord):
 
 
 def used_settings(params: Params, dataset: str) -> Settings:
-    """What a known case's membership depends on; where it changes, cases are dealt out anew.
+    """Return the settings that decide a known case's split; where one changes, all cases are divided again.
 
     Keys of other schemes are left out: changing one must not move a case.
     """
@@ -101,7 +101,7 @@ def used_settings(params: Params, dataset: str) -> Settings:
 
 
 def known_cases(workspace: Workspace, dataset: str, settings: Settings) -> dict[str, str]:
-    """Groups of cases assigned before under the same settings, also of cases that have gone since.
+    """Return the groups of cases assigned before under the same settings, including cases that are gone by now.
 
     Raises:
         HistopipeError: the record can't be read.
@@ -114,9 +114,9 @@ def known_cases(workspace: Workspace, dataset: str, settings: Settings) -> dict[
     if _fits(earlier, settings):
         return cases
     if _fits(earlier | {READING: settings.get(READING)}, settings):
-        said = "%s: known cases were read with `case: %s` and are read with `case: %s` now: all are divided anew"
         LOG.warning(
-            said + ", and models of the earlier division are to be trained anew",
+            "%s: known cases were read with `case: %s` and are read with `case: %s` now: all are divided again, and "
+            "models of the earlier division have to be trained again",
             dataset,
             earlier[READING],
             settings[READING],
@@ -125,7 +125,7 @@ def known_cases(workspace: Workspace, dataset: str, settings: Settings) -> dict[
 
 
 def _with_reading(settings: Settings, cases: Iterable[str], dataset: str) -> Settings:
-    """Recorded settings with what counted as a case then, unless the ids are the same whatever that was."""
+    """Add the reading of cases to recorded settings, unless the ids are the same under every reading."""
     if dataset not in READINGS or (READING not in settings and all(accession_of(case) == case for case in cases)):
         return settings
     return {**settings, **reading_entry(recorded_reading(settings, dataset))}
@@ -135,7 +135,7 @@ def read_split_record(path: Path) -> SplitRecord:
     """Read a split's record, as `Workspace.split_record` says where it lies.
 
     Raises:
-        HistopipeError: it isn't one.
+        HistopipeError: the file isn't a split's record.
     """
     record: SplitRecord = read_json(path)
     if not isinstance(record, dict) or not isinstance(record.get("cases"), dict):
@@ -144,7 +144,7 @@ def read_split_record(path: Path) -> SplitRecord:
 
 
 def copies_of(cases: Iterable[str], dataset: str, workspace: Workspace) -> set[str]:
-    """Return the ids that share patches with one of `cases`, as the split's record tells; none without a record.
+    """Return the ids that share patches with one of `cases`, by the split's record; none without a record.
 
     Raises:
         HistopipeError: the record can't be read.
@@ -157,12 +157,12 @@ def copies_of(cases: Iterable[str], dataset: str, workspace: Workspace) -> set[s
 
 
 def fold_settings(params: Params, dataset: str) -> Settings:
-    """What a known case's fold depends on, whatever the scheme."""
+    """Return the settings that decide a known case's fold, whatever the scheme."""
     return {"folds": params.split.folds, "seed": params.seed, **reading_entry(params.case_reading(dataset))}
 
 
 def known_folds(workspace: Workspace, dataset: str, params: Params) -> dict[str, int]:
-    """Folds of cases dealt out before under the same settings, also of cases that have gone since.
+    """Return the folds of cases assigned before under the same settings, including cases that are gone by now.
 
     Raises:
         HistopipeError: the record can't be read.
@@ -174,55 +174,55 @@ def known_folds(workspace: Workspace, dataset: str, params: Params) -> dict[str,
     return cases if _fits(earlier, fold_settings(params, dataset)) else {}
 
 
-def under_todays_ids(known: dict[str, Group], cases: Iterable[str], record: Path) -> dict[str, Group]:
-    """What is known of cases, by the ids that they have today.
+def under_todays_ids(groups: dict[str, Group], cases: Iterable[str], record: Path) -> dict[str, Group]:
+    """Return known groups by the ids that the cases have today.
 
-    An earlier version, or a column of ids that looked otherwise then, may have written a case in another spelling.
+    An earlier version, or another column of ids, may have written a case in another spelling.
 
     Args:
-        known: groups by case id, as they were recorded.
-        cases: ids of the cases at hand.
-        record: the file, for messages.
+        groups: groups by case id, as they were recorded.
+        cases: ids of the cases in the data.
+        record: the record's path, for messages.
 
     Raises:
-        SplitError: two recorded spellings are one case today, and stand in two groups.
+        SplitError: two recorded spellings are one case today, and are in two groups.
     """
     present = set(cases)
     by_key = {case_key(case): case for case in present}
     renamed: dict[str, Group] = {}
     recorded: dict[str, str] = {}
-    for spelling, group in known.items():
+    for spelling, group in groups.items():
         case = normal_id(spelling)
         case = case if case in present else by_key.get(case_key(case), case)
         if renamed.setdefault(case, group) != group:
             other = recorded[case]
             raise SplitError(
                 f"{record} holds {spelt(other)} ({renamed[case]}) and {spelt(spelling)} ({group}), which are one case: "
-                f"delete one of the two lines there, then `dvc repro split@{record.stem}`, and train anew what had "
-                "the case in training and is to be tested on it"
+                f"delete one of the two lines there, then run `dvc repro split@{record.stem}`, and train the models "
+                "again that had the case in training and will be tested on it"
             )
         recorded.setdefault(case, spelling)
     return renamed
 
 
 def _fits(before: Settings, settings: Settings) -> bool:
-    """Whether the settings in use had the same values before; a record may hold further ones.
+    """Return whether the settings in use had the same values before; a record may hold further ones.
 
-    How cases were read is left out of `before` where ids are the same either way.
+    `before` lacks the reading of cases where ids are the same under both readings.
     """
     return all(before.get(key, value if key == READING else None) == value for key, value in settings.items())
 
 
 def require_record(dataset: str, membership: str, params: Params, workspace: Workspace) -> None:
-    """Check that no known case moves because the record of where it belongs isn't at hand.
+    """Check that no known case moves because the split's record is missing.
 
-    In a fresh clone `dvc.lock` knows of a split whose record wasn't pulled. Dealing anew is harmless as long as it
+    In a fresh clone, `dvc.lock` names a split whose record wasn't pulled. Dividing again is harmless as long as it
     gives the membership that `dvc.lock` names; with data that has grown it would not.
 
     Args:
         dataset: the data set's name.
-        membership: the split file's text, as it would be written.
-        params: the parameters of now.
+        membership: the new text of the split file.
+        params: the current parameters.
         workspace: the checkout.
 
     Raises:
@@ -238,13 +238,13 @@ def require_record(dataset: str, membership: str, params: Params, workspace: Wor
         shown = _relative(workspace, path)
         stage = stage_name("split", dataset)
         raise SplitError(
-            f"{shown} is missing, which says where known cases belong: run `dvc pull {shown}` "
-            f"(or delete {stage} from dvc.lock to deal anew)"
+            f"{shown} is missing, which records the split of known cases: run `dvc pull {shown}` "
+            f"(or delete {stage} from dvc.lock to divide all cases again)"
         )
 
 
 def _dealt_otherwise(locked: dict[str, Any], dataset: str, params: Params) -> bool:
-    """Whether the recorded split had other settings, or was of drawn cases that real ones have replaced since."""
+    """Return whether the recorded split had other settings, or synthetic cases that real ones have replaced since."""
     recorded = locked.get("params", {}).get("params.yaml", {})
     block = recorded.get(dataset) or {}
     before = SplitParams().model_dump() | (recorded.get("split") or {}) | {"seed": recorded.get("seed")}

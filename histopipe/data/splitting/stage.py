@@ -1,4 +1,4 @@
-"""The split stage: membership is data, and known cases keep theirs."""
+"""The split stage: membership is data, and known cases keep their split."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
         The summary table: one row per split.
 
     Raises:
-        SplitError: the cases can't be divided as asked, a split would lack a class, or known cases would move
-            because their record wasn't pulled.
-        StoreError: there is no index, or its cases are read otherwise than `params.yaml` asks.
+        SplitError: the cases can't be divided as `params.yaml` asks, a split would lack a class, or known cases would
+            move because their record wasn't pulled.
+        StoreError: there is no index, or its cases were read otherwise than `params.yaml` asks.
     """
     require_reading(workspace.store(dataset), params.case_reading(dataset))
     index = _taking_part(dataset, params, read_index(workspace.store(dataset)))
     settings = used_settings(params, dataset)
-    known, earlier = (
+    before, earlier = (
         under_todays_ids(recorded, index["case_id"].unique(), workspace.split_record(dataset))
         for recorded in (known_cases(workspace, dataset, settings), known_folds(workspace, dataset, params))
     )
     if params.split.scheme == "kfold":
-        known = {case: str(fold) for case, fold in earlier.items()} | known
-    divided = divide(dataset, params.split, params.seed, index, known)
+        before = {case: str(fold) for case, fold in earlier.items()} | before
+    divided = divide(dataset, params.split, params.seed, index, before)
     membership = divided.membership
     folds = _folds(params, index, divided, earlier)
     assert_disjoint(membership, workspace.split(dataset))
     summary = summarise(membership, index)
-    require_classes(summary, dataset, divided.remedy(known))
+    require_classes(summary, dataset, divided.remedy(before))
     require_record(dataset, as_csv(membership), params, workspace)
     _tell(dataset, divided, index)
     groups = {} if "file" in membership else _groups(membership)
@@ -71,7 +71,7 @@ def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
         "settings": settings,
         "leaky": is_leaky(membership),
         "unlisted_train": params.split.adds_unlisted,
-        "cases": _sorted(known | groups),
+        "cases": _sorted(before | groups),
         "folds": {"settings": fold_settings(params, dataset), "cases": _sorted(earlier | _by_case(folds))},
         **divided.as_json(),
         "summary": _rows(summary),
@@ -99,7 +99,7 @@ def _sorted(groups: dict[str, Group]) -> dict[str, Group]:
 
 
 def _tell(dataset: str, divided: Division, index: pd.DataFrame) -> None:
-    """Say what a user ought to know of a division before anything is trained by it."""
+    """Warn of a division's weaknesses before anything is trained with it."""
     membership = divided.membership
     for line in divided.remarks:
         LOG.warning("%s: %s", dataset, line)
@@ -110,10 +110,10 @@ def _tell(dataset: str, divided: Division, index: pd.DataFrame) -> None:
 
 
 def divide_anew(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
-    """The membership that a first run with these parameters would give, remembering nothing.
+    """Return the membership that a first run with these parameters would give, without a record.
 
     Raises:
-        SplitError: the cases can't be divided as asked, or a split would lack a class.
+        SplitError: the cases can't be divided as `params.yaml` asks, or a split would lack a class.
     """
     taking_part = _taking_part(dataset, params, index)
     divided = divide(dataset, params.split, params.seed, taking_part, {})
@@ -147,15 +147,15 @@ def _warn_of_copies(dataset: str, excluded: set[str], index: pd.DataFrame) -> No
             )
 
 
-def _excluded(dataset: str, asked: Iterable[str], present: set[str], reading: Reading | None) -> set[str]:
-    """The cases that `exclude_cases` names, by the ids that they have in the store.
+def _excluded(dataset: str, excluded: Iterable[str], present: set[str], reading: Reading | None) -> set[str]:
+    """Return the cases that `exclude_cases` names, by their ids in the store.
 
     Raises:
-        SplitError: one isn't in the data: a misspelt id would silently leave a case in that the user wants out.
+        SplitError: an id isn't in the data: a misspelt id would silently keep a case that the user excludes.
     """
     by_key = {case_key(case): case for case in present}
-    named = {name: case for name in asked if (case := name if name in present else by_key.get(case_key(name)))}
-    absent = set(asked) - set(named)
+    named = {name: case for name in excluded if (case := name if name in present else by_key.get(case_key(name)))}
+    absent = set(excluded) - set(named)
     if absent:
         missing = min(absent)
         alike = [case for group in look_alikes({missing, *present}) if missing in group for case in group]
@@ -172,20 +172,24 @@ def _warn_of_look_alikes(dataset: str, excluded: set[str], present: set[str]) ->
     for group in look_alikes(present) if excluded else []:
         out, left = [case for case in group if case in excluded], [case for case in group if case not in excluded]
         if out and left:
-            said = "%s.exclude_cases leaves out %s, but not %s, which looks like it: name both if they are one"
-            LOG.warning(said, dataset, " and ".join(map(spelt, out)), " and ".join(map(spelt, left)))
+            LOG.warning(
+                "%s.exclude_cases leaves out %s, but not %s, which looks like it: name both if they are one case",
+                dataset,
+                " and ".join(map(spelt, out)),
+                " and ".join(map(spelt, left)),
+            )
 
 
-def _folds(params: Params, index: pd.DataFrame, divided: Division, known: dict[str, int]) -> pd.DataFrame:
-    """Columns `case_id,fold`, the same under every scheme; no rows where there are fewer cases than folds.
+def _folds(params: Params, index: pd.DataFrame, divided: Division, before: dict[str, int]) -> pd.DataFrame:
+    """Return columns `case_id,fold`, the same under every scheme; no rows where there are fewer cases than folds.
 
-    The study of folds is on request: that it isn't possible must not stop the main run.
+    The study of folds is optional: if it isn't possible, the main run must not stop.
     """
     if "fold" in divided.membership:
         return divided.membership[["case_id", "fold"]]
     if len(merged(case_counts(index), divided.joined)) < params.split.folds:
         return pd.DataFrame({"case_id": [], "fold": []})
-    named = {case: str(fold) for case, fold in known.items()}
+    named = {case: str(fold) for case, fold in before.items()}
     return divide_folds(index, divided.joined, params.split.folds, params.seed, named)[0]
 
 
@@ -194,7 +198,7 @@ def _by_case(folds: pd.DataFrame) -> dict[str, int]:
 
 
 def _meant_by_reading(missing: str, present: set[str], reading: Reading | None) -> str:
-    """What an id that is absent may mean under the reading in use; nothing where that doesn't tell."""
+    """Suggest the id that an absent one may mean under the reading in use; empty if there is none."""
     alike = siblings(missing, present) if reading else []
     if not alike:
         return ""
@@ -202,12 +206,16 @@ def _meant_by_reading(missing: str, present: set[str], reading: Reading | None) 
 
 
 def _warn_of_siblings(dataset: str, excluded: set[str], present: set[str], reading: Reading | None) -> None:
-    """Say where an accession number is excluded that is also the id of one patient among several of that number."""
+    """Warn of an excluded accession number that is also the id of one patient among several of that number."""
     for case in sorted(excluded) if reading else ():
         left = [other for other in siblings(case, present) if other not in excluded]
         if left and accession_of(case) == case:
-            said = "%s.exclude_cases leaves out %s, but not %s of the same accession number: name them if all are meant"
-            LOG.warning(said, dataset, case, " and ".join(left))
+            LOG.warning(
+                "%s.exclude_cases leaves out %s, but not %s of the same accession number: name them if all are meant",
+                dataset,
+                case,
+                " and ".join(left),
+            )
 
 
 def _write(
@@ -218,7 +226,7 @@ def _write(
     record: SplitRecord,
     summary: pd.DataFrame,
 ) -> None:
-    """The record goes first: it alone decides what the next run keeps, so a kill in between loses nothing."""
+    """Write the record first, since it alone decides what the next run keeps: a kill in between loses nothing."""
     write_json(workspace.split_record(dataset), record)
     plot_summary(summary, dataset, workspace.split_plot(dataset))
     write_text(workspace.folds(dataset), as_csv(folds))
@@ -226,7 +234,7 @@ def _write(
 
 
 def as_csv(membership: pd.DataFrame) -> str:
-    """The text of a split file."""
+    """Return the text of a split file."""
     return csv_of(membership)
 
 

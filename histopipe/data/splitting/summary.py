@@ -1,4 +1,4 @@
-"""What a split looks like: a table and a plot."""
+"""Summary of a split: a table and a plot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from histopipe.data.splitting.membership import SPLITS
 
 
 def summarise(membership: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-    """Cases, patches, positive patches and their share, one row per split."""
+    """Count cases, patches and positive patches, and compute the positive share, one row per split."""
     unit = "file" if "file" in membership else "case_id"
     splits = index[unit].map(membership.set_index(unit)["split"])
     grouped = index.groupby(splits.rename("split"))
@@ -41,5 +41,5 @@ def plot_summary(summary: pd.DataFrame, dataset: str, path: Path) -> None:
         axes.margins(y=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{dataset}: how cases are divided")
-    with replaced_file(path) as beside:
-        figure.savefig(beside, format="png", dpi=110, metadata={"Software": None})
+    with replaced_file(path) as new:
+        figure.savefig(new, format="png", dpi=110, metadata={"Software": None})
