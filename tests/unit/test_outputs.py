@@ -347,7 +347,7 @@ def test_neither_home_nor_the_root_is_for_results(tmp_path: Path, monkeypatch: p
     (tmp_path / "users/me").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "users/me"))
     for path in (Path("/"), tmp_path / "users/me", tmp_path / "users"):
-        with pytest.raises(OutputError, match=r"no folder for results"):
+        with pytest.raises(OutputError, match=r"not a folder for results"):
             claim_folder(path, "predict", {}, True)
 
 
