@@ -81,8 +81,20 @@ BENCHMARKS = (
         "ingest",
         (
             Row("ingest: archive to every patch decoded", "at least 8x", "ours.seconds", "tutorial.seconds"),
-            Row("ingest: beside unzip and copy alone", "at least 2.5x", "ours.seconds", "", "ratio_unzip_and_copy"),
-            Row("ingest: beside the best decoder", "at least 0.6x", "ours.seconds", "decoder.seconds", "of_decoder"),
+            Row(
+                "ingest: compared with unzip and copy alone",
+                "at least 2.5x",
+                "ours.seconds",
+                "",
+                "ratio_unzip_and_copy",
+            ),
+            Row(
+                "ingest: compared with the best decoder",
+                "at least 0.6x",
+                "ours.seconds",
+                "decoder.seconds",
+                "of_decoder",
+            ),
         ),
         quick=("--patches", "3000", "--rounds", "1"),
     ),
@@ -92,14 +104,20 @@ BENCHMARKS = (
             Row(what, aim, f"{ours}.patches_per_second", f"{other}.patches_per_second", ratio, "patches/s")
             for what, aim, ours, other, ratio in (
                 (
-                    "loading: CancerNet's augmentation, beside the generator",
+                    "loading: CancerNet's augmentation, compared with the generator",
                     "at least 10x",
                     "ours",
                     "generator",
                     "ratio",
                 ),
-                ("loading: the same, beside `tf.data` from files", "", "ours", "tf_data", "ratio_tf_data"),
-                ("loading: orientations and stain, beside the generator", "", "ours_stain", "generator", "ratio_stain"),
+                ("loading: the same, compared with `tf.data` from files", "", "ours", "tf_data", "ratio_tf_data"),
+                (
+                    "loading: orientations and stain, compared with the generator",
+                    "",
+                    "ours_stain",
+                    "generator",
+                    "ratio_stain",
+                ),
             )
         ),
         quick=("--rounds", "1"),
@@ -109,16 +127,16 @@ BENCHMARKS = (
         tuple(
             Row(what, aim, f"{recipe}.ours", f"{recipe}.{other}", ratio, "patches/s")
             for what, aim, recipe, other, ratio in (
-                ("training: CancerNet, beside the tutorial", "at least 1.8x", "cancernet", "tutorial", "ratio"),
+                ("training: CancerNet, compared with the tutorial", "at least 1.8x", "cancernet", "tutorial", "ratio"),
                 (
-                    "training: CancerNet, beside its ceiling",
+                    "training: CancerNet, compared with its ceiling",
                     "at least 0.95x",
                     "cancernet",
                     "ceiling",
                     "cancernet.of_ceiling",
                 ),
                 (
-                    "training: HistoNet, beside its ceiling",
+                    "training: HistoNet, compared with its ceiling",
                     "at least 0.95x",
                     "histonet",
                     "ceiling",
@@ -131,15 +149,21 @@ BENCHMARKS = (
     Benchmark(
         "predict",
         (
-            Row("predict: float32, beside the generator", "at least 3x", "float32.seconds", "generator.seconds"),
+            Row("predict: float32, compared with the generator", "at least 3x", "float32.seconds", "generator.seconds"),
             Row(
-                "predict: bfloat16, beside the generator",
+                "predict: bfloat16, compared with the generator",
                 "at least 6x",
                 "bfloat16.seconds",
                 "generator.seconds",
                 "ratio_bfloat16",
             ),
-            Row("predict: float32, beside Keras from the store", "", "float32.seconds", "keras.seconds", "ratio_keras"),
+            Row(
+                "predict: float32, compared with Keras from the store",
+                "",
+                "float32.seconds",
+                "keras.seconds",
+                "ratio_keras",
+            ),
         ),
         quick=("--rounds", "1"),
     ),
@@ -147,7 +171,7 @@ BENCHMARKS = (
         "serving",
         (
             Row(
-                "serving: requests at 32 clients, beside `mlflow models serve`",
+                "serving: requests at 32 clients, compared with `mlflow models serve`",
                 "at least 5x",
                 "ours.requests_per_second",
                 "mlflow.requests_per_second",
@@ -155,7 +179,7 @@ BENCHMARKS = (
                 "/s",
             ),
             Row(
-                "serving: median latency of one client, beside the same",
+                "serving: median latency of one client, compared with the same",
                 "at least 1x",
                 "ours.one_client_ms",
                 "mlflow.one_client_ms",
@@ -171,8 +195,8 @@ BENCHMARKS = (
         "floods",
         (
             Row("serving: two minutes of floods, then until others are answered", "10 s", "recovered_seconds"),
-            Row("serving: told to stop amid a flood", "30 s", "stopped_seconds", "", ""),
-            Row("serving: most memory amid the floods, beside before", "", "most_mib", "first_mib", "", "MiB"),
+            Row("serving: from the stop signal to the end, during a flood", "30 s", "stopped_seconds", "", ""),
+            Row("serving: most memory during the floods, compared with before", "", "most_mib", "first_mib", "", "MiB"),
         ),
         quick=("--seconds", "2"),
     ),
@@ -183,13 +207,13 @@ BENCHMARKS = (
     ),
     Benchmark(
         "noop",
-        (Row("noop: nothing to do, beside tracked files", "at least 4x", "ours.seconds", "files.seconds"),),
+        (Row("noop: nothing to do, compared with tracked files", "at least 4x", "ours.seconds", "files.seconds"),),
         quick=("--patches", "3000", "--rounds", "1"),
     ),
     Benchmark(
         "orchestration",
         (
-            Row("orchestration: Prefect flow, beside `dvc repro`", "", "flow.seconds", "dvc.seconds"),
+            Row("orchestration: Prefect flow, compared with `dvc repro`", "", "flow.seconds", "dvc.seconds"),
             Row("orchestration: what the flow takes longer", "at most 25 s", "extra_seconds", "", ""),
         ),
         quick=("--rounds", "1"),
@@ -197,7 +221,13 @@ BENCHMARKS = (
     Benchmark(
         "startup",
         (
-            Row("startup: `histopipe --help`, beside its limit", "0.5 s", "help.seconds", "limits.help", "ratios.help"),
+            Row(
+                "startup: `histopipe --help`, compared with its limit",
+                "0.5 s",
+                "help.seconds",
+                "limits.help",
+                "ratios.help",
+            ),
             Row(
                 "startup: to the first step of a checkout's first training",
                 "15 s",
@@ -219,14 +249,14 @@ BENCHMARKS = (
         "scaling",
         tuple(
             Row(
-                f"scaling: {job}, a patch in the largest data set, beside the cheapest smaller one",
+                f"scaling: {name}, a patch in the largest data set, compared with the cheapest smaller one",
                 "at least 0.83x",
                 f"{job}.largest",
                 f"{job}.cheapest_smaller",
                 f"{job}.ratio",
                 "µs",
             )
-            for job in ("ingest", "split", "grade")
+            for name, job in (("ingest", "ingest"), ("split", "split"), ("evaluate", "grade"))
         ),
         quick=("--size", "5000", "--size", "10000", "--rounds", "1"),
     ),
@@ -234,7 +264,7 @@ BENCHMARKS = (
         "workers",
         (
             Row(
-                "workers: four equal trainings, two Dask workers beside one",
+                "workers: four equal trainings, two Dask workers compared with one",
                 "at least 1.67x",
                 "two.seconds",
                 "one.seconds",
@@ -263,7 +293,7 @@ BENCHMARKS = (
         (
             *(
                 Row(
-                    f"gpu: 40 epochs of CancerNet over 200,000 patches, {batch}, from the device beside from the host",
+                    f"gpu: 40 epochs of CancerNet over 200,000 patches, {batch}, device compared with host",
                     "2 min",
                     f"{job}.minutes.resident",
                     f"{job}.minutes.host",
@@ -273,7 +303,7 @@ BENCHMARKS = (
                 for batch, job in (("its own batch", "cancernet_own"), ("batches of 1,024", "cancernet_1024"))
             ),
             Row(
-                "gpu: the same in batches of 1,024, beside the arithmetic limit",
+                "gpu: the same in batches of 1,024, compared with the arithmetic limit",
                 "",
                 "cancernet_1024.resident",
                 "cancernet_1024.limit",
