@@ -40,21 +40,10 @@ PENDING_PAGES: frozenset[str] = frozenset(
     {
         "README.md",
         "docs/data-sets.md",
-        "docs/evaluation.md",
-        "docs/exporting.md",
-        "docs/monitoring.md",
         "docs/own-data.md",
-        "docs/performance.md",
         "docs/predicting.md",
-        "docs/pretrained.md",
-        "docs/production.md",
-        "docs/promotion.md",
-        "docs/recipes.md",
-        "docs/report.md",
-        "docs/search.md",
         "docs/serving.md",
         "docs/sources.md",
-        "docs/studies.md",
     }
 )
 
