@@ -105,8 +105,8 @@ def divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, as
         membership = fold_membership(folds.set_index("case_id")["fold"], 0, scheme.folds)
     else:
         kept, settled, left_out = _settled(index, joined, assigned)
-        assigned = assign_cases(merged(kept, joined), _fractions(scheme), seed, settled)
-        membership = _by_member(assigned, kept.index, joined)
+        groups = assign_cases(merged(kept, joined), _fractions(scheme), seed, settled)
+        membership = _by_member(groups, kept.index, joined)
     return Division(scheme, membership, counts, joined, tuple(left_out))
 
 
