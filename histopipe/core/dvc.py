@@ -90,9 +90,9 @@ def clear_cut_off_lock(workspace: Workspace) -> bool:
         return False
     try:
         with exclusive_lock(path.with_name("rwlock.lock"), wait=1.0):
-            if still := is_cut_off(path):
+            if damaged := is_cut_off(path):
                 path.unlink(missing_ok=True)
-            return still
+            return damaged
     except BusyError:
         return False
 
@@ -103,10 +103,10 @@ def clear_broken_copies(workspace: Workspace) -> None:
     DVC leaves such a part where the disk was full, one more at every attempt, which would soon fill any room made.
     """
     parts = (workspace.home / ".dvc" / "cache" / "files").glob("*/??/.*.tmp")
-    still = [path for path in parts if _is_old_and_ours(path)]
-    written = _open_files() if still else set()
-    for path in still:
-        if path not in written:
+    abandoned = [path for path in parts if _is_old_and_ours(path)]
+    in_use = _open_files() if abandoned else set()
+    for path in abandoned:
+        if path not in in_use:
             path.unlink(missing_ok=True)
 
 

@@ -18,7 +18,6 @@ PENDING_PACKAGES: frozenset[str] = frozenset(
     {
         "flows",
         "tasks",
-        "histopipe/cli",
         "histopipe/core",
         "histopipe/data",
         "histopipe/evaluation",
@@ -39,11 +38,8 @@ PENDING_PACKAGES: frozenset[str] = frozenset(
 PENDING_PAGES: frozenset[str] = frozenset(
     {
         "README.md",
-        "docs/data-sets.md",
-        "docs/own-data.md",
         "docs/predicting.md",
         "docs/serving.md",
-        "docs/sources.md",
     }
 )
 
