@@ -95,7 +95,7 @@ def predict(
     from histopipe.inference.inputs import folder_key
 
     with stage("predict", dataset, variant=folder_key(out)) as (params, workspace):
-        from histopipe.core.outputs.claims import claim_folder, claim_place
+        from histopipe.core.outputs.claims import claim_folder, claim_path
         from histopipe.inference.mlflow_run import log_score
         from histopipe.inference.model import model_paths
         from histopipe.inference.pixel_size import trained_pixel_size
@@ -108,7 +108,7 @@ def predict(
         reads = {"the input": inputs, "the model": model_paths(model), "the key": key}
         output = claim_folder(out, "predict", reads, overwrite, workspace)
         if pseudonym_table:
-            pseudonym_table = claim_place(pseudonym_table, reads, workspace)
+            pseudonym_table = claim_path(pseudonym_table, reads, workspace)
         names = names_asked(pseudonymise, pseudonym_key, pseudonym_table, out)
         reading = SlideOptions(mpp or trained_pixel_size(dataset, params.dataset(dataset)), slide_mpp, overlays)
         done = score(

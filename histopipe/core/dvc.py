@@ -53,7 +53,7 @@ def require_repository(workspace: Workspace) -> None:
     )
 
 
-def complaint(done: subprocess.CompletedProcess[str]) -> str:
+def error_line(done: subprocess.CompletedProcess[str]) -> str:
     """Return the error message of a failed command as one short line."""
     lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR: ")]

@@ -68,10 +68,10 @@ def replaced_folder(path: Path, check: Callable[[Path], object] = lambda folder:
     with writing(path) as new:
         new.mkdir()
         yield new
-        exchange(new, path, check)
+        swap_folders(new, path, check)
 
 
-def exchange(new: Path, path: Path, check: Callable[[Path], object]) -> None:
+def swap_folders(new: Path, path: Path, check: Callable[[Path], object]) -> None:
     """Replace a folder by two renames, so that a kill at any moment leaves one complete version.
 
     Raises:
@@ -166,17 +166,17 @@ def _machine() -> str:
 
 
 def _target(path: Path) -> str:
-    parts = left_over_name(path.name)
+    parts = parse_temporary_name(path.name)
     return parts[0] if parts else path.name
 
 
 def _left_over(path: Path, ending: str) -> list[tuple[int, Path]]:
     """List process ids and paths of temporary versions of `path`, in no order."""
-    named = ((left_over_name(entry.name), entry) for entry in path.parent.iterdir())
+    named = ((parse_temporary_name(entry.name), entry) for entry in path.parent.iterdir())
     return [(parts[1], entry) for parts, entry in named if parts and (parts[0], parts[2]) == (path.name, ending)]
 
 
-def left_over_name(name: str) -> tuple[str, int, str] | None:
+def parse_temporary_name(name: str) -> tuple[str, int, str] | None:
     """Parse a temporary name into the final name, the process id, and `part` or `old`."""
     match = _TEMPORARY.fullmatch(name)
     return (match["name"], int(match["pid"]), match["ending"]) if match else None
@@ -216,10 +216,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON with its order of keys, completely or not at all."""
-    write_text(path, as_json(content))
+    write_text(path, format_json(content))
 
 
-def as_json(content: Any) -> str:
+def format_json(content: Any) -> str:
     """Return the text that `write_json` writes."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -27,7 +27,7 @@ class LockedPoint(TypedDict):
     rule: str
 
 
-class GradedPoint(LockedPoint):
+class EvaluatedPoint(LockedPoint):
     """Calibration and threshold with the class that they are about, as an evaluation records them.
 
     Attributes:
@@ -37,7 +37,7 @@ class GradedPoint(LockedPoint):
     positive_class: str
 
 
-class OperatingPoint(GradedPoint):
+class OperatingPoint(EvaluatedPoint):
     """The content of `operating_point.json`, with the properties of patches that a served model must know.
 
     Attributes:

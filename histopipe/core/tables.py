@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def csv_of(table: pd.DataFrame) -> str:
+def format_csv(table: pd.DataFrame) -> str:
     """Return a table as CSV, one line per row, without its index.
 
     Python's csv module leaves a carriage return unquoted, which readers take for the end of a row. If any text holds
@@ -28,7 +28,7 @@ def csv_of(table: pd.DataFrame) -> str:
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV."""
-    write_text(path, csv_of(table))
+    write_text(path, format_csv(table))
 
 
 def markdown_cell(text: str) -> str:

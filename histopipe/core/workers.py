@@ -77,7 +77,7 @@ class Workers(Generic[Task, Result]):
             raise _killed() from None
 
 
-class Beside:
+class BackgroundProcess:
     """A process that works in parallel to this one; its results are files.
 
     Args:
@@ -89,9 +89,9 @@ class Beside:
         self._modules = modules
         self._alone = processes < 2
         self._pool: ProcessPoolExecutor | None = None
-        self._given: list[Future[Any]] = []
+        self._pending: list[Future[Any]] = []
 
-    def __enter__(self) -> Beside:
+    def __enter__(self) -> BackgroundProcess:
         if not self._alone:
             self._pool = _started_pool(1, self._modules)
         return self
@@ -105,7 +105,7 @@ class Beside:
         if self._pool is None:
             function(*arguments)
         else:
-            self._given.append(self._pool.submit(function, *arguments))
+            self._pending.append(self._pool.submit(function, *arguments))
 
     def wait(self) -> None:
         """Wait until all work is done.
@@ -115,7 +115,7 @@ class Beside:
             HistopipeError: the process was killed.
         """
         try:
-            for work in self._given:
+            for work in self._pending:
                 work.result()
         except BrokenProcessPool:
             raise _killed() from None

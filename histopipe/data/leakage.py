@@ -32,7 +32,7 @@ def leaky_state(recorded: Any) -> Leaky:
     return recorded is True or recorded == "true"
 
 
-def worst(recorded: Iterable[Any]) -> Leaky:
+def worst_state(recorded: Iterable[Any]) -> Leaky:
     """Return the worst of several states: any leak is a leak; otherwise any unknown state is unknown."""
     states = [leaky_state(state) for state in recorded]
     return True if True in states else UNKNOWN if UNKNOWN in states else False

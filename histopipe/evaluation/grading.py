@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import restoring
-from histopipe.core.operating_point import GradedPoint, LockedPoint
+from histopipe.core.operating_point import EvaluatedPoint, LockedPoint
 from histopipe.core.params import Params, ThresholdRule
 from histopipe.core.training_record import TrainingMarks
 from histopipe.evaluation.calibration import Calibration, fit_calibration
@@ -107,7 +107,7 @@ def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
     return Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
 
 
-def grade_table(table: pd.DataFrame, point: GradedPoint, marks: TrainingMarks, params: Params) -> MetricsRecord:
+def grade_table(table: pd.DataFrame, point: EvaluatedPoint, marks: TrainingMarks, params: Params) -> MetricsRecord:
     """Return the content of `metrics.json`, but for the id of the run that will hold it.
 
     Args:

@@ -16,10 +16,10 @@ from histopipe.core.files import replaced_folder, write_json, write_text
 from histopipe.core.operating_point import OperatingPoint, write_operating_point
 from histopipe.core.params import EvaluateParams, Params
 from histopipe.core.stages.folders import stage_check
-from histopipe.core.stages.inputs import StageInputs, inputs_of, remedy_for
+from histopipe.core.stages.inputs import StageInputs, current_inputs, rerun_command
 from histopipe.core.tables import write_csv
 from histopipe.core.training_record import TrainingRecord, read_training_record
-from histopipe.core.workers import Beside
+from histopipe.core.workers import BackgroundProcess
 from histopipe.core.workspace import TRAINING_RECORD, Workspace, stage_name
 from histopipe.data.splitting.membership import Split, is_leaky, read_split
 from histopipe.data.store import Patches, PatchStore, read_report, require_reading
@@ -82,7 +82,7 @@ def evaluate(
 
     inputs, split, record = _checked_inputs(dataset, architecture, params, workspace)
     target = workspace.evaluation(dataset, architecture)
-    with replaced_folder(target, stage_check("evaluate")) as folder, Beside(DRAWING, processes) as drawing:
+    with replaced_folder(target, stage_check("evaluate")) as folder, BackgroundProcess(DRAWING, processes) as drawing:
         network = load_network(workspace.model(dataset, architecture) / "model.keras")
         store = PatchStore.open(workspace.store(dataset))
         _require_gradable(store, split, record, workspace.training_stage(dataset, architecture), params)
@@ -122,7 +122,7 @@ def _checked_inputs(
     from histopipe.tracking.stores import require_server, tracking_uri
 
     files = [workspace.split(dataset), workspace.store(dataset), workspace.model(dataset, architecture)]
-    inputs = inputs_of(stage_name("evaluate", dataset, architecture), workspace, files)
+    inputs = current_inputs(stage_name("evaluate", dataset, architecture), workspace, files)
     require_reading(workspace.store(dataset), params.case_reading(dataset))
     split = read_split(workspace.split(dataset))
     record = read_run(dataset, architecture, workspace, split)
@@ -150,7 +150,7 @@ def read_run(dataset: str, architecture: str, workspace: Workspace, split: Split
     if record["split_digest"] != split.digest:
         raise EvaluationError(
             f"{path.parent} was trained on another split than {split} now holds: "
-            f"run `{remedy_for(workspace.training_stage(dataset, architecture), workspace)}`"
+            f"run `{rerun_command(workspace.training_stage(dataset, architecture), workspace)}`"
         )
     return record
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from histopipe.core.errors import HistopipeError
 from histopipe.core.files import as_size, read_json, write_text
 from histopipe.core.locking import locked_file
-from histopipe.core.outputs.claims import OutputFiles, sealed_text
+from histopipe.core.outputs.claims import OutputFiles, seal_text
 from histopipe.evaluation.intervals import Measured
 from histopipe.export.record import Exported, ExportRecord
 from histopipe.reporting.comparison.table import markdown_table
@@ -38,7 +38,7 @@ def add_to_report(
     with locked_file(folder / JSON_FILE, required=False):  # two checkouts may export into one folder
         records = {**_earlier(folder), name: record}
         kept = {name: records[name] for name in sorted(records) if (folder / name).exists()}
-        write_text(folder / PAGE, sealed_text(page(kept), output.command))
+        write_text(folder / PAGE, seal_text(page(kept), output.command))
         output.finish({"exports": kept}, digests)  # last: with the file, the lock goes
 
 

@@ -16,9 +16,9 @@ import pandas as pd
 
 from histopipe import __version__
 from histopipe.core.errors import ExportError, HistopipeError, one_line
-from histopipe.core.files import as_json, file_digest, replaced_file, write_json
+from histopipe.core.files import file_digest, format_json, replaced_file, write_json
 from histopipe.core.locking import locked_file
-from histopipe.core.outputs.claims import OutputFiles, claim_place, text_digest
+from histopipe.core.outputs.claims import OutputFiles, claim_path, text_digest
 from histopipe.core.params import Params
 from histopipe.core.workers import available_cores
 from histopipe.core.workspace import Workspace
@@ -106,7 +106,7 @@ def export(
 
 def _claimed(out: Path, form: Format, model: str | None, overwrite: bool, workspace: Workspace) -> Path:
     """See before any work that the file, or its folder, may be written; returns where a link leads."""
-    target = claim_place(out, {"the model": model_paths(model)}, workspace)
+    target = claim_path(out, {"the model": model_paths(model)}, workspace)
     out = target if out.is_symlink() else out
     if out.suffix == form.suffix and not out.is_dir():
         free_files(out, form, overwrite)
@@ -269,7 +269,9 @@ def put_in_place(
     """
     written, facts = [], path.with_name(facts_name(path))
     if output:
-        digests = {file.name: file_digest(file) for file in made} | {facts.name: text_digest(as_json(record["facts"]))}
+        digests = {file.name: file_digest(file) for file in made} | {
+            facts.name: text_digest(format_json(record["facts"]))
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked_file(path.with_name(JSON_FILE), required=False):
             output.require_free([*digests], sealed=[PAGE])

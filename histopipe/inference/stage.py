@@ -19,7 +19,7 @@ from tqdm import tqdm
 from histopipe.core.cases.readings import is_listed, reading_entry, recorded_reading
 from histopipe.core.errors import ScoringError
 from histopipe.core.files import write_json
-from histopipe.core.outputs.claims import OutputFolder, claimed
+from histopipe.core.outputs.claims import OutputFolder, ensure_claimed
 from histopipe.core.tables import write_csv
 from histopipe.core.workspace import Workspace
 from histopipe.inference.grader import Grader
@@ -120,7 +120,7 @@ def grade_inputs(
 ) -> ScoreSummary:
     """As `score`, by a model that is loaded already."""
     names, reading, namer = names or OwnNames(), reading or SlideOptions(), namer or case_namer(served)
-    output = claimed(out, COMMAND, {"the input": inputs})
+    output = ensure_claimed(out, COMMAND, {"the input": inputs})
     slides = find_slides(inputs, limit)
     _require_resolution(slides, reading, served.point["data_set"])
     grader, tally = Grader(served, precision), Tally(by_name=names.pseudonymised)

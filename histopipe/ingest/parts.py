@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from histopipe.core.errors import HistopipeError
 from histopipe.core.files import file_digest, read_json, write_json
-from histopipe.core.outputs.claims import remove_known
+from histopipe.core.outputs.claims import remove_own_folder
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import shard_name
@@ -168,4 +168,4 @@ def forget_other_keys(folder: Path) -> None:
     """Delete the folders of outdated keys next to `folder`, which holds the parts of the current key."""
     for other in folder.parent.iterdir() if folder.parent.exists() else ():
         if other != folder:
-            remove_known(other, FILES)
+            remove_own_folder(other, FILES)

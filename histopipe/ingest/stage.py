@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from histopipe.core.cases.ids import named_groups
+from histopipe.core.cases.ids import describe_groups
 from histopipe.core.errors import ArchiveError
 from histopipe.core.files import replaced_folder, require_disk, write_json
-from histopipe.core.outputs.claims import remove_known
+from histopipe.core.outputs.claims import remove_own_folder
 from histopipe.core.params import Params
 from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import require_unchanged_inputs
@@ -63,7 +63,7 @@ def ingest(dataset: str, params: Params, workspace: Workspace) -> StoreReport:
     archive_path = archive_in(workspace.raw(dataset))
     with _open_for_decoding(dataset, params, workspace, archive_path) as (archive, definition, plan, workers):
         report = _pack(archive, plan, definition, params, workspace, archive_path, workers)
-    remove_known(workspace.parts(dataset), [f"*/{name}" for name in PART_FILES])
+    remove_own_folder(workspace.parts(dataset), [f"*/{name}" for name in PART_FILES])
     return report
 
 
@@ -221,7 +221,7 @@ def _pack(
         require_unchanged_inputs()
     if report["look_alike_cases"]:
         print(
-            f"{dataset.name}: case ids that look alike: {named_groups(report['look_alike_cases'])}: if two are one "
+            f"{dataset.name}: case ids that look alike: {describe_groups(report['look_alike_cases'])}: if two are one "
             f"case, give them one id (complete list: {folder / REPORT_FILE})",
             flush=True,
         )

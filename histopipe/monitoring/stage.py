@@ -9,7 +9,7 @@ import pandas as pd
 from histopipe.core.colours import COLOURS
 from histopipe.core.errors import MonitoringError
 from histopipe.core.files import write_json, write_text
-from histopipe.core.outputs.claims import OutputFolder, claimed
+from histopipe.core.outputs.claims import OutputFolder, ensure_claimed
 from histopipe.core.params import Params
 from histopipe.core.tables import write_csv
 from histopipe.core.workspace import Workspace
@@ -56,7 +56,7 @@ def monitor_inputs(
         ScoringError, ArchiveError: as grading raises them.
         OutputError: something else lies in `out`, or it would be read as input.
     """
-    output = claimed(out, COMMAND, {"the input": inputs})
+    output = ensure_claimed(out, COMMAND, {"the input": inputs})
     served = load_served(model, dataset, workspace)
     reference = _required(served.reference, served.name)
     with output.written() as folder:
@@ -84,7 +84,7 @@ def monitor_scores(
         MonitoringError: another model graded the patches, or they were graded before colours were kept.
         OutputError: something else lies in `out`, or it holds the scores.
     """
-    output = claimed(out, COMMAND, {"the scores": [scores]})
+    output = ensure_claimed(out, COMMAND, {"the scores": [scores]})
     if not (scores / SUMMARY).is_file():
         raise MonitoringError(f"{scores} is no folder of `histopipe predict` (no {SUMMARY}): name one, or the patches")
     graded = read_summary(scores)

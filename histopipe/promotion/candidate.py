@@ -16,7 +16,7 @@ from histopipe.core.operating_point import OperatingPoint, read_operating_point
 from histopipe.core.params import Params
 from histopipe.core.training_record import TrainingRecord, read_training_record
 from histopipe.core.workspace import Workspace, stage_name
-from histopipe.data.leakage import UNKNOWN, Leaky, worst
+from histopipe.data.leakage import UNKNOWN, Leaky, worst_state
 from histopipe.data.store import read_index
 from histopipe.evaluation.cases import patch_columns
 from histopipe.networks.weights.behind import cases_seen, starts_from_unknown
@@ -72,7 +72,7 @@ class Candidate:
         """Whether it was trained on cases it is tested on, by any of what says so; `unknown` where its weights' are."""
         behind = UNKNOWN if starts_from_unknown(self.record) else False
         scheme = self.record.get("split_scheme") == "random"
-        return worst([self.metrics.get("leaky"), self.record.get("leaky"), scheme, behind])
+        return worst_state([self.metrics.get("leaky"), self.record.get("leaky"), scheme, behind])
 
 
 def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candidate:

@@ -11,7 +11,7 @@ from histopipe.core.cases.readings import shared_ids
 from histopipe.core.errors import PromotionError
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
-from histopipe.data.leakage import worst
+from histopipe.data.leakage import worst_state
 from histopipe.evaluation.metrics import Numbers
 from histopipe.promotion.anchor import Standing, anchor_beside
 from histopipe.promotion.candidate import Candidate
@@ -85,7 +85,7 @@ def judge_candidate(bench: Bench) -> Judgement:
         PromotionError: the champion can't be compared with, and wasn't named as one to be replaced.
     """
     candidate, params = bench.candidate, bench.params
-    leaky = worst([candidate.leaky, bench.run.data.tags.get("leaky")])
+    leaky = worst_state([candidate.leaky, bench.run.data.tags.get("leaky")])
     gates = [
         leak_gate(leaky, params.promotion.unknown_weights == "allow"),
         rolled_back_gate(_rolled_back(bench), bench.again),

@@ -6,7 +6,7 @@ import pandas as pd
 
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.copies import cases_seen_as_pixels
-from histopipe.data.splitting.record import copies_of
+from histopipe.data.splitting.record import find_copies
 from histopipe.data.store import read_index
 from histopipe.networks.weights.behind import pixels_seen
 from histopipe.promotion.candidate import Candidate
@@ -23,7 +23,7 @@ def unseen_patches(candidate: Candidate, workspace: Workspace, *others: Champion
         others: models whose training, and those behind it, tell which cases and patches they saw.
     """
     lists = [*candidate.seen, *(case for other in others for case in other.seen)]
-    copies = copies_of(lists, candidate.dataset, workspace) | _seen_elsewhere(candidate, workspace, others)
+    copies = find_copies(lists, candidate.dataset, workspace) | _seen_elsewhere(candidate, workspace, others)
     return unseen(candidate.test, lists, copies, dataset=candidate.dataset)
 
 

@@ -189,13 +189,13 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
     """
     import mlflow
 
-    from histopipe.core.stages.running import running_places
+    from histopipe.core.stages.running import running_checkouts
 
     require_server(tracking_uri(workspace))
     mlflow.set_tracking_uri(tracking_uri(workspace))
     with exclusive_lock(workspace.home_lock("mlflow")):
         if is_embedded(workspace):
-            follow_move(workspace.home / "mlflow.db", partial(running_places, workspace))
+            follow_move(workspace.home / "mlflow.db", partial(running_checkouts, workspace))
             _begin_database(workspace)
         yield
 

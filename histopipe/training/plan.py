@@ -14,7 +14,7 @@ from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.errors import TrainingError
 from histopipe.core.params import Params, RecipeParams, TrainParams
 from histopipe.core.workspace import Workspace
-from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky, worst
+from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky, worst_state
 from histopipe.data.sampling import cap_rows
 from histopipe.data.splitting.copies import cases_seen_as_pixels
 from histopipe.data.splitting.membership import is_leaky, read_split, split_of_patches
@@ -98,7 +98,7 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         seed=params.seed,
         checkpoints=workspace.checkpoint(dataset, architecture),
         capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
-        leaky=worst([is_leaky(split.table), _have_seen(weights, dataset, tested, store.index)]),
+        leaky=worst_state([is_leaky(split.table), _have_seen(weights, dataset, tested, store.index)]),
         execution=params.train,
         weights=weights,
         weights_folder=workspace.weights(architecture),

@@ -16,7 +16,7 @@ from histopipe.core.files import file_digest, replaced_folder
 from histopipe.core.lineage import lineage_tags, output_hash, versions
 from histopipe.core.params import Params
 from histopipe.core.stages.folders import stage_check
-from histopipe.core.stages.inputs import StageInputs, inputs_of
+from histopipe.core.stages.inputs import StageInputs, current_inputs
 from histopipe.core.training_record import DataRecord, TrainingRecord, write_training_record
 from histopipe.core.workspace import TRAINING_RECORD, Workspace
 from histopipe.data.leakage import leaky_tags
@@ -101,7 +101,7 @@ def train(
 
 def _inputs(dataset: str, architecture: str, workspace: Workspace) -> StageInputs:
     files = [workspace.split(dataset), workspace.store(dataset), workspace.weights(architecture)]
-    return inputs_of(workspace.training_stage(dataset, architecture), workspace, files)
+    return current_inputs(workspace.training_stage(dataset, architecture), workspace, files)
 
 
 def _followed(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from histopipe.core.dvc import complaint
+from histopipe.core.dvc import error_line
 from histopipe.core.errors import UnreachableError, one_line
 from histopipe.core.workspace import Workspace
 from tasks.timeouts import seconds_for
@@ -110,7 +110,7 @@ def _run(what: str, *arguments: str) -> None:
     except subprocess.TimeoutExpired:
         raise _away(what, "no end within flow.timeouts.fetch") from None
     if done.returncode != 0:
-        raise _away(what, complaint(done))
+        raise _away(what, error_line(done))
 
 
 def _away(what: str, said: str) -> UnreachableError:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from fnmatch import fnmatch
 from pathlib import Path
 
-from histopipe.core.stages.inputs import declaration
+from histopipe.core.stages.inputs import read_declaration
 from histopipe.core.workspace import Workspace
 
 TRACER = Path(__file__).with_name("tracer")
@@ -129,7 +129,7 @@ def unnamed_code(root: Path) -> dict[str, list[str]]:
 
 
 def _unnamed(stage: str, modules: set[str], root: Path) -> list[str]:
-    named = declaration(stage, Workspace(root)).paths
+    named = read_declaration(stage, Workspace(root)).paths
     allowed = [*ALLOWED, *ALLOWED_TO.get(stage.partition("@")[0], {})]
     return sorted(
         module
@@ -143,7 +143,7 @@ def needless_code(root: Path) -> dict[str, list[str]]:
     """Code that a stage names in `dvc.yaml`, but of which it loads nothing."""
     found = {}
     for stage, modules in loaded_by_stage(root).items():
-        named = [name for name in declaration(stage, Workspace(root)).paths if name.startswith(PACKAGE)]
+        named = [name for name in read_declaration(stage, Workspace(root)).paths if name.startswith(PACKAGE)]
         loaded = {name for name in named for each in modules if f"{each}/".startswith(f"{name}/")}
         found[stage] = sorted(set(named) - loaded - set(FURTHER))
     return {stage: names for stage, names in found.items() if names}

@@ -16,7 +16,7 @@ from histopipe.core.errors import ParamsError, SplitError, StoreError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import read_membership
-from histopipe.data.splitting.record import copies_of
+from histopipe.data.splitting.record import find_copies
 from histopipe.data.splitting.stage import split
 from histopipe.data.store import read_index
 from histopipe.ingest.datasets import get_dataset
@@ -174,7 +174,7 @@ def test_a_copy_of_what_a_model_saw_under_the_other_reading_counts_as_seen(works
     workspace.split_record("breakhis").parent.mkdir(parents=True, exist_ok=True)
     record = {"cases": {}, "joined": [["14-22549", "15-100"], ["14-9133", "15-200"]]}
     workspace.split_record("breakhis").write_text(json.dumps(record))
-    assert copies_of(["14-22549CD"], "breakhis", workspace) == {"14-22549", "15-100"}
+    assert find_copies(["14-22549CD"], "breakhis", workspace) == {"14-22549", "15-100"}
 
 
 def test_a_split_of_the_other_reading_is_dealt_anew_and_says_so(

@@ -14,7 +14,7 @@ import pytest
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import read_folds, read_membership
-from histopipe.data.splitting.stage import divide_anew, split
+from histopipe.data.splitting.stage import divide_from_scratch, split
 
 SEEDS = range(6)
 
@@ -82,7 +82,7 @@ def test_a_slide_filed_under_two_ids_stands_in_one_split(
 def test_a_split_with_another_seed_or_scheme_joins_them_too(content: dict[str, Any]) -> None:
     index = with_copies()
     for seed in SEEDS:
-        table = divide_anew("idc", parse_params(content | {"seed": seed}), index)
+        table = divide_from_scratch("idc", parse_params(content | {"seed": seed}), index)
         assert straddling(index, table.set_index("case_id")["split"]) == 0
 
 
@@ -126,7 +126,7 @@ def test_three_patches_or_a_hundredth_of_the_smaller_case_join(
 def test_known_cases_on_two_sides_stay_recorded_and_the_smaller_one_leaves(
     workspace: Workspace, params: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from histopipe.data.splitting.record import copies_of
+    from histopipe.data.splitting.record import find_copies
 
     index = make_index()
     write(workspace, index)
@@ -145,7 +145,7 @@ def test_known_cases_on_two_sides_stay_recorded_and_the_smaller_one_leaves(
     assert record["cases"][tested] == "test"  # the record stays
     assert record["left_out"] == [{"case": tested, "group": "test", "copy": trained, "stays": "train"}]
     assert f"{tested} (test) for {trained} (train)" in caplog.text
-    assert copies_of([trained, "elsewhere"], "idc", workspace) == {trained, tested}  # one seen is both seen
+    assert find_copies([trained, "elsewhere"], "idc", workspace) == {trained, tested}  # one seen is both seen
     text = workspace.split("idc").read_text()
     split("idc", params, workspace)
     assert workspace.split("idc").read_text() == text

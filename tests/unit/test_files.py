@@ -178,7 +178,7 @@ def test_threads_of_one_process_may_write_one_file_at_once(tmp_path: Path) -> No
         assert one != other
         for beside in (one, other):
             beside.write_text("x")
-            assert files.left_over_name(beside.name) == ("a.json", os.getpid(), "part")
+            assert files.parse_temporary_name(beside.name) == ("a.json", os.getpid(), "part")
             assert not files.is_abandoned(beside)
     assert path.read_text() == "x" and list(tmp_path.iterdir()) == [path]
 

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from histopipe.core.errors import BusyError, HistopipeError
-from histopipe.core.files import left_over_name, replaced_file, temporary
+from histopipe.core.files import parse_temporary_name, replaced_file, temporary
 from histopipe.core.lineage import checkout_name
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.parts import forget_other_keys
@@ -63,9 +63,9 @@ def test_what_has_a_second_name_elsewhere_gives_back_no_room(tmp_path: Path) -> 
 
 def test_the_names_of_files_being_written_are_known(tmp_path: Path) -> None:
     with replaced_file(tmp_path / "a.json") as beside:
-        assert left_over_name(beside.name) == ("a.json", os.getpid(), "part")
+        assert parse_temporary_name(beside.name) == ("a.json", os.getpid(), "part")
         beside.touch()
-    assert left_over_name("a.json") is None and left_over_name("notes.part") is None
+    assert parse_temporary_name("a.json") is None and parse_temporary_name("notes.part") is None
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from histopipe.core.outputs.claims import (
     OutputFiles,
     claim_file,
     claim_folder,
-    claim_place,
-    sealed_text,
+    claim_path,
+    seal_text,
     text_digest,
 )
 from histopipe.core.outputs.overlap import Location
@@ -180,7 +180,7 @@ def test_a_marker_of_a_hundred_thousand_brackets_is_foreign(out: Path) -> None:
 def test_paths_that_no_disk_takes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("x" * 300, f"{'x' * 300}/out", "x/" * 3000):
         with pytest.raises(OutputError, match=r"can't be looked up|longer than"):
-            claim_place(tmp_path / name, {})
+            claim_path(tmp_path / name, {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     with pytest.raises(OutputError, match=r"begins with ~.*write .*/me/scores$"):
@@ -359,7 +359,7 @@ def test_a_file_is_replaced_only_where_it_is_the_commands_own(tmp_path: Path) ->
         claim_file(tmp_path / "a.zip", "synth", {}, own=lambda path: True)
     assert claim_file(tmp_path / "a.zip", "synth", {}, True, own=lambda path: True) == tmp_path / "a.zip"
     with pytest.raises(OutputError, match=r"contains the input"):
-        claim_place(tmp_path / "a.zip", {"the input": [tmp_path / "a.zip"]})
+        claim_path(tmp_path / "a.zip", {"the input": [tmp_path / "a.zip"]})
 
 
 def test_synth_replaces_only_a_zip_that_it_wrote(tmp_path: Path) -> None:
@@ -426,9 +426,9 @@ def test_files_beside_others_are_replaced_only_where_they_are_listed_and_unchang
 def test_a_page_that_somebody_changed_stays(tmp_path: Path) -> None:
     output, page = OutputFiles(tmp_path, "export", "export.json", True), tmp_path / "export.md"
     for text in ("", "# Exports\n", "# Exports\n\nmine\n"):
-        write_text(page, sealed_text(text, "export"))
+        write_text(page, seal_text(text, "export"))
         output.require_free([], sealed=["export.md"])
-        for changed in (f"mine{page.read_text()}", f"{page.read_text()}mine", sealed_text(text, "monitor"), text):
+        for changed in (f"mine{page.read_text()}", f"{page.read_text()}mine", seal_text(text, "monitor"), text):
             page.write_text(changed)
             with pytest.raises(OutputError, match=r"export.md is there already"):
                 output.require_free([], sealed=["export.md"])

@@ -19,7 +19,7 @@ from histopipe.cli import main
 from histopipe.core.errors import ChangedInputError, HistopipeError, ParamsError
 from histopipe.core.params import read_params
 from histopipe.core.stages import inputs as stage_inputs
-from histopipe.core.stages.inputs import StageInputs, declaration, require_unchanged_inputs
+from histopipe.core.stages.inputs import StageInputs, read_declaration, require_unchanged_inputs
 from histopipe.core.stages.running import read_failure, running
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting import stage as splitting
@@ -148,16 +148,16 @@ def test_large_files_are_compared_with_what_dvc_recorded(checkout: Workspace, mo
 
 
 def test_variants_and_trials_read_what_their_training_reads(checkout: Workspace) -> None:
-    train, trial = declaration(TRAIN, checkout), declaration("trial@idc-cancernet-0", checkout)
+    train, trial = read_declaration(TRAIN, checkout), read_declaration("trial@idc-cancernet-0", checkout)
     assert trial == replace(train, keys=[*train.keys, "search.cancernet"])
     assert "recipes.cancernet" in train.keys
-    split = declaration("split_variant@idc-cancernet-fold-3", checkout)  # though `studies.variants` is empty
+    split = read_declaration("split_variant@idc-cancernet-fold-3", checkout)  # though `studies.variants` is empty
     assert "data/splits/idc.folds.csv" in split.paths
-    fold = declaration("train_variant@idc-cancernet-fold-3", checkout)
+    fold = read_declaration("train_variant@idc-cancernet-fold-3", checkout)
     assert "studies/idc/cancernet/fold-3/split.csv" in fold.paths
     assert "seed" not in fold.keys, "a variant's own stands in the file that its split left"
     assert not any("${" in name for name in (*split.paths, *split.keys, *fold.paths, *fold.keys))
-    assert not declaration("predict@idc-x", checkout).paths
+    assert not read_declaration("predict@idc-x", checkout).paths
 
 
 def test_a_dvc_yaml_that_is_none_is_one_line(checkout: Workspace) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from histopipe.core.files import read_named
-from histopipe.core.tables import csv_of, markdown_cell, write_csv
+from histopipe.core.tables import format_csv, markdown_cell, write_csv
 
 
 @pytest.mark.parametrize("name", ["a,b", 'a"b', "a\rb", "a\r\nb", "a\nb", "a\u2028b", "\r99,1,1", "=1+1", "007", "NA"])
@@ -19,7 +19,7 @@ def test_a_csv_table_gives_names_back(tmp_path: Path, name: str) -> None:
 
 def test_plain_tables_are_written_as_before() -> None:
     table = pd.DataFrame({"case_id": ["P1", "a,b"], "patches": [1, 2]})
-    assert csv_of(table) == table.to_csv(index=False)
+    assert format_csv(table) == table.to_csv(index=False)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from histopipe.core.errors import EvaluationError, HistopipeError
-from histopipe.core.workers import Beside
+from histopipe.core.workers import BackgroundProcess
 
 
 def write_process(path: Path) -> None:
@@ -25,7 +25,7 @@ def die(_path: Path) -> None:
 
 
 def test_work_is_done_in_another_process(tmp_path: Path) -> None:
-    with Beside([__name__], 2) as beside:
+    with BackgroundProcess([__name__], 2) as beside:
         for name in ("a", "b"):
             beside.start(write_process, tmp_path / name)
         beside.wait()
@@ -34,7 +34,7 @@ def test_work_is_done_in_another_process(tmp_path: Path) -> None:
 
 
 def test_alone_the_work_is_done_at_once(tmp_path: Path) -> None:
-    with Beside([__name__], 1) as beside:
+    with BackgroundProcess([__name__], 1) as beside:
         beside.start(write_process, tmp_path / "a")
         assert (tmp_path / "a").read_text(encoding="utf-8") == str(os.getpid())
         beside.wait()
@@ -42,12 +42,12 @@ def test_alone_the_work_is_done_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_the_work_raises_arrives(tmp_path: Path, processes: int) -> None:
-    with pytest.raises(EvaluationError, match="nothing to draw"), Beside([__name__], processes) as beside:
+    with pytest.raises(EvaluationError, match="nothing to draw"), BackgroundProcess([__name__], processes) as beside:
         beside.start(refuse, tmp_path)
         beside.wait()
 
 
 def test_a_killed_process_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(HistopipeError, match="worker process was killed"), Beside([__name__], 2) as beside:
+    with pytest.raises(HistopipeError, match="worker process was killed"), BackgroundProcess([__name__], 2) as beside:
         beside.start(die, tmp_path)
         beside.wait()

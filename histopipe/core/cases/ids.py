@@ -15,7 +15,7 @@ from decimal import Decimal
 
 import pandas as pd
 
-from histopipe.core.cases.readings import READINGS, read_unlike
+from histopipe.core.cases.readings import READINGS, match_other_reading
 
 MOST_NAMED = 3  # groups of look-alikes in a message
 
@@ -122,7 +122,7 @@ def are_known(cases: pd.Series, others: Iterable[object], dataset: str = "") -> 
     """
     keys = {case_key(str(case)) for case in others}
     ids = {case: case_key(case) for case in cases.astype(str).unique()}
-    unlike = read_unlike(ids.values(), keys) if dataset in READINGS else set()
+    unlike = match_other_reading(ids.values(), keys) if dataset in READINGS else set()
     return cases.astype(str).map({case: key in keys or key in unlike for case, key in ids.items()}).astype(bool)
 
 
@@ -204,7 +204,7 @@ def spelt(name: str) -> str:
     return name if name.isascii() else f"{name} ({ascii(name)[1:-1]})"
 
 
-def named_groups(groups: Sequence[Sequence[str]], write: Callable[[str], str] = spelt) -> str:
+def describe_groups(groups: Sequence[Sequence[str]], write: Callable[[str], str] = spelt) -> str:
     """Format the first groups for a message: `p0 and P0; 1 and 01; 4 more`."""
     shown = [" and ".join(map(write, group)) for group in groups[:MOST_NAMED]]
     more = len(groups) - len(shown)

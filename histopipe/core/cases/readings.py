@@ -92,7 +92,7 @@ def siblings(case: str, ids: Iterable[str]) -> list[str]:
     return sorted({other for other in ids if other != case and accession_of(other) == accession_of(case)})
 
 
-def read_unlike(cases: Iterable[str], others: Iterable[str]) -> set[str]:
+def match_other_reading(cases: Iterable[str], others: Iterable[str]) -> set[str]:
     """Return the cases that may be one of `others` under the other reading.
 
     An id without letters is an accession number, which represents all ids that share it. The publishers have such ids

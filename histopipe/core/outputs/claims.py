@@ -22,8 +22,8 @@ from typing import Any
 
 from histopipe import __version__
 from histopipe.core.errors import OutputError
-from histopipe.core.files import exchange, file_digest, left_over_name, restore, sweep, write_json, writing
-from histopipe.core.outputs.overlap import Location, is_mount, leads_from
+from histopipe.core.files import file_digest, parse_temporary_name, restore, swap_folders, sweep, write_json, writing
+from histopipe.core.outputs.overlap import Location, find_crossing, is_mount
 from histopipe.core.system_files import is_leftover, is_leftover_folder
 from histopipe.core.workspace import Workspace
 
@@ -124,7 +124,7 @@ class OutputFolder:
     def _put_in_place(self, new: Path) -> None:
         if new.parent != self.path:
             try:
-                exchange(new, self.path, self._check)
+                swap_folders(new, self.path, self._check)
                 return
             except OSError as problem:
                 if problem.errno not in _CANNOT_MOVE or not self.path.is_dir():
@@ -253,7 +253,7 @@ def claim_folder(
         >>> with folder.written() as new:
         ...     (new / "cases.csv").write_text("case_id,probability")
     """
-    path = claim_place(out, reads, workspace)
+    path = claim_path(out, reads, workspace)
     if os.path.lexists(path) and not path.is_dir():
         raise OutputError(f"{out} is a file: name a folder")
     folder = OutputFolder(path, out, command, overwrite)
@@ -261,7 +261,7 @@ def claim_folder(
     return folder
 
 
-def claimed(
+def ensure_claimed(
     out: Path | OutputFolder, command: str, reads: Reads, overwrite: bool = True, workspace: Workspace | None = None
 ) -> OutputFolder:
     """Return `out` if it is claimed already; otherwise claim it."""
@@ -289,7 +289,7 @@ def claim_file(
     Raises:
         OutputError: the file may not be written.
     """
-    path = claim_place(out, reads, workspace)
+    path = claim_path(out, reads, workspace)
     if path.is_dir():
         raise OutputError(f"{out} is a folder: name a file")
     if os.path.lexists(path):
@@ -302,7 +302,7 @@ def claim_file(
     return path
 
 
-def claim_place(out: Path, reads: Reads, workspace: Workspace | None = None) -> Path:
+def claim_path(out: Path, reads: Reads, workspace: Workspace | None = None) -> Path:
     """Check, before any work, that a path may be written, whatever is there now; links are followed.
 
     Args:
@@ -344,7 +344,7 @@ class OutputFiles:
 
         Args:
             names: names of new files.
-            sealed: names of texts that state their author (`sealed_text`), and are replaced without `overwrite`.
+            sealed: names of texts that state their author (`seal_text`), and are replaced without `overwrite`.
 
         Raises:
             OutputError: a file exists that another program wrote, that has changed since, or that may not be replaced.
@@ -401,7 +401,7 @@ class OutputFiles:
         return OutputError(f"{path} is there already, and {by} didn't write it, or it was changed since: {_ELSEWHERE}")
 
 
-def sealed_text(text: str, command: str) -> str:
+def seal_text(text: str, command: str) -> str:
     """Return a Markdown text with a comment that names its author and reveals later changes."""
     return f"{text}\n<!-- histopipe {command} {text_digest(text)} -->\n"
 
@@ -411,7 +411,7 @@ def _is_sealed(path: Path, command: str) -> bool:
         text = path.read_text(encoding="utf-8") if path.is_file() and not path.is_symlink() else ""
     except (OSError, UnicodeDecodeError):
         return False
-    return bool(text) and text == sealed_text(text.rpartition("\n<!-- histopipe ")[0], command)
+    return bool(text) and text == seal_text(text.rpartition("\n<!-- histopipe ")[0], command)
 
 
 def _seal(content: object) -> str:
@@ -455,7 +455,7 @@ def _require_apart_from(out: Path, target: Location, what: str, source: Path) ->
         raise OutputError(f"{out} contains {what} ({source}), which would be replaced: write to another folder")
     if origin.holds(target):
         raise OutputError(f"{out} is in {what}, {source}, which is only read: write to another folder")
-    if source.is_dir() and (link := leads_from(source, target)):
+    if source.is_dir() and (link := find_crossing(source, target)):
         raise OutputError(f"{out} can be reached from {what}, {source}, through {link}: write to another folder")
 
 
@@ -503,7 +503,7 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             inside = sorted(scanned, key=lambda entry: entry.name)
         for entry in inside:
             status = entry.stat(follow_symlinks=False)
-            if left_over_name(entry.name) or (mounted and not prefix and is_leftover_folder(entry.name)):
+            if parse_temporary_name(entry.name) or (mounted and not prefix and is_leftover_folder(entry.name)):
                 continue
             if stat.S_ISDIR(status.st_mode):
                 pending.append(f"{prefix}{entry.name}/")
@@ -512,7 +512,7 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                 yield prefix + entry.name, status
 
 
-def foreign_file(folder: Path, patterns: Sequence[str]) -> Path | None:
+def find_foreign_file(folder: Path, patterns: Sequence[str]) -> Path | None:
     """Return a file in a folder, at any depth, that matches none of the patterns; the path itself if it is a file.
 
     System files don't count, nor do those that list what git and DVC ignore.
@@ -530,13 +530,13 @@ def foreign_file(folder: Path, patterns: Sequence[str]) -> Path | None:
     return None if file is None else folder / file
 
 
-def remove_known(folder: Path, patterns: Sequence[str]) -> None:
+def remove_own_folder(folder: Path, patterns: Sequence[str]) -> None:
     """Delete a folder, unless a file in it matches none of the patterns: then it is a user's, and all stays.
 
     Raises:
         OutputError: the folder can't be read.
     """
-    if folder.is_dir() and foreign_file(folder, patterns) is None:
+    if folder.is_dir() and find_foreign_file(folder, patterns) is None:
         shutil.rmtree(folder, ignore_errors=True)
 
 

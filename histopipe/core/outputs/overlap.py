@@ -53,7 +53,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def leads_from(folder: Path, target: Location) -> Path | None:
+def find_crossing(folder: Path, target: Location) -> Path | None:
     """Return the first link or mount in `folder`, at any depth, that leads to, into or out of `target`."""
     for path in _crossings(folder, {inode for _, inode in target.existing}):
         try:

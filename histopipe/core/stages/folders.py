@@ -11,7 +11,7 @@ from glob import escape
 from pathlib import Path
 
 from histopipe.core.errors import OutputError
-from histopipe.core.outputs.claims import foreign_file
+from histopipe.core.outputs.claims import find_foreign_file
 from histopipe.core.workspace import Workspace
 
 _VARIANTS = ("split_variant", "train_variant", "evaluate_variant")  # which share a folder
@@ -53,7 +53,7 @@ def stage_check(stage: str) -> Callable[[Path], None]:
     def check(folder: Path) -> None:
         if folder.is_symlink():  # only the link is replaced
             return
-        file = foreign_file(folder, (*FILES[stage], *_files_of_any_name(stage, folder)))
+        file = find_foreign_file(folder, (*FILES[stage], *_files_of_any_name(stage, folder)))
         if file is not None:
             raise OutputError(
                 f"{file} is no file of `histopipe {stage}`, which would replace the whole folder: move it away"

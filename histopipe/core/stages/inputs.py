@@ -107,7 +107,7 @@ class StageInputs:
         Raises:
             HistopipeError: `dvc.yaml` can't be read.
         """
-        declared = declaration(stage, workspace)
+        declared = read_declaration(stage, workspace)
         more = [os.path.relpath(path, workspace.root) for path in further]
         declared = replace(declared, paths=list(dict.fromkeys([*declared.paths, *more])))
         inputs = cls(stage, workspace.root, _text(workspace.params), declared, {})
@@ -212,7 +212,7 @@ _CURRENT: ContextVar[StageInputs | None] = ContextVar("stage_inputs", default=No
 
 
 @contextmanager
-def watched(inputs: StageInputs) -> Iterator[None]:
+def watch_inputs(inputs: StageInputs) -> Iterator[None]:
     """Set the inputs that `require_unchanged_inputs` checks inside the block, and check them again at its end.
 
     Raises:
@@ -236,7 +236,7 @@ def require_unchanged_inputs() -> None:
         inputs.require_unchanged()
 
 
-def inputs_of(stage: str, workspace: Workspace, files: Iterable[Path]) -> StageInputs:
+def current_inputs(stage: str, workspace: Workspace, files: Iterable[Path]) -> StageInputs:
     """Return the inputs of the running stage; note them now where a function is called outside of a command.
 
     Args:
@@ -248,7 +248,7 @@ def inputs_of(stage: str, workspace: Workspace, files: Iterable[Path]) -> StageI
     return current if current and current.files else StageInputs.taken(stage, workspace, files)
 
 
-def declaration(stage: str, workspace: Workspace) -> Declaration:
+def read_declaration(stage: str, workspace: Workspace) -> Declaration:
     """Return what `dvc.yaml` declares that a stage reads, also for a variant that `params.yaml` doesn't list.
 
     The declaration is empty where `dvc.yaml` doesn't have the stage.
@@ -317,15 +317,15 @@ def recorded_files(workspace: Workspace, path: str) -> dict[Path, str]:
     return {}
 
 
-def remedy_for(stage: str, workspace: Workspace) -> str:
+def rerun_command(stage: str, workspace: Workspace) -> str:
     """Return the command that makes a stage's outputs again, even if DVC calls the stage up to date.
 
     DVC wrongly calls a stage up to date if parameters were edited while an earlier release ran it.
     """
-    return f"dvc repro {'--force --single-item ' if seems_current(stage, workspace) else ''}{stage}"
+    return f"dvc repro {'--force --single-item ' if is_up_to_date(stage, workspace) else ''}{stage}"
 
 
-def seems_current(stage: str, workspace: Workspace) -> bool:
+def is_up_to_date(stage: str, workspace: Workspace) -> bool:
     """Return whether `dvc.lock` has a stage with today's parameters and files; folders aren't compared."""
     locked = locked_stage(workspace, stage)
     if locked is None:

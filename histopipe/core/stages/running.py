@@ -16,7 +16,7 @@ from histopipe.core.dvc import clear_broken_copies
 from histopipe.core.errors import BusyError, HistopipeError, TrackingAwayError, UnreachableError
 from histopipe.core.files import read_json, write_json, write_text
 from histopipe.core.locking import exclusive_lock, is_held
-from histopipe.core.stages.inputs import StageInputs, watched
+from histopipe.core.stages.inputs import StageInputs, watch_inputs
 from histopipe.core.workspace import Workspace
 
 LOCK_SECONDS = 20.0  # long enough for the orphan of a killed parent to notice that and end
@@ -47,7 +47,7 @@ def running(stage: str, workspace: Workspace) -> Iterator[StageInputs]:
             workspace.failure(stage).unlink(missing_ok=True)
             clear_broken_copies(workspace)
             inputs = StageInputs.taken(stage, workspace)
-            with watched(inputs):
+            with watch_inputs(inputs):
                 yield inputs
     except BaseException as problem:
         _record_failure(stage, workspace, problem)
@@ -64,7 +64,7 @@ def _exclusive(stage: str, workspace: Workspace) -> Iterator[None]:
         yield
 
 
-def running_places(workspace: Workspace) -> dict[str, Path]:
+def running_checkouts(workspace: Workspace) -> dict[str, Path]:
     """Return the stages that run now, each with its path of the checkout: a container may mount it elsewhere."""
     folder = workspace.lock("any").parent
     noted = {name: folder / f"{name}{PLACE}" for name in running_stages(workspace)}

@@ -53,7 +53,7 @@ def require_classes(summary: pd.DataFrame, dataset: str, remedy: str = "add case
             )
 
 
-def remedy_of(counts: pd.DataFrame, parts: int, remembered: bool) -> str:
+def class_remedy(counts: pd.DataFrame, parts: int, remembered: bool) -> str:
     """Return the remedy where whole cases can't give every part both classes.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from histopipe.core.dvc import complaint, run_dvc
+from histopipe.core.dvc import error_line, run_dvc
 from histopipe.core.errors import SplitError
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import read_membership
@@ -36,7 +36,7 @@ def _fetch(path: Path, revision: str, workspace: Workspace, target: Path) -> Pat
     done = run_dvc(workspace, "get", ".", relative, "--rev", revision, "--out", str(target), "--quiet")
     if done.returncode != 0:
         raise SplitError(
-            f"{relative} as of {revision} can't be fetched ({complaint(done)}): name a commit whose dvc.lock has it, "
+            f"{relative} as of {revision} can't be fetched ({error_line(done)}): name a commit whose dvc.lock has it, "
             "and run `dvc fetch --all-commits` if it was made elsewhere"
         )
     return target

@@ -11,7 +11,7 @@ from histopipe.core.cases.ids import MOST_NAMED, spelt
 from histopipe.core.params import SplitParams
 from histopipe.data.splitting.assignment import assign_cases, assign_folds, assign_patches
 from histopipe.data.splitting.canonical import assign_canonical, canonical_cases
-from histopipe.data.splitting.classes import remedy_of
+from histopipe.data.splitting.classes import class_remedy
 from histopipe.data.splitting.copies import JoinedCases, LeftOut, join_copies, settle_known
 from histopipe.data.splitting.membership import SPLITS
 from histopipe.data.splitting.record import CopiesRecord
@@ -69,7 +69,7 @@ class Division:
             return "add patches of both classes"
         if self.scheme.scheme == "canonical":
             return "use the complete archive or `scheme: grouped`"
-        return remedy_of(self.counts, len(SPLITS), bool(set(before) & set(self.membership["case_id"])))
+        return class_remedy(self.counts, len(SPLITS), bool(set(before) & set(self.membership["case_id"])))
 
     def as_json(self) -> CopiesRecord:
         """Return the entries of the split's record."""
@@ -93,7 +93,7 @@ def divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, as
         SplitError: there are too few cases, or no published lists of them.
     """
     joined = join_copies(index)
-    counts = merged(case_counts(index), joined)
+    counts = merge_joined(case_counts(index), joined)
     left_out: list[LeftOut] = []
     if scheme.scheme == "random":
         splits = assign_patches(index["file"], _fractions(scheme), seed)
@@ -105,7 +105,7 @@ def divide(dataset: str, scheme: SplitParams, seed: int, index: pd.DataFrame, as
         membership = fold_membership(folds.set_index("case_id")["fold"], 0, scheme.folds)
     else:
         kept, settled, left_out = _settled(index, joined, assigned)
-        groups = assign_cases(merged(kept, joined), _fractions(scheme), seed, settled)
+        groups = assign_cases(merge_joined(kept, joined), _fractions(scheme), seed, settled)
         membership = _by_member(groups, kept.index, joined)
     return Division(scheme, membership, counts, joined, tuple(left_out))
 
@@ -123,7 +123,7 @@ def divide_folds(
         SplitError: fewer cases than folds.
     """
     kept, settled, left_out = _settled(index, joined, assigned)
-    folds = assign_folds(merged(kept, joined), count, seed, {case: int(fold) for case, fold in settled.items()})
+    folds = assign_folds(merge_joined(kept, joined), count, seed, {case: int(fold) for case, fold in settled.items()})
     return _by_member(folds, kept.index, joined), left_out
 
 
@@ -189,7 +189,7 @@ def _sizes(counts: pd.DataFrame) -> dict[str, int]:
     return {str(case): int(patches) for case, patches in counts["patches"].items()}
 
 
-def merged(counts: pd.DataFrame, joined: JoinedCases) -> pd.DataFrame:
+def merge_joined(counts: pd.DataFrame, joined: JoinedCases) -> pd.DataFrame:
     """Add up the counts of joined cases under the first id of their group."""
     first = joined.first
     return counts.groupby(lambda case: first.get(case, case), sort=True).sum() if first else counts

@@ -143,7 +143,7 @@ def read_split_record(path: Path) -> SplitRecord:
     return record
 
 
-def copies_of(cases: Iterable[str], dataset: str, workspace: Workspace) -> set[str]:
+def find_copies(cases: Iterable[str], dataset: str, workspace: Workspace) -> set[str]:
     """Return the ids that share patches with one of `cases`, by the split's record; none without a record.
 
     Raises:
@@ -174,7 +174,7 @@ def known_folds(workspace: Workspace, dataset: str, params: Params) -> dict[str,
     return cases if _fits(earlier, fold_settings(params, dataset)) else {}
 
 
-def under_todays_ids(groups: dict[str, Group], cases: Iterable[str], record: Path) -> dict[str, Group]:
+def with_current_ids(groups: dict[str, Group], cases: Iterable[str], record: Path) -> dict[str, Group]:
     """Return known groups by the ids that the cases have today.
 
     An earlier version, or another column of ids, may have written a case in another spelling.

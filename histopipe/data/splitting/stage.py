@@ -13,11 +13,11 @@ from histopipe.core.errors import SplitError
 from histopipe.core.files import write_json, write_text
 from histopipe.core.params import Params
 from histopipe.core.stages.inputs import require_unchanged_inputs
-from histopipe.core.tables import csv_of
+from histopipe.core.tables import format_csv
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.classes import require_classes, warn_of_few_cases
 from histopipe.data.splitting.copies import join_copies
-from histopipe.data.splitting.division import Division, case_counts, divide, divide_folds, fold_membership, merged
+from histopipe.data.splitting.division import Division, case_counts, divide, divide_folds, fold_membership, merge_joined
 from histopipe.data.splitting.membership import assert_disjoint, is_leaky
 from histopipe.data.splitting.record import (
     Group,
@@ -27,13 +27,13 @@ from histopipe.data.splitting.record import (
     known_cases,
     known_folds,
     require_record,
-    under_todays_ids,
     used_settings,
+    with_current_ids,
 )
 from histopipe.data.splitting.summary import plot_summary, summarise
 from histopipe.data.store import read_index, require_reading
 
-__all__ = ["as_csv", "divide_anew", "fold_membership", "require_classes", "split"]
+__all__ = ["as_csv", "divide_from_scratch", "fold_membership", "require_classes", "split"]
 LOG = logging.getLogger(__name__)
 MIN_CASES = 3
 
@@ -53,7 +53,7 @@ def split(dataset: str, params: Params, workspace: Workspace) -> pd.DataFrame:
     index = _taking_part(dataset, params, read_index(workspace.store(dataset)))
     settings = used_settings(params, dataset)
     before, earlier = (
-        under_todays_ids(recorded, index["case_id"].unique(), workspace.split_record(dataset))
+        with_current_ids(recorded, index["case_id"].unique(), workspace.split_record(dataset))
         for recorded in (known_cases(workspace, dataset, settings), known_folds(workspace, dataset, params))
     )
     if params.split.scheme == "kfold":
@@ -109,7 +109,7 @@ def _tell(dataset: str, divided: Division, index: pd.DataFrame) -> None:
         warn_of_few_cases(dataset, membership, index, divided.joined.first)
 
 
-def divide_anew(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
+def divide_from_scratch(dataset: str, params: Params, index: pd.DataFrame) -> pd.DataFrame:
     """Return the membership that a first run with these parameters would give, without a record.
 
     Raises:
@@ -187,7 +187,7 @@ def _folds(params: Params, index: pd.DataFrame, divided: Division, before: dict[
     """
     if "fold" in divided.membership:
         return divided.membership[["case_id", "fold"]]
-    if len(merged(case_counts(index), divided.joined)) < params.split.folds:
+    if len(merge_joined(case_counts(index), divided.joined)) < params.split.folds:
         return pd.DataFrame({"case_id": [], "fold": []})
     named = {case: str(fold) for case, fold in before.items()}
     return divide_folds(index, divided.joined, params.split.folds, params.seed, named)[0]
@@ -235,7 +235,7 @@ def _write(
 
 def as_csv(membership: pd.DataFrame) -> str:
     """Return the text of a split file."""
-    return csv_of(membership)
+    return format_csv(membership)
 
 
 def _groups(membership: pd.DataFrame) -> dict[str, str]:

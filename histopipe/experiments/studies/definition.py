@@ -11,7 +11,7 @@ from histopipe.core.params import Params, require_folds
 from histopipe.core.variants import KINDS, Study, VariantValue
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import read_folds, read_membership
-from histopipe.data.splitting.stage import divide_anew, fold_membership, require_classes
+from histopipe.data.splitting.stage import divide_from_scratch, fold_membership, require_classes
 from histopipe.data.splitting.summary import summarise
 from histopipe.data.store import read_index
 
@@ -52,7 +52,7 @@ def variant_split(
     """
     index = read_index(workspace.store(dataset))
     if study in ("seeds", "schemes"):
-        return divide_anew(dataset, variant_params(study, variant, params), index)
+        return divide_from_scratch(dataset, variant_params(study, variant, params), index)
     if study == "sizes":
         membership = fewer_training_cases(read_membership(workspace.split(dataset)), int(variant), params.seed)
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.params import Params
-from histopipe.core.stages.inputs import remedy_for, seems_current
+from histopipe.core.stages.inputs import is_up_to_date, rerun_command
 from histopipe.core.training_record import TrainingMarks, read_training_record
 from histopipe.core.variants import KINDS, Study, VariantValue
 from histopipe.core.workspace import Workspace, stage_name
@@ -96,6 +96,6 @@ def _remedy(own: VariantWorkspace, dataset: str, today: Mapping[str, str], works
     record_file = own.training_record(dataset, own.architecture)
     record: TrainingMarks = read_training_record(record_file) if record_file.is_file() else {}
     if all(record.get(key) == digest for key, digest in today.items()):
-        return remedy_for(graded, workspace)
+        return rerun_command(graded, workspace)
     training = own.training_stage(dataset, own.architecture)
-    return remedy_for(training, workspace) if seems_current(training, workspace) else f"dvc repro {graded}"
+    return rerun_command(training, workspace) if is_up_to_date(training, workspace) else f"dvc repro {graded}"

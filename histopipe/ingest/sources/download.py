@@ -19,7 +19,7 @@ import urllib3
 
 from histopipe.core.errors import HistopipeError, SourceError, UnreachableError
 from histopipe.core.files import as_size, read_json, require_disk, write_json
-from histopipe.core.outputs.claims import remove_known
+from histopipe.core.outputs.claims import remove_own_folder
 from histopipe.ingest.sources.progress import show_byte_progress
 
 TIMEOUTS = (10, 60)  # seconds to connect, and between two chunks of a response
@@ -123,7 +123,7 @@ class Download:
         """Delete the unfinished file and, unless the folder has other files too, all downloads of the data set."""
         for path in (self.part, self.state):
             path.unlink(missing_ok=True)
-        remove_known(self.folder, FILES)
+        remove_own_folder(self.folder, FILES)
 
 
 def download(task: Download) -> None:

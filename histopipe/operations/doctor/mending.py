@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from histopipe.core.dvc import complaint, run_dvc
+from histopipe.core.dvc import error_line, run_dvc
 from histopipe.core.errors import HistopipeError
 from histopipe.core.files import file_md5, replaced_file, temporary
 from histopipe.core.workspace import Workspace
@@ -162,7 +162,7 @@ def _bring_back(workspace: Workspace, paths: Sequence[Path]) -> None:
     for start in range(0, len(paths), TOGETHER):
         done = run_dvc(workspace, "checkout", "--force", *_names(paths[start : start + TOGETHER]))
         if done.returncode != 0:
-            raise HistopipeError(f"DVC could not bring back {paths[start]} ({complaint(done)}): run `dvc checkout`")
+            raise HistopipeError(f"DVC could not bring back {paths[start]} ({error_line(done)}): run `dvc checkout`")
 
 
 def _names(paths: Iterable[Path]) -> list[str]:

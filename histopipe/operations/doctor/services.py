@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from histopipe.core.addresses import public_url
-from histopipe.core.dvc import complaint, is_cut_off, lock_list, require_repository, run_dvc
+from histopipe.core.dvc import error_line, is_cut_off, lock_list, require_repository, run_dvc
 from histopipe.core.errors import HistopipeError, one_line
 from histopipe.core.files import read_yaml
 from histopipe.core.lineage import checkout_name, git_commit, git_problem
@@ -145,6 +145,6 @@ def _remote(workspace: Workspace, stages: int) -> Finding:
     answer = run_dvc(workspace, "list-url", f"remote://{remote}", seconds=ANSWER_SECONDS)
     if answer.returncode != 0 and "not exist" not in answer.stderr:  # an empty remote has no folder yet
         return Finding(
-            "DVC", f"remote {remote}: {complaint(answer)}", "error", "see that it is up, and the credentials are set"
+            "DVC", f"remote {remote}: {error_line(answer)}", "error", "see that it is up, and the credentials are set"
         )
     return Finding("DVC", f"{stages} stages on record; remote {remote} answers")

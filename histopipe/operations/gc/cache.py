@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from histopipe.core.dvc import complaint, run_dvc
+from histopipe.core.dvc import error_line, run_dvc
 from histopipe.core.errors import BusyError, HistopipeError
 from histopipe.core.workspace import Workspace
 from histopipe.operations.gc.history import HASH, History
@@ -33,7 +33,7 @@ def cache_folder(workspace: Workspace) -> Path:
     """
     done = run_dvc(Workspace(workspace.home), "cache", "dir")
     if done.returncode != 0:
-        raise HistopipeError(f"DVC's cache can't be found ({complaint(done)}): run in a clone of histopipe")
+        raise HistopipeError(f"DVC's cache can't be found ({error_line(done)}): run in a clone of histopipe")
     return (workspace.home / done.stdout.strip().splitlines()[-1]).resolve()
 
 
@@ -76,7 +76,7 @@ def _unused(workspace: Workspace, *options: str) -> list[Path]:
     """What DVC would remove."""
     done = run_dvc(Workspace(workspace.home), *EVERY_COMMIT, *options, "--dry")
     if done.returncode != 0:
-        raise HistopipeError(f"DVC can't tell what is unused ({complaint(done)}): see `dvc gc --all-commits --dry`")
+        raise HistopipeError(f"DVC can't tell what is unused ({error_line(done)}): see `dvc gc --all-commits --dry`")
     return [Path(match["path"]) for match in _REMOVING.finditer(done.stdout)]
 
 
@@ -184,4 +184,4 @@ def _clean_remote(history: History, age: Age) -> None:
     _unused_anywhere(history.afresh(), age)  # since it was listed, a stage or a commit may have come to need some
     done = run_dvc(Workspace(history.workspace.home), *EVERY_COMMIT, "--cloud", "--force")
     if done.returncode != 0:
-        raise HistopipeError(f"DVC could not clean the remote ({complaint(done)}): run again to go on")
+        raise HistopipeError(f"DVC could not clean the remote ({error_line(done)}): run again to go on")

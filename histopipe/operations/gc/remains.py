@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from histopipe.core.errors import BusyError, HistopipeError
-from histopipe.core.files import is_abandoned, left_over_name, read_json
+from histopipe.core.files import is_abandoned, parse_temporary_name, read_json
 from histopipe.core.lineage import output_hash
 from histopipe.core.locking import exclusive_lock
-from histopipe.core.outputs.claims import foreign_file, remove_known
+from histopipe.core.outputs.claims import find_foreign_file, remove_own_folder
 from histopipe.core.params import Params, read_params
 from histopipe.core.stages.folders import FILES
 from histopipe.core.variants import KINDS, parse_variant
@@ -95,7 +95,7 @@ def _remove_checkpoints(places: Iterable[Path], workspace: Workspace, still: Cal
             if not still(place):
                 continue
             (place / CHECKPOINT_FILE).unlink(missing_ok=True)  # first: half a checkpoint must not be gone on with
-            remove_known(place, CHECKPOINT_FILES)
+            remove_own_folder(place, CHECKPOINT_FILES)
 
 
 def _owner(place: Path, workspace: Workspace) -> tuple[Workspace, str, str, str]:
@@ -172,7 +172,7 @@ def half_written(workspace: Workspace, age: Age) -> Iterator[Leftover]:
     """
 
     def is_garbage(path: Path) -> bool:
-        name = left_over_name(path.name)
+        name = parse_temporary_name(path.name)
         return name is not None and name[2] == "part" and is_abandoned(path) and age.passed(path)
 
     found = [path for path in _walk(workspace) if is_garbage(path)]
@@ -195,7 +195,7 @@ def _walk(workspace: Workspace) -> Iterator[Path]:
     for top in (*WRITTEN, *HIDDEN):
         for place, folders, files in os.walk(home / top):
             yield from (Path(place) / name for name in (*folders, *files))
-            folders[:] = [name for name in folders if not left_over_name(name)]
+            folders[:] = [name for name in folders if not parse_temporary_name(name)]
 
 
 def _tracked(workspace: Workspace) -> frozenset[Path]:
@@ -218,14 +218,14 @@ def old_notes(workspace: Workspace, age: Age) -> Iterator[Leftover]:
     for what, pattern, why in sorts:
         present = sorted(workspace.home.glob(pattern))
         if what == "unfinished downloads":
-            present = [path for path in present if foreign_file(path, DOWNLOADED) is None]
+            present = [path for path in present if find_foreign_file(path, DOWNLOADED) is None]
         yield from _untouched(what, present, why, age)
 
 
 def old_parts(workspace: Workspace, age: Age) -> Iterator[Leftover]:
     """Shards that workers decoded for an ingest that never came to put them together."""
     keys = sorted((_checkpoints(workspace) / "ingest").glob(f"*/{'[0-9a-f]' * 64}"))  # DATA_SET/KEY
-    present = [path for path in keys if foreign_file(path, PART_FILES) is None]
+    present = [path for path in keys if find_foreign_file(path, PART_FILES) is None]
     yield from _untouched("parts of ingests", present, "no ingest took them; the next decodes them again", age)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from histopipe.core.operating_point import GradedPoint
+from histopipe.core.operating_point import EvaluatedPoint
 from histopipe.core.params import Params
 from histopipe.core.training_record import TrainingMarks
-from histopipe.data.leakage import worst
+from histopipe.data.leakage import worst_state
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.cases import patch_columns
 from histopipe.evaluation.grading import grade_table, graded_table, locked_point
@@ -65,10 +65,10 @@ def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Member], para
     The row is descriptive: it isn't one of the recipes, and takes no part in ranks and their tests.
     """
     locked = locked_point(logits, params.evaluate.threshold)
-    point: GradedPoint = {**locked, "positive_class": members[0]["positive_class"]}
+    point: EvaluatedPoint = {**locked, "positive_class": members[0]["positive_class"]}
     marks: TrainingMarks = {
         "quick": next((row["quick"] for row in members if row.get("quick")), None),
-        "leaky": worst(row.get("leaky") for row in members) or None,
+        "leaky": worst_state(row.get("leaky") for row in members) or None,
         "unlisted_train": any(row.get("unlisted_train") for row in members),
     }
     table = graded_table(logits, point)

@@ -10,7 +10,7 @@ import pandas as pd
 from histopipe.core.errors import EvaluationError, HistopipeError
 from histopipe.core.files import file_digest
 from histopipe.core.params import Params
-from histopipe.core.stages.inputs import remedy_for
+from histopipe.core.stages.inputs import rerun_command
 from histopipe.core.training_record import TrainingMarks, read_training_record
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.store import read_index, require_reading
@@ -121,8 +121,8 @@ def _remedy(dataset: str, architecture: str, today: Mapping[str, tuple[str, str]
     except (HistopipeError, OSError, ValueError):
         record = {}
     if all(record.get(key) == digest for key, digest in today.values()):
-        return f"`{remedy_for(evaluate, workspace)}`"
-    command = remedy_for(train, workspace)
+        return f"`{rerun_command(evaluate, workspace)}`"
+    command = rerun_command(train, workspace)
     return f"`{command}`, then `dvc repro {evaluate}`" if "--force" in command else f"`dvc repro {evaluate}`"
 
 
