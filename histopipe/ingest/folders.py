@@ -13,8 +13,8 @@ from typing import NamedTuple
 from histopipe.core.system_files import is_leftover, is_leftover_folder
 from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit, ReadBudget
 
-LEADS_NOWHERE = "link that leads nowhere"
-CIRCULAR = "link that leads to a folder around itself"
+LEADS_NOWHERE = "broken link"
+CIRCULAR = "link to a folder that contains it"
 NOT_A_FILE = "not a file"
 
 _Identity = tuple[int, int]  # device and inode number of a folder

@@ -65,7 +65,7 @@ def decode_patch(content: bytes, into: Patch | None = None) -> Patch:
     if content[:4] in SIGNATURES:
         return _decode_tiff(content)
     if content[:2] == _JPEG_START and content.count(_JPEG_SCAN) > MAX_SCANS:
-        raise MemberRejected("absurdly many scans")
+        raise MemberRejected("too many scans")
     with _open_image(content, ("PNG", "JPEG", "BMP")) as image:
         return _convert_to_rgb(image, content[_DEPTH] if image.format == "PNG" else 8)
 
@@ -208,7 +208,7 @@ def _check_compression(image: Image.Image) -> None:
     For a damaged one, libtiff returns uninitialised memory instead of an error: other pixels each time.
     """
     if image.info.get("compression") in _FAX:
-        raise MemberRejected("packed for fax machines")
+        raise MemberRejected("unsupported fax compression")
 
 
 def _convert_to_rgb(image: Image.Image, depth: int) -> Patch:

@@ -17,7 +17,7 @@ from histopipe.ingest.datasets.matching import FileMatching, match_files
 NOT_A_PATCH = "not a patch file"
 SECOND_COPY = "second copy"
 NOT_IN_ARCHIVE = "listed in the manifest but not in the archive"
-INNER_ARCHIVE = "archive within the archive that can't be read there (only an intact zip that is stored as it is)"
+INNER_ARCHIVE = "archive within the archive (only an undamaged zip that is stored uncompressed can be read)"
 _ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 HARMLESS = frozenset(
     {NOT_A_PATCH, OTHER_MAGNIFICATION, SECOND_COPY}
@@ -126,7 +126,7 @@ def _select_patches(
             check_member(member)
             name = dataset.read_name(file)
             if name is not None and file in seen:
-                raise MemberRejected("name stands twice in the archive")
+                raise MemberRejected("name occurs twice in the archive")
         except MemberRejected as reason:
             unused.add(str(reason), member.name)
             continue
@@ -173,7 +173,7 @@ def _drop_contradictions(candidates: list[PlannedPatch], unused: UnusedMembers) 
             contradicted.add(position)
     for patch in candidates if contradicted else []:
         if _get_position(patch) in contradicted:
-            unused.add("both labels for one place", patch.member.name)
+            unused.add("both labels for one position", patch.member.name)
     return [patch for patch in candidates if _get_position(patch) not in contradicted] if contradicted else candidates
 
 

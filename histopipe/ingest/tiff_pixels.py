@@ -25,7 +25,7 @@ UNREADABLE = "not a readable image"
 TOO_DARK = "pixels of 16 or 32 bits that use less than a quarter of them: convert them to 8 bits"
 FLOATING = "floating-point pixels of unknown range: convert them to 8 bits"
 SIGNED = "signed pixels of unknown range: convert them to 8 bits"
-UNEXPLAINED = "a channel beside the colours that the file doesn't explain: remove it, or save it as transparency"
+UNEXPLAINED = "a channel that is neither colour nor declared as transparency: remove it, or save it as transparency"
 SEVERAL_PAGES = "a stack of several pages: save each as an image of its own"
 
 Tags = Mapping[int, tuple[Any, ...]]

@@ -278,7 +278,7 @@ def test_a_packing_that_is_not_known_is_refused_by_member(tmp_path: Path) -> Non
     content[entry + 10 : entry + 12] = (9).to_bytes(2, "little")  # Deflate64
     (tmp_path / "a.zip").write_bytes(content)
     archive = open_archive(tmp_path / "a.zip")
-    with pytest.raises(MemberRejected, match="packed in a way that isn't read"):
+    with pytest.raises(MemberRejected, match="unsupported compression method"):
         next(archive.payloads(archive.members))()
 
 
@@ -406,7 +406,7 @@ def test_headers_that_cost_time_or_memory_are_refused(tmp_path: Path, header: by
     except ArchiveError as problem:
         assert "header" in str(problem)
     else:
-        assert faults == [None, "sparse file, of which the archive holds parts"]
+        assert faults == [None, "sparse file"]
 
 
 def test_what_windows_packed_lies_in_folders(tmp_path: Path) -> None:

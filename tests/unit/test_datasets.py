@@ -55,10 +55,16 @@ def test_a_cells_patient_stands_before_thin(name: str, case: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("cell_images/Parasitized/holiday.png", "name is not a patch's"),
-        ("cell_images/Parasitized/C1P1_IMG_1_cell_1.png", "name is not a patch's"),
-        ("cell_images/Parasitized/ThinF_IMG_20150918_144104_cell_168.png", "name is not a patch's"),
-        ("cell_images/Parasitized/C٣P1ThinF_IMG_20150918_144104_cell_1.png", "name is not a patch's"),
+        ("cell_images/Parasitized/holiday.png", "name does not match the data set's pattern"),
+        ("cell_images/Parasitized/C1P1_IMG_1_cell_1.png", "name does not match the data set's pattern"),
+        (
+            "cell_images/Parasitized/ThinF_IMG_20150918_144104_cell_168.png",
+            "name does not match the data set's pattern",
+        ),
+        (
+            "cell_images/Parasitized/C٣P1ThinF_IMG_20150918_144104_cell_1.png",
+            "name does not match the data set's pattern",
+        ),
         ("cell_images/C1P1ThinF_IMG_20150918_144104_cell_1.png", "folders name no class"),
         ("Uninfected/Parasitized/C1P1ThinF_IMG_20150918_144104_cell_1.png", "folders name both classes"),
     ],
@@ -75,7 +81,7 @@ def test_a_cell_of_unknown_patient_or_class_is_rejected(name: str, reason: str) 
 def test_the_longest_names_of_cells_are_read_at_once(last: str) -> None:
     """The longest that a zip holds; tried from every `thin` on, some would take hours."""
     start = time.process_time()
-    with pytest.raises(MemberRejected, match="name is not a patch's"):
+    with pytest.raises(MemberRejected, match="name does not match the data set's pattern"):
         read("malaria", f"Parasitized/{last}.PNG")
     assert time.process_time() - start < 2
 
@@ -112,9 +118,9 @@ def test_a_field_tells_patient_class_magnification_and_subtype(
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("SOB_B_A-14-22549AB-40.png", "name is not a patch's"),
-        ("SOB_B_A-14-22549AB-50-001.png", "name is not a patch's"),
-        ("SOB_B_XX-14-22549AB-40-001.png", "name is not a patch's"),
+        ("SOB_B_A-14-22549AB-40.png", "name does not match the data set's pattern"),
+        ("SOB_B_A-14-22549AB-50-001.png", "name does not match the data set's pattern"),
+        ("SOB_B_XX-14-22549AB-40-001.png", "name does not match the data set's pattern"),
         ("SOB_B_DC-14-22549AB-40-001.png", "subtype contradicts class"),
         ("malignant/SOB_B_A-14-22549AB-40-001.png", "label contradicts folder"),
         ("benign/fibroadenoma/SOB_B_A-14-22549AB-40-001.png", "subtype contradicts folder"),

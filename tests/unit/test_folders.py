@@ -46,10 +46,10 @@ def test_links_are_followed_and_those_to_nowhere_counted(tmp_path: Path) -> None
     assert graded(folder) == (
         ["a/3.png", "a/4.png", "b/1.png", "b/deep/2.png"],
         {
-            "a/gone.png": "link that leads nowhere",
-            "a/self.png": "link that leads nowhere",
-            "a/up": "link that leads to a folder around itself",
-            "out": "link that leads to a folder around itself",
+            "a/gone.png": "broken link",
+            "a/self.png": "broken link",
+            "a/up": "link to a folder that contains it",
+            "out": "link to a folder that contains it",
             "pipe.png": "not a file",
         },
     )
@@ -136,7 +136,9 @@ def test_a_folder_of_links_is_a_source(workspace: Workspace, of_folder: Params) 
     (folder / "10002/key.png").symlink_to(workspace.root / "key")
     report = ingested(of_folder, workspace)
     assert (report["patches"], report["cases"], report["bad"]) == (120, 6, 1)
-    assert report["set_aside"] == {"link to what is not in the archive": {"count": 1, "bad": True, "files": [gone]}}
+    assert report["set_aside"] == {
+        "link to a path that is not in the archive": {"count": 1, "bad": True, "files": [gone]}
+    }
 
 
 def test_what_operating_systems_leave_in_a_source_changes_nothing(workspace: Workspace, of_folder: Params) -> None:

@@ -129,9 +129,9 @@ HOSTILE = {
     patch_name(10000, 5201, 1, 0, folder=1): (png(), "label contradicts folder"),
     patch_name(10000, 5251, 1, 0): (png(51, 50), "larger than a patch"),
     patch_name(10000, 5301, 1, 0): (bomb_png(1900, 2000), "not a readable image"),
-    "10000/0/holiday.png": (png(), "name is not a patch's"),
-    patch_name(10000, 3_000_000_000, 1, 0): (png(), "name is not a patch's"),
-    patch_name(10000, 5351, 1, 0).replace("x5351", "x٥٣٥١"): (png(), "name is not a patch's"),
+    "10000/0/holiday.png": (png(), "name does not match the data set's pattern"),
+    patch_name(10000, 3_000_000_000, 1, 0): (png(), "name does not match the data set's pattern"),
+    patch_name(10000, 5351, 1, 0).replace("x5351", "x٥٣٥١"): (png(), "name does not match the data set's pattern"),
     ".": (png(), "unsafe path"),
     "./.": (png(), "unsafe path"),
     "README.md": (b"hello", "not a patch file"),
@@ -222,7 +222,7 @@ def test_a_flipped_bit_is_noticed(workspace: Workspace, lenient: Params) -> None
 def test_both_labels_for_one_place_are_both_set_aside(workspace: Workspace, lenient: Params) -> None:
     pair = {patch_name(10000, 5001, 1, label): png(seed=9) for label in (0, 1)}
     report = pack(workspace, lenient, idc_members() | pair)
-    assert set_aside(report) == dict.fromkeys(pair, "both labels for one place")
+    assert set_aside(report) == dict.fromkeys(pair, "both labels for one position")
 
 
 def test_too_many_bad_members_fail_and_leave_the_old_store(workspace: Workspace, params: Params) -> None:

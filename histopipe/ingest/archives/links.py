@@ -13,9 +13,9 @@ from typing import NamedTuple
 from histopipe.ingest.archives.limits import ReadBudget
 from histopipe.ingest.archives.member import Member
 
-LEADS_OUT = "link that leads out of the archive"
-LEADS_NOWHERE = "link to what is not in the archive"
-CIRCULAR = "link that leads to itself"
+LEADS_OUT = "link out of the archive"
+LEADS_NOWHERE = "link to a path that is not in the archive"
+CIRCULAR = "circular link"
 LONGEST_TARGET = 1024  # bytes; the longest path of macOS
 LONGEST_CHAIN = 40  # links in a row; the limit of Linux
 

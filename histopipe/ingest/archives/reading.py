@@ -35,7 +35,7 @@ MAX_TAR_HEADER_BYTES = 256 * 2**10  # long names and extended attributes, each a
 MAX_GLOBAL_ATTRIBUTES = 64  # of a tar; they are applied to each of its members
 
 SPECIAL_FILE = "device, pipe or socket"
-SPARSE_FILE = "sparse file, of which the archive holds parts"
+SPARSE_FILE = "sparse file"
 
 DAMAGE = (  # what the standard library raises for damaged archives
     zipfile.BadZipFile,
@@ -402,7 +402,7 @@ def _inflate(packed: bytes, member: Member) -> bytes:
         return _verify(packed, member)
     inflater = _INFLATERS.get(member.method)
     if inflater is None:
-        raise MemberRejected("packed in a way that isn't read")
+        raise MemberRejected("unsupported compression method")
     try:
         content = inflater(packed, member.size + 1)
     except DAMAGE:

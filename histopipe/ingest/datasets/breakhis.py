@@ -66,7 +66,7 @@ def read_published_name(name: str) -> PatchName | None:
         return None
     match = _NAME.fullmatch(last)
     if match is None:
-        raise MemberRejected("name is not a patch's")
+        raise MemberRejected("name does not match the data set's pattern")
     fields = match.groupdict()
     if _LETTERS[fields["label"]] != SUBTYPES[fields["subtype"]][1]:
         raise MemberRejected("subtype contradicts class")

@@ -27,7 +27,7 @@ def read_name(name: str) -> PatchName | None:
     match = _NAME.fullmatch(last)
     if match is None:
         if last.lower().endswith(".png"):
-            raise MemberRejected("name is not a patch's")
+            raise MemberRejected("name does not match the data set's pattern")
         return None
     case, x, y, label = match.groups()
     _check_folders(folders, case, label)

@@ -34,7 +34,7 @@ def read_name(name: str) -> PatchName | None:
         return None
     match = _NAME.fullmatch(last)
     if match is None:
-        raise MemberRejected("name is not a patch's")
+        raise MemberRejected("name does not match the data set's pattern")
     labels = {_LABELS[folder.lower()] for folder in folders if folder.lower() in _LABELS}
     if len(labels) != 1:
         raise MemberRejected("folders name both classes" if labels else "folders name no class")
