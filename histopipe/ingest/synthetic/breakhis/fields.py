@@ -35,7 +35,7 @@ View = dict[str, Bytes]  # textures of one field, (230, 350) each
 
 @dataclass(frozen=True)
 class TumourTraits:
-    """The traits of one patient's tumour. Shares of area are given as thresholds of rank textures, 0-255.
+    """The traits of one patient's tumour. Shares of area are given as thresholds of ranked textures, 0-255.
 
     Attributes:
         stroma, epithelium: share of the area that is nuclei, in each tissue.
