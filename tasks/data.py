@@ -11,7 +11,7 @@ from histopipe.data.splitting.membership import read_membership
 from histopipe.data.splitting.record import read_split_record
 from histopipe.data.store import read_report
 from histopipe.ingest.sources.record import SourceRecord
-from histopipe.ingest.sources.watch import change_since_last_use, remember_use
+from histopipe.ingest.sources.watch import describe_change, record_use
 from tasks.artifacts import publish_image, publish_table
 from tasks.declaration import stage_task
 from tasks.distributed import decode_on_workers
@@ -57,7 +57,7 @@ def split(dataset: str) -> Path:
 
 def source_change(dataset: str) -> str | None:
     """What is new about a source that was just located; None if nothing is."""
-    return change_since_last_use(dataset, Workspace.around())
+    return describe_change(dataset, Workspace.around())
 
 
 def source_record(dataset: str) -> SourceRecord:
@@ -67,7 +67,7 @@ def source_record(dataset: str) -> SourceRecord:
 
 def use_source(record: SourceRecord, dataset: str) -> None:
     """Note that results were made from the source as it was located before."""
-    remember_use(record, dataset, Workspace.around())
+    record_use(record, dataset, Workspace.around())
 
 
 def splits_of_cases(dataset: str) -> pd.Series:

@@ -30,10 +30,10 @@ from histopipe.inference.kinds import (
 from histopipe.inference.naming import SECOND_COPY, CaseNamer, ImageName
 from histopipe.inference.slides.dicom import is_dicom
 from histopipe.inference.slides.slide import SLIDES, is_slide
-from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit
+from histopipe.ingest.archives.limits import DEFAULT_LIMIT, MemberLimit
 from histopipe.ingest.archives.reading import check_member, open_archive
 from histopipe.ingest.datasets import MemberRejected
-from histopipe.ingest.folders import FolderFile, files_below
+from histopipe.ingest.folders import FolderFile, list_files
 from histopipe.ingest.images import MAX_PIXELS
 
 SLIDE_IN_ARCHIVE = "a slide in an archive: unpack it"
@@ -76,7 +76,7 @@ class SlideFound(NamedTuple):
     case_id: str
 
 
-def find_slides(inputs: list[Path], limit: MemberLimit = USUAL_LIMIT) -> list[SlideFound]:
+def find_slides(inputs: list[Path], limit: MemberLimit = DEFAULT_LIMIT) -> list[SlideFound]:
     """Every whole slide among the inputs and in folders of them.
 
     Raises:
@@ -141,7 +141,7 @@ def _require_name(path: Path) -> None:
 
 def _below(folder: Path, limit: MemberLimit) -> list[FolderFile]:
     try:
-        return files_below(folder, limit)
+        return list_files(folder, limit)
     except OSError as problem:
         where = printable(str(problem.filename or folder))
         raise ScoringError(f"{where} can't be read ({problem.strerror}): allow it or remove it") from None
@@ -157,7 +157,7 @@ class _Source(NamedTuple):
 def find_images(
     inputs: list[Path],
     rejected: Callable[[str, str], None],
-    limit: MemberLimit = USUAL_LIMIT,
+    limit: MemberLimit = DEFAULT_LIMIT,
     noted: Callable[[str], None] = lambda _: None,
     namer: CaseNamer | None = None,
 ) -> Iterator[Found]:

@@ -24,7 +24,7 @@ from histopipe.core.names import printable
 from histopipe.core.params import read_params
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.datasets import Dataset, get_dataset, list_datasets
-from histopipe.ingest.datasets.manifest import manifest_dataset
+from histopipe.ingest.datasets.manifest import load_manifest_dataset
 from histopipe.ingest.datasets.matching import match_files
 
 LOG = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class CaseNamer:
         if dataset in list_datasets() and not listed:
             described = get_dataset(dataset, case=reading or _reading_here(dataset, workspace))
         if manifest and manifest.is_file():
-            described = manifest_dataset(dataset, manifest, (1, 1))
+            described = load_manifest_dataset(dataset, manifest, (1, 1))
         own = described.classes if described else ()
         return cls(described, frozenset(name.casefold() for name in (*classes, *own)))
 

@@ -33,7 +33,7 @@ from histopipe.inference.pseudonyms import Names, OwnNames, write_key_table
 from histopipe.inference.record import SUMMARY, PatchesPart, ScoreSummary, SlideRow, SlidesPart
 from histopipe.inference.slide_prediction import MAPS, SlideGrader, SlideOptions
 from histopipe.inference.table import SCHEMA, Tally, chunk_size, graded_rows, sort_table, written_as_csv
-from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit
+from histopipe.ingest.archives.limits import DEFAULT_LIMIT, MemberLimit
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import Patch, decode_patch, pad_patch, resize_patch
 from histopipe.networks.openvino import Precision
@@ -57,7 +57,7 @@ def score(
     reading: SlideOptions | None = None,
     names: Names | None = None,
     key_table: Path | None = None,
-    limit: MemberLimit = USUAL_LIMIT,
+    limit: MemberLimit = DEFAULT_LIMIT,
 ) -> ScoreSummary:
     """Grade every image and slide of the inputs; write a table of patches, one of cases, maps and a summary into `out`.
 
@@ -115,7 +115,7 @@ def grade_inputs(
     reading: SlideOptions | None = None,
     names: Names | None = None,
     key_table: Path | None = None,
-    limit: MemberLimit = USUAL_LIMIT,
+    limit: MemberLimit = DEFAULT_LIMIT,
     namer: CaseNamer | None = None,
 ) -> ScoreSummary:
     """As `score`, by a model that is loaded already."""

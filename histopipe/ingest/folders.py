@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from histopipe.core.system_files import is_leftover, is_leftover_folder
-from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit, ReadBudget
+from histopipe.ingest.archives.limits import DEFAULT_LIMIT, MemberLimit, ReadBudget
 
 LEADS_NOWHERE = "broken link"
 CIRCULAR = "link to a folder that contains it"
@@ -36,7 +36,7 @@ class FolderFile(NamedTuple):
     fault: str | None = None
 
 
-def files_below(folder: Path, limit: MemberLimit = USUAL_LIMIT) -> list[FolderFile]:
+def list_files(folder: Path, limit: MemberLimit = DEFAULT_LIMIT) -> list[FolderFile]:
     """List the files in a folder and its subfolders, sorted by path.
 
     Files that operating systems leave behind, such as `.DS_Store`, are skipped.
@@ -46,7 +46,7 @@ def files_below(folder: Path, limit: MemberLimit = USUAL_LIMIT) -> list[FolderFi
         ArchiveError: the folder holds more files than `limit` allows.
 
     Example:
-        >>> [file.name for file in files_below(Path("slides"))]
+        >>> [file.name for file in list_files(Path("slides"))]
         ['a/1.png', 'b/1.png']
     """
     budget = ReadBudget(folder, limit)

@@ -70,7 +70,7 @@ def decode_patch(content: bytes, into: Patch | None = None) -> Patch:
         return _convert_to_rgb(image, content[_DEPTH] if image.format == "PNG" else 8)
 
 
-def header_size(content: bytes) -> tuple[int, int]:
+def read_header_size(content: bytes) -> tuple[int, int]:
     """Read an image's width and height from its header, or return zeros if it has none.
 
     `decode_patch` raises the error that explains what is wrong.
@@ -126,7 +126,7 @@ def _decode_tiff(content: bytes) -> Patch:
         return np.ascontiguousarray(colours)
     pixels = np.concatenate([colours, alpha], axis=2)
     image = Image.frombytes("RGBa" if premultiplied else "RGBA", (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
-    return on_white(image.convert("RGBA"))
+    return blend_on_white(image.convert("RGBA"))
 
 
 def _is_plain_png(content: bytes) -> bool:
@@ -225,7 +225,7 @@ def _convert_to_rgb(image: Image.Image, depth: int) -> Patch:
     if depth == 16:
         pixels = np.asarray(rgba)
         require_bright(pixels[pixels[..., 3] > 0][:, :3], 255)
-    return on_white(rgba)
+    return blend_on_white(rgba)
 
 
 def _convert_to_rgba(image: Image.Image, depth: int) -> Image.Image:
@@ -247,7 +247,7 @@ def _convert_to_rgba(image: Image.Image, depth: int) -> Image.Image:
     return image.convert("RGBA")
 
 
-def on_white(image: Image.Image) -> Patch:
+def blend_on_white(image: Image.Image) -> Patch:
     """Blend an RGBA image with white, the colour of empty glass, since nothing was scanned where it is transparent."""
     pixels = np.asarray(image)
     if pixels[..., 3].min() == 255:

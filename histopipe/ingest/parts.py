@@ -79,7 +79,7 @@ class Part:
     def __str__(self) -> str:
         return f"{self.number}-{self.of}"
 
-    def of_shards(self, count: int) -> range:
+    def list_shards(self, count: int) -> range:
         """Return the numbers of this part's shards, out of `count`; parts differ by at most one shard."""
         return range((self.number - 1) * count // self.of, self.number * count // self.of)
 

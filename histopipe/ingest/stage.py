@@ -25,7 +25,7 @@ from histopipe.data.store import INDEX_FILE, REPORT_FILE, StoreReport
 from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.ingest.archives.reading import Archive, open_archive
 from histopipe.ingest.datasets import Dataset, MemberRejected, get_dataset, list_datasets
-from histopipe.ingest.datasets.manifest import manifest_dataset
+from histopipe.ingest.datasets.manifest import load_manifest_dataset
 from histopipe.ingest.datasets.matching import find_nearest_name
 from histopipe.ingest.images import decode_patch
 from histopipe.ingest.packing import assign_shards, decode, make_workers, pack
@@ -34,7 +34,7 @@ from histopipe.ingest.parts import Part, compute_parts_key, forget_other_keys, r
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, NOT_IN_ARCHIVE, Plan, PlannedPatch, UnusedMembers, plan_ingest
 from histopipe.ingest.report import build_report
 from histopipe.ingest.shards import Shard, ShardTask
-from histopipe.ingest.sources.archive_file import archive_in
+from histopipe.ingest.sources.archive_file import find_archive
 
 MAX_INFERRED_SIDE = 256  # pixels; larger images of a data set with a manifest are shrunk if `patch_size` isn't set
 SIZE_SAMPLE = 64  # images by which the size is inferred
@@ -60,7 +60,7 @@ def ingest(dataset: str, params: Params, workspace: Workspace) -> StoreReport:
         >>> report["patches"], report["cases"]
         (277524, 279)
     """
-    archive_path = archive_in(workspace.raw(dataset))
+    archive_path = find_archive(workspace.raw(dataset))
     with _open_for_decoding(dataset, params, workspace, archive_path) as (archive, definition, plan, workers):
         report = _pack(archive, plan, definition, params, workspace, archive_path, workers)
     remove_own_folder(workspace.parts(dataset), [f"*/{name}" for name in PART_FILES])
@@ -83,12 +83,12 @@ def ingest_part(dataset: str, part: Part, params: Params, workspace: Workspace) 
         ArchiveError: the archive can't be read or has no patches.
         HistopipeError: the disk is too full.
     """
-    folder = parts_folder(dataset, params, workspace)
+    folder = get_parts_folder(dataset, params, workspace)
     forget_other_keys(folder)
-    archive_path = archive_in(workspace.raw(dataset))
+    archive_path = find_archive(workspace.raw(dataset))
     with _open_for_decoding(dataset, params, workspace, archive_path) as (archive, definition, plan, workers):
         shards = assign_shards(plan, definition)
-        numbers = part.of_shards(len(shards))
+        numbers = part.list_shards(len(shards))
         _require_disk(folder, sum(len(shards[number]) for number in numbers), definition)
         with replaced_folder(folder / str(part)) as new_folder:
             decoded = decode(archive, shards, numbers, definition, new_folder, workers)
@@ -98,17 +98,19 @@ def ingest_part(dataset: str, part: Part, params: Params, workspace: Workspace) 
     return folder / str(part)
 
 
-def parts_folder(dataset: str, params: Params, workspace: Workspace) -> Path:
+def get_parts_folder(dataset: str, params: Params, workspace: Workspace) -> Path:
     """Return the folder for parts of the current archive, decoded with these parameters and this code."""
     return workspace.parts(dataset) / compute_parts_key(dataset, params, workspace)
 
 
-def missing_parts(dataset: str, most: int, shards_per_part: int, params: Params, workspace: Workspace) -> list[Part]:
+def list_missing_parts(
+    dataset: str, limit: int, shards_per_part: int, params: Params, workspace: Workspace
+) -> list[Part]:
     """Choose how many parts to divide an archive into, and list the parts that aren't decoded yet.
 
     Args:
         dataset: name of the data set.
-        most: maximum number of parts.
+        limit: maximum number of parts.
         shards_per_part: minimum number of shards in a part. An archive with fewer than twice as many isn't divided.
         params: the parameters in `params.yaml`.
         workspace: paths of the archive and the parts.
@@ -116,14 +118,14 @@ def missing_parts(dataset: str, most: int, shards_per_part: int, params: Params,
     Raises:
         ArchiveError: the archive can't be read or has no patches.
     """
-    path = archive_in(workspace.raw(dataset))
+    path = find_archive(workspace.raw(dataset))
     with _pause_collector(), closing(_open(path, params)) as archive:
         definition, plan = _plan(dataset, params, workspace, archive, path)
         shards = assign_shards(plan, definition)
-    count = min(most, len(shards) // shards_per_part)
+    count = min(limit, len(shards) // shards_per_part)
     present = _read_decoded(dataset, shards, params, workspace)
     parts = [Part(number + 1, count) for number in range(count if count > 1 else 0)]
-    return [part for part in parts if any(number not in present for number in part.of_shards(len(shards)))]
+    return [part for part in parts if any(number not in present for number in part.list_shards(len(shards)))]
 
 
 def _open(path: Path, params: Params) -> Archive:
@@ -155,7 +157,7 @@ def _read_decoded(
     """Read the shards that are already decoded; the archive's digest is computed only if there may be some."""
     if not workspace.parts(dataset).exists():
         return {}
-    return read_shards(parts_folder(dataset, params, workspace), shards)
+    return read_shards(get_parts_folder(dataset, params, workspace), shards)
 
 
 @contextmanager
@@ -174,7 +176,7 @@ def define_dataset(dataset: str, params: Params, workspace: Workspace, archive: 
     size = block.patch_size
     manifest = workspace.raw(dataset) / "manifest.csv"
     if manifest.exists() or dataset not in list_datasets():
-        definition = manifest_dataset(dataset, manifest, size or (1, 1))
+        definition = load_manifest_dataset(dataset, manifest, size or (1, 1))
         return definition if size else replace(definition, patch_size=_infer_size(archive, definition))
     built_in = get_dataset(dataset, block.magnification, block.case)
     return replace(built_in, patch_size=size) if size else built_in

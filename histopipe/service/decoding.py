@@ -22,7 +22,7 @@ import numpy as np
 from histopipe.core.workers import available_cores
 from histopipe.data.store import Patches
 from histopipe.ingest.datasets import MemberRejected
-from histopipe.ingest.images import Patch, decode_patch, header_size, pad_patch, resize_patch
+from histopipe.ingest.images import Patch, decode_patch, pad_patch, read_header_size, resize_patch
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
 from histopipe.service.problems import Refused, busy
@@ -210,7 +210,7 @@ class Decoders:
         patches = self._room_for(work)
         while work.row < len(work.files):
             began, file = time.monotonic(), work.files[work.row]
-            size = header_size(file.content)
+            size = read_header_size(file.content)
             if self._closed or not work.wanted:
                 work.end(Refused(400, GONE) if work.gone() else _crowded())
                 return
@@ -269,7 +269,7 @@ def read_patch(file: Sent, model: Model, limits: Limits) -> Patch:
         Refused: it can't be graded.
     """
     try:
-        return fit(file.content, header_size(file.content), model, limits)
+        return fit(file.content, read_header_size(file.content), model, limits)
     except MemberRejected as reason:
         raise faulty([(file.name or "image 1", explained(str(reason), model))]) from None
 

@@ -8,7 +8,7 @@ import math
 import zipfile
 from functools import lru_cache
 
-from histopipe.ingest.synthetic.drawings import drawing_of
+from histopipe.ingest.synthetic.drawings import get_drawing
 from histopipe.ingest.synthetic.plan import SyntheticSlides, list_drawn
 
 CASES, EACH = 2, 3  # cases drawn, and patches shown of each class
@@ -31,7 +31,7 @@ def draw_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, str]
         return []
     from histopipe.ingest.datasets import get_dataset
 
-    drawing, reader = drawing_of(dataset), get_dataset(dataset)
+    drawing, reader = get_drawing(dataset), get_dataset(dataset)
     slides = SyntheticSlides(CASES, CASES * math.ceil(4 * EACH), False, SEED, dataset)
     found: tuple[list[dict[str, str]], list[dict[str, str]]] = ([], [])
     for plan in drawing.plan_cases(slides):
@@ -47,7 +47,7 @@ def draw_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, str]
 @lru_cache(maxsize=1)
 def draw_case() -> bytes:
     """A zip with one drawn case, whole, whose map can be seen."""
-    drawing, stream = drawing_of(PLACED), io.BytesIO()
+    drawing, stream = get_drawing(PLACED), io.BytesIO()
     slides = SyntheticSlides(1, CASE_PATCHES, False, SEED, PLACED)
     with zipfile.ZipFile(stream, "w") as archive:
         for plan in drawing.plan_cases(slides):

@@ -26,13 +26,13 @@ from histopipe.inference.inputs import find_images, find_slides
 from histopipe.ingest.archives.member import Member
 from histopipe.ingest.archives.reading import MAX_MEMBER_BYTES, check_member, open_archive
 from histopipe.ingest.datasets import MemberRejected, get_dataset, list_datasets
-from histopipe.ingest.datasets.manifest import manifest_dataset, read_manifest
+from histopipe.ingest.datasets.manifest import load_manifest_dataset, read_manifest
 from histopipe.ingest.images import MAX_PIXELS, decode_patch
 from histopipe.ingest.parts import Part
 from histopipe.ingest.plan import plan_ingest
 from histopipe.ingest.sources.archive_file import check_archive, count_zipped_patches
 from histopipe.ingest.sources.manifest import describe_manifest
-from histopipe.ingest.sources.wanted import Wanted
+from histopipe.ingest.sources.wanted import SourceSpec
 from histopipe.service.problems import Refused
 from histopipe.service.reading import LONGEST_NAME, Memory, Pace, read_files, save_file
 from tests.conftest import ROOT
@@ -164,7 +164,7 @@ def _wanted(manifest: str | None = None) -> Any:
     content = dict(_params())
     if manifest is not None:
         content |= {"datasets": ["mine"], "mine": {"source": "mine.zip", "manifest": manifest}}
-    return Wanted("idc" if manifest is None else "mine", parse_params(content), Workspace(ROOT))
+    return SourceSpec("idc" if manifest is None else "mine", parse_params(content), Workspace(ROOT))
 
 
 @cache
@@ -236,7 +236,7 @@ def manifest(_: bytes, folder: Path) -> str:
     except SourceError as problem:
         return _one_line(problem)
     assert table["file"].is_unique and table["label"].isin([0, 1]).all() and len(table)
-    dataset = manifest_dataset("mine", _named(folder), (50, 50))
+    dataset = load_manifest_dataset("mine", _named(folder), (50, 50))
     assert dataset.listed == frozenset(table["file"])
     return READ
 
@@ -261,7 +261,7 @@ def part(text: str, _: Path) -> str:
     except HistopipeError as problem:
         return type(problem).__name__
     assert 1 <= found.number <= found.of and str(found)
-    assert 0 <= found.of_shards(7).start <= found.of_shards(7).stop <= 7
+    assert 0 <= found.list_shards(7).start <= found.list_shards(7).stop <= 7
     return READ
 
 

@@ -26,7 +26,7 @@ import yaml
 from histopipe.core.errors import HistopipeError, SourceError
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.ingest.sources.archive_file import archive_in
+from histopipe.ingest.sources.archive_file import find_archive
 from histopipe.ingest.sources.stage import fetch, locate
 
 REPOSITORY = Path(__file__).parents[2]
@@ -198,7 +198,7 @@ def start_a_part(site: Site, workspace: Workspace, params: Params, length: int =
 
 
 def assert_whole(site: Site, workspace: Workspace) -> None:
-    assert archive_in(workspace.raw("idc")).read_bytes() == site.content
+    assert find_archive(workspace.raw("idc")).read_bytes() == site.content
     assert not workspace.downloads("idc").exists()
 
 

@@ -12,7 +12,7 @@ from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.inference.inputs import find_images, find_slides
 from histopipe.ingest.archives.limits import MemberLimit
-from histopipe.ingest.folders import files_below
+from histopipe.ingest.folders import list_files
 from histopipe.ingest.sources.stage import fetch, locate
 from histopipe.ingest.stage import ingest
 from tests.conftest import idc_members, write_zip
@@ -63,7 +63,7 @@ def test_folders_that_multiply_by_links_are_refused(tmp_path: Path) -> None:
             (tmp_path / "in" / f"{level}" / side).symlink_to(f"../{level + 1}")
     written(tmp_path / "in/30", {"a.png": b"x"})
     with pytest.raises(ArchiveError, match="more than 1,000 files, folders and links"):
-        files_below(tmp_path / "in", MemberLimit(1000))
+        list_files(tmp_path / "in", MemberLimit(1000))
 
 
 LEFT_BEHIND = ["._a.png", "c/._a.png", ".DS_Store", "Icon\r", "@eaDir/a.png", ".Trashes/a.png", "c/Thumbs.db"]

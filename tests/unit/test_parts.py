@@ -19,7 +19,7 @@ from histopipe.data.store import PatchStore
 from histopipe.ingest import packing
 from histopipe.ingest.parts import CODE, Part
 from histopipe.ingest.sources.stage import fetch, locate
-from histopipe.ingest.stage import ingest, ingest_part, missing_parts, parts_folder
+from histopipe.ingest.stage import get_parts_folder, ingest, ingest_part, list_missing_parts
 from tests.conftest import ROOT, idc_members, patch_name, png, write_zip
 from tests.unit.test_ingest import write_tar
 
@@ -229,7 +229,7 @@ def test_parts_of_something_else_are_not_used(
     before = ingest_part("idc", Part(1, 2), parse_params(content), workspace)
     change(workspace, content)
     params = parse_params(content)
-    assert parts_folder("idc", params, workspace) != before.parent
+    assert get_parts_folder("idc", params, workspace) != before.parent
     ingest_part("idc", Part(2, 2), params, workspace)
     assert not before.exists()
     shutil.rmtree(workspace.parts("idc"))
@@ -267,7 +267,7 @@ def test_only_parts_that_lack_something_are_asked_for(workspace: Workspace, para
     write_zip(workspace.raw("idc") / "archive.zip", idc_members())  # 18 shards
 
     def missing(most: int, shards: int) -> list[str]:
-        return [str(part) for part in missing_parts("idc", most, shards, params, workspace)]
+        return [str(part) for part in list_missing_parts("idc", most, shards, params, workspace)]
 
     assert missing(6, 6) == ["1-3", "2-3", "3-3"]
     assert missing(2, 6) == ["1-2", "2-2"]
@@ -290,7 +290,7 @@ def test_a_flow_is_told_what_lacks_and_where_it_belongs(workspace: Workspace, mo
     ingest_part("idc", Part(2, 3), params, workspace)
     done = CliRunner().invoke(main, ["ingest", "idc", "--missing-parts", "6"])
     assert done.exit_code == 0, done.output
-    folder = parts_folder("idc", params, workspace).relative_to(workspace.root)
+    folder = get_parts_folder("idc", params, workspace).relative_to(workspace.root)
     assert [PartOfFlow.parse(line) for line in done.stdout.splitlines()] == [
         PartOfFlow(1, 3, f"{folder}/1-3"),
         PartOfFlow(3, 3, f"{folder}/3-3"),
@@ -300,7 +300,7 @@ def test_a_flow_is_told_what_lacks_and_where_it_belongs(workspace: Workspace, mo
 @pytest.mark.parametrize("count", [1, 5, 62])
 @pytest.mark.parametrize("of", [1, 2, 3, 7, 100])
 def test_every_shard_is_in_one_part(count: int, of: int) -> None:
-    parts = [Part(number, of).of_shards(count) for number in range(1, of + 1)]
+    parts = [Part(number, of).list_shards(count) for number in range(1, of + 1)]
     assert [number for part in parts for number in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

@@ -20,7 +20,7 @@ from histopipe.inference.regions import regions
 from histopipe.inference.slides import tiles
 from histopipe.inference.slides.ahead import read_ahead
 from histopipe.inference.slides.pixel_size import PixelSize, pixel_size
-from histopipe.inference.slides.slide import Slide, bounds_in, is_slide, on_white, open_slide
+from histopipe.inference.slides.slide import Slide, blend_on_white, bounds_in, is_slide, open_slide
 from histopipe.inference.slides.tiles import grid_of, read_tiles, tissue_tiles
 from histopipe.inference.slides.tissue import BLOCK, Overview, find_tissue, overview
 from histopipe.ingest.datasets import MemberRejected, get_dataset
@@ -215,7 +215,7 @@ def test_a_slide_without_tissue_or_colour_is_told_apart(pixels: np.ndarray, reas
 def test_transparent_background_is_white() -> None:
     region = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     region.putpixel((1, 1), (200, 120, 180, 255))
-    seen = on_white(region)
+    seen = blend_on_white(region)
     assert (seen[0, 0] == 255).all() and tuple(seen[1, 1]) == PINK
 
 

@@ -23,11 +23,11 @@ from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.datasets import get_dataset
 from histopipe.ingest.sources import digests
-from histopipe.ingest.sources.archive_file import archive_in
+from histopipe.ingest.sources.archive_file import find_archive
 from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.stage import fetch, locate
-from histopipe.ingest.sources.wanted import archive_name
-from histopipe.ingest.sources.watch import change_since_last_use, remember_use
+from histopipe.ingest.sources.wanted import make_archive_name
+from histopipe.ingest.sources.watch import describe_change, record_use
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY.parent / "shared" / "data" / "idc-sample.zip"
@@ -82,7 +82,7 @@ def test_an_archive_arrives_as_it_is(workspace: Workspace, capsys: pytest.Captur
     assert record.kind == "archive"
     assert record.resolved == "../patches.zip"
     archive = fetch("idc", params, workspace)
-    assert archive == workspace.raw("idc") / "patches.zip" == archive_in(workspace.raw("idc"))
+    assert archive == workspace.raw("idc") / "patches.zip" == find_archive(workspace.raw("idc"))
     assert archive.read_bytes() == source.read_bytes()
     assert [path.name for path in workspace.raw("idc").iterdir()] == ["patches.zip"]
     said = capsys.readouterr().out
@@ -148,7 +148,7 @@ def test_a_failed_fetch_leaves_the_earlier_archive(workspace: Workspace) -> None
     zip_at(source, {PATCH: b"other"})
     with pytest.raises(SourceError):
         fetch("idc", params, workspace)
-    assert archive_in(workspace.raw("idc")).read_bytes() == earlier
+    assert find_archive(workspace.raw("idc")).read_bytes() == earlier
     assert [path.name for path in workspace.raw("idc").parent.iterdir()] == ["idc"]
 
 
@@ -270,7 +270,7 @@ def test_a_disk_that_fills_up_is_one_line(workspace: Workspace, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("histopipe.ingest.sources.local.ArchiveFile.bring", full)
+    monkeypatch.setattr("histopipe.ingest.sources.local.ArchiveFile.fetch", full)
     with pytest.raises(SourceError) as caught:
         fetch("idc", params, workspace)
     assert_one_line(caught, "No space left", "make room")
@@ -413,7 +413,7 @@ def test_a_manifest_travels_with_its_archive(workspace: Workspace) -> None:
     manifest.write_text("file,case_id,label\n8863/0/a.png,8863,0\n")
     before = locate("mine", params, workspace)
     archive = fetch("mine", params, workspace)
-    assert archive_in(workspace.raw("mine")) == archive
+    assert find_archive(workspace.raw("mine")) == archive
     assert (workspace.raw("mine") / "manifest.csv").read_bytes() == manifest.read_bytes()
     manifest.write_text("file,case_id,label\n")
     with pytest.raises(SourceError) as caught:
@@ -461,15 +461,15 @@ def test_a_manifest_needs_a_source_of_its_own(workspace: Workspace, source: str,
 
 def test_the_archive_in_a_folder_must_be_one(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="holds no archive"):
-        archive_in(tmp_path / "idc")
+        find_archive(tmp_path / "idc")
     (tmp_path / "manifest.csv").touch()
     with pytest.raises(SourceError, match="holds no archive"):
-        archive_in(tmp_path)
+        find_archive(tmp_path)
     zip_at(tmp_path / "a.zip")
-    assert archive_in(tmp_path).name == "a.zip"
+    assert find_archive(tmp_path).name == "a.zip"
     zip_at(tmp_path / "b.zip")
     with pytest.raises(SourceError, match="holds 2 files"):
-        archive_in(tmp_path)
+        find_archive(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -483,7 +483,7 @@ def test_the_archive_in_a_folder_must_be_one(tmp_path: Path) -> None:
     ],
 )
 def test_archive_names_are_only_names(name: str, safe: str) -> None:
-    assert archive_name(name, "idc") == safe
+    assert make_archive_name(name, "idc") == safe
 
 
 @pytest.mark.parametrize(
@@ -519,15 +519,15 @@ def test_kaggle_knows_the_published_set() -> None:
 def test_a_source_is_new_until_it_was_used(workspace: Workspace) -> None:
     source = zip_at(workspace.root / "patches.zip")
     locate("idc", params_with("patches.zip"), workspace)
-    assert change_since_last_use("idc", workspace) == "first seen"
-    remember_use(SourceRecord.read(workspace.source("idc")), "idc", workspace)
-    assert change_since_last_use("idc", workspace) is None
+    assert describe_change("idc", workspace) == "first seen"
+    record_use(SourceRecord.read(workspace.source("idc")), "idc", workspace)
+    assert describe_change("idc", workspace) is None
     zip_at(source, {PATCH: b"more" * 200})
     locate("idc", params_with("patches.zip"), workspace)
-    assert re.fullmatch(r"changed \([\d,]+ -> [\d,]+ bytes\)", change_since_last_use("idc", workspace) or "")
+    assert re.fullmatch(r"changed \([\d,]+ -> [\d,]+ bytes\)", describe_change("idc", workspace) or "")
     zip_at(workspace.root / "others.zip")
     locate("idc", params_with("others.zip"), workspace)
-    assert change_since_last_use("idc", workspace) == "others.zip instead of patches.zip"
+    assert describe_change("idc", workspace) == "others.zip instead of patches.zip"
     workspace.used_source("idc").write_text("{")
     with pytest.raises(HistopipeError):
-        change_since_last_use("idc", workspace)
+        describe_change("idc", workspace)

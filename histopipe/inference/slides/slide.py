@@ -14,7 +14,7 @@ from PIL import Image
 from histopipe.inference.slides.dicom import is_dicom
 from histopipe.inference.slides.pixel_size import PixelSize, pixel_size
 from histopipe.ingest.datasets import MemberRejected
-from histopipe.ingest.images import MAX_PIXELS, Patch, on_white, resize_patch
+from histopipe.ingest.images import MAX_PIXELS, Patch, blend_on_white, resize_patch
 from histopipe.ingest.tiff_pixels import check_slide, read_pages
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Slide:
         except openslide.OpenSlideError:
             raise MemberRejected("damaged slide") from None
         left, top = inside[:2]
-        return on_white(region), (left, top, min(inside[2], width), min(inside[3], height))
+        return blend_on_white(region), (left, top, min(inside[2], width), min(inside[3], height))
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class MemberLimit(NamedTuple):
     remedy: str = "raise ingest.max_members in params.yaml if that is intended, or split the archive"
 
 
-USUAL_LIMIT = MemberLimit()
+DEFAULT_LIMIT = MemberLimit()
 
 
 class ReadBudget:

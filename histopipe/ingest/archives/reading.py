@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from histopipe.core.errors import ArchiveError, one_line
 from histopipe.core.names import CONTROL_IN_NAME, holds_control, with_slashes
-from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit, ReadBudget
+from histopipe.ingest.archives.limits import DEFAULT_LIMIT, MemberLimit, ReadBudget
 from histopipe.ingest.archives.links import LONGEST_TARGET, Link, follow_links
 from histopipe.ingest.archives.member import Member
 from histopipe.ingest.datasets import MemberRejected
@@ -72,7 +72,7 @@ class Archive(Protocol):
         ...
 
 
-def open_archive(path: Path, limit: MemberLimit = USUAL_LIMIT) -> Archive:
+def open_archive(path: Path, limit: MemberLimit = DEFAULT_LIMIT) -> Archive:
     """Open a zip or tar archive, compressed or not, and list its members.
 
     Raises:
@@ -152,7 +152,7 @@ def is_tar(path: Path) -> bool:
 class ZipArchive:
     """An open zip file. Members are read by position, so other processes needn't list it again."""
 
-    def __init__(self, path: Path, limit: MemberLimit = USUAL_LIMIT) -> None:
+    def __init__(self, path: Path, limit: MemberLimit = DEFAULT_LIMIT) -> None:
         self._path = path
         self._size = path.stat().st_size
         budget = ReadBudget(path, limit)
@@ -229,7 +229,7 @@ def _close_shared_files() -> None:
     _open_shared_file.cache_clear()
 
 
-def list_zip(path: Path, limit: MemberLimit = USUAL_LIMIT) -> list[Member]:
+def list_zip(path: Path, limit: MemberLimit = DEFAULT_LIMIT) -> list[Member]:
     """List the files in a zip's directory, without following links or opening nested zips.
 
     Raises:
@@ -445,7 +445,7 @@ def _verify(content: bytes, member: Member) -> bytes:
 class TarArchive:
     """An open tar file. An uncompressed tar is read by position, a compressed one as one stream from start to end."""
 
-    def __init__(self, path: Path, limit: MemberLimit = USUAL_LIMIT) -> None:
+    def __init__(self, path: Path, limit: MemberLimit = DEFAULT_LIMIT) -> None:
         self._path = path
         self._plain = _is_plain_tar(path)
         self._limit = limit
@@ -583,7 +583,7 @@ def _get_budget(archive: tarfile.TarFile) -> ReadBudget:
 
 
 def _open_tar(path: Path, mode: Literal["r:*", "r:"] = "r:*", budget: ReadBudget | None = None) -> _BudgetedTarFile:
-    return _BudgetedTarFile.open(path, mode, budget=budget or ReadBudget(path, USUAL_LIMIT))  # type: ignore[call-overload]
+    return _BudgetedTarFile.open(path, mode, budget=budget or ReadBudget(path, DEFAULT_LIMIT))  # type: ignore[call-overload]
 
 
 def _is_plain_tar(path: Path) -> bool:

@@ -21,14 +21,14 @@ COORDINATES = ("x", "y")
 _WHOLE_PIXELS = r"(-?[0-9]{1,9}(\.0*)?)?"  # may be empty; nine digits fit the index's 32-bit integers
 
 
-def manifest_dataset(name: str, manifest: Path, patch_size: tuple[int, int]) -> Dataset:
+def load_manifest_dataset(name: str, manifest: Path, patch_size: tuple[int, int]) -> Dataset:
     """Define a data set by its manifest; images of other sizes are resized to `patch_size`.
 
     Raises:
         SourceError: the manifest is missing or invalid; the message names the line.
 
     Example:
-        >>> dataset = manifest_dataset("mine", Path("images.csv"), patch_size=(64, 64))
+        >>> dataset = load_manifest_dataset("mine", Path("images.csv"), patch_size=(64, 64))
         >>> dataset.read_name("a/1.png")
         PatchName(case_id='P1', label=0, x=None, y=None, attributes=())
     """

@@ -9,12 +9,12 @@ from histopipe.core.errors import SourceError
 from histopipe.core.system_files import is_leftover, leftovers_among
 from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.ingest.archives.reading import DAMAGE, is_tar, is_zip, list_zip
-from histopipe.ingest.sources.wanted import MANIFEST_NAME, Wanted
+from histopipe.ingest.sources.wanted import MANIFEST_NAME, SourceSpec
 
 _EMPTY_ZIP_BYTES = 22  # a zip's end record and nothing before it
 
 
-def archive_in(folder: Path) -> Path:
+def find_archive(folder: Path) -> Path:
     """Return the path of the one archive in a raw folder; the manifest next to it doesn't count.
 
     Raises:
@@ -59,29 +59,29 @@ def check_archive(path: Path, display_name: str) -> None:
         )
 
 
-def get_checksum_entry(wanted: Wanted) -> dict[str, str]:
+def get_checksum_entry(spec: SourceSpec) -> dict[str, str]:
     """Return the checksum in `params.yaml` as part of a fingerprint.
 
     A checksum that is added later changes the fingerprint, so the archive is fetched again and checked.
     """
-    return {"checksum": wanted.block.checksum} if wanted.block.checksum else {}
+    return {"checksum": spec.block.checksum} if spec.block.checksum else {}
 
 
-def check_digest(digest: str, wanted: Wanted, display_name: str) -> None:
+def check_digest(digest: str, spec: SourceSpec, display_name: str) -> None:
     """Check that the SHA-256 of an archive is the checksum in `params.yaml`, if there is one.
 
     Raises:
         SourceError: they differ.
     """
-    required = wanted.block.checksum
+    required = spec.block.checksum
     if required is not None and required != f"sha256:{digest}":
         raise SourceError(
-            f"{display_name} has sha256:{digest}, not the {wanted.key('checksum')} of params.yaml: "
+            f"{display_name} has sha256:{digest}, not the {spec.key('checksum')} of params.yaml: "
             "get the right archive or correct the checksum"
         )
 
 
-def count_patches(names: Iterable[str], wanted: Wanted) -> int | None:
+def count_patches(names: Iterable[str], spec: SourceSpec) -> int | None:
     """Estimate the number of patches among files with these names.
 
     Archives of built-in data sets repeat some files in another folder, so file names are counted once.
@@ -94,10 +94,10 @@ def count_patches(names: Iterable[str], wanted: Wanted) -> int | None:
     files = [name for name in files if name not in leftovers] if leftovers else files
     if any(name.lower().endswith(".zip") for name in files):
         return None
-    return len({name.rpartition("/")[2] for name in files}) if wanted.layout else len(files)
+    return len({name.rpartition("/")[2] for name in files}) if spec.definition else len(files)
 
 
-def count_zipped_patches(path: Path, wanted: Wanted) -> int | None:
+def count_zipped_patches(path: Path, spec: SourceSpec) -> int | None:
     """Estimate the number of patches in an archive.
 
     Returns:
@@ -110,7 +110,7 @@ def count_zipped_patches(path: Path, wanted: Wanted) -> int | None:
     if not is_zip(path):
         return None
     try:
-        members = list_zip(path, MemberLimit(wanted.params.ingest.max_members))
-        return count_patches((member.name for member in members), wanted)
+        members = list_zip(path, MemberLimit(spec.params.ingest.max_members))
+        return count_patches((member.name for member in members), spec)
     except DAMAGE as problem:
         raise SourceError(f"{path} is a damaged zip archive ({problem}): download or copy it again") from None

@@ -29,7 +29,7 @@ from histopipe.ingest.sources.download import (
     translate_network_errors,
 )
 from histopipe.ingest.sources.record import SourceRecord
-from histopipe.ingest.sources.wanted import Wanted
+from histopipe.ingest.sources.wanted import SourceSpec
 from histopipe.ingest.sources.web import accept_download
 
 
@@ -37,7 +37,7 @@ from histopipe.ingest.sources.web import accept_download
 class KaggleSource:
     """The current version of a data set on Kaggle."""
 
-    wanted: Wanted
+    spec: SourceSpec
 
     def locate(self) -> SourceRecord:
         """Return a record with the version number, which Kaggle increases with every change.
@@ -53,19 +53,19 @@ class KaggleSource:
             raise self._make_unreachable_error(str(problem)) from None
         return SourceRecord(
             kind="kaggle",
-            source=self.wanted.shown,
+            source=self.spec.display_source,
             resolved=f"{handle}/versions/{version}",
             name=f"{handle.rpartition('/')[2]}-v{version}.zip",
             size=size,
-            fingerprint={"handle": handle, "version": version, **get_checksum_entry(self.wanted)},
+            fingerprint={"handle": handle, "version": version, **get_checksum_entry(self.spec)},
         )
 
-    def patches(self) -> int | None:
+    def estimate_patches(self) -> int | None:
         """Return the published number of patches."""
-        published = self.wanted.layout.published if self.wanted.layout else None
+        published = self.spec.definition.published if self.spec.definition else None
         return published.patches if published else None
 
-    def bring(self, record: SourceRecord, target: Path) -> None:
+    def fetch(self, record: SourceRecord, target: Path) -> None:
         """Download the archive of the recorded version, or resume its download.
 
         Raises:
@@ -74,22 +74,22 @@ class KaggleSource:
         """
         version = int(record.fingerprint["version"])
         task = Download(
-            folder=self.wanted.workspace.downloads(self.wanted.dataset),
+            folder=self.spec.workspace.downloads(self.spec.dataset),
             name=record.name,
             display_name=f"kaggle {record.resolved}",
-            dataset=self.wanted.dataset,
+            dataset=self.spec.dataset,
             located=Version(),  # the version is part of the request
             open=lambda headers: self._open(version, headers),
         )
         download(task)
-        accept_download(task, self.wanted, target)
+        accept_download(task, self.spec, target)
 
     @property
     def _handle(self) -> str:
-        handle = self.wanted.layout.kaggle if self.wanted.layout else None
+        handle = self.spec.definition.kaggle if self.spec.definition else None
         if handle is None:
-            key = self.wanted.key("source")
-            raise SourceError(f"no Kaggle data set is known for {self.wanted.dataset}: set {key} to a path or a URL")
+            key = self.spec.key("source")
+            raise SourceError(f"no Kaggle data set is known for {self.spec.dataset}: set {key} to a path or a URL")
         return handle
 
     def _request_version(self) -> tuple[int, int | None]:
@@ -137,16 +137,16 @@ class KaggleSource:
         if code in (401, 403):
             raise self._make_unreachable_error(f"it responds with {code}: no access") from None
         if code == 404:
-            key = self.wanted.key("source")
+            key = self.spec.key("source")
             raise SourceError(f"{self._handle} is no longer on Kaggle: set {key} to a path or a URL") from None
         raise TransientError(f"Kaggle responds with {code}") from None
 
     def _make_unreachable_error(self, reason: str) -> UnreachableError:
         return UnreachableError(
-            f"Kaggle can't be reached for {self.wanted.dataset} ({reason})",
+            f"Kaggle can't be reached for {self.spec.dataset} ({reason})",
             "check the network and the login (~/.kaggle/kaggle.json, ~/.kaggle/access_token, KAGGLE_API_TOKEN"
             " or KAGGLE_USERNAME and KAGGLE_KEY), "
-            f"or set {self.wanted.key('source')} to the downloaded archive's path",
+            f"or set {self.spec.key('source')} to the downloaded archive's path",
         )
 
 

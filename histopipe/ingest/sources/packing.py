@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from histopipe.core.errors import SourceError
-from histopipe.ingest.archives.limits import USUAL_LIMIT, MemberLimit
-from histopipe.ingest.folders import LEADS_NOWHERE, FolderFile, files_below
+from histopipe.ingest.archives.limits import DEFAULT_LIMIT, MemberLimit
+from histopipe.ingest.folders import LEADS_NOWHERE, FolderFile, list_files
 from histopipe.ingest.sources.progress import show_byte_progress
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip; real times would give each copy other bytes
@@ -68,7 +68,7 @@ class Listing:
         return sum(file.size + _HEADER_BYTES + 2 * len(file.name.encode()) for file in self.files)
 
 
-def list_folder(folder: Path, limit: MemberLimit = USUAL_LIMIT) -> Listing:
+def list_folder(folder: Path, limit: MemberLimit = DEFAULT_LIMIT) -> Listing:
     """List the files in a folder and its subfolders, without what operating systems leave behind.
 
     Links are followed, also those to folders. A link to a file outside the folder is followed only if it is an image,
@@ -81,7 +81,7 @@ def list_folder(folder: Path, limit: MemberLimit = USUAL_LIMIT) -> Listing:
     skipped: list[str] = []
     root = os.path.realpath(folder)
     try:
-        files = [_list_file(file, root, skipped) for file in files_below(Path(root), limit)]
+        files = [_list_file(file, root, skipped) for file in list_files(Path(root), limit)]
     except OSError as problem:
         raise SourceError(f"{problem.filename} can't be read ({problem.strerror}): grant access or remove it") from None
     return Listing(folder, tuple(sorted(filter(None, files), key=lambda file: file.name)), tuple(skipped))

@@ -62,11 +62,11 @@ class Source(Protocol):
         """
         ...
 
-    def patches(self) -> int | None:
+    def estimate_patches(self) -> int | None:
         """Estimate the number of patches, if that takes little time; else return None."""
         ...
 
-    def bring(self, record: SourceRecord, target: Path) -> None:
+    def fetch(self, record: SourceRecord, target: Path) -> None:
         """Write the archive that `record` describes to `target`.
 
         Raises:

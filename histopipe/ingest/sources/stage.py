@@ -18,7 +18,7 @@ from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.sources.manifest import copy_manifest, describe_manifest
 from histopipe.ingest.sources.record import Source, SourceRecord
-from histopipe.ingest.sources.wanted import Wanted
+from histopipe.ingest.sources.wanted import SourceSpec
 
 _log = logging.getLogger(__name__)
 
@@ -43,15 +43,15 @@ def locate(dataset: str, params: Params, workspace: Workspace) -> SourceRecord:
         >>> locate("idc", params, workspace).name
         'breast-histopathology-images-v1.zip'
     """
-    wanted = Wanted(dataset, params, workspace)
-    if wanted.shown != wanted.source.partition("#")[0]:
-        _log.warning("%s contains a login, which DVC copies into dvc.lock: put it into ~/.netrc", wanted.key("source"))
-    earlier = _read_earlier_record(wanted)
-    manifest = describe_manifest(wanted)
+    spec = SourceSpec(dataset, params, workspace)
+    if spec.display_source != spec.source.partition("#")[0]:
+        _log.warning("%s contains a login, which DVC copies into dvc.lock: put it into ~/.netrc", spec.key("source"))
+    earlier = _read_earlier_record(spec)
+    manifest = describe_manifest(spec)
     try:
-        record = open_source(wanted).locate()
+        record = open_source(spec).locate()
     except UnreachableError as problem:
-        record = _keep_record(earlier, wanted, problem)
+        record = _keep_record(earlier, spec, problem)
     record = replace(record, manifest=manifest)
     if record != earlier:
         require_unchanged_inputs()
@@ -78,71 +78,71 @@ def fetch(dataset: str, params: Params, workspace: Workspace) -> Path:
         >>> fetch("idc", params, workspace)
         PosixPath('data/raw/idc/breast-histopathology-images-v1.zip')
     """
-    wanted = Wanted(dataset, params, workspace)
+    spec = SourceSpec(dataset, params, workspace)
     record = SourceRecord.read(workspace.source(dataset))
-    if record.source != wanted.shown:
+    if record.source != spec.display_source:
         raise SourceError(f"{workspace.source(dataset)} describes {record.source}: run `histopipe locate {dataset}`")
-    source = open_source(wanted)
+    source = open_source(spec)
     raw = workspace.raw(dataset)
-    _print_sizes(wanted, source, record)
-    require_disk(raw, _count_remaining_bytes(wanted, record), f"fetching {dataset}")
+    _print_sizes(spec, source, record)
+    require_disk(raw, _count_remaining_bytes(spec, record), f"fetching {dataset}")
     with _translate_disk_errors(dataset, raw), replaced_folder(raw, stage_check("fetch")) as folder:
-        copy_manifest(wanted, record, folder)
-        source.bring(record, folder / record.name)
+        copy_manifest(spec, record, folder)
+        source.fetch(record, folder / record.name)
         require_unchanged_inputs()
     return raw / record.name
 
 
-def open_source(wanted: Wanted) -> Source:
+def open_source(spec: SourceSpec) -> Source:
     """Return the source that `params.yaml` names, without contacting it.
 
     Raises:
         SourceError: `source` is of no known kind, or a path that doesn't exist.
     """
-    if wanted.source == "synthetic":
+    if spec.source == "synthetic":
         from histopipe.ingest.sources.synthetic import SyntheticSource
 
-        return SyntheticSource(wanted)
-    if wanted.source == "kaggle":
+        return SyntheticSource(spec)
+    if spec.source == "kaggle":
         from histopipe.ingest.sources.kaggle import KaggleSource
 
-        return KaggleSource(wanted)
-    if is_url(wanted.source):
+        return KaggleSource(spec)
+    if is_url(spec.source):
         from histopipe.ingest.sources.web import WebSource
 
-        return WebSource(wanted)
+        return WebSource(spec)
     from histopipe.ingest.sources.local import open_local
 
-    return open_local(wanted)
+    return open_local(spec)
 
 
-def _read_earlier_record(wanted: Wanted) -> SourceRecord | None:
-    path = wanted.workspace.source(wanted.dataset)
+def _read_earlier_record(spec: SourceSpec) -> SourceRecord | None:
+    path = spec.workspace.source(spec.dataset)
     try:
         return SourceRecord.read(path) if path.exists() else None
     except HistopipeError:  # a damaged record counts as missing, since it is about to be rewritten
         return None
 
 
-def _keep_record(earlier: SourceRecord | None, wanted: Wanted, problem: UnreachableError) -> SourceRecord:
+def _keep_record(earlier: SourceRecord | None, spec: SourceSpec, problem: UnreachableError) -> SourceRecord:
     """Return the earlier record of an unreachable source; DVC still has the archive that was fetched with it."""
-    if earlier is None or earlier.source != wanted.shown:
+    if earlier is None or earlier.source != spec.display_source:
         raise problem
-    _log.warning("%s: %s; the earlier record is kept", wanted.dataset, problem.what)
+    _log.warning("%s: %s; the earlier record is kept", spec.dataset, problem.what)
     return earlier
 
 
-def _print_sizes(wanted: Wanted, source: Source, record: SourceRecord) -> None:
+def _print_sizes(spec: SourceSpec, source: Source, record: SourceRecord) -> None:
     """Print how much disk space the stages need, before they use any."""
-    line = f"{wanted.dataset}: fetching {as_size(record.size) if record.size else 'an archive of unknown size'}"
-    patches, patch_bytes = source.patches(), wanted.patch_bytes
+    line = f"{spec.dataset}: fetching {as_size(record.size) if record.size else 'an archive of unknown size'}"
+    patches, patch_bytes = source.estimate_patches(), spec.patch_bytes
     if patches and patch_bytes:
         line += f"; the packed store will need about {as_size(patches * patch_bytes)} more"
     print(line, flush=True)
 
 
-def _count_remaining_bytes(wanted: Wanted, record: SourceRecord) -> int:
-    part = wanted.workspace.downloads(wanted.dataset) / f"{record.name}.part"
+def _count_remaining_bytes(spec: SourceSpec, record: SourceRecord) -> int:
+    part = spec.workspace.downloads(spec.dataset) / f"{record.name}.part"
     return (record.size or 0) - (part.stat().st_size if part.exists() else 0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from histopipe.core.errors import SourceError
 from histopipe.ingest.sources.record import SourceRecord
-from histopipe.ingest.sources.wanted import Wanted
+from histopipe.ingest.sources.wanted import SourceSpec
 
 # Mean size of a synthetic member, including nested copies; real ones take about 6,000, 13,000 (shrunk) and 550,000.
 _BYTES_PER_PATCH = {"idc": 6450, "malaria": 20_500, "breakhis": 439_000}
@@ -20,7 +20,7 @@ _BYTES_PER_PATCH = {"idc": 6450, "malaria": 20_500, "breakhis": 439_000}
 class SyntheticSource:
     """Synthetic slides, determined by the settings under `synthetic`, the seed and the drawing code."""
 
-    wanted: Wanted
+    spec: SourceSpec
 
     def locate(self) -> SourceRecord:
         """Return a record of the settings and the drawing code, which together determine every pixel.
@@ -28,31 +28,31 @@ class SyntheticSource:
         Raises:
             SourceError: there are no synthetic slides for the data set.
         """
-        require_drawable(self.wanted.dataset)
+        require_drawable(self.spec.dataset)
         return SourceRecord(
             kind="synthetic",
-            source=self.wanted.shown,
+            source=self.spec.display_source,
             resolved="histopipe.synthetic",
-            name=f"{self.wanted.dataset}-synthetic.zip",
-            size=self.patches() * _BYTES_PER_PATCH[self.wanted.dataset],
+            name=f"{self.spec.dataset}-synthetic.zip",
+            size=self.estimate_patches() * _BYTES_PER_PATCH[self.spec.dataset],
             fingerprint={**self._collect_settings(), "code": code_digest()},
         )
 
-    def patches(self) -> int:
+    def estimate_patches(self) -> int:
         """Return the number of patches to draw."""
-        return self.wanted.params.synthetic.patches_of(self.wanted.dataset)
+        return self.spec.params.synthetic.patches_of(self.spec.dataset)
 
     def _collect_settings(self) -> dict[str, Any]:
         """Return the settings for this data set, which those for other data sets don't affect."""
-        synthetic = self.wanted.params.synthetic
+        synthetic = self.spec.params.synthetic
         return {
             "cases": synthetic.cases,
-            "patches": self.patches(),
+            "patches": self.estimate_patches(),
             "nested_copy": synthetic.nested_copy,
-            "seed": self.wanted.params.seed,
+            "seed": self.spec.params.seed,
         }
 
-    def bring(self, record: SourceRecord, target: Path) -> None:
+    def fetch(self, record: SourceRecord, target: Path) -> None:
         """Draw the archive.
 
         Raises:
@@ -60,12 +60,12 @@ class SyntheticSource:
         """
         if self.locate().fingerprint != record.fingerprint:
             raise SourceError(
-                f"the synthetic settings or code changed: run `histopipe locate {self.wanted.dataset}` again"
+                f"the synthetic settings or code changed: run `histopipe locate {self.spec.dataset}` again"
             )
         from histopipe.ingest.synthetic.archive import write_archive
         from histopipe.ingest.synthetic.plan import SyntheticSlides
 
-        write_archive(target, SyntheticSlides(**self._collect_settings(), dataset=self.wanted.dataset), progress=True)
+        write_archive(target, SyntheticSlides(**self._collect_settings(), dataset=self.spec.dataset), progress=True)
 
 
 def require_drawable(dataset: str) -> None:

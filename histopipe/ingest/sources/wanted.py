@@ -16,7 +16,7 @@ MANIFEST_NAME = "manifest.csv"  # next to the archive under `data/raw/`
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SourceSpec:
     """The specification of one data set's source.
 
     Attributes:
@@ -40,12 +40,12 @@ class Wanted:
         return self.block.source
 
     @property
-    def shown(self) -> str:
+    def display_source(self) -> str:
         """Return the value of `source` without credentials, for messages and records."""
         return public_source(self.source)
 
     @property
-    def layout(self) -> Dataset | None:
+    def definition(self) -> Dataset | None:
         """Return the definition of a built-in data set; None for one with a manifest."""
         if self.block.manifest is not None or self.dataset not in list_datasets():
             return None
@@ -54,7 +54,7 @@ class Wanted:
     @property
     def patch_bytes(self) -> int | None:
         """Return the bytes of a patch in the store; None if the patch size isn't set."""
-        size = self.block.patch_size or (self.layout.patch_size if self.layout else None)
+        size = self.block.patch_size or (self.definition.patch_size if self.definition else None)
         return size[0] * size[1] * 3 if size else None
 
     def key(self, name: str) -> str:
@@ -69,7 +69,7 @@ class Wanted:
             return self.workspace.home / text
 
 
-def archive_name(name: str, dataset: str) -> str:
+def make_archive_name(name: str, dataset: str) -> str:
     """Return a safe file name for the archive, other than that of the manifest next to it."""
     bare = re.sub(r"[/\\\ud800-\udfff]", "", without_control(name)).strip().lstrip(".")[-100:]
     return bare if bare and bare != MANIFEST_NAME else f"{dataset}.archive"

@@ -6,7 +6,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.ingest.sources.record import SourceRecord
 
 
-def change_since_last_use(dataset: str, workspace: Workspace) -> str | None:
+def describe_change(dataset: str, workspace: Workspace) -> str | None:
     """Describe in a few words how the located source differs from the one last used; None if it doesn't.
 
     Raises:
@@ -25,7 +25,7 @@ def change_since_last_use(dataset: str, workspace: Workspace) -> str | None:
     return f"changed{sizes}"
 
 
-def remember_use(record: SourceRecord, dataset: str, workspace: Workspace) -> None:
+def record_use(record: SourceRecord, dataset: str, workspace: Workspace) -> None:
     """Record that results were made from a source.
 
     Args:

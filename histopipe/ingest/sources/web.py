@@ -25,7 +25,7 @@ from histopipe.ingest.sources.download import (
     translate_network_errors,
 )
 from histopipe.ingest.sources.record import SourceRecord
-from histopipe.ingest.sources.wanted import Wanted, archive_name
+from histopipe.ingest.sources.wanted import SourceSpec, make_archive_name
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 class WebSource:
     """An archive on a web server."""
 
-    wanted: Wanted
+    spec: SourceSpec
 
     def locate(self) -> SourceRecord:
         """Return a record with the version that the server states.
@@ -44,29 +44,29 @@ class WebSource:
             SourceError: the server has no such file.
         """
         version = self._request_version()
-        shown = self.wanted.shown
+        display_source = self.spec.display_source
         if version.size == 0:
-            raise SourceError(f"{shown} is empty (0 bytes): check {self.wanted.key('source')}")
+            raise SourceError(f"{display_source} is empty (0 bytes): check {self.spec.key('source')}")
         if version.condition is None and version.etag is None:
             _log.warning(
                 "%s: %s states no version; a change that keeps the size is not detected",
-                self.wanted.dataset,
-                shown,
+                self.spec.dataset,
+                display_source,
             )
-        file_name = PurePosixPath(unquote(urlsplit(shown).path)).name
+        file_name = PurePosixPath(unquote(urlsplit(display_source).path)).name
         return SourceRecord(
             kind="web",
-            source=shown,
-            resolved=shown,
-            name=archive_name(file_name, self.wanted.dataset),
+            source=display_source,
+            resolved=display_source,
+            name=make_archive_name(file_name, self.spec.dataset),
             size=version.size,
-            fingerprint={**version.as_dict(), **get_checksum_entry(self.wanted)},
+            fingerprint={**version.as_dict(), **get_checksum_entry(self.spec)},
         )
 
-    def patches(self) -> None:
+    def estimate_patches(self) -> None:
         """Return None: the number is unknown until the archive is downloaded."""
 
-    def bring(self, record: SourceRecord, target: Path) -> None:
+    def fetch(self, record: SourceRecord, target: Path) -> None:
         """Download the archive, or resume its download.
 
         Raises:
@@ -74,32 +74,32 @@ class WebSource:
             SourceError: the file on the server changed, is no archive, or doesn't have the required `checksum`.
         """
         # a checksum is stronger than the version, which may differ between mirrors
-        pinned = self.wanted.block.checksum is not None or "checksum" in record.fingerprint
+        pinned = self.spec.block.checksum is not None or "checksum" in record.fingerprint
         located = Version() if pinned else Version(**record.fingerprint)
         task = Download(
-            folder=self.wanted.workspace.downloads(self.wanted.dataset),
+            folder=self.spec.workspace.downloads(self.spec.dataset),
             name=record.name,
-            display_name=self.wanted.shown,
-            dataset=self.wanted.dataset,
+            display_name=self.spec.display_source,
+            dataset=self.spec.dataset,
             located=located,
             open=self._open,
         )
         download(task)
-        accept_download(task, self.wanted, target)
+        accept_download(task, self.spec, target)
 
     def _request_version(self) -> Version:
         try:
             return retry(self._request_version_once, pauses=SHORT_PAUSES)
         except TransientError as problem:
-            remedy = f"check the network and {self.wanted.key('source')}, or `dvc pull` the archive fetched before"
-            raise UnreachableError(f"{self.wanted.shown} can't be reached ({problem})", remedy) from None
+            remedy = f"check the network and {self.spec.key('source')}, or `dvc pull` the archive fetched before"
+            raise UnreachableError(f"{self.spec.display_source} can't be reached ({problem})", remedy) from None
 
     def _request_version_once(self) -> Version:
         """Send HEAD; if the server doesn't allow it or leaves out the size, send GET for one byte."""
         with (
-            translate_network_errors(self.wanted.shown),
+            translate_network_errors(self.spec.display_source),
             requests.head(
-                self.wanted.source,
+                self.spec.source,
                 headers={"Accept-Encoding": "identity"},
                 timeout=TIMEOUTS,
                 allow_redirects=True,
@@ -110,13 +110,13 @@ class WebSource:
                 return version
         with self._open({"Range": "bytes=0-0"}) as response:
             if response.status_code != requests.codes.requested_range_not_satisfiable:  # the file may be empty
-                check_status(response, self.wanted.shown, self.wanted.key("source"))
+                check_status(response, self.spec.display_source, self.spec.key("source"))
             return Version.from_response(response)
 
     def _open(self, headers: dict[str, str]) -> requests.Response:
-        with translate_network_errors(self.wanted.shown):
+        with translate_network_errors(self.spec.display_source):
             return requests.get(
-                self.wanted.source,
+                self.spec.source,
                 headers={
                     "Accept-Encoding": "identity",
                     **headers,
@@ -126,7 +126,7 @@ class WebSource:
             )
 
 
-def accept_download(task: Download, wanted: Wanted, target: Path) -> None:
+def accept_download(task: Download, spec: SourceSpec, target: Path) -> None:
     """Check a finished download and move it to `target`, or delete it so that it isn't resumed.
 
     Raises:
@@ -134,8 +134,8 @@ def accept_download(task: Download, wanted: Wanted, target: Path) -> None:
     """
     try:
         check_archive(task.part, task.display_name)
-        if wanted.block.checksum is not None:
-            check_digest(file_digest(task.part), wanted, task.display_name)
+        if spec.block.checksum is not None:
+            check_digest(file_digest(task.part), spec, task.display_name)
     except SourceError:
         task.discard()
         raise

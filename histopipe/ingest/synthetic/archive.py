@@ -14,7 +14,7 @@ from histopipe.core.errors import HistopipeError
 from histopipe.core.files import replaced_file, require_disk
 from histopipe.core.workers import Workers, available_cores
 from histopipe.ingest.synthetic.drawing import Drawing, DrawnCase
-from histopipe.ingest.synthetic.drawings import drawing_of
+from histopipe.ingest.synthetic.drawings import get_drawing
 from histopipe.ingest.synthetic.plan import SyntheticSlides
 
 _TIMESTAMP = (
@@ -59,7 +59,7 @@ def write_archive(
     """
     if workers is not None and workers < 1:
         raise HistopipeError(f"synthetic slides: workers is {workers}; give at least 1")
-    drawing = drawing_of(slides.dataset)
+    drawing = get_drawing(slides.dataset)
     plans = drawing.plan_cases(slides)
     with _translate_errors(path):
         require_disk(path.parent, drawing.member_bytes * slides.patches, f"{path.name}: {slides.patches} patches")

@@ -28,7 +28,7 @@ def _load_breakhis() -> Drawing:
 _DRAWINGS: dict[str, Callable[[], Drawing]] = {"idc": _load_idc, "malaria": _load_malaria, "breakhis": _load_breakhis}
 
 
-def drawing_of(dataset: str) -> Drawing:
+def get_drawing(dataset: str) -> Drawing:
     """Return the drawing of a data set.
 
     Raises:

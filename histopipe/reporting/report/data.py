@@ -58,12 +58,12 @@ def data_part(dataset: str, params: Params, workspace: Workspace) -> DataPart:
         `source`, `synthetic`, `excluded` cases, `found` (content of `report.json`), `set_aside` (per reason: count,
         whether it is bad, and some names), and `report`, where the rest is listed.
     """
-    from histopipe.ingest.sources.wanted import Wanted
+    from histopipe.ingest.sources.wanted import SourceSpec
 
     path = workspace.store(dataset) / REPORT_FILE
     found: StoreReport = known_json(path)
     return {
-        "source": Wanted(dataset, params, workspace).shown,
+        "source": SourceSpec(dataset, params, workspace).display_source,
         "synthetic": params.dataset(dataset).source == "synthetic",
         "excluded": list(params.dataset(dataset).exclude_cases),
         "found": found,
