@@ -148,8 +148,8 @@ def weights(architecture: str, force: bool) -> None:
     with stage("weights", None, architecture) as (params, workspace):
         from histopipe.networks.weights.stage import fetch_weights
 
-        pretrained = fetch_weights(architecture, params, workspace, anew=force)
-        click.echo(", ".join([f"{architecture}: {pretrained.asked}", *pretrained.shown]))
+        pretrained = fetch_weights(architecture, params, workspace, refresh=force)
+        click.echo(", ".join([f"{architecture}: {pretrained.choice}", *pretrained.shown]))
 
 
 @main.command()

@@ -13,7 +13,7 @@ from histopipe.evaluation.record import METRICS_FILE, read_metrics
 from histopipe.export.record import ModelFacts
 from histopipe.inference.model import Served
 from histopipe.networks.weights.behind import cases_seen
-from histopipe.networks.weights.registered import cases_behind
+from histopipe.networks.weights.registered import cases_seen_by_version
 from histopipe.tracking.runs import known_run, run_exists
 from histopipe.tracking.stores import open_client, told_in_one_line
 
@@ -81,7 +81,7 @@ def origin_of(served: Served, dataset: str, workspace: Workspace) -> Origin:
         if not run_id or not run_exists(run_id):
             return Origin(None, None, None)
         run, version = client.get_run(run_id), _version(client, run_id, model_id)
-        seen = cases_behind(version, client).get(dataset) if version else None
+        seen = cases_seen_by_version(version, client).get(dataset) if version else None
     return Origin(run, version, seen or _seen_here(run, dataset, workspace))
 
 

@@ -18,7 +18,7 @@ from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.drift.profiles import read_profiles
 from histopipe.inference.origin import data_in, require_own_data
-from histopipe.networks.weights.intact import POINT_ARTIFACT, Fault, fault_of_version, is_gone
+from histopipe.networks.weights.intact import POINT_ARTIFACT, ModelFault, find_version_fault, is_gone
 from histopipe.networks.weights.registered import NETWORK_ARTIFACT, NOT_THERE, REGISTERED, data_of_version, version_at
 from histopipe.tracking.artifacts import download
 from histopipe.tracking.problems import store_error
@@ -210,14 +210,14 @@ def _downloaded(address: str, dataset: str, workspace: Workspace, scratch: str) 
         reason = one_line(problem, 160)
     version = _version_at(address, workspace)
     if version is not None:
-        raise ScoringError(lost(version, dataset, fault_of_version(version, client)))
+        raise ScoringError(lost(version, dataset, find_version_fault(version, client)))
     remedy = "name one that MLflow lists"
     if address == champion_address(dataset, workspace):
         remedy = "promote a model first (`dvc repro`)"
     raise ScoringError(f"{address} can't be had ({reason or 'there are no files of it'}): {remedy}")
 
 
-def lost(version: ModelVersion, dataset: str, fault: Fault | None) -> str:
+def lost(version: ModelVersion, dataset: str, fault: ModelFault | None) -> str:
     """What people are told of a registered version whose files are gone or damaged, with what brings them back."""
     return (
         f"version {version.version} of {version.name} can't be loaded: {fault or 'its files were gone just now'}: "
@@ -268,5 +268,5 @@ def _lost_or(problem: ScoringError, address: str, dataset: str, workspace: Works
     if version is None:
         return problem
     with told_in_one_line(workspace):
-        fault = fault_of_version(version, open_client(workspace))
+        fault = find_version_fault(version, open_client(workspace))
     return ScoringError(lost(version, dataset, fault)) if fault else problem

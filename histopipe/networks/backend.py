@@ -1,22 +1,22 @@
-"""The library below Keras, whichever it is."""
+"""The library below Keras: TensorFlow, JAX or Torch."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 
-OUT_OF_MEMORY = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory")  # TensorFlow's, JAX's and Torch's word
+OUT_OF_MEMORY = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory")  # as TensorFlow, JAX and Torch name it
 
 
 def backend_name() -> str:
-    """`tensorflow`, `jax` or `torch`."""
+    """Return the name of Keras' backend: `tensorflow`, `jax` or `torch`."""
     import keras
 
     return str(keras.backend.backend())
 
 
-def on_tensorflow_cpu() -> bool:
-    """Whether TensorFlow computes, and sees no GPU: what it is worth to replace its slower kernels for."""
+def is_on_tensorflow_cpu() -> bool:
+    """Return true if TensorFlow computes and sees no GPU; only there our faster kernels replace its own."""
     if backend_name() != "tensorflow":
         return False
     import tensorflow as tf
@@ -36,6 +36,6 @@ def grow_gpu_memory() -> None:
 
 
 def is_out_of_memory(problem: Exception) -> bool:
-    """Whether a backend's error, of whatever type it has for that, says that memory ran out."""
-    said = f"{type(problem).__name__}: {problem}"
-    return isinstance(problem, MemoryError) or any(word in said for word in OUT_OF_MEMORY)
+    """Return true if a backend's error, of whatever type, states that memory ran out."""
+    message = f"{type(problem).__name__}: {problem}"
+    return isinstance(problem, MemoryError) or any(word in message for word in OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""Running a trained network over the store."""
+"""Run a trained network over the store."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ def load_network(path: Path) -> keras.Model:
     """Load a trained network; nothing in the file is run (Keras' `safe_mode`).
 
     Raises:
-        EvaluationError: the file is missing, damaged, or not a network with the output this project gives its
-            own.
+        EvaluationError: the file is missing or damaged, or its network lacks this project's output layer.
     """
     import keras
 
@@ -46,10 +45,10 @@ def load_network(path: Path) -> keras.Model:
 
 
 def finite_logits(network: keras.Model, store: PatchStore, rows: Rows, title: str) -> Numbers:
-    """Compute log odds of the positive class at `rows` of the store, (rows,), by the quickest runtime for so many.
+    """Compute log odds of the positive class at `rows` of the store, (rows,), by the fastest runtime for that many.
 
     Raises:
-        EvaluationError: one of them isn't a number.
+        EvaluationError: some of them aren't finite numbers.
     """
     predictor = predictor_for(logit_network(network), store.patch_size, len(rows), title=title)
     logits = predictor.row_logits(store, rows, title)
@@ -58,10 +57,10 @@ def finite_logits(network: keras.Model, store: PatchStore, rows: Rows, title: st
 
 
 def _require_numbers(logits: Numbers, store: PatchStore, rows: Rows, title: str) -> None:
-    odd = np.flatnonzero(~np.isfinite(logits))
-    if len(odd):
-        first = store.index["file"].iloc[int(rows[odd[0]])]
+    not_finite = np.flatnonzero(~np.isfinite(logits))
+    if len(not_finite):
+        first = store.index["file"].iloc[int(rows[not_finite[0]])]
         raise EvaluationError(
-            f"{title}: {len(odd):,} of {len(rows):,} predictions are no numbers (first: {first}): "
+            f"{title}: {len(not_finite):,} of {len(rows):,} predictions are no numbers (first: {first}): "
             "the training diverged; lower its learning rate and train again"
         )

@@ -1,7 +1,7 @@
-"""A trained network compiled for the CPU it runs on, by OpenVINO: the quick way to grade many patches.
+"""A trained network compiled by OpenVINO for the CPU it runs on: the fast way to predict many patches.
 
-Keras' own prediction is the reference: in float32 probabilities agree within 1e-4, which a test holds for every
-architecture. bfloat16 is for those who ask for it, where the CPU has it (docs/performance.md).
+Keras' own prediction is the reference: in float32 probabilities agree within 1e-4, which a test checks for every
+architecture. bfloat16 is optional and needs a CPU that supports it (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from histopipe.core.errors import InferenceError, one_line
 from histopipe.data.store import Patches
-from histopipe.networks.backend import backend_name, on_tensorflow_cpu
+from histopipe.networks.backend import backend_name, is_on_tensorflow_cpu
 from histopipe.networks.prediction import Keep, Runtime
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
 
 
 class CompiledNetwork(Runtime):
-    """Let OpenVINO compute a network, compiled for patches of one size.
+    """A network that OpenVINO computes, compiled for patches of one size.
 
     Args:
         network: from uint8 patches (batch, height, width, 3) to one number each, such as `logit_network` gives.
         patch_size: height and width of the patches, in pixels.
-        precision: of the arithmetic.
+        precision: precision of the arithmetic.
         batch_size: patches per request.
-        at_once: whether all cores compute one request, so that few patches are done soonest, rather than each core
-            requests of its own, so that many are.
+        at_once: whether all cores compute one request together, which is fastest for few patches; else each core
+            computes its own requests, which is fastest for many.
 
     Raises:
         InferenceError: Keras runs on another backend than TensorFlow, the CPU has no bfloat16, or OpenVINO can't read
@@ -70,10 +70,10 @@ class CompiledNetwork(Runtime):
         compiled = core.compile_model(model, "CPU", hints)
         streams = compiled.get_property("NUM_STREAMS")
         self._requests = openvino.AsyncInferQueue(compiled, JOBS * streams)
-        self._requests.set_callback(_hand_over)
+        self._requests.set_callback(_pass_on)
 
     def start(self, batch: Patches, keep: Keep) -> None:
-        """Hand a batch to the next request that is free; it is read where it lies."""
+        """Pass a batch to the next free request; its memory is shared, not copied."""
         self._requests.start_async({0: batch}, (keep, batch), share_inputs=True)
 
     def finish(self) -> None:
@@ -81,16 +81,16 @@ class CompiledNetwork(Runtime):
         self._requests.wait_all()
 
 
-def _hand_over(request: Any, given: tuple[Keep, Patches]) -> None:
-    given[0]([request.get_output_tensor(0).data])
+def _pass_on(request: Any, target: tuple[Keep, Patches]) -> None:
+    target[0]([request.get_output_tensor(0).data])
 
 
 def convert(network: keras.Model, shape: tuple[int, ...]) -> Any:
-    """The network as a model of OpenVINO.
+    """Convert a network into a model of OpenVINO.
 
     Args:
-        network: from uint8 patches.
-        shape: of the patches, (batch, height, width, 3); -1 for a batch of any size.
+        network: takes uint8 patches.
+        shape: shape of the patches, (batch, height, width, 3); -1 for a batch of any size.
 
     Raises:
         InferenceError: OpenVINO can't read the network.
@@ -100,7 +100,7 @@ def convert(network: keras.Model, shape: tuple[int, ...]) -> Any:
     level, filters, handlers = root.level, list(root.filters), list(root.handlers)
     try:
         return openvino.convert_model(network, input=[(list(shape), openvino.Type.u8)])
-    except Exception as problem:  # it has an error of its own for every part of the conversion
+    except Exception as problem:  # every part of the conversion has its own error
         root.setLevel(level)  # after a failure it leaves the log muted
         root.filters, root.handlers = filters, handlers
         reason = one_line(problem, 200)
@@ -109,25 +109,31 @@ def convert(network: keras.Model, shape: tuple[int, ...]) -> Any:
 
 def _resize_by_matrices(model: Any) -> None:
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Interpolate" and _is_plain(node):
+        if node.get_type_name() == "Interpolate" and _is_plain_resizing(node):
             node.output(0).replace(_by_matrices(node))
     model.validate_nodes_and_infer_types()
 
 
-def _is_plain(node: Any) -> bool:
-    """Whether an Interpolate of OpenVINO is what Keras' bilinear resizing becomes."""
-    how = node.get_attributes()
-    usual = how["mode"] == "linear_onnx" and how["coordinate_transformation_mode"] == "half_pixel"
+def _is_plain_resizing(node: Any) -> bool:
+    """Return true if an Interpolate node of OpenVINO comes from Keras' bilinear resizing."""
+    attributes = node.get_attributes()
+    bilinear = attributes["mode"] == "linear_onnx" and attributes["coordinate_transformation_mode"] == "half_pixel"
     axes = node.input_value(node.get_input_size() - 1).get_node()
-    known = axes.get_type_name() == "Constant" and list(axes.get_data()) == [1, 2]
+    spatial = axes.get_type_name() == "Constant" and list(axes.get_data()) == [1, 2]
     small = max(*node.input(0).get_shape()[1:3], *node.output(0).get_shape()[1:3]) <= SMALL
-    return usual and known and small and not how["antialias"] and not any(how["pads_begin"] + how["pads_end"])
+    return (
+        bilinear
+        and spatial
+        and small
+        and not attributes["antialias"]
+        and not any(attributes["pads_begin"] + attributes["pads_end"])
+    )
 
 
 def _by_matrices(node: Any) -> Any:
-    """The same resizing of (batch, height, width, channels) by two products of matrices.
+    """Resize (batch, height, width, channels) by two products of matrices.
 
-    For OpenVINO's own there is no quicker kernel in bfloat16 than in float32 (docs/performance.md).
+    OpenVINO's own resizing is no faster in bfloat16 than in float32 (docs/performance.md).
     """
     from openvino import opset13 as ops
 
@@ -146,18 +152,21 @@ def _by_matrices(node: Any) -> Any:
 
 
 def bilinear_weights(length: int, resized: int) -> NDArray[np.float32]:
-    """What each of `length` pixels gives to each of `resized` ones, (resized, length); centres at half pixels."""
-    places = np.clip((np.arange(resized) + 0.5) * length / resized - 0.5, 0, length - 1)
-    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(length))).astype(np.float32)
+    """Return the weight of each of `length` pixels in each of `resized` ones, (resized, length).
+
+    Centres are at half pixels.
+    """
+    centres = np.clip((np.arange(resized) + 0.5) * length / resized - 0.5, 0, length - 1)
+    return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(length))).astype(np.float32)
 
 
 def is_quicker(patches: float) -> bool:
-    """Whether so many patches are graded sooner by a compiled network, compiling it included."""
-    return patches >= WORTH_COMPILING and on_tensorflow_cpu()
+    """Return true if predicting that many patches is faster by a compiled network, compiling included."""
+    return patches >= WORTH_COMPILING and is_on_tensorflow_cpu()
 
 
 def load_openvino() -> Any:
-    """OpenVINO without its telemetry: what it would report of every import and conversion is nobody's business."""
+    """Import OpenVINO with its telemetry off: it would report every import and conversion."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 

@@ -1,7 +1,7 @@
-"""The one way from patches to log odds: OpenVINO where it is quicker and can compile the network, else Keras.
+"""Log odds of patches, by OpenVINO where it is faster and can compile the network, else by Keras.
 
-Whoever grades patches does it here: `evaluate` and `promote` over rows of a store, `predict` over chunks of images, the
-service over what clients send. A training validates by Keras alone (`histopipe.networks.prediction`).
+All predictions are made here: those of `evaluate` and `promote` for rows of a store, of `predict` for chunks of images,
+of the service for what clients send. A training validates by Keras alone (`histopipe.networks.prediction`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from scipy.special import expit
 
 from histopipe.core.errors import InferenceError
 from histopipe.data.store import Patches, PatchStore, Rows
-from histopipe.networks.backend import on_tensorflow_cpu
+from histopipe.networks.backend import is_on_tensorflow_cpu
 from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork, Precision, is_quicker
 from histopipe.networks.prediction import KerasNetwork, Runtime, keras_for, row_logits
 
 if TYPE_CHECKING:
     import keras
 
-FEW = (1, 8, 32)  # patches of a request to the service: what Keras is traced for, and what is run before the first one
-PIECE = 8  # patches of one request to OpenVINO: cores take pieces of their own, which is three times as quick as one
+FEW = (1, 8, 32)  # patches of a request to the service: Keras is traced for these sizes, and warmed up with them
+PIECE = 8  # patches of one request to OpenVINO: each core takes its own pieces, which is three times as fast as one
 # request of 32 patches that all cores share (CancerNet, 2 cores: 5 ms and 17 ms)
 WARM_UP = 8  # runs, since the first ones take longer: each of OpenVINO's requests gets its memory when it is used
 
@@ -35,11 +35,11 @@ Numbers = NDArray[np.float64]
 
 
 class Predictor:
-    """Grade patches, in their order, for one thread at a time.
+    """A network that predicts patches, in their order, for one thread at a time.
 
     Args:
-        runtimes: of what `logit_network` gives, ascending by size: one that holds all patches in one batch computes
-            them, else the last one.
+        runtimes: runtimes of a `logit_network`, ascending by batch size: the first that holds all patches in one batch
+            computes them, else the last.
     """
 
     def __init__(self, runtimes: Sequence[Runtime]) -> None:
@@ -58,7 +58,7 @@ class Predictor:
         return runtime.predict(patches.__getitem__, len(patches))[0][:, 0].astype(np.float64)
 
     def probabilities(self, patches: Patches) -> Numbers:
-        """Compute probabilities of the positive class, as `logits` does."""
+        """Compute probabilities of the positive class, float64 (patches,)."""
         return np.asarray(expit(self.logits(patches)))
 
     def row_logits(self, store: PatchStore, rows: Rows, title: str | None = None) -> Numbers:
@@ -76,17 +76,17 @@ def predictor_for(
     precision: Precision = "float32",
     title: str = "",
 ) -> Predictor:
-    """Make a predictor for many patches, compiled where grading so many is quicker with compiling included.
+    """Create a predictor for many patches, compiled where that is faster with compiling included.
 
     Args:
-        logits: what `logit_network` gives.
+        logits: network that `logit_network` returns.
         patch_size: height and width in pixels.
-        count: of all patches; infinite where nobody knows it, and it is sure to be large.
-        precision: of the arithmetic; another one than float32 is always compiled.
-        title: begins the warning that a network can't be compiled, and is graded by Keras.
+        count: number of all patches; infinite where it is unknown but large.
+        precision: precision of the arithmetic; any other than float32 is always compiled.
+        title: begins the warning that a network can't be compiled and Keras predicts instead.
 
     Raises:
-        InferenceError: another precision than float32 can't be had.
+        InferenceError: the network can't be compiled for another precision than float32.
     """
     if precision != "float32" or is_quicker(count):
         compiled = _compiled(logits, patch_size, precision, [(BATCH_SIZE, False)], title)
@@ -96,20 +96,21 @@ def predictor_for(
 
 
 def ready_predictor(logits: keras.Model, patch_size: tuple[int, int], precision: Precision = "float32") -> Predictor:
-    """Make a predictor that grades few patches soon and many quickly, from the first ones on.
+    """Create a predictor that is fast for few patches and for many, from the first request on.
 
-    Compiled on a CPU, twice: for a single patch, computed by all cores, and for pieces of more. By Keras on a GPU.
+    On a CPU it is compiled twice: for a single patch, computed by all cores, and for pieces of more. On a GPU, Keras
+    predicts.
 
     Args:
-        logits: what `logit_network` gives.
+        logits: network that `logit_network` returns.
         patch_size: height and width in pixels.
-        precision: of the arithmetic.
+        precision: precision of the arithmetic.
 
     Raises:
-        InferenceError: another precision than float32 can't be had.
+        InferenceError: the network can't be compiled for another precision than float32.
     """
     compiled: list[Runtime] = []
-    if precision != "float32" or on_tensorflow_cpu():
+    if precision != "float32" or is_on_tensorflow_cpu():
         compiled = _compiled(logits, patch_size, precision, [(1, True), (PIECE, False)])
     predictor = Predictor(compiled or [KerasNetwork(logits, FEW)])
     for count in FEW:
@@ -125,7 +126,7 @@ def _compiled(
     kinds: Sequence[tuple[int, bool]],
     title: str = "",
 ) -> list[Runtime]:
-    """Compile for each batch size and use of cores; empty, with one warning, where float32 is left to Keras."""
+    """Compile a network for each batch size and use of cores; empty, with a warning, where float32 is left to Keras."""
     try:
         return [CompiledNetwork(logits, patch_size, precision, size, at_once) for size, at_once in kinds]
     except InferenceError as problem:

@@ -1,7 +1,7 @@
 """Prediction averaged over the eight symmetries of the square (test-time augmentation with the group D4).
 
-Tissue has no up and down: a network that saw all orientations in training still answers a little differently to each,
-and the mean is the better answer. The averaging is part of the network, so whatever loads the saved file has it.
+Tissue has no up and down: a network trained on all orientations still predicts each of them a little differently,
+and the mean is the better prediction. The averaging is part of the network, so whatever loads the saved file has it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ HEIGHT, WIDTH = 1, 2  # axes of patches (batch, height, width, channels)
 
 
 def averaged_over_symmetries(network: keras.Model) -> keras.Model:
-    """A network whose logit is the mean of `network`'s over the eight orientations of each patch.
+    """Build a network whose logit is the mean of `network`'s over the eight orientations of each patch.
 
-    The last layer is linear, so the mean is taken of what it is fed with; the network keeps one layer called `logit`,
-    which calibration changes. Weights are copied.
+    The last layer is linear, so the mean is taken of its inputs; the network keeps one layer called `logit`, which
+    calibration changes. Weights are copied.
 
     Args:
         network: from uint8 patches (batch, height, width, 3) to probabilities (batch, 1).
@@ -35,7 +35,7 @@ def averaged_over_symmetries(network: keras.Model) -> keras.Model:
     mirrored = ops.flip(patches, WIDTH)  # one axis at a time: OpenVINO knows no other flips
     turned = [ops.flip(views, HEIGHT) for views in (patches, mirrored)]
     upright = ops.concatenate([patches, mirrored, *turned], axis=0)
-    lying = ops.transpose(upright, (0, 2, 1, 3))  # of its own shape where patches aren't square
+    lying = ops.transpose(upright, (0, 2, 1, 3))  # another shape where patches aren't square
     width = output.input.shape[-1]
     four = [ops.mean(ops.reshape(one_view(views), (4, -1, width)), axis=0) for views in (upright, lying)]
     averaged = keras.Model(patches, probability((four[0] + four[1]) / 2.0), name=network.name)
@@ -44,12 +44,12 @@ def averaged_over_symmetries(network: keras.Model) -> keras.Model:
 
 
 def is_averaged(network: keras.Model) -> bool:
-    """Whether the network averages over symmetries."""
+    """Return true if the network averages over symmetries."""
     return any(layer.name == ONE_VIEW for layer in network.layers)
 
 
 def one_view_network(network: keras.Model) -> keras.Model:
-    """The network without its averaging: it sees each patch as it is. The last layer's weights are copied."""
+    """Return the network without its averaging: it sees each patch as it is. The last layer's weights are copied."""
     import keras
 
     from histopipe.networks.architectures.blocks import OUTPUT_LAYER, patch_input, probability

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def calibrated(network: keras.Model, temperature: float, offset: float = 0.0) -> Iterator[keras.Model]:
-    """Inside, the probabilities of `network` are calibrated, also those of a file it is saved to.
+    """Calibrate the probabilities of `network` inside the block, also those of a file it is saved to.
 
     The temperature divides the last layer's kernel and bias and the offset joins the bias, so the network holds
-    stock layers only and any Keras reads it without this project. A copy would take a deep network a while.
+    stock layers only and any Keras reads it without this project. Copying a deep network would take a while.
     """
     output = network.get_layer(OUTPUT_LAYER)
     kernel, bias = output.get_weights()

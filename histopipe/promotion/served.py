@@ -12,7 +12,7 @@ from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.store import Patches, PatchStore, read_index
 from histopipe.evaluation.drift.profiles import REFERENCE_FILE
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.networks.weights.intact import fault_of_model, fault_of_version
+from histopipe.networks.weights.intact import find_model_fault, find_version_fault
 from histopipe.promotion.candidate import Candidate
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.runs import continued_run, known_run
@@ -74,7 +74,7 @@ def _serves(run: Run, candidate: Candidate, client: MlflowClient, whole: bool) -
     address = f"models:/{model_id}"
     if any(tags.get(name) != str(candidate.point[name]) for name in _POINT):
         return False
-    fault = fault_of_model(address, address, client)
+    fault = find_model_fault(address, address, client)
     return fault is None or (fault.damaged and not whole)
 
 
@@ -84,7 +84,7 @@ def require_whole(version: ModelVersion, client: MlflowClient) -> None:
     Raises:
         PromotionError: they are missing or damaged.
     """
-    if fault := fault_of_version(version, client):
+    if fault := find_version_fault(version, client):
         raise PromotionError(
             f"version {version.version} of {version.name} can't be served: {fault}; restore them from a backup "
             f"(run {version.run_id}), or promote another model"

@@ -12,7 +12,7 @@ from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.networks.weights.intact import fault_of_version
+from histopipe.networks.weights.intact import find_version_fault
 from histopipe.networks.weights.registered import KEPT_TAG
 from histopipe.promotion.candidate import Candidate, read_twin
 from histopipe.promotion.card import LINEAGE, description, model_card, read_facts
@@ -53,7 +53,7 @@ def register(
     model_id = run.data.tags[SERVED_MODEL_TAG]
 
     def usable(version: ModelVersion) -> bool:
-        return str(version.source) == f"models:/{model_id}" or fault_of_version(version, client) is None
+        return str(version.source) == f"models:/{model_id}" or find_version_fault(version, client) is None
 
     return registry.register(model_id, run_id, tags, shown, usable, replaced=(GATE, LOOKS))
 
@@ -116,7 +116,7 @@ def whole_champion(
     """
     if champion is None:
         return None, ""
-    fault = fault_of_version(champion, registry.client)
+    fault = find_version_fault(champion, registry.client)
     if fault is None and _is_kept(champion, registry):
         return champion, ""
     twin = read_twin(dataset, champion.tags.get(IDENTITY), params, workspace)

@@ -75,11 +75,11 @@ def bound_memory() -> None:
     """
     import psutil
 
-    from histopipe.networks.backend import on_tensorflow_cpu
+    from histopipe.networks.backend import is_on_tensorflow_cpu
 
     with suppress(OSError, ValueError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    if on_tensorflow_cpu():
+    if is_on_tensorflow_cpu():
         most = psutil.Process().memory_info().vms + psutil.virtual_memory().total
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))

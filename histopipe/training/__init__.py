@@ -1,1 +1,1 @@
-"""Training: recipes under their caps, an epoch loop that survives a kill, and what a trained model leaves behind."""
+"""Training: recipes under their caps, an epoch loop that survives a kill, and the record of a trained model."""

@@ -1,4 +1,4 @@
-"""Random changes of training patches: one affine warp for all that moves pixels, and a change of stain.
+"""Random changes of training patches: one affine warp for all geometric changes, and a change of stain.
 
 Layers of the training graph, so they run where the network runs and on every Keras backend; they are left out of the
 saved model. Their random state belongs to the layers and is checkpointed with them.
@@ -15,32 +15,32 @@ import numpy as np
 from keras import ops
 
 from histopipe.core.params import AugmentationParams
-from histopipe.networks.backend import backend_name, on_tensorflow_cpu
-from histopipe.training.opencv import in_graph, stained, warped
+from histopipe.networks.backend import backend_name, is_on_tensorflow_cpu
+from histopipe.training.opencv import in_graph, stain_patches, warp_patches
 from histopipe.training.resampling import affine_gather
 
-# Optical densities of haematoxylin, eosin and DAB in red, green and blue (Ruifrok & Johnston 2001); the third takes up
+# Optical densities of haematoxylin, eosin and DAB in red, green and blue (Ruifrok & Johnston 2001); the third absorbs
 # what the first two can't explain
 _STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
 STAINS = (_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)).astype(np.float32)
-_SHIFT = 0.2  # optical density added to a stain, as a share of what its amount may vary by
+_SHIFT = 0.2  # optical density added to a stain, as a share of the range of its amount
 
 
 def augment(
     patches: keras.KerasTensor, ranges: AugmentationParams, seed: int, compiled: bool = False
 ) -> keras.KerasTensor:
-    """The random changes that a recipe asks for, one after the other; uint8 (batch, height, width, 3) in and out."""
+    """Apply the random changes of a recipe one after the other; uint8 (batch, height, width, 3) in and out."""
     moved = RandomAffine(ranges, seed=seed, compiled=compiled)(patches)
     return RandomStain(ranges.stain, seed=seed + 1, compiled=compiled)(moved) if ranges.stain else moved
 
 
 class RandomAffine(keras.layers.Layer):
-    """Warps each patch of a batch by its own random transformation, once, with bilinear sampling.
+    """A layer that warps each patch of a batch by its own random transformation, with bilinear interpolation.
 
     Ranges follow Keras' `ImageDataGenerator`: centre-based, rotation then shift then shear then zoom, each axis
-    zoomed by itself, flips with probability one half; quarter turns by 0, 90, 180 or 270 degrees come on top of the
-    rotation. Unlike there, `shear` is the tangent of the angle
-    (the generator reads its 0.05 as degrees, which shears by a thousandth).
+    zoomed by itself, flips with probability one half; quarter turns by 0, 90, 180 or 270 degrees are added to the
+    rotation. Unlike in Keras, `shear` is the tangent of the angle (its generator reads 0.05 as degrees, which shears by
+    a thousandth).
 
     Input and output: uint8 (batch, height, width, 3); unchanged outside training.
     """
@@ -52,24 +52,24 @@ class RandomAffine(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, patches: Any, training: bool = False) -> Any:
-        """Warp a batch; outside training, leave it alone."""
+        """Warp a batch in training; return it unchanged otherwise."""
         if not training:
             return patches
         transforms = self._transforms(patches)
-        if on_tensorflow_cpu() and not self.compiled:
-            return in_graph(partial(warped, fill_mode=self.ranges.fill), patches, transforms)
+        if is_on_tensorflow_cpu() and not self.compiled:
+            return in_graph(partial(warp_patches, fill_mode=self.ranges.fill), patches, transforms)
         pixels = ops.cast(patches, "float32")
-        gathers = self.compiled or backend_name() == "jax"  # whose own kernel for it is several times slower
+        gathers = self.compiled or backend_name() == "jax"  # JAX's own kernel is several times slower
         resample = affine_gather if gathers else ops.image.affine_transform  # the latter is bilinear by itself
         moved = resample(pixels, transforms, fill_mode=self.ranges.fill)
         return ops.cast(ops.clip(ops.round(moved), 0, 255), "uint8")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Shapes stay as they are."""
+        """Return the input's shape."""
         return input_shape
 
     def _transforms(self, patches: Any) -> Any:
-        """The eight coefficients, per patch, that take an output pixel to the input pixel it shows."""
+        """Draw eight coefficients per patch that map an output pixel to the input pixel it shows."""
         count, height, width = ops.shape(patches)[:3]
         centre_x = (ops.cast(width, "float32") - 1) / 2
         centre_y = (ops.cast(height, "float32") - 1) / 2
@@ -80,11 +80,11 @@ class RandomAffine(keras.layers.Layer):
         shift_y = self._uniform(count, self.ranges.shift) * ops.cast(height, "float32")
         offset_x = centre_x - a * centre_x - b * centre_y + cosine * shift_x - sine * shift_y
         offset_y = centre_y - c * centre_x - d * centre_y + sine * shift_x + cosine * shift_y
-        nothing = ops.zeros_like(a)
-        return ops.stack([a, b, offset_x, c, d, offset_y, nothing, nothing], axis=1)
+        zeros = ops.zeros_like(a)
+        return ops.stack([a, b, offset_x, c, d, offset_y, zeros, zeros], axis=1)
 
     def _linear_part(self, cosine: Any, sine: Any, count: Any) -> tuple[Any, Any, Any, Any]:
-        """Rotation times shear times zoom and flips, as a 2 x 2 matrix per patch."""
+        """Compute rotation times shear times zoom and flips, as a 2 x 2 matrix per patch."""
         shear = self._uniform(count, self.ranges.shear)
         scale_x = (1 + self._uniform(count, self.ranges.zoom)) * self._sign(count, self.ranges.horizontal_flip)
         scale_y = (1 + self._uniform(count, self.ranges.zoom)) * self._sign(count, self.ranges.vertical_flip)
@@ -109,10 +109,11 @@ class RandomAffine(keras.layers.Layer):
 
 
 class RandomStain(keras.layers.Layer):
-    """Changes how strongly each patch is stained, as laboratories and scanners do (Tellez et al. 2018).
+    """A layer that changes how strongly each patch is stained, as laboratories and scanners do.
 
     In optical density, colours are sums of stains. Each stain's amount is multiplied by 1 plus or minus up to `share`,
-    and shifted by up to a fifth of `share`. Both together are one affine map of the three channels' densities.
+    and shifted by up to a fifth of `share`. Both together are one affine map of the three channels' densities
+    (Tellez et al. 2018).
 
     Input and output: uint8 (batch, height, width, 3); unchanged outside training.
     """
@@ -124,25 +125,25 @@ class RandomStain(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, patches: Any, training: bool = False) -> Any:
-        """Stain a batch anew; outside training, leave it alone."""
+        """Change the stain of a batch in training; return it unchanged otherwise."""
         if not training:
             return patches
-        turned, shifted = self._changes(ops.shape(patches)[0])
-        if on_tensorflow_cpu() and not self.compiled:
-            return in_graph(stained, patches, turned, shifted)
+        factors, terms = self._changes(ops.shape(patches)[0])
+        if is_on_tensorflow_cpu() and not self.compiled:
+            return in_graph(stain_patches, patches, factors, terms)
         densities = -ops.log((ops.cast(patches, "float32") + 1.0) / 256.0)
-        changed = ops.einsum("nhwi,nij->nhwj", densities, turned) + shifted[:, :, None]
+        changed = ops.einsum("nhwi,nij->nhwj", densities, factors) + terms[:, :, None]
         return ops.cast(ops.clip(ops.round(256.0 * ops.exp(-changed) - 1.0), 0, 255), "uint8")
 
     def _changes(self, count: Any) -> tuple[Any, Any]:
-        """Per patch, what its densities are multiplied by, (count, 3, 3), and what is added to them, (count, 1, 3)."""
+        """Draw for each patch a factor of its densities, (count, 3, 3), and a term added to them, (count, 1, 3)."""
         amounts = 1.0 + self._uniform((count, 1, 3))
         unmix, mix = ops.convert_to_tensor(np.linalg.inv(STAINS)), ops.convert_to_tensor(STAINS)
-        turned = ops.matmul(unmix * amounts, mix)  # out of colours, change, back into colours
-        return turned, ops.matmul(_SHIFT * self._uniform((count, 1, 3)), mix)
+        factors = ops.matmul(unmix * amounts, mix)  # colours to stains, change, back to colours
+        return factors, ops.matmul(_SHIFT * self._uniform((count, 1, 3)), mix)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Shapes stay as they are."""
+        """Return the input's shape."""
         return input_shape
 
     def _uniform(self, shape: tuple[Any, ...]) -> Any:

@@ -1,6 +1,6 @@
-"""What a killed training resumes from: weights, optimizer, seed generators, history and run id, in one file.
+"""The state that a killed training resumes from: weights, optimizer, seed generators, history and run id.
 
-One file, replaced whole after each epoch, so that its parts always belong together. Plain arrays, no pickle.
+It is one file, replaced as a whole after each epoch, so that its parts always belong together. Plain arrays, no pickle.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 CHECKPOINT_FILE = "checkpoint.npz"
 FINISHED_FILE = "finished.json"
-TRAINING_CODE = (  # files and folders, as dvc.yaml names them for `train`; the network's own code comes with it
+TRAINING_CODE = (  # files and folders, as dvc.yaml names them for `train`; the network's own code is added
     "core/cases",
     "core/colours.py",
     "data/leakage.py",
@@ -48,13 +48,13 @@ TRAINING_CODE = (  # files and folders, as dvc.yaml names them for `train`; the 
 
 @dataclass
 class Progress:
-    """How far a training has come.
+    """The state of a training between epochs.
 
     Attributes:
-        key: digest of parameters, inputs and code; progress under another key is worthless.
-        run_id: the MLflow run that records it.
+        key: digest of parameters, inputs and code; progress under another key can't be used.
+        run_id: id of the MLflow run that records the training.
         history: one row of metrics per finished epoch.
-        notes: what else `run.json` is to say.
+        notes: further entries of `run.json`.
     """
 
     key: str
@@ -64,20 +64,20 @@ class Progress:
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that can't be read, or doesn't fit the training that it should belong to."""
+    """A checkpoint can't be read, or doesn't fit its training."""
 
 
 def training_key(
     recipe: str, workspace: Workspace, dataset: str, architecture_module: str, split_digest: str | None = None
 ) -> str:
-    """Digest of everything that decides a training's result: parameters, data, split and code.
+    """Compute a digest of everything that decides a training's result: parameters, data, split and code.
 
     Args:
         recipe: digest of the recipe.
-        workspace: where data and split lie.
-        dataset: the data set's name.
-        architecture_module: of the network's code.
-        split_digest: of the split as it was read; by default that of the file which lies there now.
+        workspace: workspace with data and split.
+        dataset: name of the data set.
+        architecture_module: module of the network's code.
+        split_digest: digest of the split as it was read; by default that of the present file.
     """
     code = [*_training_code(), *network_code(architecture_module)]
     split = split_digest or _digest_if_there(workspace.split(dataset))
@@ -99,28 +99,28 @@ def _digest_if_there(path: Path) -> str | None:
 def save_checkpoint(
     folder: Path, progress: Progress, variables: Sequence[keras.Variable], kept: Sequence[NDArray[Any]] = ()
 ) -> None:
-    """Write the training's whole state, in place of the last one.
+    """Write the training's whole state, replacing the previous one.
 
     Args:
-        folder: of the checkpoint.
-        progress: how far the training has come.
-        variables: all that the next epoch depends on.
-        kept: the weights that the result has if training ends here, where those aren't the last ones.
+        folder: folder of the checkpoint.
+        progress: progress of the training.
+        variables: all variables that the next epoch depends on.
+        kept: weights of the result if training ends here, where those aren't the current ones.
     """
     from keras import ops
 
     arrays = {f"variable_{number:05d}": ops.convert_to_numpy(value) for number, value in enumerate(variables)}
     arrays |= {f"kept_{number:05d}": value for number, value in enumerate(kept)}
     text = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
-    with replaced_file(folder / CHECKPOINT_FILE) as beside, beside.open("wb") as stream:
+    with replaced_file(folder / CHECKPOINT_FILE) as file, file.open("wb") as stream:
         np.savez(stream, allow_pickle=False, progress=text, **arrays)
 
 
 def load_progress(folder: Path, key: str) -> Progress:
-    """The progress kept under `key`; a fresh one where there is none, or where it is damaged, which is said.
+    """Load the progress saved under `key`; start afresh where there is none, or with a warning where it is damaged.
 
     Raises:
-        TrainingError: the checkpoint may be whole, but this user isn't allowed to read it.
+        TrainingError: this user isn't allowed to read the checkpoint.
     """
     path = folder / CHECKPOINT_FILE
     try:
@@ -131,7 +131,7 @@ def load_progress(folder: Path, key: str) -> Progress:
         raise TrainingError(
             f"{path} can't be read: allow yourself to read it, or move it away to train from the start"
         ) from None
-    except Exception as problem:  # whatever zipfile, NumPy and json raise over bytes that aren't theirs
+    except Exception as problem:  # zipfile, NumPy and json raise anything over damaged bytes
         warn_of_damage(path, problem)
         if path.is_dir():
             _set_aside(path)
@@ -139,15 +139,15 @@ def load_progress(folder: Path, key: str) -> Progress:
 
 
 def _read_progress(path: Path, key: str) -> Progress:
-    """Read the progress, and every other member through if it is of this training."""
+    """Read the progress; if it belongs to this training, check all arrays too."""
     with np.load(path, allow_pickle=False) as arrays:
         content = json.loads(arrays["progress"].tobytes())
         if not _is_progress(content):
-            raise DamagedCheckpoint("its progress isn't any")
+            raise DamagedCheckpoint("it holds no progress")
         if content["key"] != key:
             return Progress(key)
         for name in arrays.files:
-            arrays[name]  # compares its checksum
+            arrays[name]  # reading it checks its checksum
     return Progress(**content)
 
 
@@ -155,34 +155,34 @@ def _is_progress(content: Any) -> bool:
     if not isinstance(content, dict) or set(content) != {"key", "run_id", "history", "notes"}:
         return False
     rows = content["history"]
-    whole = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
-    numbers = whole and all(isinstance(value, int | float) for row in rows for value in row.values())
-    return numbers and isinstance(content["notes"], dict) and isinstance(content["run_id"], str | None)
+    has_rows = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    has_numbers = has_rows and all(isinstance(value, int | float) for row in rows for value in row.values())
+    return has_numbers and isinstance(content["notes"], dict) and isinstance(content["run_id"], str | None)
 
 
 def warn_of_damage(path: Path, problem: Exception) -> None:
-    """Say in one line that a checkpoint is of no use, and what happens."""
+    """Warn in one line that a checkpoint is damaged and that the training starts over."""
     reason = one_line(problem, 80)
     LOG.warning("%s is damaged (%s): the training starts over", path, reason)
 
 
 def _set_aside(path: Path) -> None:
-    """Move what isn't a file out of the way of one."""
+    """Rename a folder that has a file's name."""
     path.rename(path.with_name(f"{path.name}.{secrets.token_hex(4)}.damaged"))
 
 
 def restore_variables(
     folder: Path, variables: Sequence[keras.Variable], kept: Sequence[keras.Variable]
 ) -> list[NDArray[Any]]:
-    """Put the checkpoint's values into a freshly built training; all of them or none.
+    """Assign the checkpoint's values to a freshly built training: all of them or none.
 
     Args:
-        folder: of the checkpoint.
-        variables: of the training.
-        kept: of the network whose weights are the result.
+        folder: folder of the checkpoint.
+        variables: variables of the training.
+        kept: variables of the network whose weights are the result.
 
     Returns:
-        The weights that the result has if training ended here; none where those are the last ones.
+        Weights of the result if training ended here; empty where those are the current ones.
 
     Raises:
         DamagedCheckpoint: the arrays don't fit the training.
@@ -202,21 +202,21 @@ def _fit(values: Sequence[NDArray[Any]], variables: Sequence[keras.Variable]) ->
 
 
 def all_variables(model: Any) -> list[Any]:
-    """Weights, random states of every layer, and the optimizer's slots: all that the next epoch depends on."""
+    """List the weights, random states and optimizer slots: all that the next epoch depends on."""
     return [*model.variables, *model.optimizer.variables]
 
 
 def mark_finished(folder: Path, record: Path) -> None:
-    """Note that the training is over and which `run.json` it wrote, by the hash that DVC will give it."""
+    """Record that the training is over and which `run.json` it wrote, by the hash that DVC will compute."""
     write_json(folder / FINISHED_FILE, {"md5": hashlib.md5(record.read_bytes(), usedforsecurity=False).hexdigest()})
 
 
 def forget_finished(folder: Path, recorded: str | None) -> None:
-    """Drop the checkpoint of a training whose result DVC has on record: whoever starts it again wants it anew.
+    """Delete the checkpoint of a training whose result DVC has recorded, so that a repeated one starts over.
 
     Args:
-        folder: of the checkpoint.
-        recorded: the hash of `run.json` in `dvc.lock`.
+        folder: folder of the checkpoint.
+        recorded: hash of `run.json` in `dvc.lock`.
     """
     marker = folder / FINISHED_FILE
     if recorded and _finished_record(marker) == recorded:
@@ -227,9 +227,9 @@ def forget_finished(folder: Path, recorded: str | None) -> None:
 
 
 def _finished_record(marker: Path) -> str | None:
-    """The hash of the record that a finished training wrote; None where there is none, or no readable one."""
+    """Return the hash of the record that a finished training wrote; None where there is no readable one."""
     try:
         return str(read_json(marker)["md5"]) if marker.exists() else None
     except (HistopipeError, OSError, TypeError, KeyError):
-        LOG.warning("%s is damaged: the training goes on from its checkpoint", marker)
+        LOG.warning("%s is damaged: the training resumes from its checkpoint", marker)
         return None

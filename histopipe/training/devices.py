@@ -1,6 +1,6 @@
-"""What a training does with the machine: precision, compilation, and GPUs that share its batches.
+"""A training's use of the machine: precision, compilation, and GPUs that share its batches.
 
-Nothing happens at import, and no backend is loaded before it is asked.
+Nothing happens at import, and no backend is loaded before a function needs it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from histopipe.training.plan import Training
 if TYPE_CHECKING:
     import keras
 
-DEVICES_VARIABLE = "HISTOPIPE_DEVICES"  # what `devices: all` means, as in `GPU:0,GPU:2`; every GPU where it is not set
+DEVICES_VARIABLE = "HISTOPIPE_DEVICES"  # devices of `devices: all`, as in `GPU:0,GPU:2`; unset: every GPU
 FULL, MIXED = "float32", "mixed_bfloat16"  # Keras' names
 AMPERE = (8, 0)  # compute capability; the first generation of NVIDIA GPUs with units for bfloat16
 
 
 @dataclass(frozen=True)
 class Devices:
-    """How one training uses the machine.
+    """The devices, precision and compilation of one training.
 
     Attributes:
         policy: Keras' dtype policy for the trained model; its weights are float32 under either.
         jit_compile: whether XLA compiles a step; `auto` leaves it to the backend.
-        shared_by: TensorFlow's names of the devices that share each batch; none where one does it all.
+        shared_by: TensorFlow's names of the devices that share each batch; empty where one computes it all.
     """
 
     policy: str = FULL
@@ -39,12 +39,12 @@ class Devices:
     shared_by: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, str | bool | int]:
-        """What the run's record says of it."""
+        """Return the parameters that the MLflow run records."""
         return {"precision": self.policy, "jit_compile": self.jit_compile, "devices": max(1, len(self.shared_by))}
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Build and compile the trained model inside this."""
+        """Set policy and devices for building and compiling the trained model inside the block."""
         with _policy(self.policy), self._strategy_scope():
             yield
 
@@ -55,11 +55,11 @@ class Devices:
 
         return tf.distribute.MirroredStrategy(list(self.shared_by)).scope()
 
-    def joined(self, network: keras.Model) -> keras.Model:
-        """Let batch norms see the whole batch where several devices share it.
+    def synchronize(self, network: keras.Model) -> keras.Model:
+        """Let batch norms see the whole batch where several devices share it, and return the network.
 
         With statistics per device, eight GPUs would train a recipe's 32 patches like a recipe of 4: noisier norms, and
-        another loss. With them joined, as many devices as one likes give what one gives, but for rounding.
+        another loss. With joint statistics, any number of devices gives the same result as one, but for rounding.
         """
         import keras
 
@@ -69,8 +69,8 @@ class Devices:
                     layer.synchronized = True
         return network
 
-    def shared(self, training: Training) -> Training:
-        """The training, told how many devices share it: each is given as many patches as the others.
+    def share(self, training: Training) -> Training:
+        """Return the training with the number of devices that share it; each gets the same number of patches.
 
         A device without a patch in the last batch would make its loss, and with it every weight, not a number.
 
@@ -85,12 +85,12 @@ class Devices:
             )
         return replace(training, sharers=count)
 
-    def settled(self, network: keras.Model, rebuild: Callable[[], keras.Model]) -> keras.Model:
-        """The trained network as it is saved: float32 throughout, and of one device.
+    def to_saved(self, network: keras.Model, rebuild: Callable[[], keras.Model]) -> keras.Model:
+        """Return the trained network as it is saved: float32 throughout, and on one device.
 
         Args:
-            network: the trained one.
-            rebuild: gives one like it, whatever its weights.
+            network: trained network.
+            rebuild: builds the same network, with any weights.
         """
         if self.policy == FULL and not self.shared_by:
             return network
@@ -100,22 +100,22 @@ class Devices:
         return copy
 
 
-def choose_devices(wanted: TrainParams) -> Devices:
-    """What `train.precision` and `train.devices` come to on this machine.
+def choose_devices(execution: TrainParams) -> Devices:
+    """Choose devices and precision for this machine by `train.precision` and `train.devices`.
 
     XLA compiles for GPUs; on the CPU it was eight times slower than the default for separable convolutions, and a
     step that several devices share can't be compiled as a whole.
 
     Raises:
-        TrainingError: several devices, and a backend that can't share.
+        TrainingError: several devices are set, and the backend can't share a batch.
     """
-    shared_by = _sharing() if wanted.devices == "all" else ()
+    shared_by = _sharing_devices() if execution.devices == "all" else ()
     compiled = _gpu_count() > 0 and not shared_by
-    return Devices(_policy_for(wanted.precision), compiled if backend_name() == "tensorflow" else "auto", shared_by)
+    return Devices(_policy_for(execution.precision), compiled if backend_name() == "tensorflow" else "auto", shared_by)
 
 
 def number(variable: Any) -> float:
-    """The value of a scalar variable; `float` itself refuses one that several devices share."""
+    """Return the value of a scalar variable; `float` itself refuses one that several devices share."""
     from keras import ops
 
     return float(ops.convert_to_numpy(variable))
@@ -127,7 +127,7 @@ def _policy_for(precision: str) -> str:
     return MIXED if precision == "bfloat16" else FULL
 
 
-def _sharing() -> tuple[str, ...]:
+def _sharing_devices() -> tuple[str, ...]:
     if backend_name() != "tensorflow":
         raise TrainingError(
             f"train.devices: all needs TensorFlow, and Keras runs on {backend_name()}: "
@@ -148,7 +148,7 @@ def _logical_devices() -> set[str]:
 
 
 def _gpu_count() -> int:
-    """GPUs that the backend sees."""
+    """Count the GPUs that the backend sees."""
     if backend_name() == "tensorflow":
         import tensorflow as tf
 
@@ -165,7 +165,7 @@ def _gpu_count() -> int:
 
 
 def _capability() -> tuple[int, int]:
-    """The lowest compute capability among the GPUs; (0, 0) where they don't say, as AMD's and Apple's."""
+    """Return the lowest compute capability of the GPUs; (0, 0) where they report none, as AMD's and Apple's."""
     if backend_name() == "tensorflow":
         import tensorflow as tf
 
@@ -189,7 +189,7 @@ def _version(text: str) -> tuple[int, int]:
 
 @contextmanager
 def _policy(name: str) -> Iterator[None]:
-    """Make `name` Keras' dtype policy for a while."""
+    """Set Keras' dtype policy to `name` inside the block."""
     import keras
 
     before = keras.config.dtype_policy()

@@ -1,4 +1,4 @@
-"""What a training took: time, speed and memory."""
+"""The effort of a training: time, speed and memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from histopipe.core.training_record import Effort
 
 
 def effort(history: Sequence[Mapping[str, float]]) -> Effort:
-    """Seconds, patches per second and peak memory of the training that just ended.
+    """Compute seconds, patches per second and peak memory of the training that just ended.
 
     Args:
-        history: one row per epoch, with its `seconds`; those that a killed process trained count too.
+        history: one row per epoch, with its `seconds`; epochs of a killed process count too.
 
     Returns:
         `seconds` of training without validation, `patches_per_second` over all of them (None where a history doesn't
-        say, as that of a fitted classifier), and `peak_memory_mb`: the most that this process has had in main memory,
-        in 10^6 bytes; a GPU's own isn't in it.
+        state it, as that of a fitted classifier), and `peak_memory_mb`: this process' peak use of main memory, in 10^6
+        bytes, without GPU memory.
     """
     seconds = sum(row["seconds"] for row in history)
     counted = all("patches_per_second" in row for row in history) and seconds > 0
@@ -31,6 +31,6 @@ def effort(history: Sequence[Mapping[str, float]]) -> Effort:
 
 
 def peak_memory() -> int:
-    """The most main memory that this process has had, in bytes."""
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if sys.platform == "darwin" else found * 1024  # macOS counts bytes, Linux kibibytes
+    """Return this process' peak use of main memory, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes

@@ -1,4 +1,4 @@
-"""Training by fitting a classifier to a frozen backbone's features (Rajaraman et al. 2018, PeerJ 6:e4568).
+"""Train by fitting a classifier to a frozen backbone's features (Rajaraman et al. 2018, PeerJ 6:e4568).
 
 One pass over the patches pools the features of all candidate layers; then each layer and each regularisation gets its
 classifier, and the best by validation AUC becomes the network's last layer. Patches are taken as they are, not
@@ -23,9 +23,9 @@ from histopipe.data.sampling import balanced_weights
 from histopipe.networks.architectures import build
 from histopipe.networks.architectures.backbones import build_backbone, candidate_layers
 from histopipe.networks.architectures.blocks import OUTPUT_LAYER
-from histopipe.networks.architectures.features import classifying, pooling
+from histopipe.networks.architectures.features import build_classifier, build_pooling
 from histopipe.training.checkpoint import Progress, save_checkpoint
-from histopipe.training.linear import Unit, fit, folded
+from histopipe.training.linear import Unit, fit, fold
 from histopipe.training.optimization import best_epoch
 from histopipe.training.plan import Training
 from histopipe.training.pooled_features import FOLDER, PooledFeatures
@@ -41,25 +41,25 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One classifier to try: on the features of which layer, with which inverse regularisation."""
+    """A classifier to try: the layer of its features, and its inverse regularisation."""
 
     layer: str
     c: float
 
 
 def fit_classifier(training: Training, progress: Progress, after_epoch: Callable[[Progress], None]) -> keras.Model:
-    """Fit every candidate from where `progress` stands, and make the best one the network's last layer.
+    """Fit the remaining candidates, and make the best one the network's last layer.
 
     Args:
-        training: whose recipe has a classifier.
-        progress: is brought up to date after each candidate and saved.
-        after_epoch: called when a candidate is safely saved.
+        training: training whose recipe has a classifier.
+        progress: progress so far; updated and saved after each candidate.
+        after_epoch: called after a candidate has been saved.
 
     Returns:
         The network.
 
     Raises:
-        TrainingError: the recipe can't be trained this way, or features are no numbers.
+        TrainingError: the recipe can't be trained this way, or features aren't finite numbers.
     """
     _require_fitting(training)
     extractor = _random_backbone(training)
@@ -69,7 +69,9 @@ def fit_classifier(training: Training, progress: Progress, after_epoch: Callable
     fitting.compute()
     for number in range(len(progress.history), len(fitting.candidates)):
         row = fitting.try_candidate(number)
-        row["seconds"] = round(time.perf_counter() - began, 3)  # the first one's with the pass over the patches
+        row["seconds"] = round(
+            time.perf_counter() - began, 3
+        )  # the first candidate's includes the pass over the patches
         progress.history.append(row)
         save_checkpoint(training.checkpoints, progress, [])
         after_epoch(progress)
@@ -94,19 +96,19 @@ class Fitting:
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
-        """Training patches, then validation patches."""
+        """The rows of the training patches, then of the validation patches."""
         return np.concatenate([self.training.train_rows, self.training.validation_rows])
 
     def compute(self) -> None:
-        """Compute what is missing of the features; those of other trainings are deleted."""
+        """Compute the missing features; delete those of other trainings."""
         for folder in self.features.folder.parent.glob("*"):
             if folder != self.features.folder:
                 PooledFeatures(folder, ()).discard()
-        network = pooling(self.extractor, _backbone(self.training), self.training.image_size, self.layers)
+        network = build_pooling(self.extractor, _backbone(self.training), self.training.image_size, self.layers)
         self.features.compute(network, self.training.store, self.rows, f"{self.training.title} features")
 
     def try_candidate(self, number: int) -> dict[str, float]:
-        """Fit one candidate and score it; returns its row of the history, candidates counted from 1."""
+        """Fit and validate one candidate; return its row of the history, candidates counted from 1."""
         candidate, (features, labels) = self.candidates[number], self._data(self.candidates[number].layer)
         count = len(self.training.train_rows)
         unit = self._fit(candidate, features[:count], labels[:count])
@@ -123,16 +125,16 @@ class Fitting:
             "c": candidate.c,
         }
         title = f"{self.training.title} candidate {number + 1}/{len(self.candidates)}"
-        scores = ", ".join(f"{key} {value:.4f}" for key, value in row.items() if "/" in key)
-        print(f"{title}: {candidate.layer}, c {candidate.c:g}: {scores}", flush=True)
+        metrics = ", ".join(f"{key} {value:.4f}" for key, value in row.items() if "/" in key)
+        print(f"{title}: {candidate.layer}, c {candidate.c:g}: {metrics}", flush=True)
         return row
 
     def network(self, candidate: Candidate) -> keras.Model:
-        """The network that ends in the candidate's classifier, fitted once more."""
+        """Build the network that ends in the candidate's classifier, fitted once more."""
         features, labels = self._data(candidate.layer)
         count = len(self.training.train_rows)
         unit = self._fit(candidate, features[:count], labels[:count])
-        network = classifying(self.extractor, _backbone(self.training), self.training.image_size, candidate.layer)
+        network = build_classifier(self.extractor, _backbone(self.training), self.training.image_size, candidate.layer)
         network.get_layer(OUTPUT_LAYER).set_weights(unit.weights)
         return network
 
@@ -143,13 +145,13 @@ class Fitting:
     def _fit(self, candidate: Candidate, features: NDArray[np.float32], labels: Labels) -> Unit:
         balanced = self.training.recipe.imbalance == "class_weight"
         pipeline = fit(self.classifier.name, candidate.c, features, labels, balanced, self.training.seed)
-        return folded(pipeline)
+        return fold(pipeline)
 
     def _weighted_loss(self, labels: Labels, logits: NDArray[np.float64]) -> float:
         balanced = self.training.recipe.imbalance == "class_weight"
         negative, positive = balanced_weights(labels) if balanced else (1.0, 1.0)
         weights = np.where(labels > 0, positive, negative)
-        # summed over patches and divided by their number, as Keras does
+        # summed over patches and divided by their number, as in Keras
         return float(log_loss(labels, expit(logits), sample_weight=weights) * weights.mean())
 
 
@@ -167,10 +169,10 @@ def _require_fitting(training: Training) -> None:
 
 
 def _random_backbone(training: Training) -> keras.Model:
-    """The whole backbone; its random weights are the seed's, also after a kill."""
+    """Build the whole backbone; its random weights are the seed's, also after a kill."""
     import keras
 
-    build(training.architecture, **training.recipe.model)  # says what is wrong with the recipe's values
+    build(training.architecture, **training.recipe.model)  # checks the recipe's values
     keras.utils.set_random_seed(training.seed)
     return build_backbone(_backbone(training), training.image_size)
 

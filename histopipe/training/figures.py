@@ -1,4 +1,4 @@
-"""The history of a training as a picture."""
+"""Draw the history of a training."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def plot_history(history: pd.DataFrame, title: str, path: Path) -> None:
-    """Draw loss and validation scores over the epochs, as a PNG."""
+    """Draw loss and validation metrics over the epochs, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, scores = figure.subplots(1, 2)
+    losses, metrics = figure.subplots(1, 2)
     draw_losses(losses, history)
-    draw_scores(scores, history)
+    draw_metrics(metrics, history)
     losses.set_title("loss (training: weighted by class)")
-    scores.set_title("validation scores")
+    metrics.set_title("validation metrics")
     figure.suptitle(title)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
@@ -33,7 +33,7 @@ def draw_losses(axes: Axes, history: pd.DataFrame) -> None:
     _draw_columns(axes, history, {"train/loss": "training", "validation/loss": "validation"})
 
 
-def draw_scores(axes: Axes, history: pd.DataFrame) -> None:
+def draw_metrics(axes: Axes, history: pd.DataFrame) -> None:
     """Draw validation's ROC AUC and accuracy by epoch."""
     _draw_columns(axes, history, {"validation/roc_auc": "ROC AUC", "validation/accuracy": "accuracy"})
 

@@ -12,10 +12,10 @@ import keras
 
 
 class _AdamKernel:
-    """Adam as Keras has it (Kingma & Ba 2015, arXiv:1412.6980, section 2: the order of computation before 2.1)."""
+    """Adam as Keras computes it (Kingma & Ba 2015, arXiv:1412.6980, section 2: the order of computation before 2.1)."""
 
     def _backend_update_step(self: Any, gradients: Any, variables: Any, learning_rate: Any) -> None:
-        """Compute once what all variables of a step share, then move them."""
+        """Compute the values that all variables of a step share once, then update the variables."""
         import tensorflow as tf
 
         step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, "float32")
@@ -26,27 +26,27 @@ class _AdamKernel:
         super()._backend_update_step(gradients, variables, learning_rate)  # type: ignore[misc]
 
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable and its two moments."""
+        """Update one variable and its two moments."""
         if self.amsgrad:
             super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
             return
         import tensorflow as tf
 
-        place = self._get_variable_index(variable)
+        index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[place].value.handle,
-            v=self._velocities[place].value.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
             grad=tf.cast(gradient, variable.dtype),
             **{name: tf.cast(value, variable.dtype) for name, value in self._shared},
         )
 
 
 class _MomentumKernel:
-    """Gradient descent with momentum, Nesterov's or plain, as Keras has it."""
+    """Gradient descent with momentum, Nesterov's or plain, as Keras computes it."""
 
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable and its momentum."""
+        """Update one variable and its momentum."""
         if not self.momentum:
             super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
             return

@@ -1,8 +1,8 @@
-"""Quicker kernels of TensorFlow while a network trains; the saved model holds Keras' own layers.
+"""Faster TensorFlow kernels while a network trains; the saved model has Keras' own layers.
 
 Keras computes a batch norm from a dozen elementwise operations, each a pass over memory; one fused kernel gives the
-same numbers. For dropout it draws a random float per value, which takes a CPU longer than some convolutions do.
-Elsewhere, and where a kernel doesn't fit (other axes, masks, no scale or offset), a layer does what Keras' own does.
+same numbers. For dropout it draws a random float per value, which takes a CPU longer than some convolutions do. Where a
+kernel doesn't fit (other backends, axes, masks, no scale or offset), the layer computes as Keras' own does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from histopipe.networks.backend import backend_name, on_tensorflow_cpu
+from histopipe.networks.backend import backend_name, is_on_tensorflow_cpu
 
 _INTEGERS = 2**16
 
@@ -22,7 +22,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, with its training step in one kernel."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalise by the batch's statistics and move the averages, or use the averages outside training."""
+        """Normalise by the batch's statistics and update the averages; outside training, use the averages."""
         if not (training and self.trainable and self._fits(inputs, mask)):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
@@ -31,7 +31,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta), epsilon=self.epsilon
         )
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
-        variance *= (count - 1) / count  # the kernel's is that of a sample, Keras keeps that of the batch
+        variance *= (count - 1) / count  # the kernel computes the sample's variance, Keras keeps the batch's
         for average, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(tf.convert_to_tensor(average) * self.momentum + now * (1.0 - self.momentum))
         return keras.ops.cast(outputs, self.compute_dtype)
@@ -45,11 +45,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 class IntegerDropout(keras.layers.Dropout):
     """Keras' layer, with 16 random bits per value in place of a random float: half the random numbers.
 
-    The share that is dropped is the nearest 65,536th to the rate, and what stays is scaled by what that leaves.
+    The share that is dropped is the rate rounded to 1/65,536, and the rest is scaled accordingly.
     """
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Drop values while training."""
+        """Drop values in training."""
         below = round(_INTEGERS * self.rate)
         if not training or self.noise_shape is not None or not 0 < below < _INTEGERS:
             return super().call(inputs, training=training)
@@ -65,11 +65,11 @@ class IntegerDropout(keras.layers.Dropout):
 
 @contextmanager
 def quicker_kernels(network: keras.Model) -> Iterator[None]:
-    """Inside, layers of the network train by quicker kernels where there are any; weights and names stay theirs."""
+    """Let the network's layers train by faster kernels inside the block; their weights and names don't change."""
     quicker: dict[type, type] = {}
     if backend_name() == "tensorflow":
         quicker[keras.layers.BatchNormalization] = FusedBatchNormalization
-    if on_tensorflow_cpu():
+    if is_on_tensorflow_cpu():
         quicker[keras.layers.Dropout] = IntegerDropout
     replaced = [(layer, type(layer)) for layer in network._flatten_layers() if type(layer) in quicker]
     for layer, kind in replaced:

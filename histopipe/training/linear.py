@@ -1,4 +1,4 @@
-"""Linear classifiers of scikit-learn on scaled features, and the same as one layer's weights."""
+"""Linear classifiers of scikit-learn on scaled features, and the same as the weights of one layer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ BALANCED_PRIORS = (0.5, 0.5)
 
 
 class Unit(NamedTuple):
-    """One linear unit: its output is `features @ kernel + bias`."""
+    """A linear unit: its output is `features @ kernel + bias`."""
 
     kernel: NDArray[np.float64]  # (channels,)
     bias: float
 
     @property
     def weights(self) -> list[NDArray[np.float64]]:
-        """As a dense layer takes them: kernel (channels, 1) and bias (1,)."""
+        """The weights of a dense layer: kernel (channels, 1) and bias (1,)."""
         return [self.kernel[:, None], np.array([self.bias])]
 
 
@@ -36,11 +36,11 @@ def fit(
 
     Args:
         name: `logistic_regression`, `linear_svm` or `lda`.
-        c: inverse regularisation; `lda` takes its own from the data (Ledoit & Wolf 2004).
+        c: inverse regularisation; `lda` estimates its own from the data (Ledoit & Wolf 2004).
         features: (patches, channels).
         labels: 0 or 1, (patches,).
-        balanced: whether both classes weigh the same, however many patches they have.
-        seed: for what is random in the solver.
+        balanced: whether both classes have the same weight, whatever their numbers of patches.
+        seed: seed of the solver.
     """
     pipeline: Pipeline = make_pipeline(StandardScaler(), _classifier(name, c, balanced, seed))
     return pipeline.fit(features, labels)
@@ -56,8 +56,8 @@ def _classifier(name: str, c: float, balanced: bool, seed: int) -> ClassifierMix
     return LogisticRegression(C=c, class_weight=weight, max_iter=ITERATIONS)
 
 
-def folded(pipeline: Pipeline) -> Unit:
-    """Scaler and classifier as one unit on the features as they are: (x - mean) / scale @ w + b, multiplied out."""
+def fold(pipeline: Pipeline) -> Unit:
+    """Fold scaler and classifier into one unit: (x - mean) / scale @ w + b, multiplied out."""
     scaler, classifier = pipeline[0], pipeline[-1]
     kernel = classifier.coef_[0].astype(np.float64) / scaler.scale_
     return Unit(kernel, float(classifier.intercept_[0] - scaler.mean_ @ kernel))

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.data.store import Patches, PatchStore, Rows
-from histopipe.networks.backend import backend_name, on_tensorflow_cpu
+from histopipe.networks.backend import backend_name, is_on_tensorflow_cpu
 
-AHEAD = 2  # batches that wait for their step on a GPU
+AHEAD = 2  # batches prefetched for a GPU
 
 
 class PatchBatches(keras.utils.PyDataset):
-    """Batches of `rows` in the given order.
+    """Batches of `rows` in their order.
 
     Each item is a triple: patches uint8 (batch, height, width, 3), labels float32 (batch, 1), weights float32
     (batch,). The last batch may be smaller.
@@ -41,7 +41,7 @@ class PatchBatches(keras.utils.PyDataset):
 
 
 def for_fit(batches: PatchBatches) -> Any:
-    """The batches as Keras' `fit` best takes them: on TensorFlow as a `tf.data.Dataset` whose pipeline isn't tuned.
+    """Convert batches to what Keras' `fit` handles fastest: on TensorFlow a `tf.data.Dataset` without tuning.
 
     Batches are read ahead for a GPU only: on a CPU a thread that reads takes from those that compute, and handing over
     costs more than a batch.
@@ -54,20 +54,20 @@ def for_fit(batches: PatchBatches) -> Any:
     kinds = [part.dtype for part in batches[0]]
 
     def read(number: Any) -> Any:
-        parts = tf.numpy_function(batches.__getitem__, [number], kinds)
-        return tuple(tf.ensure_shape(part, shape) for part, shape in zip(parts, shapes, strict=True))
+        arrays = tf.numpy_function(batches.__getitem__, [number], kinds)
+        return tuple(tf.ensure_shape(part, shape) for part, shape in zip(arrays, shapes, strict=True))
 
-    # by number, not `from_generator`, which takes a millisecond a batch for itself
+    # by number, since `from_generator` costs a millisecond per batch
     data = tf.data.Dataset.range(len(batches)).map(read)
-    return untuned(data if on_tensorflow_cpu() else data.prefetch(AHEAD))
+    return untuned(data if is_on_tensorflow_cpu() else data.prefetch(AHEAD))
 
 
 def untuned(data: Any) -> Any:
-    """The `tf.data.Dataset` with TensorFlow's tuner off.
+    """Turn TensorFlow's tuner off for a `tf.data.Dataset`, and return it.
 
-    With it, as in what Keras makes of batches itself, `fit` now and then waits for the tuner at its end, by up to as
-    long as it took: the tuner's thread misses that it was told to stop, and sleeps on for what is left of its period,
-    which doubles each time (seen with TensorFlow 2.21).
+    With the tuner, also in the data sets that Keras makes of batches, `fit` sometimes waits at its end for up to as
+    long as it ran: the tuner's thread misses the signal to stop, and sleeps for the rest of its period, which doubles
+    each time (seen with TensorFlow 2.21).
     """
     import tensorflow as tf
 

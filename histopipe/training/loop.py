@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 
 
 def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Progress], None]) -> keras.Model:
-    """Train from where `progress` stands to the recipe's last epoch, or until it stops early.
+    """Train the remaining epochs of the recipe, or until the training stops early.
 
     Args:
-        training: what to train.
-        progress: is brought up to date after each epoch and saved.
-        after_epoch: called when an epoch is safely saved.
+        training: training to run.
+        progress: progress so far; updated and saved after each epoch.
+        after_epoch: called after an epoch has been saved.
 
     Returns:
         The network with the weights that the recipe keeps, without the augmentation.
@@ -57,19 +57,19 @@ def run_epochs(training: Training, progress: Progress, after_epoch: Callable[[Pr
         TrainingError: the loss is no longer a number.
     """
     devices = choose_devices(training.execution)
-    training = devices.shared(training)
+    training = devices.share(training)
     network, trainer = build_training(training, devices)
     progress.notes["weights"] = load_start(training, network)
-    kept = _restored(training, network, trainer, progress) if progress.history else []
+    kept = _restore(training, network, trainer, progress) if progress.history else []
     with quicker_kernels(network):
-        kept = _remaining_epochs(training, network, trainer, progress, kept, after_epoch)
+        kept = _train_remaining_epochs(training, network, trainer, progress, kept, after_epoch)
     if kept:
         network.set_weights(kept)
-    return devices.settled(network, lambda: build(training.architecture, **training.recipe.model))
+    return devices.to_saved(network, lambda: build(training.architecture, **training.recipe.model))
 
 
-def _restored(training: Training, network: keras.Model, trainer: keras.Model, progress: Progress) -> list[NDArray[Any]]:
-    """Go on from the checkpoint, or from the start where it doesn't fit; returns the weights kept so far."""
+def _restore(training: Training, network: keras.Model, trainer: keras.Model, progress: Progress) -> list[NDArray[Any]]:
+    """Resume from the checkpoint, or start over where it doesn't fit; return the weights kept so far."""
     try:
         return restore_variables(training.checkpoints, all_variables(trainer), network.weights)
     except DamagedCheckpoint as problem:
@@ -78,7 +78,7 @@ def _restored(training: Training, network: keras.Model, trainer: keras.Model, pr
         return []
 
 
-def _remaining_epochs(
+def _train_remaining_epochs(
     training: Training,
     network: keras.Model,
     trainer: keras.Model,
@@ -86,14 +86,14 @@ def _remaining_epochs(
     kept: list[NDArray[Any]],
     after_epoch: Callable[[Progress], None],
 ) -> list[NDArray[Any]]:
-    """Train from where `progress` stands; returns the weights that the recipe keeps, none for the last ones."""
+    """Train the remaining epochs; return the weights that the recipe keeps, empty for the last ones."""
     logits = logit_network(network)
     for epoch in range(len(progress.history), training.recipe.epochs):
         if has_stopped(progress.history, training.recipe.early_stopping):
             break
         trained = _train_epoch(training, trainer, progress, epoch)
-        with _averaged(training, trainer):
-            progress.history.append(_validated(training, trainer, logits, trained))
+        with _averaged_weights(training, trainer):
+            progress.history.append(_validate(training, trainer, logits, trained))
             if _is_kept(training, progress):
                 kept = network.get_weights()
         save_checkpoint(training.checkpoints, progress, all_variables(trainer), kept)
@@ -102,20 +102,20 @@ def _remaining_epochs(
 
 
 def _is_kept(training: Training, progress: Progress) -> bool:
-    """Whether the result has, as far as known, the weights of the epoch that just ended (averaged or not)."""
+    """Return true if the recipe keeps the weights of the latest epoch, averaged or not, as far as known."""
     latest = len(progress.history)
     keep = training.recipe.keep
     return keep == "average" or (keep == "best" and best_epoch(progress.history) == latest)
 
 
 def build_training(training: Training, devices: Devices | None = None) -> tuple[keras.Model, keras.Model]:
-    """The network, and the compiled model that augments its input; both share their weights."""
+    """Build the network, and the compiled model that augments its input; both share their weights."""
     import keras
 
     devices = devices or choose_devices(training.execution)
     steps = math.ceil(len(training.train_rows) / training.recipe.batch_size)
     with devices.building():
-        network = devices.joined(build(training.architecture, **training.recipe.model))
+        network = devices.synchronize(build(training.architecture, **training.recipe.model))
         inputs = patch_input()
         compiled = devices.jit_compile is True
         augmented = augment(inputs, training.recipe.augmentation, training.seed, compiled)
@@ -131,7 +131,7 @@ def build_training(training: Training, devices: Devices | None = None) -> tuple[
 
 
 def _train_epoch(training: Training, trainer: keras.Model, progress: Progress, epoch: int) -> dict[str, float]:
-    """Train once; returns its part of the history's row, epochs counted from 1."""
+    """Train one epoch; return its part of the history's row, epochs counted from 1."""
     began = time.perf_counter()
     recipe = training.recipe
     if recipe.schedule.name == "plateau" and recipe.optimizer:
@@ -155,13 +155,13 @@ def _train_epoch(training: Training, trainer: keras.Model, progress: Progress, e
 
 
 def _fit(trainer: keras.Model, batches: PatchBatches, name: str) -> float:
-    """One pass over the batches, ended at once where the loss is no longer a number; returns the mean loss."""
+    """Train on all batches, until the loss is no longer a number; return the mean loss."""
     import keras
 
     callbacks = [_progress_bar(len(batches), name), keras.callbacks.TerminateOnNaN(raise_error=False)]
     try:
-        with _average_apart(trainer.optimizer) as apart:
-            logs = trainer.fit(for_fit(batches), shuffle=False, verbose=0, callbacks=[*callbacks, apart]).history
+        with _keep_current_weights(trainer.optimizer) as keep_current:
+            logs = trainer.fit(for_fit(batches), shuffle=False, verbose=0, callbacks=[*callbacks, keep_current]).history
     except Exception as problem:
         if not is_out_of_memory(problem):
             raise
@@ -170,10 +170,10 @@ def _fit(trainer: keras.Model, batches: PatchBatches, name: str) -> float:
 
 
 @contextmanager
-def _average_apart(optimizer: Any) -> Iterator[keras.callbacks.Callback]:
-    """With its callback, Keras doesn't end `fit` by putting the averaged weights in place of those to go on from.
+def _keep_current_weights(optimizer: Any) -> Iterator[keras.callbacks.Callback]:
+    """Yield a callback that stops Keras from replacing the current weights by their average after `fit`.
 
-    Between the last step and the end of `fit` it is told that there is no average; the steps keep theirs.
+    From the last step to the end of `fit`, averaging is switched off; the steps still update the average.
     """
     import keras
 
@@ -201,23 +201,23 @@ def _batches(training: Training, epoch: int) -> PatchBatches:
     return PatchBatches(training.store, _order(training, epoch), training.recipe.batch_size, weights)
 
 
-def _validated(
+def _validate(
     training: Training, trainer: keras.Model, logits: keras.Model, trained: dict[str, float]
 ) -> dict[str, float]:
-    """The epoch's whole row of the history: what training gave, and validation's scores."""
+    """Validate the network; return the epoch's whole row of the history, training's part included."""
     epoch = int(trained["epoch"]) - 1
     if number(trainer.optimizer.iterations) < SETTLED_STEPS or training.recipe.keep == "average":
         batch_size = statistics_batch(training.image_size, training.recipe.batch_size)
         refresh_batch_norm(logits, training.store, _order(training, epoch)[:SAMPLE], batch_size)
-    scores = validation_scores(training, logits)
-    row = {"epoch": trained["epoch"], "train/loss": trained["train/loss"], **scores}
+    metrics = compute_validation_metrics(training, logits)
+    row = {"epoch": trained["epoch"], "train/loss": trained["train/loss"], **metrics}
     text = ", ".join(f"{key} {value:.4f}" for key, value in row.items() if "/" in key)
     print(f"{_epoch_name(training, epoch)}: {text}", flush=True)
     return row | trained
 
 
-def validation_scores(training: Training, logits: keras.Model) -> dict[str, float]:
-    """Loss, ROC AUC and accuracy on validation.
+def compute_validation_metrics(training: Training, logits: keras.Model) -> dict[str, float]:
+    """Compute loss, ROC AUC and accuracy on validation.
 
     Raises:
         TrainingError: a prediction is no longer a number.
@@ -230,8 +230,8 @@ def validation_scores(training: Training, logits: keras.Model) -> dict[str, floa
 
 
 @contextmanager
-def _averaged(training: Training, trainer: keras.Model) -> Iterator[None]:
-    """Inside, the model has its averaged weights if the recipe keeps those; what training goes on from comes back."""
+def _averaged_weights(training: Training, trainer: keras.Model) -> Iterator[None]:
+    """Give the model its averaged weights inside the block, if the recipe keeps those; restore the others."""
     if training.recipe.keep != "average":
         yield
         return

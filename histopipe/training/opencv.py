@@ -1,4 +1,4 @@
-"""What OpenCV does to training patches on a CPU, within TensorFlow's graph.
+"""Changes of training patches that OpenCV computes on a CPU, within TensorFlow's graph.
 
 Its warp takes a sixth of the processor time of TensorFlow's own kernel, its change of stain a fifth of that of
 TensorFlow's elementwise operations (measured on batches of 32 patches of 48 and 50 px). XLA can't compile either.
@@ -18,7 +18,7 @@ Numbers = NDArray[np.float32]
 
 
 def in_graph(change: Callable[..., Patches], patches: Any, *arguments: Any) -> Any:
-    """`change(patches, *arguments)`, a function of arrays, as a part of TensorFlow's graph."""
+    """Call `change(patches, *arguments)`, a function of arrays, as part of TensorFlow's graph."""
     import tensorflow as tf
 
     changed = tf.numpy_function(change, [patches, *arguments], tf.uint8, stateful=False)
@@ -26,11 +26,11 @@ def in_graph(change: Callable[..., Patches], patches: Any, *arguments: Any) -> A
     return changed
 
 
-def warped(patches: Patches, transforms: Numbers, fill_mode: str) -> Patches:
-    """Resample as `histopipe.training.resampling.affine_gather` does, rounded.
+def warp_patches(patches: Patches, transforms: Numbers, fill_mode: str) -> Patches:
+    """Resample patches as `histopipe.training.resampling.affine_gather` does, rounded.
 
     Args:
-        patches: uint8 (batch, height, width, 3); the answer is like it.
+        patches: uint8 (batch, height, width, 3); so is the result.
         transforms: (batch, 8).
         fill_mode: `nearest`, `constant`, `reflect` or `wrap`.
     """
@@ -42,26 +42,26 @@ def warped(patches: Patches, transforms: Numbers, fill_mode: str) -> Patches:
         "reflect": cv2.BORDER_REFLECT,
         "wrap": cv2.BORDER_WRAP,
     }
-    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": borders[fill_mode]}
+    options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": borders[fill_mode]}
     size, moved = patches.shape[2:0:-1], np.empty_like(patches)
     for patch, matrix, target in zip(patches, transforms[:, :6].reshape(-1, 2, 3), moved, strict=True):
-        cv2.warpAffine(patch, matrix, size, dst=target, **how)
+        cv2.warpAffine(patch, matrix, size, dst=target, **options)
     return moved
 
 
-def stained(patches: Patches, turned: Numbers, shifted: Numbers) -> Patches:
-    """Change the optical densities of each patch by an affine map of its own.
+def stain_patches(patches: Patches, factors: Numbers, terms: Numbers) -> Patches:
+    """Change the optical densities of each patch by its own affine map.
 
     Args:
-        patches: uint8 (batch, height, width, 3); the answer is like it.
-        turned: what densities are multiplied by from the right, (batch, 3, 3).
-        shifted: what is added, (batch, 1, 3).
+        patches: uint8 (batch, height, width, 3); so is the result.
+        factors: matrices that densities are multiplied by from the right, (batch, 3, 3).
+        terms: values added to densities, (batch, 1, 3).
     """
     import cv2
 
     density_of = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-    maps = -np.concatenate([turned, shifted], axis=1).transpose(0, 2, 1)  # negative: what follows is exp(-density)
-    # One patch after the other: fresh memory for a whole batch's densities costs more than all that is computed.
+    maps = -np.concatenate([factors, terms], axis=1).transpose(0, 2, 1)  # negative, for exp(-density) below
+    # One patch after the other: allocating a whole batch's densities costs more than all computation.
     densities, changed = np.empty((2, *patches.shape[1:]), np.float32)
     pixels = np.empty_like(patches)
     for patch, matrix, target in zip(patches, maps, pixels, strict=True):

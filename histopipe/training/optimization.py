@@ -11,19 +11,19 @@ from histopipe.core.params import OptimizerParams, RecipeParams, ScheduleParams
 if TYPE_CHECKING:
     import keras
 
-SCORE = "validation/roc_auc"  # what makes an epoch the best
+METRIC = "validation/roc_auc"  # decides which epoch is the best
 
 HistoryRow = dict[str, float]
 
 
 def build_optimizer(recipe: RecipeParams, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer with its learning-rate schedule, averaging weights if the recipe keeps the average.
+    """Build the recipe's optimizer and learning-rate schedule, averaging weights if the recipe keeps the average.
 
     Raises:
         TrainingError: the optimizer doesn't take one of its options.
     """
     kinds = optimizer_kinds()
-    assert recipe.optimizer is not None  # the parameters' own check: no classifier, so an optimizer
+    assert recipe.optimizer is not None  # checked with the parameters: no classifier, so an optimizer
     chosen: OptimizerParams = recipe.optimizer
     rate = build_schedule(recipe.schedule, chosen.learning_rate, recipe.epochs, steps_per_epoch)
     average: dict[str, float] = {}
@@ -34,13 +34,13 @@ def build_optimizer(recipe: RecipeParams, steps_per_epoch: int) -> keras.optimiz
     except (ValueError, TypeError) as problem:
         reason = one_line(problem, 200)
         raise TrainingError(f"the recipe's optimizer.options don't suit {chosen.name}: {reason}") from None
-    if chosen.name == "adamw":  # decay pulls kernels towards 0; scales and offsets have no reason to be there
+    if chosen.name == "adamw":  # decay is for kernels; scales and offsets have no reason to be near 0
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
 
 
 def optimizer_kinds() -> dict[str, type[keras.optimizers.Optimizer]]:
-    """Keras' optimizers by the names that recipes use; on the TensorFlow backend with fused updates."""
+    """Return Keras' optimizers by their names in recipes; on the TensorFlow backend with fused updates."""
     import keras
 
     kinds = {
@@ -57,10 +57,10 @@ def optimizer_kinds() -> dict[str, type[keras.optimizers.Optimizer]]:
 
 
 def average_momentum(recipe: RecipeParams, steps: int) -> float:
-    """The recipe's momentum, lowered where the average would remember more than a tenth of so short a training.
+    """Return the recipe's momentum, lowered where the average would cover more than a tenth of a short training.
 
-    Keras starts the average at the weights after the first step, still all but random, and doesn't correct for them:
-    after 96 steps with .995 they would be three fifths of it.
+    Keras starts the average at the weights after the first step, which are almost random, and doesn't correct for them:
+    after 96 steps with .995 they would make up three fifths of the average.
     """
     return max(0.0, min(recipe.average_momentum, 1 - 10 / steps))
 
@@ -68,12 +68,12 @@ def average_momentum(recipe: RecipeParams, steps: int) -> float:
 def build_schedule(
     schedule: ScheduleParams, rate: float, epochs: int, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate by step; a plain number where it doesn't follow from the step alone.
+    """Build the learning rate by step; a plain number where it doesn't depend on the step alone.
 
     Args:
-        schedule: its kind and settings.
-        rate: where it starts (`cosine`: what it rises to).
-        epochs: of the whole training, which `linear` and `cosine` fall over.
+        schedule: kind and settings of the schedule.
+        rate: initial learning rate (`cosine`: the rate after warm-up).
+        epochs: epochs of the whole training, over which `linear` and `cosine` fall.
         steps_per_epoch: batches in one epoch.
     """
     from keras.optimizers import schedules
@@ -93,7 +93,10 @@ def build_schedule(
 
 
 def build_loss(recipe: RecipeParams) -> keras.losses.Loss:
-    """Cross-entropy with the recipe's label smoothing, or its focal form (Lin et al. 2017, gamma 2, alpha .25)."""
+    """Build cross-entropy with the recipe's label smoothing, or its focal form.
+
+    The focal form is that of Lin et al. 2017 with gamma 2, alpha .25.
+    """
     import keras
 
     if recipe.imbalance == "focal":
@@ -104,22 +107,22 @@ def build_loss(recipe: RecipeParams) -> keras.losses.Loss:
 
 
 def plateau_rate(history: Sequence[HistoryRow], schedule: ScheduleParams, rate: float) -> float:
-    """The learning rate of the next epoch under `plateau`: it follows from the epochs so far, so resuming keeps it."""
+    """Compute the next epoch's learning rate under `plateau`, from the epochs so far, so that resuming keeps it."""
     best, flat = float("-inf"), 0
     for row in history:
-        best, flat = (row[SCORE], 0) if row[SCORE] > best else (best, flat + 1)
+        best, flat = (row[METRIC], 0) if row[METRIC] > best else (best, flat + 1)
         if flat == schedule.patience:
             rate, flat = max(rate * schedule.factor, schedule.floor), 0
     return rate
 
 
 def has_stopped(history: Sequence[HistoryRow], patience: int | None) -> bool:
-    """Whether validation has not become better for `patience` epochs; never without a patience."""
+    """Return true if validation has not improved for `patience` epochs; never without a patience."""
     return patience is not None and len(history) - best_epoch(history) >= patience
 
 
 def best_epoch(history: Sequence[HistoryRow]) -> int:
-    """The first epoch, counted from 1, with the highest validation AUC; 0 before any."""
+    """Return the first epoch, counted from 1, with the highest validation AUC; 0 before any."""
     if not history:
         return 0
-    return 1 + max(range(len(history)), key=lambda place: (history[place][SCORE], -place))
+    return 1 + max(range(len(history)), key=lambda epoch: (history[epoch][METRIC], -epoch))

@@ -1,4 +1,4 @@
-"""What a training works on, decided and checked before TensorFlow is loaded."""
+"""The plan of a training, made and checked before TensorFlow is loaded."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Training:
-    """One training: what on, what with, and where its checkpoint lies.
+    """A training: its patches, recipe and starting weights, and the folder of its checkpoint.
 
     Attributes:
         name: the recipe's name, as in `params.yaml`.
         train_rows, validation_rows: positions in the store's index, perhaps capped.
-        validation_cases: all of the split's, capped or not.
-        capped: whether the `quick` caps make it less than its recipe.
-        split_digest: SHA-256 of the split's file, as the rows were read from it.
-        leaky: whether its split shares cases, or its weights have seen some that it tests on: scores measure memory;
-            `unknown` where nobody knows what its weights have seen.
-        execution: how it runs on the machine, whatever the recipe.
-        weights: what the network starts from; None for chance.
-        weights_folder: where that lies.
-        sharers: how many devices share each batch.
+        validation_cases: all validation cases of the split, capped or not.
+        capped: whether the `quick` caps make the training smaller than its recipe.
+        split_digest: SHA-256 of the split's file that the rows were read from.
+        leaky: whether its split shares cases, or its weights have seen test cases, so that metrics measure memory;
+            `unknown` where the cases that its weights have seen aren't recorded.
+        execution: its use of the machine, independent of the recipe.
+        weights: the weights that the network starts from; None for random ones.
+        weights_folder: folder of these weights.
+        sharers: number of devices that share each batch.
     """
 
     dataset: str
@@ -67,17 +67,17 @@ class Training:
 
     @property
     def image_size(self) -> int:
-        """Side of the image that the network sees, in pixels."""
+        """The side of the network's input, in pixels."""
         return int(self.recipe.model["image_size"])
 
     @property
     def title(self) -> str:
-        """How people are told of it."""
+        """The name of the training in messages."""
         return f"{self.dataset} {self.name}"
 
 
 def plan_training(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Training:
-    """Gather what a training works on; the test split stays out of sight."""
+    """Gather what a training works on, without looking at the test split's patches."""
     require_reading(workspace.store(dataset), params.case_reading(dataset))
     store = PatchStore.open(workspace.store(dataset))
     split = read_split(workspace.split(dataset))
@@ -98,32 +98,32 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
         seed=params.seed,
         checkpoints=workspace.checkpoint(dataset, architecture),
         capped=is_capped(params, architecture, image_size, int((splits == "train").sum())),
-        leaky=worst_state([is_leaky(split.table), _have_seen(weights, dataset, tested, store.index)]),
+        leaky=worst_state([is_leaky(split.table), _saw_test_cases(weights, dataset, tested, store.index)]),
         execution=params.train,
         weights=weights,
         weights_folder=workspace.weights(architecture),
     )
 
 
-def _have_seen(weights: Weights | None, dataset: str, tested: pd.Series, index: pd.DataFrame) -> Leaky:
-    """Whether the trainings behind the weights saw cases that are tested on now, under any id; says so."""
+def _saw_test_cases(weights: Weights | None, dataset: str, tested: pd.Series, index: pd.DataFrame) -> Leaky:
+    """Return true if the trainings behind the weights saw today's test cases, under any id, and log a warning."""
     if weights is None:
         return False
     cases, seen = tested.drop_duplicates(), (weights.seen or {}).get(dataset, [])
     shared = set(cases[are_known(cases, seen, dataset)])
     left = set(cases) - shared
     samples = [sample.split() for sample in weights.samples or []]
-    if "digest" in index:  # what a seen case holds here tells its copies too, whatever the training recorded
+    if "digest" in index:  # a seen case's pixels here identify its copies, too
         samples.append(list(index.loc[are_known(index["case_id"], seen, dataset), "digest"]))
     copies = cases_seen_as_pixels(index, left, samples)
     if copies:
-        said = "%s: %s was trained on the patches of %d of today's test cases under other ids (first: %s); %s"
-        LOG.warning(said, dataset, weights.asked, len(copies), min(copies), "the run is tagged leaky")
+        warning = "%s: %s was trained on the patches of %d of today's test cases under other ids (first: %s); %s"
+        LOG.warning(warning, dataset, weights.choice, len(copies), min(copies), "the run is tagged leaky")
     if shared:
-        said = "%s: %s was trained on %d of today's test cases (first: %s); the run is tagged leaky"
-        LOG.warning(said, dataset, weights.asked, len(shared), min(shared))
+        warning = "%s: %s was trained on %d of today's test cases (first: %s); the run is tagged leaky"
+        LOG.warning(warning, dataset, weights.choice, len(shared), min(shared))
     elif not copies and not weights.cases_known:
-        LOG.warning("%s: %s (%s); the run is tagged leaky: unknown", dataset, WHY_UNKNOWN, weights.asked)
+        LOG.warning("%s: %s (%s); the run is tagged leaky: unknown", dataset, WHY_UNKNOWN, weights.choice)
         return UNKNOWN
     return bool(shared or copies)
 

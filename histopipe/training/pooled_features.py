@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     import keras
 
 LOG = logging.getLogger(__name__)
-FOLDER = "features"  # beside the checkpoint
-CHUNK = 4096  # patches: what a kill can cost
+FOLDER = "features"  # next to the checkpoint
+CHUNK = 4096  # patches: the most that a kill loses
 BATCH_SIZE = 64
 
 Features = NDArray[np.float32]  # (patches, channels)
 
 
 def discard_features(checkpoints: Path) -> None:
-    """Delete what a training computed, once its result is in its place."""
+    """Delete the features that a training computed, once its result is saved."""
     shutil.rmtree(checkpoints / FOLDER, ignore_errors=True)
 
 
@@ -39,7 +39,7 @@ class PooledFeatures:
     """Features of several layers on disk.
 
     Attributes:
-        folder: holds the chunks; another training's must lie elsewhere.
+        folder: folder of the chunks; each training needs its own.
         layers: names of the layers.
     """
 
@@ -47,26 +47,26 @@ class PooledFeatures:
     layers: Sequence[str]
 
     def compute(self, network: keras.Model, store: PatchStore, rows: Rows, title: str) -> None:
-        """Compute the chunks that aren't there yet; memory holds one of them at a time.
+        """Compute the missing chunks; memory holds one of them at a time.
 
         Args:
-            network: from raw patches to one array (batch, channels) per layer.
-            store: holds the patches.
-            rows: positions in the store's index, in the order in which `read` gives them back.
-            title: of the progress bar.
+            network: network from raw patches to one array (batch, channels) per layer.
+            store: store of the patches.
+            rows: positions in the store's index, in the order in which `read` returns them.
+            title: title of the progress bar.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         runtime = KerasNetwork(network, (BATCH_SIZE,))
         with patch_bar(len(rows), title) as bar:
             for start in range(0, len(rows), CHUNK):
                 part = rows[start : start + CHUNK]
-                if not self._is_whole(start, len(part)):
+                if not self._is_complete(start, len(part)):
                     self._write(start, _predict(runtime, store, part, bar))
                 else:
                     bar.update(len(part))
 
     def read(self, layer: str, count: int) -> Features:
-        """The features of one layer for the first `count` rows, (count, channels)."""
+        """Read the features of one layer for the first `count` rows, (count, channels)."""
         parts = []
         for start in range(0, count, CHUNK):
             with np.load(self._chunk(start), allow_pickle=False) as arrays:
@@ -77,15 +77,15 @@ class PooledFeatures:
         """Delete the chunks."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _is_whole(self, start: int, count: int) -> bool:
-        """Whether a chunk is there with all layers of so many patches; says so where it is damaged."""
+    def _is_complete(self, start: int, count: int) -> bool:
+        """Return true if a chunk is there with all layers of that many patches; warn where it is damaged."""
         path = self._chunk(start)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 counts = {len(arrays[f"layer_{number}"]) for number in range(len(self.layers))}
         except FileNotFoundError:
             return False
-        except Exception as problem:  # whatever zipfile and NumPy raise over bytes that aren't theirs
+        except Exception as problem:  # zipfile and NumPy raise anything over damaged bytes
             reason = one_line(problem, 80)
             LOG.warning("%s is damaged (%s): its features are computed again", path, reason)
             return False
@@ -95,7 +95,7 @@ class PooledFeatures:
         return self.folder / f"{start:09d}.npz"
 
     def _write(self, start: int, arrays: Sequence[Features]) -> None:
-        with replaced_file(self._chunk(start)) as beside, beside.open("wb") as stream:
+        with replaced_file(self._chunk(start)) as file, file.open("wb") as stream:
             named = {f"layer_{number}": array for number, array in enumerate(arrays)}
             np.savez(stream, allow_pickle=False, **named)
 

@@ -1,4 +1,4 @@
-"""What a recipe comes to once the data set's image size and the `quick` caps apply."""
+"""A recipe with the data set's image size and the `quick` caps applied."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from histopipe.core.params import Params, QuickParams, RecipeParams
 
 
 def effective_recipe(params: Params, name: str, image_size: int) -> RecipeParams:
-    """The recipe as it is trained: the data set's image size where it names none, and the caps of `quick`.
+    """Return the recipe as it is trained: with the data set's image size where it sets none, and the `quick` caps.
 
     Args:
-        params: hold recipe and caps.
-        name: the recipe's.
-        image_size: the side in pixels at which networks see the data set's patches.
+        params: parameters with recipe and caps.
+        name: name of the recipe.
+        image_size: side of the data set's patches in the network's input, in pixels.
     """
     recipe = params.recipe(name)
     quick = params.quick or QuickParams()
@@ -27,12 +27,12 @@ def effective_recipe(params: Params, name: str, image_size: int) -> RecipeParams
 
 
 def _capped_size(size: float | str, quick: QuickParams) -> float | str:
-    """The architecture says what is wrong with a size that is no number."""
+    """Apply the cap to an image size; a text passes, since the architecture's check reports it."""
     return size if isinstance(size, str) or quick.max_image_size is None else min(size, quick.max_image_size)
 
 
 def is_capped(params: Params, name: str, image_size: int, patches: int) -> bool:
-    """Whether `quick` makes this training, over so many patches, less than its recipe."""
+    """Return true if `quick` makes a training over that many patches smaller than its recipe."""
     if params.quick is None:
         return False
     limit = params.quick.max_patches
@@ -42,11 +42,11 @@ def is_capped(params: Params, name: str, image_size: int, patches: int) -> bool:
 
 
 def recipe_digest(params: Params, name: str, weights: str | None = None) -> str:
-    """Digest of all that a recipe says of what its training gives.
+    """Compute a digest of all that a recipe says about the result of its training.
 
     Args:
-        params: hold the recipe.
-        name: the recipe's.
+        params: parameters with the recipe.
+        name: name of the recipe.
         weights: digest of the file that its network starts from; None where its weights are random.
     """
     decisive = {

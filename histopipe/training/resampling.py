@@ -1,4 +1,4 @@
-"""Affine resampling in plain Keras operations: what XLA can compile on every backend.
+"""Affine resampling in plain Keras operations, which XLA can compile on every backend.
 
 XLA doesn't know TensorFlow's own kernel, which `ops.image.affine_transform` calls; for a CPU there is `opencv`.
 """
@@ -11,12 +11,12 @@ from keras import ops
 
 
 def affine_gather(images: Any, transforms: Any, fill_mode: str) -> Any:
-    """Sample each image bilinearly where its transformation says, as `ops.image.affine_transform` does.
+    """Sample each image bilinearly under its transformation, as `ops.image.affine_transform` does.
 
     Args:
         images: float32 (batch, height, width, channels).
-        transforms: (batch, 8) as there: output pixel (x, y) shows the input at (a x + b y + c, d x + e y + f).
-        fill_mode: what lies beyond the border: `nearest`, `constant` (0), `reflect` or `wrap`.
+        transforms: (batch, 8): output pixel (x, y) shows the input at (a x + b y + c, d x + e y + f).
+        fill_mode: values beyond the border: `nearest`, `constant` (0), `reflect` or `wrap`.
     """
     count, height, width = ops.shape(images)[:3]
     y, x = ops.meshgrid(ops.arange(height, dtype="float32"), ops.arange(width, dtype="float32"), indexing="ij")
@@ -29,21 +29,21 @@ def affine_gather(images: Any, transforms: Any, fill_mode: str) -> Any:
         for row, share_y in ((top, 1 - (from_y - top)), (top + 1, from_y - top)):
             inside_x, seen_x = _within(column, width, fill_mode)
             inside_y, seen_y = _within(row, height, fill_mode)
-            places = ops.reshape(seen_y * width + seen_x, (count, height * width, 1))
-            corner = ops.reshape(ops.take_along_axis(flat, places, axis=1), ops.shape(images))
+            positions = ops.reshape(seen_y * width + seen_x, (count, height * width, 1))
+            corner = ops.reshape(ops.take_along_axis(flat, positions, axis=1), ops.shape(images))
             sampled = sampled + corner * (share_x * share_y * inside_x * inside_y)[..., None]
     return sampled
 
 
-def _within(places: Any, length: Any, fill_mode: str) -> tuple[Any, Any]:
-    """Whole coordinates along an axis: 0 for those that show nothing, 1 for others; and where they lie inside."""
+def _within(positions: Any, length: Any, fill_mode: str) -> tuple[Any, Any]:
+    """Map whole coordinates along an axis into the image; the first result is 0 where nothing is to be shown."""
     size = ops.cast(length, "float32")
-    inside = ops.ones_like(places)
+    inside = ops.ones_like(positions)
     if fill_mode == "constant":
-        inside = ops.cast((places >= 0) & (places < size), "float32")
+        inside = ops.cast((positions >= 0) & (positions < size), "float32")
     elif fill_mode == "reflect":
-        places = ops.mod(places, 2 * size)
-        places = ops.minimum(places, 2 * size - 1 - places)
+        positions = ops.mod(positions, 2 * size)
+        positions = ops.minimum(positions, 2 * size - 1 - positions)
     elif fill_mode == "wrap":
-        places = ops.mod(places, size)
-    return inside, ops.cast(ops.clip(places, 0, size - 1), "int32")
+        positions = ops.mod(positions, size)
+    return inside, ops.cast(ops.clip(positions, 0, size - 1), "int32")

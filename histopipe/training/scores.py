@@ -1,4 +1,4 @@
-"""What validation says of a network, from its logits."""
+"""Metrics of validation from a network's logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 
 def validation_metrics(labels: NDArray[Any], logits: NDArray[Any]) -> dict[str, float]:
-    """Loss, ROC AUC and accuracy under the names of the history; labels and logits are (patches,)."""
+    """Compute loss, ROC AUC and accuracy under their names in the history; labels and logits are (patches,)."""
     return {
         "validation/loss": float(log_loss(labels, expit(logits), labels=[0, 1])),
         "validation/roc_auc": float(roc_auc_score(labels, logits)),

@@ -1,4 +1,4 @@
-"""The train stage: sees the training and validation splits only."""
+"""The train stage, which sees the training and validation splits only."""
 
 from __future__ import annotations
 
@@ -49,23 +49,24 @@ def train(
     workspace: Workspace,
     after_epoch: Callable[[Progress], None] | None = None,
 ) -> TrainingRecord:
-    """Train one architecture, from where a killed training left off.
+    """Train one recipe, resuming where a killed training stopped.
 
     Writes `model.keras`, `history.csv`, `history.png` and `run.json`.
 
     Args:
-        dataset: the data set's name.
-        architecture: the recipe's name.
-        params: hold the recipe.
-        workspace: where to read and write.
-        after_epoch: called when an epoch is saved and logged; what it raises ends the training.
+        dataset: name of the data set.
+        architecture: name of the recipe.
+        params: parameters with the recipe.
+        workspace: workspace to read from and write to.
+        after_epoch: called when an epoch is saved and logged; an exception from it ends the training.
 
     Returns:
         The content of `run.json`.
 
     Raises:
-        TrainingError: nothing to train on, `train.deterministic` can't be kept, or the loss is no longer a number.
-        ChangedInputError: parameters, split, data or code changed meanwhile; the checkpoint keeps what was trained.
+        TrainingError: there are no patches to train on, the backend can't be deterministic, or the loss is no longer a
+            number.
+        ChangedInputError: parameters, split, data or code changed meanwhile; the checkpoint keeps the trained network.
     """
     inputs = _inputs(dataset, architecture, workspace)
     lineage = lineage_tags(workspace, dataset)
@@ -87,7 +88,7 @@ def train(
         progress.run_id = run_id
         _announce(training, progress)
         _log_start(training, params, workspace, lineage)
-        network = run(training, progress, _followed(run_id, inputs, after_epoch))
+        network = run(training, progress, _report_epochs(run_id, inputs, after_epoch))
         if training.recipe.test_time == "d4":
             network = averaged_over_symmetries(network)
         log_epochs(run_id, progress.history)
@@ -104,20 +105,20 @@ def _inputs(dataset: str, architecture: str, workspace: Workspace) -> StageInput
     return current_inputs(workspace.training_stage(dataset, architecture), workspace, files)
 
 
-def _followed(
+def _report_epochs(
     run_id: str, inputs: StageInputs, after_epoch: Callable[[Progress], None] | None
 ) -> Callable[[Progress], None]:
-    def follow(progress: Progress) -> None:
+    def report_epoch(progress: Progress) -> None:
         log_epochs(run_id, progress.history)
         inputs.warn_if_changed()
         if after_epoch:
             after_epoch(progress)
 
-    return follow
+    return report_epoch
 
 
 def _recorded(workspace: Workspace, dataset: str, architecture: str) -> str | None:
-    """The hash under which DVC has the record of the last training."""
+    """Return the hash of the last training's record in `dvc.lock`."""
     path = workspace.training_record(dataset, architecture).relative_to(workspace.root)
     return output_hash(workspace, workspace.training_stage(dataset, architecture), path.as_posix())
 
@@ -126,7 +127,7 @@ def seed_everything(params: Params) -> None:
     """Seed Python, NumPy and Keras; with `train.deterministic`, also forbid kernels that vary from run to run.
 
     Raises:
-        TrainingError: that is asked for under a backend that can't be told so.
+        TrainingError: `train.deterministic` is set and the backend has no such switch.
     """
     import keras
 
@@ -135,7 +136,7 @@ def seed_everything(params: Params) -> None:
         return
     if backend_name() != "tensorflow":
         raise TrainingError(
-            f"train.deterministic: true is kept on TensorFlow alone, and Keras runs on {backend_name()}: "
+            f"train.deterministic: true works on TensorFlow alone, and Keras runs on {backend_name()}: "
             "set KERAS_BACKEND=tensorflow, or deterministic: false in params.yaml"
         )
     import tensorflow as tf
@@ -193,7 +194,7 @@ def _record(
     lineage: Mapping[str, str],
     made_from: DataRecord,
 ) -> TrainingRecord:
-    """What later stages need to know of the training."""
+    """Build the record that later stages read."""
     return {
         "run_id": run_id,
         "experiment": experiment_name(training.dataset),
@@ -217,13 +218,13 @@ def _record(
         "seen_before": (training.weights.seen if training.weights else None) or {},
         "samples_before": (training.weights.samples if training.weights else None) or [],
         "train_cases": _cases(training.store, training.train_rows),
-        "validation_cases": training.validation_cases,  # all of them: threshold and calibration rest on every one
+        "validation_cases": training.validation_cases,  # uncapped: threshold and calibration use all of them
         "data": made_from,
     }
 
 
 def _data(training: Training, workspace: Workspace) -> DataRecord:
-    """By which the model is later told to be of this data."""
+    """Describe the data of the training, by which later stages recognise the model's data."""
     cases = [*_cases(training.store, training.train_rows), *training.validation_cases]
     made_from = data_of_training(training.dataset, cases, training.store.index, workspace)
     return replace(made_from, capped=training.capped).as_json()
@@ -245,7 +246,7 @@ def _write(
     record: TrainingRecord,
     inputs: StageInputs,
 ) -> None:
-    """Write the training's outputs, unless they would be recorded as those of other inputs."""
+    """Write the training's outputs, unless their inputs have changed meanwhile."""
     from histopipe.training.figures import plot_history
 
     history = pd.DataFrame(progress.history)
@@ -261,7 +262,7 @@ def _kept(training: Training, workspace: Workspace) -> str:
     folder = os.path.relpath(training.checkpoints, workspace.root)
     return (
         f"the finished training stays in {folder}: put back what changed, and the same command ends within a minute "
-        "without training; as it is now, the same command trains anew"
+        "without training; as it is now, the same command trains again from the start"
     )
 
 
@@ -269,9 +270,9 @@ def _log_end(training: Training, workspace: Workspace, record: TrainingRecord) -
     folder = workspace.model(training.dataset, training.name)
     for name in ("history.csv", "history.png"):
         log_file(folder / name, "plots")
-    took = record["effort"]
-    known = {"seconds": took["seconds"], "peak_memory_mb": took["peak_memory_mb"]}
-    if took["patches_per_second"] is not None:
-        known["patches_per_second"] = took["patches_per_second"]
-    log_metrics({f"train/{name}": value for name, value in known.items()} | {"parameters": record["parameters"]})
+    effort_record = record["effort"]
+    metrics = {"seconds": effort_record["seconds"], "peak_memory_mb": effort_record["peak_memory_mb"]}
+    if effort_record["patches_per_second"] is not None:
+        metrics["patches_per_second"] = effort_record["patches_per_second"]
+    log_metrics({f"train/{name}": value for name, value in metrics.items()} | {"parameters": record["parameters"]})
     set_tags({TRAINED: "true"})

@@ -1,4 +1,4 @@
-"""What a network starts from."""
+"""The weights that a network starts from."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def load_start(training: Training, network: keras.Model) -> dict[str, str | int]:
-    """Load the weights that the recipe asks for into a fresh network, or into a bare backbone.
+    """Load the recipe's weights into a fresh network, or into a bare backbone.
 
     Returns:
-        What the training's record says of it: what was asked for, the file and its origin, and how many of the
-            variables came from it.
+        The entry of the training's record: the recipe's choice, the file and its origin, and the number of variables
+        that came from it.
 
     Raises:
-        WeightsError: they don't fit.
+        WeightsError: the weights don't fit.
     """
     if training.weights is None:
         return {"asked": training.recipe.weights}
@@ -27,7 +27,9 @@ def load_start(training: Training, network: keras.Model) -> dict[str, str | int]
 
     assert training.weights.file is not None
     backbone = backbone_of(training.architecture, training.recipe.model)
-    said = f"recipes.{training.name}.weights: {training.weights.asked}"
-    taken = load_into(network, training.weights_folder / training.weights.file, backbone, said)
-    print(f"{training.title}: {taken.taken} of {taken.variables} variables from {training.weights.asked}", flush=True)
-    return {**training.weights.summary, **taken._asdict()}
+    title = f"recipes.{training.name}.weights: {training.weights.choice}"
+    loaded = load_into(network, training.weights_folder / training.weights.file, backbone, title)
+    print(
+        f"{training.title}: {loaded.taken} of {loaded.variables} variables from {training.weights.choice}", flush=True
+    )
+    return {**training.weights.summary, **loaded._asdict()}

@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from histopipe.core.params import AugmentationParams
 from histopipe.training.augmentation import STAINS, RandomAffine, RandomStain
-from histopipe.training.opencv import stained as stained_by_opencv
-from histopipe.training.opencv import warped
+from histopipe.training.opencv import stain_patches as stained_by_opencv
+from histopipe.training.opencv import warp_patches
 from histopipe.training.resampling import affine_gather
 
 
@@ -108,7 +108,7 @@ def test_both_ways_to_resample_agree(fill: str, shape: tuple[int, int, int, int]
     transforms = np.tile(np.float32([1, 0, 0, 0, 1, 0, 0, 0]), (len(batch), 1))
     transforms[:, [0, 1, 3, 4]] += random.uniform(-0.3, 0.3, (len(batch), 4))
     transforms[:, [2, 5]] += random.uniform(-9, 9, (len(batch), 2))
-    found = warped(batch, transforms, fill).astype(float)
+    found = warp_patches(batch, transforms, fill).astype(float)
     expected = np.asarray(affine_gather(batch.astype(np.float32), transforms, fill))
     assert np.abs(found - expected).max() < 1.0  # rounding, and a last digit of the place
 

@@ -195,10 +195,10 @@ def test_a_batch_that_cannot_be_shared_is_named(workspace: Workspace, content: d
     plan = plan_training("idc", "wide_resnet", params, prepare(workspace, params))
     three = Devices(shared_by=("GPU:0", "GPU:1", "GPU:2"))
     with pytest.raises(TrainingError, match=r"recipes\.wide_resnet\.batch_size 16 can't be shared evenly by 3"):
-        three.shared(plan)
+        three.share(plan)
     two = Devices(shared_by=("GPU:0", "GPU:1"))
-    assert two.shared(plan).sharers == 2
-    assert Devices().shared(plan) == plan
+    assert two.share(plan).sharers == 2
+    assert Devices().share(plan) == plan
 
 
 def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

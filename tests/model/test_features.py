@@ -21,7 +21,7 @@ from histopipe.data.store import PatchStore
 from histopipe.evaluation.stage import evaluate
 from histopipe.ingest.stage import ingest
 from histopipe.networks.architectures.backbones import BACKBONE_LAYER, build_backbone
-from histopipe.networks.architectures.features import classifying, pooling
+from histopipe.networks.architectures.features import build_classifier, build_pooling
 from histopipe.networks.prediction import logit_network, predict_logits
 from histopipe.training import features as training_features
 from histopipe.training import pooled_features
@@ -67,10 +67,10 @@ def test_the_folded_network_decides_as_scikit_learn_does(ready: Workspace, name:
     store, rows = PatchStore.open(ready.store("idc")), np.arange(120)
     labels = store.index["label"].to_numpy()
     extractor = build_backbone("squeezenet", 48)
-    pooled = pooling(extractor, "squeezenet", 48, ["fire7_concat"]).predict(store.gather(rows), verbose=0)
+    pooled = build_pooling(extractor, "squeezenet", 48, ["fire7_concat"]).predict(store.gather(rows), verbose=0)
     pooled = np.asarray(pooled[0] if isinstance(pooled, list) else pooled)
     pipeline = fit(name, 0.1, pooled, labels, balanced, seed=1)
-    network = classifying(extractor, "squeezenet", 48, "fire7_concat")
+    network = build_classifier(extractor, "squeezenet", 48, "fire7_concat")
     unit = folded(pipeline)
     network.get_layer("logit").set_weights(unit.weights)
     logits = predict_logits(logit_network(network), store, rows)
@@ -162,7 +162,9 @@ def test_a_few_patches_are_learnt_by_heart() -> None:
     """As the other architectures do by gradient descent: 32 patches of noise, labels that say nothing of them."""
     batch = np.random.default_rng(0).integers(0, 256, (32, 48, 48, 3), np.uint8)
     labels = np.arange(32) % 2
-    pooled = pooling(build_backbone("squeezenet", 48), "squeezenet", 48, ["fire9_concat"]).predict(batch, verbose=0)
+    pooled = build_pooling(build_backbone("squeezenet", 48), "squeezenet", 48, ["fire9_concat"]).predict(
+        batch, verbose=0
+    )
     pooled = np.asarray(pooled[0] if isinstance(pooled, list) else pooled)
     pipeline = fit("logistic_regression", 1e6, pooled, labels, balanced=False, seed=1)
     assert (pipeline.predict(pooled) == labels).all()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from histopipe.networks.architectures import build
-from histopipe.networks.backend import on_tensorflow_cpu
+from histopipe.networks.backend import is_on_tensorflow_cpu
 from histopipe.training.kernels import FusedBatchNormalization, IntegerDropout, quicker_kernels
 
 
@@ -70,7 +70,7 @@ def test_the_kernel_is_really_used() -> None:
     assert kinds == {FusedBatchNormalization if keras.backend.backend() == "tensorflow" else next(iter(kinds))}
 
 
-@pytest.mark.skipif(not on_tensorflow_cpu(), reason="dropout by integers is for TensorFlow on a CPU")
+@pytest.mark.skipif(not is_on_tensorflow_cpu(), reason="dropout by integers is for TensorFlow on a CPU")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5])
 def test_dropout_by_integers_drops_its_share_and_keeps_the_mean(rate: float, dtype: str) -> None:
@@ -94,7 +94,7 @@ def test_dropout_by_integers_drops_its_share_and_keeps_the_mean(rate: float, dty
     assert max(abs(np.corrcoef(first[step:], first[:-step])[0, 1]) for step in (1, 2, 4, 8)) < 0.02
 
 
-@pytest.mark.skipif(not on_tensorflow_cpu(), reason="dropout by integers is for TensorFlow on a CPU")
+@pytest.mark.skipif(not is_on_tensorflow_cpu(), reason="dropout by integers is for TensorFlow on a CPU")
 def test_what_dropout_drops_gets_no_gradient_and_the_seed_repeats_it() -> None:
     def gradients() -> np.ndarray:
         import tensorflow as tf

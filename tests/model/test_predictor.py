@@ -65,8 +65,8 @@ def test_keras_takes_over_once_unless_a_precision_was_asked_for(
         raise InferenceError("cancernet can't be compiled (odd): predict by Keras")
 
     monkeypatch.setattr(openvino, "convert", refuse)
-    monkeypatch.setattr(predictor, "on_tensorflow_cpu", lambda: True)
-    monkeypatch.setattr(openvino, "on_tensorflow_cpu", lambda: True)
+    monkeypatch.setattr(predictor, "is_on_tensorflow_cpu", lambda: True)
+    monkeypatch.setattr(openvino, "is_on_tensorflow_cpu", lambda: True)
     batch = patches(9)
     with caplog.at_level(logging.WARNING):
         graded = make(network, SIZE)

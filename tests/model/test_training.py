@@ -299,7 +299,7 @@ def test_the_best_epoch_is_kept_and_a_training_without_progress_ends(
         seen.append(logits.get_weights())
         return {"validation/loss": 0.5, "validation/roc_auc": next(scores), "validation/accuracy": 0.5}
 
-    monkeypatch.setattr(training_loop, "validation_scores", graded)
+    monkeypatch.setattr(training_loop, "compute_validation_metrics", graded)
     record = train("idc", "cancernet", parse_params(small), ready)
     assert (record["epochs"], record["best_epoch"]) == (4, 2)
     for kept, second in zip(trained_weights(ready), seen[1], strict=True):
@@ -320,7 +320,7 @@ def test_a_resumed_training_stops_early_where_it_would_have_without_a_kill(
             raise KeyboardInterrupt
         return {"validation/loss": 0.5, "validation/roc_auc": score, "validation/accuracy": 0.5}
 
-    monkeypatch.setattr(training_loop, "validation_scores", graded)
+    monkeypatch.setattr(training_loop, "compute_validation_metrics", graded)
     with pytest.raises(KeyboardInterrupt):
         train("idc", "cancernet", parse_params(small), ready)
     record = train("idc", "cancernet", parse_params(small), ready)

@@ -79,7 +79,7 @@ def test_random_weights_are_a_record_and_nothing_else(workspace: Workspace, cont
     params = starting(content, "densenet201", "imagenet", weights="random")
     record = fetch_weights("densenet201", params, workspace)
     assert [path.name for path in workspace.weights("densenet201").iterdir()] == ["weights.json"]
-    assert (record.asked, record.architecture, record.file) == ("random", "densenet201", None)
+    assert (record.choice, record.architecture, record.file) == ("random", "densenet201", None)
     assert read_weights("densenet201", params, workspace) is None
 
 
@@ -166,7 +166,7 @@ def test_a_file_that_is_not_the_published_one_is_told_as_that(
     monkeypatch.setattr("keras.src.applications.vgg16.WEIGHTS_PATH_NO_TOP", mirror)
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path / "keras"))
     content["recipes"]["squeezenet"]["model"]["backbone"] = "vgg16"
-    with pytest.raises(WeightsError, match=r"imagenet weights for vgg16 came as something else \(.* or random$"):
+    with pytest.raises(WeightsError, match=r"imagenet weights for vgg16 were received damaged \(.* or random$"):
         fetch_weights("squeezenet", starting(content, "squeezenet", "imagenet"), workspace)
 
 
@@ -258,9 +258,9 @@ def test_bad_files_are_one_line(
     [
         ("imagnet", "did you mean 'imagenet'"),
         ("some/file.h5", "there is no file .*some/file.h5; give imagenet, random"),
-        ("models:/histopipe-idc", "is no model's address: write models:/NAME@ALIAS"),
-        ("models:/histopipe-idc@champion", "can't be had from the tracking store"),
-        ("models:/histopipe-idc/3", "can't be had from the tracking store"),
+        ("models:/histopipe-idc", "is not the address of a model: write models:/NAME@ALIAS"),
+        ("models:/histopipe-idc@champion", "can't be read from the tracking store"),
+        ("models:/histopipe-idc/3", "can't be read from the tracking store"),
     ],
 )
 def test_weights_that_are_nowhere_are_one_line(
@@ -486,7 +486,7 @@ def test_an_alias_stays_with_its_version_until_it_is_looked_up_anew(
     found.append(fetch_weights("cancernet", starting(content, "cancernet", "models:/histopipe-idc/1"), workspace))
     found.append(fetch_weights("cancernet", params, workspace))  # its `weights:` was another in between
     served(workspace, build("cancernet", image_size=16))
-    found.append(fetch_weights("cancernet", params, workspace, anew=True))
+    found.append(fetch_weights("cancernet", params, workspace, refresh=True))
     assert [each.origin["version"] for each in found if each.origin] == ["1", "1", "1", "2", "3"]
     assert len({each.sha256 for each in found}) == 3
 

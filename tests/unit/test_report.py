@@ -26,7 +26,7 @@ from histopipe.reporting.report.figures import draw_learning, draw_roc_curves
 from histopipe.reporting.report.page import render_page
 from histopipe.reporting.report.pictures import embed
 from histopipe.reporting.stage import compare
-from histopipe.training.figures import draw_losses, draw_scores
+from histopipe.training.figures import draw_losses, draw_metrics
 from tests.reporting import HISTORY, HOSTILE, LINEAGE, MATHEMATICAL, cells, make_reported, report_params
 
 STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
@@ -145,7 +145,7 @@ def test_names_in_drawings_are_letters(page: str) -> None:
 
 
 def test_learning_curves_hold_every_epoch_and_leave_out_what_is_no_number(page: str) -> None:
-    for column, panel in (("validation/roc_auc", draw_scores), ("train/loss", draw_losses)):
+    for column, panel in (("validation/roc_auc", draw_metrics), ("train/loss", draw_losses)):
         (axes,) = draw_learning(panel, "score", HISTORY).axes
         np.testing.assert_array_equal(axes.lines[0].get_xydata(), HISTORY[["epoch", column]])
     scores = drawn(page, "cancernet: validation scores")

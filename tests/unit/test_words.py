@@ -26,13 +26,11 @@ PENDING_PACKAGES: frozenset[str] = frozenset(
         "histopipe/inference",
         "histopipe/ingest",
         "histopipe/monitoring",
-        "histopipe/networks",
         "histopipe/operations",
         "histopipe/promotion",
         "histopipe/reporting",
         "histopipe/service",
         "histopipe/tracking",
-        "histopipe/training",
     }
 )
 PENDING_PAGES: frozenset[str] = frozenset(

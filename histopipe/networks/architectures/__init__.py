@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 Builder = Callable[..., "keras.Model"]
 
-LARGEST_IMAGE = 1024  # pixels a side; whoever asks for more means something else, and would run out of memory
+LARGEST_IMAGE = 1024  # pixels a side; more is a slip, and would run out of memory
 
-SHARED = frozenset({"backbones", "blocks"})  # what architectures are made of; every other module is one
+SHARED = frozenset({"backbones", "blocks"})  # parts of architectures; every other module is an architecture
 
 _BUILDERS: dict[str, Builder] = {}
 _BACKBONES: dict[str, str] = {}
@@ -33,25 +33,24 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 def register(name: str, backbone: str | None = None) -> Callable[[Builder], Builder]:
-    """Make a builder known under `name`, which is also the name of its module.
+    """Register a builder under `name`, which is also the name of its module.
 
     Args:
-        name: the architecture's.
-        backbone: the feature extractor inside that published weights fit, unless the builder has a parameter of
-            that name.
+        name: name of the architecture.
+        backbone: feature extractor inside it that published weights fit, unless the builder has a parameter `backbone`.
     """
 
-    def keep(builder: Builder) -> Builder:
+    def add_builder(builder: Builder) -> Builder:
         _BUILDERS[name] = builder
         if backbone:
             _BACKBONES[name] = backbone
         return builder
 
-    return keep
+    return add_builder
 
 
 def list_architectures() -> list[str]:
-    """Names of all architectures; found by file name, so nothing is imported."""
+    """List the names of all architectures; they are taken from file names, so nothing is imported."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED)
 
 
@@ -59,11 +58,11 @@ def require_architecture(name: str) -> None:
     """Check that there is an architecture called `name`.
 
     Raises:
-        ArchitectureError: there is none; the message names the nearest.
+        ArchitectureError: there is none; the message suggests the nearest name.
     """
-    known = list_architectures()
-    if name not in known:
-        raise ArchitectureError(f"unknown architecture {name!r}; {did_you_mean(name, known)}")
+    names = list_architectures()
+    if name not in names:
+        raise ArchitectureError(f"unknown architecture {name!r}; {did_you_mean(name, names)}")
 
 
 def build(name: str, **params: Any) -> keras.Model:
@@ -71,13 +70,17 @@ def build(name: str, **params: Any) -> keras.Model:
 
     Args:
         name: one of `list_architectures()`.
-        params: what its builder takes, such as `image_size`.
+        params: arguments of its builder, such as `image_size`.
 
     Returns:
         A model from uint8 patches (batch, height, width, 3) to probabilities (batch, 1).
 
     Raises:
-        ArchitectureError: no such architecture, or a parameter it doesn't take.
+        ArchitectureError: there is no such architecture, or it doesn't take such a parameter.
+
+    Example:
+        >>> build("cancernet", image_size=48).output_shape
+        (None, 1)
     """
     builder = _builder(name)
     unknown = set(params) - set(inspect.signature(builder).parameters)
@@ -85,7 +88,7 @@ def build(name: str, **params: Any) -> keras.Model:
         accepted = ", ".join(inspect.signature(builder).parameters)
         raise ArchitectureError(f"{name} takes no {', '.join(sorted(unknown))!r} under `model`; it takes {accepted}")
     for key, value in params.items():
-        _require_sound(f"{name}: model.{key}", value, inspect.signature(builder).parameters[key])
+        _require_valid(f"{name}: model.{key}", value, inspect.signature(builder).parameters[key])
     try:
         return builder(**params)
     except (ValueError, TypeError, ArithmeticError) as problem:
@@ -94,54 +97,59 @@ def build(name: str, **params: Any) -> keras.Model:
         raise ArchitectureError(f"{name} can't be built with {values} under `model`: {reason}") from None
 
 
-def _require_sound(key: str, value: object, parameter: inspect.Parameter) -> None:
+def _require_valid(key: str, value: object, parameter: inspect.Parameter) -> None:
     """Check a value before Keras sees it, which would take `true` for 1 and let an image size fill the memory."""
-    wanted, kinds = _KINDS.get(str(parameter.annotation), ("", (object,)))
+    expected, kinds = _KINDS.get(str(parameter.annotation), ("", (object,)))
     is_flag = isinstance(value, bool)
-    if not isinstance(value, kinds) or (is_flag and bool not in kinds and wanted):
-        raise ArchitectureError(f"{key} is {value!r}: {wanted} is wanted")
+    if not isinstance(value, kinds) or (is_flag and bool not in kinds and expected):
+        raise ArchitectureError(f"{key} is {value!r}: {expected} is expected")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ArchitectureError(f"{key} is {value!r}: a finite number is wanted")
+        raise ArchitectureError(f"{key} is {value!r}: a finite number is expected")
     if parameter.name == "image_size" and isinstance(value, int) and not 1 <= value <= LARGEST_IMAGE:
-        raise ArchitectureError(f"{key} is {value!r}: a side from 1 to {LARGEST_IMAGE} pixels is wanted")
+        raise ArchitectureError(f"{key} is {value!r}: a side from 1 to {LARGEST_IMAGE} pixels is expected")
 
 
 def backbone_of(name: str, params: Mapping[str, Any]) -> str | None:
-    """The feature extractor inside an architecture that published weights fit; None where there is none.
+    """Return the name of the feature extractor that published weights fit; None where an architecture has none.
 
     Args:
-        name: of the architecture.
-        params: what its builder is given.
+        name: name of the architecture.
+        params: arguments of its builder.
     """
-    taken = inspect.signature(_builder(name)).parameters.get("backbone")
-    return str(params.get("backbone", taken.default)) if taken else _BACKBONES.get(name)
+    parameter = inspect.signature(_builder(name)).parameters.get("backbone")
+    return str(params.get("backbone", parameter.default)) if parameter else _BACKBONES.get(name)
 
 
 def network_code(name: str) -> list[Path]:
-    """The files that decide what `build(name)` gives: its own and what of this package they import, in order."""
+    """List the files that decide what `build(name)` returns: its own, and those of this package that they import."""
     require_architecture(name)
-    found: set[Path] = set()
-    waiting = [name]
-    while waiting:
-        files = set(_files(waiting.pop())) - found
-        found |= files
-        waiting += [module for file in sorted(files) for module in _imported(file)]
-    return sorted(found)
+    code: set[Path] = set()
+    modules = [name]
+    while modules:
+        files = set(_files_of(modules.pop())) - code
+        code |= files
+        modules += [module for file in sorted(files) for module in _imported_modules(file)]
+    return sorted(code)
 
 
 def _builder(name: str) -> Builder:
+    """Import an architecture's module and return its builder."""
     require_architecture(name)
     importlib.import_module(f"{__name__}.{name}")
     return _BUILDERS[name]
 
 
-def _files(module: str) -> list[Path]:
-    place = Path(__file__).with_name(module)
-    return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+def _files_of(module: str) -> list[Path]:
+    """List the files of a module or package in this folder."""
+    path = Path(__file__).with_name(module)
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
 
 
-def _imported(file: Path) -> Iterator[str]:
-    """Modules of this package that a file imports, without importing it; the registry itself decides nothing."""
+def _imported_modules(file: Path) -> Iterator[str]:
+    """List the modules of this package that a file imports, without importing it.
+
+    The registry itself decides nothing.
+    """
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{__name__}."):
             yield str(node.module).removeprefix(f"{__name__}.").split(".")[0]

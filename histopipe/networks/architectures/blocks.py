@@ -9,7 +9,7 @@ OUTPUT_LAYER = "logit"  # the last layer with weights; calibration folds the tem
 
 
 def patch_input() -> keras.KerasTensor:
-    """Raw patches: uint8 (batch, height, width, 3), any height and width."""
+    """Return the input for raw patches: uint8 (batch, height, width, 3), any height and width."""
     return keras.Input((None, None, 3), dtype="uint8", name="patch")
 
 
@@ -24,7 +24,7 @@ def rescale(patches: keras.KerasTensor, image_size: int) -> keras.KerasTensor:
 
 
 def probability(features: keras.KerasTensor, l2: float = 0.0) -> keras.KerasTensor:
-    """Probability of the positive class, (batch, 1), float32: one unit behind a sigmoid.
+    """Return the probability of the positive class, (batch, 1), float32: one unit before a sigmoid.
 
     Args:
         features: (batch, features).

@@ -11,7 +11,7 @@ from histopipe.networks.architectures.blocks import patch_input, probability, re
 
 @register("cancernet")
 def cancernet(image_size: int = 48, dropout: float = 0.25, head_dropout: float = 0.5) -> keras.Model:
-    """Three blocks of 1, 2 and 3 separable convolutions, then a 256-unit head.
+    """Build three blocks of 1, 2 and 3 separable convolutions, then a 256-unit head.
 
     Input:  uint8 (batch, height, width, 3), any height and width; resized to `image_size` inside.
     Output: probability of the positive class, (batch, 1), float32.
@@ -26,7 +26,7 @@ def cancernet(image_size: int = 48, dropout: float = 0.25, head_dropout: float =
 
 
 def separable_block(x: keras.KerasTensor, filters: int, depth: int, dropout: float) -> keras.KerasTensor:
-    """`depth` times a separable 3x3 convolution, ReLU and batch norm; then half the size, and dropout."""
+    """Apply a separable 3x3 convolution, ReLU and batch norm `depth` times, then halve the size and drop out."""
     for _ in range(depth):
         x = layers.SeparableConv2D(filters, 3, padding="same", activation="relu")(x)
         x = layers.BatchNormalization()(x)

@@ -1,4 +1,4 @@
-"""Histonet: a compact residual network for patches of about 50 px, ours.
+"""Histonet: our compact residual network for patches of about 50 px.
 
 Residual blocks after He et al. 2016 with the shortcut's average pooling of ResNet-D (He et al. 2019, "Bag of tricks").
 One convolution sees the patch at full resolution, since nuclei are three or four pixels wide; all else works at half of
@@ -24,7 +24,7 @@ def histonet(
     dropout: float = 0.1,
     pooling: str = "average",
 ) -> keras.Model:
-    """A stem, stages of residual blocks that halve the size and double the width, and a linear head.
+    """Build a stem, stages of residual blocks that halve the size and double the width, and a linear head.
 
     Args:
         image_size: side in pixels that patches are resized to.
@@ -34,7 +34,7 @@ def histonet(
         blocks: residual blocks in each stage.
         dropout: share of pooled features left out in training.
         pooling: over the last maps: `average`, for what is all over the patch, or `average_and_max`, also for what is
-            in one place: a parasite in a cell would go under in the mean, and take the network long to find.
+            in one spot: a parasite in a cell would be lost in the mean, and take the network long to find.
 
     Input:  uint8 (batch, height, width, 3), any height and width.
     Output: probability of the positive class, (batch, 1), float32.
@@ -48,7 +48,7 @@ def histonet(
 
 
 def pooled(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
-    """Features of the whole patch, (batch, channels) or, with maxima beside the means, (batch, 2 * channels).
+    """Pool the features of the whole patch: (batch, channels), or (batch, 2 * channels) with maxima after the means.
 
     Raises:
         ValueError: `pooling` is neither `average` nor `average_and_max`.
@@ -58,11 +58,11 @@ def pooled(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
         return average
     if pooling == "average_and_max":
         return layers.Concatenate()([average, layers.GlobalMaxPooling2D()(x)])
-    raise ValueError(f"pooling is {pooling!r}: average or average_and_max is wanted")
+    raise ValueError(f"pooling is {pooling!r}: average or average_and_max is expected")
 
 
 def residual_block(x: keras.KerasTensor, channels: int, stride: int) -> keras.KerasTensor:
-    """Two 3x3 convolutions beside a shortcut; starts as the shortcut alone (last scale 0, Goyal et al. 2017)."""
+    """Add two 3x3 convolutions to a shortcut; starts as the shortcut alone (last scale 0, Goyal et al. 2017)."""
     branch = convolution(x, channels, stride=stride)
     branch = convolution(branch, channels, activated=False, scale="zeros")
     if stride > 1:
@@ -75,7 +75,7 @@ def residual_block(x: keras.KerasTensor, channels: int, stride: int) -> keras.Ke
 def convolution(
     x: keras.KerasTensor, channels: int, size: int = 3, stride: int = 1, activated: bool = True, scale: str = "ones"
 ) -> keras.KerasTensor:
-    """A convolution without bias, batch norm, and ReLU if `activated`."""
+    """Apply a convolution without bias, batch norm, and ReLU if `activated`."""
     x = layers.Conv2D(channels, size, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
     x = layers.BatchNormalization(gamma_initializer=scale)(x)
     return layers.ReLU()(x) if activated else x

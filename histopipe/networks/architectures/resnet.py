@@ -21,7 +21,7 @@ MOMENTUM = 0.9  # of the batch norms' moving averages
 
 @register("resnet")
 def resnet(image_size: int = 64, l2: float = 5e-4, module_l2: float = 1e-4) -> keras.Model:
-    """A 5x5 stem that halves the size, then stages of 3, 4 and 6 bottleneck modules.
+    """Build a 5x5 stem that halves the size, then stages of 3, 4 and 6 bottleneck modules.
 
     Input:  uint8 (batch, height, width, 3), any height and width; resized to `image_size` inside, 32 or more.
     Output: probability of the positive class, (batch, 1), float32.
@@ -29,8 +29,8 @@ def resnet(image_size: int = 64, l2: float = 5e-4, module_l2: float = 1e-4) -> k
     Args:
         image_size: side in pixels. The last average is over all that is left of the image, at 64 px the tutorial's 8x8.
         l2: penalty on the kernels of the stem and of the last layer.
-        module_l2: penalty on those of the residual modules. The tutorial asks for 5e-4, but its code doesn't hand
-            that on to the modules, which keep their default of 1e-4.
+        module_l2: penalty on the kernels of the residual modules. The tutorial sets 5e-4, but its code doesn't pass it
+            to the modules, which keep their default of 1e-4.
     """
     inputs = patch_input()
     x = stem(rescale(inputs, image_size), l2)
@@ -43,7 +43,7 @@ def resnet(image_size: int = 64, l2: float = 5e-4, module_l2: float = 1e-4) -> k
 
 
 def stem(x: keras.KerasTensor, l2: float) -> keras.KerasTensor:
-    """Batch norm of the pixels, a 5x5 convolution, and a 3x3 maximum of every other place."""
+    """Apply batch norm to the pixels, a 5x5 convolution, and 3x3 max pooling with stride 2."""
     x = layers.BatchNormalization(epsilon=EPSILON, momentum=MOMENTUM)(x)
     x = activation(convolution(x, STEM_FILTERS, 5, l2))
     return layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
@@ -52,14 +52,14 @@ def stem(x: keras.KerasTensor, l2: float) -> keras.KerasTensor:
 def residual_module(
     x: keras.KerasTensor, filters: int, l2: float, stride: int = 1, reduces: bool = False
 ) -> keras.KerasTensor:
-    """Convolutions 1x1, 3x3 (with the stride) and 1x1, each behind batch norm and ReLU, added to their input.
+    """Add convolutions 1x1, 3x3 (with the stride) and 1x1, each after batch norm and ReLU, to their input.
 
     Args:
         x: (batch, height, width, channels); `filters` channels unless it `reduces`.
-        filters: of the last convolution; the others have a quarter.
+        filters: filters of the last convolution; the others have a quarter of them.
         l2: penalty on kernels.
-        stride: of the 3x3 convolution.
-        reduces: whether the shortcut is a 1x1 convolution, of the input behind its batch norm and ReLU.
+        stride: stride of the 3x3 convolution.
+        reduces: whether the shortcut is a 1x1 convolution of the input after its batch norm and ReLU.
     """
     activated = activation(x)
     inner = convolution(activated, filters // 4, 1, l2)
@@ -70,12 +70,12 @@ def residual_module(
 
 
 def activation(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Batch norm and ReLU."""
+    """Apply batch norm and ReLU."""
     return layers.ReLU()(layers.BatchNormalization(epsilon=EPSILON, momentum=MOMENTUM)(x))
 
 
 def convolution(x: keras.KerasTensor, filters: int, size: int, l2: float, stride: int = 1) -> keras.KerasTensor:
-    """A convolution without bias, which the batch norm behind it would take away again."""
+    """Apply a convolution without bias, which the batch norm after it would remove again."""
     penalty = keras.regularizers.L2(l2)
     layer = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False, kernel_regularizer=penalty)
     return layer(x)

@@ -7,7 +7,7 @@ from keras import layers
 
 from histopipe.core.errors import ArchitectureError
 from histopipe.networks.architectures import register
-from histopipe.networks.architectures.backbones import build_backbone, prepared
+from histopipe.networks.architectures.backbones import build_backbone, prepare_for
 from histopipe.networks.architectures.blocks import patch_input, probability
 
 TRAINABLE = ("all", "head")
@@ -17,7 +17,7 @@ TRAINABLE = ("all", "head")
 def transfer(
     image_size: int = 224, backbone: str = "squeezenet", dropout: float = 0.5, trainable: str = "all"
 ) -> keras.Model:
-    """The head of the BreakHis tutorial on any backbone.
+    """Put the head of the BreakHis tutorial on any backbone.
 
     Input:  uint8 (batch, height, width, 3), any height and width; resized to `image_size` inside.
     Output: probability of the positive class, (batch, 1), float32.
@@ -34,10 +34,10 @@ def transfer(
 
 
 def under_head(backbone: str, image_size: int, dropout: float, name: str, frozen: bool = False) -> keras.Model:
-    """Global average pooling, dropout, batch norm and one unit on a backbone."""
+    """Put global average pooling, dropout, batch norm and one unit on a backbone."""
     inputs = patch_input()
     extractor = build_backbone(backbone, image_size)
     extractor.trainable = not frozen
-    x = layers.GlobalAveragePooling2D()(extractor(prepared(inputs, image_size, backbone)))
+    x = layers.GlobalAveragePooling2D()(extractor(prepare_for(inputs, image_size, backbone)))
     x = layers.BatchNormalization()(layers.Dropout(dropout)(x))
     return keras.Model(inputs, probability(x), name=name)

@@ -23,20 +23,20 @@ DEEPEST, WIDEST = 1000, 64  # beyond the paper's largest, WRN-40-10 and WRN-16-1
 def wide_resnet(
     image_size: int = 48, depth: int = 16, width: int = 4, dropout: float = 0.0, weight_decay: float = 5e-4
 ) -> keras.Model:
-    """Three groups of (depth - 4) / 6 basic blocks with 16, 32 and 64 times `width` filters.
+    """Build three groups of (depth - 4) / 6 basic blocks with 16, 32 and 64 times `width` filters.
 
     Input:  uint8 (batch, height, width, 3), any height and width; resized to `image_size` inside.
     Output: probability of the positive class, (batch, 1), float32.
 
     Args:
         image_size: side in pixels.
-        depth: convolutions on the longest way, 6n + 4.
+        depth: convolutions on the longest path, 6n + 4.
         width: the paper's k.
         dropout: share, between the two convolutions of a block; the paper has .3 where it has any.
         weight_decay: the paper's; on all kernels, while Torch decayed the batch norms too.
 
     Raises:
-        ArchitectureError: no such depth or width.
+        ArchitectureError: there is no network of that depth or width.
     """
     require_depth_and_width(depth, width)
     l2 = weight_decay / 2  # a decay of w is the gradient of w²/2, and Keras' penalty is w²
@@ -62,16 +62,16 @@ def require_depth_and_width(depth: int, width: int) -> None:
 
 
 def group(x: keras.KerasTensor, filters: int, depth: int, stride: int, dropout: float, l2: float) -> keras.KerasTensor:
-    """`depth` basic blocks, of which the first has the stride."""
+    """Apply `depth` basic blocks, the first of them with the stride."""
     for number in range(depth):
         x = basic_block(x, filters, stride if number == 0 else 1, dropout, l2)
     return x
 
 
 def basic_block(x: keras.KerasTensor, filters: int, stride: int, dropout: float, l2: float) -> keras.KerasTensor:
-    """Two 3x3 convolutions, each behind batch norm and ReLU, added to their input.
+    """Add two 3x3 convolutions, each after batch norm and ReLU, to their input.
 
-    Where the number of channels changes, the shortcut is a 1x1 convolution of the input behind its batch norm and
+    Where the number of channels changes, the shortcut is a 1x1 convolution of the input after its batch norm and
     ReLU, as in the authors' code.
     """
     activated = activation(x)
@@ -83,12 +83,12 @@ def basic_block(x: keras.KerasTensor, filters: int, stride: int, dropout: float,
 
 
 def activation(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Batch norm and ReLU."""
+    """Apply batch norm and ReLU."""
     return layers.ReLU()(layers.BatchNormalization(epsilon=EPSILON, momentum=MOMENTUM)(x))
 
 
 def convolution(x: keras.KerasTensor, filters: int, l2: float, stride: int = 1, size: int = 3) -> keras.KerasTensor:
-    """A convolution without bias, from He-normal weights."""
+    """Apply a convolution without bias, from He-normal weights."""
     layer = layers.Conv2D(
         filters,
         size,
@@ -102,5 +102,5 @@ def convolution(x: keras.KerasTensor, filters: int, l2: float, stride: int = 1, 
 
 
 def penalty(l2: float) -> keras.regularizers.Regularizer:
-    """Of a kernel's squares."""
+    """Return an L2 penalty on a kernel."""
     return keras.regularizers.L2(l2)

@@ -1,1 +1,1 @@
-"""What networks start from: published weights, a file, one of our own registered models, or chance."""
+"""The weights that networks start from: published ones, a file, a model of our own registry, or random ones."""

@@ -1,4 +1,4 @@
-"""The cases behind weights: those that a training saw, and the trainings that it started from."""
+"""The cases that weights have seen: in a training, and in the trainings that it started from."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Cases = dict[str, list[str]]  # ids by data set
 
 
 @dataclass(frozen=True)
-class Behind:
-    """What is known of the trainings behind weights.
+class SeenData:
+    """The data that the trainings behind a network's weights have seen, as far as it is recorded.
 
     Attributes:
-        cases: that they trained or validated on.
-        unknown: whether one of them started from weights of which nobody knows the cases.
-        samples: of each training that recorded them the smallest digests of its patches' pixels, separated by spaces:
-            they tell a case under another id.
+        cases: cases that they trained or validated on, by data set.
+        unknown: whether one of them started from weights whose cases aren't recorded.
+        samples: for each training that recorded them, the smallest digests of its patches' pixels, separated by spaces;
+            they identify a case under another id.
     """
 
     cases: Cases
@@ -33,44 +33,44 @@ class Behind:
 
 
 def cases_seen(record: TrainingRecord) -> Cases:
-    """The cases, by data set, that a training's record lists, its own and those behind the weights it started from."""
+    """List the cases that a training has seen, by data set: its own and those behind the weights it started from."""
     seen = {name: list(cases) for name, cases in record.get("seen_before", {}).items()}
     own = {str(case) for part in ("train_cases", "validation_cases") for case in record[part]}
     return seen | {record["dataset"]: sorted(own | set(seen.get(record["dataset"], [])))}
 
 
-def behind(record: TrainingRecord) -> Behind:
-    """Read a training's record.
+def read_seen_data(record: TrainingRecord) -> SeenData:
+    """Read from a training's record which data it and the trainings before it have seen.
 
     Raises:
-        KeyError: it doesn't say what it trained on.
+        KeyError: the record doesn't state its cases.
     """
-    return Behind(cases_seen(record), starts_from_unknown(record), pixels_seen(record))
+    return SeenData(cases_seen(record), starts_from_unknown(record), pixels_seen(record))
 
 
 def pixels_seen(record: TrainingRecord) -> tuple[str, ...]:
-    """The digests, see `Behind.samples`, of a training's patches and of those behind the weights it started from."""
-    described = record.get("data")
-    own = described.get("digests") if isinstance(described, dict) else None
+    """List the digests (`SeenData.samples`) of a training's patches and of those behind the weights it started from."""
+    data_record = record.get("data")
+    own = data_record.get("digests") if isinstance(data_record, dict) else None
     return tuple(map(str, [*(record.get("samples_before") or []), *([own] if own else [])]))
 
 
 def starts_from_unknown(record: TrainingRecord) -> bool:
-    """Whether a training started from weights of which nobody knows all cases, also by a record of earlier versions."""
+    """Return true if a training started from weights whose cases aren't all recorded, also by older records."""
     if "unknown_before" in record:
         return bool(record["unknown_before"])
     weights = record.get("weights")
-    asked = weights.get("asked", RANDOM) if isinstance(weights, dict) else RANDOM
-    unlisted = asked not in (RANDOM, IMAGENET) and not record.get("seen_before")
+    choice = weights.get("asked", RANDOM) if isinstance(weights, dict) else RANDOM
+    unlisted = choice not in (RANDOM, IMAGENET) and not record.get("seen_before")
     return unlisted or leaky_state(record.get("leaky")) == UNKNOWN
 
 
-def cases_beside(file: Path) -> Behind | None:
-    """What the record beside a network's file tells, as in `models/D/A`; None where it has none."""
+def seen_data_of_file(file: Path) -> SeenData | None:
+    """Read the record next to a network's file, as in `models/D/A`; None where there is none."""
     record = file.parent / TRAINING_RECORD
     if file.name != NETWORK or not record.is_file():
         return None
     try:
-        return behind(read_training_record(record))
+        return read_seen_data(read_training_record(record))
     except (HistopipeError, KeyError, TypeError, ValueError, AttributeError):
         return None

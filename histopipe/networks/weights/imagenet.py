@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SQUEEZENET_FILE = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
 SQUEEZENET_URL = f"https://github.com/rcmalli/keras-squeezenet/releases/download/v1.0/{SQUEEZENET_FILE}"
-SILENCE = 60.0  # seconds without an answer after which a server counts as unreachable
+SILENCE = 60.0  # seconds without a response, after which a server counts as unreachable
 NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 OTHER_CHOICES = "give a file's path, models:/name@alias, or random"
 
@@ -30,26 +30,26 @@ def bring_imagenet(backbone: str | None, key: str, folder: Path) -> tuple[Path, 
     knows their addresses and checksums and keeps its own cache; what is kept here is the backbone made from them.
 
     Args:
-        backbone: whose weights; None where the architecture has none.
-        key: of the recipe, for messages.
-        folder: where the file goes.
+        backbone: name of the backbone; None where the architecture has none.
+        key: key of the recipe, for messages.
+        folder: folder for the file.
 
     Returns:
         The file and where it came from.
 
     Raises:
         UnreachableError: they can't be fetched now.
-        WeightsError: there are none, or what came is something else.
-        OSError: the disk takes no more.
+        WeightsError: there are none, or another file was received.
+        OSError: the file can't be written.
     """
     if backbone is None:
-        raise WeightsError(f"{key}: nobody published imagenet weights for this architecture: {OTHER_CHOICES}")
+        raise WeightsError(f"{key}: there are no published imagenet weights for this architecture: {OTHER_CHOICES}")
     from histopipe.networks.architectures.backbones import require_backbone
 
     name = require_backbone(backbone)
     if name == "alexnet":
         raise WeightsError(f"{key}: there are no imagenet weights for alexnet in Keras' format: {OTHER_CHOICES}")
-    with _plainly(key, name):
+    with _errors_in_one_line(key, name):
         return _fetch_squeezenet(folder) if name == "squeezenet" else _fetch_published(name, folder)
 
 
@@ -64,9 +64,9 @@ def _fetch_published(name: str, folder: Path) -> tuple[Path, dict[str, str]]:
     import keras
 
     from histopipe.networks.architectures.backbones import build_backbone
-    from histopipe.networks.architectures.backbones.published import constructors, copy_weights, original
+    from histopipe.networks.architectures.backbones.published import build_original, constructors, copy_weights
 
-    published: keras.Model = original(name, weights="imagenet")
+    published: keras.Model = build_original(name, weights="imagenet")
     backbone = build_backbone(name, int(published.input_shape[1] or 224))
     copy_weights(published, backbone)
     file = folder / f"{name}.weights.h5"
@@ -75,30 +75,33 @@ def _fetch_published(name: str, folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 @contextmanager
-def _plainly(key: str, name: str) -> Iterator[None]:
-    """Turn what Keras raises into one line, and don't wait for ever; faults of the disk are told by the command.
+def _errors_in_one_line(key: str, name: str) -> Iterator[None]:
+    """Turn Keras' errors into one line, with a time limit on the network; the command reports faults of the disk.
 
     Raises:
-        UnreachableError: nobody answers, or breaks off.
-        WeightsError: what came isn't what was published.
+        UnreachableError: the server doesn't respond, or the connection breaks.
+        WeightsError: the file received isn't the published one.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE)
-    what = f"{key}: imagenet weights for {name}"
+    weights = f"{key}: imagenet weights for {name}"
     try:
         yield
     except Exception as problem:
         reason = one_line(problem, 200)
         if _is_of_network(problem):
-            said = f"{what} can't be fetched ({reason})"
-            raise UnreachableError(said, f"connect once, or {OTHER_CHOICES}") from None
+            message = f"{weights} can't be fetched ({reason})"
+            raise UnreachableError(message, f"connect once, or {OTHER_CHOICES}") from None
         if isinstance(problem, ValueError):
-            raise WeightsError(f"{what} came as something else ({reason}): fetch again, or {OTHER_CHOICES}") from None
+            raise WeightsError(f"{weights} were received damaged ({reason}): fetch again, or {OTHER_CHOICES}") from None
         raise
     finally:
         socket.setdefaulttimeout(before)
 
 
 def _is_of_network(problem: Exception) -> bool:
-    """Whether the way is to blame, rather than the disk or the file; Keras raises bare exceptions for refusals."""
+    """Return true if the network failed, rather than the disk or the file.
+
+    Keras raises bare exceptions where a server refuses.
+    """
     return type(problem) is Exception or isinstance(problem, NETWORK_ERRORS)

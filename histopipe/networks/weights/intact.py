@@ -1,4 +1,4 @@
-"""Whether the files behind a registered model are there, and as they were logged."""
+"""Check that the files of a registered model are there, and as they were logged."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ from histopipe.tracking.served.packaging import NETWORK_DIGEST_TAG
 if TYPE_CHECKING:
     from histopipe.tracking.entities import MlflowClient, ModelVersion
 
-LOGGED_MODEL = "models:/m-"  # how the address of a logged model begins, from which versions are made
+LOGGED_MODEL = "models:/m-"  # begins the address of a logged model; versions are made from those
 POINT_ARTIFACT = "operating_point"
 GONE = frozenset({*NOT_THERE, "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
-SHORT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # a full disk here says nothing of a model's files
+SHORT = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EMFILE,
+    errno.ENFILE,
+)  # a full disk here doesn't mean that a model's files are gone
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Why a registered model can't be used.
+class ModelFault:
+    """The reason why a registered model can't be used.
 
     Attributes:
-        reason: in a few words.
-        damaged: whether its files are there, but not as they were logged; else they are gone.
+        reason: the reason in a few words.
+        damaged: whether its files are there, but not as they were logged; else they are missing.
     """
 
     reason: str
@@ -43,28 +48,28 @@ class Fault:
         return self.reason
 
 
-def fault_of_version(version: ModelVersion, client: MlflowClient, load: bool = False) -> Fault | None:
-    """Why a registered version can't be used; None where its files are whole.
+def find_version_fault(version: ModelVersion, client: MlflowClient, load: bool = False) -> ModelFault | None:
+    """Find out why a registered version can't be used; None where its files are intact.
 
     Args:
-        version: as the registry has it.
-        client: of the store that holds it.
-        load: whether Keras is to read the network too.
+        version: version from the registry.
+        client: client of the store that holds it.
+        load: whether to load the network by Keras, too.
 
     Raises:
-        MlflowException, RequestException, ConnectionError: the store can't be asked.
+        MlflowException, RequestException, ConnectionError: the store can't be reached.
     """
-    return fault_of_model(f"models:/{version.name}/{version.version}", str(version.source), client, load)
+    return find_model_fault(f"models:/{version.name}/{version.version}", str(version.source), client, load)
 
 
-def fault_of_model(address: str, source: str, client: MlflowClient, load: bool = False) -> Fault | None:
-    """As `fault_of_version`, of a model at an address.
+def find_model_fault(address: str, source: str, client: MlflowClient, load: bool = False) -> ModelFault | None:
+    """Find out why the model at an address can't be used; None where its files are intact.
 
     Args:
-        address: such as `models:/NAME/3` or `models:/m-ID`.
-        source: the address of the logged model that it was made from.
-        client: of the store that holds it.
-        load: whether Keras is to read the network too.
+        address: address such as `models:/NAME/3` or `models:/m-ID`.
+        source: address of the logged model that it was made from.
+        client: client of the store that holds it.
+        load: whether to load the network by Keras, too.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logged = _logged_model(source, client)
@@ -81,7 +86,7 @@ def fault_of_model(address: str, source: str, client: MlflowClient, load: bool =
 
 
 def is_gone(problem: Exception) -> bool:
-    """Whether what MLflow raised means that files aren't there, rather than that nobody can be asked."""
+    """Return true if an error of MLflow means that files are missing, rather than that the store can't be reached."""
     from requests import RequestException
 
     if isinstance(problem, store_error()):
@@ -96,7 +101,7 @@ def is_gone(problem: Exception) -> bool:
 
 
 def _logged_model(source: str, client: MlflowClient) -> Any:
-    """The logged model behind an address; None where it was made otherwise, or is deleted."""
+    """Return the logged model at an address; None where it was made otherwise, or is deleted."""
     if not source.startswith(LOGGED_MODEL):
         return None
     try:
@@ -107,37 +112,39 @@ def _logged_model(source: str, client: MlflowClient) -> Any:
         raise
 
 
-def _gone(logged: Any, source: str) -> Fault:
-    place = logged.artifact_location if logged else source
-    return Fault(f"its files are gone from {place}")
+def _gone(logged: Any, source: str) -> ModelFault:
+    location = logged.artifact_location if logged else source
+    return ModelFault(f"its files are gone from {location}")
 
 
-def _fault_in(folder: Path, digest: str | None, load: bool) -> Fault | None:
+def _fault_in(folder: Path, digest: str | None, load: bool) -> ModelFault | None:
     try:
         described = read_yaml(folder / "MLmodel")["flavors"]["python_function"].get("artifacts") or {}
         paths = {name: folder / described[name]["path"] for name in (NETWORK_ARTIFACT, POINT_ARTIFACT)}
     except OSError:
-        return Fault("its MLmodel is missing")
+        return ModelFault("its MLmodel is missing")
     except KeyError as missing:
-        return Fault(f"it holds no {'Keras network' if missing.args[0] == NETWORK_ARTIFACT else missing.args[0]}", True)
+        return ModelFault(
+            f"it holds no {'Keras network' if missing.args[0] == NETWORK_ARTIFACT else missing.args[0]}", True
+        )
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError):
-        return Fault("its MLmodel is damaged", True)
+        return ModelFault("its MLmodel is damaged", True)
     return _fault_of_files(paths[NETWORK_ARTIFACT], paths[POINT_ARTIFACT], digest, load)
 
 
-def _fault_of_files(network: Path, point: Path, digest: str | None, load: bool) -> Fault | None:
+def _fault_of_files(network: Path, point: Path, digest: str | None, load: bool) -> ModelFault | None:
     from histopipe.networks.logits import load_network
 
     if missing := [path.name for path in (network, point) if not path.is_file()]:
-        return Fault(f"its {missing[0]} is missing")
+        return ModelFault(f"its {missing[0]} is missing")
     if digest not in (None, file_digest(network)):
-        return Fault(f"its {network.name} is damaged: its bytes are not those that were logged", True)
+        return ModelFault(f"its {network.name} is damaged: its bytes are not those that were logged", True)
     try:
         read_json(point)
         if load or digest is None:
             load_network(network)
     except EvaluationError:
-        return Fault(f"its {network.name} can't be loaded by this Keras", True)
+        return ModelFault(f"its {network.name} can't be loaded by this Keras", True)
     except HistopipeError:
-        return Fault(f"its {point.name} is damaged", True)
+        return ModelFault(f"its {point.name} is damaged", True)
     return None

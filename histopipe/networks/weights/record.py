@@ -1,4 +1,4 @@
-"""What the weights stage leaves behind: a file, and `weights.json`, which says what it is."""
+"""The record of the weights stage: a file, and `weights.json`, which describes it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from histopipe.core.workspace import Workspace, stage_name
 from histopipe.networks.architectures import network_code
 
 RECORD_FILE = "weights.json"
+CHOICE_KEY = "asked"  # key of `Weights.choice` in the file
 RANDOM, IMAGENET = "random", "imagenet"
 
 
@@ -21,22 +22,22 @@ class Weights:
     """The weights that one recipe's network starts from.
 
     Attributes:
-        asked: `random`, `imagenet`, a path, or `models:/…`, as the recipe has it.
-        architecture: that the recipe trains.
-        code: digest of the files that draw its network. Training depends on this record, so that it is stale when its
+        choice: `random`, `imagenet`, a path, or `models:/…`, as in the recipe.
+        architecture: the architecture that the recipe trains.
+        code: digest of the files that build its network. Training depends on this record, so that it is stale when its
             own architecture changes and not when another does.
         backbone: the feature extractor inside that published files fit; None where there is none.
-        file: name of the file beside the record; None for `random`.
-        sha256: of the file.
-        origin: where it came from: a URL, a path, or model, version and run.
-        seen: the cases, by data set, that the trainings behind them trained or validated on, as far as those tell; none
-            of a file that nothing is known of.
-        unknown: whether some training behind them doesn't tell; None where that isn't written down, as by earlier
-            versions: nobody knows then.
-        samples: as `Behind.samples`, where there are any.
+        file: name of the file next to the record; None for `random`.
+        sha256: digest of the file.
+        origin: origin of the file: a URL, a path, or model, version and run.
+        seen: the cases that earlier trainings of the weights trained or validated on, by data set, as far as recorded;
+            empty for a file without any record.
+        unknown: whether an earlier training of the weights isn't recorded; None in records of earlier versions, which
+            don't state it.
+        samples: digests of pixels as in `SeenData.samples`, where there are any.
     """
 
-    asked: str
+    choice: str
     architecture: str
     code: str
     backbone: str | None = None
@@ -56,61 +57,62 @@ class Weights:
         """
         content = read_json(folder / RECORD_FILE)
         try:
-            return cls(**content)
-        except TypeError:
+            return cls(**{"choice" if key == CHOICE_KEY else key: value for key, value in content.items()})
+        except (TypeError, AttributeError):
             raise WeightsError(
                 f"{folder / RECORD_FILE} is no record of weights: run `histopipe weights {folder.name}`"
             ) from None
 
     def write(self, folder: Path) -> None:
-        """Write the record, whole or not at all."""
-        write_json(folder / RECORD_FILE, {key: value for key, value in asdict(self).items() if value is not None})
+        """Write the record atomically."""
+        content = {CHOICE_KEY if key == "choice" else key: value for key, value in asdict(self).items()}
+        write_json(folder / RECORD_FILE, {key: value for key, value in content.items() if value is not None})
 
     @property
     def cases_known(self) -> bool:
-        """Whether all cases behind them are known: published weights have seen none of ours, chance neither."""
-        return self.asked in (RANDOM, IMAGENET) or (bool(self.seen) and self.unknown is False)
+        """True if all cases that the weights have seen are known: published and random ones have seen none of ours."""
+        return self.choice in (RANDOM, IMAGENET) or (bool(self.seen) and self.unknown is False)
 
     @property
     def summary(self) -> dict[str, str]:
-        """What a training's record says of them."""
-        shown = {"asked": self.asked, "backbone": self.backbone, "file": self.file, "sha256": self.sha256}
+        """The description of the weights in a training's record."""
+        shown = {CHOICE_KEY: self.choice, "backbone": self.backbone, "file": self.file, "sha256": self.sha256}
         return {key: value for key, value in (shown | (self.origin or {})).items() if value}
 
     @property
     def shown(self) -> list[str]:
-        """What people are told of them beside what was asked for: the file, and of a registered model the version."""
+        """The details shown after the choice: the file, and for a registered model the version."""
         version = (self.origin or {}).get("version")
         return [*filter(None, [self.file, f"version {version}" if version else None])]
 
 
 def code_digest(architecture: str) -> str:
-    """Digest of the files that draw an architecture's network."""
+    """Compute a digest of the files that build an architecture's network."""
     return hashlib.sha256("\n".join(map(file_digest, network_code(architecture))).encode()).hexdigest()
 
 
 def read_weights(name: str, params: Params, workspace: Workspace) -> Weights | None:
-    """The weights that were fetched for the recipe called `name`; None where it asks for random ones.
+    """Read the record of the weights fetched for the recipe `name`; None where it starts from random ones.
 
     Raises:
-        WeightsError: they are missing, damaged, or not those that the recipe asks for now.
+        WeightsError: they are missing, damaged, or not those that the recipe names now.
     """
-    asked, folder = params.weights(name), workspace.weights(name)
-    if asked == RANDOM:
+    choice, folder = params.weights(name), workspace.weights(name)
+    if choice == RANDOM:
         return None
-    mend = f"run `dvc repro {stage_name('weights', name)}`"
+    remedy = f"run `dvc repro {stage_name('weights', name)}`"
     if not (folder / RECORD_FILE).exists():
-        raise WeightsError(f"{folder} is missing: {mend}")
-    found = Weights.read(folder)
-    if found.asked != asked or not found.file:
-        raise WeightsError(f"{folder} holds {found.asked} weights, but recipes.{name} asks for {asked}: {mend}")
-    if not (folder / found.file).is_file() or file_digest(folder / found.file) != found.sha256:
-        raise WeightsError(f"{folder / found.file} is missing or damaged: {restoring(folder)}")
-    return found
+        raise WeightsError(f"{folder} is missing: {remedy}")
+    weights = Weights.read(folder)
+    if weights.choice != choice or not weights.file:
+        raise WeightsError(f"{folder} holds {weights.choice} weights, but recipes.{name} names {choice}: {remedy}")
+    if not (folder / weights.file).is_file() or file_digest(folder / weights.file) != weights.sha256:
+        raise WeightsError(f"{folder / weights.file} is missing or damaged: {restoring(folder)}")
+    return weights
 
 
 def weights_digest(name: str, params: Params, workspace: Workspace) -> str | None:
-    """Digest of the file that a recipe's network starts from, as recorded; None where there is none."""
+    """Return the recorded digest of the file that a recipe's network starts from; None where there is none."""
     if params.weights(name) == RANDOM:
         return None
     try:

@@ -16,7 +16,7 @@ from histopipe.core.errors import HistopipeError, WeightsError, one_line
 from histopipe.core.files import read_yaml
 from histopipe.core.training_record import TrainingRecord, read_training_record
 from histopipe.core.workspace import TRAINING_RECORD, Workspace
-from histopipe.networks.weights.behind import Behind, Cases, behind, cases_seen
+from histopipe.networks.weights.behind import Cases, SeenData, cases_seen, read_seen_data
 from histopipe.tracking.artifacts import download
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import Provenance, kind_of, labels_by_digest, no_labels
@@ -26,71 +26,76 @@ if TYPE_CHECKING:
     from histopipe.tracking.entities import MlflowClient, ModelVersion
 
 NETWORK_ARTIFACT = "network"  # as the served model names it
-KEPT = "promotion"  # folder of the run's artifacts that holds the training's record
-PREDICTIONS = "test_predictions.parquet"  # beside the record: columns `file,digest,probability`
-GRADED = "predictions.parquet"  # that `evaluate` logged: columns `file,label` among others
-KEPT_TAG = "kept"  # of a version: its own folder within that one, which versions of one run don't share
+KEPT = "promotion"  # folder among the run's artifacts that holds the training's record
+PREDICTIONS = "test_predictions.parquet"  # next to the record: columns `file,digest,probability`
+EVALUATED = "predictions.parquet"  # logged by `evaluate`: columns `file,label` among others
+KEPT_TAG = "kept"  # tag of a version: its own folder within that one, which versions of one run don't share
 
-NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # MLflow's codes for what isn't there
+NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # MLflow's codes for missing things
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 def bring_registered(
-    asked: str, key: str, workspace: Workspace, folder: Path
-) -> tuple[Path, dict[str, str], Behind | None]:
+    choice: str, key: str, workspace: Workspace, folder: Path
+) -> tuple[Path, dict[str, str], SeenData | None]:
     """Copy the network of a registered model into `folder`.
 
     Args:
-        asked: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        key: of the recipe, for messages.
-        workspace: says where the tracking store is.
-        folder: where the file goes.
+        choice: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        key: key of the recipe, for messages.
+        workspace: workspace of the tracking store.
+        folder: folder for the file.
 
     Returns:
-        The file; the model's name, version and run; and the cases, by data set, that it and what it started from were
-        trained or validated on, None where its run doesn't tell.
+        The file; the model's name, version and run; and the data that its trainings have seen, None where its run
+        doesn't record it.
 
     Raises:
-        WeightsError: there is no such model, or it holds no network of Keras.
+        WeightsError: there is no such model, or it holds no Keras network.
         TrackingAwayError: the tracking store or its artifacts can't be reached.
     """
-    address = REGISTERED.fullmatch(asked)
+    address = REGISTERED.fullmatch(choice)
     if address is None:
-        raise WeightsError(f"{key}: {asked} is no model's address: write models:/NAME@ALIAS or models:/NAME/VERSION")
+        raise WeightsError(
+            f"{key}: {choice} is not the address of a model: write models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
     with told_in_one_line(workspace):
         try:
             client = open_client(workspace)
             version = version_at(client, **address.groupdict())
             file = copy_network(version, folder)
-            record = _record_behind(version, client)
-            seen = None if record is None else behind(record)
+            record = _training_record(version, client)
+            seen = None if record is None else read_seen_data(record)
         except (store_error(), OSError) as problem:
-            if _broke_off(problem):
+            if _is_unreachable(problem):
                 raise
             reason = one_line(problem, 200)
             raise WeightsError(
-                f"{key}: {asked} can't be had from the tracking store ({reason}): "
+                f"{key}: {choice} can't be read from the tracking store ({reason}): "
                 "promote a model first, or give imagenet, random or a file's path"
             ) from None
     if file is None:
-        raise WeightsError(f"{key}: {asked} holds no Keras network: name a model that `evaluate` logged")
+        raise WeightsError(f"{key}: {choice} holds no Keras network: name a model that `evaluate` logged")
     return file, {"model": version.name, "version": str(version.version), "run_id": str(version.run_id)}, seen
 
 
-def behind_version(name: str, version: str, workspace: Workspace) -> Behind | None:
-    """What is known of the trainings behind a registered version; None where its run doesn't tell, or is away."""
+def seen_data_of_version(name: str, version: str, workspace: Workspace) -> SeenData | None:
+    """Return the data that the trainings of a registered version have seen.
+
+    None where its run doesn't record it or can't be reached.
+    """
     try:
         with told_in_one_line(workspace):
             client = open_client(workspace)
-            record = _record_behind(client.get_model_version(name, version), client)
-            return None if record is None else behind(record)
+            record = _training_record(client.get_model_version(name, version), client)
+            return None if record is None else read_seen_data(record)
     except (store_error(), HistopipeError, OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
-def _broke_off(problem: Exception) -> bool:
-    """Whether the tracking store couldn't be asked, rather than having no such model."""
+def _is_unreachable(problem: Exception) -> bool:
+    """Return true if the tracking store couldn't be reached, rather than having no such model."""
     from requests import RequestException
 
     if isinstance(problem, store_error()):
@@ -98,14 +103,14 @@ def _broke_off(problem: Exception) -> bool:
     return isinstance(problem, RequestException | ConnectionError | TimeoutError)
 
 
-def cases_behind(version: ModelVersion, client: MlflowClient) -> Cases:
-    """What a version's own training saw, and the trainings before it; nothing of one that was registered by hand."""
-    record = _record_behind(version, client)
+def cases_seen_by_version(version: ModelVersion, client: MlflowClient) -> Cases:
+    """Return the cases that a version's trainings have seen, by data set; none for one registered by hand."""
+    record = _training_record(version, client)
     return {} if record is None else cases_seen(record)
 
 
-def _record_behind(version: ModelVersion, client: MlflowClient) -> TrainingRecord | None:
-    """The record of a version's training; None of one that was registered by hand."""
+def _training_record(version: ModelVersion, client: MlflowClient) -> TrainingRecord | None:
+    """Read the record of a version's training; None for one registered by hand."""
     run_id, folder = version.run_id, kept_folder(version)
     path = f"{folder}/{TRAINING_RECORD}"
     if not run_id or path not in {file.path for file in client.list_artifacts(run_id, folder)}:
@@ -115,19 +120,19 @@ def _record_behind(version: ModelVersion, client: MlflowClient) -> TrainingRecor
 
 
 def kept_folder(version: ModelVersion) -> str:
-    """Where among its run's artifacts a version has its training's record; earlier ones shared the whole folder."""
+    """Return the folder of a version's training record among its run's artifacts; earlier versions shared one."""
     return version.tags.get(KEPT_TAG, KEPT)
 
 
 def data_of_version(version: ModelVersion, client: MlflowClient) -> Provenance:
-    """Describe the data that a registered version was made from, as far as its run and its tags tell."""
+    """Describe the data that a registered version was made from, as far as its run and its tags record it."""
     folder = kept_folder(version)
     with TemporaryDirectory() as scratch:
         try:
             kept = Path(client.download_artifacts(str(version.run_id), folder, scratch))
             record = read_training_record(kept / TRAINING_RECORD)
         except (store_error(), HistopipeError, OSError):  # registered by hand, or its files are gone
-            return described_by_tags(version, None, None, client)
+            return describe_by_tags(version, None, None, client)
         logged = kept / PREDICTIONS
         return data_of_record(version, record, logged if logged.exists() else None, client)
 
@@ -135,17 +140,20 @@ def data_of_version(version: ModelVersion, client: MlflowClient) -> Provenance:
 def data_of_record(
     version: ModelVersion, record: TrainingRecord, logged: Path | None, client: MlflowClient
 ) -> Provenance:
-    """As `data_of_version`, by what was kept of the training: its record, and the file of its test predictions."""
+    """Describe a version's data by its training's record and the file of its test predictions.
+
+    Versions whose records don't describe their data are described by their tags.
+    """
     try:
         return Provenance.from_json(record["data"] or {})
     except (KeyError, TypeError, ValueError, AttributeError):
-        return described_by_tags(version, record, logged, client)
+        return describe_by_tags(version, record, logged, client)
 
 
-def described_by_tags(
+def describe_by_tags(
     version: ModelVersion, record: TrainingRecord | None, logged: Path | None, client: MlflowClient
 ) -> Provenance:
-    """As `data_of_record`, of a version from before records described their data: by tags and graded test patches."""
+    """Describe the data of a version whose record doesn't, by its tags and the test patches it was evaluated on."""
     tags, run_tags = version.tags, {}
     with suppress(store_error()):
         run_tags = client.get_run(str(version.run_id)).data.tags
@@ -159,34 +167,34 @@ def described_by_tags(
         ("", tags.get("positive_class", "")),
         frozenset(archives),
         capped,
-        _graded_labels(version, logged, client),
+        _evaluated_labels(version, logged, client),
     )
 
 
-def _graded_labels(version: ModelVersion, logged: Path | None, client: MlflowClient) -> pd.Series:
-    """Label by digest of the test patches that a version graded; empty where either isn't there any more."""
+def _evaluated_labels(version: ModelVersion, logged: Path | None, client: MlflowClient) -> pd.Series:
+    """Return the label by digest of a version's test patches; empty where either file is gone."""
     try:
         if logged is None:
             return no_labels()
         with TemporaryDirectory() as scratch:
-            graded = pd.read_parquet(client.download_artifacts(str(version.run_id), GRADED, scratch))
-        return labels_by_digest(pd.read_parquet(logged).merge(graded[["file", "label"]], on="file"))
+            evaluated = pd.read_parquet(client.download_artifacts(str(version.run_id), EVALUATED, scratch))
+        return labels_by_digest(pd.read_parquet(logged).merge(evaluated[["file", "label"]], on="file"))
     except (store_error(), OSError, KeyError, ValueError):
         return no_labels()
 
 
 def version_at(client: MlflowClient, name: str, alias: str | None, version: str | None) -> ModelVersion:
-    """The version that an alias stands at, or that has a number."""
+    """Return the version that an alias points to, or that has a number."""
     if alias:
         return client.get_model_version_by_alias(name, alias)
     return client.get_model_version(name, str(version))
 
 
 def copy_network(version: ModelVersion, folder: Path) -> Path | None:
-    """Copy the network of a registered version into `folder`; None where the version holds none of Keras.
+    """Copy the network of a registered version into `folder`; None where the version holds no Keras network.
 
     Raises:
-        MlflowException, OSError: the version's files can't be had.
+        MlflowException, OSError: the version's files can't be read.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""The weights stage: bring what a recipe's network starts from into a place that DVC tracks."""
+"""The weights stage: fetch the weights that a recipe's network starts from into a folder that DVC tracks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.workspace import Workspace
 from histopipe.data.leakage import WHY_UNKNOWN
-from histopipe.networks.weights.behind import Behind, cases_beside
+from histopipe.networks.weights.behind import SeenData, seen_data_of_file
 from histopipe.networks.weights.record import IMAGENET, RANDOM, Weights, code_digest
 
 LOG = logging.getLogger(__name__)
@@ -22,119 +22,119 @@ REGISTERED = "models:/"
 CHOICES = "imagenet, random, models:/NAME@ALIAS, or a file's path from the checkout"
 
 
-def fetch_weights(name: str, params: Params, workspace: Workspace, anew: bool = False) -> Weights:
-    """Bring the weights of the recipe called `name` into `workspace.weights(name)`, checked.
+def fetch_weights(name: str, params: Params, workspace: Workspace, refresh: bool = False) -> Weights:
+    """Fetch the weights of the recipe called `name` into `workspace.weights(name)`, and check them.
 
-    Published weights are fetched once, and an alias is looked up once: what lies there already and answers the same
-    question stays, so that what a recipe starts from doesn't change with its learning rate. A path and a version are
-    looked up each time.
+    Published weights are fetched once, and an alias is looked up once: weights fetched earlier for the same choice
+    stay, so that a recipe's starting point doesn't change with its learning rate. A path and a version are looked up
+    each time.
 
     Args:
-        name: the recipe's.
-        params: hold the recipe.
-        workspace: where to read and write.
-        anew: look up what lies there too.
+        name: name of the recipe.
+        params: parameters with the recipe.
+        workspace: workspace to read from and write to.
+        refresh: whether to look up weights that were fetched earlier, too.
 
     Returns:
         The record, as written to `weights.json`.
 
     Raises:
         UnreachableError: published weights can't be fetched now.
-        WeightsError: there are none for this network; the file is missing, damaged or of another network; there is no
-            such registered model.
+        WeightsError: there are no weights for this network; the file is missing, damaged or of another network; the
+            registry has no such model.
     """
     recipe = params.recipe(name)
     architecture = recipe.architecture or name
-    wanted = Weights(params.weights(name), architecture, code_digest(architecture))
+    weights = Weights(params.weights(name), architecture, code_digest(architecture))
     folder = workspace.weights(name)
-    with replaced_folder(folder, stage_check("weights")) as beside:
-        found = wanted if wanted.asked == RANDOM else _bring(wanted, name, params, workspace, beside, anew)
-        found.write(beside)
+    with replaced_folder(folder, stage_check("weights")) as target:
+        fetched = weights if weights.choice == RANDOM else _fetch(weights, name, params, workspace, target, refresh)
+        fetched.write(target)
         require_unchanged_inputs()
-    return found
+    return fetched
 
 
-def _bring(wanted: Weights, name: str, params: Params, workspace: Workspace, target: Path, anew: bool) -> Weights:
-    """Put the file into `target` and say what it is."""
+def _fetch(weights: Weights, name: str, params: Params, workspace: Workspace, target: Path, refresh: bool) -> Weights:
+    """Put the file into `target`, and return its record."""
     from histopipe.networks.architectures import backbone_of, build
 
-    backbone = backbone_of(wanted.architecture, params.recipe(name).model)
-    wanted, key = replace(wanted, backbone=backbone), f"recipes.{name}.weights"
-    kept = None if anew else _keep(wanted, name, workspace, target)
+    backbone = backbone_of(weights.architecture, params.recipe(name).model)
+    weights, key = replace(weights, backbone=backbone), f"recipes.{name}.weights"
+    kept = None if refresh else _reuse(weights, name, workspace, target)
     if kept:
         return kept
-    seen: Behind | None = None
-    if wanted.asked == IMAGENET:
+    seen: SeenData | None = None
+    if weights.choice == IMAGENET:
         from histopipe.networks.weights.imagenet import bring_imagenet
 
         file, origin = bring_imagenet(backbone, key, target)
-    elif wanted.asked.startswith(REGISTERED):
+    elif weights.choice.startswith(REGISTERED):
         from histopipe.networks.weights.registered import bring_registered
 
-        file, origin, seen = bring_registered(wanted.asked, key, workspace, target)
+        file, origin, seen = bring_registered(weights.choice, key, workspace, target)
     else:
-        file, origin = _copy(wanted.asked, key, workspace, target), {"path": wanted.asked}
-        seen = cases_beside(_source(wanted.asked, workspace))
+        file, origin = _copy(weights.choice, key, workspace, target), {"path": weights.choice}
+        seen = seen_data_of_file(_source(weights.choice, workspace))
         if seen is None:
-            LOG.warning("%s: %s; what starts from %s is tagged leaky: unknown", key, WHY_UNKNOWN, wanted.asked)
+            LOG.warning("%s: %s; models that start from %s are tagged leaky: unknown", key, WHY_UNKNOWN, weights.choice)
     from histopipe.networks.weights.loading import check_file
 
     # pooling behind a backbone takes any image size, so that such a network can be tried here
-    network = build(wanted.architecture, **params.recipe(name).model) if backbone else None
-    check_file(file, network, backbone, f"{key}: {wanted.asked}")
-    found = replace(wanted, file=file.name, sha256=file_digest(file), origin=origin)
-    return _with_cases(found, seen)
+    network = build(weights.architecture, **params.recipe(name).model) if backbone else None
+    check_file(file, network, backbone, f"{key}: {weights.choice}")
+    fetched = replace(weights, file=file.name, sha256=file_digest(file), origin=origin)
+    return _with_cases(fetched, seen)
 
 
-def _with_cases(found: Weights, seen: Behind | None) -> Weights:
-    """The record with what is known of the trainings behind the weights."""
+def _with_cases(weights: Weights, seen: SeenData | None) -> Weights:
+    """Add the data that the trainings behind the weights have seen to a record."""
     if seen is None:
-        return found
-    return replace(found, seen=seen.cases, unknown=seen.unknown, samples=list(seen.samples) or None)
+        return weights
+    return replace(weights, seen=seen.cases, unknown=seen.unknown, samples=list(seen.samples) or None)
 
 
-def _keep(wanted: Weights, name: str, workspace: Workspace, target: Path) -> Weights | None:
-    """What was brought for the same question before, copied to `target`; None where it is another or damaged."""
+def _reuse(weights: Weights, name: str, workspace: Workspace, target: Path) -> Weights | None:
+    """Copy weights fetched earlier for the same choice into `target`; None where they differ or are damaged."""
     folder = workspace.weights(name)
     try:
         earlier = Weights.read(folder)
     except HistopipeError:
         return None
-    same = (earlier.asked, earlier.backbone) == (wanted.asked, wanted.backbone)
-    if not (same and _is_looked_up_once(wanted.asked)) or not earlier.file or not (folder / earlier.file).is_file():
+    same = (earlier.choice, earlier.backbone) == (weights.choice, weights.backbone)
+    if not (same and _is_looked_up_once(weights.choice)) or not earlier.file or not (folder / earlier.file).is_file():
         return None
     shutil.copyfile(folder / earlier.file, target / earlier.file)
     if file_digest(target / earlier.file) != earlier.sha256:
         return None
-    return _completed(replace(earlier, code=wanted.code), workspace)
+    return _complete(replace(earlier, code=weights.code), workspace)
 
 
-def _completed(kept: Weights, workspace: Workspace) -> Weights:
-    """The record of weights that stay, with what an earlier version didn't write down of the trainings behind them.
+def _complete(weights: Weights, workspace: Workspace) -> Weights:
+    """Add to a reused record what earlier versions didn't record about the trainings behind the weights.
 
-    The version that an alias stood at stays; only its training's record is read again. Where that can't be had, it
-    stays unknown what they have seen, and is asked for the next time.
+    The version that an alias pointed to stays; only its training's record is read again. Where that can't be read, the
+    cases seen stay unknown, and are looked up the next time.
     """
-    if kept.asked == IMAGENET or kept.unknown is not None:
-        return kept
-    from histopipe.networks.weights.registered import behind_version
+    if weights.choice == IMAGENET or weights.unknown is not None:
+        return weights
+    from histopipe.networks.weights.registered import seen_data_of_version
 
-    origin = kept.origin or {}
-    return _with_cases(kept, behind_version(origin.get("model", ""), origin.get("version", ""), workspace))
-
-
-def _is_looked_up_once(asked: str) -> bool:
-    """Published weights and an alias, which may point elsewhere by now."""
-    return asked == IMAGENET or (asked.startswith(REGISTERED) and "@" in asked)
+    origin = weights.origin or {}
+    return _with_cases(weights, seen_data_of_version(origin.get("model", ""), origin.get("version", ""), workspace))
 
 
-def _source(asked: str, workspace: Workspace) -> Path:
-    return workspace.home / Path(asked).expanduser()
+def _is_looked_up_once(choice: str) -> bool:
+    """Return true for published weights and for an alias, which may point elsewhere by now."""
+    return choice == IMAGENET or (choice.startswith(REGISTERED) and "@" in choice)
 
 
-def _copy(asked: str, key: str, workspace: Workspace, target: Path) -> Path:
-    source = _source(asked, workspace)
+def _source(choice: str, workspace: Workspace) -> Path:
+    return workspace.home / Path(choice).expanduser()
+
+
+def _copy(choice: str, key: str, workspace: Workspace, target: Path) -> Path:
+    source = _source(choice, workspace)
     if not source.is_file():
-        hint = did_you_mean(asked, (IMAGENET, RANDOM), f"give {CHOICES}")
+        hint = did_you_mean(choice, (IMAGENET, RANDOM), f"give {CHOICES}")
         raise WeightsError(f"{key}: there is no file {source}; {hint}")
     return Path(shutil.copyfile(source, target / source.name))

@@ -48,10 +48,10 @@ def _models_of(dataset: str, workspace: Workspace) -> Iterator[Finding]:
 
 def _champion(version: ModelVersion, what: str, dataset: str, registry: Registry, workspace: Workspace) -> Finding:
     """Its files first, then what promotions need of it, its run, and its data."""
-    from histopipe.networks.weights.intact import fault_of_version
+    from histopipe.networks.weights.intact import find_version_fault
 
     title = _title(version)
-    if fault := fault_of_version(version, registry.client, load=True):
+    if fault := find_version_fault(version, registry.client, load=True):
         remedy = f"`histopipe promote {dataset}` where it was trained registers it again; or restore them from a backup"
         return Finding(what, f"{title} can't be loaded: {fault}", "error", remedy)
     if lacking := _lacking(version, dataset, registry):
@@ -91,9 +91,9 @@ def _of_data(version: ModelVersion, what: str, dataset: str, registry: Registry,
 
 
 def _other(version: ModelVersion, what: str, registry: Registry) -> Finding:
-    from histopipe.networks.weights.intact import fault_of_version
+    from histopipe.networks.weights.intact import find_version_fault
 
-    if fault := fault_of_version(version, registry.client, load=True):
+    if fault := find_version_fault(version, registry.client, load=True):
         said = f"{_title(version)} can't be loaded: {fault}"
         return Finding(what, said, "warning", "restore them from a backup, or leave it: the champion doesn't need it")
     return Finding(what, f"{_title(version)} loads")

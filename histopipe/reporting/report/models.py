@@ -30,7 +30,7 @@ from histopipe.reporting.report.drawings import Drawing, drawing
 from histopipe.reporting.report.figures import draw_calibrations, draw_learning, draw_roc_curves
 from histopipe.reporting.report.pictures import Picture
 from histopipe.reporting.report.reading import TableRow, known_json, known_table, records
-from histopipe.training.figures import draw_losses, draw_scores
+from histopipe.training.figures import draw_losses, draw_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -170,7 +170,7 @@ def _learning(name: str, history: pd.DataFrame | None) -> list[Drawing]:
     if history is None:
         return []
     return [
-        drawing(draw_learning(draw_scores, "score", history), f"{name}: validation scores"),
+        drawing(draw_learning(draw_metrics, "score", history), f"{name}: validation scores"),
         drawing(draw_learning(draw_losses, "loss", history), f"{name}: loss (training: weighted by class)"),
     ]
 

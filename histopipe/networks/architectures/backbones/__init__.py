@@ -1,7 +1,7 @@
 """Feature extractors by name: SqueezeNet, AlexNet and all of `keras.applications`, without their classifiers.
 
-A backbone is a model from prepared pixels to a map of features. What its published weights expect of the pixels
-(`prepared`) is done by plain operations, so that the whole network takes raw patches and holds no preprocessing layer.
+A backbone is a model from prepared pixels to a map of features. The preparation that its published weights expect
+(`prepare_for`) is done by plain operations, so that the whole network takes raw patches and has no preprocessing layer.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _CANDIDATES = {
 
 
 def list_backbones() -> list[str]:
-    """Names of all backbones, in lower case."""
+    """List the names of all backbones, in lower case."""
     return sorted([*_OWN, *published.constructors()])
 
 
 def require_backbone(name: str) -> str:
-    """The name as `list_backbones` has it, whatever its case.
+    """Return a backbone's name as `list_backbones` spells it, whatever its case.
 
     Raises:
-        ArchitectureError: there is none; the message names the nearest.
+        ArchitectureError: there is none; the message suggests the nearest name.
     """
-    lower, known = str(name).lower(), list_backbones()
-    if lower not in known:
-        raise ArchitectureError(f"unknown backbone {str(name)!r}; {did_you_mean(lower, known)}")
+    lower, names = str(name).lower(), list_backbones()
+    if lower not in names:
+        raise ArchitectureError(f"unknown backbone {str(name)!r}; {did_you_mean(lower, names)}")
     return lower
 
 
@@ -57,14 +57,14 @@ def build_backbone(name: str, image_size: int) -> keras.Model:
 
     Args:
         name: one of `list_backbones()`, in any case.
-        image_size: side of the image that it will see, in pixels.
+        image_size: side of its input images, in pixels.
 
     Returns:
         A model called `backbone` from prepared pixels (batch, image_size, image_size, 3) to features (batch, height,
         width, channels).
 
     Raises:
-        ArchitectureError: no such backbone.
+        ArchitectureError: there is no such backbone.
         ValueError: the image is too small for it.
     """
     lower = require_backbone(name)
@@ -72,36 +72,39 @@ def build_backbone(name: str, image_size: int) -> keras.Model:
     return keras.Model(model.input, model.output, name=BACKBONE_LAYER)
 
 
-def prepared(patches: keras.KerasTensor, image_size: int, name: str) -> keras.KerasTensor:
-    """Raw patches as the backbone's published weights expect them, (batch, image_size, image_size, 3)."""
+def prepare_for(patches: keras.KerasTensor, image_size: int, name: str) -> keras.KerasTensor:
+    """Prepare raw patches as a backbone's published weights expect them: (batch, image_size, image_size, 3)."""
     lower = require_backbone(name)
     # the Caffe model zoo's networks see BGR less ImageNet's mean
-    preparation = Preparation.CAFFE if lower in _OWN else published.preparation(lower)
-    return prepare(patches, image_size, preparation)
+    preparation_of = Preparation.CAFFE if lower in _OWN else published.preparation_of(lower)
+    return prepare(patches, image_size, preparation_of)
 
 
 def candidate_layers(name: str, backbone: keras.Model) -> tuple[str, ...]:
-    """Names of the backbone's late layers that may serve as features, early ones first."""
+    """List the names of a backbone's late layers that may serve as features, early ones first."""
     listed = _CANDIDATES.get(require_backbone(name))
     return listed or _last_of_each_resolution(backbone)[-_LATE:]
 
 
 def _last_of_each_resolution(backbone: keras.Model) -> tuple[str, ...]:
-    """Per side length the last layer with a name of its own: generated ones differ from process to process."""
+    """List the last layer of each resolution; layers with a generated name are left out.
+
+    Generated names differ from process to process.
+    """
     last: dict[int, str] = {}
     smallest = backbone.output.shape[1]  # below it are squeezed channels, not maps
     for layer in backbone.layers[1:]:
         shape: tuple[int, ...] = getattr(layer.output, "shape", ())
-        if len(shape) == 4 and shape[1] >= smallest and not _auxiliary(layer):
+        if len(shape) == 4 and shape[1] >= smallest and not _is_auxiliary(layer):
             last[shape[1]] = layer.name
     return tuple(last[side] for side in sorted(last, reverse=True))
 
 
-def _auxiliary(layer: keras.Layer) -> bool:
+def _is_auxiliary(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.ZeroPadding2D | keras.layers.Cropping2D) or has_generated_name(layer)
 
 
 def has_generated_name(layer: keras.Layer) -> bool:
-    """Whether Keras named the layer, by its type and a number that counts through the process, such as `conv2d_7`."""
+    """Return true if Keras named the layer, by its type and a process-wide number such as `conv2d_7`."""
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
     return re.fullmatch(rf"{kind}(_\d+)?", layer.name) is not None

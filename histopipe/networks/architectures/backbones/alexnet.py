@@ -1,7 +1,7 @@
 """AlexNet's convolutions (Krizhevsky, Sutskever & Hinton 2012) in one tower.
 
 Widths are those of the 2012 paper with the halves of both GPUs joined (96, 256, 384, 384, 256), so every convolution
-sees all channels of the one before; without local response normalisation, which later work found to do nothing
+sees all channels of its predecessor; without local response normalisation, which later work found to do nothing
 (Simonyan & Zisserman 2015, section 4.1). Padded throughout, so that it also works on patches of 48 pixels.
 """
 
@@ -15,7 +15,7 @@ POOLED_AFTER = {1, 2, 5}
 
 
 def alexnet(image_size: int) -> keras.Model:
-    """Five convolutions and three overlapping poolings; 3,747,200 weights.
+    """Build five convolutions and three overlapping poolings; 3,747,200 weights.
 
     Input:  (batch, image_size, image_size, 3).
     Output: (batch, about image_size / 32, the same, 256).

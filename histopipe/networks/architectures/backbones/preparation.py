@@ -1,4 +1,4 @@
-"""What published weights expect of pixels, as plain operations inside the network."""
+"""The preparation of pixels that published weights expect, as plain operations inside the network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from keras import ops
 
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)  # of pixels from 0 to 255, as VGG's authors published it
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels from 0 to 1, as torchvision has it
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels from 0 to 1, as torchvision defines it
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class Preparation(Enum):
-    """Ways in which published networks had their pixels prepared."""
+    """The ways in which published networks prepare their pixels."""
 
     CAFFE = "BGR less ImageNet's mean"
     TORCH = "each channel less ImageNet's mean, over its standard deviation"

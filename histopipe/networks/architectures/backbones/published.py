@@ -1,6 +1,6 @@
 """The networks of `keras.applications` as backbones.
 
-Some of them scale their pixels by layers of their own, Rescaling and Normalization. Those are left out - by the
+Some of them scale their pixels by their own layers, Rescaling and Normalization. Those are left out - by the
 constructor's own switch (EfficientNetV2, MobileNetV3, ConvNeXt), else by rebuilding the graph without them
 (EfficientNet) - and their arithmetic is done by `prepare`: such layers make the batch norms behind them run in training
 mode when a network is called or exported (Keras 3.15).
@@ -27,7 +27,7 @@ _PREPARATIONS = (
     (r"vgg\d+|resnet\d+", Preparation.CAFFE),
     (r"densenet\d+|convnext\w+", Preparation.TORCH),
     # B0 to B7: its weights file holds ImageNet's mean and variances for the Normalization layer, and a further layer
-    # mends these to standard deviations; together they are the same arithmetic
+    # corrects these to standard deviations; together they are the same arithmetic
     (r"efficientnetb\d|efficientnetv2b\d", Preparation.TORCH),
     (r"efficientnetv2[sml]", Preparation.HALVED),
 )
@@ -35,31 +35,31 @@ _PREPARATIONS = (
 
 @cache
 def constructors() -> dict[str, Constructor]:
-    """Every network of `keras.applications` by its name in lower case."""
+    """Return the constructors of `keras.applications` by their names in lower case."""
     named = {name: getattr(keras.applications, name) for name in dir(keras.applications)}
     return {name.lower(): value for name, value in named.items() if name[0].isupper() and callable(value)}
 
 
-def preparation(name: str) -> Preparation:
-    """How a network's pixels are to be prepared; most of them take -1 to 1."""
-    return next((found for pattern, found in _PREPARATIONS if re.fullmatch(pattern, name)), Preparation.SYMMETRIC)
+def preparation_of(name: str) -> Preparation:
+    """Return the preparation of pixels that a network expects; most of them take -1 to 1."""
+    return next((kind for pattern, kind in _PREPARATIONS if re.fullmatch(pattern, name)), Preparation.SYMMETRIC)
 
 
 def build_published(name: str, image_size: int) -> keras.Model:
-    """A network without its classifier and its own scaling, with random weights.
+    """Build a network without its classifier and its own scaling, with random weights.
 
     Raises:
         ValueError: the image is too small for it.
     """
-    return _without_scaling(original(name, weights=None, input_shape=(image_size, image_size, 3)))
+    return _without_scaling(build_original(name, weights=None, input_shape=(image_size, image_size, 3)))
 
 
-def original(name: str, **options: Any) -> keras.Model:
-    """The network as `keras.applications` builds it and published files fit it, without its classifier.
+def build_original(name: str, **options: Any) -> keras.Model:
+    """Build a network as `keras.applications` does and published files fit it, without its classifier.
 
     Args:
-        name: in lower case.
-        options: for its constructor, such as `weights`.
+        name: name of the network, in lower case.
+        options: arguments of its constructor, such as `weights`.
     """
     constructor = constructors()[name]
     if "include_preprocessing" in inspect.signature(constructor).parameters:
@@ -68,12 +68,12 @@ def original(name: str, **options: Any) -> keras.Model:
 
 
 def load_published(backbone: keras.Model, name: str, file: Path) -> None:
-    """Load a published file: into the network as published, and from there into the one without scaling.
+    """Load a published file into the network as published, and from there into the one without scaling.
 
     Raises:
         ValueError: the file doesn't fit.
     """
-    model = original(name, weights=None)
+    model = build_original(name, weights=None)
     model.load_weights(file)
     copy_weights(model, backbone)
 

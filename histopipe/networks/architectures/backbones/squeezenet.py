@@ -14,7 +14,7 @@ FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: 
 
 
 def squeezenet(image_size: int) -> keras.Model:
-    """Eight fire modules on a strided convolution; 722,496 weights.
+    """Build eight fire modules on a strided convolution; 722,496 weights.
 
     Input:  (batch, image_size, image_size, 3), from 16 pixels a side.
     Output: (batch, about image_size / 16, the same, 512).
@@ -30,7 +30,7 @@ def squeezenet(image_size: int) -> keras.Model:
 
 
 def fire(x: keras.KerasTensor, name: str, squeezed: int, expanded: int) -> keras.KerasTensor:
-    """Few channels by 1x1, then many by 1x1 and by 3x3 side by side: 2 * `expanded` come out."""
+    """Reduce to few channels by 1x1, then expand by 1x1 and by 3x3 in parallel; 2 * `expanded` channels come out."""
     x = layers.Conv2D(squeezed, 1, activation="relu", name=f"{name}_squeeze1x1")(x)
     narrow = layers.Conv2D(expanded, 1, activation="relu", name=f"{name}_expand1x1")(x)
     wide = layers.Conv2D(expanded, 3, padding="same", activation="relu", name=f"{name}_expand3x3")(x)
