@@ -83,7 +83,7 @@ WATCHED = {  # functions by module
         "histopipe.core.lineage": ("lineage_tags", "versions"),
         "histopipe.tracking": (
             "find_run",
-            "known_run",
+            "find_run_of_training",
             "log_dataset_inputs",
             "log_epochs",
             "log_if_changed",

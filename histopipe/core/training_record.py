@@ -100,7 +100,7 @@ class TrainingRecord(TrainingMarks, TrainingNotes):
         versions: of Python and the packages in use.
         unknown_before: whether it started from weights of which nobody knows all cases.
         seen_before: cases, by data set, that trainings behind these weights trained or validated on.
-        samples_before: digests of patches that those trainings saw, as `Behind.samples`.
+        samples_before: digests of patches that those trainings saw, as `SeenData.samples`.
         train_cases, validation_cases: ids of the cases that it trained and validated on.
         data: which data it used.
     """

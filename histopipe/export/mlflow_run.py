@@ -10,7 +10,7 @@ from histopipe.export.origin import Origin
 from histopipe.export.record import ExportRecord
 from histopipe.inference.model import Served
 from histopipe.tracking.runs import log_if_changed
-from histopipe.tracking.stores import open_client, told_in_one_line
+from histopipe.tracking.stores import errors_in_one_line, open_client
 
 FOLDER = "exports"  # of the run's artifacts
 
@@ -30,7 +30,7 @@ def log_export(
         return "not logged: this tracking store has no run of that model"
     kind = f"{record['format']}-{record['quantize']}"
     run_id, folder = origin.run.info.run_id, f"{FOLDER}/{kind}"
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         client = open_client(workspace)
         for path in files:
             log_if_changed(client, run_id, path, folder)

@@ -14,8 +14,8 @@ from histopipe.export.record import ModelFacts
 from histopipe.inference.model import Served
 from histopipe.networks.weights.behind import cases_seen
 from histopipe.networks.weights.registered import cases_seen_by_version
-from histopipe.tracking.runs import known_run, run_exists
-from histopipe.tracking.stores import open_client, told_in_one_line
+from histopipe.tracking.runs import find_run_of_training, run_exists
+from histopipe.tracking.stores import errors_in_one_line, open_client
 
 if TYPE_CHECKING:
     from histopipe.tracking.entities import MlflowClient, ModelVersion, Run
@@ -61,8 +61,8 @@ def address_of(dataset: str, architecture: str, workspace: Workspace) -> str:
     remedy = f"run `dvc repro {stage_name('evaluate', dataset, architecture)}`"
     if not path.is_file():
         raise ExportError(f"{path} is missing, so there is no model of {architecture}: {remedy}")
-    with told_in_one_line(workspace):
-        run_id = known_run(workspace, dataset, str(read_metrics(folder)["run_id"]))
+    with errors_in_one_line(workspace):
+        run_id = find_run_of_training(workspace, dataset, str(read_metrics(folder)["run_id"]))
         run = open_client(workspace).get_run(run_id) if run_id else None
     if run is None or SERVED_MODEL_TAG not in run.data.tags:
         raise ExportError(f"{path} was made under another tracking store, which has its model: {remedy}")
@@ -76,7 +76,7 @@ def origin_of(served: Served, dataset: str, workspace: Workspace) -> Origin:
         TrackingAwayError: it can't be asked.
     """
     run_id, model_id = served.logged.get("run_id"), served.logged.get("model_id")
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         client = open_client(workspace)
         if not run_id or not run_exists(run_id):
             return Origin(None, None, None)

@@ -8,7 +8,7 @@ from histopipe.core.lineage import flow_run_tag
 from histopipe.core.workspace import Workspace
 from histopipe.inference.record import ScoreSummary
 from histopipe.tracking.logging import active_run, log_file, log_metrics, set_tags
-from histopipe.tracking.stores import prepare_experiment, told_in_one_line
+from histopipe.tracking.stores import errors_in_one_line, prepare_experiment
 
 LOGGED_MAPS = 20  # of them all; the folder holds the rest
 NOBODY = {"mlflow.user": "not told", "mlflow.source.name": "histopipe predict"}  # of a pseudonymised call
@@ -26,7 +26,7 @@ def log_score(dataset: str, summary: ScoreSummary, folder: Path, workspace: Work
     Raises:
         TrackingAwayError: MLflow can't be asked, or breaks off.
     """
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         prepare_experiment(workspace, f"{dataset}-scores")
         hidden = NOBODY if summary["pseudonymised"] else None
         with active_run(name=folder.name, tags=hidden) as run_id:

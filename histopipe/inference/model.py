@@ -24,7 +24,7 @@ from histopipe.tracking.artifacts import download
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import Provenance, Relation
 from histopipe.tracking.served.packaging import REFERENCE_ARTIFACT
-from histopipe.tracking.stores import open_client, registered_model_name, told_in_one_line
+from histopipe.tracking.stores import errors_in_one_line, open_client, registered_model_name
 
 if TYPE_CHECKING:
     import keras
@@ -113,7 +113,7 @@ def check_data(
         raise ScoringError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
     made_from, version = data_in(folder, point), _version_at(address, workspace)
     if version is not None and not len(made_from.labels):
-        with told_in_one_line(workspace):
+        with errors_in_one_line(workspace):
             registered = data_of_version(version, open_client(workspace))
         made_from = replace(registered, dataset=dataset, classes=made_from.classes)
     if followed is None:
@@ -132,7 +132,7 @@ def _version_at(address: str, workspace: Workspace) -> ModelVersion | None:
     found = REGISTERED.fullmatch(address)
     if found is None:
         return None
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         client = open_client(workspace)
         try:
             return version_at(client, **found.groupdict())
@@ -190,7 +190,7 @@ def _folder_of(address: str, dataset: str, workspace: Workspace) -> Iterator[Pat
         yield Path(address)
         return
     with TemporaryDirectory() as scratch:
-        with told_in_one_line(workspace):
+        with errors_in_one_line(workspace):
             folder = _downloaded(address, dataset, workspace, scratch)
         yield folder
 
@@ -267,6 +267,6 @@ def _lost_or(problem: ScoringError, address: str, dataset: str, workspace: Works
     version = _version_at(address, workspace)
     if version is None:
         return problem
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         fault = find_version_fault(version, open_client(workspace))
     return ScoringError(lost(version, dataset, fault)) if fault else problem

@@ -8,7 +8,7 @@ from histopipe.core.lineage import flow_run_tag
 from histopipe.core.workspace import Workspace
 from histopipe.monitoring.record import DriftSummary
 from histopipe.tracking.logging import active_run, log_file, log_metrics, set_tags
-from histopipe.tracking.stores import prepare_experiment, told_in_one_line
+from histopipe.tracking.stores import errors_in_one_line, prepare_experiment
 
 
 def log_drift(dataset: str, summary: DriftSummary, folder: Path, workspace: Workspace) -> str:
@@ -23,7 +23,7 @@ def log_drift(dataset: str, summary: DriftSummary, folder: Path, workspace: Work
     Raises:
         TrackingAwayError: MLflow can't be asked, or breaks off.
     """
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         prepare_experiment(workspace, f"{dataset}-drift")
         with active_run(name=folder.name) as run_id:
             tags = {"dataset": dataset, "model": summary["model"], "verdict": summary["verdict"]}

@@ -30,7 +30,7 @@ from histopipe.promotion.gates import TITLES
 from histopipe.reporting.comparison.record import COMPARISON_FILE, Comparison, read_comparison
 from histopipe.reporting.comparison.table import markdown_table
 from histopipe.tracking.artifacts import model_environment
-from histopipe.tracking.ledger import counts_in
+from histopipe.tracking.ledger import read_counts
 
 if TYPE_CHECKING:
     from histopipe.tracking.entities import Run
@@ -222,7 +222,7 @@ def _within(metrics: MetricsRecord) -> str:
 
 def _looks(verdict: Mapping[str, str]) -> str:
     """How often the test cases had been looked at, as the ledger counts them."""
-    counts = counts_in(verdict)
+    counts = read_counts(verdict)
     if counts is None:
         return ""
     leaning = "" if counts.judged < 2 else "; what a champion reaches on cases that others failed on leans upwards"

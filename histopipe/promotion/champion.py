@@ -38,7 +38,7 @@ class Champion:
         seen: the cases that it, and what its weights come from, trained or validated on.
         logged: its predictions of the test patches of its day: columns `file,digest,probability`.
         made_from: the data of its training.
-        samples: digests of patches that these trainings saw, as `Behind.samples`.
+        samples: digests of patches that these trainings saw, as `SeenData.samples`.
     """
 
     version: ModelVersion

@@ -19,7 +19,7 @@ from histopipe.promotion.champion import Champion, champion_probabilities, read_
 from histopipe.promotion.data import data_gates, lost_gate, relation_to
 from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, rolled_back_gate
 from histopipe.promotion.unseen_cases import unseen_patches
-from histopipe.tracking.ledger import Counts, count_looks, number_everywhere, number_of, record_look
+from histopipe.tracking.ledger import Counts, count_looks, count_unrecorded, number_among_kind, record_look
 from histopipe.tracking.registry import ROLLED_BACK, Registry
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ def judge_candidate(bench: Bench) -> Judgement:
         opponent.table,
         opponent.probability,
         params,
-        number_of(look, earlier),
+        number_among_kind(look, earlier),
         anchor if isinstance(anchor, Reference) else None,
-        number_everywhere(look, earlier),
+        count_unrecorded(look, earlier),
     )
     gates += [anchor] if isinstance(anchor, Gate) else []
     return Judgement(gates, count_looks(look, earlier), bench.anchor.number is None or (replaced and anchor is None))
@@ -170,6 +170,8 @@ def _held_against(opponent: Opponent, anchor: Reference | Gate | None, bench: Be
 
 def _rolled_back(bench: Bench) -> str | None:
     """When the candidate's training was taken back, under whatever threshold; the champion isn't, tagged or not."""
-    tagged = [each for each in bench.registry.of_training(bench.candidate.training) if ROLLED_BACK in each.tags]
+    tagged = [
+        each for each in bench.registry.versions_of_training(bench.candidate.training) if ROLLED_BACK in each.tags
+    ]
     standing = str(bench.champion.version) if bench.champion else None
     return max((each.tags[ROLLED_BACK] for each in tagged if str(each.version) != standing), default=None)

@@ -15,7 +15,7 @@ from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.networks.weights.intact import find_model_fault, find_version_fault
 from histopipe.promotion.candidate import Candidate
 from histopipe.tracking.problems import store_error
-from histopipe.tracking.runs import continued_run, known_run
+from histopipe.tracking.runs import continued_run, find_run_of_training
 
 if TYPE_CHECKING:
     from histopipe.tracking.entities import MlflowClient, ModelVersion, Run
@@ -38,7 +38,7 @@ def served_run(candidate: Candidate, client: MlflowClient, workspace: Workspace,
     Raises:
         PromotionError: the evaluation was made from another training than the one whose record lies here.
     """
-    run_id = known_run(workspace, candidate.dataset, candidate.training)
+    run_id = find_run_of_training(workspace, candidate.dataset, candidate.training)
     _require_own_evaluation(candidate, run_id, workspace)
     if run_id is not None:
         run = client.get_run(run_id)
@@ -49,7 +49,7 @@ def served_run(candidate: Candidate, client: MlflowClient, workspace: Workspace,
 
 def _require_own_evaluation(candidate: Candidate, run_id: str | None, workspace: Workspace) -> None:
     """A repeated training has the same digests, but another run."""
-    evaluated = known_run(workspace, candidate.dataset, str(candidate.metrics["run_id"]))
+    evaluated = find_run_of_training(workspace, candidate.dataset, str(candidate.metrics["run_id"]))
     if evaluated is not None and evaluated != run_id:
         stage = stage_name("evaluate", candidate.dataset, candidate.architecture)
         raise PromotionError(

@@ -23,7 +23,7 @@ from histopipe.promotion.gates import Gate, reasons
 from histopipe.promotion.judgement import Bench, judge_candidate
 from histopipe.promotion.served import require_whole, served_run
 from histopipe.promotion.versions import PROMOTED, log_report, register, verdict_tags, whole_champion
-from histopipe.tracking.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BACK, Registry, registry_turn
+from histopipe.tracking.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BACK, Registry, locked_registry
 from histopipe.tracking.runs import run_exists
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def promote(
         BusyError: another promotion or rollback is under way.
     """
     candidate = read_candidate(dataset, params, workspace)
-    with registry_turn(dataset, workspace) as registry:
-        standing = registry.aliased(CHAMPION)
+    with locked_registry(dataset, workspace) as registry:
+        standing = registry.version_at(CHAMPION)
         _require_named(standing, replace, registry)
         settled = f"version {standing.version} is the anchor" if standing and settle_anchor(registry, standing) else ""
         champion, note = whole_champion(standing, dataset, registry, params, workspace)
@@ -132,7 +132,7 @@ def promote(
             require_unchanged_inputs()
             announce_anchor(registry, version, judged.anchors_anew)
             _crown(version, champion, candidate, registry)
-            if settle_anchor(registry, registry.aliased(CHAMPION)):
+            if settle_anchor(registry, registry.version_at(CHAMPION)):
                 note = "; ".join(filter(None, [note, f"version {version.version} is the anchor from now on"]))
         return Verdict(
             registry.name, str(version.version), candidate.architecture, True, judged.gates, note, str(judged.looks)
@@ -154,7 +154,7 @@ def _crown(version: ModelVersion, champion: ModelVersion | None, candidate: Cand
         registry.tag(version, {PREVIOUS: before})
     else:
         registry.untag(version, PREVIOUS)
-    for earlier in registry.of_training(candidate.training):
+    for earlier in registry.versions_of_training(candidate.training):
         registry.untag(earlier, ROLLED_BACK)  # by now it was asked for
     if champion:
         registry.untag(champion, ROLLED_BACK)  # of a rollback that was killed before it moved the alias
@@ -172,8 +172,8 @@ def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
         TrackingAwayError: the registry is away; the same command carries on.
         BusyError: another promotion or rollback is under way.
     """
-    with registry_turn(dataset, workspace) as registry:
-        champion = registry.aliased(CHAMPION)
+    with locked_registry(dataset, workspace) as registry:
+        champion = registry.version_at(CHAMPION)
         if champion is None:
             raise PromotionError(f"{registry.name} has no champion to roll back: run `histopipe promote {dataset}`")
         settle_anchor(registry, champion)

@@ -8,8 +8,8 @@ from histopipe.core.workspace import Workspace
 from histopipe.promotion.anchor import ANCHOR
 from histopipe.promotion.gates import TITLES, rule, short
 from histopipe.reporting.comparison.table import markdown_table
-from histopipe.tracking.ledger import counts_in
-from histopipe.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, reading
+from histopipe.tracking.ledger import read_counts
+from histopipe.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, open_registry
 
 
 def promotion_summary(dataset: str, workspace: Workspace) -> str:
@@ -18,7 +18,7 @@ def promotion_summary(dataset: str, workspace: Workspace) -> str:
     Raises:
         TrackingAwayError: the registry can't be asked.
     """
-    with reading(dataset, workspace) as registry:
+    with open_registry(dataset, workspace) as registry:
         parts = [_section(alias, registry) for alias in (CHAMPION, CHALLENGER)]
         if number := registry.model_tags().get(ANCHOR):
             parts.insert(1, f"The anchor is version {number}: no chain of champions may sink below it.")
@@ -31,13 +31,13 @@ def anchor_line(dataset: str, workspace: Workspace) -> str:
     Raises:
         TrackingAwayError: the registry can't be asked.
     """
-    with reading(dataset, workspace) as registry:
+    with open_registry(dataset, workspace) as registry:
         number = registry.model_tags().get(ANCHOR)
     return f"the anchor is version {number}" if number else "there is no anchor"
 
 
 def _section(alias: str, registry: Registry) -> str:
-    version = registry.aliased(alias)
+    version = registry.version_at(alias)
     if version is None:
         return "No champion yet." if alias == CHAMPION else ""
     tags = version.tags
@@ -47,7 +47,7 @@ def _section(alias: str, registry: Registry) -> str:
     if tags.get(PREVIOUS) and alias == CHAMPION:
         lines.append(f"`histopipe rollback` goes back to version {tags[PREVIOUS]} or before.")
     lines.append(gates_table(tags))
-    if counts := counts_in(tags):
+    if counts := read_counts(tags):
         lines.append(f"{str(counts).capitalize()}.")
     return "\n\n".join(lines)
 

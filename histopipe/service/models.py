@@ -27,7 +27,7 @@ from histopipe.networks.prediction import logit_network
 from histopipe.networks.predictor import Predictor, ready_predictor
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import relate
-from histopipe.tracking.stores import open_client, told_in_one_line
+from histopipe.tracking.stores import errors_in_one_line, open_client
 
 if TYPE_CHECKING:
     from histopipe.tracking.entities import ModelVersion
@@ -159,7 +159,7 @@ def aliased(asked: Asked) -> str | None:
 
     assert asked.alias
     name, alias = asked.alias
-    with told_in_one_line(asked.workspace):
+    with errors_in_one_line(asked.workspace):
         return Registry(name, open_client(asked.workspace)).aliases().get(alias)
 
 
@@ -173,7 +173,7 @@ def _identity(address: str) -> tuple[str, str]:
 
 def _card(served: Served, name: str, version: str, asked: Asked) -> str:
     """The card that promotion wrote, whole; a short one of a model that was never registered."""
-    with suppress(HistopipeError), told_in_one_line(asked.workspace):
+    with suppress(HistopipeError), errors_in_one_line(asked.workspace):
         if served.name.startswith("models:/") and version.isdigit():
             client = open_client(asked.workspace)
             found = client.get_model_version(name, version)

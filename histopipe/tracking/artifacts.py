@@ -6,17 +6,17 @@ from pathlib import Path
 
 
 def download(address: str, scratch: str | Path) -> Path:
-    """Copy what lies at an address into a folder.
+    """Copy the files at an address into a folder.
 
     Args:
-        address: such as `models:/NAME/3`, `runs:/ID/model` or that of an artifact.
-        scratch: the folder to copy into.
+        address: address such as `models:/NAME/3`, `runs:/ID/model` or that of an artifact.
+        scratch: folder to copy into.
 
     Returns:
-        Where the copy lies; a model whose files are gone may leave an empty folder.
+        Path of the copy; a model whose files are gone may leave an empty folder.
 
     Raises:
-        MlflowException, OSError: it can't be had.
+        MlflowException, OSError: the files can't be read.
     """
     import mlflow
 
@@ -24,11 +24,11 @@ def download(address: str, scratch: str | Path) -> Path:
 
 
 def model_environment(model_id: str, scratch: str | Path) -> tuple[str, Path]:
-    """Read what a logged model needs to be loaded.
+    """Read the environment that a logged model needs.
 
     Args:
-        model_id: of the logged model.
-        scratch: the folder that its list of packages is copied into.
+        model_id: id of the logged model.
+        scratch: folder to copy its list of packages into.
 
     Returns:
         The version of Python that logged it, and its list of packages.

@@ -1,4 +1,4 @@
-"""Types of what MLflow's store holds, for annotations outside this package."""
+"""Types of MLflow's entities, for annotations outside this package."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The ledger of looks: which test cases were looked at by which promotion, kept as tags of the registered model.
+"""The ledger of looks: which promotion looked at which test cases, kept as tags of the registered model.
 
-A look is one model judged on test cases. It is written down before anything is measured, as a tag of its own, so that
-writers on several machines never write different things into one row; the list of its cases, which most looks share,
-is another tag.
-Judging the same model against the same champion again is the same look. Cases stand as digests of their ids.
+A look is one model judged on test cases. It is recorded before anything is measured, as a tag of its own, so that
+writers on several machines never write different things into one row; the list of its cases, which most looks share, is
+another tag. Judging the same model against the same champion again is the same look. Cases are represented by digests
+of their ids.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Any, Literal
 from histopipe.core.cases.ids import normal_id
 from histopipe.tracking.registry import IDENTITY, Registry
 
-LOOK, CASES = "look.", "looked_at."  # how the keys of the tags begin
-TAG_LENGTH = 4500  # MLflow's database holds 5,000 characters of a registered model's tag
+LOOK, CASES = "look.", "looked_at."  # prefixes of the tags' keys
+TAG_LENGTH = 4500  # MLflow's database stores up to 5,000 characters per tag of a registered model
 FLOORS, COMPARED = "floors", "compared"
 Kind = Literal["floors", "compared"]
 
 
 @dataclass(frozen=True)
-class Look:
-    """One model judged on test cases.
+class LedgerEntry:
+    """One entry of the ledger: one model judged on test cases.
 
     Attributes:
-        key: tells it from every other: the model, and what it was held against.
+        key: key of the look: a digest of the model and of what it was compared with.
         model: identity of the judged model.
-        kind: whether it was held against the floors alone, or against another model.
-        at: when, as ISO 8601 in UTC.
-        cases: digests of the cases; None where nobody wrote them down, and all count.
-        trainings: ids of the runs that had been graded on the cases for the comparison it came from.
+        kind: whether it was compared with the floors alone, or with another model.
+        at: time of the look, as ISO 8601 in UTC.
+        cases: digests of the cases; None where they weren't recorded, and all cases count.
+        trainings: ids of the runs that had been evaluated on the cases for the comparison before the look.
     """
 
     key: str
@@ -44,21 +44,21 @@ class Look:
     cases: frozenset[str] | None
     trainings: frozenset[str] = frozenset()
 
-    def saw(self, case: str) -> bool:
-        """Whether it looked at a case, by its digest."""
+    def includes(self, case: str) -> bool:
+        """Return true if the look included a case, by its digest."""
         return self.cases is None or case in self.cases
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How often a model's test cases have been looked at, this look included.
+    """The numbers of looks at a model's test cases, this look included.
 
     Attributes:
-        cases: how many cases they are.
+        cases: number of cases.
         judged: promotions judged on the most used case.
-        compared: those of them in which a model was held against another.
-        trainings: trainings graded on these cases, as far as promotions followed.
-        fresh: cases that nothing had looked at before.
+        compared: those of them in which a model was compared with another.
+        trainings: trainings evaluated on these cases, as far as promotions followed.
+        fresh: cases that no earlier look included.
     """
 
     cases: int
@@ -68,19 +68,19 @@ class Counts:
     fresh: int
 
     def tags(self) -> dict[str, str]:
-        """The counts as tags of a version."""
+        """Return the counts as tags of a version."""
         return {f"looks.{name}": str(value) for name, value in vars(self).items()}
 
     def __str__(self) -> str:
         fresh = f"; {self.fresh:,} of them are looked at for the first time" if 0 < self.fresh < self.cases else ""
         return (
             f"look {self.judged:,} at these {self.cases:,} test cases (promotions judged on them, this one included; "
-            f"{self.trainings:,} trainings graded{fresh})"
+            f"{self.trainings:,} trainings evaluated{fresh})"
         )
 
 
-def counts_in(tags: Mapping[str, str]) -> Counts | None:
-    """The counts that a version's tags hold; None of versions from before there was a ledger."""
+def read_counts(tags: Mapping[str, str]) -> Counts | None:
+    """Read the counts from a version's tags; None for versions from before the ledger."""
     try:
         return Counts(**{name: int(tags[f"looks.{name}"]) for name in Counts.__dataclass_fields__})
     except (KeyError, ValueError):
@@ -88,21 +88,21 @@ def counts_in(tags: Mapping[str, str]) -> Counts | None:
 
 
 def case_digest(case_id: str) -> str:
-    """What stands for a case."""
+    """Compute the digest that represents a case."""
     return hashlib.sha256(normal_id(str(case_id)).encode()).hexdigest()[:8]
 
 
 def record_look(
     registry: Registry, model: str, against: Sequence[str], cases: Iterable[str], trainings: Iterable[str]
-) -> tuple[Look, list[Look]]:
-    """Write a look down, unless it stands there already, and read what else does.
+) -> tuple[LedgerEntry, list[LedgerEntry]]:
+    """Record a look, unless it is recorded already, and read the others.
 
     Args:
-        registry: of the data set.
+        registry: registry of the data set.
         model: identity of the judged model.
-        against: numbers of the versions that it is held against; empty where only floors count.
+        against: numbers of the versions that it is compared with; empty where only floors count.
         cases: ids of the test cases.
-        trainings: ids of the runs graded on them.
+        trainings: ids of the runs evaluated on them.
 
     Returns:
         The look, and the earlier ones.
@@ -131,14 +131,14 @@ def record_look(
     return own, [look for look in (*looks, *_unlisted(registry, looks)) if (look.at, look.key) < (own.at, own.key)]
 
 
-def _now_after(looks: Sequence[Look]) -> str:
-    """The time, but later than any look that stands there: one machine's clock may be behind another's."""
+def _now_after(looks: Sequence[LedgerEntry]) -> str:
+    """Return the time, but later than any recorded look: one machine's clock may be behind another's."""
     later = [time + timedelta(microseconds=1) for look in looks if (time := _time(look.at))]
     return max([datetime.now(UTC), *later]).isoformat(timespec="microseconds")
 
 
 def _time(text: str) -> datetime | None:
-    """When a look was; None where its tag is damaged."""
+    """Return the time of a look; None where its tag is damaged."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -151,52 +151,52 @@ def _parts(digests: Sequence[str]) -> list[str]:
     return [",".join(digests[start : start + size]) for start in range(0, max(1, len(digests)), size)]
 
 
-def read_looks(tags: Mapping[str, str]) -> list[Look]:
-    """The looks that a registered model's tags hold, the first one first; a damaged one counts for all cases."""
-    found = [_look(key.removeprefix(LOOK), text, tags) for key, text in tags.items() if key.startswith(LOOK)]
-    return sorted(found, key=lambda look: (look.at, look.key))
+def read_looks(tags: Mapping[str, str]) -> list[LedgerEntry]:
+    """Read the looks from a registered model's tags, in order of time; a damaged one counts for all cases."""
+    looks = [_look(key.removeprefix(LOOK), text, tags) for key, text in tags.items() if key.startswith(LOOK)]
+    return sorted(looks, key=lambda look: (look.at, look.key))
 
 
 def _content(text: str | None) -> dict[str, Any]:
-    """What a look's tag holds; nothing where there is none or it is damaged."""
+    """Parse a look's tag; empty where there is none or it is damaged."""
     try:
         return dict(json.loads(text or "{}"))
     except (TypeError, ValueError):
         return {}
 
 
-def _look(key: str, text: str, tags: Mapping[str, str]) -> Look:
+def _look(key: str, text: str, tags: Mapping[str, str]) -> LedgerEntry:
     content = _content(text)
     start = f"{CASES}{content.get('cases', '')}."
     parts = [part for name, part in tags.items() if name.startswith(start)]
     cases = frozenset(filter(None, ",".join(parts).split(","))) if parts else None
     kind = str(content.get("kind", COMPARED))
     model, at = str(content.get("model", "")), str(content.get("at", ""))
-    return Look(key, model, kind, at, cases, frozenset(map(str, content.get("trainings") or ())))
+    return LedgerEntry(key, model, kind, at, cases, frozenset(map(str, content.get("trainings") or ())))
 
 
-def _unlisted(registry: Registry, looks: Sequence[Look]) -> list[Look]:
-    """The versions that were judged before there was a ledger: each has looked at every case, for all that is known."""
+def _unlisted(registry: Registry, looks: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    """List the versions that were judged before the ledger; each counts as a look at every case."""
     listed = {look.model for look in looks}
     versions = {version.tags.get(IDENTITY): version for version in registry.versions() if "verdict" in version.tags}
     return [
-        Look(f"version {version.version}", str(identity), _kind_by(version.tags), "", None)
+        LedgerEntry(f"version {version.version}", str(identity), _kind_of(version.tags), "", None)
         for identity, version in versions.items()
         if identity not in listed
     ]
 
 
-def _kind_by(tags: Mapping[str, str]) -> str:
+def _kind_of(tags: Mapping[str, str]) -> str:
     return COMPARED if "gate.difference" in tags else FLOORS
 
 
-def count_looks(look: Look, earlier: Sequence[Look]) -> Counts:
-    """How often the cases of a look had been looked at before, and with it."""
+def count_looks(look: LedgerEntry, earlier: Sequence[LedgerEntry]) -> Counts:
+    """Count the looks at the cases of a look, itself included."""
     cases = look.cases or frozenset()
-    before = [sum(each.saw(case) for each in earlier) for case in cases]
-    compared = [sum(each.saw(case) for each in earlier if each.kind == COMPARED) for case in cases]
-    on_these = [each for each in earlier if any(map(each.saw, cases))]
-    trainings = look.trainings.union(*(each.trainings for each in on_these))
+    before = [_count_at(case, earlier) for case in cases]
+    compared = [_count_at(case, _of_kind(COMPARED, earlier)) for case in cases]
+    overlapping = [entry for entry in earlier if any(map(entry.includes, cases))]
+    trainings = look.trainings.union(*(entry.trainings for entry in overlapping))
     return Counts(
         len(cases),
         1 + max(before, default=0),
@@ -206,20 +206,31 @@ def count_looks(look: Look, earlier: Sequence[Look]) -> Counts:
     )
 
 
-def looks_at(registry: Registry, cases: Iterable[str]) -> Counts:
-    """How often cases have been looked at, without looking."""
+def _count_at(case: str, looks: Iterable[LedgerEntry]) -> int:
+    return sum(entry.includes(case) for entry in looks)
+
+
+def _of_kind(kind: str, looks: Iterable[LedgerEntry]) -> list[LedgerEntry]:
+    return [entry for entry in looks if entry.kind == kind]
+
+
+def count_looks_at(registry: Registry, cases: Iterable[str]) -> Counts:
+    """Count the looks at cases, without adding one."""
     looks = read_looks(registry.model_tags())
-    none = Look("", "", "", "", frozenset(map(case_digest, cases)))
-    counts = count_looks(none, [*looks, *_unlisted(registry, looks)])
+    unrecorded = LedgerEntry("", "", "", "", frozenset(map(case_digest, cases)))
+    counts = count_looks(unrecorded, [*looks, *_unlisted(registry, looks)])
     return replace(counts, judged=counts.judged - 1)
 
 
-def number_of(look: Look, earlier: Sequence[Look]) -> int:
-    """Which look of its kind it is at the most used of its cases: floors alone don't spend what comparisons may."""
-    alike = [each for each in earlier if each.kind == look.kind]
-    return 1 + max((sum(each.saw(case) for each in alike) for case in look.cases or ()), default=0)
+def number_among_kind(look: LedgerEntry, earlier: Sequence[LedgerEntry]) -> int:
+    """Return the number of a look among those of its kind at its most used case, counted from 1.
+
+    Looks at floors alone don't use up what comparisons may spend.
+    """
+    alike = _of_kind(look.kind, earlier)
+    return 1 + max((_count_at(case, alike) for case in look.cases or ()), default=0)
 
 
-def number_everywhere(look: Look, earlier: Sequence[Look]) -> int:
-    """Count the earlier looks of its kind of which nobody knows the cases: they count at fresh cases too."""
-    return sum(each.cases is None for each in earlier if each.kind == look.kind)
+def count_unrecorded(look: LedgerEntry, earlier: Sequence[LedgerEntry]) -> int:
+    """Count the earlier looks of a look's kind whose cases weren't recorded: they count for fresh cases too."""
+    return sum(entry.cases is None for entry in _of_kind(look.kind, earlier))

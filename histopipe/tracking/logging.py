@@ -1,4 +1,4 @@
-"""Logging into the active run."""
+"""Log into the active run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 def active_run(
     name: str | None = None, run_id: str | None = None, tags: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Open a run of the experiment that was prepared last, or go on with a known one; yields its id.
+    """Open a run of the experiment prepared last, or continue an earlier one; yield its id.
 
     Args:
-        name: of a new run.
-        run_id: of the run to go on with, instead.
-        tags: of a new run from its start on, so that a kill leaves none without.
+        name: name of a new run.
+        run_id: id of the run to continue, instead.
+        tags: tags of a new run; they are set as it is created, so that a kill leaves no run without them.
     """
     import mlflow
 
@@ -25,7 +25,7 @@ def active_run(
 
 
 def log_metrics(metrics: Mapping[str, float], model_id: str | None = None) -> None:
-    """Log numbers into the active run, and link them with a logged model where one is named."""
+    """Log metrics into the active run, and link them with a logged model where one is named."""
     import mlflow
 
     mlflow.log_metrics(dict(metrics), model_id=model_id)

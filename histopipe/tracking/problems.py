@@ -1,4 +1,4 @@
-"""What MLflow raises."""
+"""The errors that MLflow raises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def store_error() -> type[MlflowException]:
-    """Return the class of what MLflow raises; a function, since importing MLflow takes seconds.
+    """Return the base class of MLflow's errors; a function, since importing MLflow takes seconds.
 
     Example:
         >>> try:

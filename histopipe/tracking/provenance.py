@@ -1,9 +1,9 @@
-"""Which data a model was made from, and whether that is the data that lies in this checkout.
+"""The data that a model was made from, and its relation to the data in this checkout.
 
-A name such as `mine` says nothing of the data behind it: two checkouts that share a tracking server may mean different
-patches by it, or call the same patches by opposite labels. So every model carries a sample of the data it was made
-from: the smallest digests of its patches' pixels, with their labels. Digests are as good as random, so data that was
-only added to still holds all of them, and data that shares some cases holds its share; other data holds none.
+A name such as `mine` doesn't identify the data behind it: two checkouts that share a tracking server may use it for
+different patches, or give the same patches opposite labels. So every model carries a sample of the data it was made
+from: the smallest digests of its patches' pixels, with their labels. Digests are as good as random, so data that only
+grew still holds all of them, data that shares some cases holds its share of them, and other data holds none.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from histopipe.data.store import INDEX_FILE, read_index, read_report
 from histopipe.ingest.datasets import get_dataset, list_datasets
 
 DRAWN = "synthetic"  # kind of a source that histopipe draws itself
-SAMPLE = 1024  # digests that a model carries: of data of which a hundredth is left, some ten are still there
+SAMPLE = 1024  # digests that a model carries; about ten of them remain if a hundredth of the data does
 LEAST_SHARED = 4  # fewer may be patches of a single colour, which any data holds
 LEAST_AGREEMENT = 0.5  # Cohen's kappa of the labels: corrections of some stay far above, other tasks near 0
-LEAST_EQUAL = 0.9  # share of equal labels, where one side has a single label and chance can't be told
+LEAST_EQUAL = 0.9  # share of equal labels, where one side has a single label and kappa is undefined
 
-_IDENTITIES = ("sha256", "digest", "checksum", "handle")  # of a source's fingerprint: what tells the archive itself
+_IDENTITIES = ("sha256", "digest", "checksum", "handle")  # keys of a source's fingerprint that identify the archive
 
 Verdict = Literal["same", "other", "unknown"]
 
 
 def no_labels() -> pd.Series:
-    """Labels of no patches."""
+    """Return empty labels."""
     return pd.Series(dtype="int64", index=pd.Index([], dtype="object"))
 
 
 @dataclass(frozen=True, eq=False)
 class Provenance:
-    """What is known of the data that a model was made from, or that lies in a checkout.
+    """The known facts about the data that a model was made from, or that is in a checkout.
 
     Attributes:
-        dataset: the data set's name.
-        kind: of its source: `synthetic`, `archive`, `folder`, `web` or `kaggle`; None where nobody knows.
-        source: the value in `params.yaml`, without credentials; empty where nobody knows.
-        classes: the negative and the positive class; an empty name where nobody knows.
-        archives: what the raw archive and the index made of it are told by, such as `sha256:…`.
-        capped: whether `quick` capped the training; None of a checkout's data, or where nobody knows.
-        labels: label by digest of the pixels: of a model a sample, of a checkout all of its patches.
+        dataset: name of the data set.
+        kind: kind of its source: `synthetic`, `archive`, `folder`, `web` or `kaggle`; None where unknown.
+        source: the value in `params.yaml`, without credentials; empty where unknown.
+        classes: the negative and the positive class; an empty name where unknown.
+        archives: identifiers of the raw archive and of the index made of it, such as `sha256:…`.
+        capped: whether `quick` capped the training; None for a checkout's data, or where unknown.
+        labels: label by digest of the pixels: a sample for a model, all patches for a checkout.
     """
 
     dataset: str
@@ -65,19 +65,19 @@ class Provenance:
 
     @property
     def drawn(self) -> bool:
-        """Whether it is known to be of drawn slides."""
+        """True if the data is known to be drawn slides."""
         return self.kind == DRAWN
 
     @property
     def title(self) -> str:
-        """What people are told of the data: `drawn slides`, `archive /data/mine.zip`."""
+        """The name of the data in messages: `drawn slides`, `archive /data/mine.zip`."""
         if self.drawn:
             return "drawn slides"
         named = self.source if self.source and self.source != self.kind else ""
         return f"{self.kind or 'data of unknown origin'} {named}".strip()
 
     def as_json(self) -> DataRecord:
-        """The content of a record that `from_json` reads."""
+        """Return the content of a record that `from_json` reads."""
         return {
             "data_set": self.dataset,
             "kind": self.kind,
@@ -94,7 +94,7 @@ class Provenance:
         """Read a record.
 
         Raises:
-            ValueError, KeyError, TypeError: it isn't one.
+            ValueError, KeyError, TypeError: the content is no such record.
         """
         negative, positive = content["classes"]
         labels = pd.Series([int(label) for label in content["labels"]], index=content["digests"].split(), dtype="int64")
@@ -111,11 +111,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Relation:
-    """How the data of a model and other data are related.
+    """The relation of a model's data to other data.
 
     Attributes:
-        verdict: `same` also where one was only added to or taken from; `unknown` where too little is recorded.
-        reason: why, as a sentence without its end.
+        verdict: `same`, also where patches were only added or removed; `other`; `unknown` where too little is recorded.
+        reason: the reason, as a sentence without its full stop.
     """
 
     verdict: Verdict
@@ -126,49 +126,55 @@ class Relation:
 
 
 def relate(model: Provenance, data: Provenance) -> Relation:
-    """Whether a model's data is the data given, as far as is recorded.
+    """Compare a model's data with other data, as far as both are recorded.
 
     Example:
-        `relate(served.made_from, data_here("mine", workspace)).verdict == "other"`
+        >>> relate(served.made_from, data_here("mine", workspace)).verdict
+        'other'
     """
     if model.dataset and model.dataset != data.dataset:
         return Relation("other", f"it is a model of {model.dataset}, not of {data.dataset}")
     if other_classes(model, data):
-        return Relation("other", f"its classes are {_shown(model.classes)}, here they are {_shown(data.classes)}")
-    return _by_patches(model, data) or _by_source(model, data)
+        return Relation(
+            "other", f"its classes are {_joined_classes(model.classes)}, here they are {_joined_classes(data.classes)}"
+        )
+    return _relate_by_patches(model, data) or _relate_by_source(model, data)
 
 
 def other_classes(model: Provenance, data: Provenance) -> bool:
-    """Whether the classes are known on both sides, and differ."""
+    """Return true if the classes are known on both sides, and differ."""
     return any(own and theirs and own != theirs for own, theirs in zip(model.classes, data.classes, strict=True))
 
 
-def _shown(classes: Iterable[str]) -> str:
+def _joined_classes(classes: Iterable[str]) -> str:
     return " and ".join(name or "?" for name in classes)
 
 
-def _by_patches(model: Provenance, data: Provenance) -> Relation | None:
-    """By the patches that both hold; None where those are too few to tell."""
+def _relate_by_patches(model: Provenance, data: Provenance) -> Relation | None:
+    """Compare by the patches that both hold; None where there are too few."""
     shared = model.labels.index.intersection(data.labels.index)
     sampled = len(model.labels)
     if len(shared) < min(LEAST_SHARED, max(1, sampled // 2)):
         return None
     differing = int((model.labels[shared] != data.labels[shared]).sum())
     if differing and _agreement(model.labels[shared], data.labels[shared]) < LEAST_AGREEMENT:
-        return Relation("other", f"{differing} of {len(shared)} patches that both hold are labelled otherwise")
+        return Relation("other", f"{differing} of {len(shared)} patches that both hold have other labels here")
     return Relation("same", f"{len(shared)} of {sampled} patches sampled of its data are here")
 
 
-def _agreement(one: pd.Series, other: pd.Series) -> float:
-    """Cohen's kappa of two lists of labels; where a side has one label only, whether nearly all are equal (1 or 0)."""
+def _agreement(first: pd.Series, second: pd.Series) -> float:
+    """Compute Cohen's kappa of two lists of labels.
+
+    Where one side has a single label, it is 1 if nearly all are equal, else 0.
+    """
     from sklearn.metrics import cohen_kappa_score
 
-    if min(one.nunique(), other.nunique()) < 2:
-        return float((one == other).mean() >= LEAST_EQUAL)
-    return float(cohen_kappa_score(one, other))
+    if min(first.nunique(), second.nunique()) < 2:
+        return float((first == second).mean() >= LEAST_EQUAL)
+    return float(cohen_kappa_score(first, second))
 
 
-def _by_source(model: Provenance, data: Provenance) -> Relation:
+def _relate_by_source(model: Provenance, data: Provenance) -> Relation:
     if model.archives & data.archives:
         return Relation("same", "it was made from the same archive")
     if model.drawn and data.drawn:
@@ -184,43 +190,43 @@ def data_of_training(dataset: str, cases: Iterable[str], index: pd.DataFrame, wo
     """Describe the data that a training used: a sample of the patches of its training and validation cases.
 
     Args:
-        dataset: the data set's name.
+        dataset: name of the data set.
         cases: ids of those cases.
-        index: of the store.
-        workspace: the training's.
+        index: index of the store.
+        workspace: workspace of the training.
     """
     used = labels_by_digest(index[are_known(index["case_id"], list(cases))])
-    return _described(dataset, workspace, used.sort_index().head(SAMPLE))
+    return _describe(dataset, workspace, used.sort_index().head(SAMPLE))
 
 
 def data_here(dataset: str, workspace: Workspace) -> Provenance:
-    """Describe the data that lies in a checkout, as far as some does.
+    """Describe the data in a checkout, as far as there is any.
 
-    Without a store `synthetic` in `params.yaml` says nothing: that is what every new clone has.
+    Without a store, `synthetic` in `params.yaml` doesn't count: it is the value in every new clone.
 
     Raises:
         StoreError: there is a store, but it can't be read.
     """
     store = workspace.store(dataset)
     if (store / INDEX_FILE).exists():
-        return _described(dataset, workspace, labels_by_digest(read_index(store, ("digest", "label"))))
-    without = _described(dataset, workspace, no_labels())
-    return replace(without, kind=None) if without.drawn else without
+        return _describe(dataset, workspace, labels_by_digest(read_index(store, ("digest", "label"))))
+    data = _describe(dataset, workspace, no_labels())
+    return replace(data, kind=None) if data.drawn else data
 
 
 def labels_by_digest(index: pd.DataFrame) -> pd.Series:
-    """Label by digest of the pixels; pixels that carry both labels are left out."""
+    """Return the label by digest of the pixels; pixels that carry both labels are left out."""
     pairs = index[["digest", "label"]].drop_duplicates().drop_duplicates("digest", keep=False)
     return pairs.set_index("digest")["label"].astype("int64")
 
 
-def _described(dataset: str, workspace: Workspace, labels: pd.Series) -> Provenance:
+def _describe(dataset: str, workspace: Workspace, labels: pd.Series) -> Provenance:
     kind, source, archives = _source(dataset, workspace)
     return Provenance(dataset, kind, source, _classes(dataset, workspace), archives, None, labels)
 
 
 def _source(dataset: str, workspace: Workspace) -> tuple[str | None, str, frozenset[str]]:
-    """Kind and value of the source, and what the archive is told by: as located, else as `params.yaml` names it."""
+    """Return kind and value of the source, and the archive's identifiers, as located or as in `params.yaml`."""
     raw = output_hash(workspace, stage_name("fetch", dataset), f"data/raw/{dataset}")
     index = workspace.store(dataset) / INDEX_FILE
     archives = {f"dvc:{raw}"} if raw else set()
@@ -243,14 +249,14 @@ def _named_source(dataset: str, workspace: Workspace) -> tuple[str | None, str]:
 
 
 def kind_of(source: str) -> str:
-    """The kind of a source that was never located, by its value in `params.yaml`."""
+    """Return the kind of a source that was never located, by its value in `params.yaml`."""
     if source in (DRAWN, "kaggle"):
         return source
     return "web" if is_url(source) else "archive"
 
 
 def _classes(dataset: str, workspace: Workspace) -> tuple[str, str]:
-    """As the store has them, else as the data set declares them."""
+    """Return the classes from the store, else from the data set's definition."""
     try:
         negative, positive = read_report(workspace.store(dataset))["classes"]
         return negative, positive

@@ -1,7 +1,7 @@
-"""Removing for good what is marked as deleted, by the means of `mlflow gc`.
+"""Delete for good what is marked as deleted, by the methods behind `mlflow gc`.
 
-The command itself also removes deleted experiments and models that are others', and MLflow has no public call for one
-run: these are the only private methods of MLflow that histopipe leans on.
+The command itself also deletes other projects' experiments and models, and MLflow has no public call for one run: these
+are the only private methods of MLflow that histopipe uses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Database:
-    """MLflow's own access to a database, where it isn't a server that is asked.
+    """MLflow's direct access to its database, where the tracking store isn't a server.
 
     Attributes:
         store: MLflow's tracking store.
@@ -24,11 +24,11 @@ class Database:
     store: Any
 
     def deleted_runs(self, seconds: float) -> list[str]:
-        """List the ids of the runs that have been marked as deleted for so long."""
+        """List the ids of the runs that have been marked as deleted for that long."""
         return list(self.store._get_deleted_runs(older_than=int(seconds * 1000)))
 
     def deleted_models(self, seconds: float) -> list[LoggedModel]:
-        """List the logged models that have been marked as deleted for so long."""
+        """List the logged models that have been marked as deleted for that long."""
         listed = self.store._get_deleted_logged_models(older_than=int(seconds * 1000))
         return [self.store.get_logged_model(identifier, allow_deleted=True) for identifier in listed]
 
@@ -42,7 +42,7 @@ class Database:
 
 
 def open_database(uri: str) -> Database | None:
-    """Open the database behind a tracking store; None where only a server can be asked."""
+    """Open the database behind a tracking store; None where the store is a server."""
     from mlflow.tracking._tracking_service.utils import _get_store
 
     store = _get_store(uri)

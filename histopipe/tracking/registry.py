@@ -12,8 +12,8 @@ from histopipe.core.errors import BusyError
 from histopipe.core.locking import exclusive_lock
 from histopipe.core.stages.running import LOCK_SECONDS
 from histopipe.core.workspace import Workspace
-from histopipe.tracking.runs import pages
-from histopipe.tracking.stores import open_client, registered_model_name, told_in_one_line
+from histopipe.tracking.runs import iterate_pages
+from histopipe.tracking.stores import errors_in_one_line, open_client, registered_model_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,18 +25,18 @@ IDENTITY, TRAINING, ROLLED_BACK, PREVIOUS = "identity", "training_run", "rolled_
 
 @dataclass(frozen=True)
 class Registry:
-    """The versions of one registered model. Every method is one or a few calls, each of which is a transaction.
+    """The versions of one registered model. Each method makes one or a few calls, each of which is a transaction.
 
     Attributes:
-        name: of the registered model.
-        client: of the store that holds it.
+        name: name of the registered model.
+        client: client of the store that holds it.
     """
 
     name: str
     client: MlflowClient
 
     def aliases(self) -> dict[str, str]:
-        """Version number by alias; empty where there is no such model yet."""
+        """Return the version number by alias; empty where there is no such model yet."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -46,13 +46,13 @@ class Registry:
                 return {}
             raise
 
-    def aliased(self, alias: str) -> ModelVersion | None:
-        """The version that an alias stands at, if it stands anywhere."""
+    def version_at(self, alias: str) -> ModelVersion | None:
+        """Return the version that an alias points to; None where there is no such alias."""
         number = self.aliases().get(alias)
         return None if number is None else self.client.get_model_version(self.name, number)
 
     def version(self, number: str) -> ModelVersion | None:
-        """A version by its number; None where it has been deleted."""
+        """Return a version by its number; None where it has been deleted."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -62,19 +62,19 @@ class Registry:
                 return None
             raise
 
-    def of_training(self, training: str) -> list[ModelVersion]:
-        """The versions made from one training, the first one first."""
-        asked = f"name = '{self.name}' and tags.{TRAINING} = '{training}'"
-        return sorted(self.client.search_model_versions(asked), key=lambda version: int(version.version))
+    def versions_of_training(self, training: str) -> list[ModelVersion]:
+        """List the versions made from one training, by ascending number."""
+        condition = f"name = '{self.name}' and tags.{TRAINING} = '{training}'"
+        return sorted(self.client.search_model_versions(condition), key=lambda version: int(version.version))
 
     def versions(self) -> list[ModelVersion]:
-        """Every version, the first one first."""
-        own = f"name = '{self.name}'"
-        listed = pages(lambda token: self.client.search_model_versions(own, page_token=token))
+        """List every version, by ascending number."""
+        condition = f"name = '{self.name}'"
+        listed = iterate_pages(lambda token: self.client.search_model_versions(condition, page_token=token))
         return sorted(listed, key=lambda version: int(version.version))
 
     def model_tags(self) -> dict[str, str]:
-        """Tags of the registered model itself; none where there is none yet."""
+        """Return the tags of the registered model itself; empty where there is no model yet."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -85,7 +85,7 @@ class Registry:
             raise
 
     def tag_model(self, key: str, value: str) -> None:
-        """Set a tag of the registered model itself: one row. Who makes the same one at the same time doesn't mind."""
+        """Set a tag of the registered model itself: one row. Several processes may set the same tag at once."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -94,9 +94,13 @@ class Registry:
             if self.model_tags().get(key) != value:
                 raise
 
-    def of_identity(self, tags: Mapping[str, str]) -> list[ModelVersion]:
-        """The versions of the identity that tags hold; several where the first one's files were lost."""
-        return [each for each in self.of_training(tags[TRAINING]) if each.tags.get(IDENTITY) == tags[IDENTITY]]
+    def versions_of_identity(self, tags: Mapping[str, str]) -> list[ModelVersion]:
+        """List the versions with the identity in `tags`; several where the files of the first one were lost."""
+        return [
+            version
+            for version in self.versions_of_training(tags[TRAINING])
+            if version.tags.get(IDENTITY) == tags[IDENTITY]
+        ]
 
     def register(
         self,
@@ -107,31 +111,31 @@ class Registry:
         usable: Callable[[ModelVersion], bool] = lambda version: True,
         replaced: tuple[str, ...] = (),
     ) -> ModelVersion:
-        """The version of these tags' identity: the one there is, with the tags as they are now, or a new one.
+        """Return the version with the identity in `tags`: an existing one with its tags updated, or a new one.
 
         Args:
-            model_id: of the logged model that a new one is made from.
-            run_id: that logged it.
-            tags: hold identity and training.
+            model_id: id of the logged model that a new version is made from.
+            run_id: id of the run that logged it.
+            tags: tags, identity and training among them.
             card: the version's description.
-            usable: whether a version that there is will do.
-            replaced: beginnings of keys of which a version that there is keeps none but those in `tags`.
+            usable: decides whether an existing version can be used.
+            replaced: prefixes of keys; an existing version keeps only those keys that are in `tags`.
         """
-        known = next(filter(usable, self.of_identity(tags)), None)
-        if known is None:
+        existing = next(filter(usable, self.versions_of_identity(tags)), None)
+        if existing is None:
             self.require_model()
             return self.client.create_model_version(
                 self.name, f"models:/{model_id}", run_id, dict(tags), description=card, model_id=model_id
             )
-        self.tag(known, tags)
-        for key in sorted(known.tags):
+        self.tag(existing, tags)
+        for key in sorted(existing.tags):
             if key.startswith(replaced) and key not in tags:
-                self.untag(known, key)
-        self.client.update_model_version(self.name, known.version, card)
-        return known
+                self.untag(existing, key)
+        self.client.update_model_version(self.name, existing.version, card)
+        return existing
 
     def require_model(self) -> None:
-        """Make the registered model, unless it is there."""
+        """Create the registered model, unless it exists."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -146,19 +150,19 @@ class Registry:
             self.client.set_model_version_tag(self.name, version.version, key, value)
 
     def untag(self, version: ModelVersion, key: str) -> None:
-        """Remove a tag, if it is there."""
+        """Remove a tag, if it exists."""
         if key in version.tags:
             self.client.delete_model_version_tag(self.name, version.version, key)
 
     def crown(self, version: ModelVersion, instead_of: str | None) -> None:
-        """Let `champion` stand at a version: one row of the database, so there is always one champion or the other.
+        """Move the alias `champion` to a version: one row of the database, so there is always exactly one champion.
 
         Args:
             version: the new champion.
-            instead_of: number of the champion that all was measured against.
+            instead_of: number of the champion that the version was compared with.
 
         Raises:
-            BusyError: somebody else moved the alias meanwhile, as only another machine can: the lock is the checkout's.
+            BusyError: another machine moved the alias meanwhile (the lock covers one checkout).
         """
         if self.aliases().get(CHAMPION) != instead_of:
             raise BusyError(f"the champion of {self.name} changed meanwhile: run the same command again")
@@ -166,36 +170,36 @@ class Registry:
         self.dismiss(version)
 
     def challenge(self, version: ModelVersion) -> None:
-        """Let `challenger` stand at a version."""
+        """Move the alias `challenger` to a version."""
         self.client.set_registered_model_alias(self.name, CHALLENGER, str(version.version))
 
     def dismiss(self, version: ModelVersion) -> None:
-        """Take the alias `challenger` away from a version that has it."""
+        """Remove the alias `challenger` from a version that has it."""
         if self.aliases().get(CHALLENGER) == str(version.version):
             self.client.delete_registered_model_alias(self.name, CHALLENGER)
 
 
 @contextmanager
-def registry_turn(dataset: str, workspace: Workspace) -> Iterator[Registry]:
-    """The registry, for one process of this checkout at a time.
+def locked_registry(dataset: str, workspace: Workspace) -> Iterator[Registry]:
+    """Open the registry for one process of this checkout at a time.
 
     Raises:
-        BusyError: another promotion or rollback has it for longer than a dying one takes to end.
-        TrackingAwayError: the registry can't be asked or breaks off.
+        BusyError: another promotion or rollback holds it for longer than a killed one takes to end.
+        TrackingAwayError: the registry can't be reached, or the connection breaks.
     """
     path = workspace.home_lock(f"registry-{dataset}")
     busy = f"another promotion of {dataset} is under way: wait for it to end, then run again"
-    with exclusive_lock(path, busy, LOCK_SECONDS), reading(dataset, workspace) as registry:
+    with exclusive_lock(path, busy, LOCK_SECONDS), open_registry(dataset, workspace) as registry:
         yield registry
 
 
 @contextmanager
-def reading(dataset: str, workspace: Workspace) -> Iterator[Registry]:
-    """The registry, to look only.
+def open_registry(dataset: str, workspace: Workspace) -> Iterator[Registry]:
+    """Open the registry for reading.
 
     Raises:
-        TrackingAwayError: it can't be asked.
+        TrackingAwayError: the registry can't be reached.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         yield Registry(registered_model_name(dataset, workspace), open_client(workspace))

@@ -1,4 +1,4 @@
-"""The embedded tracking database of a checkout that was moved: it names the files of runs by their whole paths."""
+"""Repair the embedded tracking database of a moved checkout: it stores absolute paths of the runs' files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 
 from histopipe.core.errors import TrackingError
 
-ARTIFACTS = "mlartifacts"  # folder beside the database
+ARTIFACTS = "mlartifacts"  # folder next to the database
 SECONDS = 30  # to wait for another process that writes
 
 _log = logging.getLogger(__name__)
@@ -28,32 +28,32 @@ _PATHS = (
 
 
 def follow_move(database: Path, running: Callable[[], Mapping[str, Path]] = dict) -> None:
-    """Let a database look for its runs' files beside itself, where the folder that it names doesn't exist any more.
+    """Point a database to the files next to it, where the folder that it names for them no longer exists.
 
-    A copy whose original still stands is left alone, and so are files that were never beside the database, and a
-    database behind a link.
+    A copy whose original still exists is not changed, nor are files that were never next to the database, nor a
+    database behind a symbolic link.
 
     Args:
-        database: `mlflow.db` of a checkout; one that isn't there yet is not made.
-        running: gives the stages that run in the checkout, and the folder that each takes for it.
+        database: `mlflow.db` of a checkout; a missing one isn't created.
+        running: returns the stages that run in the checkout, and each one's path of the checkout.
 
     Raises:
-        TrackingError: one of these has the folder that doesn't exist here, in a container or on the machine around it.
+        TrackingError: a running stage uses the folder that doesn't exist here, inside or outside a container.
     """
     if not database.is_file() or database.is_symlink():  # which may be another checkout's
         return
-    here = (database.parent / ARTIFACTS).as_uri()
+    new_root = (database.parent / ARTIFACTS).as_uri()
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=SECONDS)) as connection:
         try:
             locations = [row[0] for row in connection.execute(_EXPERIMENTS)]
-        except sqlite3.Error:  # without tables yet, or damaged, which MLflow says better
+        except sqlite3.Error:  # without tables yet, or damaged, which MLflow reports better
             return
         roots = list(filter(_is_root, locations))
-        for gone in filter(_is_gone, roots):
-            if gone != here and (len(roots) == 1 or _lie_here(connection, gone, here)):
-                _require_unused(gone, database, running())
-                _rename(connection, gone, here)
-                _log.warning("%s: runs' files are looked for in %s now, since %s is gone", database, here, gone)
+        for old_root in filter(_is_gone, roots):
+            if old_root != new_root and (len(roots) == 1 or _files_moved(connection, old_root, new_root)):
+                _require_unused(old_root, database, running())
+                _rename(connection, old_root, new_root)
+                _log.warning("%s: runs' files are now read from %s, since %s is gone", database, new_root, old_root)
 
 
 def _require_unused(root: str, database: Path, running: Mapping[str, Path]) -> None:
@@ -66,24 +66,24 @@ def _require_unused(root: str, database: Path, running: Mapping[str, Path]) -> N
 
 
 def _is_root(location: str | None) -> bool:
-    """Whether a location is a folder of files beside some database."""
+    """Return true if a location is a folder of artifacts next to a database."""
     parts = urlsplit(location or "")
     return parts.scheme == "file" and _path(parts.path).name == ARTIFACTS
 
 
 def _is_gone(root: str) -> bool:
-    """Whether it isn't there any more."""
+    """Return true if a folder doesn't exist any more."""
     try:
         return not _path(urlsplit(root).path).exists()
-    except OSError:  # nobody may look
+    except OSError:  # not readable for this user
         return False
 
 
-def _lie_here(connection: sqlite3.Connection, gone: str, here: str) -> bool:
-    """Whether files of runs that were logged there lie here: of a drive that is away only now, none do."""
-    asked = "SELECT artifact_uri FROM runs WHERE substr(artifact_uri, 1, ?) = ?"
-    logged = [row[0] for row in connection.execute(asked, (len(gone) + 1, f"{gone}/"))]
-    return any(_path(urlsplit(here + uri[len(gone) :]).path).exists() for uri in logged)
+def _files_moved(connection: sqlite3.Connection, old_root: str, new_root: str) -> bool:
+    """Return true if files of the runs logged there are here; for a drive that is only unplugged, none are."""
+    query = "SELECT artifact_uri FROM runs WHERE substr(artifact_uri, 1, ?) = ?"
+    logged = [row[0] for row in connection.execute(query, (len(old_root) + 1, f"{old_root}/"))]
+    return any(_path(urlsplit(new_root + uri[len(old_root) :]).path).exists() for uri in logged)
 
 
 def _path(url_path: str) -> Path:

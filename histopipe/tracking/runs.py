@@ -1,4 +1,4 @@
-"""Runs: those of trainings, which survive a kill, and what is logged into them."""
+"""Runs of trainings, which survive a kill, and logging into them."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-from histopipe.tracking.stores import current_client, lose_patience_soon, prepare_experiment, told_in_one_line
+from histopipe.tracking.stores import current_client, errors_in_one_line, limit_retries, prepare_experiment
 
 VARIANT_TAGS = ("study", "variant")  # runs of the main pipeline have neither
-SYSTEM_METRICS_SECONDS = 2  # MLflow's own 10 s would miss a short training altogether
-DROPPED = "dropped"  # tag of a run whose result was not kept, with the reason
-TRAINED = "trained"  # tag of a run whose training came to its end, whatever became of its evaluation
+SYSTEM_METRICS_SECONDS = 2  # MLflow's default of 10 s would miss short trainings
+DROPPED = "dropped"  # tag of a run whose result was dropped, with the reason
+TRAINED = "trained"  # tag of a run whose training was completed, evaluated or not
 
 
 @contextmanager
 def training_run(
     workspace: Workspace, dataset: str, architecture: str, run_id: str | None, tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """Open a run for a training, or go on with the one a killed training left; yields its id.
+    """Open a run for a training, or continue the one that a killed training left; yield its id.
 
     Args:
-        run_id: the run that the training's checkpoint names, if there is one.
-        tags: lineage and all else; must hold `training_key`: what was left under another key in this checkout is
-            closed as killed.
+        workspace: workspace of the training.
+        dataset: name of the data set.
+        architecture: name of the recipe.
+        run_id: id of the run in the training's checkpoint, if there is one.
+        tags: lineage and other tags, with `training_key`; this checkout's unfinished runs with another key are closed
+            as killed.
 
     Raises:
-        TrackingAwayError: MLflow can't be asked, or breaks off before the run ends.
+        TrackingAwayError: MLflow can't be reached, or the connection breaks before the run ends.
     """
-    with told_in_one_line(workspace), _training_run(workspace, dataset, architecture, run_id, tags) as opened:
-        yield opened
+    with errors_in_one_line(workspace), _training_run(workspace, dataset, architecture, run_id, tags) as opened_run:
+        yield opened_run
 
 
 @contextmanager
@@ -52,23 +55,25 @@ def _training_run(
     experiment = prepare_experiment(workspace, dataset)
     own = {**_identity(workspace, dataset, architecture), "checkout": checkout_name(workspace)}
     unfinished = _unfinished(experiment, own, tags["training_key"])
-    known = run_id if run_id and run_exists(run_id) else unfinished
+    continued = run_id if run_id and run_exists(run_id) else unfinished
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
     mlflow.set_system_metrics_samples_before_logging(1)
-    # the tags go in with the run itself, so that a kill at any moment leaves one that can be found again
-    start = {"run_id": known} if known else {"run_name": workspace.run_name(architecture), "tags": own | dict(tags)}
+    # the tags are set as the run is created, so that a kill at any moment leaves a run that can be found again
+    start = (
+        {"run_id": continued} if continued else {"run_name": workspace.run_name(architecture), "tags": own | dict(tags)}
+    )
     with mlflow.start_run(**start, log_system_metrics=True) as run:
         mlflow.set_tags(dict(tags))
-        with _told_if_dropped(run):
+        with _tag_if_dropped(run):
             yield run.info.run_id
 
 
 @contextmanager
-def _told_if_dropped(run: Run) -> Iterator[None]:
-    """Tag a run whose result isn't kept, since what it was made from changed; the one that goes on with it loses that.
+def _tag_if_dropped(run: Run) -> Iterator[None]:
+    """Tag a run whose result is dropped because its inputs changed; continuing the run removes the tag.
 
     Raises:
-        ChangedInputError: as it came.
+        ChangedInputError: raised again.
     """
     import mlflow
 
@@ -82,47 +87,47 @@ def _told_if_dropped(run: Run) -> Iterator[None]:
 
 
 def _unfinished(experiment: str, own: Mapping[str, str], key: str) -> str | None:
-    """The run of the same training that didn't come to its end; those of other ones are closed as killed.
+    """Find the unfinished run of the same training; unfinished runs of other trainings are closed as killed.
 
-    Main run and variants leave one another alone: they may well be training side by side.
+    The main run and variants don't close one another: they may train in parallel.
     """
-    found = None
-    for run in runs_tagged([experiment], own):
+    unfinished = None
+    for run in find_runs([experiment], own):
         if any(run.data.tags.get(name) != own.get(name) for name in VARIANT_TAGS):
-            continue  # a filter can't ask for the absence of a tag
-        over = run.info.status == "FINISHED" or TRAINED in run.data.tags  # a killed evaluation leaves it running
+            continue  # a filter can't require that a tag is absent
+        over = run.info.status == "FINISHED" or TRAINED in run.data.tags  # a killed evaluation leaves its run running
         if run.data.tags.get("training_key") == key and not over:
-            found = found or str(run.info.run_id)
+            unfinished = unfinished or str(run.info.run_id)
         elif run.info.status == "RUNNING":
             current_client().set_terminated(run.info.run_id, "KILLED")
-    return found
+    return unfinished
 
 
 @contextmanager
 def continued_run(workspace: Workspace, dataset: str, architecture: str, run_id: str) -> Iterator[str]:
-    """Go on with the run that trained a model; yields its id.
+    """Continue the run that trained a model; yield its id.
 
     Where that run isn't in this tracking store (the model came from another machine's cache), a new one tagged
-    `restored_from` takes its place; evaluated again, the same one is continued.
+    `restored_from` takes its place; the next evaluation continues that one.
 
     Raises:
-        TrackingAwayError: MLflow can't be asked, or breaks off before the run ends.
+        TrackingAwayError: MLflow can't be reached, or the connection breaks before the run ends.
     """
     import mlflow
 
-    with told_in_one_line(workspace):
-        known = known_run(workspace, dataset, run_id)
-        with mlflow.start_run(run_id=known, run_name=None if known else workspace.run_name(architecture)) as run:
-            if not known:
+    with errors_in_one_line(workspace):
+        existing = find_run_of_training(workspace, dataset, run_id)
+        with mlflow.start_run(run_id=existing, run_name=None if existing else workspace.run_name(architecture)) as run:
+            if not existing:
                 mlflow.set_tags({**_identity(workspace, dataset, architecture), "restored_from": run_id})
                 mlflow.set_tags(lineage_tags(workspace, dataset))
-            with _told_if_dropped(run):
+            with _tag_if_dropped(run):
                 yield run.info.run_id
 
 
-def known_run(workspace: Workspace, dataset: str, run_id: str) -> str | None:
-    """The run in this tracking store that holds a training: its own, or the one restored from it; None for neither."""
-    lose_patience_soon()
+def find_run_of_training(workspace: Workspace, dataset: str, run_id: str) -> str | None:
+    """Find the run of a training in this tracking store: its own, or the one restored from it; None for neither."""
+    limit_retries()
     experiment = prepare_experiment(workspace, dataset)
     return run_id if run_exists(run_id) else find_run(experiment, {"restored_from": run_id})
 
@@ -132,7 +137,7 @@ def _identity(workspace: Workspace, dataset: str, architecture: str) -> dict[str
 
 
 def run_exists(run_id: str) -> bool:
-    """Whether the tracking store that MLflow points at has the run, and it wasn't deleted."""
+    """Return true if the current tracking store has the run, and it wasn't deleted."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -144,25 +149,27 @@ def run_exists(run_id: str) -> bool:
 
 
 def find_run(experiment: str, tags: Mapping[str, str]) -> str | None:
-    """Id of the newest run of an experiment that has all these tags; None if there is none."""
-    found = runs_tagged([experiment], tags)
-    return str(found[0].info.run_id) if found else None
+    """Return the id of the newest run of an experiment that has all these tags; None if there is none."""
+    runs = find_runs([experiment], tags)
+    return str(runs[0].info.run_id) if runs else None
 
 
-def runs_tagged(experiments: Sequence[str], tags: Mapping[str, str], further: str = "") -> list[Run]:
-    """The runs that have all these tags, the newest first.
+def find_runs(experiments: Sequence[str], tags: Mapping[str, str], further: str = "") -> list[Run]:
+    """List the runs that have all these tags, the newest first.
 
-    A value may be a path, with quotes of both kinds in it: MLflow can't be asked for such a one.
+    A value may be a path with quotes of both kinds, which MLflow's filter can't express; such tags are compared here.
 
     Args:
-        experiments: ids of those to look in.
+        experiments: ids of the experiments.
         tags: values by name.
-        further: another condition, in MLflow's own language.
+        further: another condition, in MLflow's filter language.
     """
-    asked = [condition for name, value in tags.items() if (condition := _condition(name, value))]
+    conditions = [condition for name, value in tags.items() if (condition := _condition(name, value))]
     client, token, runs = current_client(), None, []
     while True:
-        page = client.search_runs(list(experiments), " and ".join([*asked, *filter(None, [further])]), page_token=token)
+        page = client.search_runs(
+            list(experiments), " and ".join([*conditions, *filter(None, [further])]), page_token=token
+        )
         runs += [run for run in page if all(run.data.tags.get(name) == value for name, value in tags.items())]
         if not (token := page.token):
             return runs
@@ -174,9 +181,9 @@ def _condition(name: str, value: str) -> str | None:
 
 
 def log_if_changed(client: MlflowClient, run_id: str, path: Path, folder: str) -> None:
-    """Log a file into a folder of a run's artifacts, unless the very same lies there.
+    """Log a file into a folder of a run's artifacts, unless the same file is there.
 
-    A kill in the midst of copying leaves part of a file, which differs; what is whole isn't written over with itself.
+    A kill during copying leaves a partial file, which differs and is replaced.
     """
     address = f"{folder}/{path.name}"
     if address in {file.path for file in client.list_artifacts(run_id, folder)}:
@@ -188,7 +195,7 @@ def log_if_changed(client: MlflowClient, run_id: str, path: Path, folder: str) -
 
 
 def log_epochs(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
-    """Log the epochs that the run doesn't have yet: a kill can come between a checkpoint and its logging."""
+    """Log the epochs that the run doesn't have yet: a kill can happen between a checkpoint and its logging."""
     import mlflow
 
     logged = {metric.step for metric in current_client().get_metric_history(run_id, "train/loss")}
@@ -202,55 +209,55 @@ def log_params(params: Mapping[str, Any]) -> None:
     """Log nested parameters under dotted names."""
     import mlflow
 
-    mlflow.log_params(flattened(params))
+    mlflow.log_params(flatten(params))
 
 
-def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`; None is left out."""
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings: `{"a": {"b": 1}}` becomes `{"a.b": 1}`; None is left out."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            flat.update(flattened(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         elif value is not None:
             flat[f"{prefix}{key}"] = value
     return flat
 
 
 def log_dataset_inputs(sources: Mapping[str, tuple[str, str]]) -> None:
-    """Log which data a run used.
+    """Log the data that a run used.
 
     Args:
         sources: path and digest of each input, by its role (`training`, `split`).
     """
     import mlflow
-    from mlflow.data import sources as known_sources
+    from mlflow.data import sources as mlflow_sources
     from mlflow.data.meta_dataset import MetaDataset
 
     for role, (path, digest) in sources.items():
-        source = known_sources.LocalArtifactDatasetSource(path)  # type: ignore[attr-defined]  # made at run time
+        source = mlflow_sources.LocalArtifactDatasetSource(path)  # type: ignore[attr-defined]  # created at run time
         used = MetaDataset(source, name=path, digest=digest[:36])  # type: ignore[abstract]
         mlflow.log_input(used, context=role)
 
 
-def runs_of(client: MlflowClient, experiments: Sequence[str], deleted: bool = False) -> Iterator[Run]:
-    """Give every run of some experiments, page by page.
+def iterate_runs(client: MlflowClient, experiments: Sequence[str], deleted: bool = False) -> Iterator[Run]:
+    """Iterate over the runs of some experiments, page by page.
 
     Args:
-        client: of the store.
-        experiments: their ids, one at least.
-        deleted: whether those marked as deleted are meant, instead of the others.
+        client: client of the store.
+        experiments: ids of the experiments, at least one.
+        deleted: whether to return the runs marked as deleted, instead of the others.
     """
     from mlflow.entities import ViewType
 
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    yield from pages(lambda token: client.search_runs(list(experiments), "", view, page_token=token))
+    yield from iterate_pages(lambda token: client.search_runs(list(experiments), "", view, page_token=token))
 
 
-def pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Give all that one of MLflow's searches finds, page by page.
+def iterate_pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Iterate over the results of one of MLflow's searches, page by page.
 
     Args:
-        search: finds the page that a token stands for, the first one for None.
+        search: returns the page of a token, the first page for None.
     """
     token = None
     while True:

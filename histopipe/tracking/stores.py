@@ -1,4 +1,4 @@
-"""MLflow: one run per trained model, opened by `train` and continued by `evaluate`."""
+"""The tracking store of MLflow: its address, its experiments, and its errors in one line."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-_LOUD = ("mlflow.store.db.utils", "urllib3.connectionpool")  # print tracebacks and retries before we get the error
+_LOUD = (
+    "mlflow.store.db.utils",
+    "urllib3.connectionpool",
+)  # they print tracebacks and retries before raising the error
 
-# what comes before a driver's own words, such as "(raised as a result of …) (sqlite3.OperationalError) "
+# the text before a driver's message, such as "(raised as a result of …) (sqlite3.OperationalError) "
 _SQLALCHEMY = re.compile(r"^.*?\([\w.]+Error\) ")
-_AFTER = re.compile(r" \[SQL:| \(Background on this error")  # what comes after them
+_AFTER = re.compile(r" \[SQL:| \(Background on this error")  # the text after it
 
-# By name, since those of boto are there only where artifacts go to S3; base classes stand for all beneath them.
+# By name, since boto is installed only where artifacts go to S3; base classes represent all their subclasses.
 _BROKEN_OFF = frozenset(
     {
         "mlflow.exceptions.MlflowException",
@@ -42,20 +45,19 @@ _BROKEN_OFF = frozenset(
         "botocore.exceptions.ClientError",
     }
 )
-HTTP_RETRIES = (
-    3  # of each question, 12 s all in all; MLflow's own 7 take 4 minutes, without a word: trainings have those
-)
-
-PAUSES = (0, 1, 4)  # seconds before each question whether the server is there: it may just be starting anew
+HTTP_RETRIES = 3  # of a request, 12 s in total; MLflow's default of 7 takes 4 minutes in silence and is for trainings
+PAUSES = (0, 1, 4)  # seconds before each attempt to reach the server, which may just be restarting
 
 
 def experiment_name(dataset: str) -> str:
-    """The experiment that holds every run on a data set."""
+    """Return the name of the experiment that holds every run on a data set."""
     return f"histopipe-{dataset}"
 
 
 def registered_model_name(dataset: str, workspace: Workspace) -> str:
-    """The registered model that holds a data set's versions, by `tracking.registered_model` of `params.yaml`.
+    """Return the name of the registered model that holds a data set's versions, from `params.yaml`.
+
+    It is set by `tracking.registered_model`.
 
     Raises:
         ParamsError: the file can't be read.
@@ -66,7 +68,7 @@ def registered_model_name(dataset: str, workspace: Workspace) -> str:
 
 
 def tracking_uri(workspace: Workspace) -> str:
-    """`MLFLOW_TRACKING_URI`, else a database file in the checkout."""
+    """Return `MLFLOW_TRACKING_URI`, else the address of the database file in the checkout."""
     return os.environ.get("MLFLOW_TRACKING_URI") or _embedded(workspace)
 
 
@@ -75,28 +77,29 @@ def _embedded(workspace: Workspace) -> str:
 
 
 def is_embedded(workspace: Workspace) -> bool:
-    """Whether runs go to the database file in the checkout, which is nobody else's."""
+    """Return true if runs are stored in the checkout's own database file."""
     return tracking_uri(workspace) == _embedded(workspace)
 
 
-def before_the_first_run(workspace: Workspace) -> bool:
-    """Whether the embedded database is still to be made; asking for it would make it."""
+def is_database_missing(workspace: Workspace) -> bool:
+    """Return true if the embedded database doesn't exist yet; opening it would create it."""
     return is_embedded(workspace) and not (workspace.home / "mlflow.db").exists()
 
 
 def own_experiments(client: MlflowClient) -> list[Experiment]:
-    """The experiments that this project made in a tracking store, which may hold others' too."""
-    return [one for one in client.search_experiments() if one.name.startswith(experiment_name(""))]
+    """List the experiments of this project in a tracking store, which may hold other projects' too."""
+    prefix = experiment_name("")
+    return [experiment for experiment in client.search_experiments() if experiment.name.startswith(prefix)]
 
 
 def require_server(uri: str) -> None:
-    """See that a tracking server answers, whatever it answers: MLflow's client would try for minutes before it failed.
+    """Check that a tracking server responds: MLflow's client would retry for minutes before it fails.
 
     Args:
-        uri: of the tracking store; only one at http or https is asked.
+        uri: address of the tracking store; only http and https are checked.
 
     Raises:
-        TrackingAwayError: nobody answers.
+        TrackingAwayError: the server doesn't respond.
     """
     import requests
 
@@ -106,7 +109,7 @@ def require_server(uri: str) -> None:
         time.sleep(pause)
         try:
             requests.get(f"{uri.rstrip('/')}/health", timeout=10)
-        except requests.exceptions.SSLError:  # somebody is there; whether to trust them is set for MLflow's client
+        except requests.exceptions.SSLError:  # the server is there; MLflow's client is configured to trust it or not
             return
         except (requests.ConnectionError, requests.Timeout):
             continue
@@ -117,12 +120,12 @@ def require_server(uri: str) -> None:
 
 
 @contextmanager
-def told_in_one_line(workspace: Workspace) -> Iterator[None]:
-    """Turn what MLflow, or the store of its artifacts, raises when it breaks off into one line that says what to do.
+def errors_in_one_line(workspace: Workspace) -> Iterator[None]:
+    """Turn an error of MLflow, or of its store of artifacts, into one line with the remedy.
 
     Raises:
-        TrackingAwayError: instead of it.
-        TrackingError: the server is there, but refuses this account or address; trying again changes nothing.
+        TrackingAwayError: the store can't be reached or used.
+        TrackingError: the server refuses this account or address; trying again doesn't help.
     """
     levels = {name: logging.getLogger(name).level for name in _LOUD}
     for name in _LOUD:
@@ -130,13 +133,13 @@ def told_in_one_line(workspace: Workspace) -> Iterator[None]:
     try:
         yield
     except Exception as problem:
-        if not _broke_off(problem):
+        if not _is_unavailable(problem):
             raise
         if remedy := _refusal(problem):
-            raise TrackingError(f"MLflow at {_place(workspace)} refuses: {remedy}") from None
+            raise TrackingError(f"MLflow at {_public_address(workspace)} refuses: {remedy}") from None
         raise TrackingAwayError(
-            f"MLflow at {_place(workspace)} can't be used ({_reason(problem)}): "
-            "see that it is up and can be written, then run the same command again, which carries on"
+            f"MLflow at {_public_address(workspace)} can't be used ({_reason(problem)}): "
+            "check that it runs and is writable, then run the same command again, which continues"
         ) from None
     finally:
         for name, level in levels.items():
@@ -144,12 +147,12 @@ def told_in_one_line(workspace: Workspace) -> Iterator[None]:
 
 
 def _reason(problem: Exception) -> str:
-    """In the words of the database's driver, where it was one, without SQLAlchemy's; short."""
+    """Shorten an error to the message of the database's driver, where it was one, without SQLAlchemy's text."""
     return _AFTER.split(_SQLALCHEMY.sub("", one_line(problem)))[0][:160]
 
 
-def _broke_off(problem: Exception) -> bool:
-    """Whether MLflow's store can't be reached or used; of broken connections only MLflow's own count."""
+def _is_unavailable(problem: Exception) -> bool:
+    """Return true if MLflow's store can't be reached or used; other connections' errors don't count."""
     kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(problem).__mro__}
     if kinds & _BROKEN_OFF:
         return True
@@ -159,7 +162,7 @@ def _broke_off(problem: Exception) -> bool:
 
 
 def _refusal(problem: Exception) -> str | None:
-    """What to do where a server answers but won't have this account or address; None where it is another matter."""
+    """Return the remedy where a server refuses this account or address; None for any other error."""
     status = getattr(getattr(problem, "response", None), "status_code", None)
     code = getattr(problem, "error_code", None)
     if "Invalid Host header" in str(problem):
@@ -173,8 +176,8 @@ def _refusal(problem: Exception) -> str | None:
     return None
 
 
-def _place(workspace: Workspace) -> str:
-    """The tracking store's address without what opens it."""
+def _public_address(workspace: Workspace) -> str:
+    """Return the tracking store's address without credentials."""
     if is_embedded(workspace):
         return str(workspace.home / "mlflow.db")
     parts = urlsplit(tracking_uri(workspace))
@@ -183,9 +186,9 @@ def _place(workspace: Workspace) -> str:
 
 @contextmanager
 def _first_use(workspace: Workspace) -> Iterator[None]:
-    """MLflow pointed at the tracking store, for one process of the checkout at a time.
+    """Point MLflow at the tracking store, for one process of the checkout at a time.
 
-    Those that start together race on migrating the database and on creating the experiment.
+    Processes that start together would race to migrate the database and to create the experiment.
     """
     import mlflow
 
@@ -196,32 +199,32 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
     with exclusive_lock(workspace.home_lock("mlflow")):
         if is_embedded(workspace):
             follow_move(workspace.home / "mlflow.db", partial(running_checkouts, workspace))
-            _begin_database(workspace)
+            _create_database(workspace)
         yield
 
 
-def _begin_database(workspace: Workspace) -> None:
-    """Make the embedded database, where it is still to be made.
+def _create_database(workspace: Workspace) -> None:
+    """Create the embedded database, where it doesn't exist yet.
 
-    MLflow's client would put the current folder's path into its first row as it stands, and break at quotes and colons.
+    MLflow's client would insert the current folder's path into its first row unescaped, and break at quotes and colons.
     """
     path = str(workspace.home)
-    if before_the_first_run(workspace) or any(letter in path for letter in "'\":\\"):
+    if is_database_missing(workspace) or any(character in path for character in "'\":\\"):
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         SqlAlchemyStore(_embedded(workspace), (workspace.home / "mlartifacts").as_uri())
 
 
-def lose_patience_soon() -> None:
-    """A server that went away is told of within seconds, but for trainings: they outlast its restart."""
+def limit_retries() -> None:
+    """Report a lost server within seconds, except to trainings, which outlast its restart."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(HTTP_RETRIES))
 
 
 def prepare_experiment(workspace: Workspace, dataset: str) -> str:
-    """Point MLflow at the tracking store and see that the experiment exists; returns the experiment's id.
+    """Point MLflow at the tracking store and create the experiment if needed; return the experiment's id.
 
     Raises:
-        TrackingAwayError: no server answers at its address.
+        TrackingAwayError: no server responds at its address.
         TrackingError: the experiment was deleted.
     """
     import mlflow
@@ -240,28 +243,28 @@ def prepare_experiment(workspace: Workspace, dataset: str) -> str:
 
 
 def open_client(workspace: Workspace) -> MlflowClient:
-    """A client of the tracking store, which holds the registered models too.
+    """Open a client of the tracking store, which holds the registered models too.
 
     Raises:
-        TrackingAwayError: no server answers at its address.
+        TrackingAwayError: no server responds at its address.
     """
     import mlflow
 
-    lose_patience_soon()
+    limit_retries()
     with _first_use(workspace):  # makes the database
         mlflow.search_experiments(max_results=1)
     return current_client()
 
 
 def _artifacts(workspace: Workspace) -> str | None:
-    """Beside the embedded database; a server decides for itself."""
+    """Return the folder of artifacts next to the embedded database; None for a server, which chooses itself."""
     if tracking_uri(workspace) != _embedded(workspace):
         return None
     return (workspace.home / ARTIFACTS).as_uri()
 
 
 def current_client() -> MlflowClient:
-    """Make a client of the store that MLflow points at now."""
+    """Create a client of the store that MLflow points at now."""
     from mlflow import MlflowClient
 
     return MlflowClient()

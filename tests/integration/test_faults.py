@@ -23,7 +23,7 @@ from tests.integration.test_several_machines import (
     Shared,
     champion,
     cloned,
-    runs_of,
+    iterate_runs,
     shared,
     with_remote,
     workers,
@@ -190,7 +190,9 @@ def test_thirty_kills_of_any_part_change_nothing(checkout: Make, shared: Shared,
         carried_to_its_end(pipeline, 600 + 10 * seconds)
         print(f"killed {' '.join(pipeline.kills)}; the command ended with {pipeline.ends}")
         assert graded(project) == graded(undisturbed)
-        finished = [run.data.tags["architecture"] for run in runs_of(shared, "idc") if run.info.status == "FINISHED"]
+        finished = [
+            run.data.tags["architecture"] for run in iterate_runs(shared, "idc") if run.info.status == "FINISHED"
+        ]
         assert sorted(finished) == NETWORKS
         assert champion(shared, "idc") == "1"
     for clone in pipeline.clones:

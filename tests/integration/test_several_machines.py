@@ -116,7 +116,7 @@ def wait_for_workers(address: str, count: int) -> None:
     pytest.fail("the workers didn't come")
 
 
-def runs_of(shared: Shared, dataset: str = "malaria") -> list[Any]:
+def iterate_runs(shared: Shared, dataset: str = "malaria") -> list[Any]:
     tracking.set_tracking_uri(shared.mlflow)
     return list(tracking.search_runs(experiment_names=[f"histopipe-{dataset}"], output_format="list"))
 
@@ -136,7 +136,7 @@ def everything_said(folder: Path, shared: Shared) -> str:
         lines += found
         if len(found) < page["limit"]:
             break
-    kept = [run.to_dictionary() for run in runs_of(shared)]
+    kept = [run.to_dictionary() for run in iterate_runs(shared)]
     return logs + json.dumps([told, lines, kept], default=str)
 
 
@@ -159,7 +159,7 @@ def test_two_workers_ingest_and_train_for_a_third_clone_through_shared_servers(
         ]
         assert len(trained_at) == len(set(trained_at)) == len(networks)  # each on a clone of its own, and once
     assert "2 of 2 shards were decoded before" in (tmp_path / "flow.log").read_text()
-    first = runs_of(shared)
+    first = iterate_runs(shared)
     assert [run.info.status for run in first] == ["FINISHED"] * len(networks)
     assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in first)
     assert champion(shared) == "1"
@@ -272,13 +272,13 @@ def kill(worker: psutil.Process) -> None:
 
 def train_again(project: Checkout, clone: Checkout, shared: Shared, tmp_path: Path) -> None:
     """Run the flow with one worker alone: first with nothing new, then with more cases."""
-    first = runs_of(shared)
+    first = iterate_runs(shared)
     with workers(tmp_path, [clone], ("--resources", "GPU=1")) as address:  # half of it was never in this clone
         run_flow(project, address, tmp_path)
-        assert len(runs_of(shared)) == 2  # nothing had changed
+        assert len(iterate_runs(shared)) == 2  # nothing had changed
         project.change(synthetic={"cases": 24, "patches": 1000, "nested_copy": True})
         run_flow(project, address, tmp_path)
-    second = [run for run in runs_of(shared) if run.info.run_id not in {one.info.run_id for one in first}]
+    second = [run for run in iterate_runs(shared) if run.info.run_id not in {one.info.run_id for one in first}]
     assert [run.info.status for run in second] == ["FINISHED", "FINISHED"]
     lock = yaml.safe_load((project.root / "dvc.lock").read_text())["stages"]
     (store,) = lock["ingest@malaria"]["outs"]

@@ -39,7 +39,7 @@ from histopipe.networks.architectures.blocks import patch_input, probability, re
 from histopipe.promotion.champion import champion_probabilities, read_champion
 from histopipe.promotion.stage import promote, rollback
 from histopipe.promotion.summary import promotion_summary
-from histopipe.tracking.ledger import count_looks, number_of, read_looks, record_look
+from histopipe.tracking.ledger import count_looks, number_among_kind, read_looks, record_look
 from histopipe.tracking.provenance import Provenance
 from histopipe.tracking.registry import Registry
 from histopipe.training.recipe import recipe_digest
@@ -690,9 +690,9 @@ def test_cases_that_came_later_have_fewer_looks_behind_them(workspace: Workspace
     look, earlier = record_look(registry, "third", ["1"], old[:10] + new, ["run3"])
     counts = count_looks(look, earlier)
     assert (counts.cases, counts.judged, counts.compared, counts.trainings, counts.fresh) == (12, 3, 2, 3, 2)
-    assert number_of(look, earlier) == 2
+    assert number_among_kind(look, earlier) == 2
     fresh, before = record_look(registry, "third", ["1"], new, ["run3"])
-    assert number_of(fresh, before) == 1
+    assert number_among_kind(fresh, before) == 1
     again, _ = record_look(registry, "second", ["1"], old, ["run1", "run2"])
     assert again.at < look.at, "the same model against the same champion is the same look"
 
@@ -710,10 +710,10 @@ def test_a_machine_whose_clock_is_behind_counts_the_looks_of_others(
         record_look(registry, f"model{number}", ["1"], ["a", "b"], [])
     monkeypatch.setattr("histopipe.tracking.ledger.datetime", Late)
     late, earlier = record_look(registry, "late", ["1"], ["a"], [])
-    assert number_of(late, earlier) == 4
+    assert number_among_kind(late, earlier) == 4
     monkeypatch.undo()
     last, earlier = record_look(registry, "last", ["1"], ["a"], [])
-    assert number_of(last, earlier) == 5
+    assert number_among_kind(last, earlier) == 5
 
 
 def test_several_writers_lose_no_look(workspace: Workspace) -> None:
@@ -729,7 +729,7 @@ def test_several_writers_lose_no_look(workspace: Workspace) -> None:
     looks = read_looks(registries[0].model_tags())
     assert {look.model for look in looks} == {f"model{number}" for number in range(6)}
     last, earlier = record_look(registries[0], "last", ["1"], ["b"], [])
-    assert number_of(last, earlier) == 7
+    assert number_among_kind(last, earlier) == 7
 
 
 def test_weights_that_nobody_knows_the_cases_of_are_refused_until_they_are_allowed(

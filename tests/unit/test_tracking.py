@@ -20,7 +20,7 @@ from histopipe.core.stages.running import failure_kind
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.services import orphaned_runs
 from histopipe.tracking.runs import training_run
-from histopipe.tracking.stores import open_client, prepare_experiment, told_in_one_line
+from histopipe.tracking.stores import errors_in_one_line, open_client, prepare_experiment
 
 
 def raised_by(module: str, base: str, name: str, **details: Any) -> Exception:
@@ -52,7 +52,7 @@ def test_a_bucket_that_breaks_off_is_one_line(
 ) -> None:
     with (
         pytest.raises(TrackingAwayError, match=r"can't be used \(.*run the same command again") as said,
-        told_in_one_line(workspace),
+        errors_in_one_line(workspace),
     ):
         raise raised_by(module, base, name, **details)
     assert "\n" not in str(said.value)
@@ -67,7 +67,7 @@ def test_a_database_s_own_words_are_told_without_the_statement(workspace: Worksp
     )
     with (
         pytest.raises(TrackingAwayError, match=r"can't be used \(database or disk is full\): see"),
-        told_in_one_line(workspace),
+        errors_in_one_line(workspace),
     ):
         raise MlflowException(said)
 
@@ -86,13 +86,13 @@ def test_a_connection_that_mlflow_is_refused_is_one_line(workspace: Workspace, t
     experiment = mlflow.create_experiment("elsewhere", f"ftp://127.0.0.1:{free_port()}/artifacts")
     client = mlflow.MlflowClient()
     run_id = client.create_run(experiment).info.run_id
-    with pytest.raises(TrackingAwayError, match="Connection refused"), told_in_one_line(workspace):
+    with pytest.raises(TrackingAwayError, match="Connection refused"), errors_in_one_line(workspace):
         client.log_artifact(run_id, str(workspace.params))
 
 
 @pytest.mark.parametrize("problem", [OSError(errno.ENOSPC, "full", "disk"), BrokenPipeError(), ValueError("mine")])
 def test_what_is_not_mlflows_is_not_put_down_to_it(workspace: Workspace, problem: Exception) -> None:
-    with pytest.raises(type(problem)) as caught, told_in_one_line(workspace):
+    with pytest.raises(type(problem)) as caught, errors_in_one_line(workspace):
         raise problem
     assert caught.value is problem
 
@@ -128,7 +128,7 @@ def test_a_server_that_goes_away_is_told_of_within_half_a_minute(
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server_of_one_answer)
     began = time.monotonic()
-    with pytest.raises(TrackingAwayError, match="can't be used"), told_in_one_line(workspace):
+    with pytest.raises(TrackingAwayError, match="can't be used"), errors_in_one_line(workspace):
         open_client(workspace)
     assert 5 < time.monotonic() - began < 30
 
@@ -169,7 +169,7 @@ def test_a_server_that_refuses_is_told_with_a_remedy_and_not_asked_again(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, refusing: str, remedy: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", refusing)
-    with pytest.raises(TrackingError, match=remedy) as caught, told_in_one_line(workspace):
+    with pytest.raises(TrackingError, match=remedy) as caught, errors_in_one_line(workspace):
         open_client(workspace)
     assert failure_kind(caught.value) == "bad_input"
     assert "secret" not in str(caught.value)

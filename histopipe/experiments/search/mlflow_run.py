@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from histopipe.core.lineage import lineage_tags
 from histopipe.data.leakage import leaky_tags
 from histopipe.experiments.search.study import Search, turn
-from histopipe.tracking.runs import runs_tagged
+from histopipe.tracking.runs import find_runs
 from histopipe.tracking.stores import current_client, prepare_experiment
 
 if TYPE_CHECKING:
@@ -82,4 +82,4 @@ def log_result(parent: str, best: Mapping[str, object], metrics: Mapping[str, fl
 
 
 def _runs(experiment: str, tags: Mapping[str, str]) -> list[Run]:
-    return runs_tagged([experiment], tags)
+    return find_runs([experiment], tags)

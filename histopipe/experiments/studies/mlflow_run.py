@@ -8,7 +8,7 @@ from histopipe.core.lineage import checkout_name, lineage_tags
 from histopipe.core.workspace import Workspace
 from histopipe.tracking.logging import active_run, log_file, set_tags
 from histopipe.tracking.runs import find_run
-from histopipe.tracking.stores import prepare_experiment, told_in_one_line
+from histopipe.tracking.stores import errors_in_one_line, prepare_experiment
 
 SUMMARY = "summary"  # as the variant, and as the artifacts' folder
 PICTURE_AND_TABLES = ("summary.json", "summary.md", "summary.png")
@@ -32,7 +32,7 @@ def log_summary(study: str, dataset: str, folder: Path, workspace: Workspace) ->
         "variant": SUMMARY,
         "checkout": checkout_name(workspace),
     }
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         known = find_run(prepare_experiment(workspace, dataset), tags)
         # the tags go in with the run itself: without, a kill between would leave what looks like a main run
         with active_run(run_id=known) if known else active_run(name=f"{study} {SUMMARY}", tags=tags) as run_id:

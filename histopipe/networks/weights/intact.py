@@ -82,7 +82,7 @@ def find_model_fault(address: str, source: str, client: MlflowClient, load: bool
             return _gone(logged, source)
         if not any(folder.iterdir()):
             return _gone(logged, source)
-        return _fault_in(folder, logged.tags.get(NETWORK_DIGEST_TAG) if logged else None, load)
+        return _find_fault_in(folder, logged.tags.get(NETWORK_DIGEST_TAG) if logged else None, load)
 
 
 def is_gone(problem: Exception) -> bool:
@@ -117,7 +117,7 @@ def _gone(logged: Any, source: str) -> ModelFault:
     return ModelFault(f"its files are gone from {location}")
 
 
-def _fault_in(folder: Path, digest: str | None, load: bool) -> ModelFault | None:
+def _find_fault_in(folder: Path, digest: str | None, load: bool) -> ModelFault | None:
     try:
         described = read_yaml(folder / "MLmodel")["flavors"]["python_function"].get("artifacts") or {}
         paths = {name: folder / described[name]["path"] for name in (NETWORK_ARTIFACT, POINT_ARTIFACT)}
@@ -129,10 +129,10 @@ def _fault_in(folder: Path, digest: str | None, load: bool) -> ModelFault | None
         )
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError):
         return ModelFault("its MLmodel is damaged", True)
-    return _fault_of_files(paths[NETWORK_ARTIFACT], paths[POINT_ARTIFACT], digest, load)
+    return _find_fault_of_files(paths[NETWORK_ARTIFACT], paths[POINT_ARTIFACT], digest, load)
 
 
-def _fault_of_files(network: Path, point: Path, digest: str | None, load: bool) -> ModelFault | None:
+def _find_fault_of_files(network: Path, point: Path, digest: str | None, load: bool) -> ModelFault | None:
     from histopipe.networks.logits import load_network
 
     if missing := [path.name for path in (network, point) if not path.is_file()]:

@@ -20,7 +20,7 @@ from histopipe.networks.weights.behind import Cases, SeenData, cases_seen, read_
 from histopipe.tracking.artifacts import download
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import Provenance, kind_of, labels_by_digest, no_labels
-from histopipe.tracking.stores import open_client, told_in_one_line
+from histopipe.tracking.stores import errors_in_one_line, open_client
 
 if TYPE_CHECKING:
     from histopipe.tracking.entities import MlflowClient, ModelVersion
@@ -60,7 +60,7 @@ def bring_registered(
         raise WeightsError(
             f"{key}: {choice} is not the address of a model: write models:/NAME@ALIAS or models:/NAME/VERSION"
         )
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         try:
             client = open_client(workspace)
             version = version_at(client, **address.groupdict())
@@ -86,7 +86,7 @@ def seen_data_of_version(name: str, version: str, workspace: Workspace) -> SeenD
     None where its run doesn't record it or can't be reached.
     """
     try:
-        with told_in_one_line(workspace):
+        with errors_in_one_line(workspace):
             client = open_client(workspace)
             record = _training_record(client.get_model_version(name, version), client)
             return None if record is None else read_seen_data(record)

@@ -10,7 +10,7 @@ from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
 from histopipe.tracking.runs import run_exists
-from histopipe.tracking.stores import before_the_first_run
+from histopipe.tracking.stores import is_database_missing
 
 if TYPE_CHECKING:
     from histopipe.tracking.entities import ModelVersion
@@ -28,20 +28,23 @@ def models(params: Params, workspace: Workspace) -> Iterator[Finding]:
 
 
 def _models_of(dataset: str, workspace: Workspace) -> Iterator[Finding]:
-    from histopipe.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, reading
+    from histopipe.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, open_registry
 
     what = f"champion of {dataset}"
-    if before_the_first_run(workspace):
+    if is_database_missing(workspace):
         yield Finding(what, "none yet")
         return
-    with reading(dataset, workspace) as registry:
-        champion = registry.aliased(CHAMPION)
+    with open_registry(dataset, workspace) as registry:
+        champion = registry.version_at(CHAMPION)
         if champion is None:
             yield Finding(what, f"none yet in {registry.name}")
         else:
             yield _champion(champion, what, dataset, registry, workspace)
         before = registry.version(champion.tags[PREVIOUS]) if champion and PREVIOUS in champion.tags else None
-        for name, version in ((f"challenger of {dataset}", registry.aliased(CHALLENGER)), (f"before {what}", before)):
+        for name, version in (
+            (f"challenger of {dataset}", registry.version_at(CHALLENGER)),
+            (f"before {what}", before),
+        ):
             if version is not None:
                 yield _other(version, name, registry)
 

@@ -15,13 +15,13 @@ from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
 from histopipe.operations.servers import prefect_server
 from histopipe.tracking.problems import store_error
-from histopipe.tracking.runs import runs_tagged
+from histopipe.tracking.runs import find_runs
 from histopipe.tracking.stores import (
-    before_the_first_run,
+    errors_in_one_line,
     experiment_name,
+    is_database_missing,
     open_client,
     own_experiments,
-    told_in_one_line,
     tracking_uri,
 )
 
@@ -33,10 +33,10 @@ def mlflow(workspace: Workspace) -> Finding:
     uri = tracking_uri(workspace)
     # a database's address may hold a password
     place = public_url(uri) if uri.startswith("http") else uri.partition(":")[0]
-    if before_the_first_run(workspace):
+    if is_database_missing(workspace):
         return Finding("MLflow", "no run yet; the first one makes mlflow.db here")
     try:
-        with told_in_one_line(workspace):
+        with errors_in_one_line(workspace):
             client = open_client(workspace)
             known = own_experiments(client)
             names = _model_names(workspace)
@@ -64,15 +64,15 @@ def _model_names(workspace: Workspace) -> set[str]:
 
 def orphaned_runs(workspace: Workspace) -> Finding:
     """Runs of this checkout that MLflow takes for running though no stage does."""
-    if before_the_first_run(workspace):
+    if is_database_missing(workspace):
         return Finding("runs", "none yet")
     try:
-        with told_in_one_line(workspace):
+        with errors_in_one_line(workspace):
             client = open_client(workspace)
             experiments = [one.experiment_id for one in own_experiments(client)]
             own = {"checkout": checkout_name(workspace)}
             running = "attributes.status = 'RUNNING'"
-            found = runs_tagged(experiments, own, running) if experiments else []
+            found = find_runs(experiments, own, running) if experiments else []
     except Exception as problem:  # the line on MLflow says it in full
         return Finding("runs", f"can't be looked at ({type(problem).__name__})", "warning", "see MLflow above")
     if not found:

@@ -22,13 +22,13 @@ from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age, Leftover, room
 from histopipe.tracking.purging import Database, delete_artifacts, open_database
-from histopipe.tracking.runs import pages, runs_of
+from histopipe.tracking.runs import iterate_pages, iterate_runs
 from histopipe.tracking.stores import (
-    before_the_first_run,
+    errors_in_one_line,
+    is_database_missing,
     is_embedded,
     open_client,
     own_experiments,
-    told_in_one_line,
     tracking_uri,
 )
 
@@ -61,7 +61,7 @@ class Store:
     @cached_property
     def versions(self) -> list[ModelVersion]:
         """Every version of every registered model, whoever registered it."""
-        return list(pages(lambda token: self.client.search_model_versions(page_token=token)))
+        return list(iterate_pages(lambda token: self.client.search_model_versions(page_token=token)))
 
     @cached_property
     def registered_models(self) -> frozenset[str]:
@@ -75,7 +75,7 @@ class Store:
         if not self.experiments:
             return []
         search = self.client.search_logged_models
-        return list(pages(lambda token: search(experiment_ids=self.experiments, page_token=token)))
+        return list(iterate_pages(lambda token: search(experiment_ids=self.experiments, page_token=token)))
 
     @cached_property
     def named(self) -> frozenset[str]:
@@ -89,7 +89,7 @@ class Store:
         """This checkout's runs: those that it tagged as its own."""
         if not self.experiments:
             return []
-        return [run for run in runs_of(self.client, self.experiments, deleted) if self._is_own(run)]
+        return [run for run in iterate_runs(self.client, self.experiments, deleted) if self._is_own(run)]
 
     def _is_own(self, run: Run) -> bool:
         """Its tag names this checkout, or one of the folders in which DVC runs experiments."""
@@ -142,9 +142,9 @@ def unnamed(history: History, resumable: frozenset[str], age: Age) -> Iterator[L
         HistopipeError: git can't tell what commits name.
     """
     workspace = history.workspace
-    if before_the_first_run(workspace):
+    if is_database_missing(workspace):
         return
-    with told_in_one_line(workspace):
+    with errors_in_one_line(workspace):
         store = Store(history, open_client(workspace), resumable)
         unneeded = [run for run in store.runs() if not store.is_needed(run)]
         yield from _of_flows([run for run in unneeded if store.may_be_of_another_clone(run)])
@@ -186,7 +186,7 @@ def _delete_runs(store: Store, runs: Iterable[Run]) -> None:
     Raises:
         BusyError: a stage has started meanwhile, which may go on with one of them.
     """
-    with told_in_one_line(store.history.workspace):
+    with errors_in_one_line(store.history.workspace):
         again = store.afresh()
         for run in runs:
             if again.is_needed(run):
@@ -217,7 +217,7 @@ def _replaced(store: Store, age: Age) -> Iterator[Leftover]:
 
 
 def _delete_models(store: Store, models: Iterable[LoggedModel]) -> None:
-    with told_in_one_line(store.history.workspace):
+    with errors_in_one_line(store.history.workspace):
         for model in models:
             store.client.delete_logged_model(model.model_id)
 
@@ -250,7 +250,7 @@ def _deleted_models(store: Store, database: Database, own: set[str], age: Age) -
 
 def _purge_runs(store: Store, database: Database, runs: Iterable[Run]) -> None:
     """Files before rows, models before their run: what a kill leaves is still marked as deleted, and found again."""
-    with told_in_one_line(store.history.workspace):
+    with errors_in_one_line(store.history.workspace):
         for run in runs:
             if store.client.get_run(run.info.run_id).info.lifecycle_stage != "deleted":
                 continue  # restored since it was listed
@@ -260,7 +260,7 @@ def _purge_runs(store: Store, database: Database, runs: Iterable[Run]) -> None:
 
 
 def _purge_models(store: Store, database: Database, models: Iterable[LoggedModel]) -> None:
-    with told_in_one_line(store.history.workspace):
+    with errors_in_one_line(store.history.workspace):
         for model in models:
             _delete_files(str(model.artifact_location))
             database.purge_model(model.model_id)

@@ -6,23 +6,23 @@ from histopipe.core.cases.readings import shared_ids
 from histopipe.core.errors import HistopipeError
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import read_membership
-from histopipe.tracking.stores import before_the_first_run
+from histopipe.tracking.stores import is_database_missing
 
 _NEVER = "No promotion has looked at these test cases yet."
 
 
 def looks_line(dataset: str, workspace: Workspace) -> str:
     """Say how many promotions were judged on today's test cases, and how many trainings graded on them."""
-    if before_the_first_run(workspace):
+    if is_database_missing(workspace):
         return _NEVER
-    from histopipe.tracking.ledger import looks_at
-    from histopipe.tracking.registry import reading
+    from histopipe.tracking.ledger import count_looks_at
+    from histopipe.tracking.registry import open_registry
 
     split = read_membership(workspace.split(dataset))
     cases = split.loc[split["split"] == "test", "case_id"].unique()
     try:
-        with reading(dataset, workspace) as registry:
-            counts = looks_at(registry, shared_ids(cases, dataset))
+        with open_registry(dataset, workspace) as registry:
+            counts = count_looks_at(registry, shared_ids(cases, dataset))
     except HistopipeError as problem:
         return f"How often these test cases have been looked at isn't known: {problem}."
     if not counts.judged:

@@ -1,1 +1,1 @@
-"""The served model: one network file of stock layers, and the code that feeds it."""
+"""The served model: one network file of stock layers, and the code that runs it."""

@@ -1,7 +1,7 @@
-"""The served model's code, copied by MLflow into the model's folder and run from there ("models from code").
+"""The served model's code, which MLflow copies into the model's folder and runs from there ("models from code").
 
-It imports nothing of histopipe, so that a server needs only what the model's own requirements list. What it
-must do to an image as ingest does (pad or resize to the stored size) is held to `histopipe.ingest.images` by a test.
+It imports nothing of histopipe, so that a server needs only the model's own requirements. A test checks that it
+prepares an image (pads or resizes it to the stored size) as `histopipe.ingest.images` does.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from PIL import Image, ImageOps
 IMAGE_COLUMN = "image"
 BATCH = 256
 MAX_PIXELS = 4_000_000  # larger images are slides, not patches
-DEPTH = 24  # where a PNG's header tells the bits of a value
-DARKEST = 63  # of 16-bit images that are darker, the upper bits are empty
+DEPTH = 24  # offset of the bits per value in a PNG's header
+DARKEST = 63  # darker 16-bit images use only the lower bits
 TOO_DARK = "pixels of 16 or 32 bits that use less than a quarter of them: convert them to 8 bits"
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 
 
 class UnreadableImageError(MlflowException, ValueError):
-    """An image that can't be graded; of MLflow's kind too, so that its server answers with the message."""
+    """An image can't be predicted; it is an MLflow error too, so that MLflow's server responds with the message."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
 
 
 class PatchClassifier(PythonModel):
-    """Probability of the positive class, and the decision at the threshold that validation set."""
+    """A classifier of patches: the probability of the positive class, and the decision at the model's threshold."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the network (stock layers only, the calibration folded in) and the operating point."""
         self.network = keras.saving.load_model(context.artifacts["network"], compile=False, safe_mode=True)
         if keras.backend.backend() == "tensorflow" and not _has_gpu():
-            self.network.jit_compile = False  # XLA on a CPU: slow, and compiled anew for each number of images
+            self.network.jit_compile = False  # XLA on a CPU is slow, and compiles again for each number of images
         self.operating_point = json.loads(Path(context.artifacts["operating_point"]).read_text(encoding="utf-8"))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Grade images.
+        """Predict images.
 
         Args:
             context: unused; MLflow passes it.
@@ -95,7 +95,7 @@ def _has_gpu() -> bool:
 
 
 def _batches(images: list[Pixels]) -> Iterable[list[int]]:
-    """Rows to predict together: images of one shape, at most `BATCH` of them."""
+    """Group rows to predict together: images of one shape, at most `BATCH` of them."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for row, image in enumerate(images):
         by_shape.setdefault(image.shape, []).append(row)
@@ -105,7 +105,7 @@ def _batches(images: list[Pixels]) -> Iterable[list[int]]:
 
 
 def padded(image: Pixels, height: int, width: int) -> Pixels:
-    """Bring an image cut off at the slide's edge to the patch size by repeating its last row and column."""
+    """Pad an image cut off at the slide's edge to the patch size by repeating its last row and column."""
     below, right = max(0, height - image.shape[0]), max(0, width - image.shape[1])
     return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else image
 
@@ -120,10 +120,10 @@ def resized(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def read_images(model_input: Any) -> list[Pixels]:
-    """Turn whatever a client sent into a list of RGB images.
+    """Convert a client's input into a list of RGB images.
 
     Raises:
-        UnreadableImageError: no column `image`, or an image that can't be read.
+        UnreadableImageError: there is no column `image`, or an image can't be read.
     """
     if isinstance(model_input, pd.DataFrame | dict):
         if IMAGE_COLUMN not in model_input:
@@ -150,30 +150,33 @@ def _read_image(image: Any, row: int) -> Pixels:
 
 
 def decode(content: bytes) -> Pixels:
-    """Decode a PNG or JPEG file to RGB; of its transparent parts, white is seen.
+    """Decode a PNG or JPEG file to RGB; transparent parts become white.
 
     Raises:
-        ValueError: the bytes are something else, damaged, an image of absurd size, or of fewer bits than it says.
+        ValueError: the bytes are no PNG or JPEG file, or damaged, or the image is too large or too dark for its depth.
     """
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is checked here
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
             depth = content[DEPTH] if image.format == "PNG" else 8
             size = f"{image.width} x {image.height}"
-            absurd = image.width * image.height > MAX_PIXELS
-            seen = None if absurd else _as_rgba(ImageOps.exif_transpose(image), depth)
-    except Exception:  # whatever a decoder makes of hostile bytes, it is one unusable image
+            too_large = image.width * image.height > MAX_PIXELS
+            rgba = None if too_large else _as_rgba(ImageOps.exif_transpose(image), depth)
+    except Exception:  # decoders raise anything over damaged or hostile bytes
         raise ValueError("not a readable PNG or JPEG image") from None
-    if seen is None:
+    if rgba is None:
         raise ValueError(f"{size} pixels are more than a patch has: cut the image into patches")
-    visible = np.asarray(seen)[np.asarray(seen)[..., 3] > 0]
+    visible = np.asarray(rgba)[np.asarray(rgba)[..., 3] > 0]
     if depth == 16 and visible.size and visible[:, :3].max() <= DARKEST:
         raise ValueError(TOO_DARK)
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB"))
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
 
 
 def _as_rgba(image: Image.Image, depth: int) -> Image.Image:
-    """With its transparent colour, if any: Pillow compares colours of eight bits with one of the file's own depth."""
+    """Convert to RGBA with the transparent colour, if any.
+
+    Pillow compares colours of eight bits with a transparent colour of the file's own depth.
+    """
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip it to white
         values = np.asarray(image)
@@ -192,7 +195,7 @@ def as_pixels(values: Any) -> Pixels:
     """Check that `values` are the pixels of one RGB image: (height, width, 3), whole numbers from 0 to 255.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they are something else.
     """
     pixels = values if isinstance(values, np.ndarray) and values.dtype != object else _as_numbers(values)
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:

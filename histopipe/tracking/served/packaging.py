@@ -1,4 +1,4 @@
-"""Putting the served model together and logging it."""
+"""Build the served model and log it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 CLASSIFIER = Path(__file__).with_name("classifier.py")
 MODEL_NAME = "model"
 REFERENCE_ARTIFACT = "reference"
-DATA_ARTIFACT = "data"  # which data the model was made from (histopipe/tracking/provenance.py)
-NETWORK_DIGEST_TAG = "network_sha256"  # of the logged model: tells later whether its file is whole
+DATA_ARTIFACT = "data"  # the data that the model was made from (histopipe/tracking/provenance.py)
+NETWORK_DIGEST_TAG = "network_sha256"  # tag of the logged model: the digest by which its file is checked
 
 
 def log_served_model(
@@ -42,28 +42,28 @@ def log_served_model(
     """Log the calibrated model into the active MLflow run, with its signature and an input example.
 
     Args:
-        network: with the calibration of the operating point folded in (`histopipe.networks.temperature.calibrated`).
+        network: network with the calibration folded in (`histopipe.networks.temperature.calibrated`).
         operating_point: content of `operating_point.json`.
         example: one patch, uint8 (height, width, 3).
-        tags: of the logged model.
-        reference: profiles of the cases behind it, by which drift is told from any machine that can load the model.
-        made_from: the record of its data, by which every checkout can tell whether the model is of its own.
+        tags: tags of the logged model.
+        reference: profiles of the model's cases, so that drift can be measured wherever the model can be loaded.
+        made_from: record of the model's data, by which a checkout recognises whether the model is of its own data.
     """
     from mlflow.models import Model
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # four bars for copying one small file
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # four progress bars for one small file
     with TemporaryDirectory() as folder:
         file, point = Path(folder) / "model.keras", write_operating_point(Path(folder), operating_point)
         network.save(file)
         artifacts = {"network": str(file), "operating_point": str(point)}
-        if reference:  # from here: MLflow reads a path as an address, which a # in the checkout's would cut off
+        if reference:  # from this folder: MLflow reads a path as an address, and cuts it off at a #
             artifacts[REFERENCE_ARTIFACT] = str(shutil.copyfile(reference, Path(folder) / reference.name))
         if made_from:
             write_json(Path(folder) / "data.json", made_from)
             artifacts[DATA_ARTIFACT] = str(Path(folder) / "data.json")
         return Model.log(
             None,
-            _UngradedPyfunc,
+            _UntestedPyfunc,
             name=MODEL_NAME,
             validate_serving_input=False,
             flavor_name="pyfunc.ModelFromCode",
@@ -77,27 +77,29 @@ def log_served_model(
         )
 
 
-class _UngradedPyfunc:
-    """MLflow's flavor `pyfunc`, for a log that doesn't load the model again and grade its example.
+class _UntestedPyfunc:
+    """MLflow's flavor `pyfunc`, logged without loading the model again and predicting its example.
 
-    `mlflow.pyfunc.log_model` always does, which for DenseNet201 takes a fifth of its evaluation; all it does with a
-    failure is to warn. That served models load and grade their example is what `test_served_model.py` checks.
+    `mlflow.pyfunc.log_model` always does both, which takes a fifth of DenseNet201's evaluation time, and only warns of
+    a failure. `test_served_model.py` checks that served models load and predict their example.
     """
 
     @staticmethod
     def save_model(validate_serving_input: bool, **arguments: Any) -> None:
-        """Save the model; the first argument is for `Model.log`, which hands on all it is given."""
+        """Save the model; the first argument is one that `Model.log` passes on, and is ignored."""
         import mlflow
 
         mlflow.pyfunc.save_model(**arguments)
 
 
 def signature() -> ModelSignature:
-    """One input `image`: any array of images, pixels or encoded files; out come `probability` and `decision`.
+    """Return the model's signature: one input `image` (arrays, pixels or encoded files), two outputs.
 
-    A tensor of objects is the one type of MLflow 3.17 whose check lets through both what arrays need (four
-    dimensions) and what frames of encoded images need (one); a tensor of uint8 refuses every frame, a column
-    of binary every array. The classifier itself checks each image.
+    The outputs are `probability` and `decision`.
+
+    A tensor of objects is the one type of MLflow 3.17 whose check accepts both arrays (four dimensions) and frames of
+    encoded images (one); a tensor of uint8 refuses every frame, a column of binary every array. The classifier itself
+    checks each image.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
@@ -109,7 +111,7 @@ def signature() -> ModelSignature:
 
 
 def requirements() -> list[str]:
-    """What the served model needs, at today's versions; MLflow would take 20 s to infer them."""
+    """List the packages of the served model at their installed versions; MLflow would take 20 s to infer them."""
     import keras
 
     packages = ("keras", keras.backend.backend(), "mlflow", "numpy", "pandas", "pillow")
@@ -117,7 +119,7 @@ def requirements() -> list[str]:
 
 
 def as_text(patch: NDArray[np.uint8]) -> str:
-    """A patch as a PNG file in base64, as clients send it in JSON."""
+    """Encode a patch as a PNG file in base64, as clients send it in JSON."""
     from PIL import Image
 
     stream = io.BytesIO()
