@@ -123,4 +123,4 @@ def trial(dataset: str, architecture: str, side: int) -> None:
         from histopipe.experiments.search.trial import run_trial
 
         outcome = run_trial(dataset, architecture, params, workspace)
-        click.echo(f"{dataset} {architecture} trial {outcome.number}: {outcome.said}")
+        click.echo(f"{dataset} {architecture} trial {outcome.number}: {outcome.text}")

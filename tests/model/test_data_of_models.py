@@ -70,7 +70,7 @@ def crowned(workspace: Workspace, architecture: str, **how: Any) -> bool:
         ({"source": DRAWN, "digests": "b"}, "it was made from archive /data/idc.zip, here are drawn slides"),
         ({"source": REAL, "capped": True}, "trained under the caps of `quick`: yes, wanted no"),
         ({"source": REAL | {"fingerprint": {"sha256": "other"}}, "digests": "b"}, "none of 384 patches sampled"),
-        ({"source": REAL, "opposite": True}, "384 of 384 patches that both hold are labelled otherwise"),
+        ({"source": REAL, "opposite": True}, "384 of 384 patches that both hold have other labels here"),
     ],
     ids=["an unchanged clone", "drawn", "capped", "other data", "opposite labels"],
 )

@@ -156,7 +156,7 @@ def test_a_hopeless_trial_is_pruned(ready: Workspace, small: dict[str, Any]) -> 
             params={RATE: 0.05}, distributions=dict(search.ranges), value=1.0, intermediate_values={1: 1.0, 2: 1.0}
         )
         search.study.add_trial(perfect)
-    assert run(small, ready).said == "pruned"
+    assert run(small, ready).text == "pruned"
     assert states(search)[0] == "PRUNED"
     assert list(search.study.trials[0].intermediate_values) == [1]
     pruned = runs(ready)["cancernet trial 0"]
@@ -167,9 +167,9 @@ def test_a_hopeless_trial_is_pruned(ready: Workspace, small: dict[str, Any]) -> 
 def test_a_diverging_trial_fails_and_the_search_goes_on(ready: Workspace, small: dict[str, Any]) -> None:
     small["quick"] = {"max_epochs": 1}
     small["search"]["cancernet"] = {RATE: {"choices": [1e30, 2e30]}}
-    with pytest.raises(SearchError, match="no trial was trained to its end: run more, or change"):
+    with pytest.raises(SearchError, match="no trial was completed: run more, or change"):
         conclude(opened(small, ready))
-    assert "the loss became nan" in run(small, ready).said.lower()
+    assert "the loss became nan" in run(small, ready).text.lower()
     search = opened(small, ready)
     assert states(search) == ["FAIL"]
     assert counted(search) == 0
@@ -205,13 +205,13 @@ def test_a_search_that_lacks_trials_in_the_end_says_so(
 ) -> None:
     small["search"]["cancernet"] = {RATE: {"choices": [0.01, *(1e30 * times for times in range(1, 99))]}}
     assert searched(small, ready, 2, monkeypatch) == ["COMPLETE", "FAIL", "FAIL", "FAIL"]
-    said = "1 of 2 trials are lacking, since others failed: run the search again, or narrow search.cancernet"
+    said = "1 of 2 trials are missing, since others failed: run the search again, or narrow search.cancernet"
     assert f"idc cancernet: {said}" in caplog.text
 
 
 def test_values_that_no_network_can_have_fail_their_trial_alone(ready: Workspace, small: dict[str, Any]) -> None:
     small["search"]["cancernet"] = {"model.dropout": {"choices": [1.5]}}
-    assert run(small, ready).said.startswith("failed: cancernet can't be built with")
+    assert run(small, ready).text.startswith("failed: cancernet can't be built with")
     assert runs(ready)["cancernet trial 0"].info.status == "FAILED"
 
 

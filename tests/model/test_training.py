@@ -408,7 +408,7 @@ def test_a_backend_that_cannot_be_deterministic_is_refused(ready: Workspace, sma
     done = command_trains(ready, smallest, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        "histopipe: train.deterministic: true is kept on TensorFlow alone, and Keras runs on jax: "
+        "histopipe: train.deterministic: true works on TensorFlow alone, and Keras runs on jax: "
         "set KERAS_BACKEND=tensorflow, or deterministic: false in params.yaml"
     )
     experiment = prepare_experiment(ready, "idc")

@@ -82,14 +82,14 @@ def test_rounding_stays_within_the_range(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
-        ({}, "search.cancernet is empty: say where to look"),
+        ({}, "search.cancernet is empty: give ranges"),
         ({"optimizer.learning_rat": {"low": 0.1, "high": 1}}, "did you mean 'optimizer.learning_rate'"),
         ({"model.dropuot": {"low": 0.1, "high": 0.5}}, "unknown key 'model.dropuot'; did you mean 'model.dropout'"),
         ({"published.dataset": {"choices": ["idc"]}}, "unknown key 'published.dataset'"),
         ({"optimizer": {"choices": ["adam"]}}, "unknown key 'optimizer'"),
         (
             {"label_smoothing": {"low": 0.0, "high": 1.0}},
-            "search.cancernet.label_smoothing: 1.0 can't be: Input should be less",
+            "search.cancernet.label_smoothing: 1.0 is not possible: Input should be less",
         ),
         ({"imbalance": {"choices": ["focal", "weigths"]}}, "search.cancernet.imbalance: 'weigths' can't be"),
         ({"batch_size": {"low": 0, "high": 8}}, "search.cancernet.batch_size: 0 can't be"),

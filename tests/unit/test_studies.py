@@ -24,13 +24,13 @@ from histopipe.data.splitting.stage import as_csv, fold_membership, split
 from histopipe.evaluation.intervals import draw_cases
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
 from histopipe.evaluation.mlflow_run import LOGGED_SLIDES
-from histopipe.experiments.studies.definition import fewer_training_cases, variant_params, variant_split
-from histopipe.experiments.studies.evaluate_stage import with_what_is_kept
+from histopipe.experiments.studies.definition import keep_training_cases, variant_params, variant_split
+from histopipe.experiments.studies.evaluate_stage import with_limited_outputs
 from histopipe.experiments.studies.reading import split_digests
 from histopipe.experiments.studies.split_stage import settings_of, split_variant
 from histopipe.experiments.studies.statistics import fold_differences, fold_means, resampled_means, spread
 from histopipe.experiments.studies.summary import summarise_study
-from histopipe.experiments.studies.workspace import VariantWorkspace, settled_params
+from histopipe.experiments.studies.workspace import VariantWorkspace, apply_variant_settings
 from histopipe.tracking.stores import prepare_experiment
 from histopipe.training.recipe import recipe_digest
 from tests.registry import client
@@ -528,15 +528,15 @@ def test_smaller_training_sets_lie_within_larger_ones(workspace: Workspace, two:
 def test_more_training_cases_than_there_are_is_refused() -> None:
     membership = pd.DataFrame({"case_id": ["a", "b", "c"], "split": ["train", "validation", "test"]})
     with pytest.raises(SplitError, match="size-2 asks for 2 training cases, but the split has 1: lower it"):
-        fewer_training_cases(membership, 2, seed=1)
+        keep_training_cases(membership, 2, seed=1)
     with pytest.raises(SplitError, match="choose another scheme"):
-        fewer_training_cases(membership.assign(file="f"), 1, seed=1)
+        keep_training_cases(membership.assign(file="f"), 1, seed=1)
 
 
 @pytest.mark.parametrize(("asked", "drawn"), [("all", LOGGED_SLIDES), (2, 2), (1000, LOGGED_SLIDES)])
 def test_of_a_variant_only_what_is_kept_is_made(two: Params, asked: Literal["all"] | int, drawn: int) -> None:
     params = two.model_copy(update={"evaluate": two.evaluate.model_copy(update={"slides": asked, "symmetries": True})})
-    found = with_what_is_kept(params).evaluate
+    found = with_limited_outputs(params).evaluate
     assert (found.slides, found.symmetries, found.resamples) == (drawn, False, 200)
 
 
@@ -566,7 +566,7 @@ def test_a_training_gets_what_its_split_was_made_with(workspace: Workspace, cont
     assert own.split("idc").read_text() == as_csv(divided)
     assert own.folder("idc") == workspace.root / "studies/idc/cancernet" / name == own.settings("idc").parent
     other = params.model_copy(update={"seed": 99})  # of the main run, changed since
-    found, wanted = settled_params("idc", other, own), variant_params(study, variant, params)
+    found, wanted = apply_variant_settings("idc", other, own), variant_params(study, variant, params)
     assert settings_of(found) == settings_of(wanted)
     assert found.seed == (7 if name == "seed-7" else params.seed)
 

@@ -21,7 +21,6 @@ PENDING_PACKAGES: frozenset[str] = frozenset(
         "histopipe/core",
         "histopipe/data",
         "histopipe/evaluation",
-        "histopipe/experiments",
         "histopipe/export",
         "histopipe/inference",
         "histopipe/ingest",
@@ -30,7 +29,6 @@ PENDING_PACKAGES: frozenset[str] = frozenset(
         "histopipe/promotion",
         "histopipe/reporting",
         "histopipe/service",
-        "histopipe/tracking",
     }
 )
 PENDING_PAGES: frozenset[str] = frozenset(

@@ -1,4 +1,4 @@
-"""A search as a picture: its trials in order, and how much each value mattered."""
+"""Draw a search: its trials in order, and the importance of each value."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def draw_search(trials: pd.DataFrame, importances: Mapping[str, float], title: str) -> Figure:
-    """Draw the validation AUC of every trial with the best so far; beside it the importances, if there are any.
+    """Draw the validation AUC of every trial with the best so far, and next to it the importances, if any.
 
     Args:
         trials: columns `trial`, `state` (`complete`, `pruned`, `failed`) and `validation_roc_auc`.
         importances: share of the variance over complete trials that each value explains.
-        title: of the picture.
+        title: title of the figure.
     """
     figure = new_figure(9 if importances else 5.5, 3.8)
     if importances:
@@ -52,7 +52,7 @@ def _draw_trials(axes: Axes, trials: pd.DataFrame) -> None:
 
 
 def _draw_importances(axes: Axes, importances: Mapping[str, float]) -> None:
-    ordered = sorted(importances.items(), key=lambda each: each[1])
+    ordered = sorted(importances.items(), key=lambda item: item[1])
     axes.barh([plain(name) for name, _ in ordered], [share for _, share in ordered], color=CURVE)
     axes.set_xlim(0, 1)
     axes.set_title("share of the variance explained (fANOVA)", fontsize=10.5, loc="left")

@@ -1,4 +1,4 @@
-"""The MLflow run of a search: the parent of its trials' runs, which ends up with the best of them."""
+"""The MLflow run of a search: the parent of its trials' runs, which records the best of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from histopipe.core.lineage import lineage_tags
 from histopipe.data.leakage import leaky_tags
-from histopipe.experiments.search.study import Search, turn
+from histopipe.experiments.search.study import Search, study_lock
 from histopipe.tracking.runs import find_runs
 from histopipe.tracking.stores import current_client, prepare_experiment
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def parent_run(search: Search) -> str:
-    """The id of the search's run, which is opened by its first trial."""
+    """Return the id of the search's run, which its first trial creates."""
     experiment = prepare_experiment(search.workspace, search.dataset)
     tags = {
         "dataset": search.dataset,
         "architecture": search.architecture,
-        "study": "search",  # keeps it, like its trials, apart from main runs
+        "study": "search",  # separates it, like its trials, from main runs
         "variant": search.study.study_name,
     }
-    with turn(search.workspace):
-        found = _runs(experiment, {key: tags[key] for key in ("study", "variant")})
-        if found:
-            return str(found[0].info.run_id)
+    with study_lock(search.workspace):
+        runs = _runs(experiment, {key: tags[key] for key in ("study", "variant")})
+        if runs:
+            return str(runs[0].info.run_id)
         tags |= {"quick": "true"} if search.training.capped else {}
         tags |= leaky_tags(search.training.leaky)
         tags |= {"unlisted_train": "true"} if search.params.split.adds_unlisted else {}
@@ -43,20 +43,20 @@ def parent_run(search: Search) -> str:
 
 
 def trial_runs(search: Search, parent: str) -> dict[int, str]:
-    """The run id of each trial; the last one where a trial had several."""
+    """Return the run id of each trial; the latest one where a trial had several."""
     experiment = prepare_experiment(search.workspace, search.dataset)
-    runs = reversed(_runs(experiment, {"mlflow.parentRunId": parent}))  # newest first as found
+    runs = reversed(_runs(experiment, {"mlflow.parentRunId": parent}))  # they are listed newest first
     return {int(run.data.tags["trial"]): str(run.info.run_id) for run in runs if "trial" in run.data.tags}
 
 
 def close_pruned(run_id: str) -> None:
-    """Say of a trial's run that it ended early and well."""
+    """End a pruned trial's run as finished, with a tag."""
     current_client().set_tag(run_id, "pruned", "true")
     current_client().set_terminated(run_id, "FINISHED")
 
 
 def close_failed(search: Search, parent: str, number: int, reason: str) -> None:
-    """Say of a trial's run why it failed."""
+    """End a failed trial's run, with the reason as a tag."""
     run_id = trial_runs(search, parent).get(number)
     if run_id:
         current_client().set_tag(run_id, "failure", reason)
@@ -64,13 +64,13 @@ def close_failed(search: Search, parent: str, number: int, reason: str) -> None:
 
 
 def log_result(parent: str, best: Mapping[str, object], metrics: Mapping[str, float], folder: Path) -> None:
-    """Log the best trial, the counts, and the search's files; all of it may be others after further trials.
+    """Log the best trial, the counts, and the search's files; further trials may change all of them.
 
     Args:
-        parent: the search's run.
+        parent: id of the search's run.
         best: run and values of the best trial.
-        metrics: its score, and how many trials ended how.
-        folder: whose files become artifacts.
+        metrics: metric of the best trial, and numbers of trials by state.
+        folder: folder whose files become artifacts.
     """
     for name, value in best.items():
         current_client().set_tag(parent, f"best.{name}", str(value))

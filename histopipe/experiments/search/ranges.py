@@ -13,26 +13,26 @@ from histopipe.core.params import RangeParams, RecipeParams
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-DIGITS = 4  # of a suggested number: fit to be read in a recipe, finer than any training can tell apart
+DIGITS = 4  # of a suggested number: readable in a recipe, and finer than any training distinguishes
 
 Value = int | float | str | bool
 Ranges = Mapping[str, RangeParams]  # by dotted key
 
 
 def distributions(name: str, recipe: RecipeParams, ranges: Ranges) -> dict[str, BaseDistribution]:
-    """Where to look for each value, by dotted key.
+    """Convert the ranges into Optuna's distributions, by dotted key.
 
     Args:
-        name: of the recipe, for messages.
-        recipe: holds the values that vary.
-        ranges: of `search.NAME`.
+        name: name of the recipe, for messages.
+        recipe: recipe with the values to vary.
+        ranges: ranges of `search.NAME`.
 
     Raises:
-        ParamsError: no ranges, a key that the recipe doesn't have, or a range with values that it can't take.
+        ParamsError: there are no ranges, the recipe lacks a key, or it can't take values of a range.
     """
     if not ranges:
         raise ParamsError(
-            f"params.yaml: search.{name} is empty: say where to look, such as "
+            f"params.yaml: search.{name} is empty: give ranges, such as "
             f"`search: {{{name}: {{optimizer.learning_rate: {{low: 0.001, high: 0.1, log: true}}}}}}`"
         )
     own = own_values(recipe)
@@ -40,19 +40,19 @@ def distributions(name: str, recipe: RecipeParams, ranges: Ranges) -> dict[str, 
         _require_known(name, key, own)
         for value in value_range.choices or (value_range.low, value_range.high):
             _require_possible(name, key, _typed(value, own[key], value_range), recipe)
-    return {key: _distribution(name, key, each, own[key]) for key, each in ranges.items()}
+    return {key: _distribution(name, key, value_range, own[key]) for key, value_range in ranges.items()}
 
 
 def own_values(recipe: RecipeParams) -> dict[str, Any]:
-    """Every value of a recipe that decides its training, by dotted key."""
+    """List every value of a recipe that decides its training, by dotted key."""
     return _leaves(recipe.model_dump())
 
 
 def with_values(recipe: RecipeParams, values: Mapping[str, Value]) -> RecipeParams:
-    """The recipe with other values, by dotted key.
+    """Return the recipe with other values, by dotted key.
 
     Raises:
-        pydantic.ValidationError: it can't take them.
+        pydantic.ValidationError: the recipe can't take them.
     """
     content = recipe.model_dump()
     for key, value in values.items():
@@ -65,10 +65,7 @@ def with_values(recipe: RecipeParams, values: Mapping[str, Value]) -> RecipePara
 
 
 def rounded(values: Mapping[str, Value], recipe: RecipeParams, ranges: Ranges) -> dict[str, Value]:
-    """Suggested values with as many digits as one would write down, within their ranges.
-
-    The recipe's own values stay as they are.
-    """
+    """Round suggested values to a few digits, within their ranges; the recipe's own values are not changed."""
     own = own_values(recipe)
     return {key: value if value == own[key] else _rounded(value, ranges[key]) for key, value in values.items()}
 
@@ -80,11 +77,11 @@ def _rounded(value: Value, value_range: RangeParams) -> Value:
 
 
 def _leaves(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in content.items():
         inner = _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-        found.update(inner)
-    return found
+        leaves.update(inner)
+    return leaves
 
 
 def _require_known(name: str, key: str, own: Mapping[str, Any]) -> None:
@@ -98,11 +95,11 @@ def _require_possible(name: str, key: str, value: Value, recipe: RecipeParams) -
         with_values(recipe, {key: value})
     except ValidationError as problems:
         reason = problems.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ParamsError(f"params.yaml: search.{name}.{key}: {value!r} can't be: {reason}") from None
+        raise ParamsError(f"params.yaml: search.{name}.{key}: {value!r} is not possible: {reason}") from None
 
 
 def _is_whole(own: Any, value_range: RangeParams) -> bool:
-    """Whether a value counts something: the recipe's is an integer, or it has none and the ends are whole."""
+    """Return true if a value is a count: the recipe's is an integer, or it has none and the limits are integers."""
     if own is None:
         return _ends_are_whole(value_range)
     return isinstance(own, int) and not isinstance(own, bool)

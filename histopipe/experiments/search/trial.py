@@ -1,4 +1,4 @@
-"""One trial: the recipe with suggested values, trained on the training split and scored on validation."""
+"""One trial: the recipe with suggested values, trained on the training split and measured on validation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from histopipe.training.stage import train
 if TYPE_CHECKING:
     from optuna import Trial
 
-SCORE = "validation/roc_auc"
+METRIC = "validation/roc_auc"
 
 
 class Pruned(Exception):
-    """A trial that is worse than most were at its epoch.
+    """A trial is worse than most others were at its epoch.
 
     Attributes:
-        run_id: its MLflow run.
+        run_id: id of its MLflow run.
     """
 
     def __init__(self, run_id: str | None) -> None:
@@ -38,23 +38,23 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended.
+    """The outcome of a trial.
 
     Attributes:
-        number: of the trial.
-        values: what it trained with.
-        said: for people.
+        number: number of the trial.
+        values: values that it trained with.
+        text: the outcome in words.
     """
 
     number: int
     values: dict[str, Value]
-    said: str
+    text: str
 
 
 def run_trial(dataset: str, architecture: str, params: Params, workspace: Workspace) -> Outcome:
-    """Take up a trial whose process is gone, or a new one, and bring it to its end.
+    """Resume a trial whose process is gone, or start a new one, and complete it.
 
-    Values that the network can't be built or trained with make a failed trial, not a failed search.
+    Values that the network can't be built or trained with fail the trial, not the search.
 
     Raises:
         HistopipeError: the ranges don't suit the recipe, or the data set isn't ingested and split.
@@ -65,9 +65,9 @@ def run_trial(dataset: str, architecture: str, params: Params, workspace: Worksp
         own = TrialWorkspace(workspace.root, search.study.study_name, trial.number, parent)
         values = suggested(search, trial)
         _announce(search, trial, values)
-        said = _trained(search, trial, values, own)
+        text = _train_trial(search, trial, values, own)
         shutil.rmtree(own.scratch(dataset, architecture), ignore_errors=True)
-    return Outcome(trial.number, values, said)
+    return Outcome(trial.number, values, text)
 
 
 def _announce(search: Search, trial: Trial, values: dict[str, Value]) -> None:
@@ -75,8 +75,8 @@ def _announce(search: Search, trial: Trial, values: dict[str, Value]) -> None:
     print(f"{search.dataset} {search.architecture} trial {trial.number}: {shown}", flush=True)
 
 
-def _trained(search: Search, trial: Trial, values: dict[str, Value], own: TrialWorkspace) -> str:
-    """Train the trial and tell the study how it ended; returns that in words."""
+def _train_trial(search: Search, trial: Trial, values: dict[str, Value], own: TrialWorkspace) -> str:
+    """Train the trial and report its end to the study; return the outcome in words."""
     from optuna.trial import TrialState
 
     dataset, name = search.dataset, search.architecture
@@ -94,32 +94,32 @@ def _trained(search: Search, trial: Trial, values: dict[str, Value], own: TrialW
         close_failed(search, own.parent, trial.number, str(problem))
         search.study.tell(trial, state=TrialState.FAIL)
         return f"failed: {problem}"
-    scores = pd.read_csv(own.model(dataset, name) / "history.csv")[SCORE].tolist()
-    _report_scores(search, trial, scores)
-    reached = score(scores, recipe)
-    search.study.tell(trial, reached)
-    return f"{SCORE} {reached:.4f}"
+    history = pd.read_csv(own.model(dataset, name) / "history.csv")[METRIC].tolist()
+    _report_history(search, trial, history)
+    result = result_metric(history, recipe)
+    search.study.tell(trial, result)
+    return f"{METRIC} {result:.4f}"
 
 
-def score(scores: list[float], recipe: RecipeParams) -> float:
-    """Validation AUC of the weights that the recipe keeps, from that of every epoch (or candidate classifier)."""
-    return max(scores) if recipe.keep == "best" or recipe.classifier else scores[-1]
+def result_metric(history: list[float], recipe: RecipeParams) -> float:
+    """Return the validation AUC of the weights that the recipe keeps, from that of every epoch (or candidate)."""
+    return max(history) if recipe.keep == "best" or recipe.classifier else history[-1]
 
 
 def _report(search: Search, trial: Trial, progress: Progress) -> None:
-    """Tell the study of epochs it doesn't know yet.
+    """Report epochs that the study doesn't know yet.
 
     Raises:
-        Pruned: the trial is not worth going on with.
+        Pruned: the trial isn't worth continuing.
     """
-    _report_scores(search, trial, [row[SCORE] for row in progress.history])
+    _report_history(search, trial, [row[METRIC] for row in progress.history])
     if trial.should_prune():
         raise Pruned(progress.run_id)
 
 
-def _report_scores(search: Search, trial: Trial, scores: list[float]) -> None:
-    """A kill can come between a checkpoint and its report."""
-    known = search.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-    for epoch, value in enumerate(scores, start=1):
-        if epoch not in known:
+def _report_history(search: Search, trial: Trial, history: list[float]) -> None:
+    """Report the missing epochs: a kill can happen between a checkpoint and its report."""
+    reported = search.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    for epoch, value in enumerate(history, start=1):
+        if epoch not in reported:
             trial.report(value, epoch)

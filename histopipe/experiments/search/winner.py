@@ -1,4 +1,4 @@
-"""What a search found: its best trial as a recipe one can commit, all trials as a table, and a picture."""
+"""The results of a search: its best trial as a recipe to commit, all trials as a table, and a figure."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ if TYPE_CHECKING:
 
 RECIPE_FILE, TRIALS_FILE, PICTURE_FILE = "recipe.yaml", "trials.csv", "search.png"
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished", "WAITING": "waiting"}
-IMPORTANCE_TRIALS = 4  # complete ones; a forest on fewer says nothing
+IMPORTANCE_TRIALS = 4  # complete trials; a forest on fewer is meaningless
 COMMENT_WIDTH = 110
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial.
+    """The best trial of a search.
 
     Attributes:
-        name: of the recipe it becomes.
-        recipe: what it trained, without the caps of `quick`.
-        number: of the trial.
+        name: name of the recipe it becomes.
+        recipe: recipe that it trained, without the caps of `quick`.
+        values: its values, by dotted key.
+        number: number of the trial.
         value: its ROC AUC on validation.
-        run_id: its MLflow run.
+        run_id: id of its MLflow run.
     """
 
     name: str
@@ -52,25 +53,25 @@ class Winner:
 
 
 def conclude(search: Search, name: str | None = None) -> Winner:
-    """Write `recipe.yaml`, `trials.csv` and `search.png` of the study as it stands, and log them to its run.
+    """Write `recipe.yaml`, `trials.csv` and `search.png` of the study so far, and log them to its run.
 
     Args:
-        search: the study.
-        name: of the recipe that the best trial becomes; `A_tuned` for architecture A by default.
+        search: search with its study.
+        name: name of the recipe that the best trial becomes; `A_tuned` for recipe A by default.
 
     Raises:
-        SearchError: no trial was trained to its end.
+        SearchError: no trial was completed.
     """
     parent = parent_run(search)
     runs = trial_runs(search, parent)
     winner = _winner(search, name or f"{search.architecture}_tuned", runs)
     trials = trial_table(search, runs)
     folder = search.workspace.search(search.dataset, search.architecture)
-    with replaced_folder(folder, stage_check("search")) as beside:
-        write_text(beside / RECIPE_FILE, recipe_block(search, winner, trials))
-        trials.to_csv(beside / TRIALS_FILE, index=False)
+    with replaced_folder(folder, stage_check("search")) as target:
+        write_text(target / RECIPE_FILE, recipe_block(search, winner, trials))
+        trials.to_csv(target / TRIALS_FILE, index=False)
         title = f"{search.dataset} {search.architecture}: {_counts(trials)}"
-        save_figure(draw_search(trials, _importances(search), title), beside / PICTURE_FILE)
+        save_figure(draw_search(trials, _importances(search), title), target / PICTURE_FILE)
         require_unchanged_inputs()
     best = {"trial": winner.number, "run_id": winner.run_id, **winner.values}
     metrics = {"best/validation/roc_auc": winner.value, **_numbers(trials)}
@@ -82,22 +83,22 @@ def _winner(search: Search, name: str, runs: Mapping[int, str]) -> Winner:
     try:
         best = search.study.best_trial
     except ValueError:
-        raise SearchError(_nothing_found(search)) from None
+        raise SearchError(_describe_no_winner(search)) from None
     assert best.value is not None  # it is complete
     values = suggested(search, best)
     recipe = with_values(search.recipe, values).model_copy(update={"architecture": search.training.architecture})
     return Winner(name, recipe, values, best.number, best.value, runs.get(best.number, ""))
 
 
-def _nothing_found(search: Search) -> str:
+def _describe_no_winner(search: Search) -> str:
     reasons = [trial.user_attrs[REASON] for trial in search.study.trials if REASON in trial.user_attrs]
-    said = f"; the last that failed: {reasons[-1]}" if reasons else ""
-    place = f"{search.dataset} {search.architecture}"
-    return f"{place}: no trial was trained to its end: run more, or change search.{search.architecture}{said}"
+    last_failure = f"; the last that failed: {reasons[-1]}" if reasons else ""
+    title = f"{search.dataset} {search.architecture}"
+    return f"{title}: no trial was completed: run more, or change search.{search.architecture}{last_failure}"
 
 
 def trial_table(search: Search, runs: Mapping[int, str]) -> pd.DataFrame:
-    """One row per trial: how it ended, its score, its epochs, its values, its MLflow run."""
+    """Tabulate the trials: state, metric, epochs, values and MLflow run of each."""
     trials = search.study.get_trials(deepcopy=False)
     return pd.DataFrame([_row(search, trial, runs) for trial in trials if trial.state.name != "WAITING"])
 
@@ -124,7 +125,7 @@ def _counts(trials: pd.DataFrame) -> str:
 
 
 def _importances(search: Search) -> dict[str, float]:
-    """Share of the variance that each value explains; none where too few trials tell."""
+    """Compute the share of the variance that each value explains; empty where too few trials are complete."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     from optuna.trial import TrialState
 
@@ -136,35 +137,37 @@ def _importances(search: Search) -> dict[str, float]:
 
 
 def recipe_block(search: Search, winner: Winner, trials: pd.DataFrame) -> str:
-    """The winner as a `recipes:` block, with how it was found as its comment."""
+    """Format the winner as a `recipes:` block, with a comment on how it was found."""
     content = winner.recipe.model_dump(mode="json", exclude_defaults=True)
     body = yaml.safe_dump({winner.name: content}, sort_keys=False, allow_unicode=True, width=COMMENT_WIDTH)
-    lines = [f"# {line}" for part in _story(search, winner, trials) for line in textwrap.wrap(part, COMMENT_WIDTH)]
+    lines = [f"# {line}" for part in _comment(search, winner, trials) for line in textwrap.wrap(part, COMMENT_WIDTH)]
     return "recipes:\n" + textwrap.indent("\n".join(lines) + "\n" + body, "  ")
 
 
-def _story(search: Search, winner: Winner, trials: pd.DataFrame) -> list[str]:
+def _comment(search: Search, winner: Winner, trials: pd.DataFrame) -> list[str]:
     values = ", ".join(f"{key} {value}" for key, value in winner.values.items())
     caps = search.params.quick.model_dump(exclude_none=True) if search.params.quick and search.training.capped else {}
     own = own_values(search.recipe)
-    found = (
-        "its own values, than which none were better"
+    origin = (
+        "its own values, since no others were better"
         if all(own[key] == value for key, value in winner.values.items())
         else "values found"
     )
-    told = [
-        f"{search.architecture} with {found} by search on {search.dataset}: {values}.",
+    paragraphs = [
+        f"{search.architecture} with {origin} by search on {search.dataset}: {values}.",
         f"Trial {winner.number} of {_counts(trials)}: ROC AUC {winner.value:.4f} on validation, which chose it, so "
-        "that further cases will give less; test cases were not looked at.",
+        "further cases will give less; test cases were not looked at.",
         f"Study {search.study.study_name}, MLflow run {winner.run_id}, seed {search.params.seed}.",
     ]
     if caps:
-        told.append("Searched under the caps of `quick`: " + ", ".join(f"{key} {each}" for key, each in caps.items()))
-    return told
+        paragraphs.append(
+            "Searched under the caps of `quick`: " + ", ".join(f"{key} {cap}" for key, cap in caps.items())
+        )
+    return paragraphs
 
 
 def paste_hint(winner: Winner, folder: Path) -> str:
-    """What to do with a winner."""
+    """Describe how to use a winner."""
     return (
         f"best: trial {winner.number}, validation/roc_auc {winner.value:.4f}; to use it, paste {winner.name} from "
         f"{folder / RECIPE_FILE} under `recipes:` in params.yaml and add it to `architectures:`"

@@ -1,4 +1,4 @@
-"""Where a trial reads and writes: the main run's data, everything else of its own."""
+"""The paths of a trial: the main run's data, and its own folders for everything else."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class TrialWorkspace(Workspace):
     """The checkout as one trial sees it.
 
     Attributes:
-        study: the study's name.
-        number: of the trial within it.
-        parent: the MLflow run of the search.
+        study: name of the study.
+        number: number of the trial within it.
+        parent: id of the search's MLflow run.
     """
 
     study: str
@@ -23,28 +23,28 @@ class TrialWorkspace(Workspace):
     parent: str
 
     def scratch(self, dataset: str, architecture: str) -> Path:
-        """What is lost without loss once the study knows the trial's result."""
+        """Return the folder that can be deleted once the study has the trial's result."""
         return self.root / ".checkpoints" / "searches" / dataset / architecture / self.study / str(self.number)
 
     def model(self, dataset: str, architecture: str) -> Path:
-        """The network and the record of its training, until the trial is over."""
+        """Return the folder of the network and its training record, until the trial is over."""
         return self.scratch(dataset, architecture) / "model"
 
     def checkpoint(self, dataset: str, architecture: str) -> Path:
-        """What a killed trial resumes from."""
+        """Return the folder that a killed trial resumes from."""
         return self.scratch(dataset, architecture)
 
     def training_stage(self, dataset: str, architecture: str) -> str:
-        """A name that DVC knows nothing of."""
+        """Return a stage name that DVC doesn't know."""
         return stage_name("trial", dataset, architecture, str(self.number))
 
     def run_name(self, architecture: str) -> str:
-        """What MLflow calls the trial's run."""
+        """Return the name of the trial's MLflow run."""
         return f"{architecture} trial {self.number}"
 
     @property
     def run_tags(self) -> dict[str, str]:
-        """Tags that put the trial's run under the search's, apart from the main run and from other trials."""
+        """The tags that put the trial's run under the search's, and separate it from the main run and other trials."""
         return {
             "study": "search",
             "variant": f"{self.study}-{self.number}",

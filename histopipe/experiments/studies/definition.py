@@ -1,4 +1,4 @@
-"""What makes a variant differ from the main run: its parameters and its split."""
+"""The definition of variants: the parameters and the split in which they differ from the main run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from histopipe.data.splitting.summary import summarise
 from histopipe.data.store import read_index
 
 REMEDIES = {
-    "folds": "each fold needs a case of either class: lower split.folds, or add cases of that class",
+    "folds": "each fold needs a case of each class: lower split.folds, or add cases of that class",
     "sizes": "raise the number, since its cases are drawn by seed alone, or add cases of that class",
 }
 
 
 def variant_params(study: Study, variant: VariantValue, params: Params) -> Params:
-    """The parameters of one variant.
+    """Return the parameters of one variant.
 
-    A seed replaces `seed` for all that the split and the training draw; the data stays, also where it was drawn with
-    the main run's seed. A fold keeps the seed: it differs by its split alone, as a scheme and a number of training
-    cases do.
+    A seed replaces `seed` in the split and the training; the data stays, also where it was drawn with the main run's
+    seed. A fold keeps the seed: it differs by its split alone, and so do a scheme and a number of training cases.
     """
     if study == "seeds":
         return params.model_copy(update={"seed": variant})
@@ -37,28 +36,28 @@ def variant_params(study: Study, variant: VariantValue, params: Params) -> Param
 def variant_split(
     study: Study, dataset: str, variant: VariantValue, params: Params, workspace: Workspace
 ) -> pd.DataFrame:
-    """The split of one variant, the same for every architecture.
+    """Compute the split of one variant, the same for every recipe.
 
     Args:
         study: `folds`, `seeds`, `schemes` or `sizes`.
-        dataset: the data set's name.
-        variant: the fold that tests, the seed, the scheme, or the number of training cases.
-        params: of the main run.
-        workspace: of the main run.
+        dataset: name of the data set.
+        variant: number of the test fold, seed, scheme, or number of training cases.
+        params: parameters of the main run.
+        workspace: workspace of the main run.
 
     Raises:
         ParamsError: there is no such fold.
-        SplitError: the cases can't be divided so.
+        SplitError: the cases can't be divided that way.
     """
     index = read_index(workspace.store(dataset))
     if study in ("seeds", "schemes"):
         return divide_from_scratch(dataset, variant_params(study, variant, params), index)
     if study == "sizes":
-        membership = fewer_training_cases(read_membership(workspace.split(dataset)), int(variant), params.seed)
+        membership = keep_training_cases(read_membership(workspace.split(dataset)), int(variant), params.seed)
     else:
         membership = _fold(dataset, int(variant), params, workspace)
-    taking_part = index[index["case_id"].isin(membership["case_id"])]
-    require_classes(summarise(membership, taking_part), f"{dataset} {KINDS[study]} {variant}", REMEDIES[study])
+    rows = index[index["case_id"].isin(membership["case_id"])]
+    require_classes(summarise(membership, rows), f"{dataset} {KINDS[study]} {variant}", REMEDIES[study])
     return membership
 
 
@@ -68,15 +67,15 @@ def _fold(dataset: str, number: int, params: Params, workspace: Workspace) -> pd
     folds = read_folds(path)
     if set(folds) != set(range(params.split.folds)):
         highest = params.split.folds - 1
-        raise SplitError(f"{path} holds other folds than 0 to {highest}: run `dvc repro split@{dataset}`")
+        raise SplitError(f"{path} holds folds other than 0 to {highest}: run `dvc repro split@{dataset}`")
     return fold_membership(folds, number, params.split.folds)
 
 
-def fewer_training_cases(membership: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """The main run's split with so many of its training cases; validation and test stay.
+def keep_training_cases(membership: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Return the main run's split with only `count` of its training cases; validation and test stay.
 
-    Each case has its place in a row that seed and its id decide, so the cases of a smaller number are among those of a
-    larger one, also when cases arrive.
+    The order of the cases depends on the seed and their ids alone, so the cases of a smaller number are among those of
+    a larger one, also when cases are added.
 
     Raises:
         SplitError: there are fewer training cases, or patches rather than cases were divided.

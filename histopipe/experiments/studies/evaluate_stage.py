@@ -1,4 +1,4 @@
-"""The evaluate_variant stage: a variant's network graded on the variant's own test cases."""
+"""The evaluate_variant stage: evaluate a variant's network on the variant's own test cases."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from histopipe.core.params import Params
 from histopipe.core.variants import parse_variant
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.record import METRICS_FILE, MetricsRecord
-from histopipe.experiments.studies.workspace import TrainedVariant, keep_files, settled_params
+from histopipe.experiments.studies.workspace import TrainedVariant, apply_variant_settings, keep_files
 
 EVALUATION_FILES = (METRICS_FILE, "predictions.parquet", "operating_point.json")
 
 
 def evaluate_variant(dataset: str, architecture: str, name: str, params: Params, workspace: Workspace) -> MetricsRecord:
-    """Grade one trained variant; its pictures and tables are in its MLflow run.
+    """Evaluate one trained variant; its figures and tables are in its MLflow run.
 
     Args:
-        dataset: the data set's name.
-        architecture: the recipe's name.
-        name: the variant's, such as `fold-0`.
-        params: of the main run.
-        workspace: of the main run.
+        dataset: name of the data set.
+        architecture: name of the recipe.
+        name: name of the variant, such as `fold-0`.
+        params: parameters of the main run.
+        workspace: workspace of the main run.
 
     Returns:
         The content of `metrics.json`.
 
     Raises:
-        HistopipeError: the variant has no split, or whatever an evaluation complains of.
+        HistopipeError: the variant has no split, or its evaluation fails.
     """
     from histopipe.evaluation.stage import evaluate
 
     study, variant = parse_variant(name)
     own = TrainedVariant(workspace.root, study, architecture, variant)
-    changed = with_what_is_kept(settled_params(dataset, params, own))
+    changed = with_limited_outputs(apply_variant_settings(dataset, params, own))
     metrics = evaluate(dataset, architecture, changed, own, explained=False)
     keep_files(own.evaluation(dataset, architecture), own.folder(dataset), EVALUATION_FILES)
     return metrics
 
 
-def with_what_is_kept(params: Params) -> Params:
-    """Of the slides only those that the MLflow run holds, and no further rows: nothing else of them is kept."""
+def with_limited_outputs(params: Params) -> Params:
+    """Limit the evaluated slides to those that the MLflow run logs, and leave out the symmetries."""
     from histopipe.evaluation.mlflow_run import LOGGED_SLIDES
 
-    asked = params.evaluate.slides
-    most = LOGGED_SLIDES if asked == "all" else min(asked, LOGGED_SLIDES)
+    requested = params.evaluate.slides
+    most = LOGGED_SLIDES if requested == "all" else min(requested, LOGGED_SLIDES)
     kept = {"slides": most, "symmetries": False}
     return params.model_copy(update={"evaluate": params.evaluate.model_copy(update=kept)})

@@ -1,4 +1,4 @@
-"""A study as a picture."""
+"""Draw a study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ABOVE, BELOW = -0.14, 0.2  # of an architecture's line: the mean, and the single variants
+ABOVE, BELOW = -0.14, 0.2  # offsets from an architecture's line: of the mean, and of the single variants
 LEGEND = {
     "folds": "bar: mean over folds with its 95 % interval by case; dots: single folds",
     "seeds": "bar: mean over seeds ± standard deviation; dots: single seeds",
@@ -23,14 +23,14 @@ LEGEND = {
 
 
 def draw_study(content: StudySummary) -> Figure:
-    """A panel per metric; in each, per architecture, a dot for each variant and the mean above them."""
+    """Draw a panel per metric, with a dot for each variant of an architecture and the mean above them."""
     ranking = content["ranking"]
     lines = -(-len(COLUMNS) // DRAWN_COLUMNS)
     figure = new_figure(10, lines * (1.15 + 0.42 * len(ranking)) + 0.7)
     panels = figure.subplots(lines, DRAWN_COLUMNS, sharey=True, squeeze=False)
     for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
-        for place, row in enumerate(ranking):
-            _draw_row(axes, row, metric, place)
+        for line, row in enumerate(ranking):
+            _draw_row(axes, row, metric, line)
         finish_panel(axes, ranking, -0.75)
         axes.set_title(title, fontsize=10.5, loc="left")
     about = f"{content['dataset']}, {extent(content)}; positive class {content['positive_class']}"
@@ -38,26 +38,26 @@ def draw_study(content: StudySummary) -> Figure:
     return figure
 
 
-def _draw_row(axes: Axes, row: StudyRow, metric: str, place: int) -> None:
+def _draw_row(axes: Axes, row: StudyRow, metric: str, line: int) -> None:
     values = [variant["test"][metric]["value"] for variant in row["variants"].values()]
-    known = [value for value in values if value is not None]
-    axes.plot(known, [place + BELOW] * len(known), "o", markersize=5, color=MARK, alpha=0.7, markeredgecolor="none")
+    defined = [value for value in values if value is not None]
+    axes.plot(defined, [line + BELOW] * len(defined), "o", markersize=5, color=MARK, alpha=0.7, markeredgecolor="none")
     bar = _bar(row, metric)
     if bar is None:
         return
     mean, *ends = bar
-    axes.plot(ends, [place + ABOVE] * 2, color=CURVE, linewidth=2.5, alpha=0.55)
-    axes.plot(mean, place + ABOVE, marker="D", markersize=6, color=CURVE)
-    axes.annotate(f"{mean:.3f}", (mean, place + ABOVE), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
+    axes.plot(ends, [line + ABOVE] * 2, color=CURVE, linewidth=2.5, alpha=0.55)
+    axes.plot(mean, line + ABOVE, marker="D", markersize=6, color=CURVE)
+    axes.annotate(f"{mean:.3f}", (mean, line + ABOVE), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
 
 
 def _bar(row: StudyRow, metric: str) -> tuple[float, float, float] | None:
-    """The mean and the ends of its bar; None where a variant leaves the metric undefined."""
-    found = row["spread"][metric]
-    middle = found["mean"]
+    """Return the mean and the ends of its bar; None where a variant leaves the metric undefined."""
+    spread = row["spread"][metric]
+    middle = spread["mean"]
     if middle is None:
         return None
     if "mean" in row:
         return interval_of(row["mean"][metric])
-    deviation = found["sd"] or 0.0
+    deviation = spread["sd"] or 0.0
     return middle, max(0.0, middle - deviation), min(1.0, middle + deviation)

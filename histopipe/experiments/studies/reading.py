@@ -1,4 +1,4 @@
-"""Reading what the variants of a study left behind, and refusing what doesn't belong together."""
+"""Read the outputs of a study's variants, and refuse those that don't belong together."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from histopipe.training.recipe import recipe_digest
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant that is up to date.
+    """A variant that is up to date.
 
     Attributes:
         name: its fold, seed, scheme or number of training cases.
-        folder: where its files lie.
+        folder: folder of its files.
         metrics: content of `metrics.json`.
     """
 
@@ -40,7 +40,7 @@ class Variant:
 
     @cached_property
     def tested(self) -> Predictions:
-        """The test patches.
+        """The predictions on the test patches.
 
         Raises:
             EvaluationError: the table can't be read.
@@ -49,10 +49,10 @@ class Variant:
 
 
 def split_digests(study: Study, dataset: str, params: Params, workspace: Workspace) -> dict[VariantValue, str]:
-    """Digest of the split file that each variant must have been made with.
+    """Compute the digest of the split file that each variant must have been made with.
 
     Raises:
-        HistopipeError: the cases can't be divided so.
+        HistopipeError: the cases can't be divided that way.
     """
     listed = params.studies.listed(study)
     texts = {variant: as_csv(variant_split(study, dataset, variant, params, workspace)) for variant in listed}
@@ -68,10 +68,10 @@ def read_variant(
     params: Params,
     workspace: Workspace,
 ) -> Variant:
-    """One variant, if it was made with today's recipe, parameters and split (given by its digest).
+    """Read one variant, if it was made with today's recipe, parameters and split (given by its digest).
 
     Raises:
-        EvaluationError: it is missing or out of date.
+        EvaluationError: the variant is missing or out of date.
     """
     own = VariantWorkspace(workspace.root, study, architecture, variant)
     folder, stage = own.folder(dataset), stage_name("evaluate_variant", dataset, architecture, own.name)
@@ -91,11 +91,11 @@ def read_variant(
 
 
 def _remedy(own: VariantWorkspace, dataset: str, today: Mapping[str, str], workspace: Workspace) -> str:
-    """The command that brings a variant up to date: all of it, or its evaluation alone where its training is."""
-    graded = stage_name("evaluate_variant", dataset, own.architecture, own.name)
+    """Return the command that updates a variant: all of it, or its evaluation alone where its training is current."""
+    evaluation = stage_name("evaluate_variant", dataset, own.architecture, own.name)
     record_file = own.training_record(dataset, own.architecture)
     record: TrainingMarks = read_training_record(record_file) if record_file.is_file() else {}
     if all(record.get(key) == digest for key, digest in today.items()):
-        return rerun_command(graded, workspace)
+        return rerun_command(evaluation, workspace)
     training = own.training_stage(dataset, own.architecture)
-    return rerun_command(training, workspace) if is_up_to_date(training, workspace) else f"dvc repro {graded}"
+    return rerun_command(training, workspace) if is_up_to_date(training, workspace) else f"dvc repro {evaluation}"

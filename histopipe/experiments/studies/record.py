@@ -1,4 +1,4 @@
-"""What a study tells of its variants: the content of `summary.json`."""
+"""The record of a study: the content of `summary.json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from histopipe.reporting.comparison.record import NamedRow
 
 
 class VariantRow(TypedDict):
-    """What a summary takes over from a variant's `metrics.json`, see `MetricsRecord`."""
+    """The entries that a summary takes from a variant's `metrics.json` (`MetricsRecord`)."""
 
     test: dict[str, Measured]
     cases: int
@@ -21,12 +21,12 @@ class VariantRow(TypedDict):
 
 
 class StudyRow(NamedRow):
-    """One recipe's variants.
+    """The variants of one recipe.
 
     Attributes:
-        variants: by name.
+        variants: the variants by name.
         spread: `mean`, `sd`, `min` and `max` over the variants, by metric.
-        mean: over folds, with its interval, by metric; other studies have none.
+        mean: mean over folds with its interval, by metric; other studies have none.
     """
 
     variants: dict[str, VariantRow]
@@ -35,13 +35,13 @@ class StudyRow(NamedRow):
 
 
 class StudyDifference(TypedDict):
-    """Two recipes, the first less the second, variant by variant.
+    """The difference of two recipes, the first less the second, variant by variant.
 
     Attributes:
-        first, second: their names.
-        spread: of the differences, by metric, as in `StudyRow`.
-        higher: in how many variants the first is higher, by metric.
-        mean: over folds, with its interval, by metric; other studies have none.
+        first, second: names of the recipes.
+        spread: spread of the differences, by metric, as in `StudyRow`.
+        higher: number of variants in which the first is higher, by metric.
+        mean: mean over folds with its interval, by metric; other studies have none.
     """
 
     first: str
@@ -55,8 +55,8 @@ class Incomplete(TypedDict):
     """A recipe that lacks a variant.
 
     Attributes:
-        architecture: the recipe's name.
-        reason: what is missing, and the remedy.
+        architecture: name of the recipe.
+        reason: the missing variant, and the remedy.
     """
 
     architecture: str
@@ -64,15 +64,15 @@ class Incomplete(TypedDict):
 
 
 class StudySummary(TypedDict):
-    """Content of `summary.json`.
+    """The content of `summary.json`.
 
     Attributes:
-        dataset: the data set's name.
-        study: of which variants.
-        folds: into how many the cases are divided; None of other studies.
+        dataset: name of the data set.
+        study: kind of the variants.
+        folds: number of folds that the cases are divided into; None for other studies.
         positive_class: name of the class of label 1.
         ranking: the recipes, best mean ROC AUC first.
-        differences: of every two of them.
+        differences: differences of every two of them.
         incomplete: recipes that lack a variant.
     """
 

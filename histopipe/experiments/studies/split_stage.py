@@ -1,4 +1,4 @@
-"""The split_variant stage: which cases a variant trains on, validates with and tests."""
+"""The split_variant stage: assign cases to a variant's training, validation and test."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from histopipe.experiments.studies.workspace import VariantSettings, VariantWork
 
 
 def split_variant(dataset: str, architecture: str, name: str, params: Params, workspace: Workspace) -> pd.DataFrame:
-    """Divide the cases as one variant has them.
+    """Divide the cases for one variant.
 
-    Writes `split.csv`, and `variant.json` with what else makes the variant differ from the main run.
+    Writes `split.csv`, and `variant.json` with the settings in which the variant differs from the main run.
 
     Args:
-        dataset: the data set's name.
-        architecture: the recipe's name.
-        name: the variant's, such as `fold-0`.
-        params: of the main run.
-        workspace: of the main run.
+        dataset: name of the data set.
+        architecture: name of the recipe.
+        name: name of the variant, such as `fold-0`.
+        params: parameters of the main run.
+        workspace: workspace of the main run.
 
     Returns:
         The content of `split.csv`.
 
     Raises:
-        HistopipeError: there is no such fold, or the cases can't be divided so.
+        HistopipeError: there is no such fold, or the cases can't be divided that way.
     """
     study, variant = parse_variant(name)
     own = VariantWorkspace(workspace.root, study, architecture, variant)
@@ -42,5 +42,5 @@ def split_variant(dataset: str, architecture: str, name: str, params: Params, wo
 
 
 def settings_of(params: Params) -> VariantSettings:
-    """What of a variant's parameters its training and its evaluation must know, as `variant.json` has it."""
+    """Return the parameters of a variant that its training and its evaluation need, the content of `variant.json`."""
     return {"seed": params.seed, "split": params.split.model_dump(include={"scheme", "unlisted"})}

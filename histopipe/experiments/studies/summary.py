@@ -1,4 +1,4 @@
-"""The study stage: the variants of every architecture side by side, as JSON, a table and a picture."""
+"""The study stage: compare the variants of every architecture, as JSON, a table and a figure."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _EXAMPLES = {"folds": 0, "seeds": 1, "schemes": "random", "sizes": 25}
 
 
 def summarise_study(study: Study, dataset: str, params: Params, workspace: Workspace) -> StudySummary:
-    """Sum up the variants of every architecture of `params.yaml`, best mean ROC AUC first.
+    """Summarise the variants of every architecture of `params.yaml`, best mean ROC AUC first.
 
     Writes `summary.json`, `summary.md` and `summary.png`, and logs them into the study's own MLflow run. An
-    architecture of which a variant is missing or out of date is listed with the reason and has no part in the table:
-    means over different folds don't compare.
+    architecture with a missing or outdated variant is listed with the reason and left out of the table: means over
+    different folds can't be compared.
 
     Args:
         study: `folds`, `seeds`, `schemes` or `sizes`.
-        dataset: the data set's name.
-        params: of the main run.
-        workspace: of the main run.
+        dataset: name of the data set.
+        params: parameters of the main run.
+        workspace: workspace of the main run.
 
     Returns:
         The content of `summary.json`.
 
     Raises:
-        ParamsError: `params.yaml` asks for no variants.
+        ParamsError: `params.yaml` lists no variants.
         EvaluationError: no architecture has all its variants.
-        TrackingAwayError: MLflow can't be asked; the same command carries on.
+        TrackingAwayError: MLflow can't be reached; the same command continues.
     """
     from histopipe.experiments.studies.figure import draw_study
     from histopipe.experiments.studies.table import as_markdown
@@ -54,11 +54,11 @@ def summarise_study(study: Study, dataset: str, params: Params, workspace: Works
         raise ParamsError(
             f"params.yaml: studies.variants lists no {study}: add some, such as {KINDS[study]}-{_EXAMPLES[study]}"
         )
-    found, incomplete = _gather(study, dataset, params, workspace)
-    if not found:
+    complete, incomplete = _gather(study, dataset, params, workspace)
+    if not complete:
         reasons = "; ".join(f"{row['architecture']}: {row['reason']}" for row in incomplete)
         raise EvaluationError(f"no architecture has all its {study} on {dataset}: {reasons}")
-    content = _content(study, dataset, found, incomplete, params)
+    content = _content(study, dataset, complete, incomplete, params)
     with replaced_folder(workspace.study_summary(study, dataset), stage_check("study")) as folder:
         write_json(folder / "summary.json", content)
         write_text(folder / "summary.md", as_markdown(content))
@@ -72,40 +72,40 @@ def summarise_study(study: Study, dataset: str, params: Params, workspace: Works
 def _gather(
     study: Study, dataset: str, params: Params, workspace: Workspace
 ) -> tuple[dict[str, list[Variant]], list[Incomplete]]:
-    """The variants of each architecture that has them all, and the reasons of those that haven't."""
-    found: dict[str, list[Variant]] = {}
+    """Read the variants of each architecture that has them all, and the reasons of those that haven't."""
+    complete: dict[str, list[Variant]] = {}
     incomplete: list[Incomplete] = []
     digests = split_digests(study, dataset, params, workspace)
     for architecture in params.architectures:
         try:
-            found[architecture] = [
+            complete[architecture] = [
                 read_variant(study, dataset, architecture, variant, split, params, workspace)
                 for variant, split in digests.items()
             ]
         except EvaluationError as problem:
             incomplete.append({"architecture": architecture, "reason": str(problem)})
-    return found, incomplete
+    return complete, incomplete
 
 
 def _content(
-    study: Study, dataset: str, found: Mapping[str, Sequence[Variant]], incomplete: list[Incomplete], params: Params
+    study: Study, dataset: str, complete: Mapping[str, Sequence[Variant]], incomplete: list[Incomplete], params: Params
 ) -> StudySummary:
-    rows = [_row(study, architecture, variants, params) for architecture, variants in found.items()]
+    rows = [_row(study, architecture, variants, params) for architecture, variants in complete.items()]
     rows.sort(key=lambda row: -(row["spread"]["roc_auc"]["mean"] or 0.0))  # a stable sort: ties stay as listed
     pairs = combinations([row["architecture"] for row in rows], 2) if study in AVERAGED else ()
     return {
         "dataset": dataset,
         "study": study,
         "folds": params.split.folds if study == "folds" else None,
-        "positive_class": next(iter(found.values()))[0].metrics["positive_class"],
+        "positive_class": next(iter(complete.values()))[0].metrics["positive_class"],
         "ranking": rows,
-        "differences": [_difference(study, one, other, found, params) for one, other in pairs],
+        "differences": [_difference(study, first, second, complete, params) for first, second in pairs],
         "incomplete": incomplete,
     }
 
 
 def _row(study: Study, architecture: str, variants: Sequence[Variant], params: Params) -> StudyRow:
-    """One architecture: each variant's numbers, their spread, and for folds the mean with its interval."""
+    """Build the row of one architecture: each variant's numbers, their spread, and for folds the mean with interval."""
     row: StudyRow = {
         "architecture": architecture,
         "quick": variants[0].metrics.get("quick"),
@@ -115,7 +115,7 @@ def _row(study: Study, architecture: str, variants: Sequence[Variant], params: P
         "spread": {name: spread([variant.metrics["test"][name]["value"] for variant in variants]) for name in METRICS},
     }
     if study == "folds":
-        row["mean"] = fold_means([each.tested for each in variants], params.evaluate.resamples, params.seed)
+        row["mean"] = fold_means([variant.tested for variant in variants], params.evaluate.resamples, params.seed)
     return row
 
 
@@ -131,29 +131,29 @@ def _kept(metrics: MetricsRecord) -> VariantRow:
 
 
 def _leaky_in_all(variants: Sequence[Variant]) -> Leaky:
-    """What holds of every variant; where only some leak, each is marked by itself."""
+    """Return the state that all variants share; where they differ, each is marked by itself."""
     states = [leaky_state(variant.metrics.get("leaky")) for variant in variants]
     return states[0] if len(set(states)) == 1 else False
 
 
 def _difference(
-    study: Study, one: str, other: str, found: Mapping[str, Sequence[Variant]], params: Params
+    study: Study, first: str, second: str, complete: Mapping[str, Sequence[Variant]], params: Params
 ) -> StudyDifference:
-    """First less second, variant by variant: their spread, in how many the first is higher, and for folds the mean."""
-    first, second = found[one], found[other]
-    by_metric = {name: _paired(first, second, name) for name in METRICS}
+    """Compare two architectures variant by variant: spread, number of higher ones, and for folds the mean."""
+    pair = (complete[first], complete[second])
+    by_metric = {name: _paired(*pair, name) for name in METRICS}
     difference: StudyDifference = {
-        "first": one,
-        "second": other,
+        "first": first,
+        "second": second,
         "spread": {name: spread(values) for name, values in by_metric.items()},
         "higher": {name: sum((value or 0.0) > 0 for value in values) for name, values in by_metric.items()},
     }
     if study == "folds":
-        left, right = ([each.tested for each in variants] for variants in (first, second))
+        left, right = ([variant.tested for variant in variants] for variants in pair)
         difference["mean"] = fold_differences(left, right, params.evaluate.resamples, params.seed)
     return difference
 
 
 def _paired(first: Sequence[Variant], second: Sequence[Variant], metric: str) -> list[float | None]:
-    values = [[each.metrics["test"][metric]["value"] for each in variants] for variants in (first, second)]
-    return [None if one is None or other is None else one - other for one, other in zip(*values, strict=True)]
+    values = [[variant.metrics["test"][metric]["value"] for variant in variants] for variants in (first, second)]
+    return [None if left is None or right is None else left - right for left, right in zip(*values, strict=True)]

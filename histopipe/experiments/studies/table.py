@@ -1,4 +1,4 @@
-"""A study as Markdown."""
+"""Format a study as Markdown."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from histopipe.reporting.comparison.table import COLUMNS, NOT_PUBLISHED, leaky_n
 NOTES = {
     "folds": (
         "In brackets: 95 % intervals from resampling whole cases within each fold; a metric is measured in each fold "
-        "and averaged, scores of different models are never pooled. They are for these models on further cases, and "
-        "leave out what another draw of training cases or another seed would change.",
-        "Differences are taken fold by fold on the same cases; those whose interval holds 0 may be chance. They are "
-        "not corrected for the number of pairs.",
+        "and averaged; predictions of different models are never pooled. They are for these models on further cases, "
+        "and leave out the effect of another draw of training cases or of another seed.",
+        "Differences are taken fold by fold on the same cases; those whose interval includes 0 may be due to chance. They "
+        "are not corrected for the number of pairs.",
     ),
     "seeds": (
         "Mean ± standard deviation (lowest to highest) over seeds: how far split and training alone move a number. "
@@ -26,24 +26,24 @@ NOTES = {
         "Differences are taken seed by seed on the same split.",
     ),
     "schemes": (
-        "In brackets: 95 % intervals from resampling whole cases. Each scheme divides the same patches anew, so test "
+        "In brackets: 95 % intervals from resampling whole cases. Each scheme divides the same patches again, so test "
         "sets differ and nothing can be paired. What `random` seems to gain over `grouped` is memory of the cases "
         "that it puts into training and test alike, not skill on new ones.",
         "",
     ),
     "sizes": (
         "In brackets: 95 % intervals from resampling whole cases. Validation and test are the main run's throughout, "
-        "and the cases of a smaller training set are among those of a larger one. What another choice of training "
-        "cases would change is not in the intervals.",
+        "and the cases of a smaller training set are among those of a larger one. The effect of another choice of "
+        "training cases is not in the intervals.",
         "",
     ),
 }
-AVERAGED = ("folds", "seeds")  # variants that are draws of one thing, so that their mean says something
-SAID = {"schemes": "schemes of dividing the patches", "sizes": "numbers of training cases", "seeds": "seeds"}
+AVERAGED = ("folds", "seeds")  # variants that are draws of one thing, so that their mean is meaningful
+PLURALS = {"schemes": "schemes of dividing the patches", "sizes": "numbers of training cases", "seeds": "seeds"}
 
 
 def as_markdown(content: StudySummary) -> str:
-    """Means, the single variants, differences between architectures, and what the numbers mean."""
+    """Format means, the single variants, differences between architectures, and notes on the numbers."""
     study, singular = content["study"], content["study"].removesuffix("s")
     count = len(content["ranking"][0]["variants"])
     means = _table(["architecture", *COLUMNS.values()], [_mean_cells(row, study) for row in content["ranking"]])
@@ -59,10 +59,12 @@ def as_markdown(content: StudySummary) -> str:
 
 
 def extent(content: StudySummary) -> str:
-    """How many variants there are: `3 of 5 folds`, `2 seeds`, `4 numbers of training cases`."""
+    """Describe the number of variants: `3 of 5 folds`, `2 seeds`, `4 numbers of training cases`."""
     count = len(content["ranking"][0]["variants"])
     return (
-        f"{count} of {content['folds']} folds" if content["study"] == "folds" else f"{count} {SAID[content['study']]}"
+        f"{count} of {content['folds']} folds"
+        if content["study"] == "folds"
+        else f"{count} {PLURALS[content['study']]}"
     )
 
 
@@ -102,12 +104,12 @@ def _difference(row: StudyDifference, metric: str, count: int) -> str:
     return f"{signed(row['mean'][metric])}, {higher}"
 
 
-def _spread(found: Measured) -> str:
-    if found["mean"] is None:
+def _spread(spread: Measured) -> str:
+    if spread["mean"] is None:
         return "undefined"
-    if found["sd"] is None:
-        return f"{found['mean']:.3f}"
-    return f"{found['mean']:.3f} ± {found['sd']:.3f} ({found['min']:.3f} to {found['max']:.3f})"
+    if spread["sd"] is None:
+        return f"{spread['mean']:.3f}"
+    return f"{spread['mean']:.3f} ± {spread['sd']:.3f} ({spread['min']:.3f} to {spread['max']:.3f})"
 
 
 def _footnotes(content: StudySummary) -> list[str]:
@@ -116,7 +118,7 @@ def _footnotes(content: StudySummary) -> list[str]:
     notes = [f"Positive class: {content['positive_class']}. {about}"]
     notes += [differences] if content["differences"] else []
     if any(row.get("quick") for row in ranking):
-        notes.append("\\* Trained under the caps of `quick`: not what the full recipe reaches.")
+        notes.append("\\* Trained under the caps of `quick`, which the full recipe may exceed.")
     notes += leaky_notes(variant["leaky"] for row in ranking for variant in row["variants"].values())
     if any(row.get("unlisted_train") for row in ranking):
         notes.append(f"† {NOT_PUBLISHED}.")

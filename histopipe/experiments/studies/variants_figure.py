@@ -1,4 +1,4 @@
-"""Pictures of studies whose variants differ in kind: schemes side by side, and the learning curve."""
+"""Draw studies whose variants differ in kind: schemes in parallel, and the learning curve."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Paul Tol's bright scheme, told apart by colour-blind readers; more architectures than colours go round again
+# Paul Tol's bright scheme, which colour-blind readers can distinguish; further architectures reuse its colours
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
 STEP = 0.18  # between the schemes of one architecture, in lines
 
 
 def draw_schemes(content: StudySummary) -> Figure:
-    """A panel per metric; in each, per architecture, a dot with its interval for every scheme."""
+    """Draw a panel per metric, with a dot and its interval for every scheme of an architecture."""
     ranking = content["ranking"]
     schemes = list(ranking[0]["variants"])
     figure, panels = _panels(len(COLUMNS), 1.15 + 0.5 * len(ranking), sharey=True)
     for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
         for number, scheme in enumerate(schemes):
-            places = [place + STEP * (number - (len(schemes) - 1) / 2) for place in range(len(ranking))]
-            found = [row["variants"][scheme]["test"][metric] for row in ranking]
-            _dots(axes, found, places, COLOURS[number % len(COLOURS)], scheme)
+            lines = [line + STEP * (number - (len(schemes) - 1) / 2) for line in range(len(ranking))]
+            results = [row["variants"][scheme]["test"][metric] for row in ranking]
+            _dots(axes, results, lines, COLOURS[number % len(COLOURS)], scheme)
         finish_panel(axes, ranking, -0.75)
         axes.set_title(title, fontsize=10.5, loc="left")
     figure.legend(
@@ -40,7 +40,7 @@ def draw_schemes(content: StudySummary) -> Figure:
 
 
 def draw_curve(content: StudySummary) -> Figure:
-    """A panel per metric: its value by the number of training cases, with intervals, a line per architecture."""
+    """Draw a panel per metric: its value by the number of training cases, with intervals, a line per architecture."""
     figure, panels = _panels(len(COLUMNS), 2.9)
     for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
         for number, row in enumerate(content["ranking"]):
@@ -61,19 +61,20 @@ def _panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, An
     return figure, figure.subplots(lines, DRAWN_COLUMNS, sharey=sharey, squeeze=False)
 
 
-def _dots(axes: Axes, found: list[Measured], places: list[float], colour: str, label: str) -> None:
-    known = [(place, interval_of(each)) for place, each in zip(places, found, strict=True) if each["value"] is not None]
-    for place, (_, low, high) in known:
-        axes.plot([low, high], [place, place], color=colour, linewidth=2.5, alpha=0.55)
-    axes.plot([value for _, (value, _, _) in known], [place for place, _ in known], "o", color=colour, label=label)
+def _dots(axes: Axes, results: list[Measured], lines: list[float], colour: str, label: str) -> None:
+    defined = [(line, result) for line, result in zip(lines, results, strict=True) if result["value"] is not None]
+    points = [(line, *interval_of(result)) for line, result in defined]
+    for line, _, low, high in points:
+        axes.plot([low, high], [line, line], color=colour, linewidth=2.5, alpha=0.55)
+    axes.plot([value for _, value, _, _ in points], [line for line, *_ in points], "o", color=colour, label=label)
 
 
 def _curve(axes: Axes, row: StudyRow, metric: str, colour: str) -> None:
-    points = sorted((int(size), found["test"][metric]) for size, found in row["variants"].items())
-    known = [(size, *interval_of(each)) for size, each in points if each["value"] is not None]
-    sizes, lows, highs = ([each[place] for each in known] for place in (0, 2, 3))
+    results = sorted((int(size), variant["test"][metric]) for size, variant in row["variants"].items())
+    points = [(size, *interval_of(result)) for size, result in results if result["value"] is not None]
+    sizes, lows, highs = ([point[column] for point in points] for column in (0, 2, 3))
     axes.fill_between(sizes, lows, highs, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(sizes, [value for _, value, _, _ in known], "o-", color=colour, label=row["architecture"])
+    axes.plot(sizes, [value for _, value, _, _ in points], "o-", color=colour, label=row["architecture"])
 
 
 def _title(figure: Figure, content: StudySummary) -> None:

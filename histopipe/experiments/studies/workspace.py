@@ -1,4 +1,4 @@
-"""Where a variant reads and writes: the main run's data, everything else of its own."""
+"""The paths of a variant: the main run's data, and its own folders for everything else."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SETTINGS_FILE = "variant.json"
 
 
 class VariantSettings(TypedDict):
-    """Content of `variant.json`: what a variant's training and evaluation go by instead of the main run's parameters.
+    """The content of `variant.json`: settings of a variant that replace the main run's parameters.
 
     Attributes:
-        seed: that cases were divided with, and training is seeded with.
-        split: `scheme` and `unlisted`, as the block `split` of `params.yaml` has them.
+        seed: seed of the split and of the training.
+        split: `scheme` and `unlisted`, as in the block `split` of `params.yaml`.
     """
 
     seed: int
@@ -34,12 +34,12 @@ class VariantSettings(TypedDict):
 class VariantWorkspace(Workspace):
     """The checkout as the stages of one variant see it.
 
-    Training and evaluation replace a folder each; they work in scratch folders, beside the checkpoint, from which the
-    files that are kept go into the variant's one folder.
+    Training and evaluation each replace a folder; they work in scratch folders next to the checkpoint, from which the
+    files to keep are moved to the variant's one folder.
 
     Attributes:
         study: `folds`, `seeds`, `schemes` or `sizes`.
-        architecture: of the variant.
+        architecture: name of the variant's recipe.
         variant: its fold, seed, scheme or number of training cases.
     """
 
@@ -53,65 +53,65 @@ class VariantWorkspace(Workspace):
         return variant_name(self.study, self.variant)
 
     def scratch(self, dataset: str) -> Path:
-        """What is lost without loss once the variant is complete."""
+        """Return the folder that can be deleted once the variant is complete."""
         return self.root / ".checkpoints" / "studies" / self.study / dataset / self.architecture / str(self.variant)
 
     def folder(self, dataset: str) -> Path:
-        """What the variant leaves behind."""
+        """Return the folder of the variant's outputs."""
         return self.variant_folder(dataset, self.architecture, self.name)
 
     def split(self, dataset: str) -> Path:
-        """The variant's own split."""
+        """Return the path of the variant's own split."""
         return self.folder(dataset) / "split.csv"
 
     def settings(self, dataset: str) -> Path:
-        """What else makes the variant differ from the main run: its seed and how its cases were divided."""
+        """Return the path of the variant's other settings: its seed and how its cases were divided."""
         return self.folder(dataset) / SETTINGS_FILE
 
     def model(self, dataset: str, architecture: str) -> Path:
-        """The network and the record of its training, until the training is complete."""
+        """Return the folder of the network and its training record, until the training is complete."""
         return self.scratch(dataset) / "model"
 
     def evaluation(self, dataset: str, architecture: str) -> Path:
-        """What grading the network gave, until the grading is complete."""
+        """Return the folder of the evaluation, until it is complete."""
         return self.scratch(dataset) / "evaluation"
 
     def checkpoint(self, dataset: str, architecture: str) -> Path:
-        """What a killed variant resumes from."""
+        """Return the folder that a killed variant resumes from."""
         return self.scratch(dataset)
 
     def training_stage(self, dataset: str, architecture: str) -> str:
-        """The stage that trains the variant."""
+        """Return the name of the stage that trains the variant."""
         return stage_name("train_variant", dataset, architecture, self.name)
 
     def training_record(self, dataset: str, architecture: str) -> Path:
-        """The record of the training, where DVC keeps it."""
+        """Return the path of the training's record, where DVC keeps it."""
         return self.folder(dataset) / TRAINING_RECORD
 
     def run_name(self, architecture: str) -> str:
-        """What MLflow calls the variant's run."""
+        """Return the name of the variant's MLflow run."""
         return f"{architecture} {KINDS[self.study]} {self.variant}"
 
     @property
     def run_tags(self) -> dict[str, str]:
-        """Tags that keep the variant's run apart from the main run and from other variants."""
+        """The tags that separate the variant's run from the main run and from other variants."""
         return {"study": self.study, "variant": str(self.variant)}
 
 
 @dataclass(frozen=True)
 class TrainedVariant(VariantWorkspace):
-    """The checkout as a variant's evaluation sees it: the network lies where its training left it."""
+    """The checkout as a variant's evaluation sees it: the network is in the training's output folder."""
 
     def model(self, dataset: str, architecture: str) -> Path:
-        """The network and the record of its training."""
+        """Return the folder of the network and its training record."""
         return self.folder(dataset)
 
 
-def settled_params(dataset: str, params: Params, own: VariantWorkspace) -> Params:
-    """Give the main run's parameters the seed and the division of cases that a variant's split was made with.
+def apply_variant_settings(dataset: str, params: Params, own: VariantWorkspace) -> Params:
+    """Return the main run's parameters with the seed and the split settings of a variant.
 
-    They are read from the file that the split left, so that a variant goes stale with what it was made from: one of
-    another seed doesn't change with the main run's.
+    They are read from the file that the split wrote, so that a variant is stale only when its own settings change: one
+    with another seed doesn't change with the main run's.
 
     Raises:
         SplitError: the variant has no split yet.
@@ -126,13 +126,13 @@ def settled_params(dataset: str, params: Params, own: VariantWorkspace) -> Param
 
 
 def keep_files(scratch: Path, folder: Path, names: Sequence[str]) -> None:
-    """Take these files of a scratch folder into the variant's own; the rest goes.
+    """Copy these files of a scratch folder to the variant's own, and delete the scratch folder.
 
     Raises:
-        ChangedInputError: what they were made from changed meanwhile.
+        ChangedInputError: their inputs changed meanwhile.
     """
     require_unchanged_inputs()
     for name in names:
-        with replaced_file(folder / name) as beside:
-            shutil.copy2(scratch / name, beside)
+        with replaced_file(folder / name) as target:
+            shutil.copy2(scratch / name, target)
     shutil.rmtree(scratch, ignore_errors=True)
