@@ -1,4 +1,4 @@
-"""Where a worker runs flows: in its own checkout, wherever that lies."""
+"""The checkout in which a worker runs flows: its own, wherever that is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from histopipe.core.workspace import Workspace
 
 
 def enter() -> dict[str, str]:
-    """Change to the checkout of HISTOPIPE_HOME, else to the one that this Python has histopipe from.
+    """Change to the checkout of HISTOPIPE_HOME, else to the one that this Python imports histopipe from.
 
-    The pull step of all deployments (prefect.yaml): they name no path, so each worker uses its own checkout.
+    This is the pull step of all deployments (prefect.yaml): they name no path, so each worker uses its own checkout.
 
     Raises:
-        HistopipeError: there is none.
+        HistopipeError: there is no checkout.
     """
     try:
         root = Workspace.around(Path(os.environ.get("HISTOPIPE_HOME") or __file__)).root

@@ -1,7 +1,8 @@
-"""Names that `params.yaml` lists, as the forms of Prefect's UI offer them.
+"""Choices of names in the forms of Prefect's UI, as `params.yaml` lists them.
 
-Read when a flow's parameters are described, which `prefect deploy` does: a name added later is offered, and taken by
-the deployments, once they are deployed again. Commands take every name that `params.yaml` has when they run.
+They are read when a flow's parameters are described, which `prefect deploy` does: a name added later is offered and
+accepted by the deployments once they are deployed again. Commands accept every name that `params.yaml` has when they
+run.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from histopipe.core.workspace import Workspace
 
 
 class Listed:
-    """Marks a text as one of the names under a key of `params.yaml`."""
+    """A marker of a text as one of the names under a key of `params.yaml`."""
 
     def __init__(self, key: Literal["datasets", "architectures", "sources", "recipes"]) -> None:
         self._key = key
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The text's description, with the names as choices."""
-        described = handler(schema)
-        with suppress(HistopipeError):  # the flow itself reads the parameters, and says what is wrong
-            described["enum"] = list(getattr(read_params(Workspace.around().params), self._key))
-        return described
+        """Return the text's JSON schema, with the names as choices."""
+        description = handler(schema)
+        with suppress(HistopipeError):  # the flow itself reads the parameters and reports the error
+            description["enum"] = list(getattr(read_params(Workspace.around().params), self._key))
+        return description
 
 
 ListedDataset = Annotated[str, Listed("datasets")]

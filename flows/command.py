@@ -1,4 +1,4 @@
-"""What flows started from the command line share: their options, and how they end."""
+"""Options and error handling of flows started from the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.processes import BadInput, StageFailed
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what a user can mend into one line and exit code 2; a stage that failed otherwise ends with 1."""
+    """Report an error that the user can fix in one line with exit code 2; other failed stages end with 1."""
     try:
         _require_repository()
         yield
@@ -31,14 +31,14 @@ def one_line_errors() -> Iterator[None]:
     except CancelledError as problem:
         if not type(problem).__module__.startswith("distributed"):
             raise
-        # what Dask's client makes of all futures once its scheduler is gone
+        # Dask's client cancels all futures once its scheduler is gone
         reason = str(problem).partition("\n")[0]
-        click.echo(f"histopipe: {reason} Start Dask's scheduler, then run again: what was finished stays so", err=True)
+        click.echo(f"histopipe: {reason} Start Dask's scheduler, then run again: finished work is kept", err=True)
         sys.exit(1)
     except (httpx.HTTPError, RuntimeError) as problem:
-        if (said := server_refusal(problem)) is None:
+        if (refusal := server_refusal(problem)) is None:
             raise
-        click.echo(f"histopipe: {said}", err=True)
+        click.echo(f"histopipe: {refusal}", err=True)
         sys.exit(2)
 
 
@@ -52,33 +52,33 @@ def _require_repository() -> None:
 
 
 def server_refusal(problem: Exception) -> str | None:
-    """What to do where Prefect's server isn't there or won't have us; None where it is another matter."""
+    """Return a message with the remedy where Prefect's server is away or refuses; None for any other error."""
     address = get_current_settings().api.url
-    place = public_url(address) if address else "the flow's own address"
+    location = public_url(address) if address else "the flow's own address"
     if isinstance(problem, httpx.HTTPStatusError):
         status = problem.response.status_code
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            return f"Prefect's server at {place} is in trouble ({status}): see its log, then run again"
+            return f"Prefect's server at {location} is in trouble ({status}): see its log, then run again"
         refused = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
         remedy = "set PREFECT_API_AUTH_STRING to the text that the server was started with"
-        return f"Prefect's server at {place} refuses: {remedy}" if refused else None
+        return f"Prefect's server at {location} refuses: {remedy}" if refused else None
     away = isinstance(problem, httpx.TransportError) or str(problem).startswith("Failed to reach API")
-    return f"no Prefect server answers at {place}: start it, or set PREFECT_API_URL right" if away else None
+    return f"no Prefect server answers at {location}: start it, or set PREFECT_API_URL right" if away else None
 
 
-def choosing_datasets(command: Callable[..., None]) -> Callable[..., None]:
-    """The option that names data sets."""
+def with_datasets_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option that selects data sets."""
     option = click.option("--datasets", "-d", multiple=True, help="Repeat for several; all of params.yaml by default.")
     return option(command)
 
 
-def choosing_architectures(command: Callable[..., None]) -> Callable[..., None]:
-    """The option that names architectures."""
-    said = "Repeat for several; all of params.yaml by default."
-    return click.option("--architectures", "-a", multiple=True, help=said)(command)
+def with_architectures_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option that selects architectures."""
+    help_text = "Repeat for several; all of params.yaml by default."
+    return click.option("--architectures", "-a", multiple=True, help=help_text)(command)
 
 
-def tell(state: State) -> None:
-    """Say with what message a flow run ended; one that failed raises what it failed with."""
+def report_end(state: State) -> None:
+    """Print the message of a flow run's final state; raise the error of a failed run."""
     state.result()
     click.echo(state.message)

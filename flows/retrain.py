@@ -1,7 +1,7 @@
-"""Retraining on new data: looks at every source, and runs the pipeline for those that changed.
+"""Retrain on new data: look at every source, and run the pipeline for those that changed.
 
-A source has changed when its fingerprint (checksum, ETag, size or version) isn't that of the last finished run. A run
-that broke off is therefore taken up again the next time. Known cases keep their split, only new ones are divided.
+A source has changed when its fingerprint (checksum, ETag, size or version) differs from that of the last finished run.
+A run that broke off is therefore resumed the next time. Known cases keep their split, only new ones are divided.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.choices import ListedArchitecture, ListedDataset
-from flows.command import choosing_architectures, choosing_datasets, one_line_errors, tell
-from flows.pipeline import chosen, pipeline
+from flows.command import one_line_errors, report_end, with_architectures_option, with_datasets_option
+from flows.pipeline import pipeline, select_names
 from flows.watch import TAG
 from histopipe.core.params import read_params
 from histopipe.core.workspace import Workspace
@@ -28,31 +28,32 @@ UNCHANGED = "No source has changed since it was last used: nothing to do."
 def retrain(
     datasets: tuple[ListedDataset, ...] = (), architectures: tuple[ListedArchitecture, ...] = ()
 ) -> State[None]:
-    """Run the pipeline for the data sets whose source changed since the last finished run, for no others.
+    """Run the pipeline for the data sets whose source changed since the last finished run.
 
     Args:
-        datasets: Which of the data sets that params.yaml lists; without any, all of them.
-        architectures: Which of the networks that params.yaml lists; without any, all of them.
+        datasets: Some of the data sets that params.yaml lists; all of them by default.
+        architectures: Some of the architectures that params.yaml lists; all of them by default.
     """
     params = read_params(Workspace.around().params)
-    names = chosen(architectures, params.architectures, "architecture")
+    names = select_names(architectures, params.architectures, "architecture")
     everything = set(names) == set(params.architectures)
-    ended = {one: retrained(one, names, everything) for one in chosen(datasets, params.datasets, "data set")}
+    selected = select_names(datasets, params.datasets, "data set")
+    ended = {dataset: retrain_if_changed(dataset, names, everything) for dataset in selected}
     failed = [state for state in ended.values() if state.is_failed() or state.is_crashed()]
     if failed:
-        return failed[0]  # after the other data sets had their turn
-    said = {dataset: state.message for dataset, state in ended.items() if state.message != UNCHANGED}
-    if not said:
+        return failed[0]  # after the other data sets have been handled
+    changes = {dataset: state.message for dataset, state in ended.items() if state.message != UNCHANGED}
+    if not changes:
         return Completed(message=UNCHANGED)
-    return Completed(message="Retrained. " + "; ".join(f"{dataset}: {change}" for dataset, change in said.items()))
+    return Completed(message="Retrained. " + "; ".join(f"{dataset}: {change}" for dataset, change in changes.items()))
 
 
-def retrained(dataset: str, architectures: list[str], everything: bool) -> State[Any]:
-    """Look at one data set's source and run the pipeline if it changed; the state's message says what is new.
+def retrain_if_changed(dataset: str, architectures: list[str], everything: bool) -> State[Any]:
+    """Look at one data set's source and run the pipeline if it changed; the state's message describes the change.
 
     Args:
-        dataset: its name.
-        architectures: to train.
+        dataset: name of the data set.
+        architectures: architectures to train.
         everything: whether these are all that `params.yaml` lists; else others still lack the change.
     """
     located = locate(dataset, return_state=True)
@@ -62,7 +63,7 @@ def retrained(dataset: str, architectures: list[str], everything: bool) -> State
     if change is None:
         return Completed(message=UNCHANGED)
     record, before = source_record(dataset), splits_of_cases(dataset)
-    with tags(TAG):  # so that the server watches over it too (flows.watch)
+    with tags(TAG):  # so that the server watches this run too (flows.watch)
         trained: State[Any] = pipeline((dataset,), tuple(architectures), return_state=True)
     if not trained.is_completed():
         return trained
@@ -73,15 +74,15 @@ def retrained(dataset: str, architectures: list[str], everything: bool) -> State
 
 
 @click.command()
-@choosing_datasets
-@choosing_architectures
+@with_datasets_option
+@with_architectures_option
 def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
     """Retrain where a source changed."""
     with one_line_errors():
         params = read_params(Workspace.around().params)
-        chosen(datasets, params.datasets, "data set")
-        chosen(architectures, params.architectures, "architecture")
-        tell(retrain(datasets, architectures, return_state=True))
+        select_names(datasets, params.datasets, "data set")
+        select_names(architectures, params.architectures, "architecture")
+        report_end(retrain(datasets, architectures, return_state=True))
 
 
 if __name__ == "__main__":

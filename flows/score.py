@@ -1,6 +1,6 @@
-"""Batch prediction: new patches and whole slides, in files, folders or archives, graded by the champion.
+"""Batch prediction of new patches and whole slides, in files, folders or archives, by the champion.
 
-python -m flows.score idc /data/new-slides.zip /data/slides --pseudonymise
+Run it with `python -m flows.score idc /data/new-slides.zip /data/slides --pseudonymise`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.choices import AnyDataset
-from flows.command import one_line_errors, tell
+from flows.command import one_line_errors, report_end
 from histopipe.core.params import require_name
 from histopipe.core.workspace import Workspace
 from histopipe.inference.overlays import Overlay
@@ -32,24 +32,24 @@ def score(
     pseudonymise: bool = False,
     overwrite: bool = True,
 ) -> State[None]:
-    """Grade new patches and slides; tables, maps and a summary are written, logged to MLflow and shown as artifacts.
+    """Predict new patches and slides; write tables, maps and a summary, log them to MLflow and show them as artifacts.
 
     Args:
-        dataset: The data set whose champion grades.
+        dataset: The data set whose champion predicts.
         inputs: Paths of image files, slides, folders of them or archives, as the worker's machine sees them.
         model: champion, or another registered model such as models:/histopipe-idc/3.
-        out: The folder to write, in the worker's checkout; without one, scores/ and the name of this run.
-        overlays: What to write over slides for QuPath.
+        out: The folder to write, in the worker's checkout; scores/ and the name of this run by default.
+        overlays: The overlays of slides to write for QuPath.
         pseudonymise: Write pseudonyms for names of cases and files; the paths of inputs stay in Prefect's record.
-        overwrite: Whether an earlier grading in that folder is replaced, as a schedule needs it; anything else that
-            lies there never is.
+        overwrite: Whether earlier predictions in that folder are replaced, as a schedule needs it; other files never
+            are.
     """
     options = [part for overlay in overlays for part in ("--overlay", overlay)]
     options += ["--pseudonymise"] if pseudonymise else []
     out = out or f"scores/{flow_run.name}"
     options += ["--overwrite"] if may_overwrite(out, overwrite) else []
     folder = predict(dataset, inputs, model, out, options)
-    return Completed(message=f"Graded into {folder}.")
+    return Completed(message=f"Predictions are in {folder}.")
 
 
 @click.command()
@@ -58,10 +58,14 @@ def score(
 @click.option("--model", default="champion", show_default=True)
 @click.option("--out", default="", help="The folder to write; scores/NAME by default.")
 @click.option(
-    "--overlay", "overlays", multiple=True, type=click.Choice(get_args(Overlay)), help="Of slides, for QuPath."
+    "--overlay",
+    "overlays",
+    multiple=True,
+    type=click.Choice(get_args(Overlay)),
+    help="Overlay of slides for QuPath; repeat for several.",
 )
 @click.option("--pseudonymise", is_flag=True, help="Write pseudonyms for names of cases and files.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier grading in that folder, unless it was changed.")
+@click.option("--overwrite", is_flag=True, help="Replace earlier predictions in that folder, unless they were changed.")
 def main(
     dataset: str,
     inputs: tuple[str, ...],
@@ -71,12 +75,12 @@ def main(
     pseudonymise: bool,
     overwrite: bool,
 ) -> None:
-    """Grade new patches and slides as a Prefect flow."""
+    """Predict new patches and slides as a Prefect flow."""
     with one_line_errors():
         require_name("data set", dataset)
         Workspace.around()
         chosen = cast("tuple[Overlay, ...]", overlays)
-        tell(score(dataset, list(inputs), model, out, chosen, pseudonymise, overwrite, return_state=True))
+        report_end(score(dataset, list(inputs), model, out, chosen, pseudonymise, overwrite, return_state=True))
 
 
 if __name__ == "__main__":

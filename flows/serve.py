@@ -1,8 +1,8 @@
-"""All deployments of prefect.yaml from one command: registered, scheduled and run by this process.
+"""Register, schedule and run all deployments of prefect.yaml in one process.
 
     python -m flows.serve
 
-It talks to the server of PREFECT_API_URL; where none is set, it starts one and ends it with itself.
+It uses the server of PREFECT_API_URL; where none is set, it starts one and ends it when it ends itself.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from histopipe.core.workspace import Workspace
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
-PATIENCE = 120.0  # seconds for a server to start, or to answer
+PATIENCE = 120.0  # seconds for a server to start, or to respond
 FILE = "prefect.yaml"
-# what a flow holds of a limit is given back also when the server was started anew since
+# a flow's share of a limit is released even if the server was restarted meanwhile
 LASTING_LEASES = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
 }
 
 
 def deployments(path: Path) -> list[RunnerDeployment]:
-    """What `prefect deploy --all` would register, without a work pool."""
-    return [_deployment(described) for described in read_yaml(path)["deployments"]]
+    """List the deployments that `prefect deploy --all` would register, without a work pool."""
+    return [_deployment(content) for content in read_yaml(path)["deployments"]]
 
 
-def _deployment(described: dict[str, Any]) -> RunnerDeployment:
+def _deployment(content: dict[str, Any]) -> RunnerDeployment:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.deployments.runner import RunnerDeployment
 
     schedules = [
-        DeploymentScheduleCreate.model_validate({"schedule": schedule}) for schedule in described.get("schedules", [])
+        DeploymentScheduleCreate.model_validate({"schedule": schedule}) for schedule in content.get("schedules", [])
     ]
     return RunnerDeployment.from_entrypoint(
-        described["entrypoint"],
-        described["name"],
+        content["entrypoint"],
+        content["name"],
         schedules=schedules or None,
-        parameters=described.get("parameters"),
-        description=described.get("description"),
-        tags=described.get("tags"),
-        concurrency_limit=ConcurrencyLimitConfig.model_validate(described["concurrency_limit"]),
+        parameters=content.get("parameters"),
+        description=content.get("description"),
+        tags=content.get("tags"),
+        concurrency_limit=ConcurrencyLimitConfig.model_validate(content["concurrency_limit"]),
     )
 
 
 @contextmanager
 def server_at(port: int) -> Iterator[str]:
-    """A Prefect server while this lasts; yields its API's address.
+    """Run a Prefect server inside the block; yield its API's address.
 
     Raises:
         HistopipeError: the port is taken, or the server didn't start.
@@ -75,8 +75,8 @@ def server_at(port: int) -> Iterator[str]:
                 f"port {port} is taken: set PREFECT_API_URL={address} if a server runs there, or --port"
             )
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    # a session of its own: Ctrl-C is for the flows first, which need the server to end well
-    settings = LASTING_LEASES | {"PREFECT_SERVER_UI_API_URL": address}  # its pages else ask at port 4200
+    # in its own session: Ctrl-C goes to the flows first, which need the server to end properly
+    settings = LASTING_LEASES | {"PREFECT_SERVER_UI_API_URL": address}  # otherwise its pages use port 4200
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, start_new_session=True, env=settings | os.environ
     ) as process:
@@ -87,19 +87,19 @@ def server_at(port: int) -> Iterator[str]:
             process.terminate()
 
 
-def run_until_ended(command: Sequence[str], surroundings: Mapping[str, str]) -> int:
-    """Run a command that ends when this process is told to end; returns its exit status."""
-    with subprocess.Popen(command, env=dict(surroundings), start_new_session=True) as child:
+def run_until_ended(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command that ends when this process receives a signal to end; return its exit status."""
+    with subprocess.Popen(command, env=dict(environment), start_new_session=True) as child:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: child.send_signal(signal.SIGINT))
         return child.wait()
 
 
 def wait_for_server(address: str, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Until the server answers.
+    """Wait until the server responds.
 
     Raises:
-        HistopipeError: it ended, or didn't answer in time.
+        HistopipeError: it ended, or didn't respond in time.
     """
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and (process is None or process.poll() is None):
@@ -113,8 +113,8 @@ def wait_for_server(address: str, process: subprocess.Popen[bytes] | None = None
 
 
 @click.command()
-@click.option("--port", default=4200, show_default=True, help="Of the server that is started where none is set.")
-@click.option("--limit", default=2, show_default=True, help="Flow runs at one time.")
+@click.option("--port", default=4200, show_default=True, help="Port of the server that is started where none is set.")
+@click.option("--limit", default=2, show_default=True, help="Number of flow runs at one time.")
 def main(port: int, limit: int) -> None:
     """Register every deployment of prefect.yaml, and run them by schedule and on demand."""
     with one_line_errors():
@@ -126,7 +126,7 @@ def main(port: int, limit: int) -> None:
             return
         with server_at(port) as address:
             click.echo(f"Prefect's UI: {address.removesuffix('/api')}")
-            # in a process of its own: Prefect has read its settings by now
+            # in another process, since Prefect has read its settings by now
             command = [sys.executable, "-m", "flows.serve", "--limit", str(limit)]
             sys.exit(run_until_ended(command, os.environ | {"PREFECT_API_URL": address}))
 
@@ -143,7 +143,7 @@ def _serve(limit: int) -> None:
     from flows.watch import watch
     from tasks.parallel import set_gpu_limit
 
-    # a script's shell has whatever it starts in the background ignore Ctrl-C, by which `run_until_ended` ends this
+    # a script's shell makes background processes ignore Ctrl-C, but `run_until_ended` ends this process by it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     set_gpu_limit()
     watch()

@@ -1,4 +1,4 @@
-"""Variants of the main run: every fold, seed, scheme and size that `params.yaml` lists, and what they give together.
+"""Variants of the main run: every fold, seed, scheme and size that `params.yaml` lists, and their summaries.
 
 Run it with `python -m flows.studies --folds --seeds`; see docs/studies.md.
 """
@@ -13,74 +13,78 @@ from prefect import allow_failure, flow
 from prefect.futures import wait
 
 from flows.choices import ListedDataset
-from flows.command import choosing_datasets, one_line_errors
-from flows.pipeline import chosen, prepare
+from flows.command import one_line_errors, with_datasets_option
+from flows.pipeline import prepare, select_names
 from histopipe.core.errors import ParamsError
 from histopipe.core.params import Params, read_params
 from histopipe.core.variants import Study, variant_name
 from histopipe.core.workspace import Workspace, stage_name
-from tasks.parallel import SideBySide
+from tasks.parallel import ParallelRunner
 from tasks.reproduction import collect
 from tasks.studies import evaluate_variant, split_variant, study, train_variant
 from tasks.training import start_weights
 
 
-@flow(name="histopipe-studies", task_runner=SideBySide())  # type: ignore[arg-type]
+@flow(name="histopipe-studies", task_runner=ParallelRunner())  # type: ignore[arg-type]
 def studies(names: tuple[Study, ...] = (), datasets: tuple[ListedDataset, ...] = ()) -> None:
-    """Train, evaluate and sum up variants. Unchanged stages are skipped by DVC.
+    """Train, evaluate and summarise variants; DVC skips unchanged stages.
 
     Args:
-        names: Which studies; without any, all that params.yaml sums up (its key studies.summaries).
-        datasets: Which of the data sets that params.yaml lists; without any, all of them.
+        names: Some of the studies that params.yaml lists (its key studies.summaries); all of them by default.
+        datasets: Some of the data sets that params.yaml lists; all of them by default.
     """
     params = read_params(Workspace.around().params)
-    wanted = asked(names, params)
+    selected = select_studies(names, params)
     starts = {name: start_weights(name) for name in params.architectures}
-    for dataset in chosen(datasets, params.datasets, "data set"):
+    for dataset in select_names(datasets, params.datasets, "data set"):
         cases = prepare(dataset)
-        for study_name in wanted:
+        for study_name in selected:
             _run_study(study_name, dataset, params, cases, starts)
 
 
 def _run_study(name: Study, dataset: str, params: Params, cases: Sequence[object], starts: Mapping[str, Any]) -> None:
-    """Bring the variants of one study up to date on one data set, and sum them up."""
+    """Train and evaluate the variants of one study on one data set, and summarise them."""
     listed = [variant_name(name, value) for value in params.studies.listed(name)]
-    variants = [(architecture, each) for architecture in params.architectures for each in listed]
-    splits = [split_variant(dataset, of, each, wait_for=cases, return_state=True) for of, each in variants]
+    variants = [(architecture, variant) for architecture in params.architectures for variant in listed]
+    splits = [split_variant(dataset, *variant, wait_for=cases, return_state=True) for variant in variants]
     runs = [
-        train_variant.submit(dataset, of, each, wait_for=[divided, starts[of]])  # type: ignore[call-overload]
-        for (of, each), divided in zip(variants, splits, strict=True)
+        train_variant.submit(dataset, *variant, wait_for=[divided, starts[variant[0]]])  # type: ignore[call-overload]
+        for variant, divided in zip(variants, splits, strict=True)
     ]
-    scores = [
-        evaluate_variant.submit(dataset, of, each, wait_for=[run])  # type: ignore[call-overload]
-        for (of, each), run in zip(variants, runs, strict=True)
+    evaluations = [
+        evaluate_variant.submit(dataset, *variant, wait_for=[run])  # type: ignore[call-overload]
+        for variant, run in zip(variants, runs, strict=True)
     ]
-    wait(scores)
-    done = [variant for variant, score in zip(variants, scores, strict=True) if score.state.is_completed()]
-    collect([stage_name(stage, dataset, *of) for of in done for stage in ("train_variant", "evaluate_variant")])
+    wait(evaluations)
+    done = [
+        variant for variant, evaluation in zip(variants, evaluations, strict=True) if evaluation.state.is_completed()
+    ]
+    collect(
+        [stage_name(stage, dataset, *variant) for variant in done for stage in ("train_variant", "evaluate_variant")]
+    )
     if done:
-        study(dataset, name, wait_for=[allow_failure(score) for score in scores])
-    for future in (*starts.values(), *splits, *runs, *scores):
-        future.result()  # what failed makes the flow fail, after the others were summed up
+        study(dataset, name, wait_for=[allow_failure(evaluation) for evaluation in evaluations])
+    for future in (*starts.values(), *splits, *runs, *evaluations):
+        future.result()  # a failed task fails the flow, after the others were summarised
 
 
-def asked(names: Sequence[Study], params: Params) -> list[Study]:
-    """The studies asked for, all that `params.yaml` sums up where none is named.
+def select_studies(names: Sequence[Study], params: Params) -> list[Study]:
+    """Return the selected studies, or all that `params.yaml` summarises where none are selected.
 
     Raises:
-        ParamsError: `params.yaml` doesn't sum up one of them, or none at all.
+        ParamsError: `params.yaml` doesn't summarise one of them, or none at all.
     """
-    summed = params.studies.summaries
+    summarised = params.studies.summaries
     for name in names:
-        if name not in summed:
+        if name not in summarised:
             raise ParamsError(
                 f"params.yaml: studies.summaries lacks {name}: add it, and list {name} in studies.variants"
             )
-    if not summed:
+    if not summarised:
         raise ParamsError(
             "params.yaml: studies.summaries is empty: list studies, such as folds, and variants, such as fold-0"
         )
-    return list(names or summed)
+    return list(names or summarised)
 
 
 @click.command()
@@ -90,13 +94,13 @@ def asked(names: Sequence[Study], params: Params) -> list[Study]:
 @click.option(
     "--sizes", "names", flag_value="sizes", multiple=True, help="The learning curve: every size of studies.variants."
 )
-@choosing_datasets
+@with_datasets_option
 def main(names: tuple[str, ...], datasets: tuple[str, ...]) -> None:
     """Run the variants as a Prefect flow; without a choice, all that studies.summaries lists."""
     with one_line_errors():
         params = read_params(Workspace.around().params)
-        asked(cast("tuple[Study, ...]", names), params)
-        chosen(datasets, params.datasets, "data set")
+        select_studies(cast("tuple[Study, ...]", names), params)
+        select_names(datasets, params.datasets, "data set")
         studies(cast("tuple[Study, ...]", names), datasets)
 
 

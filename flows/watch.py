@@ -1,10 +1,10 @@
-"""The server's watch over runs of deployments: one whose process or machine died is marked as crashed.
+"""The server's watch over runs of deployments: a run whose process or machine died is marked as crashed.
 
-Such a run can't say so itself and would be shown as running for ever, and no automation would hear of it. What tells it
-from a busy one is that its heartbeats end: Prefect's flows send one every `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` seconds.
+Such a run can't report it and would be shown as running for ever, unknown to any automation. It differs from a busy run
+in that its heartbeats end: Prefect's flows send one every `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` seconds.
 Source: Prefect's documentation, "How to detect and respond to zombie flows". `prefect deploy` runs it (prefect.yaml).
 
-    python -m flows.watch                # ten minutes without a sign, where nothing was set before
+    python -m flows.watch                # ten minutes without a heartbeat, unless another time is set
     python -m flows.watch --after 1800   # set or changed
 """
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 NAME = "histopipe: runs that fell silent"
 SILENCE = timedelta(minutes=10)
-TAG = "histopipe"  # that every deployment of prefect.yaml gives its runs
+TAG = "histopipe"  # tag of all runs of the deployments in prefect.yaml
 SIGN = "prefect.flow-run.heartbeat"
 MISSED = 2  # heartbeats that may get lost
-# after these a run is expected to be silent
+# states after which a run sends no heartbeats
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended", "AwaitingRetry")
 
 
 def watch(after: timedelta | None = None) -> None:
-    """Have the server mark a run as crashed once it gave no sign for so long.
+    """Let the server mark a run as crashed once it has sent no heartbeat for that long.
 
     Args:
-        after: changes what was set before, which else stays.
+        after: time without a heartbeat; by default the one that is set stays.
 
     Raises:
-        HistopipeError: so short a time would end runs that are well.
+        HistopipeError: the time is so short that it would end healthy runs.
         httpx.HTTPError: the server can't be reached, or refuses.
     """
     from prefect.client.orchestration import get_client
@@ -45,23 +45,23 @@ def watch(after: timedelta | None = None) -> None:
     if after:
         _require_longer_than_heartbeats(after)
     with get_client(sync_client=True) as client:
-        known = client.read_automations_by_name(NAME)
+        existing = client.read_automations_by_name(NAME)
     automation = _automation(after or SILENCE)
-    if not known:
+    if not existing:
         automation.create()
     elif after:
-        automation.id = known[0].id
+        automation.id = existing[0].id
         automation.update()
 
 
 def _require_longer_than_heartbeats(after: timedelta) -> None:
     from prefect.settings import get_current_settings
 
-    every = get_current_settings().flows.heartbeat_frequency or 0
-    least = (1 + MISSED) * every
+    frequency = get_current_settings().flows.heartbeat_frequency or 0
+    least = (1 + MISSED) * frequency
     if after.total_seconds() <= least:
         raise HistopipeError(
-            f"runs give a sign every {every} s: --after wants more than {least} s, or set "
+            f"runs give a sign every {frequency} s: --after wants more than {least} s, or set "
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY lower, here and where flows run"
         )
 
@@ -78,7 +78,7 @@ def _automation(after: timedelta) -> Automation:
     )
     return Automation(
         name=NAME,
-        description="A run of a deployment whose process is gone, with its machine or alone, is crashed.",
+        description="Mark runs of deployments as crashed whose process or machine is gone.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
             match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"},
@@ -92,9 +92,11 @@ def _automation(after: timedelta) -> Automation:
 
 
 @click.command()
-@click.option("--after", type=click.IntRange(min=1), help="Seconds without a sign; what was set stays by default.")
+@click.option(
+    "--after", type=click.IntRange(min=1), help="Seconds without a heartbeat; the time that is set stays by default."
+)
 def main(after: int | None) -> None:
-    """Have the server mark runs of deployments whose process is gone as crashed."""
+    """Let the server mark runs of deployments whose process is gone as crashed."""
     with one_line_errors():
         watch(timedelta(seconds=after) if after else None)
     click.echo("runs of deployments that fall silent are marked as crashed")

@@ -1,4 +1,4 @@
-"""Prefect tasks: thin coats over DVC stages.
+"""Prefect tasks: thin wrappers of DVC stages.
 
-A task runs its stage as a child process and publishes what the stage wrote; it computes nothing itself.
+A task runs its stage as a child process and publishes the stage's outputs; it computes nothing itself.
 """

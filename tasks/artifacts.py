@@ -1,4 +1,4 @@
-"""What a stage wrote, shown in Prefect's UI: tables, pictures and progress."""
+"""Show a stage's outputs in Prefect's UI: tables, figures and progress."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tasks.processes import task_logger
 if TYPE_CHECKING:
     import pandas as pd
 
-PREVIEW = 1100  # pixels of a reduced picture's longer side: what the UI shows of it
+PREVIEW = 1100  # pixels of a reduced picture's longer side, the most that the UI shows
 
 _EPOCH = re.compile(r"epoch (\d+)/(\d+): ")
 
 
 def artifact_key(*parts: str) -> str:
-    """A key as Prefect wants it: lower-case letters, digits and dashes."""
+    """Return a valid key for Prefect: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
@@ -39,23 +39,23 @@ def publish_table(rows: list[dict[str, Any]], description: str, *key: str) -> No
 
 
 def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A data frame as rows; what isn't known is null, since JSON has no NaN."""
-    known = table.astype(object).where(table.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in known.to_dict("records")]
+    """Convert a data frame to rows; missing values become null, since JSON has no NaN."""
+    values = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in values.to_dict("records")]
 
 
 def publish_markdown(text: str, description: str, *key: str) -> None:
-    """Show a text with its tables."""
+    """Show a Markdown text."""
     create_markdown_artifact(markdown=text, key=artifact_key(*key), description=description)
 
 
 def publish_image(path: Path, description: str, *key: str) -> None:
-    """Show a PNG, carried inside the artifact: the UI may run where the file isn't."""
+    """Show a PNG, embedded in the artifact, since the UI may run on another machine."""
     _publish_encoded("png", path.read_bytes(), description, *key)
 
 
 def publish_preview(path: Path, description: str, *key: str) -> None:
-    """Show a large picture reduced, as JPEG: tissue as PNG would put megabytes into the server's database."""
+    """Show a large picture reduced, as JPEG: a PNG of tissue would put megabytes into the server's database."""
     import PIL.Image
 
     reduced = io.BytesIO()
@@ -71,16 +71,16 @@ def _publish_encoded(kind: str, content: bytes, description: str, *key: str) -> 
 
 
 def epoch_progress(description: str, *key: str) -> Callable[[str], None]:
-    """A reader of a training's log that keeps a progress bar in the UI."""
+    """Create a progress bar in the UI; return a function that updates it from the lines of a training's log."""
     created = create_progress_artifact(progress=0.0, key=artifact_key(*key), description=description)
-    artifact = cast(UUID, created)  # a coroutine only where the caller is one
+    artifact = cast(UUID, created)  # a coroutine only for asynchronous callers
 
     def read(line: str) -> None:
         match = _EPOCH.search(line)
         if match:
             try:
                 update_progress_artifact(artifact, progress=100.0 * int(match[1]) / int(match[2]))
-            except Exception as problem:  # a server that is away for a moment must not end a training
-                task_logger().warning("the progress bar stays behind: %s", problem)
+            except Exception as problem:  # a server that is away briefly must not end a training
+                task_logger().warning("the progress bar wasn't updated: %s", problem)
 
     return read

@@ -1,4 +1,4 @@
-"""From the source to the split."""
+"""Tasks from the source to the split."""
 
 from __future__ import annotations
 
@@ -20,58 +20,58 @@ from tasks.reproduction import reproduce
 
 @stage_task("locate", retries=2, delay=10)
 def locate(dataset: str) -> Path:
-    """Look at the source again: whether it changed is what the rest depends on."""
+    """Look at the source again: the later stages depend on whether it changed."""
     reproduce(stage_name("locate", dataset), force=True)
     return Workspace.around().source(dataset)
 
 
 @stage_task("fetch", retries=2, delay=30)
 def fetch(dataset: str) -> Path:
-    """Bring the archive here; returns its folder."""
+    """Fetch the archive; return its folder."""
     reproduce(stage_name("fetch", dataset))
     return Workspace.around().raw(dataset)
 
 
 @stage_task("ingest")
 def ingest(dataset: str) -> Path:
-    """Pack the archive, of which workers decode parts where there are any; returns the store's folder."""
+    """Pack the archive, with parts decoded by workers where there are any; return the store's folder."""
     decode_on_workers(dataset)
     reproduce(stage_name("ingest", dataset))
     store = Workspace.around().store(dataset)
     report = read_report(store)
     counts = {name: report[name] for name in ("patches", "cases", "positive", "undersized", "second_copies", "bad")}
-    publish_table([counts], f"What ingest found in {dataset}", "ingest", dataset)
+    publish_table([counts], f"Contents of {dataset} after ingest", "ingest", dataset)
     return store
 
 
 @stage_task("split")
 def split(dataset: str) -> Path:
-    """Divide the cases; returns the split file."""
+    """Divide the cases; return the split file."""
     reproduce(stage_name("split", dataset))
     workspace = Workspace.around()
     summary = read_split_record(workspace.split_record(dataset))["summary"]
-    publish_table([dict(row) for row in summary], f"How the cases of {dataset} are divided", "split", dataset)
-    publish_image(workspace.split_plot(dataset), f"How the cases of {dataset} are divided", "split-plot", dataset)
+    publish_table([dict(row) for row in summary], f"Split of the cases of {dataset}", "split", dataset)
+    publish_image(workspace.split_plot(dataset), f"Split of the cases of {dataset}", "split-plot", dataset)
     return workspace.split(dataset)
 
 
 def source_change(dataset: str) -> str | None:
-    """What is new about a source that was just located; None if nothing is."""
+    """Describe what changed in a source that was just located; None if nothing did."""
     return describe_change(dataset, Workspace.around())
 
 
 def source_record(dataset: str) -> SourceRecord:
-    """The source as it was just located."""
+    """Read the record of a source that was just located."""
     return SourceRecord.read(Workspace.around().source(dataset))
 
 
 def use_source(record: SourceRecord, dataset: str) -> None:
-    """Note that results were made from the source as it was located before."""
+    """Record that results were made from the source as it was located before."""
     record_use(record, dataset, Workspace.around())
 
 
 def splits_of_cases(dataset: str) -> pd.Series:
-    """Which split every known case is in, by case; empty before the first split."""
+    """Return the split of every known case; empty before the first split."""
     path = Workspace.around().split(dataset)
     if not path.exists():
         return pd.Series(dtype=str)
@@ -80,7 +80,7 @@ def splits_of_cases(dataset: str) -> pd.Series:
 
 
 def show_growth(dataset: str, before: pd.Series) -> None:
-    """Publish how many cases each split gained, beside how many it had."""
+    """Publish the number of cases that each split gained, and how many it had before."""
     after = splits_of_cases(dataset)
     new = after[~after.index.isin(before.index)]
     rows = [

@@ -1,4 +1,4 @@
-"""What the tasks around stages have in common: what is tried again, after how long, and where it runs."""
+"""The declaration of tasks that run stages: retries, delays and GPUs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.processes import worth_retrying
 
-GPU_TAG = "gpu"  # of tasks that train
-JITTER = 0.5  # by which waits before retries differ, so that machines don't all come back at once
+GPU_TAG = "gpu"  # tag of tasks that train
+JITTER = 0.5  # random part of the delay before retries, so that machines don't all retry at once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,14 +20,14 @@ R = TypeVar("R")
 def stage_task(
     name: str, run_name: str | None = None, *, retries: int = 1, delay: float = 0, gpu: bool = False
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a function a Prefect task that runs a stage; nothing is cached, since DVC knows what is up to date.
+    """Declare a function as a Prefect task that runs a stage; nothing is cached, since DVC checks what is current.
 
     Args:
-        name: of the task.
-        run_name: of its runs, with the function's arguments in braces; Prefect's own by default.
-        retries: how often a failed run is tried again, unless the failure is bad input.
-        delay: seconds before that.
-        gpu: whether it trains, so that it goes to a GPU where there is one.
+        name: name of the task.
+        run_name: name of its runs, with the function's arguments in braces; Prefect's by default.
+        retries: number of retries of a failed run, unless its input is bad.
+        delay: delay before a retry, in seconds.
+        gpu: whether it trains, and goes to a GPU where there is one.
     """
     return task(
         name=name,

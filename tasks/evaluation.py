@@ -1,4 +1,4 @@
-"""Grading one model, and comparing all."""
+"""Tasks that evaluate one model, and compare all."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tasks.reproduction import reproduce
 
 WORST_CASES = 10
 SHOWN_DIGITS = 4
-SHOWN_SLIDES = 6  # an artifact carries its picture into the server's database
+SHOWN_SLIDES = 6  # the pictures of artifacts are stored in the server's database
 
 
 @stage_task("evaluate", "evaluate-{dataset}-{architecture}")
 def evaluate(dataset: str, architecture: str) -> Path:
-    """Grade one model on the test split; returns the evaluation's folder."""
+    """Evaluate one model on the test split; return the evaluation's folder."""
     with for_prediction() as environment:
         reproduce(stage_name("evaluate", dataset, architecture), environment=environment)
     folder = Workspace.around().evaluation(dataset, architecture)
@@ -27,7 +27,7 @@ def evaluate(dataset: str, architecture: str) -> Path:
 
 
 def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
-    """Show the numbers, the figures, subgroups and worst cases as tables, and some slides put together again."""
+    """Show the metrics, the figures, subgroups and worst cases as tables, and some reassembled slides."""
     from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, graded_kinds
     from histopipe.evaluation.record import read_metrics
     from histopipe.evaluation.slide_figures import drawn_slides
@@ -35,8 +35,8 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
     metrics = read_metrics(folder)
     rows = [{"metric": name, **values} for name, values in metrics["test"].items()]
     rows += [
-        {"metric": f"{name}, within {KIND_TITLES[kind]}", **graded[name]}
-        for kind, _, graded in graded_kinds(metrics)
+        {"metric": f"{name}, within {KIND_TITLES[kind]}", **kind_metrics[name]}
+        for kind, _, kind_metrics in graded_kinds(metrics)
         for name in KIND_METRICS
     ]
     title = f"{architecture} on the test cases of {dataset}"
@@ -53,7 +53,7 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
 
 @stage_task("compare", "compare-{dataset}")
 def compare(dataset: str) -> Path:
-    """Rank the evaluated architectures; returns the report's folder."""
+    """Rank the evaluated architectures; return the report's folder."""
     from histopipe.reporting.comparison.record import read_comparison
     from histopipe.reporting.report.answer import answer
 
@@ -61,9 +61,9 @@ def compare(dataset: str) -> Path:
     workspace = Workspace.around()
     folder = workspace.report(dataset)
     page = (folder / "index.html").relative_to(workspace.root)
-    found = f"**{answer(read_comparison(folder))}**\n\nEverything on one page: `{page}`."
+    summary = f"**{answer(read_comparison(folder))}**\n\nEverything on one page: `{page}`."
     text = (folder / "comparison.md").read_text(encoding="utf-8")
-    publish_markdown(f"{found}\n\n{text}", f"Architectures on {dataset}", "comparison", dataset)
+    publish_markdown(f"{summary}\n\n{text}", f"Architectures on {dataset}", "comparison", dataset)
     publish_image(folder / "comparison.png", f"Architectures on {dataset}", "comparison-plot", dataset)
     publish_image(folder / "pairs.png", f"Every two architectures on {dataset}", "comparison-pairs", dataset)
     return folder

@@ -1,4 +1,4 @@
-"""New patches beside the cases that their model was made from."""
+"""A task that compares new patches with the cases that their model was made from."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Drifted(StageFailed):
 def monitor(
     dataset: str, inputs: Sequence[str], scores: str | None, model: str | None, out: str, overwrite: bool = False
 ) -> DriftSummary:
-    """Look for drift, log and show what came out; returns the content of `drift.json`."""
-    asked = [*inputs, *(["--scores", scores] if scores else []), *(["--model", model] if model else [])]
-    arguments = ["monitor", dataset, *asked, "--out", out, "--log", "--exit-zero"]
+    """Look for drift, log and show the result; return the content of `drift.json`."""
+    options = [*inputs, *(["--scores", scores] if scores else []), *(["--model", model] if model else [])]
+    arguments = ["monitor", dataset, *options, "--out", out, "--log", "--exit-zero"]
     arguments += ["--overwrite"] if overwrite else []
     with for_prediction() as environment:
         run_stage(stage_name("monitor", dataset, folder_key(Path(out))), *arguments, environment=environment)

@@ -1,4 +1,4 @@
-"""How many trainings run side by side, and which GPU each of them sees."""
+"""The number of trainings that run in parallel, and the GPU of each."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from histopipe.core.errors import HistopipeError
 from histopipe.core.params import Params, read_params
 from histopipe.core.workspace import Workspace
 from tasks.declaration import GPU_TAG
-from tasks.distributed import on_dask
+from tasks.distributed import dask_runner
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-class SideBySide(ThreadPoolTaskRunner[Any]):
-    """Runs as many submitted tasks at a time as `train.parallel` says, looked up whenever a flow starts.
+class ParallelRunner(ThreadPoolTaskRunner[Any]):
+    """A task runner that runs `train.parallel` submitted tasks at a time.
 
-    A flow that names this runner keeps to the limit however it is started: by its command, from a notebook or from
-    a deployment. With `flow.task_runner: dask` the workers of a scheduler take its place.
+    The number is read whenever a flow starts, so a flow with this runner keeps to the limit whether it is started by
+    its command, from a notebook or from a deployment. With `flow.task_runner: dask`, a scheduler's workers replace it.
     """
 
     def duplicate(self) -> Any:
-        """The runner of one flow run."""
+        """Create the runner of one flow run."""
         try:
             params = read_params(Workspace.around().params)
         except HistopipeError:
-            return type(self)(max_workers=1)  # the flow itself reads the parameters next, and says what is wrong
+            return type(self)(max_workers=1)  # the flow itself reads the parameters next, and reports the error
         return self._runner(params)
 
     def _runner(self, params: Params) -> Any:
         if params.flow.scheduler and params.flow.task_runner == "dask":
-            return on_dask(params.flow.scheduler)
+            return dask_runner(params.flow.scheduler)
         return type(self)(max_workers=parallel_trainings(params))
 
 
-class SideBySideHere(SideBySide):
-    """The same, for tasks that need this checkout's own database, and so never leave it."""
+class LocalParallelRunner(ParallelRunner):
+    """The same runner for tasks that need this checkout's own database, and so never leave it."""
 
     def _runner(self, params: Params) -> Any:
         return type(self)(max_workers=parallel_trainings(params))
 
 
 def parallel_trainings(params: Params) -> int:
-    """How many trainings may run side by side: `train.parallel`, or one per GPU, or one."""
+    """Return the number of trainings in parallel: `train.parallel`, or one per GPU, or one."""
     if params.train.parallel != "auto":
         return params.train.parallel
     return 1 if params.train.devices == "all" else max(1, len(visible_gpus()))
 
 
 class GpuPool:
-    """Lends GPUs to the trainings of this process: to each its own while there are enough, then in turn.
+    """A pool that lends GPUs to the trainings of this process: each gets its own while there are enough.
 
-    A lease is what the training's process finds in CUDA_VISIBLE_DEVICES; the variable of this process decides what
-    there is to lend, so that a flow started on half of a machine keeps to that half.
+    When there are too few, they share the least used. The training's process gets its GPUs in CUDA_VISIBLE_DEVICES;
+    this process' own variable limits the pool, so that a flow started on half of a machine keeps to that half.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class GpuPool:
 
     @contextmanager
     def lend(self, devices: Literal["one", "all"]) -> Iterator[dict[str, str]]:
-        """One GPU, the least used, or all of them; yields the environment that says so, empty where there is none."""
+        """Lend the least used GPU, or all; yield the environment that names them, empty where there is none."""
         names = self._take(visible_gpus(), devices)
         try:
             yield {VISIBLE: ",".join(names)} if names else {}
@@ -89,19 +89,19 @@ GPUS = GpuPool()
 
 
 def for_training() -> AbstractContextManager[dict[str, str]]:
-    """The environment of a training: one GPU or all of them, as `train.devices` says."""
+    """Return the environment of a training: one GPU or all of them, by `train.devices`."""
     return GPUS.lend(read_params(Workspace.around().params).train.devices)
 
 
 def for_prediction() -> AbstractContextManager[dict[str, str]]:
-    """The environment of a prediction: one GPU, rather than the first one that a training may be using."""
+    """Return the environment of a prediction: the least used GPU, since a training may use the first one."""
     return GPUS.lend("one")
 
 
 def set_gpu_limit(limit: int | None = None) -> int:
-    """Let the server run at most so many tasks tagged `gpu` at one time.
+    """Set the server's limit on tasks tagged `gpu` that run at one time.
 
-    Without a number a limit that is set stays; where none is, it becomes this machine's GPUs, at least one.
+    Without a number, an existing limit stays; where there is none, it becomes the number of GPUs here, at least one.
 
     Returns:
         The limit in force.
@@ -119,21 +119,21 @@ def set_gpu_limit(limit: int | None = None) -> int:
 
 
 def visible_gpus() -> list[str]:
-    """GPUs that trainings may use, by the names that CUDA_VISIBLE_DEVICES takes.
+    """List the GPUs that trainings may use, by their names in CUDA_VISIBLE_DEVICES.
 
-    Asked of the driver: TensorFlow would take their memory by looking.
+    They are queried from the driver, since TensorFlow would occupy their memory.
     """
     allowed = os.environ.get(VISIBLE)
     if allowed is not None:
-        return _as_cuda_reads(allowed)
+        return _parse_visible(allowed)
     if shutil.which("nvidia-smi") is None:
         return []
     answer = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
     return [str(number) for number in range(sum(line.startswith("GPU ") for line in answer.stdout.splitlines()))]
 
 
-def _as_cuda_reads(allowed: str) -> list[str]:
-    """The list ends at the first name that can't be one, such as -1."""
+def _parse_visible(allowed: str) -> list[str]:
+    """Parse CUDA_VISIBLE_DEVICES as CUDA does: up to the first invalid name, such as -1."""
     names: list[str] = []
     for name in (part.strip() for part in allowed.split(",")):
         if not name or name.startswith("-") or name in names:

@@ -1,4 +1,4 @@
-"""Run one command as a child process: stream its log, wait while its stage is busy, say why it failed."""
+"""Run one command as a child process: stream its log, wait while its stage is busy, report why it failed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from histopipe.core.workspace import Workspace
 from tasks.timeouts import Alarm, end_with_children, hours_for, longest_seconds, seconds_for, setting_for
 
 REPRODUCE = ("dvc", "--wait-for-lock", "repro", "--single-item")
-BUSY_PAUSE = 5.0  # seconds between looks at a stage that another process is running
+BUSY_PAUSE = 5.0  # seconds between attempts while another process runs the stage
 TAIL_LINES = 20
-BAR_SECONDS = "10"  # between redrawings of progress bars, which nobody watches here
+BAR_SECONDS = "10"  # between updates of progress bars, which go to a log here
 
 _BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
 
@@ -37,28 +37,28 @@ Watch = Callable[[Callable[[], object]], AbstractContextManager[threading.Event]
 
 
 class StageFailed(RuntimeError):
-    """A stage failed for a reason that may pass."""
+    """A stage failed for a reason that may be temporary."""
 
 
 class BadInput(StageFailed):
-    """A stage refused its input; trying again changes nothing."""
+    """A stage refused its input; trying again doesn't help."""
 
 
 class TookTooLong(StageFailed):
-    """A stage was ended because it ran for longer than `flow.timeouts` lets it."""
+    """A stage was ended because it ran for longer than its limit in `flow.timeouts`."""
 
 
-class Unwanted(StageFailed):
-    """Nobody waits for the stage any more."""
+class Abandoned(StageFailed):
+    """A stage was ended because its flow is gone."""
 
 
 class Busy(StageFailed):
-    """Another process is running the stage."""
+    """Another process runs the stage."""
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
-    """Prefect's retry condition: bad input stays bad."""
-    return not isinstance(state.result(raise_on_failure=False), BadInput | Unwanted)
+    """Decide for Prefect whether to retry: not after bad input."""
+    return not isinstance(state.result(raise_on_failure=False), BadInput | Abandoned)
 
 
 @contextmanager
@@ -77,11 +77,11 @@ def run_repro(
     """Run `dvc repro --single-item` in this checkout.
 
     Args:
-        stage: its name in `dvc.yaml`.
-        options: of the command, such as `--force`.
-        on_line: is shown every line of the stage's log.
-        environment: variables that the stage finds besides this process's own.
-        watch: is given what ends the command early, and says whether it was.
+        stage: name of the stage in `dvc.yaml`.
+        options: options of the command, such as `--force`.
+        on_line: called with every line of the stage's log.
+        environment: variables of the stage besides this process's own.
+        watch: context that gets a function to end the command early, and yields an event set when it did.
 
     Raises:
         BadInput: the stage refused its input.
@@ -100,11 +100,11 @@ def run_stage(
     """Run a command of `histopipe` that DVC doesn't know.
 
     Args:
-        stage: the name under which it locks and leaves the reason of a failure.
-        arguments: of the command.
-        on_line: is shown every line of its log.
-        environment: variables that it finds besides this process's own.
-        watch: is given what ends the command early, and says whether it was.
+        stage: name of its lock and of its failure file.
+        arguments: arguments of the command.
+        on_line: called with every line of its log.
+        environment: variables of the command besides this process's own.
+        watch: context that gets a function to end the command early, and yields an event set when it did.
 
     Raises:
         BadInput: the command refused its input.
@@ -120,7 +120,9 @@ def _run_when_free(
     environment: Mapping[str, str],
     watch: Watch,
 ) -> None:
-    deadline = time.monotonic() + longest_seconds(Workspace.around())  # a stage that reads the same is as busy
+    deadline = time.monotonic() + longest_seconds(
+        Workspace.around()
+    )  # another stage that uses the same files takes at most that long
     while True:
         try:
             return _run_once(stage, command, on_line, environment, watch)
@@ -165,7 +167,7 @@ def _run_once(
     if alarm.rang and child.returncode != 0:
         raise _took_too_long(stage, workspace)
     if unwanted.is_set():
-        raise Unwanted(f"{stage} was ended: its flow, or Dask's scheduler, is gone")
+        raise Abandoned(f"{stage} was ended: its flow, or Dask's scheduler, is gone")
     if child.returncode != 0:
         raise _failure(stage, workspace, list(tail))
 
@@ -174,12 +176,15 @@ def _took_too_long(stage: str, workspace: Workspace) -> TookTooLong:
     setting = f"flow.timeouts.{setting_for(stage)}"
     return TookTooLong(
         f"{stage} was ended after {hours_for(stage, workspace):g} hours, its {setting} in params.yaml: "
-        "raise that if it needs longer; trainings, searches and downloads carry on the next time"
+        "raise that if it needs longer; trainings, searches and downloads resume the next time"
     )
 
 
 def _environment() -> dict[str, str]:
-    """The stage finds its command beside this interpreter, ends when this process does, and tags its run."""
+    """Return the environment of a stage: it finds its command next to this interpreter, and tags its run.
+
+    It ends when this process does.
+    """
     environment = (
         {"TQDM_MININTERVAL": BAR_SECONDS}
         | os.environ
@@ -194,8 +199,8 @@ def _environment() -> dict[str, str]:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:
-    """Whole lines of a log; of a progress bar, which redraws itself behind carriage returns, the last state."""
-    # newline: otherwise every carriage return would end a line, and every redrawing be one
+    """Iterate over the whole lines of a log; of a progress bar, which redraws itself, only the last state."""
+    # newline: otherwise every carriage return would end a line, and every redrawing would be a line
     for line in io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="\n"):
         shown = line.rstrip("\r\n").split("\r")[-1].rstrip()
         if shown:
@@ -212,7 +217,7 @@ def _failure(stage: str, workspace: Workspace, tail: list[str]) -> StageFailed:
 
 
 def task_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """The log of the task that runs, or a plain one outside of any."""
+    """Return the logger of the running task, or a plain one outside of any."""
     try:
         return get_run_logger()
     except MissingContextError:

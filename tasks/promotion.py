@@ -1,4 +1,4 @@
-"""The gate before the champion."""
+"""The task that promotes a champion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.reproduction import reproduce
 
 @stage_task("promote", "promote-{dataset}", retries=2, delay=10)
 def promote(dataset: str) -> None:
-    """Let the best model by validation become champion if it passes the gates; shows which did and why."""
+    """Make the best model by validation champion if it passes the gates; show which did and why."""
     with for_prediction() as environment:
         reproduce(stage_name("promote", dataset), environment=environment)
     publish_markdown(promotion_summary(dataset, Workspace.around()), f"Champion of {dataset}", "promotion", dataset)

@@ -1,4 +1,4 @@
-"""New patches graded by a model in use."""
+"""A task that predicts new patches and slides."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SHOWN_CASES, SHOWN_MAPS = 200, 10
 
 @stage_task("predict", "predict-{dataset}", retries=2, delay=10)
 def predict(dataset: str, inputs: Sequence[str], model: str, out: str, options: Sequence[str] = ()) -> Path:
-    """Grade inputs and log what came out; `options` are further ones of `histopipe predict`. Returns the folder."""
+    """Predict inputs and log the results; `options` are passed on to `histopipe predict`. Return the folder."""
     arguments = ["predict", *inputs, "--dataset", dataset, "--model", model, "--out", out, "--log", *options]
     with for_prediction() as environment:
         run_stage(stage_name("predict", dataset, folder_key(Path(out))), *arguments, environment=environment)
     folder = Workspace.around().root / out
     cases = pd.read_csv(folder / CASES, dtype={"case_id": str}, keep_default_na=False)
-    publish_table(table_rows(cases.head(SHOWN_CASES)), f"New cases graded by {model}", "score", dataset)
+    publish_table(table_rows(cases.head(SHOWN_CASES)), f"New cases predicted by {model}", "score", dataset)
     for number, picture in enumerate(sorted((folder / MAPS).glob("*.png"))[:SHOWN_MAPS]):
         publish_preview(picture, f"Case {picture.stem}", "score-map", dataset, str(number))
     return folder

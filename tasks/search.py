@@ -1,4 +1,4 @@
-"""Hyper-parameter search: one trial, and what all of them together found."""
+"""Tasks of a hyper-parameter search: one trial, and the summary of all."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tasks.processes import run_stage
 
 @stage_task("trial", "trial-{dataset}-{architecture}-{side}", retries=2, delay=5, gpu=True)
 def trial(dataset: str, architecture: str, side: int) -> None:
-    """Run one trial; a retry goes on with the one that was left, from its last finished epoch.
+    """Run one trial; a retry resumes the trial from its last finished epoch.
 
     Args:
-        dataset: the data set's name.
-        architecture: the recipe's name.
-        side: tells trials of one flow apart; the study numbers them in its own way.
+        dataset: name of the data set.
+        architecture: name of the recipe.
+        side: number of the trial within its flow; the study has its own numbers.
     """
     title = f"Epochs of a trial of {architecture} on {dataset}"
     show = epoch_progress(title, "trial", dataset, architecture, str(side))
@@ -32,7 +32,7 @@ def trial(dataset: str, architecture: str, side: int) -> None:
 
 @stage_task("conclude", "conclude-{dataset}-{architecture}")
 def conclude(dataset: str, architecture: str, name: str | None) -> Path:
-    """Write the best trial as a recipe; returns the search's folder."""
+    """Write the best trial as a recipe; return the search's folder."""
     named = ["--name", name] if name else []
     run_stage(stage_name("search", dataset, architecture), "search", dataset, architecture, "--trials", "0", *named)
     folder = Workspace.around().search(dataset, architecture)

@@ -1,4 +1,4 @@
-"""Variants of the main run, and what they give together."""
+"""Tasks for variants of the main run, and their summary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def split_variant(dataset: str, architecture: str, variant: str) -> None:
 
 @stage_task("train-variant", "train_variant-{dataset}-{architecture}-{variant}", retries=2, delay=5, gpu=True)
 def train_variant(dataset: str, architecture: str, variant: str) -> Path:
-    """Train one variant, such as `fold-0`; a retry goes on from the last finished epoch. Returns its folder."""
+    """Train one variant, such as `fold-0`; a retry resumes from the last finished epoch. Return its folder."""
     title = f"Epochs of {architecture} {variant} on {dataset}"
     show = epoch_progress(title, "epochs", dataset, architecture, variant)
     workspace = Workspace.around()
@@ -30,7 +30,7 @@ def train_variant(dataset: str, architecture: str, variant: str) -> Path:
 
 @stage_task("evaluate-variant", "evaluate_variant-{dataset}-{architecture}-{variant}")
 def evaluate_variant(dataset: str, architecture: str, variant: str) -> Path:
-    """Grade one variant; returns its folder."""
+    """Evaluate one variant; return its folder."""
     with for_prediction() as environment:
         reproduce(stage_name("evaluate_variant", dataset, architecture, variant), environment=environment)
     return Workspace.around().variant_folder(dataset, architecture, variant)
@@ -38,7 +38,7 @@ def evaluate_variant(dataset: str, architecture: str, variant: str) -> Path:
 
 @stage_task("study", "study-{dataset}-{name}")
 def study(dataset: str, name: str) -> Path:
-    """Sum up the variants of a study on a data set; returns the summary's folder."""
+    """Summarise the variants of a study on a data set; return the summary's folder."""
     reproduce(stage_name("study", dataset, name))
     folder = Workspace.around().study_summary(name, dataset)
     title = f"Architectures on {dataset}, by {name}"

@@ -1,4 +1,4 @@
-"""When a stage has run for too long, and how it is ended with everything that it started.
+"""Limits on a stage's running time, and how it is ended with all its child processes.
 
 Prefect's own timeout can't end a stage: tasks run in threads, and the stage is a process that DVC started.
 """
@@ -30,10 +30,10 @@ _COUNTED_AS = {
 
 
 class Alarm:
-    """Ends a child process, with its children, once a time is over.
+    """A timer that ends a child process, with its children, after a time.
 
     Attributes:
-        rang: whether it had to.
+        rang: whether it ended the process.
     """
 
     def __init__(self, child: subprocess.Popen[bytes], seconds: float) -> None:
@@ -44,7 +44,7 @@ class Alarm:
 
     @contextmanager
     def set(self) -> Iterator[Alarm]:
-        """Set while this lasts."""
+        """Run the timer inside the block."""
         self._timer.start()
         try:
             yield self
@@ -58,39 +58,39 @@ class Alarm:
 
 
 def end_with_children(pid: int) -> None:
-    """Kill a process, whatever state it is in, and all that it started, also meanwhile."""
+    """Kill a process, whatever its state, and all its children, also those started meanwhile."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        known: set[psutil.Process] = set()
+        children: set[psutil.Process] = set()
         process.suspend()  # starts no more
-        while new := set(process.children(recursive=True)) - known:
+        while new := set(process.children(recursive=True)) - children:
             for child in new:
                 with suppress(psutil.NoSuchProcess):
                     child.suspend()
-            known |= new
-        for one in (process, *known):
+            children |= new
+        for ended in (process, *children):
             with suppress(psutil.NoSuchProcess):
-                one.kill()
+                ended.kill()
 
 
 def setting_for(stage: str) -> str:
-    """The key of `flow.timeouts` that a stage's time is under."""
+    """Return the key of `flow.timeouts` that limits a stage."""
     kind = stage.partition("@")[0]
     return _COUNTED_AS.get(kind, kind)
 
 
 def seconds_for(stage: str, workspace: Workspace) -> float:
-    """How long a stage may run."""
+    """Return the time that a stage may run, in seconds."""
     return hours_for(stage, workspace) * HOUR
 
 
 def longest_seconds(workspace: Workspace) -> float:
-    """How long the slowest of stages may run, and so keep others waiting that read or write the same."""
+    """Return the longest time that any stage may run, and so keep others waiting for the same files."""
     return max(_timeouts(workspace).model_dump().values()) * HOUR
 
 
 def hours_for(stage: str, workspace: Workspace) -> float:
-    """How long a stage may run, as `flow.timeouts` says."""
+    """Return the time that a stage may run, in hours, from `flow.timeouts`."""
     return float(getattr(_timeouts(workspace), setting_for(stage)))
 
 
@@ -98,4 +98,4 @@ def _timeouts(workspace: Workspace) -> TimeoutParams:
     try:
         return read_params(workspace.params).flow.timeouts
     except HistopipeError:
-        return TimeoutParams()  # the stage itself reads the parameters next, and says what is wrong
+        return TimeoutParams()  # the stage itself reads the parameters next, and reports the error

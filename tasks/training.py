@@ -1,4 +1,4 @@
-"""Training one architecture, and what it starts from."""
+"""Tasks that train one recipe, and fetch the weights that it starts from."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tasks.reproduction import reproduce
 
 @stage_task("weights", "weights-{architecture}", retries=2, delay=30)
 def weights(architecture: str) -> Path:
-    """Bring what an architecture's network starts from; returns the folder."""
+    """Fetch the weights that a recipe's network starts from; return the folder."""
     reproduce(stage_name("weights", architecture))
     return Workspace.around().weights(architecture)
 
 
 def start_weights(architecture: str) -> Any:
-    """Bring an architecture's weights, beside other tasks where these run here; returns a future or a state.
+    """Start fetching a recipe's weights, in parallel to other tasks if on this machine; return a future or a state.
 
     Workers in other clones pull them from DVC's remote: an alias must mean the same version to all of them.
     """
@@ -30,7 +30,7 @@ def start_weights(architecture: str) -> Any:
 
 @stage_task("train", "train-{dataset}-{architecture}", retries=2, delay=5, gpu=True)
 def train(dataset: str, architecture: str) -> Path:
-    """Train one architecture; a retry goes on from the last finished epoch. Returns the model's folder."""
+    """Train one recipe; a retry resumes from the last finished epoch. Return the model's folder."""
     show = epoch_progress(f"Epochs of {architecture} on {dataset}", "epochs", dataset, architecture)
     workspace = Workspace.around()
     with for_training() as environment:

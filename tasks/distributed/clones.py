@@ -1,4 +1,4 @@
-"""What the clone of a flow and that of a worker must have in common, and how the one takes it over from the other."""
+"""The state that a worker's clone must share with the flow's, and how it is transferred."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from histopipe.core.locking import exclusive_lock
 from histopipe.core.workspace import Workspace
 
 READ_BY_WORKERS = ("ingest", "split", "split_variant", "weights")  # kinds of stages that run in the flow's clone
-OWN_FILES = ("params.yaml", "dvc.lock")  # which a worker's clone takes over
+OWN_FILES = ("params.yaml", "dvc.lock")  # files that a worker's clone gets from the flow's
 
 
 @dataclass(frozen=True)
 class Clone:
-    """What another clone needs to run the same stages.
+    """The state of a clone that another one needs to run the same stages.
 
     Attributes:
-        commit: that is checked out; None outside git.
+        commit: the commit that is checked out; None outside git.
         params: the text of `params.yaml`.
         lock: the text of `dvc.lock`; empty where nothing has run yet.
     """
@@ -35,7 +35,7 @@ class Clone:
 
     @classmethod
     def of(cls, workspace: Workspace) -> Clone:
-        """This checkout, as it is now.
+        """Describe this checkout as it is now.
 
         Raises:
             HistopipeError: its code differs from its commit, so that no other clone can have it.
@@ -45,11 +45,11 @@ class Clone:
         return cls(git_commit(workspace.root), workspace.params.read_text(encoding="utf-8"), lock)
 
     @contextmanager
-    def taken_over(self, workspace: Workspace) -> Iterator[None]:
-        """Another clone with these parameters and this record, for one stage at a time.
+    def applied_to(self, workspace: Workspace) -> Iterator[None]:
+        """Give another clone these parameters and this lock file, for one stage at a time.
 
         Raises:
-            HistopipeError: other code lies there.
+            HistopipeError: that clone has other code.
         """
         with exclusive_lock(workspace.lock("clone")):
             here = git_commit(workspace.root)
@@ -65,16 +65,16 @@ class Clone:
             yield
 
     def inputs_of(self, stage: str) -> list[str]:
-        """Stages on record that this one reads from and that workers don't run, by name."""
+        """List the recorded stages that a stage reads from and that workers don't run."""
         about = stage.partition("@")[2]  # idc-cancernet or idc-cancernet-fold-3; names may hold dashes themselves
         recorded = (yaml.safe_load(self.lock) or {}).get("stages") or {} if self.lock else {}
-        found = []
+        names = []
         for name in recorded:
             kind, _, of = name.partition("@")
             mine = {"weights": f"-{of}-" in f"-{about}-", "split_variant": of == about}
             if kind in READ_BY_WORKERS and mine.get(kind, about.startswith(f"{of}-")):
-                found.append(name)
-        return found
+                names.append(name)
+        return names
 
 
 def _require_committed(workspace: Workspace) -> None:

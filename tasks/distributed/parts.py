@@ -1,8 +1,7 @@
-"""Ingest over workers: each decodes parts of the archive in its clone, the flow's clone puts them together.
+"""Ingest on workers: each decodes parts of the archive in its clone, and the flow's clone joins them.
 
-What comes out is, byte for byte, what an ingest on one machine gives, since parts are runs of whole shards. They travel
-through DVC's remote, where the store's shards then lie already. None of them has to come: what lacks is decoded where
-they are put together.
+The result is, byte for byte, that of an ingest on one machine, since parts are runs of whole shards. They travel
+through DVC's remote, which then has the store's shards already. A missing part is decoded where the parts are joined.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from histopipe.core.workspace import Workspace, stage_name
 from tasks.declaration import stage_task
 from tasks.distributed.remote import fetch_folder, share, share_folder
 from tasks.distributed.stages import is_distributed, working_for
-from tasks.distributed.workers import handed_over, listening, own_address, while_wanted
+from tasks.distributed.workers import end_if_abandoned, flow_clone, listening, own_address
 from tasks.processes import StageFailed, run_stage, task_logger
 from tasks.timeouts import seconds_for
 
-PARTS_PER_WORKER = 3  # so that a quicker worker does more of them
+PARTS_PER_WORKER = 3  # so that a faster worker gets more of them
 ROUNDS = 2  # times that a part is tried on the workers
-LOOK_SECONDS = 5.0  # between looks at whether there are workers at all
+LOOK_SECONDS = 5.0  # between checks that there are any workers
 
 
 class PartFailed(StageFailed):
     """A worker couldn't decode its part.
 
     Attributes:
-        worker: its address.
+        worker: address of the worker.
     """
 
     def __init__(self, reason: str, worker: str) -> None:
@@ -53,7 +52,7 @@ class PartFailed(StageFailed):
 
 @dataclass(frozen=True)
 class Part:
-    """One of several parts of an archive, counted from 1, and the folder that it comes into, from a clone's root."""
+    """One of several parts of an archive, counted from 1, and its folder, relative to a clone's root."""
 
     number: int
     of: int
@@ -69,7 +68,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A part in DVC's remote, by its digest, and the worker that decoded it."""
+    """A decoded part: its digest in DVC's remote, and the worker that decoded it."""
 
     digest: str
     worker: str
@@ -78,12 +77,12 @@ class Decoded:
 @stage_task("ingest-part", "ingest-{dataset}-{number}-of-{of}", retries=0)
 def decode_part(dataset: str, number: int, of: int, folder: str) -> Decoded:
     """Decode one part of an archive on a worker, into this folder of its clone, and push it to DVC's remote."""
-    clone = handed_over()
+    clone = flow_clone()
     part = Workspace.around().root / folder
     try:
         with working_for(clone, [stage_name("fetch", dataset)]):
             stage = stage_name("ingest", dataset, part.name)
-            run_stage(stage, "ingest", dataset, "--part", f"{number}/{of}", watch=while_wanted)
+            run_stage(stage, "ingest", dataset, "--part", f"{number}/{of}", watch=end_if_abandoned)
             digest = share_folder(part)
             shutil.rmtree(part)
     except (StageFailed, HistopipeError) as problem:
@@ -92,7 +91,7 @@ def decode_part(dataset: str, number: int, of: int, folder: str) -> Decoded:
 
 
 def decode_on_workers(dataset: str) -> None:
-    """Where tasks run in other clones and the store is out of date, bring parts here that workers decode."""
+    """Let workers in other clones decode parts, and fetch them, if the store is out of date."""
     if not is_distributed() or not _out_of_date(stage_name("ingest", dataset)):
         return
     client: Any = FlowRunContext.get().task_runner.client  # type: ignore[union-attr]
@@ -103,11 +102,11 @@ def decode_on_workers(dataset: str) -> None:
     task_logger().info("%s is ingested in %d parts by the workers", dataset, len(parts))
     root, failed = Workspace.around().root, dict.fromkeys(parts, frozenset[str]())
     for _ in range(ROUNDS):
-        outcomes = _decoded(dataset, failed, client)
+        outcomes = _decode_parts(dataset, failed, client)
         failed = {
             part: failed[part] | _failed_at(outcome)
             for part, outcome in outcomes.items()
-            if not _brought(root / part.folder, outcome)
+            if not _fetch_part(root / part.folder, outcome)
         }
         if not failed:
             return
@@ -117,22 +116,22 @@ def decode_on_workers(dataset: str) -> None:
 
 
 def _out_of_date(stage: str) -> bool:
-    """Whether DVC would run a stage, rather than leave it or take it from its cache."""
+    """Return true if DVC would run a stage, rather than leave it or take it from its cache."""
     done = run_dvc(Workspace.around(), "--wait-for-lock", "status", "--json", stage)
     changes = json.loads(done.stdout).get(stage, []) if done.returncode == 0 and done.stdout.strip() else []
-    return any("changed outs" not in one for one in changes)
+    return any("changed outs" not in change for change in changes)
 
 
 def _missing_parts(dataset: str, most: int) -> list[Part]:
-    """List the parts worth asking workers for; none where the archive is no good, as ingest itself will say."""
+    """List the parts that workers should decode; empty for a bad archive, which ingest itself will report."""
     command = [sys.executable, "-m", "histopipe", "ingest", dataset, "--missing-parts", str(most)]
     root = Workspace.around().root
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
     return [Part.parse(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
 
-def _decoded(dataset: str, parts: Mapping[Part, Set[str]], client: Any) -> dict[Part, Decoded | Exception]:
-    """What became of each part, given to any worker but those that it is to avoid."""
+def _decode_parts(dataset: str, parts: Mapping[Part, Set[str]], client: Any) -> dict[Part, Decoded | Exception]:
+    """Let workers decode the parts, each avoiding those where it failed before; return their outcomes."""
     runs = {}
     for part, avoided in parts.items():
         others = [worker for worker in listening(client) if worker not in avoided] if avoided else []
@@ -142,26 +141,26 @@ def _decoded(dataset: str, parts: Mapping[Part, Set[str]], client: Any) -> dict[
 
 
 def _only_on(workers: Sequence[str]) -> AbstractContextManager[Any]:
-    """Tasks submitted inside go to these workers alone, though others be idle; to any where none is named."""
+    """Submit the tasks inside the block to these workers alone, even if others are idle; to any if none is named."""
     import dask
 
     return dask.annotate(workers=list(workers)) if workers else nullcontext()  # type: ignore[attr-defined]
 
 
 def _outcome(run: Any, workers: Sequence[str], client: Any) -> Decoded | Exception:
-    """A part's result, or what it failed with; a scheduler whose workers are gone, or busy, would keep it for ever."""
+    """Wait for a part's result or error; a scheduler without free workers would keep the part for ever."""
     deadline = time.monotonic() + seconds_for("ingest", Workspace.around()) if workers else math.inf
     while True:
         try:
-            found: Decoded | Exception = run.result(timeout=LOOK_SECONDS, raise_on_failure=False)
-            return found
+            result: Decoded | Exception = run.result(timeout=LOOK_SECONDS, raise_on_failure=False)
+            return result
         except TimeoutError:
             there = listening(client)
             left = set(there).intersection(workers) if workers else there
             if not left or time.monotonic() > deadline:
                 run.wrapped_future.cancel()
                 return StageFailed("the scheduler has no workers left for it")
-        except Exception as problem:  # Dask's own: a task that ended several workers, a scheduler that went away
+        except Exception as problem:  # Dask's: a task that ended several workers, or a lost scheduler
             return problem
 
 
@@ -169,8 +168,8 @@ def _failed_at(outcome: Decoded | Exception) -> frozenset[str]:
     return frozenset({outcome.worker} if isinstance(outcome, PartFailed) else ())
 
 
-def _brought(folder: Path, outcome: Decoded | Exception) -> bool:
-    """Bring a decoded part into its folder; False, with a warning, where that fails."""
+def _fetch_part(folder: Path, outcome: Decoded | Exception) -> bool:
+    """Fetch a decoded part into its folder; return false, with a warning, where that fails."""
     try:
         if not isinstance(outcome, Decoded):
             raise outcome

@@ -1,4 +1,4 @@
-"""Bring outputs of stages, and folders that belong to no stage, from clone to clone through DVC's remote."""
+"""Transfer outputs of stages, and other folders, between clones through DVC's remote."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from histopipe.core.errors import UnreachableError, one_line
 from histopipe.core.workspace import Workspace
 from tasks.timeouts import seconds_for
 
-ALGORITHM = "md5"  # DVC's own: a file pushed once is there for whichever stage's output holds it
+ALGORITHM = "md5"  # DVC's own, so that a file is pushed once for all stages whose outputs hold it
 
 
 def share(stages: Sequence[str]) -> None:
     """Push the outputs of these stages, and the run-cache, to DVC's remote.
 
     Raises:
-        UnreachableError: there is no remote, or it can't be written.
+        UnreachableError: there is no remote, or it isn't writable.
     """
     _run("written", "push", "--run-cache", *stages)
 
 
 def fetch_inputs(stages: Sequence[str]) -> None:
-    """Bring the outputs of these stages here as `dvc.lock` has them, whatever lies there.
+    """Fetch the outputs of these stages as `dvc.lock` names them, replacing local ones.
 
     Raises:
         UnreachableError: there is no remote, or it can't be read.
@@ -37,13 +37,13 @@ def fetch_inputs(stages: Sequence[str]) -> None:
 
 
 def share_folder(folder: Path) -> str:
-    """Push a folder that no stage has as its output.
+    """Push a folder that is no stage's output.
 
     Returns:
-        The digest by which `fetch_folder` brings it to another clone.
+        The digest by which `fetch_folder` fetches it in another clone.
 
     Raises:
-        UnreachableError: there is no remote, or it can't be written.
+        UnreachableError: there is no remote, or it isn't writable.
     """
     from dvc.fs import LocalFileSystem
     from dvc_data.hashfile.build import build
@@ -51,15 +51,15 @@ def share_folder(folder: Path) -> str:
 
     with _opened("written") as repo:
         cache = repo.cache.local
-        staged, _, found = build(cache, str(folder), LocalFileSystem(), ALGORITHM)
-        _require_whole(transfer(staged, cache, {found.hash_info}, shallow=False))
-        for objects in (_files(found), {found.hash_info}):  # the list last: who finds it finds the files
+        staged, _, tree = build(cache, str(folder), LocalFileSystem(), ALGORITHM)
+        _require_whole(transfer(staged, cache, {tree.hash_info}, shallow=False))
+        for objects in (_files(tree), {tree.hash_info}):  # the tree last, so that whoever finds it finds the files
             _require_whole(repo.cloud.push(objects))
-        return str(found.hash_info.value)
+        return str(tree.hash_info.value)
 
 
 def fetch_folder(digest: str, folder: Path) -> None:
-    """Bring a folder here that another clone shared; it is whole or not there.
+    """Fetch a folder that another clone shared, whole or not at all.
 
     Raises:
         UnreachableError: there is no remote, it can't be read, or it doesn't hold the folder.
@@ -71,13 +71,13 @@ def fetch_folder(digest: str, folder: Path) -> None:
 
     from histopipe.core.files import replaced_folder
 
-    wanted = HashInfo(ALGORITHM, digest)
-    with _opened("read") as repo, replaced_folder(folder) as beside:
+    tree_hash = HashInfo(ALGORITHM, digest)
+    with _opened("read") as repo, replaced_folder(folder) as target:
         cache = repo.cache.local
-        _require_whole(repo.cloud.pull({wanted}))
-        found = load(cache, wanted)
-        _require_whole(repo.cloud.pull(_files(found)))
-        checkout(str(beside), LocalFileSystem(), found, cache, force=True, quiet=True)
+        _require_whole(repo.cloud.pull({tree_hash}))
+        tree = load(cache, tree_hash)
+        _require_whole(repo.cloud.pull(_files(tree)))
+        checkout(str(target), LocalFileSystem(), tree, cache, force=True, quiet=True)
 
 
 def _files(tree: Any) -> set[Any]:
@@ -90,28 +90,30 @@ def _require_whole(transferred: Any) -> None:
 
 
 @contextmanager
-def _opened(what: str) -> Iterator[Any]:
-    """The checkout as DVC sees it; what fails with it is that the remote can't be `what`."""
+def _opened(access: str) -> Iterator[Any]:
+    """Open the checkout's DVC repository; an error inside means that the remote can't be `access`ed."""
     from dvc.repo import Repo
 
     try:
         with Repo(str(Workspace.around().root)) as repo:
             yield repo
     except Exception as problem:  # of DVC, of the remote's own library, of the network
-        raise _away(what, one_line(problem)) from problem
+        raise _away(access, one_line(problem)) from problem
 
 
-def _run(what: str, *arguments: str) -> None:
+def _run(access: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     workspace = Workspace.around()
     limit = seconds_for("fetch", workspace)
     try:
         done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:
-        raise _away(what, "no end within flow.timeouts.fetch") from None
+        raise _away(access, "no end within flow.timeouts.fetch") from None
     if done.returncode != 0:
-        raise _away(what, error_line(done))
+        raise _away(access, error_line(done))
 
 
-def _away(what: str, said: str) -> UnreachableError:
-    return UnreachableError(f"DVC's remote can't be {what} ({said})", "see `dvc remote list` and docs/production.md")
+def _away(access: str, reason: str) -> UnreachableError:
+    return UnreachableError(
+        f"DVC's remote can't be {access} ({reason})", "see `dvc remote list` and docs/production.md"
+    )

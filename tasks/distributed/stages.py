@@ -1,4 +1,4 @@
-"""Run a stage in a worker's clone on what the flow's clone has, and push what others will read of it."""
+"""Run a stage in a worker's clone with the state of the flow's clone, and push its outputs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from histopipe.core.params import read_params
 from histopipe.core.workspace import Workspace, stage_name
 from tasks.distributed.clones import READ_BY_WORKERS, Clone
 from tasks.distributed.remote import fetch_inputs, share
-from tasks.distributed.workers import handed_over, while_wanted
+from tasks.distributed.workers import end_if_abandoned, flow_clone
 from tasks.processes import BadInput, StageFailed, run_repro
 
 
 def is_distributed() -> bool:
-    """Tell whether submitted tasks run in other clones."""
+    """Return true if submitted tasks run in other clones."""
     return read_params(Workspace.around().params).flow.task_runner == "dask"
 
 
 def hand_out(stage: str) -> None:
-    """Push what a stage gave, where it ran in the flow's clone and workers in other clones will read it.
+    """Push a stage's outputs, where it ran in the flow's clone and workers in other clones will read them.
 
     Raises:
         UnreachableError: there is no remote, or it can't be written.
@@ -32,37 +32,37 @@ def hand_out(stage: str) -> None:
 def reproduce_for_flow(
     stage: str, on_line: Callable[[str], None] | None = None, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Run a stage in this worker's clone for the flow's; an evaluation first takes over the training it is of.
+    """Run a stage in this worker's clone for the flow's; an evaluation first fetches its training.
 
     Args:
-        stage: its name in `dvc.yaml`.
-        on_line: is shown every line of the stage's log.
-        environment: variables that the stage finds besides this process's own.
+        stage: name of the stage in `dvc.yaml`.
+        on_line: called with every line of the stage's log.
+        environment: variables of the stage besides this process's own.
 
     Raises:
-        BadInput: the stage refused its input, or other code lies here.
+        BadInput: the stage refused its input, or this clone has other code.
         StageFailed: it failed otherwise, ran for too long, stayed busy for as long, or DVC's remote can't be reached.
     """
-    clone = handed_over()
+    clone = flow_clone()
     kind, _, about = stage.partition("@")
     training = {"evaluate": "train", "evaluate_variant": "train_variant"}.get(kind)
     chain = [stage_name(training, about), stage] if training else [stage]
     with working_for(clone, clone.inputs_of(stage)):
-        for each in chain:
-            run_repro(each, "--pull", on_line=on_line, environment=environment, watch=while_wanted)
+        for name in chain:
+            run_repro(name, "--pull", on_line=on_line, environment=environment, watch=end_if_abandoned)
         share(chain)
 
 
 @contextmanager
 def working_for(clone: Clone, inputs: Sequence[str]) -> Iterator[None]:
-    """Keep this worker's clone as the flow's is, with the outputs of these stages.
+    """Give this worker's clone the state of the flow's, with the outputs of these stages.
 
     Raises:
-        BadInput: other code lies here.
+        BadInput: this clone has other code.
         StageFailed: DVC's remote can't be reached.
     """
     try:
-        with clone.taken_over(Workspace.around()):
+        with clone.applied_to(Workspace.around()):
             fetch_inputs(inputs)
             yield
     except UnreachableError as problem:

@@ -1,4 +1,4 @@
-"""Dask's workers: a task runner that gives them tasks, and what a task finds out about the worker that runs it."""
+"""Dask's workers: a task runner that gives them tasks, and a task's access to its worker."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from tasks.distributed.clones import Clone
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
-GPU_RESOURCE = "GPU"  # what `dask worker --resources GPU=1` advertises
+GPU_RESOURCE = "GPU"  # resource that `dask worker --resources GPU=1` advertises
 WATCH_SECONDS = 0.5
 
 
-def on_dask(address: str) -> TaskRunner[Any]:
-    """Make a task runner that gives submitted tasks to the workers of a scheduler.
+def dask_runner(address: str) -> TaskRunner[Any]:
+    """Create a task runner that gives submitted tasks to the workers of a scheduler.
 
     Args:
-        address: the scheduler's, such as `tcp://HOST:8786`.
+        address: address of the scheduler, such as `tcp://HOST:8786`.
     """
     import dask
     from prefect_dask.task_runners import DaskTaskRunner
 
     class OnWorkers(DaskTaskRunner):
-        """Hands over this clone with every task; trainings go to workers with a GPU, where there are any."""
+        """A runner that sends this clone's state with every task, and trainings to workers with a GPU, if any."""
 
         @property
         def client(self) -> Any:
-            """Dask's client, connected when it is first asked for."""
+            """Dask's client, connected at its first use."""
             try:
                 return super().client
-            except (OSError, ValueError) as problem:  # nobody there, or no address
+            except (OSError, ValueError) as problem:  # no scheduler there, or no address
                 raise UnreachableError(
                     f"Dask's scheduler can't be reached ({one_line(problem)})",
                     "start it, or set flow.scheduler in params.yaml right",
@@ -70,7 +70,7 @@ def own_address() -> str:
 
 
 def _metadata_key() -> list[str]:
-    """Return where the scheduler keeps what a flow run hands over."""
+    """Return the scheduler's key for the state that a flow run sends."""
     return ["histopipe", str(flow_run.get_id())]
 
 
@@ -79,19 +79,19 @@ def _have_gpus(client: Any) -> bool:
     return any(worker["resources"].get(GPU_RESOURCE) for worker in workers)
 
 
-def on_worker() -> bool:
-    """Tell whether a Dask worker runs this task, in a clone of its own."""
+def is_on_worker() -> bool:
+    """Return true if a Dask worker runs this task, in its own clone."""
     return _worker() is not None
 
 
-def handed_over() -> Clone:
-    """Return what the flow's clone gave to the worker that runs this.
+def flow_clone() -> Clone:
+    """Return the state of the flow's clone that the worker running this task received.
 
     Raises:
         RuntimeError: no worker runs this.
     """
-    if not on_worker():
-        raise RuntimeError("only a Dask worker works for the clone of a flow")
+    if not is_on_worker():
+        raise RuntimeError("only a Dask worker runs stages for the clone of a flow")
     from distributed import get_client
 
     return Clone(**get_client().get_metadata(_metadata_key()))
@@ -110,34 +110,34 @@ def _worker() -> Any:
 
 
 @contextmanager
-def while_wanted(end: Callable[[], object]) -> Iterator[threading.Event]:
-    """On a worker, call `end` once nobody waits for its task any more: its flow was killed, or the scheduler is gone.
+def end_if_abandoned(end: Callable[[], object]) -> Iterator[threading.Event]:
+    """Call `end` on a worker once its task is abandoned: its flow was killed, or the scheduler is gone.
 
-    Dask can't stop a task that runs. Left alone, it would train on while another worker, asked by the next flow,
-    trains the same. Yields what is set before `end` is called.
+    Dask can't stop a running task. Left alone, it would continue to train while another worker trains the same for the
+    next flow. Yields an event that is set before `end` is called.
     """
-    unwanted, over = threading.Event(), threading.Event()
+    abandoned, over = threading.Event(), threading.Event()
     worker = _worker()
     if worker is not None:
-        wanted = partial(_is_wanted, worker, worker.get_current_task())
-        threading.Thread(target=_end_unwanted, args=(wanted, over, unwanted, end), daemon=True).start()
+        is_needed = partial(_is_needed, worker, worker.get_current_task())
+        threading.Thread(target=_end_if_abandoned, args=(is_needed, over, abandoned, end), daemon=True).start()
     try:
-        yield unwanted
+        yield abandoned
     finally:
         over.set()
 
 
-def _end_unwanted(
-    wanted: Callable[[], bool], over: threading.Event, unwanted: threading.Event, end: Callable[[], object]
+def _end_if_abandoned(
+    is_needed: Callable[[], bool], over: threading.Event, abandoned: threading.Event, end: Callable[[], object]
 ) -> None:
     while not over.wait(WATCH_SECONDS):
-        if not wanted():
-            unwanted.set()
+        if not is_needed():
+            abandoned.set()
             end()
             return
 
 
-def _is_wanted(worker: Any, key: str) -> bool:
+def _is_needed(worker: Any, key: str) -> bool:
     from distributed.core import Status
 
     task = worker.state.tasks.get(key)

@@ -192,7 +192,7 @@ def test_one_command_serves_them_all(checkout: Make, tmp_path: Path, whole: bool
         write_archive(new, SyntheticSlides(cases=3, patches=150, nested_copy=False, seed=7))
         asked = [f'inputs=["{new}"]', "out=scores/new", *([] if whole else [f"model={model}"])]
         prefect(project, "deployment", "run", "score/score", *(part for one in asked for part in ("--param", one)))
-        finished(server, "Graded into", 1)
+        finished(server, "Predictions are in", 1)
         prefect(
             project, "deployment", "run", "monitor/monitor", "--param", "scores=scores/new", "--param", "out=drift/new"
         )

@@ -236,9 +236,9 @@ def test_a_part_refused_by_one_worker_goes_to_another(checkout: Make, shared: Sh
 INGEST_ALONE = """
 from prefect import flow
 from flows.pipeline import prepare
-from tasks.parallel import SideBySide
+from tasks.parallel import ParallelRunner
 
-@flow(task_runner=SideBySide())
+@flow(task_runner=ParallelRunner())
 def only_data():
     prepare("malaria")
 

@@ -19,7 +19,7 @@ from histopipe.experiments.search.study import (
     ATTEMPTS,
     STARTUP_TRIALS,
     Search,
-    counted,
+    count_trials,
     next_trial,
     open_search,
     suggested,
@@ -99,7 +99,7 @@ def test_a_killed_trial_goes_on_with_its_values_in_its_run_and_the_best_becomes_
     assert resumed.values[RATE] == pytest.approx(left.params[RATE], rel=1e-3)
     search = opened(small, ready)
     assert states(search) == ["COMPLETE", "COMPLETE"]
-    assert counted(search) == 2
+    assert count_trials(search) == 2
 
     winner = conclude(search)
     found = runs(ready)
@@ -161,7 +161,7 @@ def test_a_hopeless_trial_is_pruned(ready: Workspace, small: dict[str, Any]) -> 
     assert list(search.study.trials[0].intermediate_values) == [1]
     pruned = runs(ready)["cancernet trial 0"]
     assert (pruned.info.status, pruned.data.tags["pruned"]) == ("FINISHED", "true")
-    assert counted(search) == STARTUP_TRIALS + 1
+    assert count_trials(search) == STARTUP_TRIALS + 1
 
 
 def test_a_diverging_trial_fails_and_the_search_goes_on(ready: Workspace, small: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ def test_a_diverging_trial_fails_and_the_search_goes_on(ready: Workspace, small:
     assert "the loss became nan" in run(small, ready).text.lower()
     search = opened(small, ready)
     assert states(search) == ["FAIL"]
-    assert counted(search) == 0
+    assert count_trials(search) == 0
     failed = runs(ready)["cancernet trial 0"]
     assert failed.info.status == "FAILED"
     assert "learning rate" in failed.data.tags["failure"]

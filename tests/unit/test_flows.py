@@ -63,9 +63,9 @@ def test_a_schedule_writes_into_one_folder_and_a_first_try_may_be_repeated(
     for flow in (score, monitor):
         assert parameter_schema(flow.fn).model_dump()["properties"]["overwrite"]["default"] is True
     monkeypatch.chdir(workspace.root)
-    assert may_overwrite("scores/new", asked=False)
+    assert may_overwrite("scores/new", requested=False)
     (workspace.root / "scores/new").mkdir(parents=True)
-    assert not may_overwrite("scores/new", asked=False) and may_overwrite("scores/new", asked=True)
+    assert not may_overwrite("scores/new", requested=False) and may_overwrite("scores/new", requested=True)
 
 
 @pytest.mark.parametrize("flow", [monitor, pipeline, retrain, score, search, studies], ids=lambda flow: flow.name)
@@ -123,10 +123,10 @@ def test_a_scheduler_that_went_away_is_told_in_a_line(capsys: pytest.CaptureFixt
 def test_a_scheduler_that_never_answers_is_named_with_a_remedy(address: str) -> None:
     import dask
 
-    from tasks.distributed import on_dask
+    from tasks.distributed import dask_runner
 
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(UnreachableError) as problem:
-        _ = on_dask(address).client
+        _ = dask_runner(address).client
     assert str(problem.value).startswith("Dask's scheduler can't be reached (")
     assert address.partition(":")[0] in str(problem.value) and "set flow.scheduler in params.yaml right" in str(
         problem.value

@@ -137,4 +137,4 @@ def test_a_progress_bar_that_cannot_be_updated_ends_nothing(monkeypatch: pytest.
     read = artifacts.epoch_progress("Epochs", "epochs")
     read("epoch 1/2: loss 0.5")
     read("nothing to see")
-    assert warned == ["the progress bar stays behind: the server is away"]
+    assert warned == ["the progress bar wasn't updated: the server is away"]

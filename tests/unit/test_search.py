@@ -13,8 +13,8 @@ from histopipe.core.errors import ParamsError, SearchError
 from histopipe.core.params import Params, parse_params, read_params
 from histopipe.core.workspace import Workspace
 from histopipe.experiments.search.ranges import distributions, own_values, rounded, with_values
-from histopipe.experiments.search.study import storage_address, storage_faults, study_name
-from histopipe.experiments.search.trial import score
+from histopipe.experiments.search.study import storage_address, storage_errors_in_one_line, study_name
+from histopipe.experiments.search.trial import result_metric
 from histopipe.experiments.search.workspace import TrialWorkspace
 from histopipe.networks.weights.record import Weights
 from tests.conftest import ROOT
@@ -170,7 +170,7 @@ def test_a_damaged_storage_of_studies_is_one_line(tmp_path: Path, monkeypatch: p
             pytest.raises(
                 SearchError, match=r"optuna\.db can't be used \(.*\): restore it .* or move it away"
             ) as problem,
-            storage_faults(Workspace(tmp_path)),
+            storage_errors_in_one_line(Workspace(tmp_path)),
         ):
             optuna.storages.RDBStorage(storage_address(Workspace(tmp_path)))
         assert "\n" not in str(problem.value)
@@ -189,6 +189,6 @@ def test_a_trial_has_folders_and_a_run_of_its_own(tmp_path: Path) -> None:
 
 def test_the_score_is_of_the_weights_that_are_kept(content: dict[str, Any]) -> None:
     recipe = parse_params(content).recipe("cancernet")
-    assert score([0.6, 0.9, 0.8], recipe) == 0.8
-    assert score([0.6, 0.9, 0.8], recipe.model_copy(update={"keep": "best"})) == 0.9
-    assert score([0.6, 0.9, 0.8], recipe.model_copy(update={"keep": "average"})) == 0.8
+    assert result_metric([0.6, 0.9, 0.8], recipe) == 0.8
+    assert result_metric([0.6, 0.9, 0.8], recipe.model_copy(update={"keep": "best"})) == 0.9
+    assert result_metric([0.6, 0.9, 0.8], recipe.model_copy(update={"keep": "average"})) == 0.8

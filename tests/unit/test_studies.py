@@ -473,15 +473,15 @@ def test_nothing_to_sum_up_is_said(workspace: Workspace, params: Params) -> None
 
 
 def test_the_flow_runs_what_is_summed_up(two: Params) -> None:
-    from flows.studies import asked
+    from flows.studies import select_studies
 
-    assert asked([], two) == list(KINDS)
-    assert asked(["seeds"], two) == ["seeds"]
+    assert select_studies([], two) == list(KINDS)
+    assert select_studies(["seeds"], two) == ["seeds"]
     none = two.model_copy(update={"studies": StudiesParams()})
     with pytest.raises(ParamsError, match=r"studies.summaries is empty"):
-        asked([], none)
+        select_studies([], none)
     with pytest.raises(ParamsError, match=r"studies.summaries lacks folds"):
-        asked(["folds"], none)
+        select_studies(["folds"], none)
 
 
 # --- schemes and sizes

@@ -15,8 +15,8 @@ NOTES = {
         "In brackets: 95 % intervals from resampling whole cases within each fold; a metric is measured in each fold "
         "and averaged; predictions of different models are never pooled. They are for these models on further cases, "
         "and leave out the effect of another draw of training cases or of another seed.",
-        "Differences are taken fold by fold on the same cases; those whose interval includes 0 may be due to chance. They "
-        "are not corrected for the number of pairs.",
+        "Differences are taken fold by fold on the same cases; those whose interval includes 0 may be due to chance. "
+        "They are not corrected for the number of pairs.",
     ),
     "seeds": (
         "Mean ± standard deviation (lowest to highest) over seeds: how far split and training alone move a number. "
