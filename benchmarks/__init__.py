@@ -1,1 +1,1 @@
-"""Side-by-side measurements: `python -m benchmarks.NAME` ends with one JSON line."""
+"""Measurements that compare alternatives: `python -m benchmarks.NAME` ends with one JSON line."""

@@ -1,4 +1,4 @@
-"""Every benchmark of docs/performance.md, one after the other, and the table there.
+"""Run every benchmark of docs/performance.md, one after the other, and update the table there.
 
 Each closing line is kept under `benchmarks/results` with command, commit and machine; the table is made from these
 files alone. A benchmark is any module of this package whose last line is a JSON object: list it in `BENCHMARKS`.
@@ -37,11 +37,11 @@ class Row:
     """A row of the table.
 
     Attributes:
-        what: is compared, for people.
-        aim: of the ratio, or of ours.
-        ours, other: where the numbers stand in the closing line, names joined by dots; empty for none.
-        ratio: where the ratio stands.
-        unit: of `ours` and `other`.
+        what: description of the comparison.
+        aim: aim of the ratio, or of ours.
+        ours, other: keys of the numbers in the closing line, joined by dots; empty for none.
+        ratio: key of the ratio.
+        unit: unit of `ours` and `other`.
     """
 
     what: str
@@ -54,14 +54,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A module of this package and what its closing line gives.
+    """A module of this package and the contents of its closing line.
 
     Attributes:
-        module: its name.
-        rows: of the table.
+        module: name of the module.
+        rows: its rows of the table.
         quick: arguments of a run that only shows that it works.
-        arguments: of the run that counts, where they aren't the defaults.
-        on_request: whether it runs only where it is named, since it needs what few machines have.
+        arguments: arguments of a run whose result is kept, where they aren't the defaults.
+        on_request: whether it runs only by name, since it needs rare hardware.
     """
 
     module: str
@@ -72,7 +72,7 @@ class Benchmark:
 
     @property
     def kept(self) -> Path:
-        """The file of its last result."""
+        """The path of its last result."""
         return RESULTS / f"{self.module}.json"
 
 
@@ -318,7 +318,7 @@ BENCHMARKS = (
 
 
 def run(benchmark: Benchmark, quick: bool, commit: str) -> None:
-    """Run one; what it found is kept, unless the run was a quick one."""
+    """Run one benchmark; keep its result, unless the run is a quick one."""
     arguments = benchmark.quick if quick else benchmark.arguments
     command = ["python", "-m", f"benchmarks.{benchmark.module}", *arguments]
     print(" ".join(command), file=sys.stderr, flush=True)
@@ -329,18 +329,18 @@ def run(benchmark: Benchmark, quick: bool, commit: str) -> None:
         keep(benchmark.kept, " ".join(command), commit, json.loads(line))
 
 
-def keep(path: Path, command: str, commit: str, found: dict[str, Any]) -> None:
-    """Write a closing line with where it comes from."""
+def keep(path: Path, command: str, commit: str, result: dict[str, Any]) -> None:
+    """Write a closing line with its origin."""
     path.parent.mkdir(exist_ok=True)
-    machine = found.pop("machine")
-    if "accelerator" in found:
-        machine["accelerator"] = found.pop("accelerator")
-    content = {"command": command, "commit": commit, "machine": machine, "found": found}
+    machine = result.pop("machine")
+    if "accelerator" in result:
+        machine["accelerator"] = result.pop("accelerator")
+    content = {"command": command, "commit": commit, "machine": machine, "found": result}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def current_commit() -> str:
-    """The commit that is measured; marked where the code differs from it."""
+    """Return the measured commit, marked where the code differs from it."""
     commit = _git("rev-parse", "--short", "HEAD").strip()
     changed = _git("status", "--porcelain", "--", ".", f":!{RESULTS.relative_to(ROOT)}", f":!{PAGE.relative_to(ROOT)}")
     return f"{commit}, changed" if changed else commit
@@ -351,9 +351,9 @@ def _git(*arguments: str) -> str:
 
 
 def table() -> str:
-    """The table in Markdown; a benchmark of which nothing is kept has its aims alone."""
+    """Format the table in Markdown; a benchmark without a result has its aims alone."""
     ruler = ["--:" if name in NUMBERS else "---" for name in HEADER]
-    rows = [cells(row, _kept(one)) for one in BENCHMARKS for row in one.rows]
+    rows = [cells(row, _kept(benchmark)) for benchmark in BENCHMARKS for row in benchmark.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in (HEADER, ruler, *rows))
 
 
@@ -362,25 +362,25 @@ def _kept(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def cells(row: Row, kept: dict[str, Any]) -> list[str]:
-    """A row's cells, in the order of `HEADER`; `kept` as `keep` wrote it."""
-    found = kept.get("found", {})
-    ours, other = (_shown(_at(found, place), f" {row.unit}".rstrip()) for place in (row.ours, row.other))
-    ratio = _shown(_at(found, row.ratio), "x")
+    """Format a row's cells, in the order of `HEADER`; `kept` is the content that `keep` wrote."""
+    result = kept.get("found", {})
+    ours, other = (_shown(_at(result, key), f" {row.unit}".rstrip()) for key in (row.ours, row.other))
+    ratio = _shown(_at(result, row.ratio), "x")
     if not kept:
         return [row.what, ours, other, ratio, row.aim, ABSENT, ABSENT, ABSENT]
     return [row.what, ours, other, ratio, row.aim, f"`{kept['command']}`", kept["commit"], _machine(kept["machine"])]
 
 
-def _at(found: dict[str, Any], place: str) -> Any:
-    """What stands at a place such as `ours.seconds`; None for nothing."""
-    value: Any = found
-    for name in filter(None, place.split(".")):
+def _at(result: dict[str, Any], key: str) -> Any:
+    """Return the value at a dotted key such as `ours.seconds`; None for an empty or missing key."""
+    value: Any = result
+    for name in filter(None, key.split(".")):
         value = value.get(name) if isinstance(value, dict) else None
-    return value if place else None
+    return value if key else None
 
 
 def _shown(value: float | None, unit: str) -> str:
-    """Three digits, or all of a larger number's."""
+    """Format a number with three digits, or all digits of a larger number."""
     if value is None:
         return ABSENT
     return (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}") + unit
@@ -393,18 +393,18 @@ def _machine(machine: dict[str, Any]) -> str:
 
 
 def write_table(page: Path) -> None:
-    """Put the table between its two markers."""
+    """Replace the table between its two markers."""
     before, _, rest = page.read_text(encoding="utf-8").partition(START)
     after = rest.partition(END)[2]
     page.write_text(f"{before}{START}\n{table()}\n{END}{after}", encoding="utf-8")
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice([one.module for one in BENCHMARKS]))
-@click.option("--quick", is_flag=True, help="Small sizes, a round each; nothing is kept.")
-@click.option("--table", "table_alone", is_flag=True, help="Run nothing.")
+@click.argument("names", nargs=-1, type=click.Choice([benchmark.module for benchmark in BENCHMARKS]))
+@click.option("--quick", is_flag=True, help="Run each benchmark once with small sizes; keep no result.")
+@click.option("--table", "table_alone", is_flag=True, help="Only rewrite the table.")
 def main(names: tuple[str, ...], quick: bool, table_alone: bool) -> None:
-    """Run the benchmarks, all or those named, and bring the table of docs/performance.md up to date."""
+    """Run the benchmarks, all or those named, and update the table of docs/performance.md."""
     commit = current_commit()
     for benchmark in () if table_alone else BENCHMARKS:
         if benchmark.module in names or not (names or benchmark.on_request):

@@ -1,4 +1,4 @@
-"""Checkouts of the project to measure and test in: what git tracks, with parameters and surroundings of their own."""
+"""Checkouts of the project to measure and test in: the tracked files, with their own parameters and environment."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import click
 import yaml
 
 ROOT = Path(__file__).parents[1]
-OWN = ".histopipe-benchmark"  # in folders that benchmarks made
-NO_FLOORS: dict[str, Any] = {  # of promotion: what two epochs learn is little, and three test cases show nothing
+OWN = ".histopipe-benchmark"  # marks folders that benchmarks made
+NO_FLOORS: dict[str, Any] = {  # for promotion after two epochs, judged on three test cases
     "min_cases": 1,
     "max_calibration_error": 1,
     **{f"min_{name}": 0 for name in ("roc_auc", "balanced_accuracy", "specificity", "sensitivity")},
@@ -23,7 +23,10 @@ NO_FLOORS: dict[str, Any] = {  # of promotion: what two epochs learn is little, 
 
 
 def copy_project(target: Path) -> None:
-    """Copy what git tracks or would track, and commit it; an earlier copy is brought up to date, its results stay."""
+    """Copy the files that git tracks or would track, and commit them; an earlier copy is updated.
+
+    Its results stay.
+    """
     for name in _tracked():
         if name != "dvc.lock" and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +35,7 @@ def copy_project(target: Path) -> None:
 
 
 def _tracked() -> list[str]:
-    """Names of the project's files; where it isn't in git, as of an unpacked ZIP, by an empty repository elsewhere."""
+    """List the project's files; outside git, as in an unpacked ZIP, by an empty repository elsewhere."""
     listing = ("ls-files", "-co", "--exclude-standard", "-z")
     with TemporaryDirectory() as scratch:
         command = ["git", "-C", str(ROOT), *listing]
@@ -44,15 +47,17 @@ def _tracked() -> list[str]:
 
 
 def claim(folder: Path, emptied: bool = False) -> Path:
-    """Make a folder a benchmark's own, or take one that is: nobody else's files are written over or deleted.
+    """Mark a folder as a benchmark's own, or take one that is marked: other files are never overwritten or deleted.
 
     Args:
-        folder: below `--folder`.
-        emptied: whether what lies in it is deleted.
+        folder: folder below `--folder`.
+        emptied: whether its content is deleted.
     """
     mark = folder / OWN
     if folder.exists() and not mark.exists() and any(folder.iterdir()):
-        raise click.ClickException(f"{folder} holds files of no benchmark: name another --folder, or move it away")
+        raise click.ClickException(
+            f"{folder} holds other files than a benchmark's: name another --folder, or move it away"
+        )
     if emptied and mark.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +66,7 @@ def claim(folder: Path, emptied: bool = False) -> Path:
 
 
 def commit_all(root: Path) -> None:
-    """Make the folder a git repository, if it is none, and commit what is in it."""
+    """Make the folder a git repository, if it isn't one, and commit its content."""
     for arguments in (
         ("init", "--quiet"),
         ("add", "--all"),
@@ -71,7 +76,7 @@ def commit_all(root: Path) -> None:
 
 
 def change_params(root: Path, **sections: Any) -> None:
-    """Merge into the checkout's `params.yaml`."""
+    """Merge sections into the checkout's `params.yaml`."""
     path = root / "params.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     for name, value in sections.items():
@@ -81,7 +86,7 @@ def change_params(root: Path, **sections: Any) -> None:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """The surroundings of a user who has activated the virtual environment."""
+    """Return the environment of a user who has activated the virtual environment."""
     own = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(root),

@@ -1,4 +1,4 @@
-"""Drawn patches in both forms: histopipe's store, and PNG files in folders by class, as Keras' tutorials lay them."""
+"""Drawn patches in both forms: histopipe's store, and PNG files in folders by class, as in Keras' tutorials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from histopipe.data.store import PatchStore
 
 
 def drawn_store(folder: Path, patches: int) -> PatchStore:
-    """A store of so many drawn patches; drawn and ingested once, then kept in `folder`."""
+    """Open a store of that many drawn patches; it is drawn and ingested once, then kept in `folder`."""
     workspace = Workspace(folder / f"store-{patches}")
     finished = workspace.root / "finished"
     if not finished.exists():
@@ -23,7 +23,7 @@ def drawn_store(folder: Path, patches: int) -> PatchStore:
 
 
 def class_folders(folder: Path, store: PatchStore) -> Path:
-    """Every patch of the store as a PNG file under `0/` or `1/`; written once, then kept in `folder`."""
+    """Write every patch of the store as a PNG file under `0/` or `1/`, once; it is kept in `folder`."""
     import imagecodecs
 
     target = folder / f"classes-{len(store.index)}"

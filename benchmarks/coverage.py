@@ -1,4 +1,4 @@
-"""How often the intervals hold the truth, on simulated cases whose truth is known.
+"""Coverage of the intervals on simulated cases whose truth is known.
 
 A case has a number of patches, a share of positive ones, and a level: how dark its stain or how hard its tissue is
 moves all its log odds alike. The parameters of `IDC` are fitted to the real sample of 9,387 patches of 230 cases
@@ -37,7 +37,7 @@ AS_IT_IS = Calibration(1.0, 0.0)
 
 @dataclass(frozen=True)
 class Population:
-    """What cases are drawn from.
+    """The distribution that cases are drawn from.
 
     Attributes:
         patches: mean number of patches of a case.
@@ -71,22 +71,22 @@ IDC = Population(40.8, 1.86, (1.31, 3.14), -0.3, gap=2.2, level_spread=0.35, gap
 
 @dataclass(frozen=True)
 class Sample:
-    """Patches drawn, with a network's log odds before calibration; `cases` numbers their cases from 0."""
+    """Drawn patches with a network's log odds before calibration; `cases` numbers their cases from 0."""
 
     labels: Codes
     logits: Numbers
     cases: Codes
     case_count: int
 
-    def graded(self, threshold: float, calibration: Calibration = AS_IT_IS) -> Predictions:
-        """The patches as they would be graded."""
+    def predict(self, threshold: float, calibration: Calibration = AS_IT_IS) -> Predictions:
+        """Apply calibration and threshold to the patches."""
         probabilities = calibration.apply(self.logits)
         decisions = (probabilities >= threshold).astype(np.int64)
         return Predictions(self.labels, probabilities, decisions, self.cases, self.case_count)
 
 
 def draw(population: Population, cases: int, random: np.random.Generator) -> Sample:
-    """Draw so many cases."""
+    """Draw that many cases."""
     correlation = population.correlation
     size, share = random.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], cases, method="cholesky").T
     case = np.repeat(np.arange(cases), _patches(population, size))
@@ -101,7 +101,7 @@ def draw(population: Population, cases: int, random: np.random.Generator) -> Sam
 
 
 def _patches(population: Population, size: Numbers) -> Codes:
-    """Numbers of patches from standard normal numbers, (cases,)."""
+    """Convert standard normal numbers into numbers of patches, (cases,)."""
     if population.size_spread is None:
         scale = population.patches / population.size_shape
         counts = stats.gamma.ppf(special.ndtr(size), population.size_shape, scale=scale)
@@ -111,28 +111,28 @@ def _patches(population: Population, size: Numbers) -> Codes:
 
 
 def _effects(population: Population, cases: int, random: np.random.Generator) -> Numbers:
-    """Random effects of cases with a standard deviation of 1, (cases,)."""
+    """Draw random effects of cases with a standard deviation of 1, (cases,)."""
     if population.tails is None:
         return random.normal(size=cases)
     return random.standard_t(population.tails, cases) / np.sqrt(population.tails / (population.tails - 2))
 
 
 def operating_point(population: Population, random: np.random.Generator) -> tuple[float, Calibration]:
-    """Threshold and calibration as `VALIDATION_CASES` cases choose them."""
+    """Choose threshold and calibration on `VALIDATION_CASES` cases."""
     sample = draw(population, VALIDATION_CASES, random)
     calibration = fit_calibration(sample.logits, sample.labels)
     rule = ThresholdRule(name="youden")
     return choose_threshold(rule, sample.labels, calibration.apply(sample.logits)), calibration
 
 
-class Found(NamedTuple):
-    """What an interval is made from.
+class IntervalInput(NamedTuple):
+    """The input of an interval.
 
     Attributes:
-        value: of a metric, on all patches.
-        resampled: on each resample.
-        left_out: with each case left out in turn.
-        own: the product's answer.
+        value: value of a metric on all patches.
+        resampled: its value on each resample.
+        left_out: its value with each case left out in turn.
+        own: the product's result.
     """
 
     value: float
@@ -141,33 +141,36 @@ class Found(NamedTuple):
     own: Measured
 
 
-def ours(found: Found) -> Ends:
-    """The product's interval."""
-    return found.own["low"] or 0.0, found.own["high"] or 0.0
+def ours(data: IntervalInput) -> Ends:
+    """Return the product's interval."""
+    return data.own["low"] or 0.0, data.own["high"] or 0.0
 
 
-def percentiles(found: Found) -> Ends:
-    """The plain bootstrap's: the middle 95 % of the resamples."""
-    low, high = np.nanquantile(found.resampled, [(1 - NOMINAL) / 2, (1 + NOMINAL) / 2])
+def percentiles(data: IntervalInput) -> Ends:
+    """Return the plain bootstrap's interval: the middle 95 % of the resamples."""
+    low, high = np.nanquantile(data.resampled, [(1 - NOMINAL) / 2, (1 + NOMINAL) / 2])
     return float(low), float(high)
 
 
-def symmetric(found: Found) -> Ends:
-    """Standard deviation of the resamples times the normal law's quantile, not on the logit scale."""
-    reach = float(stats.norm.ppf((1 + NOMINAL) / 2) * np.nanstd(found.resampled, ddof=1))
-    return found.value - reach, found.value + reach
+def symmetric(data: IntervalInput) -> Ends:
+    """Return value ± standard deviation of the resamples times the normal quantile, not on the logit scale."""
+    reach = float(stats.norm.ppf((1 + NOMINAL) / 2) * np.nanstd(data.resampled, ddof=1))
+    return data.value - reach, data.value + reach
 
 
-def jackknife(found: Found) -> Ends:
-    """Error from leaving out each case, on the logit scale (MacKinnon, Nielsen & Webb 2023), times a t quantile."""
-    logits = special.logit(found.left_out[~np.isnan(found.left_out)])
+def jackknife(data: IntervalInput) -> Ends:
+    """Compute the error from leaving out each case, on the logit scale, times a t quantile.
+
+    MacKinnon, Nielsen & Webb 2023.
+    """
+    logits = special.logit(data.left_out[~np.isnan(data.left_out)])
     error = np.sqrt((len(logits) - 1) / len(logits) * ((logits - logits.mean()) ** 2).sum())
     reach = stats.t.ppf((1 + NOMINAL) / 2, len(logits) - 1) * error
-    centre = special.logit(found.value)
+    centre = special.logit(data.value)
     return float(special.expit(centre - reach)), float(special.expit(centre + reach))
 
 
-METHODS: dict[str, Callable[[Found], Ends]] = {
+METHODS: dict[str, Callable[[IntervalInput], Ends]] = {
     "ours": ours,
     "percentiles": percentiles,
     "symmetric": symmetric,
@@ -176,7 +179,7 @@ METHODS: dict[str, Callable[[Found], Ends]] = {
 
 
 def held(predictions: Predictions, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
-    """Whether each method's interval holds the truth, (methods, metrics): 1 or 0, NaN where there is no value."""
+    """Check which methods' intervals hold the truth, (methods, metrics): 1 or 0, NaN where there is no value."""
     count = predictions.case_count
     draws, own = draw_fewer(count, resamples, seed), grade(predictions, resamples, seed)
     spread, left_out = (measure_resamples(predictions, drawn) for drawn in (draws, leave_one_out(count)))
@@ -184,8 +187,8 @@ def held(predictions: Predictions, truth: dict[str, float], resamples: int, seed
     for column, name in enumerate(METRICS):
         value = own[name]["value"]
         if value is not None:
-            found = Found(value, spread[name], left_out[name], own[name])
-            ends = [method(found) for method in METHODS.values()]
+            data = IntervalInput(value, spread[name], left_out[name], own[name])
+            ends = [method(data) for method in METHODS.values()]
             answers[:, column] = [low <= truth[name] <= high for low, high in ends]
     return answers
 
@@ -199,27 +202,27 @@ def coverage(
     truth_cases: int = TRUTH_CASES,
     offset: float = 0.0,
 ) -> Numbers:
-    """Share of data sets whose intervals hold the truth, (methods, metrics).
+    """Compute the share of data sets whose intervals hold the truth, (methods, metrics).
 
     Args:
-        population: what cases are drawn from.
-        cases: of each data set.
-        data_sets: how many are simulated.
-        resamples: behind each interval.
+        population: distribution that cases are drawn from.
+        cases: number of cases of each data set.
+        data_sets: number of simulated data sets.
+        resamples: number of resamples of each interval.
         seed: the same seed gives the same data sets.
-        truth_cases: on how many the truth is measured.
-        offset: added to the log odds that validation calibrated, so that they are wrong by as much.
+        truth_cases: number of cases that the truth is measured on.
+        offset: added to the calibrated log odds, so that they are wrong by that much.
     """
     threshold, calibration = operating_point(population, np.random.default_rng([seed, 1]))
     calibration = calibration._replace(offset=calibration.offset + offset)
-    truth = measure(draw(population, truth_cases, np.random.default_rng([seed, 2])).graded(threshold, calibration))
-    found = []
+    truth = measure(draw(population, truth_cases, np.random.default_rng([seed, 2])).predict(threshold, calibration))
+    held_by_data_set = []
     for number in range(data_sets):
         sample = draw(population, cases, np.random.default_rng([seed, 3, cases, number]))
-        found.append(held(sample.graded(threshold, calibration), truth, resamples, number))
+        held_by_data_set.append(held(sample.predict(threshold, calibration), truth, resamples, number))
         if number % 200 == 199:
             print(f"{cases} cases: {number + 1} data sets", file=sys.stderr, flush=True)
-    shares: Numbers = np.nanmean(found, axis=0)
+    shares: Numbers = np.nanmean(held_by_data_set, axis=0)
     return shares
 
 
@@ -232,15 +235,18 @@ def coverage(
 def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int, offset: float) -> None:
     """Measure the coverage; the last line is JSON and holds `ratio`: misses of percentiles over ours, all together."""
     began = time.perf_counter()
-    found = {count: coverage(IDC, count, data_sets, resamples, seed, offset=offset) for count in cases}
+    by_count = {count: coverage(IDC, count, data_sets, resamples, seed, offset=offset) for count in cases}
     shares = {
         str(count): {
             method: dict(zip(METRICS, np.round(row, 4).tolist(), strict=True))
             for method, row in zip(METHODS, rows, strict=True)
         }
-        for count, rows in found.items()
+        for count, rows in by_count.items()
     }
-    misses = {method: np.mean([1 - rows[place] for rows in found.values()]) for place, method in enumerate(METHODS)}
+    misses = {
+        method: np.mean([1 - rows[row_number] for rows in by_count.values()])
+        for row_number, method in enumerate(METHODS)
+    }
     report(
         "coverage",
         ratio=round(float(misses["percentiles"] / max(misses["ours"], 1 / data_sets)), 2),

@@ -1,4 +1,4 @@
-"""How often drift is found where there is none, and where there is: on real cases that the model never saw.
+"""Rates at which drift is found where there is none, and where there is, on real cases that the model never saw.
 
 Needs a checkout in which a model was trained and evaluated. Some of its held-out cases are taken for new ones, as they
 are, or as another scanner or stain would have shown them; the reference is what remains.
@@ -39,22 +39,22 @@ from histopipe.networks.predictor import predictor_for
 from histopipe.training.augmentation import STAINS
 
 Pixels = NDArray[np.uint8]  # (patches, height, width, 3)
-Grade = Callable[[Pixels], NDArray[Any]]
+Predict = Callable[[Pixels], NDArray[Any]]
 
-DARKER = 0.85  # what the pixels are multiplied by
+DARKER = 0.85  # factor of the pixels
 STAIN = (1.3, 0.7, 1.0)  # haematoxylin, eosin, rest
 SLIGHT_STAIN = (1.1, 0.9, 1.0)
 
 
 def restained(patches: Pixels, amounts: tuple[float, ...]) -> Pixels:
-    """As if each stain had taken that many times as strongly; in optical density, as the augmentation does it."""
-    turned = np.linalg.inv(STAINS) @ np.diag(amounts) @ STAINS
+    """Change the stains' amounts by these factors, in optical density, as the augmentation does."""
+    factors = np.linalg.inv(STAINS) @ np.diag(amounts) @ STAINS
     densities = -np.log((patches.astype(np.float32) + 1) / 256)
-    return np.asarray(np.clip(256 * np.exp(-densities @ turned) - 1, 0, 255)).round().astype(np.uint8)
+    return np.asarray(np.clip(256 * np.exp(-densities @ factors) - 1, 0, 255)).round().astype(np.uint8)
 
 
 def changes(patches: Pixels) -> Iterator[tuple[str, Pixels]]:
-    """The same patches as they are, and as others would have made them."""
+    """Yield the patches unchanged, and as other scanners or stains would show them."""
     from scipy.ndimage import gaussian_filter
 
     yield "as they are", patches
@@ -64,21 +64,21 @@ def changes(patches: Pixels) -> Iterator[tuple[str, Pixels]]:
     yield "other stain (1.3, 0.7)", restained(patches, STAIN)
 
 
-def graded(patches: Pixels, cases: pd.Series, logits: Grade, point: LockedPoint) -> pd.DataFrame:
-    """Profiles of patches, graded as `histopipe predict` does it."""
+def profile(patches: Pixels, cases: pd.Series, logits: Predict, point: LockedPoint) -> pd.DataFrame:
+    """Compute profiles of patches, predicted as by `histopipe predict`."""
     table = pd.DataFrame(colour_statistics(patches), columns=COLOURS)
     table["probability"] = calibration_of(point).apply(logits(patches).astype(np.float64))
     return new_profiles(table.assign(case_id=cases.to_numpy()))
 
 
 def drawn(cases: pd.Series, most: int) -> NDArray[np.intp]:
-    """Places of at most `most` patches of each case, drawn by chance."""
+    """Return positions of at most `most` randomly drawn patches of each case."""
     shuffled = cases.reset_index(drop=True).sample(frac=1, random_state=0)
     return np.sort(shuffled.index[shuffled.groupby(shuffled).cumcount() < most].to_numpy())
 
 
 def other_set(archive: Path, dataset: str, size: tuple[int, int], most: int) -> tuple[Pixels, pd.Series]:
-    """Patches of quite another kind, brought to the model's size."""
+    """Read patches of a very different kind, resized to the model's patch size."""
     described = get_dataset(dataset)
     patches, cases = [], []
     with closing(open_archive(archive)) as opened:
@@ -98,18 +98,18 @@ def other_set(archive: Path, dataset: str, size: tuple[int, int], most: int) -> 
 
 
 def alarms(reference: pd.DataFrame, new: pd.DataFrame, count: int, repeats: int) -> dict[str, Any]:
-    """How often `count` of the new cases raise an alarm, and how far they lie in the median of repeats."""
+    """Compute how often `count` of the new cases raise an alarm, and their median distances."""
     random = np.random.default_rng(count)
     params = MonitorParams()
     eligible = new.loc[new["patches"] >= params.min_patches, "case_id"].unique()
     drawn = [random.choice(eligible, count, replace=False) for _ in range(repeats)]
-    found = [compare_profiles(reference, new[new["case_id"].isin(cases)], params, 0) for cases in drawn]
-    distances = np.median([one.features["distance"] for one in found], axis=0)
-    names = found[0].features["feature"]
+    comparisons = [compare_profiles(reference, new[new["case_id"].isin(cases)], params, 0) for cases in drawn]
+    distances = np.median([comparison.features["distance"] for comparison in comparisons], axis=0)
+    names = comparisons[0].features["feature"]
     return {
         "cases": count,
-        "alarms": float(np.mean([one.verdict == "drift" for one in found])),
-        "undecided": float(np.mean([one.verdict == "undecided" for one in found])),
+        "alarms": float(np.mean([comparison.verdict == "drift" for comparison in comparisons])),
+        "undecided": float(np.mean([comparison.verdict == "undecided" for comparison in comparisons])),
         **{name: round(float(value), 2) for name, value in zip(names, distances, strict=True)},
     }
 
@@ -142,19 +142,19 @@ def main(
     print(f"{len(held_out):,} patches of {cases.nunique()} held-out cases", file=sys.stderr)
     rows = []
     for name, changed in changes(patches):
-        new = graded(changed, cases, logits, point)
+        new = profile(changed, cases, logits, point)
         rows += rates(name, reference, new, counts, repeats)
     if archive:
         patches, cases = other_set(archive, "malaria", store.patch_size, 2000)
         chosen = drawn(cases, most)
-        new = graded(patches[chosen], cases.iloc[chosen], logits, point)
+        new = profile(patches[chosen], cases.iloc[chosen], logits, point)
         rows += rates("malaria cells", reference, new, counts, repeats)
     print(pd.DataFrame(rows).to_string(index=False))
     report("drift", "no rival", rates=rows)
 
 
 def rates(name: str, reference: pd.DataFrame, new: pd.DataFrame, counts: str, repeats: int) -> list[dict[str, Any]]:
-    """A row per number of new cases."""
+    """Compute a row per number of new cases."""
     times = 6 * repeats if name == "as they are" else repeats
     rows: list[dict[str, Any]] = []
     for count in map(int, counts.split(",")):

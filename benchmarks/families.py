@@ -1,4 +1,4 @@
-"""What correcting for several recipes costs: five of them on the same cases, and two rows that follow from them.
+"""The cost of correcting for several recipes: five of them on the same cases, and two rows derived from them.
 
 Recipes err alike, as the networks of `benchmarks.paired_coverage` do; a descriptive row lies between two of them. None
 is better, or the first one is by `--gain`. Counted over data sets: how often at least one pair of equally good recipes
@@ -30,45 +30,45 @@ METHODS = ("uncorrected", "holm_of_all_rows", "holm", "ours")
 
 
 def models(cases: int, gain: float, random: np.random.Generator) -> list[Predictions]:
-    """Recipes, the first of them better by `gain`, and rows that follow from two neighbours each."""
+    """Draw recipes, the first of them better by `gain`, and rows derived from two neighbours each."""
     sample = draw(IDC, cases, random)
     expected = IDC.gap * (sample.labels - 0.5)
     shared = np.sqrt(ALIKE) * (sample.logits - expected)
-    found = []
+    logits_by_model = []
     for number in range(RECIPES):
         own = np.sqrt(1 - ALIKE) * draw_errors(sample, IDC, random)
-        found.append(expected + gain * (number == 0) * (sample.labels - 0.5) + shared + own)
-    found += [(found[place] + found[place + 1]) / 2 for place in range(1, 1 + DERIVED)]
-    return [Sample(sample.labels, logits, sample.cases, cases).graded(THRESHOLD) for logits in found]
+        logits_by_model.append(expected + gain * (number == 0) * (sample.labels - 0.5) + shared + own)
+    logits_by_model += [(logits_by_model[first] + logits_by_model[first + 1]) / 2 for first in range(1, 1 + DERIVED)]
+    return [Sample(sample.labels, logits, sample.cases, cases).predict(THRESHOLD) for logits in logits_by_model]
 
 
-def rejections(graded: list[Predictions], seed: int) -> Numbers:
-    """Whether each pair of recipes is called separable, (methods, pairs): 1 or 0."""
-    by_case = [ByCase(each, ("roc_auc",)) for each in graded]
-    places = list(combinations(range(len(graded)), 2))
-    apart = [by_case[one].less(by_case[other])["roc_auc"] for one, other in places]
-    family = [number for number, (_, other) in enumerate(places) if other < RECIPES]
-    single = np.array([each["p"] for each in Flips(apart, seed).measured()], float)
+def rejections(predictions: list[Predictions], seed: int) -> Numbers:
+    """Test which pairs of recipes are separable, (methods, pairs): 1 or 0."""
+    by_case = [ByCase(model, ("roc_auc",)) for model in predictions]
+    pairs = list(combinations(range(len(predictions)), 2))
+    apart = [by_case[first].less(by_case[second])["roc_auc"] for first, second in pairs]
+    family = [number for number, (_, second) in enumerate(pairs) if second < RECIPES]
+    single = np.array([difference["p"] for difference in Flips(apart, seed).measured()], float)
     ours = Flips([apart[number] for number in family], seed).corrected()
     p_values = [single[family], holm(single)[family], holm(single[family]), ours]
     return (np.array(p_values) < SIGNIFICANCE).astype(np.float64)
 
 
 def rates(cases: int, gain: float, data_sets: int, seed: int) -> dict[str, dict[str, float]]:
-    """Family-wise error and power of each method."""
-    differ = np.array([one == 0 and gain > 0 for one, _ in combinations(range(RECIPES), 2)])
-    found = np.array(
+    """Compute family-wise error and power of each method."""
+    differ = np.array([first == 0 and gain > 0 for first, _ in combinations(range(RECIPES), 2)])
+    rejected = np.array(
         [
             rejections(models(cases, gain, np.random.default_rng([seed, 4, cases, number])), seed)
             for number in range(data_sets)
         ]
     )
-    error = found[:, :, ~differ].max(axis=2).mean(axis=0)
-    power = found[:, :, differ].mean(axis=(0, 2)) if differ.any() else np.full(len(METHODS), np.nan)
+    error = rejected[:, :, ~differ].max(axis=2).mean(axis=0)
+    power = rejected[:, :, differ].mean(axis=(0, 2)) if differ.any() else np.full(len(METHODS), np.nan)
     print(f"{cases} cases, gain {gain}: error {error}, power {power}", file=sys.stderr, flush=True)
     return {
-        name: {"error": round(float(error[place]), 4)} | ({"power": round(float(power[place]), 4)} if gain else {})
-        for place, name in enumerate(METHODS)
+        name: {"error": round(float(error[number]), 4)} | ({"power": round(float(power[number]), 4)} if gain else {})
+        for number, name in enumerate(METHODS)
     }
 
 
@@ -80,7 +80,7 @@ def rates(cases: int, gain: float, data_sets: int, seed: int) -> dict[str, dict[
 def main(cases: tuple[int, ...], data_sets: int, seed: int, gain: float) -> None:
     """Measure errors and power; the last line is JSON."""
     began = time.perf_counter()
-    found = {
+    results = {
         f"{count} cases, {name}": rates(count, better, data_sets, seed)
         for count in cases
         for name, better in (("all alike", 0.0), ("one better", gain))
@@ -91,7 +91,7 @@ def main(cases: tuple[int, ...], data_sets: int, seed: int, gain: float) -> None
         data_sets=data_sets,
         gain=gain,
         error=round(float(np.sqrt(SIGNIFICANCE * (1 - SIGNIFICANCE) / data_sets)), 4),
-        rates=found,
+        rates=results,
         seconds=round(time.perf_counter() - began),
     )
 

@@ -1,4 +1,4 @@
-"""`histopipe serve` under floods for two minutes, and how soon it answers everybody else afterwards.
+"""Flood `histopipe serve` for two minutes, and measure how soon it answers other clients afterwards.
 
 The floods take turns: forms of 64 small files that hold large pictures, bodies of 29 MiB, connections that send
 requests one behind the other and never read, connections that are reset in the middle of an answer. Meanwhile and
@@ -34,7 +34,7 @@ import psutil
 from benchmarks.measuring import report
 
 AIM = 10.0  # seconds after the floods within which other clients are answered
-GIVEN_UP = 600.0  # seconds after which nobody waits for that any more
+GIVEN_UP = 600.0  # seconds after which the measurement is given up
 SIDE = 2000  # pixels: as many as an image may have
 PICTURES = 64  # of a form
 FORMS, BODIES, CONNECTIONS, RESETS = 60, 15, 2060, 1000  # of a round
@@ -178,7 +178,7 @@ async def watch(port: int, statuses: Counter[int]) -> None:
 
 @dataclass(frozen=True)
 class Watched:
-    """A running server.
+    """A running service.
 
     Attributes:
         port: where it listens.

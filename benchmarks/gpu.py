@@ -1,8 +1,8 @@
-"""Training with store, augmentation and network on the accelerator, beside the same network fed from host batches.
+"""Training with store, augmentation and network on the accelerator, compared with batches fed from the host.
 
 Every recipe, with the batch that it asks for and with a larger one: above its own batch it is no longer the recipe, but
 shows what the accelerator could do. The patches lie on the device; many steps, each with a batch of rows, are one call
-(XLA's loop on JAX and TensorFlow). Beside it are Keras' `fit` on host batches, as `histopipe train` does it, and the
+(XLA's loop on JAX and TensorFlow). The others are Keras' `fit` on host batches, as in `histopipe train`, and the
 arithmetic limit: the network's multiplications, three times over for forward and backward pass, at the speed of a large
 product of matrices in the same precision. A process for each recipe and batch, in which the sides take turns. The loop
 on the device is this benchmark's own: what `histopipe train` does is the other side.
@@ -58,15 +58,15 @@ class Job:
 
     @property
     def call(self) -> int:
-        """Steps of one call on the device; always as many, since XLA compiles a loop anew for another length."""
+        """The steps of one call on the device, a constant, since XLA compiles a loop again for another length."""
         return max(8, CALL // self.batch)
 
     def rows(self, steps: int, below: int) -> Any:
-        """Rows below `below`, int32 (steps, batch): the same ones for the same number of steps."""
+        """Draw rows below `below`, int32 (steps, batch): the same ones for the same number of steps."""
         return np.random.default_rng(steps).integers(0, below, (steps, self.batch), dtype=np.int32)
 
     def on_device(self) -> tuple[Any, Any, Any]:
-        """Patches, labels and weights; the drawn ones are repeated."""
+        """Return patches, labels and weights on the device; drawn patches are repeated."""
         from keras import ops
 
         store, rows = self.training.store, np.arange(self.patches) % STORED
@@ -77,7 +77,7 @@ class Job:
 
 @contextmanager
 def planned(folder: Path, recipe: str, batch: int, patches: int) -> Iterator[Job]:
-    """Build a training of the recipe in full; inside, it has the kernels that it trains by."""
+    """Build a training of the recipe in full, with its faster kernels inside the block."""
     import keras
 
     from histopipe.core.params import QuickParams, read_params
@@ -95,7 +95,7 @@ def planned(folder: Path, recipe: str, batch: int, patches: int) -> Iterator[Job
 
 
 def resident(job: Job) -> Run:
-    """Steps whose batches are taken from patches on the device, many in one call."""
+    """Return a function that runs steps on batches taken from patches on the device, many in one call."""
     from histopipe.networks.backend import backend_name
 
     ways = {"jax": by_jax, "tensorflow": by_tensorflow, "torch": step_by_step}
@@ -112,7 +112,7 @@ def resident(job: Job) -> Run:
 
 
 def by_jax(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
-    """XLA's loop over the steps, which carries the trainer's state."""
+    """Return XLA's loop over the steps, which carries the trainer's state."""
     import jax
 
     groups = (
@@ -121,7 +121,7 @@ def by_jax(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
         trainer.optimizer.variables,
         trainer.metrics_variables,
     )
-    state = tuple([jax.numpy.copy(one.value) for one in group] for group in groups)
+    state = tuple([jax.numpy.copy(variable.value) for variable in group] for group in groups)
 
     @partial(jax.jit, donate_argnums=0)
     def run(state: Any, rows: Any, *stored: Any) -> tuple[Any, Any]:
@@ -140,7 +140,7 @@ def by_jax(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
 
 
 def by_tensorflow(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
-    """TensorFlow's loop over the steps, compiled by XLA where the trainer is."""
+    """Return TensorFlow's loop over the steps, compiled by XLA where the trainer is."""
     import tensorflow as tf
 
     @tf.function(jit_compile=trainer.jit_compile)
@@ -154,7 +154,7 @@ def by_tensorflow(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any],
 
 
 def step_by_step(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], Any]:
-    """A call for every step: Torch has no loop of its own."""
+    """Return a function with a call for every step, since Torch has no loop."""
     from keras import ops
 
     def steps(rows: Any) -> Any:
@@ -167,7 +167,7 @@ def step_by_step(trainer: Any, stored: tuple[Any, Any, Any]) -> Callable[[Any], 
 
 
 def from_host(job: Job) -> Run:
-    """Keras' `fit` on batches from the store."""
+    """Return a function that runs Keras' `fit` on batches from the store."""
     from histopipe.training.loading import PatchBatches
     from histopipe.training.loop import _fit
 
@@ -179,10 +179,10 @@ def from_host(job: Job) -> Run:
 
 
 def finite(loss: float, job: Job) -> float:
-    """The loss, where it is a number: `fit` ends early where it isn't, and would seem quick.
+    """Return the loss if it is a number: `fit` ends early where it isn't, and would seem fast.
 
     Raises:
-        SystemExit: it isn't.
+        SystemExit: the loss isn't a number.
     """
     if not math.isfinite(loss):
         raise SystemExit(
@@ -192,12 +192,12 @@ def finite(loss: float, job: Job) -> float:
 
 
 def measure(job: Job, rounds: int, seconds: float) -> dict[str, Any]:
-    """Patches per second of both ways, in turn, each for about so many seconds; and the limit."""
+    """Measure patches per second of both ways, in turn, each for about that many seconds, and the limit."""
     sides = {}
     for name, run in {"host": from_host(job), "resident": resident(job)}.items():
         steps = fitting_steps(run, seconds, job.call)
         sides[name] = lambda run=run, steps=steps: {"speed": steps * job.batch / _seconds(lambda: run(steps))}
-    speeds = {name: medians(one)["speed"] for name, one in alternate(sides, rounds).items()}
+    speeds = {name: medians(runs)["speed"] for name, runs in alternate(sides, rounds).items()}
     return {
         "batch": job.batch,
         **speeds,
@@ -210,7 +210,7 @@ def measure(job: Job, rounds: int, seconds: float) -> dict[str, Any]:
 
 
 def fitting_steps(run: Run, seconds: float, few: int) -> int:
-    """As many times `few` steps as fill the time, whatever a run costs before its first one; `run` is compiled then."""
+    """Return the multiple of `few` steps that fills the time; `run` is compiled then."""
     run(few)
     steps, taken = few, _seconds(partial(run, few))
     while taken < 0.7 * seconds:
@@ -227,12 +227,12 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def arithmetic_limit(job: Job) -> float:
-    """Patches per second if every multiplication of the network ran as fast as those of a large product."""
+    """Compute patches per second if every multiplication of the network ran as fast as a large product's."""
     return products_per_second(job.trainer.compute_dtype) / (3 * products_per_patch(job.trainer))
 
 
 def products_per_second(dtype: str, side: int = 4096) -> float:
-    """Multiplications (with their additions) per second in a product of square matrices."""
+    """Measure multiplications (with their additions) per second in a product of square matrices."""
     import keras
     from keras import ops
 
@@ -248,18 +248,18 @@ def products_per_second(dtype: str, side: int = 4096) -> float:
 
 
 def products_per_patch(network: Any) -> float:
-    """Multiplications of a forward pass in convolutions and dense layers, from their kernels and output shapes."""
+    """Count the multiplications of a forward pass, from kernels and output shapes."""
     total = 0.0
     for layer in network._flatten_layers():
         kernels = [getattr(layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel")]
         if any(kernel is not None for kernel in kernels):
-            places = np.prod(layer.output.shape[1:-1]) if len(layer.output.shape) == 4 else 1
-            total += float(places * sum(np.prod(kernel.shape) for kernel in kernels if kernel is not None))
+            positions = np.prod(layer.output.shape[1:-1]) if len(layer.output.shape) == 4 else 1
+            total += float(positions * sum(np.prod(kernel.shape) for kernel in kernels if kernel is not None))
     return total
 
 
 def accelerator(job: Job) -> str:
-    """What Keras computes on: backend, devices, precision."""
+    """Describe the device that Keras computes on: backend, devices, precision."""
     from histopipe.networks.backend import backend_name
 
     if backend_name() == "jax":
@@ -297,26 +297,28 @@ def main(
     """Measure every recipe and batch; the last line is JSON and holds `ratio`: of the first, resident over host."""
     folder.mkdir(parents=True, exist_ok=True)
     if child:
-        with planned(folder, recipes[0], batches[0], patches) as one:
-            print(json.dumps(measure(one, rounds, seconds)))
+        with planned(folder, recipes[0], batches[0], patches) as job:
+            print(json.dumps(measure(job, rounds, seconds)))
         return
     prepared(folder)
     options = ("--patches", str(patches), "--rounds", str(rounds), "--seconds", str(seconds), "--folder", str(folder))
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for recipe in recipes:
         for batch in batches:
             side = ("--recipe", recipe, "--batch", str(batch), "--child")
             name = f"{recipe}_{batch or 'own'}"
-            found[name] = run_side("benchmarks.gpu", *options, *side)
-            print(name, json.dumps(found[name]), file=sys.stderr, flush=True)  # a killed run has shown what it found
-    first = next(iter(found.values()))
+            results[name] = run_side("benchmarks.gpu", *options, *side)
+            print(
+                name, json.dumps(results[name]), file=sys.stderr, flush=True
+            )  # so that a killed run has shown its results
+    first = next(iter(results.values()))
     report(
         "gpu",
         ratio=first["ratio"],
         accelerator=first["on"],
         patches=patches,
         rounds=rounds,
-        **found,
+        **results,
     )
 
 

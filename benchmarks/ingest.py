@@ -1,11 +1,11 @@
-"""From archive to every patch decoded once: histopipe's ingest against the tutorials' way.
+"""From archive to every patch decoded once: histopipe's ingest compared with the tutorials' way.
 
 The tutorials' way: unzip everything, copy every file into training, validation and testing folders by class, then one
-unaugmented pass of Keras' directory generator; timed on every fourth patch and reckoned up. Ours: `ingest`, which
-decodes every patch into the packed store. What the machine could do at best is told by the quickest PNG decoder at
-hand, on all cores, from memory into nothing.
+unaugmented pass of Keras' directory generator; timed on every fourth patch and extrapolated. Ours: `ingest`, which
+decodes every patch into the packed store. The best that the machine could do is measured by the fastest PNG decoder at
+hand, on all cores, from memory, discarding the result.
 
-    python -m benchmarks.ingest            # full-size synthetic archive, about 8 minutes the first time
+python -m benchmarks.ingest            # full-size synthetic archive, about 8 minutes the first time
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from histopipe.core.workers import available_cores
 
 PUBLISHED_PATCHES = 277_524
 PUBLISHED_CASES = 279
-SAMPLED = 4  # the tutorials' way has every so many-th patch
+SAMPLED = 4  # the tutorials' way is timed on every fourth patch
 ROOT = Path(__file__).parents[1]
 
 
 def full_size_archive(folder: Path, patches: int) -> Path:
-    """A synthetic archive of the published size; drawn once and kept."""
+    """Draw a synthetic archive of the published size, once, and return its path."""
     from histopipe.ingest.synthetic.archive import write_archive
     from histopipe.ingest.synthetic.plan import SyntheticSlides
 
@@ -49,7 +49,7 @@ def full_size_archive(folder: Path, patches: int) -> Path:
 
 
 def ours(archive: Path, folder: Path) -> dict[str, float]:
-    """Seconds that the ingest stage's work takes."""
+    """Measure the seconds of the ingest stage."""
     from histopipe.core.params import read_params
     from histopipe.core.workspace import Workspace
     from histopipe.ingest.stage import ingest
@@ -60,12 +60,12 @@ def ours(archive: Path, folder: Path) -> dict[str, float]:
     (raw / archive.name).symlink_to(archive)
     params = read_params(ROOT / "params.yaml")
     began = time.perf_counter()
-    found = ingest("idc", params, workspace)
-    return {"seconds": time.perf_counter() - began, "patches": found["patches"]}
+    record = ingest("idc", params, workspace)
+    return {"seconds": time.perf_counter() - began, "patches": record["patches"]}
 
 
 def tutorial(archive: Path, folder: Path) -> dict[str, float]:
-    """Seconds for unzipping, copying and one pass of the generator, reckoned up from a sample."""
+    """Measure the seconds of unzipping, copying and one pass of the generator, extrapolated from a sample."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     began = time.perf_counter()
@@ -90,7 +90,7 @@ def tutorial(archive: Path, folder: Path) -> dict[str, float]:
 
 
 def decoder(archive: Path, folder: Path) -> dict[str, float]:
-    """Seconds that the quickest decoder takes for all patches, on all cores; reading them isn't counted.
+    """Measure the seconds that the fastest decoder takes for all patches, on all cores, without reading them.
 
     Which one that is may change from round to round where two are about as quick.
     """
@@ -134,7 +134,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
 
 
 def _copy_into_splits(source: Path, target: Path) -> None:
-    """80 % of the images train, a tenth of those validate, 20 % test: by image, as the tutorial does."""
+    """Copy 80 % of the images to training, a tenth of those to validation, 20 % to testing, by image."""
     splits = ("training",) * 7 + ("validation",) + ("testing",) * 2
     for number, path in enumerate(sorted(source.rglob("*.png"))):
         folder = target / splits[number % 10] / path.stem[-1]
@@ -157,16 +157,16 @@ def main(patches: int, rounds: int, folder: Path, side: str | None) -> None:
         print(json.dumps(measured))
         return
     options = ("--patches", str(patches), "--folder", str(folder))
-    found = sides_in_turn("ingest", ("ours", "tutorial", "decoder"), rounds, *options)
-    seconds = found["ours"]["seconds"]
+    results = sides_in_turn("ingest", ("ours", "tutorial", "decoder"), rounds, *options)
+    seconds = results["ours"]["seconds"]
     report(
         "ingest",
-        ratio=round(found["tutorial"]["seconds"] / seconds, 2),
-        ratio_unzip_and_copy=round((found["tutorial"]["unzip"] + found["tutorial"]["copy"]) / seconds, 2),
-        of_decoder=round(found["decoder"]["seconds"] / seconds, 3),
+        ratio=round(results["tutorial"]["seconds"] / seconds, 2),
+        ratio_unzip_and_copy=round((results["tutorial"]["unzip"] + results["tutorial"]["copy"]) / seconds, 2),
+        of_decoder=round(results["decoder"]["seconds"] / seconds, 3),
         patches=patches,
         rounds=rounds,
-        **found,
+        **results,
     )
 
 

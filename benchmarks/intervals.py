@@ -1,8 +1,8 @@
-"""What intervals cost: 2,000 resamples of cases for every metric, at the size of Kaggle's archive.
+"""The cost of intervals: 2,000 resamples of cases for every metric, at the size of Kaggle's archive.
 
 The other way, resample by resample through scikit-learn's functions with sample weights, is timed on a few resamples in
-the same run and reckoned up; the ratio is its seconds over ours. Seconds of processor time of one core. Cases are drawn
-as in `benchmarks.coverage`, with as many patches as the archive has.
+the same run and extrapolated; the ratio is its seconds over ours. Seconds are processor time of one core. Cases are
+drawn as in `benchmarks.coverage`, with as many patches as the archive has.
 
     python -m benchmarks.intervals
 """
@@ -26,33 +26,33 @@ SEED = 42
 
 
 def full_size() -> Predictions:
-    """Predictions of as many cases and patches as the whole archive has."""
+    """Draw predictions for as many cases and patches as the whole archive has."""
     random = np.random.default_rng(SEED)
     drawn = draw(replace(IDC, patches=1.1 * PUBLISHED_PATCHES / PUBLISHED_CASES), PUBLISHED_CASES, random)
     kept = np.sort(random.choice(len(drawn.labels), PUBLISHED_PATCHES, replace=False))
-    return replace(drawn, labels=drawn.labels[kept], logits=drawn.logits[kept], cases=drawn.cases[kept]).graded(0.5)
+    return replace(drawn, labels=drawn.labels[kept], logits=drawn.logits[kept], cases=drawn.cases[kept]).predict(0.5)
 
 
 def by_scikit_learn(predictions: Predictions, weights: Numbers) -> None:
-    """The metrics that scikit-learn has, one resample after the other; `weights` is (resamples, patches)."""
+    """Compute scikit-learn's metrics, one resample after the other; `weights` is (resamples, patches)."""
     from sklearn import metrics
 
     ranked = (metrics.roc_auc_score, metrics.average_precision_score, metrics.brier_score_loss)
     called = (metrics.balanced_accuracy_score, metrics.f1_score, metrics.accuracy_score, metrics.precision_score)
     for drawn in weights:
-        for score in ranked:
-            score(predictions.labels, predictions.probabilities, sample_weight=drawn)
-        for score in called:
-            score(predictions.labels, predictions.decisions, sample_weight=drawn)
+        for metric in ranked:
+            metric(predictions.labels, predictions.probabilities, sample_weight=drawn)
+        for metric in called:
+            metric(predictions.labels, predictions.decisions, sample_weight=drawn)
         for label in (0, 1):
             metrics.recall_score(predictions.labels, predictions.decisions, sample_weight=drawn, pos_label=label)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """What it takes of one core, whatever else runs on it."""
+    """Measure the processor time of one core, whatever else runs on it."""
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):  # more of BLAS's would wait for each other busily, the longer the fuller the machine
+    with threadpool_limits(1):  # several BLAS threads would busily wait for each other on a loaded machine
         began = time.process_time()
         work()
         return time.process_time() - began

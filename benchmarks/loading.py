@@ -29,7 +29,7 @@ BATCH = 32
 
 
 def per_second(batches: Iterator[Any]) -> float:
-    """Patches per second that `batches` delivers; each is taken as an array of floats."""
+    """Measure the patches per second that `batches` delivers; each is taken as an array of floats."""
     for _ in range(20):
         next(batches)
     began, patches = time.perf_counter(), 0
@@ -39,7 +39,7 @@ def per_second(batches: Iterator[Any]) -> float:
 
 
 def ours(folder: Path, recipe: str) -> Iterator[Any]:
-    """Batches as a training step gets them, with the augmentation of a recipe."""
+    """Yield batches as a training step gets them, with the augmentation of a recipe."""
     import keras
 
     from benchmarks.recipes import ROOT
@@ -61,7 +61,7 @@ def ours(folder: Path, recipe: str) -> Iterator[Any]:
 
 
 def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """As a training step is: one graph of TensorFlow."""
+    """Compile a function into one graph of TensorFlow, as a training step is."""
     import tensorflow as tf
 
     signature = [tf.TensorSpec((None, None, None, 3), tf.uint8)]
@@ -69,7 +69,7 @@ def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def generator(folder: Path) -> Iterator[Any]:
-    """The tutorial's batches."""
+    """Yield the tutorial's batches."""
     files = class_folders(folder, drawn_store(folder, PATCHES))
     batches = augmenting().flow_from_directory(files, shuffle=True, **FLOW)
     while True:
@@ -77,7 +77,7 @@ def generator(folder: Path) -> Iterator[Any]:
 
 
 def tf_data(folder: Path) -> Iterator[Any]:
-    """Files read and decoded by `tf.data` in parallel, augmented by Keras' stock layers."""
+    """Yield files read and decoded by `tf.data` in parallel, augmented by Keras' stock layers."""
     import keras
     import tensorflow as tf
 
@@ -99,7 +99,7 @@ def tf_data(folder: Path) -> Iterator[Any]:
 
 
 def measure(side: str, folder: Path) -> dict[str, float]:
-    """Patches per second of one side."""
+    """Measure patches per second of one side."""
     sides = {
         "ours": lambda: ours(folder, "cancernet"),
         "ours_stain": lambda: ours(folder, "histonet"),
@@ -118,8 +118,8 @@ def main(rounds: int, folder: Path, side: str | None) -> None:
         print(json.dumps(measure(side, folder)))
         return
     class_folders(folder, drawn_store(folder, PATCHES))
-    found = sides_in_turn("loading", SIDES, rounds, "--folder", str(folder))
-    speed = {name: one["patches_per_second"] for name, one in found.items()}
+    results = sides_in_turn("loading", SIDES, rounds, "--folder", str(folder))
+    speed = {name: result["patches_per_second"] for name, result in results.items()}
     report(
         "loading",
         ratio=round(speed["ours"] / speed["generator"], 2),
@@ -128,7 +128,7 @@ def main(rounds: int, folder: Path, side: str | None) -> None:
         patches=PATCHES,
         batch=BATCH,
         rounds=rounds,
-        **found,
+        **results,
     )
 
 

@@ -1,4 +1,4 @@
-"""Measure two ways of one job side by side in one run: alternating, most benchmarks each in a process of its own."""
+"""Measure several ways of one job in one run: alternating, most of them each in its own process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Environment = Mapping[str, str] | None
 
 
 def alternate(sides: Mapping[str, Callable[[], dict[str, float]]], rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Measure each side `rounds` times in turn, so that a change in the machine's mood hits all of them."""
+    """Measure each side `rounds` times in turn, so that changes in the machine's load affect all of them."""
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for number in range(rounds):
         for name, measure in sides.items():
@@ -33,7 +33,7 @@ def alternate(sides: Mapping[str, Callable[[], dict[str, float]]], rounds: int) 
 
 
 def side_options(sides: Sequence[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Options of a benchmark whose sides take turns: `rounds`, `folder` (what is drawn once is kept there), `side`."""
+    """Add the options of a benchmark whose sides take turns: `rounds`, `folder` (for kept drawings), `side`."""
     kept = Path(tempfile.gettempdir()) / "histopipe-benchmarks"
     options = (
         click.option("--rounds", default=5, show_default=True, help="How often each side runs."),
@@ -50,18 +50,20 @@ def side_options(sides: Sequence[str]) -> Callable[[Callable[..., None]], Callab
 
 
 def sides_in_turn(module: str, sides: Sequence[str], rounds: int, *options: str) -> dict[str, dict[str, float]]:
-    """Medians of each side of a benchmark that runs one of them under its option `--side`, in a process of its own."""
+    """Run each side in its own process by the hidden option `--side`, and return its medians."""
     runs = {name: partial(run_side, f"benchmarks.{module}", *options, "--side", name) for name in sides}
     return {name: medians(measurements) for name, measurements in alternate(runs, rounds).items()}
 
 
 def medians(measurements: list[dict[str, float]]) -> dict[str, float]:
-    """Median of every quantity over the rounds."""
-    return {name: round(statistics.median(one[name] for one in measurements), 3) for name in measurements[0]}
+    """Compute the median of every quantity over the rounds."""
+    return {
+        name: round(statistics.median(measurement[name] for measurement in measurements), 3) for name in measurements[0]
+    }
 
 
 class Finished(NamedTuple):
-    """A command that came to its end: how long it took, the most memory its processes held, and what it printed."""
+    """A completed command: its duration, the peak memory of its processes, and its output."""
 
     seconds: float
     peak_gib: float
@@ -69,12 +71,12 @@ class Finished(NamedTuple):
 
     @property
     def measured(self) -> dict[str, float]:
-        """Seconds and peak memory."""
+        """The seconds and the peak memory."""
         return {"seconds": round(self.seconds, 3), "peak_gib": self.peak_gib}
 
 
 def run_command(command: Sequence[str], folder: Path | None = None, surroundings: Environment = None) -> Finished:
-    """Run a command in `folder` to its end; what it writes to stderr is shown.
+    """Run a command in `folder` to its end; its stderr is shown.
 
     Raises:
         SystemExit: it failed.
@@ -90,14 +92,14 @@ def run_command(command: Sequence[str], folder: Path | None = None, surroundings
 
 
 def run_side(*command: str, folder: Path | None = None, surroundings: Environment = None) -> dict[str, float]:
-    """Run `python -m …` as a child; its last line is JSON. `peak_gib` is added: all its processes' memory."""
+    """Run `python -m …` as a child whose last line is JSON, and add `peak_gib`, the memory of all its processes."""
     done = run_command([sys.executable, "-m", *command], folder, surroundings)
     result: dict[str, float] = json.loads(done.output.strip().splitlines()[-1])
     return result | {"peak_gib": done.peak_gib}
 
 
 def _peak_memory(child: subprocess.Popen[str]) -> int:
-    """Largest sum, over the child's life, of what its processes hold for themselves (shared pages once)."""
+    """Return the largest sum, over the child's life, of its processes' resident memory."""
     peak = 0
     while child.poll() is None:
         peak = max(peak, _memory(child.pid))
@@ -114,7 +116,7 @@ def _memory(pid: int) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Describe the machine."""
     return {
         "processor": _processor(),
         "cores": psutil.cpu_count(),
@@ -124,7 +126,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Its name; Linux alone tells more than the architecture."""
+    """Return the processor's name; only Linux reports more than the architecture."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

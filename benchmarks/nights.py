@@ -1,10 +1,10 @@
-"""What promotion lets through over many nights on the same test cases, and which junk becomes a first champion.
+"""Promotions over many nights on the same test cases, and junk networks that become a first champion.
 
 Cases and log odds are drawn as in `benchmarks.coverage`. Each night a network asks to become champion. Its errors on
 the test cases correlate with those of the night before by `rho`; it is worse than the champion by `step` (log odds,
 in spreads of patches of one class and case), or by as much ROC AUC as `loss` says. It is judged by the product's own
-comparison, once as today (`now`: beside champion and anchor, the looks spent) and once as promotion did before
-(`before`: beside the champion alone, at one-sided 2.5 % each time). A promotion is false where the network is truly
+comparison, once as today (`now`: against champion and anchor, the looks spent) and once as promotion did before
+(`before`: against the champion alone, at one-sided 2.5 % each time). A promotion is false where the network is truly
 worse than the champion by more than `margin`, or than the first model by more than the total margin.
 
 Junk networks go through the product's own calibration, threshold and floors on validation and test cases.
@@ -50,7 +50,7 @@ MODES = ("before", "now")
 
 @dataclass
 class Year:
-    """What a year, or so many nights, came to in one world.
+    """The result of a year, or of that many nights, in one world.
 
     Attributes:
         promoted: how many networks became champion.
@@ -69,19 +69,19 @@ class Year:
 
 @cache
 def _areas(population: Population) -> Numbers:
-    """True ROC AUC at each of `GAPS`, of errors drawn once."""
+    """Compute the true ROC AUC at each of `GAPS`, with errors drawn once."""
     sample = draw(population, 4000, np.random.default_rng(7))
     errors = sample.logits - population.gap * (sample.labels - 0.5)
-    return np.array([measure(_at(sample, gap, errors).graded(0.5))["roc_auc"] for gap in GAPS])
+    return np.array([measure(_at(sample, gap, errors).predict(0.5))["roc_auc"] for gap in GAPS])
 
 
 def true_area(population: Population, gap: float) -> float:
-    """ROC AUC of a network whose classes lie `gap` apart, on very many cases."""
+    """Return the ROC AUC of a network whose classes are `gap` apart, on very many cases."""
     return float(np.interp(gap, GAPS, _areas(population)))
 
 
 def gap_of(population: Population, area: float) -> float:
-    """The gap at which a network has that true ROC AUC."""
+    """Return the gap at which a network has that true ROC AUC."""
     return float(np.interp(area, _areas(population), GAPS))
 
 
@@ -90,7 +90,7 @@ def _at(sample: Sample, gap: float, errors: Numbers) -> Sample:
 
 
 def settings(resamples: int = 300) -> Params:
-    """The shipped limits of promotion."""
+    """Return parameters with the shipped limits of promotion."""
     recipe = {"optimizer": {"name": "adam", "learning_rate": 0.001}}
     return parse_params(
         {
@@ -105,7 +105,7 @@ def settings(resamples: int = 300) -> Params:
 
 @dataclass(frozen=True)
 class Chain:
-    """Which networks come.
+    """The networks that come, one a night.
 
     Attributes:
         cases: in test.
@@ -122,24 +122,24 @@ class Chain:
     loss: float = 0.0
 
     def next_gap(self, population: Population, champion: float) -> float:
-        """The gap of a network that comes where the champion has that one."""
+        """Return the gap of the next network, given the champion's."""
         if self.loss:
             return gap_of(population, true_area(population, champion) - self.loss)
         return champion - self.step
 
 
 def live(chain: Chain, mode: str, params: Params, seed: Sequence[int], population: Population = FEWER_PATCHES) -> Year:
-    """One world: the same test cases every night."""
+    """Simulate one world: the same test cases every night."""
     random, limits = np.random.default_rng(list(seed)), params.promotion
     sample = draw(population, chain.cases, random)
     errors = sample.logits - population.gap * (sample.labels - 0.5)
-    gap, champion = population.gap, sample.graded(0.5)
+    gap, champion = population.gap, sample.predict(0.5)
     anchor, promoted, false = champion, 0, False
     first = true_area(population, gap)
     for night in range(1, chain.nights + 1):
         errors = chain.rho * errors + np.sqrt(1 - chain.rho**2) * draw_errors(sample, population, random)
         offered = chain.next_gap(population, gap)
-        tested = _at(sample, offered, errors).graded(0.5)
+        tested = _at(sample, offered, errors).predict(0.5)
         risk = risk_of_look(night, limits.risk, limits.looks) if mode == "now" else limits.risk / 2
         if not _passes(tested, champion, risk, limits.margin):
             continue
@@ -151,7 +151,7 @@ def live(chain: Chain, mode: str, params: Params, seed: Sequence[int], populatio
         gap, champion, promoted = offered, tested, promoted + 1
         if false and chain.loss:
             break  # what becomes of it doesn't matter any more
-    test_first, test_last = (measure(each)["roc_auc"] for each in (anchor, champion))
+    test_first, test_last = (measure(predictions)["roc_auc"] for predictions in (anchor, champion))
     return Year(promoted, first, true_area(population, gap), test_first, test_last, false)
 
 
@@ -161,12 +161,12 @@ def _passes(tested: Predictions, reference: Predictions, risk: float, margin: fl
 
 
 def quick_shortfall(tested: Predictions, reference: Predictions, risk: float) -> Shortfall:
-    """The product's comparison, but for its standard error: here in closed form, which takes a tenth of the time."""
-    found = clustered_delong(tested, reference)
-    if found is None:
+    """Compare as the product does, but with a standard error in closed form, which takes a tenth of the time."""
+    comparison = clustered_delong(tested, reference)
+    if comparison is None:
         return Shortfall(None, np.inf, 0.0, tested.case_count, risk)
     freedom = informative_cases(tested)["roc_auc"] - 1
-    return Shortfall(found.value, found.error, freedom, tested.case_count, risk)
+    return Shortfall(comparison.value, comparison.error, freedom, tested.case_count, risk)
 
 
 def error_ratio(cases: int, pairs: int, params: Params, seed: int) -> float:
@@ -182,7 +182,7 @@ def error_ratio(cases: int, pairs: int, params: Params, seed: int) -> float:
 
 
 def summarise(years: Sequence[Year]) -> dict[str, Any]:
-    """Means over worlds with standard errors."""
+    """Compute means over worlds with standard errors."""
 
     def mean(values: Sequence[float]) -> list[float]:
         return [round(float(np.mean(values)), 4), round(float(np.std(values, ddof=1) / np.sqrt(len(values))), 4)]
@@ -199,7 +199,7 @@ def summarise(years: Sequence[Year]) -> dict[str, Any]:
 
 
 def junk_network(kind: str, sample: Sample, random: np.random.Generator) -> Sample:
-    """The log odds of a network that has learnt nothing, or the wrong thing; `good` and `better` learnt their task."""
+    """Draw the log odds of a network that learnt nothing or the wrong thing; `good` and `better` learnt it."""
     noise = random.normal(size=len(sample.labels))
     gap = {"inverted": -0.6, "good": IDC.gap, "better": BETTER, "everything positive": IDC.gap}.get(kind, 0.0)
     errors = draw_errors(sample, IDC, random) if kind != "constant" else 1e-9 * noise
@@ -209,7 +209,7 @@ def junk_network(kind: str, sample: Sample, random: np.random.Generator) -> Samp
 def first_champion(
     kind: str, validation: int, test: int, params: Params, seed: Sequence[int], population: Population = IDC
 ) -> bool:
-    """Whether such a network passes every floor, by the product's own calibration and threshold."""
+    """Return true if such a network passes every floor, by the product's own calibration and threshold."""
     random = np.random.default_rng(list(seed))
     parts = []
     for split, cases in (("validation", validation), ("test", test)):
@@ -222,16 +222,18 @@ def first_champion(
     point = locked_point(logits, params.evaluate.threshold)
     if kind == "everything positive":
         point |= {"threshold": 0.0}
-    graded = graded_table(logits, point)
-    return not reasons(judge(graded[graded["split"] == "test"].reset_index(drop=True), None, params))
+    evaluated = graded_table(logits, point)
+    return not reasons(judge(evaluated[evaluated["split"] == "test"].reset_index(drop=True), None, params))
 
 
 def accepted(
     kind: str, validation: int, test: int, draws: int, seed: int, params: Params, population: Population = IDC
 ) -> float:
-    """Share of draws in which such a network becomes the first champion."""
+    """Compute the share of draws in which such a network becomes the first champion."""
     seeds = [(seed, 9, test, number) for number in range(draws)]
-    return float(np.mean([first_champion(kind, validation, test, params, each, population) for each in seeds]))
+    return float(
+        np.mean([first_champion(kind, validation, test, params, draw_seed, population) for draw_seed in seeds])
+    )
 
 
 @click.command()

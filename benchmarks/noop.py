@@ -28,7 +28,7 @@ TRAINED = {"max_epochs": 1, "max_patches": 256, "max_image_size": 32, "weights":
 
 
 def up_to_date_checkout(folder: Path, archive: Path) -> Path:
-    """A checkout whose every stage has run on the archive, for one architecture trained in little."""
+    """Make a checkout whose every stage has run on the archive, for one briefly trained architecture."""
     root = claim(folder / "ours")
     copy_project(root)
     change_params(root, datasets=["idc"], architectures=["cancernet"], quick=TRAINED, idc={"source": str(archive)})
@@ -37,7 +37,7 @@ def up_to_date_checkout(folder: Path, archive: Path) -> Path:
 
 
 def tracked_files(folder: Path, archive: Path) -> Path:
-    """A repository in which the archive's files are tracked as a folder."""
+    """Make a repository in which the archive's files are tracked as a folder."""
     root = folder / "files"
     if not (root / "patches.dvc").exists():
         claim(root, emptied=True)
@@ -50,11 +50,11 @@ def tracked_files(folder: Path, archive: Path) -> Path:
     return root
 
 
-def look(root: Path, command: Sequence[str]) -> dict[str, float]:
-    """Seconds of a command of DVC that finds nothing to do.
+def measure_noop(root: Path, command: Sequence[str]) -> dict[str, float]:
+    """Measure the seconds of a DVC command that finds nothing to do.
 
     Raises:
-        SystemExit: it found something.
+        SystemExit: the command found something to do.
     """
     done = run_command([*DVC, *command], root, environment(root))
     if "Data and pipelines are up to date" not in done.output:
@@ -72,12 +72,12 @@ def main(patches: int, rounds: int, folder: Path) -> None:
     archive = full_size_archive(folder.resolve(), patches)
     prepared = folder.resolve() / f"noop-{patches}"
     ours, files = up_to_date_checkout(prepared, archive), tracked_files(prepared, archive)
-    sides = {"ours": lambda: look(ours, ["repro"]), "files": lambda: look(files, ["status"])}
+    sides = {"ours": lambda: measure_noop(ours, ["repro"]), "files": lambda: measure_noop(files, ["status"])}
     for measure in sides.values():
-        measure()  # the first look after a change hashes anew
-    found = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
-    ratio = round(found["files"]["seconds"] / found["ours"]["seconds"], 2)
-    report("noop", ratio=ratio, patches=patches, rounds=rounds, **found)
+        measure()  # the first run after a change hashes again
+    results = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
+    ratio = round(results["files"]["seconds"] / results["ours"]["seconds"], 2)
+    report("noop", ratio=ratio, patches=patches, rounds=rounds, **results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the Prefect flow costs: the whole pipeline through it against `dvc repro` of the same stages, both cold.
+"""The cost of the Prefect flow: the whole pipeline through it against `dvc repro` of the same stages, both cold.
 
 Every run has a checkout of its own, so that nothing is up to date and neither Prefect nor MLflow has a database yet;
 the flow starts its temporary server. Slides are few and the networks small: what is measured is what surrounds them.
@@ -24,7 +24,7 @@ QUICK = {"max_epochs": 1, "max_patches": 64, "max_image_size": 32, "weights": "r
 
 
 def cold(folder: Path, architectures: Sequence[str], command: Sequence[str]) -> dict[str, float]:
-    """Seconds of the whole pipeline in a new checkout."""
+    """Measure the seconds of the whole pipeline in a new checkout."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         root = Path(scratch) / "checkout"
         copy_project(root)
@@ -41,15 +41,15 @@ def main(architectures: tuple[str, ...], rounds: int, folder: Path) -> None:
     """Compare the two ways; the last line is JSON and holds `ratio` and what the flow takes longer."""
     folder.mkdir(parents=True, exist_ok=True)
     sides = {name: partial(cold, folder, architectures, command) for name, command in WAYS.items()}
-    found = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
-    flow, alone = found["flow"]["seconds"], found["dvc"]["seconds"]
+    results = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
+    flow, alone = results["flow"]["seconds"], results["dvc"]["seconds"]
     report(
         "orchestration",
         ratio=round(alone / flow, 2),
         extra_seconds=round(flow - alone, 1),
         architectures=architectures,
         rounds=rounds,
-        **found,
+        **results,
     )
 
 

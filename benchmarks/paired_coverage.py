@@ -1,9 +1,9 @@
-"""How often the intervals of differences hold the truth: two networks on the same simulated cases.
+"""Coverage of the intervals of differences: two networks on the same simulated cases.
 
 The first network's log odds are those of `benchmarks.coverage`. The second errs alike: its cases' levels, its cases'
 gaps and its patches' noise each correlate with the first's by `ALIKE`. It tells the classes apart as well, or better by
 `--gain` (log odds, in spreads of patches of one class and case). What the champion's gate and the ranking rest on is
-counted: how often the interval holds the true difference, and beside it how often the plain percentiles of the same
+counted: how often the interval holds the true difference, and how often the plain percentiles of the same
 resamples do, and DeLong's clustered test says p >= .05, which is the same question where there is no difference. The
 test itself, with more kinds of cases and its rivals, is in `benchmarks.paired_tests`.
 
@@ -36,17 +36,17 @@ Pair = tuple[Predictions, Predictions]
 
 
 def draw_pair(population: Population, cases: int, gain: float, random: np.random.Generator) -> Pair:
-    """The same patches, graded by both networks."""
+    """Draw the same patches, predicted by both networks."""
     first = draw(population, cases, random)
     own = draw_errors(first, population, random)
     expected = population.gap * (first.labels - 0.5)
     errors = ALIKE * (first.logits - expected) + np.sqrt(1 - ALIKE**2) * own
     second = Sample(first.labels, expected + gain * (first.labels - 0.5) + errors, first.cases, cases)
-    return first.graded(THRESHOLD), second.graded(THRESHOLD)
+    return first.predict(THRESHOLD), second.predict(THRESHOLD)
 
 
 def draw_errors(sample: Sample, population: Population, random: np.random.Generator) -> Numbers:
-    """Errors of log odds for the sample's patches, spread like the first network's and independent of them."""
+    """Draw errors of log odds, spread like the first network's and independent of them."""
     level = population.level_spread * random.normal(size=sample.case_count)
     gap = population.gap_spread * random.normal(size=sample.case_count)
     noise = random.normal(size=len(sample.labels))
@@ -54,44 +54,45 @@ def draw_errors(sample: Sample, population: Population, random: np.random.Genera
 
 
 def true_differences(population: Population, gain: float, seed: int) -> dict[str, float]:
-    """The second network's metrics less the first's, on very many cases."""
+    """Compute the second network's metrics less the first's, on very many cases."""
     first, second = (
-        measure(graded) for graded in draw_pair(population, TRUTH_CASES, gain, np.random.default_rng([seed, 2]))
+        measure(predictions)
+        for predictions in draw_pair(population, TRUTH_CASES, gain, np.random.default_rng([seed, 2]))
     )
     return {name: second[name] - first[name] for name in COMPARED}
 
 
 def held(pair: Pair, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
-    """Per metric compared, whether our interval and the percentiles' hold the truth, (2, metrics): 1 or 0."""
+    """Check whether our interval and the percentiles' hold the truth, (2, metrics): 1 or 0."""
     apart = ByCase(pair[1], COMPARED).less(ByCase(pair[0], COMPARED))
     drawn = draw_fewer(pair[0].case_count, resamples, seed)
-    ones, others = (measure_resamples(graded, drawn) for graded in pair)
+    ones, others = (measure_resamples(predictions, drawn) for predictions in pair)
     measured = Flips([apart[name] for name in COMPARED], seed).measured()
     answers = np.zeros((len(METHODS), len(COMPARED)))
-    for column, (name, found) in enumerate(zip(COMPARED, measured, strict=True)):
+    for column, (name, difference) in enumerate(zip(COMPARED, measured, strict=True)):
         low, high = np.nanquantile(others[name] - ones[name], [(1 - NOMINAL) / 2, (1 + NOMINAL) / 2])
-        ends = (found["low"] or 0.0, found["high"] or 0.0), (low, high)
+        ends = (difference["low"] or 0.0, difference["high"] or 0.0), (low, high)
         answers[:, column] = [low <= truth[name] <= high for low, high in ends]
     return answers
 
 
 def delong_finds_nothing(pair: Pair) -> float:
-    """1 where DeLong's clustered test says p >= .05, else 0; NaN where it says nothing."""
+    """Return 1 where DeLong's clustered test gives p >= .05, else 0; NaN where it is undefined."""
     tested = clustered_delong(pair[1], pair[0])
     return float(tested.p >= 1 - NOMINAL) if tested else np.nan
 
 
 def coverage(cases: int, data_sets: int, resamples: int, seed: int, gain: float) -> tuple[Numbers, float]:
-    """Share of data sets whose intervals hold the truth, (2, metrics) as `held`, and in which DeLong finds nothing."""
+    """Compute the shares of data sets whose intervals hold the truth, (2, metrics), and where DeLong finds nothing."""
     truth = true_differences(IDC, gain, seed)
-    found, nothing = [], []
+    held_by_data_set, nothing = [], []
     for number in range(data_sets):
         pair = draw_pair(IDC, cases, gain, np.random.default_rng([seed, 3, cases, number]))
-        found.append(held(pair, truth, resamples, number))
+        held_by_data_set.append(held(pair, truth, resamples, number))
         nothing.append(delong_finds_nothing(pair))
         if number % 200 == 199:
             print(f"{cases} cases: {number + 1} data sets", file=sys.stderr, flush=True)
-    shares: Numbers = np.mean(found, axis=0)
+    shares: Numbers = np.mean(held_by_data_set, axis=0)
     return shares, float(np.nanmean(nothing))
 
 
@@ -104,8 +105,8 @@ def coverage(cases: int, data_sets: int, resamples: int, seed: int, gain: float)
 def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int, gain: float) -> None:
     """Measure the coverage; the last line is JSON and holds `ratio`: misses of percentiles over ours, all together."""
     began = time.perf_counter()
-    found = {count: coverage(count, data_sets, resamples, seed, gain) for count in cases}
-    ours, percentiles = np.mean([1 - shares for shares, _ in found.values()], axis=(0, 2))
+    by_count = {count: coverage(count, data_sets, resamples, seed, gain) for count in cases}
+    ours, percentiles = np.mean([1 - shares for shares, _ in by_count.values()], axis=(0, 2))
     report(
         "paired_coverage",
         ratio=round(float(percentiles / max(ours, 1 / data_sets)), 2),
@@ -113,13 +114,13 @@ def main(cases: tuple[int, ...], data_sets: int, resamples: int, seed: int, gain
         resamples=resamples,
         gain=gain,
         truth={name: round(value, 4) for name, value in true_differences(IDC, gain, seed).items()},
-        coverage={str(count): by_method(*answers) for count, answers in found.items()},
+        coverage={str(count): by_method(*answers) for count, answers in by_count.items()},
         seconds=round(time.perf_counter() - began),
     )
 
 
 def by_method(shares: Numbers, nothing: float) -> dict[str, Any]:
-    """What `coverage` gives, under names."""
+    """Name the results of `coverage`."""
     rows = zip(METHODS, shares.round(4).tolist(), strict=True)
     named = {method: dict(zip(COMPARED, row, strict=True)) for method, row in rows}
     return {**named, "delong_finds_nothing": round(nothing, 4)}

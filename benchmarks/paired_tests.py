@@ -3,7 +3,7 @@
 Networks are drawn as in `benchmarks.paired_coverage`. In every regime the same data sets are tested by the product
 (`ours`), by what it did before (`former`, on the first data sets only: spread over resamples of cases, t quantile for
 their number by Kish), by the standard error of the parts of `ours` with a t quantile for all cases but one (`t`), and
-by DeLong's test in Obuchowski's form. Beside it: how often the interval of `ours` holds the true difference.
+by DeLong's test in Obuchowski's form; also how often the interval of `ours` holds the true difference.
 
     python -m benchmarks.paired_tests                # two equally good networks: the level
     python -m benchmarks.paired_tests --gain 0.4     # the second is better: the power
@@ -58,7 +58,7 @@ REGIMES: dict[str, tuple[Population, int]] = {
 
 
 class Tested(NamedTuple):
-    """Answers on one data set.
+    """The results on one data set.
 
     Attributes:
         parts: of the second network's ROC AUC less the first's.
@@ -72,7 +72,7 @@ class Tested(NamedTuple):
 
 
 def pairs(population: Population, cases: int, gain: float, data_sets: int, seed: int) -> Iterator[Pair]:
-    """Data sets with patches of both classes."""
+    """Draw data sets with patches of both classes."""
     for number in range(data_sets):
         random = np.random.default_rng([seed, 3, cases, number])
         pair = draw_pair(population, cases, gain, random)
@@ -82,7 +82,7 @@ def pairs(population: Population, cases: int, gain: float, data_sets: int, seed:
 
 
 def tested(pair: Pair, resamples: int) -> Tested:
-    """What each method says of a data set; nothing of the former one where it has no resamples."""
+    """Apply each method to a data set; without resamples, all but the former one."""
     parts = area_difference(pair[1], pair[0])
     delong = clustered_delong(pair[1], pair[0])
     before = former(pair, resamples) if resamples else np.nan
@@ -90,14 +90,14 @@ def tested(pair: Pair, resamples: int) -> Tested:
 
 
 def by_t(parts: CaseParts) -> float:
-    """P-value of the same parts with a t quantile for all cases but one."""
+    """Compute the p-value of the same parts with a t quantile for all cases but one."""
     count = len(parts.parts)
     error = np.sqrt(count / (count - 1) * ((parts.parts - parts.value * parts.weights) ** 2).sum())
     return float(2 * stats.t.sf(abs(parts.value) / error, count - 1)) if error > 0 else 1.0
 
 
 def former(pair: Pair, resamples: int) -> float:
-    """P-value from the spread over resamples of cases, with a t quantile for as many as they count for."""
+    """Compute the p-value from the spread over resamples of cases, with a t quantile."""
     drawn = draw_fewer(pair[0].case_count, resamples, 1)
     once = np.ones((1, pair[0].case_count))
     (value,), spread = (areas(pair[1], draws) - areas(pair[0], draws) for draws in (once, drawn))
@@ -107,7 +107,7 @@ def former(pair: Pair, resamples: int) -> float:
 
 
 def areas(predictions: Predictions, drawn: Numbers) -> Numbers:
-    """ROC AUC of every resample, from how many pairs of a positive and a negative each two cases have in order."""
+    """Compute the ROC AUC of every resample, from the ordered pairs of positives and negatives of every two cases."""
     positive = predictions.labels == 1
     order = np.argsort(predictions.probabilities[~positive])
     counts = np.zeros((len(order) + 1, predictions.case_count))
@@ -117,25 +117,25 @@ def areas(predictions: Predictions, drawn: Numbers) -> Numbers:
     np.add.at(right, predictions.cases[positive], np.cumsum(counts, axis=0)[below])
     sizes = [drawn @ predictions.per_case(which) for which in (positive, ~positive)]
     with np.errstate(invalid="ignore"):
-        found: Numbers = np.einsum("rc,rc->r", drawn @ right, drawn) / (sizes[0] * sizes[1])
-    return found
+        values: Numbers = np.einsum("rc,rc->r", drawn @ right, drawn) / (sizes[0] * sizes[1])
+    return values
 
 
 def shares(
     population: Population, cases: int, gain: float, data_sets: int, resamples: int, seed: int
 ) -> dict[str, float]:
-    """How often each method finds a difference, and how often our interval holds the true one."""
+    """Compute how often each method finds a difference, and how often our interval holds the true one."""
     truth = true_difference(population, gain, seed)
-    found: list[Tested] = []
+    results: list[Tested] = []
     seen: list[tuple[bool, bool]] = []
     for number, pair in enumerate(pairs(population, cases, gain, data_sets, seed), start=1):
-        found.append(tested(pair, resamples if number <= FORMER_DATA_SETS else 0))
+        results.append(tested(pair, resamples if number <= FORMER_DATA_SETS else 0))
         if number % AT_ONCE == 0 or number == data_sets:
-            seen += _answers(found[len(seen) :], truth, seed)
-    p_values = np.array([answer.p for answer in found])
+            seen += _answers(results[len(seen) :], truth, seed)
+    p_values = np.array([answer.p for answer in results])
     rejected = np.where(np.isnan(p_values), np.nan, p_values < 1 - NOMINAL)
     ours, held = np.mean(seen, axis=0)
-    shown = [answer.shown for answer in found]
+    shown = [answer.shown for answer in results]
     values = [ours, *np.nanmean(rejected, axis=0), held, np.mean(shown)]
     names = [*METHODS, "held", "delong_shown"]
     answer = dict(zip(names, np.round(values, 4).tolist(), strict=True)) | {"true_difference": round(truth, 4)}
@@ -143,14 +143,14 @@ def shares(
     return answer
 
 
-def _answers(found: Sequence[Tested], truth: float, seed: int) -> list[tuple[bool, bool]]:
-    """Whether we find a difference, and whether our interval holds the true one."""
-    measured = Flips([each.parts for each in found], seed).measured()
-    return [(each["p"] < 1 - NOMINAL, each["low"] <= truth <= each["high"]) for each in measured]  # type: ignore[operator]
+def _answers(results: Sequence[Tested], truth: float, seed: int) -> list[tuple[bool, bool]]:
+    """Return for each data set whether we find a difference, and whether our interval holds the true one."""
+    measured = Flips([result.parts for result in results], seed).measured()
+    return [(row["p"] < 1 - NOMINAL, row["low"] <= truth <= row["high"]) for row in measured]  # type: ignore[operator]
 
 
 def true_difference(population: Population, gain: float, seed: int) -> float:
-    """The second network's ROC AUC less the first's, on very many cases."""
+    """Compute the second network's ROC AUC less the first's, on very many cases."""
     if gain == 0:
         return 0.0
     first, second = draw_pair(population, TRUTH_CASES, gain, np.random.default_rng([seed, 2]))
@@ -166,7 +166,7 @@ def true_difference(population: Population, gain: float, seed: int) -> float:
 def main(chosen: tuple[str, ...], data_sets: int, resamples: int, seed: int, gain: float) -> None:
     """Test both networks in every regime; the last line is JSON."""
     began = time.perf_counter()
-    found = {
+    results = {
         name: shares(*REGIMES[name], gain=gain, data_sets=data_sets, resamples=resamples, seed=seed)
         for name in chosen or REGIMES
     }
@@ -180,7 +180,7 @@ def main(chosen: tuple[str, ...], data_sets: int, resamples: int, seed: int, gai
             name: round(float(np.sqrt(NOMINAL * (1 - NOMINAL) / count)), 4)
             for name, count in {"ours": data_sets, "former": min(data_sets, FORMER_DATA_SETS)}.items()
         },
-        shares=found,
+        shares=results,
         seconds=round(time.perf_counter() - began),
     )
 

@@ -1,4 +1,4 @@
-"""What arithmetic in bfloat16 changes: a trained network's test cases, graded in both precisions.
+"""The effect of arithmetic in bfloat16: a trained network's test cases, predicted in both precisions.
 
 python -m benchmarks.precision --workspace DIR idc histonet     # where `dvc repro` has trained it
 """
@@ -38,8 +38,8 @@ def main(dataset: str, recipe: str, root: Path) -> None:
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     compiled = {name: CompiledNetwork(network, store.patch_size, name) for name in precisions}
     logits = {name: row_logits(runtime, store, rows, name) for name, runtime in compiled.items()}
-    auc = {name: float(roc_auc_score(labels, found)) for name, found in logits.items()}
-    probabilities = [1 / (1 + np.exp(-found)) for found in logits.values()]
+    auc = {name: float(roc_auc_score(labels, values)) for name, values in logits.items()}
+    probabilities = [1 / (1 + np.exp(-values)) for values in logits.values()]
     report(
         "precision",
         ratio="a comparison of results, not of speed",

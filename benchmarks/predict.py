@@ -1,7 +1,7 @@
-"""Grading many patches with CancerNet: a compiled network, fed from the store, against Keras' own from a generator.
+"""Predicting many patches with CancerNet: a compiled network, fed from the store, against Keras' own from a generator.
 
 Each side is timed from a loaded network to all probabilities; ours includes compiling it, the others no tracing. The
-generator's way is timed on fewer files and reckoned up. Probabilities of ours are held against Keras' own on the same
+generator's way is timed on fewer files and extrapolated. Our probabilities are compared with Keras' own on the same
 patches; the network hasn't learnt anything, but its batch norms know the patches, so that probabilities differ.
 
     python -m benchmarks.predict
@@ -27,7 +27,7 @@ SIDES = ("float32", "bfloat16", "generator", "keras")
 
 
 def network(store: PatchStore) -> Any:
-    """CancerNet; what it has learnt doesn't matter for its speed."""
+    """Build CancerNet, untrained, since training doesn't change its speed."""
     import keras
 
     from histopipe.networks.architectures import build
@@ -41,17 +41,17 @@ def network(store: PatchStore) -> Any:
 
 
 def compiled(folder: Path, precision: Any) -> dict[str, float]:
-    """Ours."""
+    """Measure our way."""
     from histopipe.networks.openvino import CompiledNetwork
     from histopipe.networks.prediction import logit_network, predict_logits, row_logits
 
     store = drawn_store(folder, SAMPLED)
     rows, logits = np.tile(np.arange(SAMPLED), PATCHES // SAMPLED), logit_network(network(store))
     began = time.perf_counter()
-    found = row_logits(CompiledNetwork(logits, store.patch_size, precision), store, rows)
+    logits_found = row_logits(CompiledNetwork(logits, store.patch_size, precision), store, rows)
     seconds = time.perf_counter() - began
     expected = predict_logits(logits, store, rows[:2000])
-    apart = np.abs(1 / (1 + np.exp(-found[:2000])) - 1 / (1 + np.exp(-expected))).max()
+    apart = np.abs(1 / (1 + np.exp(-logits_found[:2000])) - 1 / (1 + np.exp(-expected))).max()
     return {
         "seconds": seconds,
         "patches_per_second": len(rows) / seconds,
@@ -61,35 +61,35 @@ def compiled(folder: Path, precision: Any) -> dict[str, float]:
 
 
 def keras_from_store(folder: Path) -> dict[str, float]:
-    """Keras' own prediction, fed from the store."""
+    """Measure Keras' own prediction, fed from the store."""
     from histopipe.networks.prediction import BATCH_SIZE, logit_network, predict_logits
 
     store = drawn_store(folder, SAMPLED)
     logits = logit_network(network(store))
-    predict_logits(logits, store, np.arange(BATCH_SIZE))  # tracing would else be reckoned up too
+    predict_logits(logits, store, np.arange(BATCH_SIZE))  # otherwise tracing would be extrapolated, too
     began = time.perf_counter()
     predict_logits(logits, store, np.arange(len(store.index)))
-    return reckoned(time.perf_counter() - began)
+    return extrapolated(time.perf_counter() - began)
 
 
 def generator(folder: Path) -> dict[str, float]:
-    """The tutorial's way."""
+    """Measure the tutorial's way."""
     store = drawn_store(folder, SAMPLED)
     files, classifier = class_folders(folder, store), network(store)
     batches = scaling().flow_from_directory(files, shuffle=False, **FLOW)
-    classifier.predict_on_batch(batches[0][0])  # tracing would else be reckoned up too
+    classifier.predict_on_batch(batches[0][0])  # otherwise tracing would be extrapolated, too
     began = time.perf_counter()
     classifier.predict(batches, verbose=0)
-    return reckoned(time.perf_counter() - began)
+    return extrapolated(time.perf_counter() - began)
 
 
-def reckoned(seconds: float) -> dict[str, float]:
-    """From the sample to all patches."""
+def extrapolated(seconds: float) -> dict[str, float]:
+    """Extrapolate from the sample to all patches."""
     return {"seconds": seconds * PATCHES / SAMPLED, "patches_per_second": SAMPLED / seconds}
 
 
 def measure(side: str, folder: Path) -> dict[str, float]:
-    """One side, once."""
+    """Measure one side once."""
     if side == "generator":
         return generator(folder)
     return keras_from_store(folder) if side == "keras" else compiled(folder, side)
@@ -104,8 +104,8 @@ def main(rounds: int, folder: Path, side: str | None) -> None:
         print(json.dumps(measure(side, folder)))
         return
     class_folders(folder, drawn_store(folder, SAMPLED))
-    found = sides_in_turn("predict", SIDES, rounds, "--folder", str(folder))
-    seconds = {name: one["seconds"] for name, one in found.items()}
+    results = sides_in_turn("predict", SIDES, rounds, "--folder", str(folder))
+    seconds = {name: result["seconds"] for name, result in results.items()}
     report(
         "predict",
         ratio=round(seconds["generator"] / seconds["float32"], 2),
@@ -114,7 +114,7 @@ def main(rounds: int, folder: Path, side: str | None) -> None:
         patches=PATCHES,
         sampled=SAMPLED,
         rounds=rounds,
-        **found,
+        **results,
     )
 
 

@@ -32,25 +32,25 @@ RANDOM = "random"
 def measure(
     archive: Path, dataset: str, weights: Path, seeds: list[int], image_size: int, workspace: Workspace
 ) -> dict[str, Any]:
-    """Both sides on one data set with every seed: metrics of the test cases with their intervals."""
+    """Measure both sides on one data set with every seed: metrics of the test cases with their intervals."""
     from histopipe.ingest.stage import ingest
 
-    found: dict[str, Any] = {"published": {}, RANDOM: {}}
+    results: dict[str, Any] = {"published": {}, RANDOM: {}}
     raw = workspace.raw(dataset)
     if not raw.exists():
         raw.mkdir(parents=True)
         (raw / archive.name).symlink_to(archive.resolve())
         ingest(dataset, recipe_with(dataset, RANDOM, seeds[0], image_size), workspace)
     for seed in seeds:
-        for side, asked in (("published", str(weights.resolve())), (RANDOM, RANDOM)):
-            params = recipe_with(dataset, asked, seed, image_size)
-            found[side][seed] = fitted_and_graded(dataset, params, workspace)
-            print(f"{dataset} {image_size} px, seed {seed}, {side}: {found[side][seed]}", file=sys.stderr, flush=True)
-    return found | {"error_ratio": error_ratio(found)}
+        for side, choice in (("published", str(weights.resolve())), (RANDOM, RANDOM)):
+            params = recipe_with(dataset, choice, seed, image_size)
+            results[side][seed] = fit_and_evaluate(dataset, params, workspace)
+            print(f"{dataset} {image_size} px, seed {seed}, {side}: {results[side][seed]}", file=sys.stderr, flush=True)
+    return results | {"error_ratio": error_ratio(results)}
 
 
 def recipe_with(dataset: str, weights: str, seed: int, image_size: int) -> Params:
-    """The checkout's parameters with one data set, uncapped, and the recipe's weights, seed and image size."""
+    """Return the checkout's parameters with one data set, uncapped, and the recipe's weights, seed and image size."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content |= {"datasets": [dataset], "architectures": ["features"], "seed": seed, "quick": None}
     content["recipes"]["features"]["weights"] = weights
@@ -58,8 +58,8 @@ def recipe_with(dataset: str, weights: str, seed: int, image_size: int) -> Param
     return parse_params(content)
 
 
-def fitted_and_graded(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
-    """Split, fit and grade as the stages do."""
+def fit_and_evaluate(dataset: str, params: Params, workspace: Workspace) -> dict[str, Any]:
+    """Split, fit and evaluate as the stages do."""
     from histopipe.data.splitting.stage import split
     from histopipe.data.store import PatchStore
     from histopipe.evaluation.grading import grade_table, graded_table
@@ -75,19 +75,19 @@ def fitted_and_graded(dataset: str, params: Params, workspace: Workspace) -> dic
     network = load_network(workspace.model(dataset, "features") / "model.keras")
     logits = predict_splits(network, store, workspace.split(dataset), dataset)
     point = operating_point(logits, dataset, params, store)
-    graded = grade_table(graded_table(logits, point), point, record, params)
+    evaluation = grade_table(graded_table(logits, point), point, record, params)
     chosen = {key: record["classifier"][key] for key in ("layer", "c")}
-    return {**{name: rounded(graded["test"][name]) for name in METRICS}, **chosen, "cases": graded["cases"]}
+    return {**{name: rounded(evaluation["test"][name]) for name in METRICS}, **chosen, "cases": evaluation["cases"]}
 
 
 def rounded(metric: Measured) -> list[float | None]:
-    """Value, lower and upper end of the interval."""
+    """Return value, lower and upper end of the interval."""
     return [None if (end := metric[name]) is None else round(end, 4) for name in ("value", "low", "high")]
 
 
-def error_ratio(found: Mapping[str, Any]) -> float:
-    """How many times larger 1 - AUC is with random features, in the mean over seeds."""
-    missing = {side: statistics.mean(1 - one["roc_auc"][0] for one in found[side].values()) for side in found}
+def error_ratio(results: Mapping[str, Any]) -> float:
+    """Compute how many times larger 1 - AUC is with random features, in the mean over seeds."""
+    missing = {side: statistics.mean(1 - run["roc_auc"][0] for run in results[side].values()) for side in results}
     return round(missing[RANDOM] / missing["published"], 3)
 
 
@@ -102,14 +102,18 @@ def main(weights: Path, idc: Path | None, malaria: Path | None, seeds: int, imag
     archives = {"idc": idc, "malaria": malaria}
     with tempfile.TemporaryDirectory() as scratch:  # one for all: MLflow keeps its database open
         workspace = Workspace(Path(scratch))
-        found = {
+        results = {
             f"{dataset} {side} px": measure(archive, dataset, weights, list(range(1, seeds + 1)), side, workspace)
             for dataset, archive in archives.items()
             if archive
             for side in image_size
         }
-    ratio = statistics.mean(each["error_ratio"] for each in found.values()) if found else "neither --idc nor --malaria"
-    report("pretrained", ratio=ratio, seeds=seeds, results=found)
+    ratio = (
+        statistics.mean(result["error_ratio"] for result in results.values())
+        if results
+        else "neither --idc nor --malaria"
+    )
+    report("pretrained", ratio=ratio, seeds=seeds, results=results)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Recipes on real data, graded by case: each trained as `params.yaml` has it, beside the tutorial's own training loop.
+"""Recipes on real data, evaluated by case: each trained as in `params.yaml`, and the tutorial's own training loop.
 
-For every seed the cases are divided anew and every recipe is trained and evaluated by the pipeline's own stages. In the
-same run, on the same training patches, the tutorial's way is timed: CancerNet by `model.fit` from Keras' directory
-generator, of which a few epochs are run and the rest reckoned. The ratio is the seconds of the tutorial's 40 epochs
+For every seed the cases are divided again and every recipe is trained and evaluated by the pipeline's own stages. In
+the same run, on the same training patches, the tutorial's way is timed: CancerNet by `model.fit` from Keras' directory
+generator, for a few epochs from which the rest is extrapolated. The ratio is the seconds of the tutorial's 40 epochs
 over those of the last recipe named. Every two models of a seed are compared case by case, also those whose patches are
-weighed against their neighbours (`neighbours`: their own ROC AUC). What a killed run has finished is kept in `--folder`
-and not done again.
+weighed against their neighbours (`neighbours`: their own ROC AUC). Finished results of a killed run are kept in
+`--folder` and reused.
 
-    python -m benchmarks.recipes --source ../shared/data/idc-sample.zip --seed 1 --seed 2 --seed 3
+python -m benchmarks.recipes --source ../shared/data/idc-sample.zip --seed 1 --seed 2 --seed 3
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def prepare(
     epochs: int | None,
     excluded: Sequence[str] = (),
 ) -> None:
-    """A workspace of its own with the data ingested and the cases divided by `seed`, but for those `excluded`."""
+    """Make a workspace with the data ingested and the cases divided by `seed`, except those `excluded`."""
     content = shipped_params()
     content |= {"quick": {"max_epochs": epochs} if epochs else None, "seed": seed}
     content["train"]["precision"] = precision
@@ -58,12 +58,12 @@ def prepare(
 
 
 def shipped_params() -> dict[str, Any]:
-    """The content of the project's `params.yaml`."""
+    """Return the content of the project's `params.yaml`."""
     return dict(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
 
 
 def ingest_into(folder: Path, dataset: str, source: Path, content: dict[str, Any]) -> None:
-    """A workspace with one ingested data set, under the parameters `content`."""
+    """Make a workspace with one ingested data set, under the parameters `content`."""
     content["datasets"] = [dataset]
     content[dataset]["source"] = str(source.resolve())
     claim(folder)
@@ -74,7 +74,7 @@ def ingest_into(folder: Path, dataset: str, source: Path, content: dict[str, Any
 
 
 def run_stage(folder: Path, *arguments: str) -> float:
-    """Run a stage's command in the workspace; returns its seconds."""
+    """Run a stage's command in the workspace; return its seconds."""
     began = time.perf_counter()
     searched = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"PYTHONPATH": searched, "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -85,25 +85,25 @@ def run_stage(folder: Path, *arguments: str) -> float:
 
 
 def remembered(folder: Path, name: str, settings: object, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `measure` returns, from an earlier run's file where that was measured with the same settings."""
+    """Return the result of `measure`, from an earlier run's file if that has the same settings."""
     path = folder / "measured" / f"{name}.json"
     settings = json.loads(json.dumps(settings))
     if path.exists() and (earlier := json.loads(path.read_text(encoding="utf-8")))["settings"] == settings:
         return dict(earlier["found"])
-    found = measure()
+    result = measure()
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"settings": settings, "found": found}), encoding="utf-8")
-    return found
+    path.write_text(json.dumps({"settings": settings, "found": result}), encoding="utf-8")
+    return result
 
 
 def settings_of(folder: Path, recipe: str) -> list[Any]:
-    """What the result of a training follows from, beside the code."""
+    """Return the settings that decide a training's result, besides the code."""
     content = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     return [content["recipes"][recipe], content["train"], content["quick"]]
 
 
 def trained(folder: Path, dataset: str, recipe: str) -> dict[str, Any]:
-    """Train and evaluate one recipe; its seconds (the whole `train` stage) and its metrics with intervals."""
+    """Train and evaluate one recipe; return the seconds of the `train` stage and its metrics with intervals."""
     run_stage(folder, "weights", recipe)
     seconds = run_stage(folder, "train", dataset, recipe)
     run_stage(folder, "evaluate", dataset, recipe)
@@ -114,16 +114,16 @@ def trained(folder: Path, dataset: str, recipe: str) -> dict[str, Any]:
 
 
 def compared(folder: Path, dataset: str) -> dict[str, Any]:
-    """What `compare` makes of the recipes that were evaluated, as `comparison_of` tells it."""
+    """Run `compare` on the evaluated recipes, and extract its results."""
     run_stage(folder, "compare", dataset)
     return comparison_of(json.loads((folder / "reports" / dataset / "comparison.json").read_text(encoding="utf-8")))
 
 
 def comparison_of(content: dict[str, Any]) -> dict[str, Any]:
-    """What is not in a recipe's own result.
+    """Extract the results of a comparison that aren't in a recipe's own result.
 
     Args:
-        content: of `comparison.json`.
+        content: content of `comparison.json`.
 
     Returns:
         `neighbours`: by recipe, the ROC AUC with patches weighed against their neighbours, and its interval. `pairs`:
@@ -145,27 +145,27 @@ def comparison_of(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rounded(measured: dict[str, float | None]) -> list[float | None]:
-    """Value and interval: [value, low, high]."""
+    """Return value and interval: [value, low, high]."""
     return [None if measured[end] is None else round(float(measured[end] or 0), 4) for end in ("value", "low", "high")]
 
 
 def tutorial(folder: Path, dataset: str, epochs: int) -> dict[str, float]:
-    """Seconds of the tutorial's loop: the first epoch, and the median of the following ones."""
+    """Measure the seconds of the tutorial's loop: the first epoch, and the median of the following ones."""
     class_folders = folder / "tutorial"
     weights = write_class_folders(folder, dataset, class_folders)
     augmented = augmenting().flow_from_directory(class_folders / "train", shuffle=True, **FLOW)
     plain = scaling().flow_from_directory(class_folders / "validation", shuffle=False, **FLOW)
     network = tutorial_network()
-    took = []
+    seconds = []
     for _ in range(epochs):
         began = time.perf_counter()
         network.fit(augmented, validation_data=plain, class_weight=weights, epochs=1, verbose=0)
-        took.append(time.perf_counter() - began)
-    return {"first": took[0], "epoch": statistics.median(took[1:])}
+        seconds.append(time.perf_counter() - began)
+    return {"first": seconds[0], "epoch": statistics.median(seconds[1:])}
 
 
 def write_class_folders(folder: Path, dataset: str, target: Path) -> dict[int, float]:
-    """Training and validation patches as PNG files by class, as the tutorial lays them; returns its class weights."""
+    """Write training and validation patches as PNG files by class; return the tutorial's class weights."""
     import imagecodecs
     import numpy as np
 
@@ -187,20 +187,20 @@ def write_class_folders(folder: Path, dataset: str, target: Path) -> dict[int, f
 
 
 def one_seed(folder: Path, dataset: str, recipes: tuple[str, ...], epochs: int) -> dict[str, Any]:
-    """The tutorial's loop timed, then every recipe."""
-    found: dict[str, Any] = {}
+    """Time the tutorial's loop, then train every recipe."""
+    results: dict[str, Any] = {}
     if epochs:
-        found["tutorial"] = remembered(folder, "tutorial", epochs, lambda: tutorial_seconds(folder, dataset, epochs))
-        print(json.dumps(found), file=sys.stderr, flush=True)
+        results["tutorial"] = remembered(folder, "tutorial", epochs, lambda: tutorial_seconds(folder, dataset, epochs))
+        print(json.dumps(results), file=sys.stderr, flush=True)
     for recipe in recipes:
         settings = settings_of(folder, recipe)
-        found[recipe] = remembered(folder, recipe, settings, partial(trained, folder, dataset, recipe))
-        print(json.dumps({recipe: found[recipe]}), file=sys.stderr, flush=True)
-    return found | compared(folder, dataset)
+        results[recipe] = remembered(folder, recipe, settings, partial(trained, folder, dataset, recipe))
+        print(json.dumps({recipe: results[recipe]}), file=sys.stderr, flush=True)
+    return results | compared(folder, dataset)
 
 
 def tutorial_seconds(folder: Path, dataset: str, epochs: int) -> dict[str, Any]:
-    """The tutorial's 40 epochs, reckoned from a few of them run in a process of their own."""
+    """Extrapolate the tutorial's 40 epochs from a few of them run in their own process."""
     command = [sys.executable, "-m", "benchmarks.recipes", "--side", str(folder), "--dataset", dataset]
     answer = subprocess.run(
         [*command, "--sampled-epochs", str(epochs)], cwd=ROOT, check=True, capture_output=True, text=True
@@ -235,12 +235,12 @@ def main(
     if side:
         print(json.dumps(tutorial(side, dataset, sampled_epochs)))
         return
-    found = {}
+    results = {}
     for seed in seeds:
         workspace = folder / f"{dataset}-{seed}"
         prepare(workspace, dataset, source, seed, precision, max_epochs)
-        found[str(seed)] = one_seed(workspace, dataset, recipes, sampled_epochs)
-    timed = [one["tutorial"]["seconds"] / one[recipes[-1]]["seconds"] for one in found.values() if "tutorial" in one]
+        results[str(seed)] = one_seed(workspace, dataset, recipes, sampled_epochs)
+    timed = [run["tutorial"]["seconds"] / run[recipes[-1]]["seconds"] for run in results.values() if "tutorial" in run]
     ratio = round(statistics.median(timed), 2) if timed else "the tutorial's loop was left out (--sampled-epochs 0)"
     report(
         "recipes",
@@ -249,7 +249,7 @@ def main(
         source=source.name,
         precision=precision,
         max_epochs=max_epochs,
-        seeds=found,
+        seeds=results,
     )
 
 

@@ -1,8 +1,8 @@
-"""How often intervals hold the truth where they are hard to have: few cases, AUC near 1, rare classes, uneven cases.
+"""Coverage of intervals in difficult regimes: few cases, AUC near 1, rare classes, uneven cases.
 
-Each regime is a population of `benchmarks.coverage` and a number of cases. Beside the product's intervals stand those
-of the same resamples by the rule that came before: resamples of 0 or 1 taken for half a patch whatever the metric, and
-as many degrees of freedom as cases of equal size, however few of them make up the spread.
+Each regime is a population of `benchmarks.coverage` and a number of cases. The product's intervals are compared with
+those of the same resamples by the former rule: resamples of 0 or 1 taken for half a patch whatever the metric, and as
+many degrees of freedom as cases of equal size, however few of them make up the spread.
 
     python -m benchmarks.regimes
 """
@@ -55,7 +55,7 @@ REGIMES: dict[str, tuple[Population, int]] = {  # where users live: a population
 
 
 class Regime(NamedTuple):
-    """What came of a regime's data sets.
+    """The results of a regime's data sets.
 
     Attributes:
         held: whether the product's interval holds the truth, (data sets, metrics); NaN without a value.
@@ -87,15 +87,15 @@ def former_interval(value: float, resampled: Numbers, cases: float, patches: int
 
 
 def simulate(name: str, data_sets: int, resamples: int, seed: int) -> Regime:
-    """Draw a regime's data sets and look at their intervals; the same seed gives the same."""
+    """Draw a regime's data sets and compute their intervals; the same seed gives the same."""
     population, cases = REGIMES[name]
     threshold, calibration = operating_point(population, np.random.default_rng([seed, 1]))
     many = draw(population, _truth_cases(population), np.random.default_rng([seed, 2]))
-    truth = measure(many.graded(threshold, calibration))
+    truth = measure(many.predict(threshold, calibration))
     ends, cautioned = [], []
     for number in range(data_sets):
         sample = draw(population, cases, np.random.default_rng([seed, 3, cases, number]))
-        predictions = sample.graded(threshold, calibration)
+        predictions = sample.predict(threshold, calibration)
         ends.append(_both_ends(predictions, resamples, number))
         cautioned.append(bool(cautions(predictions)))
     low, high = np.moveaxis(np.array(ends), -1, 0)  # (data sets, rules, metrics)
@@ -106,13 +106,16 @@ def simulate(name: str, data_sets: int, resamples: int, seed: int) -> Regime:
 
 
 def _both_ends(predictions: Predictions, resamples: int, seed: int) -> list[list[Ends]]:
-    """Ends of the product's interval and of the former rule's, (rules, metrics, 2); NaN where there is none."""
+    """Compute the ends of the product's interval and of the former rule's, (rules, metrics, 2); NaN if undefined."""
     ours = grade(predictions, resamples, seed)
     spread = measure_resamples(predictions, draw_fewer(predictions.case_count, resamples, seed))
     cases = informative_cases(predictions)
     nothing = (np.nan, np.nan)
     return [
-        [nothing if (found := ours[name])["low"] is None else (found["low"], found["high"] or 0.0) for name in METRICS],
+        [
+            nothing if (interval := ours[name])["low"] is None else (interval["low"], interval["high"] or 0.0)
+            for name in METRICS
+        ],
         [
             nothing
             if name not in FORMERLY or (value := ours[name]["value"]) is None
@@ -123,7 +126,7 @@ def _both_ends(predictions: Predictions, resamples: int, seed: int) -> list[list
 
 
 def summary(regime: Regime) -> dict[str, object]:
-    """What a table says of a regime: by metric, coverage now, formerly and without a caution; width over the former."""
+    """Summarise a regime by metric: coverage now, formerly and without a caution, and the ratio of widths."""
     quiet = ~regime.cautioned
     with np.errstate(invalid="ignore"):
         width = np.nanmean(regime.widths, axis=0) / np.nanmean(regime.widths_formerly, axis=0)
@@ -151,12 +154,12 @@ def _by_metric(values: Numbers) -> dict[str, float | None]:
 def main(names: tuple[str, ...], data_sets: int, resamples: int, seed: int) -> None:
     """Measure the coverage; the last line is JSON and holds `ratio`: the former rule's misses over ours."""
     began = time.perf_counter()
-    found = {}
+    results = {}
     for name in names or REGIMES:
-        found[name] = simulate(name, data_sets, resamples, seed)
-        print(f"{name}: {summary(found[name])}", file=sys.stderr, flush=True)
+        results[name] = simulate(name, data_sets, resamples, seed)
+        print(f"{name}: {summary(results[name])}", file=sys.stderr, flush=True)
     ours, former = (
-        np.mean([1 - np.nanmean(getattr(regime, held)[:, :-1]) for regime in found.values()])
+        np.mean([1 - np.nanmean(getattr(regime, held)[:, :-1]) for regime in results.values()])
         for held in ("held", "held_formerly")
     )
     report(
@@ -165,13 +168,13 @@ def main(names: tuple[str, ...], data_sets: int, resamples: int, seed: int) -> N
         data_sets=data_sets,
         resamples=resamples,
         error=round(float(np.sqrt(NOMINAL * (1 - NOMINAL) / data_sets)), 4),
-        regimes={name: summary(regime) for name, regime in found.items()},
+        regimes={name: summary(regime) for name, regime in results.items()},
         seconds=round(time.perf_counter() - began),
     )
 
 
 def _truth_cases(population: Population) -> int:
-    """On how many cases the truth is measured; fewer of large ones, for the memory."""
+    """Return the number of cases that the truth is measured on; fewer of large ones, to save memory."""
     return min(TRUTH_CASES, int(TRUTH_PATCHES / population.patches))
 
 

@@ -1,12 +1,12 @@
-"""What safety costs: the share of every stage that goes into validation, hashing and logging.
+"""The cost of safety: the share of every stage that goes into validation, hashing and logging.
 
 Every stage runs once, in a process of its own, by its own command, with a stopwatch around the functions below; where
 one calls another the outer one counts. Ingest runs in one process instead of one per core, so that all it does is seen.
 Sizes are those of the published archive; cancernet trains for one epoch on 20,000 of its patches, which makes what a
-training does once look dearer than it is, and is then graded on the whole test split.
+training does once look more expensive than it is, and is then evaluated on the whole test split.
 
 `locate` is run twice: the first time it reads the archive for the digest that it is there for (`first_locate`, which no
-limit is set to), afterwards, whenever somebody asks for news, it only looks whether the file is the same.
+limit is set to); afterwards it only checks whether the file is the same.
 
 `ratio` is the limit, a tenth of a stage, over the largest share.
 
@@ -99,14 +99,14 @@ WATCHED = {  # functions by module
 
 
 class Stopwatch:
-    """Seconds of the watched functions, by kind."""
+    """A stopwatch of the watched functions, by kind."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(WATCHED, 0.0)
         self._within = False
 
     def around(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed unless another timed one called it."""
+        """Return the function, timed unless another timed one called it."""
 
         @wraps(function)
         def timed(*arguments: Any, **options: Any) -> Any:
@@ -124,7 +124,7 @@ class Stopwatch:
 
     @contextmanager
     def watching(self, stage: str) -> Iterator[None]:
-        """Inside, the watched functions are timed wherever a module of histopipe calls them by name."""
+        """Time the watched functions inside the block, wherever a module of histopipe calls them by name."""
         if stage in LOGGING_STAGES:
             self.around("logging", importlib.import_module)("mlflow")
         for kind, modules in WATCHED.items():
@@ -139,8 +139,8 @@ class Stopwatch:
             plain = getattr(module, name)
             timed = self.around(kind, plain)
             setattr(module, name, timed)
-            for place, other in tuple(sys.modules.items()):
-                if place.startswith("histopipe.") and getattr(other, name, None) is plain:
+            for module_name, other in tuple(sys.modules.items()):
+                if module_name.startswith("histopipe.") and getattr(other, name, None) is plain:
                     setattr(other, name, timed)
 
 
@@ -156,7 +156,7 @@ class _TimedHash:
 
 
 def measure(stage: str) -> dict[str, float]:
-    """Run a stage in the current folder: its seconds, and those that each kind of safety took."""
+    """Run a stage in the current folder; return its seconds, and those of each kind of safety."""
     from histopipe.cli import main as histopipe
     from histopipe.core import workers
 
@@ -170,7 +170,7 @@ def measure(stage: str) -> dict[str, float]:
 
 
 def prepare(root: Path, archive: Path) -> None:
-    """An empty workspace whose source is the archive."""
+    """Make an empty workspace whose source is the archive."""
     content = shipped_params() | {"datasets": ["idc"], "quick": QUICK}
     content["idc"]["source"] = str(archive)
     (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
@@ -188,16 +188,16 @@ def main(patches: int, folder: Path, side: str | None) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     archive = full_size_archive(folder.resolve(), patches)
-    found: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(dir=folder) as root:
         prepare(Path(root), archive)
         for name, stage in (("first_locate", "locate"), *zip(STAGES, STAGES, strict=True)):
-            one = run_side("benchmarks.safety", "--side", stage, folder=Path(root), surroundings=environment(ROOT))
-            found[name] = one | {"share": round(sum(one[kind] for kind in WATCHED) / one["seconds"], 3)}
-            print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
-    largest = max(STAGES, key=lambda stage: found[stage]["share"])
-    ratio = round(LIMIT / found[largest]["share"], 2)
-    report("safety", ratio=ratio, largest=largest, limit=LIMIT, patches=patches, **found)
+            timed = run_side("benchmarks.safety", "--side", stage, folder=Path(root), surroundings=environment(ROOT))
+            results[name] = timed | {"share": round(sum(timed[kind] for kind in WATCHED) / timed["seconds"], 3)}
+            print(f"{name}: {results[name]}", file=sys.stderr, flush=True)
+    largest = max(STAGES, key=lambda stage: results[stage]["share"])
+    ratio = round(LIMIT / results[largest]["share"], 2)
+    report("safety", ratio=ratio, largest=largest, limit=LIMIT, patches=patches, **results)
 
 
 if __name__ == "__main__":

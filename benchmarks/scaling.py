@@ -1,7 +1,7 @@
-"""Whether a patch costs the same in a large data set as in a small one: ingest, split and grading, and their memory.
+"""The cost of a patch in a large data set and in a small one: time of ingest, split and evaluation, and memory.
 
 Slides grow in number, not in size. A few cases are drawn; larger archives repeat their patches, byte by byte, under
-further case ids (ingest counts patches of equal pixels in two cases, but sets none aside). Grading is `evaluate`
+further case ids (ingest counts patches of equal pixels in two cases, but drops none). The job `grade` is `evaluate`
 without network and pictures: thresholds, every metric with its interval, and all tables, from logits drawn at random.
 
 What starts, loads and draws once is spread over few patches in a small size. `ratio` tells how much dearer a patch gets
@@ -34,11 +34,11 @@ BASE_PATCHES, BASE_CASES = 5_000, 5  # of a thousand patches, as Kaggle's
 CLASS_GAP = 2.2  # between the classes' log odds, in standard deviations, as in benchmarks.coverage
 COPY_IDS = 100_000  # added to the case ids for every copy, which leaves room for five digits
 
-Found = dict[str, dict[str, float]]  # by "job size"
+Measurements = dict[str, dict[str, float]]  # by "job size"
 
 
 def repeated_archive(folder: Path, patches: int) -> Path:
-    """An archive of that many patches, a few cases drawn and repeated under other ids; made once and kept."""
+    """Make an archive of that many patches, once: a few cases drawn and repeated under other ids."""
     from histopipe.core.files import replaced_file
     from histopipe.ingest.synthetic.archive import write_archive
     from histopipe.ingest.synthetic.plan import SyntheticSlides
@@ -47,29 +47,29 @@ def repeated_archive(folder: Path, patches: int) -> Path:
     if not base.exists():
         write_archive(base, SyntheticSlides(cases=BASE_CASES, patches=BASE_PATCHES, nested_copy=False))
     if not archive.exists():
-        with zipfile.ZipFile(base) as drawn, replaced_file(archive) as beside, zipfile.ZipFile(beside, "w") as written:
+        with zipfile.ZipFile(base) as drawn, replaced_file(archive) as file, zipfile.ZipFile(file, "w") as written:
             members = [(entry.filename, drawn.read(entry)) for entry in drawn.infolist()]
             for number in range(patches):
-                copy, place = divmod(number, len(members))
-                written.writestr(renamed(members[place][0], copy), members[place][1])
+                copy, position = divmod(number, len(members))
+                written.writestr(renamed(members[position][0], copy), members[position][1])
     return archive
 
 
 def renamed(member: str, copy: int) -> str:
-    """The member's name in one of the copies: `CASE/LABEL/CASE_idx5_…`, with another case."""
+    """Return the member's name in one of the copies: `CASE/LABEL/CASE_idx5_…`, with another case."""
     case, label, file = member.split("/")
     other = str(int(case) + copy * COPY_IDS)
     return f"{other}/{label}/{other}{file.removeprefix(case)}"
 
 
 def ingest(root: Path, archive: Path) -> float:
-    """Seconds of ingest, into an empty workspace."""
+    """Measure the seconds of ingest, into an empty workspace."""
     claim(root, emptied=True)
     return ingested(archive, root)["seconds"]
 
 
 def split(root: Path, archive: Path) -> float:
-    """Seconds of the split, on the store that ingest left."""
+    """Measure the seconds of the split, on the ingested store."""
     from histopipe.core.params import read_params
     from histopipe.core.workspace import Workspace
     from histopipe.data.splitting.stage import split as divide
@@ -80,8 +80,8 @@ def split(root: Path, archive: Path) -> float:
     return time.perf_counter() - began
 
 
-def grade(root: Path, archive: Path) -> float:
-    """Seconds of grading, on the store and the split that the others left."""
+def evaluate(root: Path, archive: Path) -> float:
+    """Measure the seconds of the evaluation, on the store and the split."""
     from histopipe.core.params import read_params
     from histopipe.core.workspace import Workspace
     from histopipe.data.store import PatchStore
@@ -104,28 +104,28 @@ def grade(root: Path, archive: Path) -> float:
     return time.perf_counter() - began
 
 
-JOBS: dict[str, Callable[[Path, Path], float]] = {"ingest": ingest, "split": split, "grade": grade}
+JOBS: dict[str, Callable[[Path, Path], float]] = {"ingest": ingest, "split": split, "grade": evaluate}
 
 
 def sides(folder: Path, root: Path, sizes: tuple[int, ...]) -> Iterator[tuple[str, Callable[[], dict[str, float]]]]:
-    """What is measured in turn: every job at every size, each in a process of its own."""
+    """List the measurements: every job at every size, each in its own process."""
     for size in sizes:
         for job in JOBS:
             command = ("--folder", str(folder), "--root", str(root / str(size)), "--size", str(size), "--side", job)
             yield f"{job} {size}", partial(run_side, "benchmarks.scaling", *command)
 
 
-def summed_up(found: Found, sizes: tuple[int, ...]) -> dict[str, dict[str, Any]]:
-    """By job: microseconds per patch and peak memory of each size, and how both grow."""
+def summed_up(measurements: Measurements, sizes: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+    """Summarise by job: microseconds per patch and peak memory of each size, and how both grow."""
     answer: dict[str, dict[str, Any]] = {}
     for job in JOBS:
-        measured = [found[f"{job} {size}"] for size in sizes]
-        costs = [one["seconds"] / size * 1e6 for one, size in zip(measured, sizes, strict=True)]
+        measured = [measurements[f"{job} {size}"] for size in sizes]
+        costs = [result["seconds"] / size * 1e6 for result, size in zip(measured, sizes, strict=True)]
         added = (measured[-1]["peak_gib"] - measured[0]["peak_gib"]) * 2**20 / (sizes[-1] - sizes[0])
         answer[job] = {
-            "seconds": [one["seconds"] for one in measured],
+            "seconds": [result["seconds"] for result in measured],
             "microseconds_per_patch": [round(cost, 2) for cost in costs],
-            "peak_gib": [one["peak_gib"] for one in measured],
+            "peak_gib": [result["peak_gib"] for result in measured],
             "kb_per_further_patch": round(added, 2),
             "largest": round(costs[-1], 2),
             "cheapest_smaller": round(min(costs[:-1]), 2),

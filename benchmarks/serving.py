@@ -1,4 +1,4 @@
-"""One model behind `histopipe serve` and behind `mlflow models serve`, asked for one patch at a time by many clients.
+"""One model behind `histopipe serve` and behind `mlflow models serve`, under requests of many clients, a patch each.
 
 Both servers run on this machine, one at a time, round after round; clients are coroutines of one process that keep
 their connections and send the same drawn patches: as a form to ours, in base64 as JSON to MLflow's, each as its users
@@ -61,13 +61,13 @@ POINT: OperatingPoint = {
 
 @dataclass
 class Answers:
-    """What clients saw.
+    """The responses that clients received.
 
     Attributes:
-        seconds: of each request that was graded.
-        due: when each of these was to be sent, in seconds since the start; of an open loop alone.
-        statuses: of all.
-        took: from the first request to the last answer.
+        seconds: duration of each successful request.
+        due: scheduled time of each of these, in seconds since the start; of an open loop alone.
+        statuses: numbers of responses by status.
+        took: seconds from the first request to the last response.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -76,11 +76,11 @@ class Answers:
     took: float = 0.0
 
     def at(self, share: float) -> float:
-        """Milliseconds within which this share of them was answered."""
+        """Return the milliseconds within which this share of them was answered."""
         return _milliseconds(self.seconds, share)
 
     def over_time(self, share: float, parts: int) -> list[float]:
-        """The same of each part of the time, one after the other: a queue that grows shows here."""
+        """Return the same for each part of the time in turn: a growing queue shows here."""
         seconds, due = np.array(self.seconds), np.array(self.due)
         part = np.minimum(due * parts // (due.max(initial=0.0) + 1e-9), parts - 1)
         return [_milliseconds(seconds[part == number], share) for number in range(parts)]
@@ -92,7 +92,7 @@ def _milliseconds(seconds: Sequence[float] | NDArray[np.float64], share: float) 
 
 @dataclass(frozen=True)
 class Side:
-    """A running server and what it is sent."""
+    """A running service or server, and the requests that it is sent."""
 
     port: int
     process: psutil.Process
@@ -100,13 +100,13 @@ class Side:
 
     @property
     def memory(self) -> float:
-        """MiB that it and its children hold."""
+        """The memory of it and its children, in MiB."""
         family = [self.process, *self.process.children(recursive=True)]
-        return sum(one.memory_info().rss for one in family) / 2**20
+        return sum(process.memory_info().rss for process in family) / 2**20
 
 
 def make_checkout(folder: Path, point: OperatingPoint = POINT) -> tuple[Path, str]:
-    """A checkout with CancerNet in its registry, and its address; what it has learnt doesn't matter for its speed."""
+    """Make a checkout with an untrained CancerNet in its registry; return it and the model's address."""
     import keras
     import mlflow
 
@@ -125,7 +125,7 @@ def make_checkout(folder: Path, point: OperatingPoint = POINT) -> tuple[Path, st
 
 
 def drawn_patches(folder: Path) -> list[bytes]:
-    """PNG files as in Kaggle's archive."""
+    """Draw patches and return their PNG files, as in Kaggle's archive."""
     import zipfile
 
     from histopipe.ingest.synthetic.archive import write_archive
@@ -138,7 +138,7 @@ def drawn_patches(folder: Path) -> list[bytes]:
 
 
 def as_form(content: bytes) -> bytes:
-    """A request to ours."""
+    """Return a request to ours."""
     head = (
         b'--patch\r\nContent-Disposition: form-data; name="images"; filename="p.png"\r\nContent-Type: image/png\r\n\r\n'
     )
@@ -146,7 +146,7 @@ def as_form(content: bytes) -> bytes:
 
 
 def as_json(content: bytes) -> bytes:
-    """A request to MLflow's."""
+    """Return a request to MLflow's."""
     body = json.dumps({"dataframe_records": [{"image": base64.b64encode(content).decode()}]})
     return _message("/invocations", "application/json", body.encode())
 
@@ -157,7 +157,7 @@ def _message(path: str, kind: str, body: bytes) -> bytes:
 
 
 def surroundings(root: Path) -> dict[str, str]:
-    """Of both servers."""
+    """Return the environment of both."""
     return os.environ | {
         "PYTHONPATH": str(ROOT),
         "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
@@ -169,7 +169,7 @@ def surroundings(root: Path) -> dict[str, str]:
 
 @contextmanager
 def running(side: str, root: Path, model: str, contents: list[bytes]) -> Iterator[Side]:
-    """One of the two servers, ready to answer."""
+    """Run one of the two inside the block, ready to respond."""
     port = _free_port()
     ours = [sys.executable, "-m", "histopipe", "serve", "--model", model, "--port", str(port)]
     theirs = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "-p", str(port)]
@@ -180,9 +180,9 @@ def running(side: str, root: Path, model: str, contents: list[bytes]) -> Iterato
             command, cwd=root, env=surroundings(root), stdout=log, stderr=log, start_new_session=True
         )
     try:
-        one = Side(port, psutil.Process(process.pid), [form(content) for content in contents])
-        _wait_until_ready(one, root / f"{side}.log", process)
-        yield one
+        side_process = Side(port, psutil.Process(process.pid), [form(content) for content in contents])
+        _wait_until_ready(side_process, root / f"{side}.log", process)
+        yield side_process
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -200,7 +200,7 @@ def _free_port() -> int:
 
 
 def _wait_until_ready(side: Side, log: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until it has graded a few patches: the first ones take longer."""
+    """Wait until it has predicted a few patches: the first ones take longer."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -215,7 +215,7 @@ def _wait_until_ready(side: Side, log: Path, process: subprocess.Popen[bytes]) -
 
 
 class Client:
-    """A connection that is kept."""
+    """A connection that stays open."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -227,7 +227,7 @@ class Client:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
 
     async def send(self, message: bytes) -> int:
-        """Send a request, read the answer; returns its status."""
+        """Send a request and read the response; return its status."""
         await self.open()
         assert self._streams
         reader, writer = self._streams
@@ -238,98 +238,101 @@ class Client:
         return int(head[9:12])
 
     def close(self) -> None:
-        """Give it back."""
+        """Close the connection."""
         if self._streams:
             self._streams[1].close()
 
 
 async def closed_loop(side: Side, clients: int, count: int) -> Answers:
-    """So many clients, each of which sends its next request once the last is answered."""
-    found = Answers()
+    """Run that many clients, each of which sends its next request after the last response."""
+    answers = Answers()
     left = iter(range(count))
 
     async def client(connection: Client) -> None:
         for number in left:
             began = time.perf_counter()
             status = await connection.send(side.messages[number % len(side.messages)])
-            found.statuses[status] += 1
+            answers.statuses[status] += 1
             if status == 200:
-                found.seconds.append(time.perf_counter() - began)
+                answers.seconds.append(time.perf_counter() - began)
 
     connections = [Client(side.port) for _ in range(clients)]
     for connection in connections:
         await connection.open()
     began = time.perf_counter()
     await asyncio.gather(*map(client, connections))
-    found.took = time.perf_counter() - began
+    answers.took = time.perf_counter() - began
     for connection in connections:
         connection.close()
-    return found
+    return answers
 
 
 async def open_loop(side: Side, rate: float, seconds: float) -> Answers:
-    """Requests at fixed times, `rate` a second, whatever became of the ones before; seconds count from those times."""
-    found, idle = Answers(), asyncio.Queue[Client]()
+    """Send requests at fixed times, `rate` a second, whatever the state of earlier ones.
 
-    async def one(number: int, due: float) -> None:
+    Seconds count from those times.
+    """
+    answers, idle = Answers(), asyncio.Queue[Client]()
+
+    async def request(number: int, due: float) -> None:
         connection = Client(side.port) if idle.empty() else idle.get_nowait()
         try:
             status = await connection.send(side.messages[number % len(side.messages)])
         except (OSError, asyncio.IncompleteReadError):
-            found.statuses[0] += 1
+            answers.statuses[0] += 1
             return
         idle.put_nowait(connection)
-        found.statuses[status] += 1
+        answers.statuses[status] += 1
         if status == 200:
-            found.seconds.append(time.perf_counter() - due)
-            found.due.append(due - began)
+            answers.seconds.append(time.perf_counter() - due)
+            answers.due.append(due - began)
 
     began, tasks = time.perf_counter(), []
     for number in range(int(rate * seconds)):
         due = began + number / rate
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        tasks.append(asyncio.create_task(one(number, due)))
+        tasks.append(asyncio.create_task(request(number, due)))
     await asyncio.gather(*tasks)
-    found.took = time.perf_counter() - began
+    answers.took = time.perf_counter() - began
     while not idle.empty():
         idle.get_nowait().close()
-    return found
+    return answers
 
 
 def measure(side: Side, requests: int) -> dict[str, float]:
-    """Throughput at many clients, latency at one."""
+    """Measure the throughput at many clients, and the latency at one."""
     many = asyncio.run(closed_loop(side, CLIENTS, requests))
-    one = asyncio.run(closed_loop(side, 1, max(50, requests // 4)))
-    for answers in (many, one):
+    single = asyncio.run(closed_loop(side, 1, max(50, requests // 4)))
+    for answers in (many, single):
         if set(answers.statuses) != {200}:
             raise SystemExit(f"refused below its load: {dict(answers.statuses)}")
     return {
         "requests_per_second": round(len(many.seconds) / many.took, 1),
         "p50_ms": many.at(0.5),
         "p99_ms": many.at(0.99),
-        "one_client_ms": round(1e3 * statistics.median(one.seconds), 3),
+        "one_client_ms": round(1e3 * statistics.median(single.seconds), 3),
         "memory_mib": round(side.memory),
     }
 
 
 def overload(side: Side, sustained: float, seconds: float) -> dict[str, Any]:
-    """Twice what it can sustain: those that it takes are answered soon, the others told to come back."""
-    found = asyncio.run(open_loop(side, 2 * sustained, seconds))
+    """Send twice the sustainable load: accepted requests are answered soon, the others are refused."""
+    answers = asyncio.run(open_loop(side, 2 * sustained, seconds))
     return {
         "asked_per_second": round(2 * sustained, 1),
-        "graded_per_second": round(len(found.seconds) / found.took, 1),
-        "statuses": {str(status): count for status, count in sorted(found.statuses.items())},
-        "p50_ms": found.at(0.5),
-        "p99_ms": found.at(0.99),
-        "p99_ms_by_quarter": found.over_time(0.99, 4),
-        "took_seconds": round(found.took, 2),
+        "graded_per_second": round(len(answers.seconds) / answers.took, 1),
+        "statuses": {str(status): count for status, count in sorted(answers.statuses.items())},
+        "p50_ms": answers.at(0.5),
+        "p99_ms": answers.at(0.99),
+        "p99_ms_by_quarter": answers.over_time(0.99, 4),
+        "took_seconds": round(answers.took, 2),
         "seconds": seconds,
     }
 
 
 def soak(side: Side, count: int) -> dict[str, Any]:
-    """Memory over many requests."""
+    """Measure the memory over many requests."""
     samples = []
     for _ in range(SAMPLES):
         asyncio.run(closed_loop(side, CLIENTS, max(1, count // SAMPLES)))
@@ -357,19 +360,19 @@ def main(rounds: int, requests: int, soaked: int, seconds: float, folder: Path) 
             return measure(side, requests)
 
     sides = {name: lambda name=name: one_round(name) for name in ("ours", "mlflow")}
-    found: Mapping[str, dict[str, float]] = {name: medians(runs) for name, runs in alternate(sides, rounds).items()}
+    results: Mapping[str, dict[str, float]] = {name: medians(runs) for name, runs in alternate(sides, rounds).items()}
     with running("ours", root, model, contents) as side:
-        sustained = found["ours"]["requests_per_second"]
+        sustained = results["ours"]["requests_per_second"]
         beyond = overload(side, sustained, seconds)
         lasting = soak(side, soaked)
     report(
         "serving",
-        ratio=round(found["ours"]["requests_per_second"] / found["mlflow"]["requests_per_second"], 2),
-        ratio_one_client=round(found["mlflow"]["one_client_ms"] / found["ours"]["one_client_ms"], 2),
+        ratio=round(results["ours"]["requests_per_second"] / results["mlflow"]["requests_per_second"], 2),
+        ratio_one_client=round(results["mlflow"]["one_client_ms"] / results["ours"]["one_client_ms"], 2),
         clients=CLIENTS,
         requests=requests,
         rounds=rounds,
-        **found,
+        **results,
         overload=beyond,
         soak=lasting,
     )

@@ -1,7 +1,7 @@
-"""Whole slides graded by a network that never saw a patch of them: maps to look at, and how well they follow the truth.
+"""Whole slides predicted by a network that never saw a patch of them: their maps, and how well they follow the truth.
 
 A recipe is trained on a sample of many cases by the pipeline's own stages, the slides' cases excluded. The slides are
-then graded with the calibration and threshold that the sample's validation cases gave.
+then predicted with the calibration and threshold of the sample's validation cases.
 
     python -m benchmarks.slides --sample idc-sample.zip --slides idc-slides.zip --pictures maps
 """
@@ -23,11 +23,11 @@ from benchmarks.measuring import report
 from benchmarks.recipes import ingest_into, prepare, shipped_params, trained
 
 DATASET = "idc"
-NO_RIVAL = "one network's maps are measured against the truth; nothing is timed beside them"
+NO_RIVAL = "one network's maps are measured against the truth; nothing else is timed"
 
 
 def cases_in(archive: Path) -> list[str]:
-    """Ids of the cases in an archive of IDC's layout."""
+    """List the ids of the cases in an archive of IDC's layout."""
     from histopipe.ingest.datasets import get_dataset
 
     with zipfile.ZipFile(archive) as members:
@@ -35,7 +35,7 @@ def cases_in(archive: Path) -> list[str]:
     return sorted({patch.case_id for patch in read if patch})
 
 
-def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> list[dict[str, Any]]:
+def predict_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> list[dict[str, Any]]:
     """Predict every patch of the ingested slides, draw their maps and measure each.
 
     Args:
@@ -45,7 +45,7 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
         pictures: the folder for the maps, in `figures/slides/`.
 
     Returns:
-        A row per slide: what `case_table` tells of it, and the `correlation` of probability and truth.
+        A row per slide: its row of `case_table`, and the `correlation` of probability and truth.
     """
     from histopipe.core.files import read_json
     from histopipe.core.params import EvaluateParams
@@ -64,23 +64,25 @@ def grade_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> lis
     table.insert(2, "split", "test")
     table["row"] = np.arange(len(table))
     table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"slides {recipe}"))
-    graded = graded_table(table, point)
+    table = graded_table(table, point)
     pictures.mkdir(parents=True, exist_ok=True)
-    draw_slides(graded, store, point, EvaluateParams(), pictures)
-    rows = case_table(predictions_of(graded, "test"), graded["case_id"])
-    by_case = {str(case): correlation(part) for case, part in graded.groupby("case_id")}
-    found = rows.assign(correlation=rows["case_id"].map(by_case)).round(3).to_dict(orient="records")
-    return [{str(name): value for name, value in row.items()} for row in found]
+    draw_slides(table, store, point, EvaluateParams(), pictures)
+    rows = case_table(predictions_of(table, "test"), table["case_id"])
+    by_case = {str(case): correlation(part) for case, part in table.groupby("case_id")}
+    records = rows.assign(correlation=rows["case_id"].map(by_case)).round(3).to_dict(orient="records")
+    return [{str(name): value for name, value in row.items()} for row in records]
 
 
 def correlation(part: pd.DataFrame) -> float:
-    """Pearson's, of one slide's probabilities and its truth."""
+    """Compute Pearson's correlation of one slide's probabilities and its truth."""
     return float(np.corrcoef(part["label"], part["probability"])[0, 1])
 
 
 @click.command()
-@click.option("--sample", type=click.Path(exists=True, path_type=Path), required=True, help="To train on.")
-@click.option("--slides", type=click.Path(exists=True, path_type=Path), required=True, help="To grade.")
+@click.option("--sample", type=click.Path(exists=True, path_type=Path), required=True, help="Archive to train on.")
+@click.option(
+    "--slides", type=click.Path(exists=True, path_type=Path), required=True, help="Archive of the slides to predict."
+)
 @click.option("--recipe", default="histonet", show_default=True)
 @click.option("--seed", default=42, show_default=True)
 @click.option("--max-epochs", type=int, help="Cap the recipe, where time is short.")
@@ -89,12 +91,12 @@ def correlation(part: pd.DataFrame) -> float:
 def main(
     sample: Path, slides: Path, recipe: str, seed: int, max_epochs: int | None, folder: Path, pictures: Path
 ) -> None:
-    """Train without the slides' cases, then grade the slides; the last line is JSON with a row per slide, no ratio."""
+    """Train without the slides' cases, then predict the slides; the last line is JSON with a row per slide."""
     excluded = cases_in(slides)
     prepare(folder / "trained", DATASET, sample, seed, "auto", max_epochs, excluded)
     trained(folder / "trained", DATASET, recipe)
     ingest_into(folder / "slides", DATASET, slides, shipped_params())
-    rows = grade_slides(folder / "trained", folder / "slides", recipe, pictures)
+    rows = predict_slides(folder / "trained", folder / "slides", recipe, pictures)
     print(json.dumps(rows, indent=1), file=sys.stderr)
     report("slides", NO_RIVAL, recipe=recipe, seed=seed, max_epochs=max_epochs, excluded=excluded, slides=rows)
 

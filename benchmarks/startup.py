@@ -1,4 +1,4 @@
-"""How long one waits for the first sign of life: `histopipe --help`, and the first training step of cancernet.
+"""Time until the first output: `histopipe --help`, and the first training step of cancernet.
 
 The step is seen from outside: the stage's progress bar, which is drawn after every batch, says 1 for the first time.
 The recipe is trained as `params.yaml` has it, on the store of a full-size archive, and stopped there; with MLflow's
@@ -33,7 +33,7 @@ _ONE_BATCH = re.compile(rb" 1/\d+ \[")
 
 
 def prepared(folder: Path, patches: int) -> Path:
-    """A workspace in which cancernet could be trained next; made once."""
+    """Make a workspace in which cancernet could be trained next, once."""
     root = folder / f"startup-{patches}"
     if not (root / "data" / "weights" / "cancernet").exists():
         claim(root, emptied=True)
@@ -44,12 +44,12 @@ def prepared(folder: Path, patches: int) -> Path:
 
 
 def shown_help() -> dict[str, float]:
-    """Seconds until the command has listed the stages."""
+    """Measure the seconds until the command has listed the stages."""
     return run_command([*HISTOPIPE, "--help"], ROOT, environment(ROOT)).measured
 
 
 def first_step(root: Path, database: bool) -> dict[str, float]:
-    """Seconds from the start of the train stage to the end of its first step, after which it is stopped.
+    """Measure the seconds from the start of the train stage to the end of its first step; then stop it.
 
     Args:
         root: the workspace.
@@ -62,20 +62,20 @@ def first_step(root: Path, database: bool) -> dict[str, float]:
     command = [*HISTOPIPE, "train", "idc", "cancernet"]
     with subprocess.Popen(command, cwd=root, env=environment(ROOT), stderr=subprocess.PIPE, stdout=sys.stderr) as child:
         assert child.stderr is not None
-        said = b""
+        output = b""
         for part in _parts(child.stderr):
-            said += part
-            if _ONE_BATCH.search(said):
+            output += part
+            if _ONE_BATCH.search(output):
                 break
         seconds = time.perf_counter() - began
         child.kill()
-    if not _ONE_BATCH.search(said):
-        raise SystemExit(f"{' '.join(command)} ended before its first step: {said.decode(errors='replace')[-2000:]}")
+    if not _ONE_BATCH.search(output):
+        raise SystemExit(f"{' '.join(command)} ended before its first step: {output.decode(errors='replace')[-2000:]}")
     return {"seconds": round(seconds, 3)}
 
 
 def _parts(stream: IO[bytes]) -> Iterator[bytes]:
-    """What arrives, as it arrives: a progress bar ends no line."""
+    """Yield output as it arrives: a progress bar ends no line."""
     while part := os.read(stream.fileno(), 4096):
         yield part
 
@@ -93,11 +93,11 @@ def main(patches: int, rounds: int, folder: Path) -> None:
         "first_training": lambda: first_step(root, database=False),
         "next_training": lambda: first_step(root, database=True),
     }
-    found = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
+    results = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
     limits = {"help": HELP_LIMIT, "first_training": STEP_LIMIT, "next_training": STEP_LIMIT}
-    ratios = {name: round(limit / found[name]["seconds"], 2) for name, limit in limits.items()}
+    ratios = {name: round(limit / results[name]["seconds"], 2) for name, limit in limits.items()}
     ratio = min(ratios.values())
-    report("startup", ratio=ratio, patches=patches, rounds=rounds, limits=limits, ratios=ratios, **found)
+    report("startup", ratio=ratio, patches=patches, rounds=rounds, limits=limits, ratios=ratios, **results)
 
 
 if __name__ == "__main__":

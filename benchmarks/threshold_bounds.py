@@ -1,4 +1,4 @@
-"""How often new cases reach the sensitivity that a threshold was chosen for.
+"""Rates at which new cases reach the sensitivity that a threshold was chosen for.
 
 Validation cases are drawn from populations of `benchmarks.coverage`, the threshold is chosen on them by
 `sensitivity>=0.95` and by `sensitivity>=0.95@0.9`, and held against the sensitivity and the specificity of very many
@@ -35,7 +35,7 @@ POPULATIONS: dict[str, Population] = {
 
 
 def chosen(population: Population, cases: int, written: str, random: np.random.Generator) -> float:
-    """The threshold that a rule chooses on cases drawn anew; NaN where it refuses."""
+    """Choose a threshold by a rule on newly drawn cases; NaN where it refuses."""
     sample = draw(population, cases, random)
     while sample.labels.min() == sample.labels.max():
         sample = draw(population, cases, random)
@@ -47,18 +47,18 @@ def chosen(population: Population, cases: int, written: str, random: np.random.G
 
 
 def reached(population: Population, cases: int, written: str, data_sets: int, seed: int) -> dict[str, float]:
-    """How often new cases reach the sensitivity, their mean specificity, and how often the rule refuses."""
+    """Compute how often new cases reach the sensitivity, their mean specificity, and how often the rule refuses."""
     many = draw(population, TRUTH_CASES, np.random.default_rng([seed, 5]))
     positives, negatives = (np.sort(expit(many.logits[many.labels == label])) for label in (1, 0))
     thresholds: Numbers = np.array(
         [chosen(population, cases, written, np.random.default_rng([seed, 6, cases, n])) for n in range(data_sets)]
     )
-    given = thresholds[~np.isnan(thresholds)]
-    sensitivity = 1 - np.searchsorted(positives, given) / len(positives)
-    specificity = np.searchsorted(negatives, given) / len(negatives)
+    accepted = thresholds[~np.isnan(thresholds)]
+    sensitivity = 1 - np.searchsorted(positives, accepted) / len(positives)
+    specificity = np.searchsorted(negatives, accepted) / len(negatives)
     shares = {"reached": (sensitivity >= 0.95).mean(), "tenth_percentile": np.quantile(sensitivity, 0.1)}
     shares |= {"specificity": specificity.mean(), "refused": np.isnan(thresholds).mean()}
-    answer = {name: round(float(value), 4) for name, value in shares.items()} if len(given) else {"refused": 1.0}
+    answer = {name: round(float(value), 4) for name, value in shares.items()} if len(accepted) else {"refused": 1.0}
     print(f"{cases} cases, {written}: {answer}", file=sys.stderr, flush=True)
     return answer
 
@@ -70,7 +70,7 @@ def reached(population: Population, cases: int, written: str, data_sets: int, se
 def main(cases: tuple[int, ...], data_sets: int, seed: int) -> None:
     """Choose thresholds; the last line is JSON."""
     began = time.perf_counter()
-    found = {
+    results = {
         f"{name}, {count} cases": {rule: reached(population, count, rule, data_sets, seed) for rule in RULES}
         for name, population in POPULATIONS.items()
         for count in cases
@@ -80,7 +80,7 @@ def main(cases: tuple[int, ...], data_sets: int, seed: int) -> None:
         "no rival: shares of data sets",
         data_sets=data_sets,
         error=round(float(np.sqrt(0.25 / data_sets)), 4),
-        reached=found,
+        reached=results,
         seconds=round(time.perf_counter() - began),
     )
 

@@ -35,7 +35,7 @@ Epoch = Callable[[], object]
 
 
 def prepared(folder: Path) -> Workspace:
-    """A workspace whose recipes run in full on some drawn patches."""
+    """Make a workspace whose recipes run in full on some drawn patches."""
     workspace = Workspace(drawn_store(folder, PATCHES).folder.parents[2])
     content = shipped_params() | {"quick": {"max_patches": TRAINED}}
     content["idc"]["source"] = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))["idc"]["source"]
@@ -47,7 +47,7 @@ def prepared(folder: Path) -> Workspace:
 
 
 def tutorial(folder: Path) -> Epoch:
-    """The tutorial's loop, on as many patches."""
+    """Return the tutorial's loop, on as many patches."""
     files = class_folders(folder, drawn_store(folder, PATCHES))
     batches, network = augmenting().flow_from_directory(files, shuffle=True, **FLOW), tutorial_network()
     steps = TRAINED // int(str(FLOW["batch_size"]))
@@ -55,7 +55,7 @@ def tutorial(folder: Path) -> Epoch:
 
 
 def measure(folder: Path, recipe: str, rounds: int, alone: bool) -> dict[str, float]:
-    """Patches per second of our loop and, unless it runs `alone`, of the others with a recipe, in turn."""
+    """Measure patches per second of our loop and, unless it runs `alone`, of the others with a recipe, in turn."""
     import keras
 
     from histopipe.core.params import read_params
@@ -78,11 +78,11 @@ def measure(folder: Path, recipe: str, rounds: int, alone: bool) -> dict[str, fl
         for epoch in epochs.values():
             epoch()
         sides = {name: partial(timed, epoch) for name, epoch in epochs.items()}
-        return {name: medians(found)["speed"] for name, found in alternate(sides, rounds).items()}
+        return {name: medians(runs)["speed"] for name, runs in alternate(sides, rounds).items()}
 
 
 def from_memory(batches: list[Any]) -> Any:
-    """Batches in memory by `tf.data`."""
+    """Wrap batches in memory by `tf.data`."""
     import numpy as np
     import tensorflow as tf
 
@@ -93,7 +93,7 @@ def from_memory(batches: list[Any]) -> Any:
 
 
 def timed(epoch: Epoch) -> dict[str, float]:
-    """Patches per second of an epoch."""
+    """Measure patches per second of an epoch."""
     began = time.perf_counter()
     epoch()
     return {"speed": round(TRAINED / (time.perf_counter() - began), 1)}
@@ -113,12 +113,12 @@ def main(rounds: int, folder: Path, recipe: str | None, alone: bool) -> None:
     class_folders(folder, drawn_store(folder, PATCHES))
     prepared(folder)
     command = ("benchmarks.training", "--folder", str(folder), "--rounds", str(rounds), "--recipe")
-    found = {name: run_side(*command, name) for name in RECIPES}
-    for name, one in found.items():
-        one["peak_gib"] = run_side(*command, name, "--rounds", "1", "--alone")["peak_gib"]
-        one["of_ceiling"] = round(one["ours"] / one["ceiling"], 3)
-    ratio = round(found["cancernet"]["ours"] / found["cancernet"]["tutorial"], 2)
-    report("training", ratio=ratio, patches=TRAINED, rounds=rounds, unit="patches per second", **found)
+    results = {name: run_side(*command, name) for name in RECIPES}
+    for name, result in results.items():
+        result["peak_gib"] = run_side(*command, name, "--rounds", "1", "--alone")["peak_gib"]
+        result["of_ceiling"] = round(result["ours"] / result["ceiling"], 3)
+    ratio = round(results["cancernet"]["ours"] / results["cancernet"]["tutorial"], 2)
+    report("training", ratio=ratio, patches=TRAINED, rounds=rounds, unit="patches per second", **results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tutorials' way of reading and training: CancerNet as Rosebrock 2019 has it, from Keras' directory generator."""
+"""The tutorials' way of reading and training: CancerNet of Rosebrock 2019, from Keras' directory generator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FLOW = {"class_mode": "categorical", "target_size": (48, 48), "color_mode": "rgb
 
 
 def augmenting() -> Any:
-    """The generator of its training patches."""
+    """Create the generator of its training patches."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     return ImageDataGenerator(
@@ -26,14 +26,14 @@ def augmenting() -> Any:
 
 
 def scaling() -> Any:
-    """The generator of patches that are not augmented."""
+    """Create the generator of patches that are not augmented."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     return ImageDataGenerator(rescale=1 / 255.0)
 
 
 def tutorial_network() -> Any:
-    """Its CancerNet with two softmax units, compiled as there."""
+    """Build its CancerNet with two softmax units, compiled as in the tutorial."""
     import keras
     from keras import layers
 

@@ -1,4 +1,4 @@
-"""Four equal trainings on two Dask workers beside one, each worker with a clone and one core of its own.
+"""Four equal trainings on two Dask workers compared with one, each worker with its own clone and one core.
 
 Everything is real: a Prefect server, Dask's scheduler, clones, a DVC remote from which workers pull the store and to
 which they push what they trained. Counted is the time from the first training's start to the last one's end, as
@@ -35,21 +35,21 @@ START_SECONDS = 120.0
 
 
 def trained_by(count: int, folder: Path, epochs: int, patches: int) -> dict[str, float]:
-    """Seconds of the four trainings on so many workers, in new clones."""
+    """Measure the seconds of the four trainings on that many workers, in new clones."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch, ExitStack() as stack:
-        place = Path(scratch)
-        root = prepared(place, epochs, patches)
-        server = stack.enter_context(prefect_server(place))
-        scheduler = stack.enter_context(dask(place, root, count, server))
+        scratch_folder = Path(scratch)
+        root = prepared(scratch_folder, epochs, patches)
+        server = stack.enter_context(prefect_server(scratch_folder))
+        scheduler = stack.enter_context(dask(scratch_folder, root, count, server))
         change_params(root, flow={"task_runner": "dask", "scheduler": scheduler})
         surroundings = environment(root) | {"PREFECT_API_URL": server}
         whole = run_command([sys.executable, "-m", "flows.pipeline"], root, surroundings)
         return {"seconds": seconds_of_trainings(server), "flow_seconds": round(whole.seconds, 1)}
 
 
-def prepared(place: Path, epochs: int, patches: int) -> Path:
-    """A checkout whose data are split, with four recipes that differ in their names alone, and a remote beside it."""
-    root = place / "checkout"
+def prepared(folder: Path, epochs: int, patches: int) -> Path:
+    """Make a checkout whose data are split, with four recipes that differ in name alone, and a remote next to it."""
+    root = folder / "checkout"
     copy_project(root)
     recipe = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["recipes"]["cancernet"]
     change_params(
@@ -61,18 +61,18 @@ def prepared(place: Path, epochs: int, patches: int) -> Path:
         promotion=NO_FLOORS,
     )
     dvc = [sys.executable, "-m", "dvc"]
-    run_command([*dvc, "remote", "add", "--default", "shared", str(place / "remote")], root, environment(root))
+    run_command([*dvc, "remote", "add", "--default", "shared", str(folder / "remote")], root, environment(root))
     run_command([*dvc, "repro", "split"], root, environment(root))
     commit_all(root)
     return root
 
 
 @contextmanager
-def prefect_server(place: Path) -> Iterator[str]:
-    """A Prefect server; yields its API's address."""
+def prefect_server(folder: Path) -> Iterator[str]:
+    """Run a Prefect server inside the block; yield its API's address."""
     address = f"http://127.0.0.1:{(port := free_port())}/api"
     command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with background(command, place, environment(place)):
+    with background(command, folder, environment(folder)):
         deadline = time.monotonic() + START_SECONDS
         while not answers(f"{address}/health"):
             if time.monotonic() > deadline:
@@ -82,14 +82,14 @@ def prefect_server(place: Path) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def answers(address: str) -> bool:
-    """Whether somebody answers there."""
+    """Return true if a server responds at an address."""
     try:
         return requests.get(address, timeout=5).ok
     except requests.RequestException:
@@ -97,16 +97,16 @@ def answers(address: str) -> bool:
 
 
 @contextmanager
-def dask(place: Path, root: Path, count: int, server: str) -> Iterator[str]:
-    """A scheduler and so many workers, each in a clone; yields the scheduler's address."""
+def dask(folder: Path, root: Path, count: int, server: str) -> Iterator[str]:
+    """Run a scheduler and that many workers, each in a clone, inside the block; yield the scheduler's address."""
     from distributed import Client
 
     address = f"tcp://127.0.0.1:{(port := free_port())}"
     start = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
     with ExitStack() as stack:
-        stack.enter_context(background(start, place, environment(root)))
+        stack.enter_context(background(start, folder, environment(root)))
         for number in range(count):
-            clone = place / f"clone{number}"
+            clone = folder / f"clone{number}"
             subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
             command = ["distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
             surroundings = environment(clone) | ONE_CORE | {"PREFECT_API_URL": server}
@@ -118,7 +118,7 @@ def dask(place: Path, root: Path, count: int, server: str) -> Iterator[str]:
 
 @contextmanager
 def background(command: Sequence[str], folder: Path, surroundings: Mapping[str, str]) -> Iterator[None]:
-    """`python -m …` while this lasts; what it says is left out."""
+    """Run `python -m …` inside the block, without its output."""
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(
         [sys.executable, "-m", *command], cwd=folder, env=dict(surroundings), stdout=quiet, stderr=quiet
@@ -131,7 +131,7 @@ def background(command: Sequence[str], folder: Path, surroundings: Mapping[str, 
 
 
 def seconds_of_trainings(server: str) -> float:
-    """From the first training's start to the last one's end.
+    """Return the seconds from the first training's start to the last one's end.
 
     Raises:
         SystemExit: not all were trained.
@@ -153,9 +153,16 @@ def main(rounds: int, epochs: int, patches: int, folder: Path) -> None:
     """Compare one worker and two; the last line is JSON and holds `ratio`, and `share`: two workers' of one's time."""
     folder.mkdir(parents=True, exist_ok=True)
     sides = {name: partial(trained_by, count, folder, epochs, patches) for name, count in (("one", 1), ("two", 2))}
-    found = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
-    one, two = found["one"]["seconds"], found["two"]["seconds"]
-    report("workers", ratio=round(one / two, 2), share=round(two / one, 3), rounds=rounds, epochs=epochs, **found)
+    results = {name: medians(measurements) for name, measurements in alternate(sides, rounds).items()}
+    single, double = results["one"]["seconds"], results["two"]["seconds"]
+    report(
+        "workers",
+        ratio=round(single / double, 2),
+        share=round(double / single, 3),
+        rounds=rounds,
+        epochs=epochs,
+        **results,
+    )
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def test_simulated_cases_look_like_the_real_ones() -> None:
     assert sizes.mean() == pytest.approx(40.8, rel=0.03)
     assert np.quantile(sizes, [0.25, 0.5, 0.95]) == pytest.approx([21, 34, 94], rel=0.1)  # of the sample's 230 cases
     assert sample.labels.mean() == pytest.approx(2574 / 9387, abs=0.025)
-    assert measure(sample.graded(0.5))["roc_auc"] == pytest.approx(0.92, abs=0.01)  # of a trained network, see docs
+    assert measure(sample.predict(0.5))["roc_auc"] == pytest.approx(0.92, abs=0.01)  # of a trained network, see docs
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
