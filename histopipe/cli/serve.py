@@ -108,10 +108,11 @@ def serve(
     from histopipe.core.params import read_params
     from histopipe.core.workspace import Workspace
     from histopipe.service.limits import Limits
-    from histopipe.service.models import Asked
-    from histopipe.service.server import Place, serve
+    from histopipe.service.models import ModelRequest
+    from histopipe.service.server import ListenAddress, serve
 
     workspace = Workspace.around()
     read_params(workspace.params).dataset(dataset)
     limits = {name.removeprefix("max_"): value for name, value in limits.items()}
-    serve(Asked(model, dataset, workspace, precision, mpp), Place(host, port, no_token), Limits(**limits), poll)
+    request = ModelRequest(model, dataset, workspace, precision, mpp)
+    serve(request, ListenAddress(host, port, no_token), Limits(**limits), poll)

@@ -1,1 +1,1 @@
-"""A model in use over HTTP: an API and a page, `histopipe serve`."""
+"""The HTTP service of `histopipe serve`: a REST API and a web page that predict with a model."""

@@ -1,4 +1,7 @@
-"""What the API answers, for its description; answers themselves go out unchecked, since checks cost time."""
+"""Schemas of the API's responses, for its OpenAPI description.
+
+Responses are not validated against them when they are sent, because that takes time.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +11,43 @@ from pydantic import BaseModel, Field
 
 
 class ModelName(BaseModel):
-    """Which model answered."""
+    """Name and version of the model that answered."""
 
     name: str
-    version: str = Field(description="In the registry; of a folder the start of its network's SHA-256.")
+    version: str = Field(description="Version in the registry; for a folder the start of its network's SHA-256.")
 
 
-class Grade(BaseModel):
-    """One image's."""
+class PatchPrediction(BaseModel):
+    """The prediction of one image."""
 
-    name: str | None = Field(description="Of the file, as it was sent.")
-    probability: float = Field(ge=0, le=1, description="Of the positive class, calibrated.")
-    decision: Literal[0, 1] = Field(description="1: at or above the threshold.")
-    label: str = Field(description="The class that the decision stands for.")
+    name: str | None = Field(description="Name of the file, as it was sent.")
+    probability: float = Field(ge=0, le=1, description="Calibrated probability of the positive class.")
+    decision: Literal[0, 1] = Field(description="1 if the probability is at or above the threshold.")
+    label: str = Field(description="Name of the class that was decided for.")
 
 
-class Prediction(BaseModel):
-    """Of every image, in the order in which they were sent."""
+class Predictions(BaseModel):
+    """Predictions of all images, in the order in which they were sent."""
 
     model: ModelName
     threshold: float
     positive_class: str
-    predictions: list[Grade]
+    predictions: list[PatchPrediction]
 
 
-class Explanation(Grade):
-    """One image's grade, and why."""
+class Explanation(PatchPrediction):
+    """The prediction of one image, with its explanation."""
 
     model: ModelName
     threshold: float
     positive_class: str
     overlay: str = Field(
-        description="PNG in base64, of the patch's size: orange speaks for the positive class, purple against it."
+        description="PNG in base64, as large as the patch: orange speaks for the positive class, purple against it."
     )
 
 
 class Bounds(BaseModel):
-    """What one client may ask for."""
+    """Limits on one client."""
 
     images: int
     pixels: int
@@ -52,7 +55,7 @@ class Bounds(BaseModel):
     upload_bytes: int
 
 
-class Description(BaseModel):
+class ModelDescription(BaseModel):
     """The model in use."""
 
     model: ModelName
@@ -63,28 +66,28 @@ class Description(BaseModel):
     rule: str | None
     temperature: float | None
     patch_size: list[int] = Field(description="Height and width in pixels.")
-    resized: bool = Field(description="Whether images of other sizes are resized; else smaller ones are padded.")
+    resized: bool = Field(description="True if images of other sizes are resized, false if smaller ones are padded.")
     precision: str
-    loaded: float = Field(description="When, in seconds since 1970.")
+    loaded: float = Field(description="Time at which the model was loaded, in seconds since 1970.")
     limits: Bounds
-    card: str = Field(description="The model card, Markdown.")
+    card: str = Field(description="The model card, in Markdown.")
 
 
 class JobState(BaseModel):
-    """How far a slide or archive has come."""
+    """Progress of a slide or archive."""
 
     id: str
     name: str
     state: Literal["uploading", "waiting", "running", "done", "failed", "cancelled"]
     step: str
-    done: int = Field(description="Patches so far.")
-    total: int | None = Field(description="Of how many; null where that isn't known.")
+    done: int = Field(description="Number of patches predicted so far.")
+    total: int | None = Field(description="Number of all patches; null while it isn't known.")
     error: str | None
     model: ModelName
-    created: float = Field(description="When, in seconds since 1970.")
+    created: float = Field(description="Time at which the job was created, in seconds since 1970.")
 
 
-class Case(BaseModel):
+class CaseSummary(BaseModel):
     """One case of a slide or archive."""
 
     case_id: str
@@ -92,25 +95,25 @@ class Case(BaseModel):
     positive: int
     positive_share: float
     mean_probability: float
-    placed: int = Field(description="Patches whose place is known.")
-    map: bool = Field(description="Whether there is a map of it.")
-    tissue: bool = Field(description="Whether there is a picture of its tissue.")
+    placed: int = Field(description="Number of patches whose position is known.")
+    map: bool = Field(description="True if the case has a map.")
+    tissue: bool = Field(description="True if the case has an image of its tissue.")
 
 
-class Result(BaseModel):
-    """What came out of a slide or archive."""
+class JobResult(BaseModel):
+    """The result of a slide or archive."""
 
     id: str
     name: str
     model: ModelName
     threshold: float
     positive_class: str
-    summary: dict[str, Any] = Field(description="As `histopipe predict` writes it.")
-    cases: list[Case]
+    summary: dict[str, Any] = Field(description="The summary that `histopipe predict` writes.")
+    cases: list[CaseSummary]
 
 
-class Patches(BaseModel):
-    """A case's patches, one list per column."""
+class CasePatches(BaseModel):
+    """The patches of a case, one list per column."""
 
     case_id: str
     x: list[int | None]
@@ -121,16 +124,16 @@ class Patches(BaseModel):
 
 
 class Example(BaseModel):
-    """A drawn patch."""
+    """A synthetic patch to try the service with."""
 
     name: str
-    drawn_as: str = Field(description="The class whose likeness was drawn.")
+    drawn_as: str = Field(description="The class that the patch imitates.")
     image: str = Field(description="PNG in base64.")
 
 
 class Health(BaseModel):
-    """Whether requests are answered, and by what."""
+    """State of the service, and the model in use."""
 
     status: Literal["ok", "stopping", "broken"]
     model: ModelName
-    problem: str | None = Field(description="Why a new version couldn't take over; the one in use goes on.")
+    problem: str | None = Field(description="Why a new version couldn't be loaded; the present one stays in use.")

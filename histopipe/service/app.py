@@ -1,4 +1,4 @@
-"""The application: every route, and what surrounds them."""
+"""The ASGI application: all routes, the OpenAPI description, and the guard around them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from starlette.types import ASGIApp
 
 from histopipe import __version__
 from histopipe.service import about, patches, slides
-from histopipe.service.guards import Guards
-from histopipe.service.problems import Problem, answer_problems
+from histopipe.service.guards import RequestGuard
+from histopipe.service.problems import Problem, add_error_handlers
 from histopipe.service.state import Service
 
 TITLE = "histopipe"
@@ -24,7 +24,7 @@ NOTICE = "**Research use only.** Not a medical device; no clinical decision may 
 
 
 def make_app(service: Service) -> ASGIApp:
-    """The ASGI application of a service, which it starts and stops."""
+    """Build the ASGI application of a service; the application starts and stops the service."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -32,7 +32,7 @@ def make_app(service: Service) -> ASGIApp:
         yield
         await service.stop()
 
-    # no pages of FastAPI's own: they load their scripts from elsewhere
+    # without FastAPI's own documentation pages, which load scripts from other sites
     app = FastAPI(
         title=TITLE,
         version=__version__,
@@ -45,46 +45,46 @@ def make_app(service: Service) -> ASGIApp:
     app.state.service = service
     for part in (patches, slides, about):
         app.include_router(part.router)
-    app.add_api_route("/openapi.json", _describe, include_in_schema=False)
-    answer_problems(app)
-    app.openapi = lambda: _described(app, service.token is not None)  # type: ignore[method-assign]
+    app.add_api_route("/openapi.json", _send_description, include_in_schema=False)
+    add_error_handlers(app)
+    app.openapi = lambda: _describe(app, service.token is not None)  # type: ignore[method-assign]
     routes = [str(getattr(route, "path", "")) for route in app.routes]
     names = [path for path in [*app.openapi()["paths"], *about.FILES, *routes] if path]
-    return Guards(app, service.token, lambda: service.grader.full, service.metrics, names, service.hosts)
+    return RequestGuard(app, service.token, lambda: service.predictor.is_full, service.metrics, names, service.hosts)
 
 
-async def _describe(request: Request) -> Response:
-    """The OpenAPI description, written once: that takes milliseconds."""
+async def _send_description(request: Request) -> Response:
+    """Return the OpenAPI description, which is serialised only once because that takes milliseconds."""
     state = request.app.state
     if not hasattr(state, "description"):
         state.description = json.dumps(request.app.openapi()).encode()
     return Response(state.description, media_type="application/json")
 
 
-def _described(app: FastAPI, guarded: bool) -> dict[str, Any]:
-    """The OpenAPI description."""
+def _describe(app: FastAPI, needs_token: bool) -> dict[str, Any]:
+    """Build the OpenAPI description."""
     if app.openapi_schema:
         return app.openapi_schema
-    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    schemas = found.setdefault("components", {}).setdefault("schemas", {})
+    description = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = description.setdefault("components", {}).setdefault("schemas", {})
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= problem.pop("$defs", {}) | {"Problem": problem}
     schemas.pop("HTTPValidationError", None), schemas.pop("ValidationError", None)
-    _trim(found)
-    if guarded:
-        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        found["security"] = [{"token": []}]
+    _remove_empty_content(description)
+    if needs_token:
+        description["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        description["security"] = [{"token": []}]
         for path in ("/healthz", "/readyz"):
-            found["paths"][path]["get"]["security"] = []
-    app.openapi_schema = found
-    return found
+            description["paths"][path]["get"]["security"] = []
+    app.openapi_schema = description
+    return description
 
 
-def _trim(found: dict[str, Any]) -> None:
-    """Of what FastAPI adds by itself: answers without a body have none of JSON's."""
-    for operations in found["paths"].values():
+def _remove_empty_content(description: dict[str, Any]) -> None:
+    """Remove the empty JSON content that FastAPI adds to responses without a body."""
+    for operations in description["paths"].values():
         for operation in operations.values():
-            for answer in operation["responses"].values():
-                content = answer.get("content", {})
+            for response in operation["responses"].values():
+                content = response.get("content", {})
                 if content.get("application/json") == {"schema": {}}:
                     del content["application/json"]

@@ -1,7 +1,8 @@
-"""Patches of all clients graded together: decoded in threads, gathered in a bounded queue, computed by one thread.
+"""Predict the patches of all clients together, in batches.
 
-Nobody waits for a batch to fill up: while one is computed the next one gathers, so that batches are as large as the
-load is heavy. Who would wait for longer than is bearable is refused at once.
+Images are decoded in threads, wait in a bounded queue, and are predicted by one thread. No request waits for a batch to
+fill up: while one batch is computed the next one gathers, so batches grow with the load. A request that would have to
+wait for too long is refused at once.
 """
 
 from __future__ import annotations
@@ -17,143 +18,163 @@ from typing import Any
 import numpy as np
 
 from histopipe.networks.openvino import BATCH_SIZE
-from histopipe.service.decoding import GONE, Decoders, Work, tell
+from histopipe.service.decoding import CLIENT_GONE, DecoderPool, PredictionRequest, settle_from_thread
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
-from histopipe.service.problems import Refused, busy
-from histopipe.service.reading import Sent, Share
+from histopipe.service.problems import RequestError, busy_error
+from histopipe.service.reading import MemoryShare, UploadedFile
 
-LATEST = 0.1  # weight of the latest batch in the mean time of a patch
-FIRST_GUESS = 1e-3  # seconds a patch takes, before one was timed
-PATIENCE = 60.0  # seconds that an admitted request may take, its decoding too
-STOPPING = 5.0  # seconds for the last batch
+LATEST_WEIGHT = 0.1  # weight of the latest batch in the moving average of the time per patch
+INITIAL_SECONDS = 1e-3  # assumed time per patch until a batch was timed
+REQUEST_SECONDS = 60.0  # time that an admitted request may take, decoding included
+CLOSE_SECONDS = 5.0  # time for the last batch when the service stops
 
 
-class Grader:
-    """Grades the requests of one event loop.
+class BatchPredictor:
+    """A predictor for the requests of one event loop.
 
     Args:
-        limits: of the queue, and of images.
-        batch_done: is told how many patches a batch had.
+        limits: limits on the queue and on images.
+        on_batch: is called with the number of patches of every batch.
     """
 
-    def __init__(self, limits: Limits, batch_done: Callable[[int], None] = lambda _: None) -> None:
-        self._limits, self._batch_done = limits, batch_done
-        self._waiting: deque[Work] = deque()
-        self._count = self._under_way = 0
+    def __init__(self, limits: Limits, on_batch: Callable[[int], None] = lambda _: None) -> None:
+        self._limits, self._on_batch = limits, on_batch
+        self._queue: deque[PredictionRequest] = deque()
+        self._queued_patches = self._requests = 0
         self._changed = threading.Condition()
         self._closed = False
-        self._seconds = FIRST_GUESS
-        self._decoders = Decoders(limits, self._admit)
-        self._thread = threading.Thread(target=self._run, name="grade", daemon=True)
+        self._seconds_per_patch = INITIAL_SECONDS
+        self._decoders = DecoderPool(limits, self._enqueue)
+        self._thread = threading.Thread(target=self._run, name="predict", daemon=True)
         self._thread.start()
 
     @property
-    def alive(self) -> bool:
-        """Whether anything is graded."""
+    def is_alive(self) -> bool:
+        """True as long as the predicting thread runs."""
         return self._thread.is_alive()
 
     @property
-    def full(self) -> bool:
-        """Whether as many requests are graded as may be."""
-        return self._under_way >= self._limits.requests
+    def is_full(self) -> bool:
+        """True if there are as many requests as the limits allow."""
+        return self._requests >= self._limits.requests
 
     @property
     def waiting(self) -> int:
-        """Patches in the queue."""
-        return self._count
+        """Number of patches in the queue."""
+        return self._queued_patches
 
-    async def grade(self, model: Model, files: list[Sent], share: Share, gone: Callable[[], bool]) -> list[float]:
-        """Calibrated probabilities of images, in their order.
+    async def predict(
+        self, model: Model, files: list[UploadedFile], memory: MemoryShare, is_gone: Callable[[], bool]
+    ) -> list[float]:
+        """Compute the calibrated probabilities of images, in their order.
 
         Args:
-            model: that grades them.
-            files: taken over: the list is empty afterwards, or once they are decoded.
-            share: of the memory, which they hold as long.
-            gone: whether the client went away; nothing is graded for it then.
+            model: the model to predict with.
+            files: the images; the list is emptied once they are decoded.
+            memory: the memory of the request, held until the images are decoded.
+            is_gone: returns whether the client went away; its images are then not predicted.
 
         Raises:
-            Refused: an image can't be graded, the queue is full, or it took too long.
+            RequestError: an image can't be predicted, the queue is full, or the prediction took too long.
         """
-        if self.full:
-            raise busy("too many requests at the same time", 1)
+        if self.is_full:
+            raise busy_error("too many requests at the same time", 1)
         self._require_room(len(files))
         loop = asyncio.get_running_loop()
-        work = Work(model, files, share, time.monotonic() + PATIENCE, gone, loop.create_future(), loop)
-        self._under_way += 1
+        deadline = time.monotonic() + REQUEST_SECONDS
+        request = PredictionRequest(model, files, memory, deadline, is_gone, loop.create_future(), loop)
+        self._requests += 1
         try:
-            self._decoders.submit(work)
-            async with asyncio.timeout(PATIENCE):
-                return await work.future
+            self._decoders.submit(request)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await request.future
         except TimeoutError:
-            raise busy("the patches weren't graded in time", 1) from None
+            raise busy_error("the patches weren't predicted in time", 1) from None
         finally:
-            self._under_way -= 1
+            self._requests -= 1
 
     def drop_late(self) -> None:
-        """Refuse what has waited for too long, and forget what nobody waits for; to be called now and then."""
+        """Refuse requests that wait for decoding for too long; must be called regularly."""
         self._decoders.drop_late()
 
     def close(self) -> None:
-        """Finish what is waiting to be graded, and end."""
-        began = time.monotonic()
-        self._decoders.close(STOPPING)
+        """Predict what is in the queue, then end the threads."""
+        started = time.monotonic()
+        self._decoders.close(CLOSE_SECONDS)
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(max(0.1, STOPPING - (time.monotonic() - began)))
+        self._thread.join(max(0.1, CLOSE_SECONDS - (time.monotonic() - started)))
 
     def _require_room(self, count: int) -> None:
-        wait = (self._count + count) * self._seconds
-        if self._count + count > self._limits.queue or (self._count and wait > self._limits.wait):
-            raise busy("too many patches are waiting", math.ceil(wait))
+        queued = self._queued_patches
+        wait = (queued + count) * self._seconds_per_patch
+        if queued + count > self._limits.queue or (queued and wait > self._limits.wait):
+            raise busy_error("too many patches are waiting", math.ceil(wait))
 
-    def _admit(self, work: Work) -> None:
-        """Put what is decoded in the queue; in a thread of its own."""
-        assert work.patches is not None
+    def _enqueue(self, request: PredictionRequest) -> None:
+        """Queue a decoded request; called by the decoding threads."""
+        assert request.patches is not None
         with self._changed:
-            self._require_room(len(work.patches))
-            self._waiting.append(work)
-            self._count += len(work.patches)
+            self._require_room(len(request.patches))
+            self._queue.append(request)
+            self._queued_patches += len(request.patches)
             self._changed.notify()
 
     def _run(self) -> None:
-        while batch := self._next():
-            self._grade(batch)
+        while batch := self._next_batch():
+            self._predict_batch(batch)
 
-    def _next(self) -> list[Work]:
-        """What is graded together, by one model; nothing once all is closed and done."""
+    def _next_batch(self) -> list[PredictionRequest]:
+        """Wait for requests and return a batch of one model; return an empty list once closed and done."""
         with self._changed:
-            while not self._waiting and not self._closed:
+            while not self._queue and not self._closed:
                 self._changed.wait()
-            batch: list[Work] = []
+            batch: list[PredictionRequest] = []
             patches = 0
-            while self._waiting and patches < BATCH_SIZE and (not batch or self._waiting[0].model is batch[0].model):
-                batch.append(self._waiting.popleft())
+            while self._queue and patches < BATCH_SIZE and (not batch or self._queue[0].model is batch[0].model):
+                batch.append(self._queue.popleft())
                 patches += batch[-1].count
-            self._count -= patches
+            self._queued_patches -= patches
             return batch
 
-    def _grade(self, batch: list[Work]) -> None:
-        wanted = [work for work in batch if work.wanted]
-        outcomes: list[tuple[Work, Any]] = [(work, Refused(400, GONE)) for work in batch if not work.wanted]
-        began = time.monotonic()
+    def _predict_batch(self, batch: list[PredictionRequest]) -> None:
+        awaited, outcomes = _split_by_client(batch)
+        started = time.monotonic()
         try:
-            found = self._probabilities(wanted)
-            ends = np.cumsum([work.count for work in wanted]).tolist()
-            outcomes += [(work, found[end - work.count : end]) for work, end in zip(wanted, ends, strict=True)]
-            if found:
-                self._seconds += LATEST * ((time.monotonic() - began) / len(found) - self._seconds)
-                self._batch_done(len(found))
-        except Exception as problem:  # of this batch: the next one may well be graded
-            outcomes += [(work, problem) for work in wanted]
-        tell(batch[0].loop, outcomes)
+            probabilities = self._probabilities(awaited)
+            ends = np.cumsum([request.count for request in awaited]).tolist()
+            outcomes += [
+                (request, probabilities[end - request.count : end]) for request, end in zip(awaited, ends, strict=True)
+            ]
+            if probabilities:
+                seconds = (time.monotonic() - started) / len(probabilities)
+                self._seconds_per_patch += LATEST_WEIGHT * (seconds - self._seconds_per_patch)
+                self._on_batch(len(probabilities))
+        except Exception as problem:  # fails this batch only: the next one may well be predicted
+            outcomes += [(request, problem) for request in awaited]
+        settle_from_thread(batch[0].loop, outcomes)
 
     @staticmethod
-    def _probabilities(batch: list[Work]) -> list[float]:
-        blocks = [work.patches for work in batch if work.patches is not None]
+    def _probabilities(batch: list[PredictionRequest]) -> list[float]:
+        blocks = [request.patches for request in batch if request.patches is not None]
         if not blocks:
             return []
         patches = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
-        found: list[float] = batch[0].model.engine.probabilities(patches).tolist()
-        return found
+        probabilities: list[float] = batch[0].model.engine.probabilities(patches).tolist()
+        return probabilities
+
+
+def _split_by_client(
+    batch: list[PredictionRequest],
+) -> tuple[list[PredictionRequest], list[tuple[PredictionRequest, Any]]]:
+    """Separate the requests that are still awaited from the others, which are refused."""
+    awaited: list[PredictionRequest] = []
+    refused: list[tuple[PredictionRequest, Any]] = []
+    for request in batch:
+        if request.is_awaited:
+            awaited.append(request)
+        else:
+            refused.append((request, RequestError(400, CLIENT_GONE)))
+    return awaited, refused

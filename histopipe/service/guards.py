@@ -1,4 +1,4 @@
-"""What every request passes before it is answered: who asks, how many at once, and what the answer's headers say."""
+"""Checks that every request passes first: token, host, origin and load; also response headers and metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from histopipe.service.metrics import Metrics
-from histopipe.service.problems import busy, problem_response
+from histopipe.service.problems import busy_error, problem_response
 
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -23,34 +23,35 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
-GUARDED = ("/v1/", "/metrics")  # paths that want the token; the page itself holds nothing
-CHANGING = frozenset({"POST", "DELETE"})  # methods that another page's scripts could use without reading the answer
-METHODS = CHANGING | {"GET", "HEAD", "PUT", "PATCH", "OPTIONS"}  # that metrics name
-COUNTED = frozenset({"/v1/predict"})  # paths whose requests are bounded in number
+GUARDED = ("/v1/", "/metrics")  # paths that need the token; the page itself contains no data
+CHANGING = frozenset({"POST", "DELETE"})  # methods that scripts of another page could use without reading the response
+METHODS = CHANGING | {"GET", "HEAD", "PUT", "PATCH", "OPTIONS"}  # methods that metrics name
+COUNTED = frozenset({"/v1/predict"})  # paths whose number of simultaneous requests is limited
 
 
-class Guards:
-    """ASGI middleware: token, number of requests, headers, metrics.
+class RequestGuard:
+    """ASGI middleware that checks every request, adds security headers to the response and counts both.
 
     Args:
-        app: what answers.
-        token: that clients must bring; None where none is asked for.
-        full: whether more of `COUNTED` would be refused anyway: told so at once, it costs next to nothing.
-        metrics: is told of every request.
-        routes: paths that metrics name; any other is `other`, since clients choose paths.
-        hosts: names by which clients may call the server, beside those of this machine alone; None where any will do.
+        app: the application that answers admitted requests.
+        token: the token that clients must send; None to ask for none.
+        is_full: returns whether further requests to `COUNTED` paths would be refused anyway; refusing them here costs
+            next to nothing.
+        metrics: counts every request.
+        routes: paths that metrics name; all others are counted as `other`, since clients can invent paths.
+        hosts: host names by which clients may call the service, besides those of this machine; None to allow all.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         token: str | None,
-        full: Callable[[], bool],
+        is_full: Callable[[], bool],
         metrics: Metrics,
         routes: Iterable[str],
         hosts: Iterable[str] | None = None,
     ) -> None:
-        self._app, self._full, self._metrics = app, full, metrics
+        self._app, self._is_full, self._metrics = app, is_full, metrics
         self._token = token.encode() if token else None
         self._routes = frozenset(routes)
         self._hosts = None if hosts is None else frozenset(hosts)
@@ -60,9 +61,9 @@ class Guards:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), 500
 
-        async def answer(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -70,54 +71,54 @@ class Guards:
             await send(message)
 
         try:
-            await self._admitted(scope, receive, answer)
+            await self._check(scope, receive, send_with_headers)
         finally:
-            self._count(scope, status, time.perf_counter() - began)
+            self._count(scope, status, time.perf_counter() - started)
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _check(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if self._token and path.startswith(GUARDED) and not self._brings_token(scope):
+        if self._token and path.startswith(GUARDED) and not self._has_token(scope):
             headers = {"WWW-Authenticate": "Bearer"}
             refusal = problem_response(401, "a token is needed: send Authorization: Bearer TOKEN", headers=headers)
             await refusal(scope, receive, send)
-        elif self._hosts is not None and (foreign := _foreign(scope, self._hosts)):
+        elif self._hosts is not None and (foreign := _foreign_page_problem(scope, self._hosts)):
             await problem_response(*foreign)(scope, receive, send)
-        elif path in COUNTED and self._full():
-            await busy("too many requests at the same time", 1).response()(scope, receive, send)
+        elif path in COUNTED and self._is_full():
+            await busy_error("too many requests at the same time", 1).response()(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _brings_token(self, scope: Scope) -> bool:
+    def _has_token(self, scope: Scope) -> bool:
         assert self._token
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = given.partition(b" ")
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = header.partition(b" ")
         return hmac.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer"
 
     def _count(self, scope: dict[str, Any] | Any, status: int, seconds: float) -> None:
-        found = getattr(scope.get("route"), "path", scope["path"])
-        route = found if found in self._routes else "other"
+        path = getattr(scope.get("route"), "path", scope["path"])
+        route = path if path in self._routes else "other"
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.requests.labels(route, method if route != "other" else "any", status).inc()
         self._metrics.seconds.labels(route).observe(seconds)
 
 
-def _foreign(scope: Scope, hosts: frozenset[str]) -> tuple[int, str] | None:
-    """Why a request may come from a web page of somebody else's, which a browser on this machine shows."""
+def _foreign_page_problem(scope: Scope, hosts: frozenset[str]) -> tuple[int, str] | None:
+    """Return status and reason if a request may come from another site's page in a browser on this machine."""
     headers: dict[bytes, str] = {name: value.decode("latin-1").strip().lower() for name, value in scope["headers"]}
-    for called in (value for name, value in scope["headers"] if name == b"host"):
-        name = _host_name(called.decode("latin-1").strip().lower())
+    for value in (value for name, value in scope["headers"] if name == b"host"):
+        name = _host_name(value.decode("latin-1").strip().lower())
         if name not in hosts and not _is_this_machine(name):
-            return 421, f"this server isn't {name[:100]!r}: set a token, or say --no-token, to serve by other names"
+            return 421, f"this service isn't {name[:100]!r}: set a token, or say --no-token, to serve by other names"
     if scope["method"] in CHANGING:
         origin = headers.get(b"origin")
-        ours = origin is None or origin.partition("://")[2] == headers.get(b"host", "")
-        if headers.get(b"sec-fetch-site") == "cross-site" or not ours:
-            return 403, "other web pages may not use this server: set a token, or say --no-token"
+        same_origin = origin is None or origin.partition("://")[2] == headers.get(b"host", "")
+        if headers.get(b"sec-fetch-site") == "cross-site" or not same_origin:
+            return 403, "other web pages may not use this service: set a token, or say --no-token"
     return None
 
 
 def _host_name(host: str) -> str:
-    """Without its port."""
+    """Return a host header without its port."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 

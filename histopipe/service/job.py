@@ -1,7 +1,8 @@
-"""Slides and archives graded in a process of their own: what `histopipe predict` does, with progress on stdout.
+"""The process that predicts slides and archives: it reads jobs from stdin and reports progress and results on stdout.
 
-A process, because it can be ended at any moment, takes its memory with it, and may die of a hostile slide alone. It
-takes one job after the other, since it loads libraries for longer than a case takes it.
+A job does what `histopipe predict` does. It runs in its own process because that can be ended at any moment, returns
+all its memory, and may crash on a hostile slide without harm to the service. The process runs one job after the other,
+since loading the libraries takes longer than predicting a case.
 """
 
 from __future__ import annotations
@@ -22,56 +23,56 @@ from typing import Any, TextIO
 from histopipe.service.messages import JobRequest
 
 PROGRESS_SECONDS = 0.4
-ORPHANED = 137  # exit code once the server is gone
-LONGEST_NAME = 300  # letters of a file's name in a summary
-OPTIONS = {"--slide-mpp": "the parameter `slide_mpp`", "--mpp": "the parameter `mpp`"}  # what clients have for them
+ORPHANED = 137  # exit code once the service is gone
+LONGEST_NAME = 300  # characters of a file name in a summary
+PARAMETERS = {"--slide-mpp": "the parameter `slide_mpp`", "--mpp": "the parameter `mpp`"}  # by the command's options
 
-TOO_MANY = "send fewer in each archive"  # to clients
+MEMBERS_REMEDY = "send fewer in each archive"
 
 Jobs = queue.SimpleQueue[JobRequest]
 
 
 def main() -> None:
-    """Load what takes long, then grade what stdin names, a job a line.
+    """Load the libraries, then run the jobs that stdin names, one per line.
 
-    A job ends with a line on stdout that holds `summary`, or `error`. What nobody foresaw is told on stderr, which is
-    the server's log; bars and libraries' words aren't.
+    The last line on stdout for a job contains its `summary` or its `error`. Unexpected errors are written to stderr,
+    which is the service's log; progress bars and messages of libraries are not.
     """
     log = os.fdopen(os.dup(2), "w")
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    with Path(os.devnull).open("wb") as null:
+        os.dup2(null.fileno(), 2)
     try:
-        work(log)
+        run_jobs(log)
     except BaseException:
         traceback.print_exc(file=log)
         raise
 
 
-def work(log: TextIO) -> None:
-    """Jobs, one after the other."""
+def run_jobs(log: TextIO) -> None:
+    """Run jobs one after the other, for ever."""
     jobs: Jobs = queue.SimpleQueue()
-    for watch in (lambda: receive(jobs), watch_progress):
-        threading.Thread(target=watch, daemon=True).start()
+    for target in (lambda: receive_jobs(jobs), report_progress):
+        threading.Thread(target=target, daemon=True).start()
     import matplotlib.figure  # noqa: F401
-    from keras import ops  # noqa: F401  # with the library below it
+    from keras import ops  # noqa: F401  # also loads the backend
 
     import histopipe.inference.stage  # noqa: F401
 
-    bound_memory()
+    limit_memory()
     while True:
-        asked = jobs.get()
+        job = jobs.get()
         try:
-            grade(asked)
+            run_job(job)
         except Exception as problem:
             traceback.print_exc(file=log)
             log.flush()
-            say(error=unforeseen(problem))
+            send(error=unexpected_error_message(problem))
 
 
-def bound_memory() -> None:
-    """So that a hostile file can't take all of the machine's: the kernel ends this process before any other.
+def limit_memory() -> None:
+    """Prevent a hostile file from taking all memory: the kernel ends this process before any other.
 
-    Where nothing but the CPU computes, it can't have more than the machine's memory beside what libraries have mapped.
+    On a CPU the process is also limited to the machine's memory on top of what libraries have mapped.
     """
     import psutil
 
@@ -80,25 +81,25 @@ def bound_memory() -> None:
     with suppress(OSError, ValueError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     if is_on_tensorflow_cpu():
-        most = psutil.Process().memory_info().vms + psutil.virtual_memory().total
+        limit = psutil.Process().memory_info().vms + psutil.virtual_memory().total
         with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def unforeseen(problem: Exception) -> str:
-    """What clients are told of a problem that isn't theirs, as far as they know."""
+def unexpected_error_message(problem: Exception) -> str:
+    """Return the message for clients about an error that is not a fault of their file."""
     from histopipe.networks.backend import is_out_of_memory
-    from histopipe.service.reading import FULL
+    from histopipe.service.reading import DISK_FULL
 
-    if isinstance(problem, OSError) and problem.errno in FULL:
-        return "it could not be graded: the server's disk is full, try again later"
+    if isinstance(problem, OSError) and problem.errno in DISK_FULL:
+        return "it could not be predicted: the service's disk is full, try again later"
     if is_out_of_memory(problem):
-        return "it could not be graded: it takes more memory than the server has"
-    return "it could not be graded: the server's log says why"
+        return "it could not be predicted: it takes more memory than the service has"
+    return "it could not be predicted: see the service's log"
 
 
-def grade(asked: JobRequest) -> None:
-    """One job."""
+def run_job(job: JobRequest) -> None:
+    """Predict the file of one job and send the summary, or the error that the client can fix."""
     from histopipe.core.errors import HistopipeError
     from histopipe.core.params import read_params
     from histopipe.core.workspace import Workspace
@@ -107,58 +108,58 @@ def grade(asked: JobRequest) -> None:
     from histopipe.inference.stage import score
     from histopipe.ingest.archives.limits import MemberLimit
 
-    os.environ["TMPDIR"] = tempfile.tempdir = asked["scratch"]
-    files, out, workspace = [Path(asked["input"])], Path(asked["out"]), Workspace(Path(asked["root"]))
+    os.environ["TMPDIR"] = tempfile.tempdir = job["scratch"]
+    files, out, workspace = [Path(job["input"])], Path(job["out"]), Workspace(Path(job["root"]))
     try:
-        block = read_params(workspace.params).dataset(asked["dataset"])
-        mpp = asked["mpp"] or trained_pixel_size(asked["dataset"], block)
-        reading = SlideOptions(mpp, asked["slide_mpp"], tissue=True)
-        limit = MemberLimit(asked["members"], TOO_MANY)
-        model, precision = asked["model"], asked["precision"]
-        found = score(files, model, asked["dataset"], out, workspace, precision, reading=reading, limit=limit)
-        say(summary=for_clients(found))
+        block = read_params(workspace.params).dataset(job["dataset"])
+        mpp = job["mpp"] or trained_pixel_size(job["dataset"], block)
+        reading = SlideOptions(mpp, job["slide_mpp"], tissue=True)
+        limit = MemberLimit(job["members"], MEMBERS_REMEDY)
+        model, precision = job["model"], job["precision"]
+        summary = score(files, model, job["dataset"], out, workspace, precision, reading=reading, limit=limit)
+        send(summary=for_clients(summary))
     except HistopipeError as problem:
-        say(error=in_their_words(str(problem)))
+        send(error=name_parameters(str(problem)))
 
 
-def for_clients(found: Any) -> Any:
-    """A summary with names of bearable length, and parameters in place of options."""
-    if isinstance(found, dict):
-        return {in_their_words(name): for_clients(content) for name, content in found.items()}
-    if isinstance(found, list):
-        return [for_clients(one) for one in found]
-    return found[:LONGEST_NAME] if isinstance(found, str) else found
+def for_clients(value: Any) -> Any:
+    """Shorten the names in a summary, and name request parameters instead of command options."""
+    if isinstance(value, dict):
+        return {name_parameters(name): for_clients(content) for name, content in value.items()}
+    if isinstance(value, list):
+        return [for_clients(item) for item in value]
+    return value[:LONGEST_NAME] if isinstance(value, str) else value
 
 
-def in_their_words(said: str) -> str:
-    """A message that names parameters of a request in place of the command's options."""
-    for option, parameter in OPTIONS.items():
-        said = said.replace(option, parameter)
-    return said
+def name_parameters(message: str) -> str:
+    """Replace the command's options in a message by the parameters of a request."""
+    for option, parameter in PARAMETERS.items():
+        message = message.replace(option, parameter)
+    return message
 
 
-def say(**content: Any) -> None:
-    """One line for the server."""
+def send(**content: Any) -> None:
+    """Send one line to the service."""
     print(json.dumps(content), flush=True)
 
 
-def receive(jobs: Jobs) -> None:
-    """Take the server's lines; once it is gone, so is this process."""
+def receive_jobs(jobs: Jobs) -> None:
+    """Put the jobs that the service sends into the queue; end this process once the service is gone."""
     for line in sys.stdin.buffer:
         jobs.put(json.loads(line))
     os._exit(ORPHANED)
 
 
-def watch_progress() -> None:
-    """Tell how far each progress bar of this process has come."""
+def report_progress() -> None:
+    """Send the state of the latest progress bar of this process, several times a second."""
     from tqdm import tqdm
 
     while True:
         time.sleep(PROGRESS_SECONDS)
-        bars = [bar for bar in list(getattr(tqdm, "_instances", ())) if bar.n]  # those that tqdm itself redraws
+        bars = [bar for bar in list(getattr(tqdm, "_instances", ())) if bar.n]  # the bars that tqdm itself redraws
         if bars:
-            last = bars[-1]
-            say(step=str(last.desc or "").strip(": "), done=int(last.n), total=int(last.total) if last.total else None)
+            bar = bars[-1]
+            send(step=str(bar.desc or "").strip(": "), done=int(bar.n), total=int(bar.total) if bar.total else None)
 
 
 if __name__ == "__main__":

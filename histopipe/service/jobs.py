@@ -1,4 +1,4 @@
-"""Slides and archives, graded one after the other; results are kept for a while, and then nothing of them is left."""
+"""Prediction of slides and archives as jobs, one after the other; results are kept for a while, then deleted."""
 
 from __future__ import annotations
 
@@ -20,54 +20,64 @@ from histopipe.core.names import without_control
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.service.limits import Limits
 from histopipe.service.messages import JobMessage, JobRequest
-from histopipe.service.models import Asked, Model
-from histopipe.service.problems import Refused, busy
+from histopipe.service.models import Model, ModelRequest
+from histopipe.service.problems import RequestError, busy_error
 from histopipe.service.worker import Worker
 
 State = Literal["uploading", "waiting", "running", "done", "failed", "cancelled"]
 ENDED = frozenset({"done", "failed", "cancelled"})
 SWEEP_SECONDS = 5.0
 RESERVE = 256 * 2**20  # bytes of the disk that stay free
-NAME = "slide"  # where a file's own name says nothing
+DEFAULT_NAME = "slide"  # used where a file has no usable name
 LOG = logging.getLogger(__name__)
 
-_SAFE = frozenset("._- ()[]=,+#@")  # beside letters and digits: a case is called as it would be on the client's machine
-_LONGEST_FILE_NAME = 200  # bytes, of the 255 that file systems take
+_SAFE = frozenset(
+    "._- ()[]=,+#@"
+)  # kept besides letters and digits, so that case ids equal those on the client's machine
+_LONGEST_FILE_NAME = 200  # bytes, of the 255 that file systems allow
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """What is kept of a job's model: the model itself would stay in memory for as long as the result is kept.
+class ModelReference:
+    """What is kept of a job's model; the model itself would stay in memory for as long as the result is kept.
 
     Attributes:
-        address: by which exactly this version is loaded.
-        shown: its name and version.
-        point: its operating point.
+        address: address by which exactly this version is loaded.
+        identity: name and version.
+        point: operating point.
     """
 
     address: str
-    shown: dict[str, str]
+    identity: dict[str, str]
     point: OperatingPoint
 
 
 @dataclass
 class Job:
-    """One upload.
+    """One uploaded slide or archive.
 
     Attributes:
-        id: by which it is asked for; can't be guessed.
-        folder: all that it holds on disk.
-        model: that was in use when it came.
-        name: of the file, as the client called it.
-        step, done, total: how far it has come; the total isn't known of an archive read from front to back.
-        mpp, slide_mpp: micrometres to a pixel of the model's patches and of slides, where the client says so.
-        ended: when, in monotonic seconds.
-        writing: held by whoever writes into its result.
+        id: random name by which clients ask for the job; can't be guessed.
+        folder: folder with all files of the job.
+        model: the model that was in use when the file came.
+        name: name of the file on the client's machine.
+        state: where the job is in its life.
+        step: name of the current step of the prediction.
+        done: number of patches predicted so far.
+        total: number of all patches; None while it isn't known.
+        error: why the job failed.
+        summary: the summary that the prediction wrote.
+        created: time at which the job was created, in seconds since 1970.
+        mpp: pixel size of the model's patches in micrometres, if the client sent one.
+        slide_mpp: pixel size of the slide in micrometres, if the client sent one.
+        ended: monotonic time in seconds at which the job ended.
+        writing: lock for files that are added to the result.
+        task: task that runs the job.
     """
 
     id: str
     folder: Path
-    model: ModelFacts
+    model: ModelReference
     name: str = ""
     state: State = "uploading"
     step: str = ""
@@ -84,78 +94,80 @@ class Job:
 
     @property
     def upload(self) -> Path:
-        """What was sent: under its own name, of which the case's is made."""
+        """Path of the uploaded file, which keeps its name because the case id is made from it."""
         return next((self.folder / "upload").iterdir())
 
     @property
     def result(self) -> Path:
-        """The folder that `histopipe predict` writes."""
+        """Folder that the prediction writes, as `histopipe predict` does."""
         return self.folder / "result"
 
     def create(self, name: str) -> BinaryIO:
-        """Open the file that is uploaded."""
-        self.name = without_control(name) or NAME
+        """Create the file to upload into, under a safe form of its name."""
+        self.name = without_control(name) or DEFAULT_NAME
         safe = "".join(letter if letter.isalnum() or letter in _SAFE else "_" for letter in normal_id(self.name))
-        safe = safe.encode("utf-8", "ignore")[-_LONGEST_FILE_NAME:].decode("utf-8", "ignore").lstrip(". ") or NAME
+        short = safe.encode("utf-8", "ignore")[-_LONGEST_FILE_NAME:].decode("utf-8", "ignore")
         (self.folder / "upload").mkdir()
-        return (self.folder / "upload" / safe).open("xb")
+        return (self.folder / "upload" / (short.lstrip(". ") or DEFAULT_NAME)).open("xb")
 
 
 class Jobs:
-    """All jobs of one server.
+    """All jobs of one service.
 
     Args:
-        asked: the model that is served.
-        limits: how many, how long.
-        scratch: a folder of this server's own.
-        ended: is told the state in which each job ended.
+        model_request: the model that is served.
+        limits: limits on the number, duration and keeping of jobs.
+        scratch: folder for the files of jobs, used by this service only.
+        on_end: is called with the final state of every job.
     """
 
-    def __init__(self, asked: Asked, limits: Limits, scratch: Path, ended: Callable[[str], None]) -> None:
-        self._asked, self._limits, self._scratch, self._told = asked, limits, scratch, ended
+    def __init__(
+        self, model_request: ModelRequest, limits: Limits, scratch: Path, on_end: Callable[[str], None]
+    ) -> None:
+        self._model_request, self._limits, self._scratch, self._on_end = model_request, limits, scratch, on_end
         self._jobs: dict[str, Job] = {}
         self._worker = Worker()
-        self._turn = asyncio.Semaphore(1)  # one takes all cores
+        self._turn = asyncio.Semaphore(1)  # one job uses all cores
         self._sweeper = asyncio.create_task(self._sweep())
 
     def __len__(self) -> int:
         return sum(job.state not in ENDED for job in self._jobs.values())
 
-    def get(self, name: str) -> Job:
-        """A job by its id.
+    def get(self, job_id: str) -> Job:
+        """Return a job by its id.
 
         Raises:
-            Refused: there is none.
+            RequestError: there is no such job.
         """
         try:
-            return self._jobs[name]
+            return self._jobs[job_id]
         except KeyError:
-            raise Refused(404, "no such job: it may have been cancelled, or its time is over") from None
+            raise RequestError(404, "no such job: it may have been cancelled, or its result was deleted") from None
 
     def open(self, model: Model) -> Job:
-        """A new job, for a file that is about to be uploaded.
+        """Create a job for a file that is about to be uploaded.
 
         Raises:
-            Refused: too many are under way, or the disk is full.
+            RequestError: too many jobs run or wait, or the disk is full.
         """
         if len(self) >= self._limits.jobs:
-            raise busy(f"{self._limits.jobs} slides are under way", 30)
+            raise busy_error(f"{self._limits.jobs} slides are under way", 30)
         if (free := shutil.disk_usage(self._scratch).free) < RESERVE:
-            raise Refused(507, f"only {as_size(free)} of the server's disk are free: try again later")
-        name = secrets.token_urlsafe(18)
+            raise RequestError(507, f"only {as_size(free)} of the service's disk are free: try again later")
+        job_id = secrets.token_urlsafe(18)
         self._worker.prepare()
-        job = Job(name, self._scratch / name, ModelFacts(model.address, model.shown, model.point))
+        job = Job(job_id, self._scratch / job_id, ModelReference(model.address, model.identity, model.point))
         job.folder.mkdir()
-        self._jobs[name] = job
+        self._jobs[job_id] = job
         return job
 
     def start(self, job: Job) -> None:
-        """Let an uploaded job take its turn."""
+        """Queue a job whose file is uploaded."""
         job.state = "waiting"
-        job.task = asyncio.create_task(self._take_turn(job))
+        job.task = asyncio.create_task(self._run_in_turn(job))
 
     async def remove(self, job: Job) -> None:
-        """Cancel a job, or forget its result; nothing of it stays on disk."""
+        """Cancel a job, or delete its result; nothing of it stays on disk."""
         self._jobs.pop(job.id, None)
         if job.task:
             job.task.cancel()
@@ -166,13 +178,13 @@ class Jobs:
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     async def close(self) -> None:
-        """Cancel all."""
+        """Cancel all jobs and delete all results."""
         self._sweeper.cancel()
         for job in list(self._jobs.values()):
             await self.remove(job)
         await self._worker.close()
 
-    async def _take_turn(self, job: Job) -> None:
+    async def _run_in_turn(self, job: Job) -> None:
         async with self._turn:
             job.state = "running"
             try:
@@ -182,38 +194,38 @@ class Jobs:
                 job.error = f"it took longer than {self._limits.job_seconds:g} s: send less at once"
             except Exception:
                 LOG.exception("the job %s failed", job.name)
-                job.error = "it could not be graded: the server's log says why"
+                job.error = "it could not be predicted: see the service's log"
             shutil.rmtree(job.folder / "upload", ignore_errors=True)
             self._end(job, "done" if job.summary else "failed")
 
     def _end(self, job: Job, state: State) -> None:
         job.state, job.ended = state, time.monotonic()
-        self._told(state)
+        self._on_end(state)
 
     async def _run(self, job: Job) -> None:
-        specification: JobRequest = {
+        request: JobRequest = {
             "input": str(job.upload),
             "model": job.model.address,
-            "dataset": self._asked.dataset,
+            "dataset": self._model_request.dataset,
             "out": str(job.result),
             "scratch": str(job.folder / "scratch"),
-            "root": str(self._asked.workspace.root),
-            "precision": self._asked.precision,
-            "mpp": job.mpp or self._asked.mpp,
+            "root": str(self._model_request.workspace.root),
+            "precision": self._model_request.precision,
+            "mpp": job.mpp or self._model_request.mpp,
             "slide_mpp": job.slide_mpp,
             "members": self._limits.members,
         }
         (job.folder / "scratch").mkdir()
-        if not await self._worker.run(specification, lambda said: self._hear(job, said)):
-            job.error = "the process that graded it died: the file may be damaged"
+        if not await self._worker.run(request, lambda message: self._update(job, message)):
+            job.error = "the process that predicted it died: the file may be damaged"
 
-    def _hear(self, job: Job, said: JobMessage) -> None:
-        if "error" in said:
-            job.error = str(said["error"]).replace(f"{job.folder / 'upload'}/", "")
-        elif "summary" in said:
-            job.summary = {**said["summary"], "model": job.model.shown}
-        elif "done" in said:
-            job.step, job.done, job.total = said["step"], said["done"], said["total"]
+    def _update(self, job: Job, message: JobMessage) -> None:
+        if "error" in message:
+            job.error = str(message["error"]).replace(f"{job.folder / 'upload'}/", "")
+        elif "summary" in message:
+            job.summary = {**message["summary"], "model": job.model.identity}
+        elif "done" in message:
+            job.step, job.done, job.total = message["step"], message["done"], message["total"]
 
     async def _sweep(self) -> None:
         while True:

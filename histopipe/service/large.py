@@ -1,4 +1,4 @@
-"""Answers that take long to make and much to hold: few are made at a time, and they count as memory until taken."""
+"""Large responses: few are prepared at a time, and each counts as memory until its client has received it."""
 
 from __future__ import annotations
 
@@ -11,71 +11,71 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from histopipe.service.decoding import GONE
-from histopipe.service.problems import Refused, busy
-from histopipe.service.reading import Memory, Share
+from histopipe.service.decoding import CLIENT_GONE
+from histopipe.service.problems import RequestError, busy_error
+from histopipe.service.reading import MemoryBudget, MemoryShare
 
-AT_ONCE, WAITING = 2, 32  # requests
-PIECE = 64 * 2**10  # bytes that are sent before the client must have taken some
+MAX_READING, MAX_WAITING = 2, 32  # requests
+PIECE = 64 * 2**10  # bytes that are sent before the client must have received some
 
 
-class Turns:
-    """Let few requests at a time read what jobs left on disk, and few others wait for that."""
+class ReadLimiter:
+    """A limit on the requests that read results of jobs from disk at the same time, and on those that wait for it."""
 
     def __init__(self) -> None:
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._free = asyncio.Semaphore(MAX_READING)
         self._waiting = 0
 
     @asynccontextmanager
-    async def take(self, gone: Callable[[], bool]) -> AsyncIterator[None]:
-        """Wait for a turn, which ends with the block.
+    async def turn(self, is_gone: Callable[[], bool]) -> AsyncIterator[None]:
+        """Wait for a turn, which lasts as long as the block.
 
         Args:
-            gone: whether the client went away; nothing is begun for it then.
+            is_gone: returns whether the client went away; its block is then not run.
 
         Raises:
-            Refused: too many wait.
+            RequestError: too many requests wait, or the client went away.
         """
-        if self._waiting >= WAITING:
-            raise busy("too many results are being read", 2)
+        if self._waiting >= MAX_WAITING:
+            raise busy_error("too many results are being read", 2)
         self._waiting += 1
         try:
-            await self._turn.acquire()
+            await self._free.acquire()
         finally:
             self._waiting -= 1
         try:
-            if gone():
-                raise Refused(400, GONE)
+            if is_gone():
+                raise RequestError(400, CLIENT_GONE)
             yield
         finally:
-            self._turn.release()
+            self._free.release()
 
 
-def json_answer(content: Any, memory: Memory) -> Response:
-    """Return an answer of any size, which counts as memory until it is sent.
+def json_response(content: Any, budget: MemoryBudget) -> Response:
+    """Return a JSON response of any size, which counts as memory until it is sent.
 
     Raises:
-        Refused: there is none left.
+        RequestError: the memory budget is used up.
     """
     body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    share = Share(memory)
+    memory = MemoryShare(budget)
     try:
-        share(len(body))
-    except Refused:
-        share.release()
+        memory.take(len(body))
+    except RequestError:
+        memory.release()
         raise
-    return _Held(body, share)
+    return _CountedResponse(body, memory)
 
 
-class _Held(Response):
-    """An answer that is sent as its client takes it."""
+class _CountedResponse(Response):
+    """A response that is sent at the pace of its client and then releases its memory."""
 
-    def __init__(self, body: bytes, share: Share) -> None:
+    def __init__(self, body: bytes, memory: MemoryShare) -> None:
         super().__init__(body, media_type="application/json")
-        self._share = share
+        self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response piece by piece."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             for start in range(0, len(self.body), PIECE):
@@ -83,4 +83,4 @@ class _Held(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
-            self._share.release()
+            self._memory.release()

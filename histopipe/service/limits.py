@@ -1,4 +1,4 @@
-"""What one client may ask for, so that none can starve the others."""
+"""Limits on what one client may use, so that none can starve the others."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from histopipe.ingest.images import MAX_PIXELS
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the server; whatever goes beyond one is refused with a reason.
+    """Limits of the service; a request that exceeds one is refused with a reason.
 
     Attributes:
-        images: of one request.
-        pixels: of one image, read from its header before it is decoded.
+        images: number of images in one request.
+        pixels: number of pixels of one image, read from its header before it is decoded.
         body: bytes of a request to `/v1/predict` or `/v1/explain`.
         upload: bytes of a slide or an archive.
-        members: files, folders and links in an archive.
-        seconds: for a request's headers, and again for its body; and between two pieces of an upload.
-        upload_seconds: for an upload as a whole.
-        wait: seconds that patches may wait for their turn; beyond that the answer is 429.
-        queue: patches that may wait, whatever their time.
-        requests: whose images are graded at the same time; beyond that the answer is 429.
-        memory: bytes of bodies held at the same time; beyond that the answer is 429.
-        jobs: slides and archives that run or wait.
-        job_seconds: for one of them.
-        keep: seconds for which its result is kept.
+        members: number of files, folders and links in an archive.
+        seconds: time for the headers of a request, for its body, and between two pieces of an upload.
+        upload_seconds: time for a whole upload.
+        wait: seconds that patches may wait for prediction; beyond that the status is 429.
+        queue: number of patches that may wait, however short the wait.
+        requests: number of requests with images at the same time; beyond that the status is 429.
+        memory: bytes of request bodies and large responses at the same time; beyond that the status is 429.
+        jobs: number of slides and archives that run or wait.
+        job_seconds: time for one slide or archive.
+        keep: seconds that the result of a finished job stays on disk.
     """
 
     images: int = 64

@@ -1,4 +1,4 @@
-"""What the server and the process that grades slides tell each other, a line of JSON each."""
+"""Messages between the service and the process that predicts slides, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ if TYPE_CHECKING:
 
 
 class JobRequest(TypedDict):
-    """A job, as the server hands it to the process.
+    """A job that the service sends to the process.
 
     Attributes:
-        input: the file to grade.
-        model: the address of exactly one version.
-        dataset: the model's.
-        out: the folder to write.
-        scratch: for temporary files.
-        root: the checkout.
-        precision: of the arithmetic.
-        mpp, slide_mpp: micrometres to a pixel of the model's patches and of slides, where somebody says so.
-        members: that an archive may have.
+        input: path of the file to predict.
+        model: address of exactly one version of the model.
+        dataset: data set of the model.
+        out: folder to write.
+        scratch: folder for temporary files.
+        root: folder of the checkout.
+        precision: number type that the model computes with.
+        mpp: pixel size of the model's patches in micrometres; None for that of the data set.
+        slide_mpp: pixel size of the slide in micrometres; None for that of its file.
+        members: largest number of members of an archive.
     """
 
     input: str
@@ -36,11 +37,12 @@ class JobRequest(TypedDict):
 
 
 class JobMessage(TypedDict, total=False):
-    """What the process says of a job: how far it is, or at its end a summary or an error.
+    """A message of the process about its job: its progress, or at its end a summary or an error.
 
     Attributes:
-        step: what it is at.
-        done, total: patches so far, and of how many; None where that isn't known.
+        step: name of the current step of the prediction.
+        done: number of patches predicted so far.
+        total: number of all patches; None while it isn't known.
         summary: content of `summary.json`, in words that clients know.
         error: why the job failed.
     """

@@ -1,4 +1,4 @@
-"""What Prometheus is told, and by what names."""
+"""Metrics of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Counters of one server."""
+    """Counters, histograms and gauges of one service."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -21,20 +21,22 @@ class Metrics:
             "histopipe_requests", "Requests answered.", ["route", "method", "status"], registry=registry
         )
         self.seconds = Histogram(
-            "histopipe_request_seconds", "From headers to the answer's end.", ["route"], buckets=SECONDS,
-            registry=registry,
+            "histopipe_request_seconds", "Time from a request's headers to the end of the response.", ["route"],
+            buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self.batch = Histogram(
-            "histopipe_batch_patches", "Patches graded together.", buckets=PATCHES, registry=registry
+            "histopipe_batch_patches", "Patches predicted in one batch.", buckets=PATCHES, registry=registry
         )
-        self.jobs = Counter("histopipe_jobs", "Slides and archives that ended.", ["state"], registry=registry)
-        self.reloads = Counter("histopipe_reloads", "New versions of the model.", ["outcome"], registry=registry)
+        self.jobs = Counter("histopipe_jobs", "Finished jobs, by their final state.", ["state"], registry=registry)
+        self.reloads = Counter(
+            "histopipe_reloads", "Attempts to load a new version of the model.", ["outcome"], registry=registry
+        )
         self.model = Gauge("histopipe_model_info", "The model in use.", ["name", "version"], registry=registry)
 
-    def watch(self, name: str, what: str, value: Callable[[], float]) -> None:
-        """A gauge that is read when it is asked for."""
-        Gauge(name, what, registry=self.registry).set_function(value)
+    def add_gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Add a gauge whose value is computed whenever Prometheus reads it."""
+        Gauge(name, description, registry=self.registry).set_function(value)
 
     def text(self) -> bytes:
-        """As Prometheus reads it."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The model in use: loaded with its card, and replaced when the registry's alias moves on."""
+"""The model in use: load it with its card, and replace it when its alias in the registry moves to a new version."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from histopipe.tracking.entities import ModelVersion
 
 RETRY_SECONDS = 60.0  # before a version that couldn't be loaded is tried again
-DIGEST = 12  # letters of a file's digest that name a folder's version
+DIGEST = 12  # characters of the network's digest that serve as the version of a folder
 
 LOG = logging.getLogger(__name__)
 
@@ -42,15 +42,15 @@ _VERSION = re.compile(r"(?:models|runs):/(?P<name>[^/@]+)(?:/(?P<version>[^/@]+)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which model is wanted.
+class ModelRequest:
+    """The model that the service was started with.
 
     Attributes:
-        model: as `histopipe.inference.model.load_served` takes it.
-        dataset: the model's data set.
-        workspace: whose tracking store is asked.
-        precision: of the arithmetic.
-        mpp: micrometres to a pixel of the model's patches; None to take the data set's.
+        model: address of the model, as `histopipe.inference.model.load_served` accepts it.
+        dataset: data set of the model.
+        workspace: workspace with the tracking store.
+        precision: number type that the model computes with.
+        mpp: pixel size of the model's patches in micrometres; None for that of the data set.
     """
 
     model: str
@@ -61,28 +61,29 @@ class Asked:
 
     @cached_property
     def alias(self) -> tuple[str, str] | None:
-        """The registered model and the alias that is followed; None where one version is asked for."""
+        """Name of the registered model and the alias that is followed; None if one version is requested."""
         address = champion_address(self.dataset, self.workspace) if self.model == CHAMPION else self.model
-        found = _ALIAS.fullmatch(address)
-        return (found["name"], found["alias"]) if found else None
+        match = _ALIAS.fullmatch(address)
+        return (match["name"], match["alias"]) if match else None
 
     @cached_property
     def follows_champion(self) -> bool:
-        """Whether whatever is champion of the data set is wanted."""
+        """True if the champion of the data set is requested, whichever version it is."""
         return self.model in (CHAMPION, champion_address(self.dataset, self.workspace))
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model that grades.
+    """A loaded model.
 
     Attributes:
-        name, version: as the registry has them; of a folder its name and the digest of its network.
-        address: by which exactly this version is loaded again.
+        name: name in the registry, or of the folder.
+        version: version in the registry; for a folder the digest of its network.
+        address: address by which exactly this version can be loaded again.
         served: network and operating point.
-        engine: what grades patches.
-        card: Markdown.
-        loaded: when, in seconds since 1970.
+        engine: predictor of patches.
+        card: model card in Markdown.
+        loaded: time at which it was loaded, in seconds since 1970.
     """
 
     name: str
@@ -94,8 +95,8 @@ class Model:
     loaded: float = field(default_factory=time.time)
 
     @property
-    def shown(self) -> dict[str, str]:
-        """What every response says of it."""
+    def identity(self) -> dict[str, str]:
+        """Name and version, which every response contains."""
         return {"name": self.name, "version": self.version}
 
     @property
@@ -104,84 +105,87 @@ class Model:
         return self.served.point
 
 
-def load(asked: Asked, version: str | None = None) -> Model:
-    """Load a model and make it ready.
+def load(request: ModelRequest, version: str | None = None) -> Model:
+    """Load a model and prepare it for prediction.
 
     Args:
-        asked: which one.
-        version: the one that the alias stands at; looked up where it isn't given.
+        request: the model to load.
+        version: version that the alias points to; None to look it up.
 
     Raises:
         ScoringError: there is no such model, or it isn't one of this project's.
-        TrackingAwayError: the tracking store can't be asked.
-        InferenceError: it can't be had in the precision.
+        TrackingAwayError: the tracking store can't be reached.
+        InferenceError: the model can't be used in the requested precision.
     """
-    address = asked.model
-    if asked.alias:
-        version = version or aliased(asked)
-        address = f"models:/{asked.alias[0]}/{version}" if version else address
-    served = load_served(address, asked.dataset, asked.workspace, asked.follows_champion)
-    name, number = _identity(address)
-    engine = ready_predictor(logit_network(served.network), served.patch_size, asked.precision)
-    return Model(name, number, address, served, engine, _card(served, name, number, asked))
+    address = request.model
+    if request.alias:
+        version = version or aliased_version(request)
+        address = f"models:/{request.alias[0]}/{version}" if version else address
+    served = load_served(address, request.dataset, request.workspace, request.follows_champion)
+    name, number = _identify(address)
+    engine = ready_predictor(logit_network(served.network), served.patch_size, request.precision)
+    return Model(name, number, address, served, engine, _card(served, name, number, request))
 
 
-def load_kept(asked: Asked, scratch: Path) -> Model:
-    """As `load`; of a folder's model a copy is kept, for slides: the folder may be written anew while it is served.
+def load_copy(request: ModelRequest, scratch: Path) -> Model:
+    """Load a model like `load`, but copy it first if it is a folder.
+
+    Jobs load the model again; the copy lets the folder be overwritten while it is served.
 
     Args:
-        asked: which one.
-        scratch: where the copy is put.
+        request: the model to load.
+        scratch: folder to copy it into.
 
     Raises:
-        ScoringError, TrackingAwayError, InferenceError: as `load`.
+        ScoringError, TrackingAwayError, InferenceError: as in `load`.
     """
-    folder = Path(asked.model)
-    if asked.alias or _VERSION.match(asked.model) or not (folder / "MLmodel").is_file():
-        return load(asked)
-    kept = scratch / "model" / folder.resolve().name
+    folder = Path(request.model)
+    if request.alias or _VERSION.match(request.model) or not (folder / "MLmodel").is_file():
+        return load(request)
+    copy = scratch / "model" / folder.resolve().name
     try:
-        shutil.copytree(folder, kept)
-        return load(replace(asked, model=str(kept)))
+        shutil.copytree(folder, copy)
+        return load(replace(request, model=str(copy)))
     except (OSError, shutil.Error) as problem:
-        raise ScoringError(f"{folder} can't be copied ({problem}): see that nothing else writes it") from None
+        raise ScoringError(f"{folder} can't be copied ({problem}): make sure that nothing else writes it") from None
     except ScoringError as problem:
-        raise ScoringError(str(problem).replace(str(kept), asked.model)) from None
+        raise ScoringError(str(problem).replace(str(copy), request.model)) from None
 
 
-def aliased(asked: Asked) -> str | None:
-    """The version that the alias stands at; None where it stands nowhere.
+def aliased_version(request: ModelRequest) -> str | None:
+    """Return the version that the requested alias points to; None if it isn't set.
 
     Raises:
-        TrackingAwayError: the tracking store can't be asked.
+        TrackingAwayError: the tracking store can't be reached.
     """
     from histopipe.tracking.registry import Registry
 
-    assert asked.alias
-    name, alias = asked.alias
-    with errors_in_one_line(asked.workspace):
-        return Registry(name, open_client(asked.workspace)).aliases().get(alias)
+    assert request.alias
+    name, alias = request.alias
+    with errors_in_one_line(request.workspace):
+        return Registry(name, open_client(request.workspace)).aliases().get(alias)
 
 
-def _identity(address: str) -> tuple[str, str]:
-    if found := _VERSION.match(address):
-        return found["name"], found["version"] or found["name"]
+def _identify(address: str) -> tuple[str, str]:
+    """Return name and version of the model at an address."""
+    if match := _VERSION.match(address):
+        return match["name"], match["version"] or match["name"]
     folder = Path(address).resolve()
     network = next(iter(sorted(folder.rglob("*.keras"))))
     return folder.name, file_digest(network)[:DIGEST]
 
 
-def _card(served: Served, name: str, version: str, asked: Asked) -> str:
-    """The card that promotion wrote, whole; a short one of a model that was never registered."""
-    with suppress(HistopipeError), errors_in_one_line(asked.workspace):
+def _card(served: Served, name: str, version: str, request: ModelRequest) -> str:
+    """Return the model card that promotion wrote, or a short one for a model that isn't registered."""
+    with suppress(HistopipeError), errors_in_one_line(request.workspace):
         if served.name.startswith("models:/") and version.isdigit():
-            client = open_client(asked.workspace)
-            found = client.get_model_version(name, version)
-            return _whole_card(found, client) or found.description or _short_card(served)
+            client = open_client(request.workspace)
+            registered = client.get_model_version(name, version)
+            return _full_card(registered, client) or registered.description or _short_card(served)
     return _short_card(served)
 
 
-def _whole_card(version: ModelVersion, client: Any) -> str | None:
+def _full_card(version: ModelVersion, client: Any) -> str | None:
     from histopipe.networks.weights.registered import kept_folder
     from histopipe.promotion.card import CARD_FILE
 
@@ -196,14 +200,14 @@ def _short_card(served: Served) -> str:
     return (
         f"# {point['data_set']}\n\n"
         "**Research use only.** Not a medical device; no clinical decision may rest on it.\n\n"
-        f"Probability that a patch of {width} x {height} pixels is {point['positive_class']} rather than "
-        f"{point['negative_class']}; called so at {point['threshold']:.4f} or more.\n\n"
-        "This model isn't registered, so nobody wrote down what it was trained and graded on.\n"
+        f"Predicts the probability that a patch of {width} x {height} pixels is {point['positive_class']} rather than "
+        f"{point['negative_class']}. The threshold is {point['threshold']:.4f}.\n\n"
+        "This model isn't registered, so it has no record of what it was trained and evaluated on.\n"
     )
 
 
 def require_same_data(model: Model, in_use: Model) -> None:
-    """Check that a new version may take the place of the one in use: clients asked for answers of that one's data.
+    """Check that a new version was made from the same data as the model in use, which clients expect.
 
     Raises:
         ScoringError: it is known to be made from other data.
@@ -213,91 +217,95 @@ def require_same_data(model: Model, in_use: Model) -> None:
         return
     relation = relate(made_from, before)
     if relation.verdict == "other":
-        raise ScoringError(f"it is made from other data than the one in use, {relation.reason}; start anew to take it")
+        raise ScoringError(
+            f"it is made from other data than the one in use, {relation.reason}; restart the service to use it"
+        )
 
 
-def spare_from_collection() -> None:
-    """Keep what is loaded by now out of Python's full collections, each of which would halt every request meanwhile.
+def freeze_loaded_objects() -> None:
+    """Exclude all present objects from Python's full garbage collections, which would delay every request.
 
-    TensorFlow, Keras and MLflow alone make a million objects, which take half a second to go through.
+    TensorFlow, Keras and MLflow alone create a million objects, whose traversal takes half a second.
     """
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-class Keeper:
-    """The model in use, and a thread that follows the alias.
+class ModelReloader:
+    """Holder of the model in use, with a thread that reloads it when its alias moves.
 
-    A new version is loaded beside the old one and then takes its place. Whoever began with the old one ends with it,
-    and then its memory is given back. If the new one can't be loaded the old one stays, and `problem` says why.
+    A new version is loaded while the old one is in use and then replaces it. Requests that began with the old version
+    end with it; then its memory is released. If the new version can't be loaded, the old one stays in use and `problem`
+    says why.
 
     Args:
-        asked: which model.
-        model: the one that was loaded.
-        every: seconds between two looks at the registry.
-        changed: is told the outcome of every try: whether the new version was loaded.
+        request: the model that is served.
+        model: the version that is loaded already.
+        interval: seconds between two checks of the registry.
+        on_reload: is called after every attempt, with whether the new version was loaded.
     """
 
-    def __init__(self, asked: Asked, model: Model, every: float, changed: Callable[[bool], None]) -> None:
+    def __init__(self, request: ModelRequest, model: Model, interval: float, on_reload: Callable[[bool], None]) -> None:
         self.model = model
         self.problem: str | None = None
-        self._asked, self._every, self._changed = asked, every, changed
+        self._request, self._interval, self._on_reload = request, interval, on_reload
         self._stop = threading.Event()
-        self._failed: tuple[str, float] | None = None
+        self._failed: tuple[str, float] | None = None  # version that couldn't be loaded, and when to try it again
         self._replaced: list[weakref.ref[Model]] = []
-        self._thread = threading.Thread(target=self._follow, name="follow-alias", daemon=True)
-        if asked.alias and every > 0:
+        self._thread = threading.Thread(target=self._run, name="follow-alias", daemon=True)
+        if request.alias and interval > 0:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop following."""
+        """Stop following the alias."""
         self._stop.set()
 
-    def _follow(self) -> None:
-        while not self._stop.wait(self._every):
-            self.look()
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.check()
 
-    def look(self) -> None:
-        """See where the alias stands, once."""
-        self._give_back()
+    def check(self) -> None:
+        """Check once where the alias points, and load a new version if there is one."""
+        self._collect_replaced()
         try:
-            version = aliased(self._asked)
+            version = aliased_version(self._request)
             if version is None:
-                self.problem = f"{self._asked.model} stands nowhere: version {self.model.version} stays"
+                self.problem = f"{self._request.model} is not set: version {self.model.version} stays in use"
             elif version == self.model.version:
                 self.problem = self._failed = None
-            elif not self._failed_lately(version):
+            elif not self._has_failed_recently(version):
                 self._replace(version)
-        except Exception as problem:  # whatever it is: the model in use goes on
-            self.problem = _named_reason(problem)
+        except Exception as problem:  # whatever it is, the present model stays in use
+            self.problem = _describe(problem)
 
-    def _give_back(self) -> None:
-        """Have a replaced model collected, once the last request or job that began with it is over."""
-        still = [model for model in self._replaced if model() is not None]
-        if len(still) < len(self._replaced):
-            self._replaced = still
-            spare_from_collection()
+    def _collect_replaced(self) -> None:
+        """Release the memory of replaced models whose last request or job is over."""
+        held = [reference for reference in self._replaced if reference() is not None]
+        if len(held) < len(self._replaced):
+            self._replaced = held
+            freeze_loaded_objects()
 
-    def _failed_lately(self, version: str) -> bool:
+    def _has_failed_recently(self, version: str) -> bool:
         return self._failed is not None and self._failed[0] == version and time.monotonic() < self._failed[1]
 
     def _replace(self, version: str) -> None:
         try:
-            model = load(self._asked, version)
+            model = load(self._request, version)
             require_same_data(model, self.model)
         except Exception as problem:
             self._failed = (version, time.monotonic() + RETRY_SECONDS)
-            self.problem = f"version {version} can't be loaded ({_named_reason(problem)}): {self.model.version} stays"
+            present = self.model.version
+            self.problem = f"version {version} can't be loaded ({_describe(problem)}): {present} stays in use"
             LOG.warning("%s", self.problem)
-            self._changed(False)
+            self._on_reload(False)
             return
-        LOG.warning("%s: version %s takes the place of %s", model.name, version, self.model.version)
+        LOG.warning("%s: version %s replaces version %s", model.name, version, self.model.version)
         self._replaced.append(weakref.ref(self.model))
         self.model, self.problem, self._failed = model, None, None
-        self._changed(True)
+        self._on_reload(True)
 
 
-def _named_reason(problem: Exception) -> str:
+def _describe(problem: Exception) -> str:
     message = one_line(str(problem), 300)
     return message if isinstance(problem, HistopipeError) else f"{type(problem).__name__}: {message}"

@@ -1,4 +1,4 @@
-"""Refusals: JSON with a reason, in the form of RFC 9457 (`application/problem+json`)."""
+"""Error responses: JSON with a status and a reason, in the format of RFC 9457 (`application/problem+json`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 class Fault(BaseModel):
     """What is wrong with one image or parameter."""
 
-    name: str = Field(description="Of the image's file, or of the parameter.")
+    name: str = Field(description="Name of the image's file, or of the parameter.")
     reason: str
 
 
@@ -30,11 +30,11 @@ class Problem(BaseModel):
     title: str = Field(description="The status in words.")
     status: int
     detail: str = Field(description="What is wrong, and what to do about it.")
-    errors: list[Fault] | None = Field(default=None, description="One entry for each image that can't be graded.")
+    errors: list[Fault] | None = Field(default=None, description="One entry for each image that can't be predicted.")
 
 
-class Refused(Exception):
-    """A request that isn't answered; becomes a response with this status and reason."""
+class RequestError(Exception):
+    """A request that is refused; becomes a response with this status and reason."""
 
     def __init__(
         self,
@@ -47,19 +47,19 @@ class Refused(Exception):
         self.status, self.detail, self.errors, self.headers = status, detail, errors, dict(headers or {})
 
     def response(self) -> Response:
-        """The answer."""
+        """Return the response that reports the error."""
         return problem_response(self.status, self.detail, self.errors, self.headers)
 
 
-def busy(detail: str, seconds: int) -> Refused:
-    """A refusal that says when to come back."""
-    return Refused(429, f"{detail}: try again later", headers={"Retry-After": str(max(1, seconds))})
+def busy_error(detail: str, seconds: int) -> RequestError:
+    """Return an error with status 429 that states after how many seconds to try again."""
+    return RequestError(429, f"{detail}: try again later", headers={"Retry-After": str(max(1, seconds))})
 
 
 def problem_response(
     status: int, detail: str, errors: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A refusal as it is sent."""
+    """Return an error response with a `Problem` as its body."""
     content: dict[str, object] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     if errors:
         content["errors"] = [{"name": name, "reason": reason} for name, reason in errors]
@@ -67,17 +67,17 @@ def problem_response(
     return Response(body, status, headers, MEDIA_TYPE)
 
 
-def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For the OpenAPI description: these statuses come with a `Problem`."""
+def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the part of an OpenAPI description that says that these statuses come with a `Problem`."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: schema}} for status in statuses}
 
 
-def answer_problems(app: FastAPI) -> None:
-    """Have every refusal of the application, also those of its framework, answered as a `Problem`."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Make the application report every error as a `Problem`, those of its framework included."""
 
-    @app.exception_handler(Refused)
-    async def refused(_: Request, problem: Refused) -> Response:
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, problem: RequestError) -> Response:
         return problem.response()
 
     @app.exception_handler(HTTPException)
@@ -86,9 +86,9 @@ def answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, problem: RequestValidationError) -> Response:
-        errors = [(".".join(map(str, one["loc"])), str(one["msg"])) for one in problem.errors()]
+        errors = [(".".join(map(str, error["loc"])), str(error["msg"])) for error in problem.errors()]
         return problem_response(422, "the request's parameters are not as described", errors)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, __: Exception) -> Response:
-        return problem_response(500, "the server failed at this request; its log says more")
+        return problem_response(500, "the service failed on this request: see its log")

@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with limits on the time and the bytes that clients may take to send and to read.
 
-uvicorn has neither: a connection that sends a header every few seconds, or that never reads what it asked for, would
-stay for ever, and two thousand of them would keep everybody else out; one that never ends its headers would fill the
+uvicorn has no such limits. A connection that sends a header every few seconds, or never reads its response, would stay
+open for ever, and two thousand of them would lock everyone else out; one that never ends its headers would fill the
 memory.
 """
 
@@ -20,50 +20,56 @@ from starlette.requests import Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from histopipe.service.problems import problem_response
-from histopipe.service.reading import SLOWEST
+from histopipe.service.reading import MIN_RATE
 
 LONGEST_HEADERS = 64 * 2**10  # bytes of a request's first line and headers, and of a body's trailers
-CROWDED, CROWDED_SECONDS = 0.5, 2.0  # share of all connections beyond which no client is waited for longer
-FULL_SECONDS = 0.5  # the same while there are no connections left
-STOPPING_SECONDS = 5.0  # the same while the server ends
-MOST_PIPELINED = 4  # requests that may wait behind one that isn't answered, none in a crowd: usual clients send none
-SPARE = 256  # connections beyond the limit that get an answer, which says so; others get none
-ESTABLISHED = 1  # as Linux numbers the states of a connection
-GONE = "histopipe.gone"  # in a request's scope: a function
+CROWDED_SHARE, CROWDED_SECONDS = 0.5, 2.0  # share of connections in use beyond which clients get only so much time
+FULL_SECONDS = 0.5  # time that clients get while there are no connections left
+STOPPING_SECONDS = 5.0  # time that clients get while the service stops
+MAX_PIPELINED = 4  # requests that may wait behind an unanswered one, none in a crowd; ordinary clients send none
+SPARE = 256  # connections beyond the limit that still get a response, which reports it; further ones get none
+ESTABLISHED = 1  # Linux's number for the state of an open connection
+GONE_KEY = "histopipe.gone"  # key of a function in a request's scope
 
 LOG = logging.getLogger(__name__)
 
 
-def gone_of(request: Request) -> Callable[[], bool]:
-    """Return a function, for any thread, that says whether a request's client went away."""
-    found: Callable[[], bool] = request.scope.get(GONE, lambda: False)
-    return found
+def gone_check(request: Request) -> Callable[[], bool]:
+    """Return a function that checks whether a request's client went away; it can be called from any thread."""
+    is_gone: Callable[[], bool] = request.scope.get(GONE_KEY, lambda: False)
+    return is_gone
 
 
-def let_slow_ones_go(connections: Iterable[Any], most: int, seconds: float, hurry: bool = False) -> bool:
-    """Close connections whose clients take too long to send or to read; to be called now and then.
+def close_slow_connections(
+    connections: Iterable[Any], max_connections: int, seconds: float, stopping: bool = False
+) -> bool:
+    """Close connections whose clients take too long to send or to read; must be called regularly.
 
     Args:
-        connections: of protocols that `patient_for` made.
-        most: that there may be; the more there are, the less patient it is.
-        seconds: that a client may take as long as there are few.
-        hurry: whether the server is about to end.
+        connections: connections whose class `make_protocol` returned.
+        max_connections: number of connections that are allowed; the more are in use, the less time clients get.
+        seconds: time that clients get while few connections are in use.
+        stopping: whether the service is about to end.
 
     Returns:
-        Whether there are so many that it should soon be called again.
+        Whether so many connections are in use that the function should be called again soon.
     """
     now, present = asyncio.get_running_loop().time(), list(connections)
-    crowded = len(present) > CROWDED * most
-    patience = STOPPING_SECONDS if hurry else seconds
+    crowded = len(present) > CROWDED_SHARE * max_connections
+    patience = STOPPING_SECONDS if stopping else seconds
     if crowded:
-        patience = FULL_SECONDS if len(present) >= most else CROWDED_SECONDS
+        patience = FULL_SECONDS if len(present) >= max_connections else CROWDED_SECONDS
     for connection in present:
-        connection.let_go_if_slow(now, min(seconds, patience), crowded or hurry)
+        connection.close_if_slow(now, min(seconds, patience), crowded or stopping)
     return crowded
 
 
-class Outlet:
-    """A transport that counts what is written to it."""
+class CountingTransport:
+    """A transport that counts the bytes written to it.
+
+    Args:
+        transport: asyncio transport to write to; other attributes are passed through.
+    """
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -74,217 +80,218 @@ class Outlet:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send it, unless the client went away meanwhile, for which transports have an exception."""
+        """Send data, unless the client went away meanwhile, for which some transports raise an exception."""
         if self._is_closing():
-            LOG.warning("a client went away before its answer was sent")
+            LOG.warning("a client went away before its response was sent")
             return
         self.written += len(data)
         self._write(data)
 
     @property
-    def is_left(self) -> bool:
-        """Whether the client closed the connection, which isn't told while nothing is read from it."""
-        with suppress(OSError, AttributeError):  # other systems don't tell
+    def is_abandoned(self) -> bool:
+        """True if the client closed the connection, which asyncio doesn't report while reading is paused."""
+        with suppress(OSError, AttributeError):  # only Linux reports it
             state = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
             return state[0] != ESTABLISHED
         return False
 
     @property
-    def taken(self) -> int:
-        """Bytes that the client has acknowledged."""
+    def acknowledged(self) -> int:
+        """Number of bytes that the client has acknowledged."""
         return self.written - int(self._transport.get_write_buffer_size()) - self._in_kernel()
 
     def _in_kernel(self) -> int:
-        """Bytes that the kernel keeps until the client takes them; it may have room for megabytes."""
-        with suppress(OSError, AttributeError, ValueError):  # other systems don't tell
+        """Return the number of bytes that the kernel still keeps for the client, which can be megabytes."""
+        with suppress(OSError, AttributeError, ValueError):  # only Linux reports it
             descriptor = self._transport.get_extra_info("socket").fileno()
             return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), "little")
         return 0
 
 
-class Progress:
-    """How much a client moves while it is its turn."""
+class TransferProgress:
+    """The amount of data that a client transfers while it is its turn."""
 
     def __init__(self) -> None:
-        self._began: tuple[float, int] | None = None
+        self._start: tuple[float, int] | None = None
 
     def stop(self) -> None:
-        """It isn't its turn."""
-        self._began = None
+        """Record that it is not the client's turn."""
+        self._start = None
 
-    def is_slow(self, now: float, moved: int, patience: float) -> bool:
-        """Whether in the last `patience` seconds it moved fewer than `SLOWEST` bytes a second.
+    def is_slow(self, now: float, transferred: int, patience: float) -> bool:
+        """Check whether the client transferred fewer than `MIN_RATE` bytes per second in the last `patience` seconds.
 
         Args:
-            now: in seconds.
-            moved: bytes so far.
+            now: present time in seconds.
+            transferred: number of bytes so far.
             patience: seconds.
         """
-        if self._began is None:
-            self._began = now, moved
-        lasted = now - self._began[0]
-        if lasted < patience:
+        if self._start is None:
+            self._start = now, transferred
+        elapsed = now - self._start[0]
+        if elapsed < patience:
             return False
-        slow = moved - self._began[1] < SLOWEST * lasted
-        self._began = now, moved
+        slow = transferred - self._start[1] < MIN_RATE * elapsed
+        self._start = now, transferred
         return slow
 
 
 class HeadersTooLarge(Exception):
-    """Raised into the parser, so that it stops."""
+    """Raised inside the parser to stop it."""
 
 
 class PipelineTooLong(Exception):
-    """Raised into the parser, so that it stops."""
+    """Raised inside the parser to stop it."""
 
 
-class ImpatientProtocol(HttpToolsProtocol):
-    """A connection whose client is waited for as long as the server can spare it.
+class TimeLimitedProtocol(HttpToolsProtocol):
+    """A connection that is closed if its client takes too long to send or to read.
 
     Attributes:
-        most: connections that there may be.
+        max_connections: number of connections that are allowed.
     """
 
-    most: ClassVar[int]
-    _since = 0.0  # when it became the client's turn to send headers
-    _begun = False  # whether it has sent some of them
+    max_connections: ClassVar[int]
+    _waiting_since = 0.0  # when it became the client's turn to send headers
+    _headers_begun = False  # whether it has sent a part of them
     _received = 0  # bytes
     _lost = False
-    _headed = 0  # bytes of this request's headers that the parser has told
-    _untold = 0  # bytes received since it last told anything
-    _told = _too_large = _too_many = False
+    _header_bytes = 0  # of this request's headers, as far as they are parsed
+    _unparsed = 0  # bytes received since the parser last reported anything
+    _has_parsed = _too_large = _too_many = False
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to count what the client moves; one too many is hung up on."""
-        super().connection_made(cast(Any, Outlet(transport)))
-        self._since = self.loop.time()
-        self._sends, self._reads = Progress(), Progress()
-        if len(self.connections) > self.most + SPARE:
+        """Start to count what the client transfers; abort connections far beyond the limit."""
+        super().connection_made(cast(Any, CountingTransport(transport)))
+        self._waiting_since = self.loop.time()
+        self._sending, self._reading = TransferProgress(), TransferProgress()
+        if len(self.connections) > self.max_connections + SPARE:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sends, unless it is more than headers may be."""
+        """Parse what the client sends, and refuse headers that are too long."""
         if self.transport.is_closing():
             return
         self._received += len(data)
-        if not self._begun:
-            self._begun, self._since = True, self.loop.time()
-        self._told = False
+        if not self._headers_begun:
+            self._headers_begun, self._waiting_since = True, self.loop.time()
+        self._has_parsed = False
         super().data_received(data)
-        self._untold = 0 if self._told else self._untold + len(data)
-        if self._untold > LONGEST_HEADERS and not self.transport.is_closing():
-            self._refuse()
+        self._unparsed = 0 if self._has_parsed else self._unparsed + len(data)
+        if self._unparsed > LONGEST_HEADERS and not self.transport.is_closing():
+            self._refuse_headers()
 
     def connection_lost(self, problem: Exception | None) -> None:
-        """Let readers of the request know that its client went away."""
+        """Record that the client went away."""
         self._lost = True
         super().connection_lost(problem)
 
     def on_response_complete(self) -> None:
-        """Make it the client's turn again."""
-        self._since, self._begun = self.loop.time(), False
+        """Record that it is the client's turn again."""
+        self._waiting_since, self._headers_begun = self.loop.time(), False
         super().on_response_complete()
 
-    def let_go_if_slow(self, now: float, patience: float, crowded: bool) -> None:
+    def close_if_slow(self, now: float, patience: float, crowded: bool) -> None:
         """Close the connection if its client takes too long.
 
         Args:
-            now: of the loop's clock.
-            patience: seconds.
-            crowded: whether a body must come at a pace, which else its reader sees to, and no request ahead of
-                the answers.
+            now: time of the loop's clock.
+            patience: seconds that the client may take.
+            crowded: whether a minimum rate is required of bodies, which otherwise their reader checks, and no
+                pipelined request is accepted.
         """
-        outlet: Any = self.transport
-        if (self.flow.read_paused and outlet.is_left) or (crowded and self.pipeline):
-            outlet.abort()
+        transport: Any = self.transport
+        if (self.flow.read_paused and transport.is_abandoned) or (crowded and self.pipeline):
+            transport.abort()
             return
-        if unread := outlet.get_write_buffer_size():
-            slow = self._reads.is_slow(now, outlet.taken, patience)
+        if unread := transport.get_write_buffer_size():
+            slow = self._reading.is_slow(now, transport.acknowledged, patience)
         else:
-            self._reads.stop()
-            slow = not outlet.is_closing() and self._sends_slowly(now, patience, crowded)
+            self._reading.stop()
+            slow = not transport.is_closing() and self._sends_slowly(now, patience, crowded)
         if slow and unread:
-            outlet.abort()
+            transport.abort()
         elif slow:
-            outlet.close()
+            transport.close()
 
     def _sends_slowly(self, now: float, patience: float, crowded: bool) -> bool:
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            self._sends.stop()
-            return now - self._since >= patience
-        waits = cycle.more_body and not self.flow.read_paused and not cycle.waiting_for_100_continue
-        if not waits or not crowded:
-            self._sends.stop()
+            self._sending.stop()
+            return now - self._waiting_since >= patience
+        awaits_body = cycle.more_body and not self.flow.read_paused and not cycle.waiting_for_100_continue
+        if not awaits_body or not crowded:
+            self._sending.stop()
             return False
-        return self._sends.is_slow(now, self._received, patience)
+        return self._sending.is_slow(now, self._received, patience)
 
     def on_message_begin(self) -> None:
-        """Begin to count a request's headers."""
-        self._headed = 0
+        """Start to count a request's headers."""
+        self._header_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Count the first line with the headers."""
-        self._take(len(url))
+        """Count a request's first line as part of its headers."""
+        self._count_headers(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header."""
-        self._take(len(name) + len(value) + 4)
+        self._count_headers(len(name) + len(value) + 4)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Take a request, unless too many wait before it."""
-        waits = self.cycle is not None and not self.cycle.response_complete
-        ahead = 0 if len(self.connections) > CROWDED * self.most else MOST_PIPELINED
-        if waits and len(self.pipeline) >= ahead:
+        """Accept a request, unless too many are pipelined before it."""
+        unanswered = self.cycle is not None and not self.cycle.response_complete
+        allowed = 0 if len(self.connections) > CROWDED_SHARE * self.max_connections else MAX_PIPELINED
+        if unanswered and len(self.pipeline) >= allowed:
             self._too_many = True
             raise PipelineTooLong
-        self._told = True
-        self.scope[GONE] = lambda: self._lost  # type: ignore[literal-required]
+        self._has_parsed = True
+        self.scope[GONE_KEY] = lambda: self._lost  # type: ignore[literal-required]
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Note that what was received is told."""
-        self._told = True
+        """Record that the parser has made progress."""
+        self._has_parsed = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Go on reading after a request."""
+        """Resume reading after a request."""
         super().on_message_complete()
         if not self.pipeline:
-            self.flow.resume_reading()  # paused by the body's last piece; else nobody sees the client go away
+            self.flow.resume_reading()  # the body's last piece paused it; a closed connection would go unnoticed
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what can't be parsed, or was stopped here."""
+        """Answer a request that can't be parsed or that was stopped here."""
         if self._too_many:
             self.transport.abort()
         elif self._too_large:
-            self._refuse()
+            self._refuse_headers()
         else:
             super().send_400_response(msg)
 
-    def _take(self, size: int) -> None:
-        self._headed += size
-        if self._headed > LONGEST_HEADERS:
+    def _count_headers(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > LONGEST_HEADERS:
             self._too_large = True
             raise HeadersTooLarge
 
-    def _refuse(self) -> None:
-        """Say why, unless that would land in the middle of an answer, and hang up."""
+    def _refuse_headers(self) -> None:
+        """Send status 431, unless it would end up in the middle of a response, and close the connection."""
         if self.cycle is None or self.cycle.response_complete:
-            answer = problem_response(431, f"more than {LONGEST_HEADERS:,} bytes of headers: send fewer")
-            lines = [b"%s: %s\r\n" % header for header in [*answer.raw_headers, (b"connection", b"close")]]
+            response = problem_response(431, f"more than {LONGEST_HEADERS:,} bytes of headers: send fewer")
+            lines = [b"%s: %s\r\n" % header for header in [*response.raw_headers, (b"connection", b"close")]]
             head = b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + b"".join(lines)
-            self.transport.write(head + b"\r\n" + bytes(answer.body))
+            self.transport.write(head + b"\r\n" + bytes(response.body))
         self.transport.close()
 
 
-def patient_for(most: int) -> type[asyncio.Protocol]:
-    """Make the protocol, for `uvicorn.Config(http=...)`; `let_slow_ones_go` looks after its connections.
+def make_protocol(max_connections: int) -> type[asyncio.Protocol]:
+    """Return a protocol class for `uvicorn.Config(http=...)`; `close_slow_connections` watches its connections.
 
     Args:
-        most: connections that there may be.
+        max_connections: number of connections that are allowed.
     """
-    return cast(type[asyncio.Protocol], type("Impatient", (ImpatientProtocol,), {"most": most}))
+    attributes = {"max_connections": max_connections}
+    return cast(type[asyncio.Protocol], type("LimitedProtocol", (TimeLimitedProtocol,), attributes))

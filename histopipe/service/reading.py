@@ -1,4 +1,4 @@
-"""Reading what clients send: bounded in size, count and time, and never more of it than is allowed."""
+"""Read request bodies within limits on their size, number of files, duration and memory."""
 
 from __future__ import annotations
 
@@ -17,71 +17,85 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from histopipe.core.names import without_control
-from histopipe.service.problems import Refused
+from histopipe.service.problems import RequestError
 
-DRAINED, DRAIN_SECONDS = 64 * 2**20, 5.0  # of a body that is refused: some clients read no answer before all is sent
-SLOWEST = 16 * 2**10  # bytes a second that a client must move on average, where it may take long
-TRIM = 64 * 2**20  # bytes of bodies after which the C library is asked for what it keeps of them
-LONGEST_NAME = 200  # letters of a file's name that are kept
-LONGEST_FIELD = 100  # bytes of a form's text
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+DRAIN_BYTES, DRAIN_SECONDS = 64 * 2**20, 5.0  # read of a refused body: some clients read no response before all is sent
+MIN_RATE = 16 * 2**10  # bytes per second that a client must transfer on average, where a transfer may take long
+TRIM_BYTES = 64 * 2**20  # bytes of released bodies after which the C library is asked to return memory
+LONGEST_NAME = 200  # characters of a file's name that are kept
+LONGEST_FIELD = 100  # bytes of a form's text field
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-_BYTES = re.compile("[0-9]{1,20}")  # longer ones than any body are read, and end at the limit
-_CLOSE = {"Connection": "close"}  # what is left of the body must not be taken for the next request
+_BYTES = re.compile("[0-9]{1,20}")  # longer numbers exceed any limit; such bodies are read up to the limit
+_CLOSE = {"Connection": "close"}  # so that the rest of the body isn't taken for the next request
 
 
-class Sent(NamedTuple):
-    """A file as a client sent it."""
+class UploadedFile(NamedTuple):
+    """A file that a client sent.
+
+    Attributes:
+        name: name of the file, for display; empty if the client sent none.
+        content: bytes of the file.
+    """
 
     name: str
     content: bytes
 
 
-class Share:
-    """What one request holds of the memory; given back once neither the request nor a thread works with it any more.
+class MemoryShare:
+    """The memory that one request uses; returned to the budget once its last user releases it.
 
     Args:
-        memory: of all requests.
+        budget: memory of all requests.
     """
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
         self._taken, self._users = 0, 1
         self._lock = threading.Lock()
 
-    def __call__(self, size: int) -> None:
-        """Take `size` bytes more.
+    def take(self, size: int) -> None:
+        """Take `size` more bytes.
 
         Raises:
-            Refused: there is none left.
+            RequestError: the budget is used up.
         """
-        self._memory.take(size)
+        self._budget.take(size)
         with self._lock:
             self._taken += size
 
-    def lend(self) -> None:
-        """Keep it for one more user, who calls `release` at its end."""
+    def retain(self) -> None:
+        """Add a user of the memory, who must call `release` at its end."""
         with self._lock:
             self._users += 1
 
     def release(self) -> None:
-        """End one user's work with it; the last one gives all of it back."""
+        """End the use by one user; the last one returns all memory to the budget."""
         with self._lock:
             self._users -= 1
             taken, self._taken = (0, self._taken) if self._users else (self._taken, 0)
-        self._memory.give_back(taken)
+        self._budget.give_back(taken)
 
 
-class Memory:
-    """Bound what the bodies of all requests take together, for as long as anything works with them.
+class MemoryBudget:
+    """A limit on the memory that the bodies of all requests use at the same time.
 
     Args:
-        most: bytes.
+        limit: bytes.
+
+    Example:
+        >>> budget = MemoryBudget(100)
+        >>> with budget.share() as memory:
+        ...     memory.take(60)
+        ...     budget.held
+        60
+        >>> budget.held
+        0
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = self._returned = 0
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = self._released = 0
         self._lock = threading.Lock()
 
     @property
@@ -89,40 +103,37 @@ class Memory:
         """Bytes in use."""
         return self._held
 
-    def wants_trim(self) -> bool:
-        """Whether so much was given back since this was last said that the system should have it."""
+    def needs_trim(self) -> bool:
+        """Check whether enough memory was released since the last such answer to call `trim_memory`."""
         with self._lock:
-            if self._returned < TRIM:
+            if self._released < TRIM_BYTES:
                 return False
-            self._returned = 0
+            self._released = 0
             return True
 
     def take(self, size: int) -> None:
-        """Take some.
+        """Take `size` bytes.
 
         Raises:
-            Refused: there is none left.
+            RequestError: the budget is used up.
         """
         with self._lock:
-            if self._held + size <= self._most:
+            if self._held + size <= self._limit:
                 self._held += size
                 return
-        raise Refused(429, "too much is being sent at once: try again later", headers={**_CLOSE, "Retry-After": "1"})
+        headers = {**_CLOSE, "Retry-After": "1"}
+        raise RequestError(429, "too much is being sent at once: try again later", headers=headers)
 
     def give_back(self, size: int) -> None:
-        """Give back what was taken."""
+        """Return `size` bytes."""
         with self._lock:
             self._held -= size
-            self._returned += size
+            self._released += size
 
     @contextmanager
-    def share(self) -> Iterator[Share]:
-        """Give one request its share, called with the bytes to take; the request's own use of it ends with the block.
-
-        Raises:
-            Refused: there is none left.
-        """
-        share = Share(self)
+    def share(self) -> Iterator[MemoryShare]:
+        """Give one request its share; the request's own use of it ends with the block."""
+        share = MemoryShare(self)
         try:
             yield share
         finally:
@@ -130,139 +141,155 @@ class Memory:
 
 
 def trim_memory() -> None:
-    """Have the C library give the system what was freed: it keeps gigabytes after large bodies and images."""
-    with suppress(AttributeError, OSError):  # only GNU's has it
+    """Make the C library return freed memory to the system: it keeps gigabytes after large bodies and images."""
+    with suppress(AttributeError, OSError):  # only GNU's C library has this function
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class Pace(NamedTuple):
-    """How long a body may take.
+class TransferLimits(NamedTuple):
+    """Limits on the time that a client may take to send a body.
 
     Attributes:
-        whole: seconds for all of it.
-        piece: seconds between two pieces; and before `least` is asked for.
-        least: bytes a second, on average since the start.
+        total: seconds for the whole body.
+        pause: seconds between two pieces, and before `min_rate` is required.
+        min_rate: bytes per second, on average since the start.
     """
 
-    whole: float
-    piece: float
-    least: float = 0.0
+    total: float
+    pause: float
+    min_rate: float = 0.0
 
 
 async def read_files(
-    request: Request, limit: int, count: int, pace: Pace, single: tuple[str, ...], take: Callable[[int], None]
-) -> list[Sent]:
-    """Every file of a request, in their order.
+    request: Request,
+    limit: int,
+    count: int,
+    transfer_limits: TransferLimits,
+    single: tuple[str, ...],
+    memory: MemoryShare,
+) -> list[UploadedFile]:
+    """Read all files of a request into memory, in their order.
 
     Args:
-        request: whose body is `multipart/form-data` with files in parts of any name, or one file alone.
-        limit: bytes of the body.
-        count: files at most.
-        pace: how long the client may take.
-        single: media types of a body that is one file; `/` at the end of one stands for all below it.
-        take: as `Memory.share` gives it.
+        request: a request whose body is either `multipart/form-data` with files in parts of any name, or one file.
+        limit: largest number of bytes of the body.
+        count: largest number of files.
+        transfer_limits: time that the client may take.
+        single: media types of a body that is one file; an entry that ends with `/` matches all its subtypes.
+        memory: memory of the request, from which the body is taken.
 
     Raises:
-        Refused: too large, too many, too slow, not a form, or without a file.
+        RequestError: the body is too large, too slow or malformed, or has too many files or none.
     """
     media, boundary = _media_type(request)
     if media == "multipart/form-data":
-        form = _Form(boundary, count)
+        form = _FormParser(boundary, count)
         try:
-            async for piece in pieces(request, limit, pace):
-                take(len(piece))
+            async for piece in read_body(request, limit, transfer_limits):
+                memory.take(len(piece))
                 form.feed(piece)
             return form.files()
         finally:
-            form.forget()
+            form.clear()
     if not media.startswith(single):
-        raise await refused(request, 415, "send multipart/form-data with one or many files, or one file as the body")
+        detail = "send multipart/form-data with one or many files, or one file as the body"
+        raise await drain_and_refuse(request, 415, detail)
     content = bytearray()
-    async for piece in pieces(request, limit, pace):
-        take(len(piece))
+    async for piece in read_body(request, limit, transfer_limits):
+        memory.take(len(piece))
         content += piece
     if not content:
-        raise Refused(400, "the body is empty: send an image")
-    return [Sent("", bytes(content))]
+        raise RequestError(400, "the body is empty: send an image")
+    return [UploadedFile("", bytes(content))]
 
 
 async def save_file(
     request: Request,
     limit: int,
-    pace: Pace,
+    transfer_limits: TransferLimits,
     single: tuple[str, ...],
     create: Callable[[str], BinaryIO],
     fields: tuple[str, ...] = (),
 ) -> dict[str, str]:
-    """Write the one file of a request to disk, piece by piece; returns the text of a form's other fields.
+    """Write the one file of a request to disk, piece by piece.
 
     Args:
-        create: opens the file to write, told its name (empty where the body alone was sent).
-        fields: names of fields that a form may hold beside the file.
-        request, limit, pace, single: as for `read_files`.
+        request, limit, transfer_limits, single: as in `read_files`.
+        create: opens the file to write; is given its name, which is empty if the file is the whole body.
+        fields: names of text fields that a form may contain besides the file.
+
+    Returns:
+        The texts of the form's fields, by name.
 
     Raises:
-        Refused: as `read_files`; or the disk is full.
+        RequestError: as in `read_files`, or the disk is full.
     """
     media, boundary = _media_type(request)
     whole = media != "multipart/form-data"
     if whole and not media.startswith(single):
-        raise await refused(request, 415, "send multipart/form-data with one file, or the file as the body")
-    form = _OneFile(b"body" if whole else boundary, create, fields)
+        detail = "send multipart/form-data with one file, or the file as the body"
+        raise await drain_and_refuse(request, 415, detail)
+    form = _SingleFileParser(b"body" if whole else boundary, create, fields)
     try:
         if whole:
-            form.begin("")
-        async for piece in pieces(request, limit, pace):
+            form.begin_file("")
+        async for piece in read_body(request, limit, transfer_limits):
             await asyncio.to_thread(form.write if whole else form.feed, piece)
-        return await asyncio.to_thread(form.finished, whole)
+        return await asyncio.to_thread(form.finish, whole)
     except OSError as problem:
-        if problem.errno not in FULL:
+        if problem.errno not in DISK_FULL:
             raise
-        raise await refused(request, 507, "the server's disk is full: try again later") from None
+        raise await drain_and_refuse(request, 507, "the service's disk is full: try again later") from None
     finally:
         form.close()
 
 
-async def pieces(request: Request, limit: int, pace: Pace) -> AsyncIterator[bytes]:
-    """The body piece by piece.
+async def read_body(request: Request, limit: int, transfer_limits: TransferLimits) -> AsyncIterator[bytes]:
+    """Yield the body of a request piece by piece.
 
     Raises:
-        Refused: longer than `limit` bytes, whatever its header says, or slower than `pace`.
+        RequestError: the body has more than `limit` bytes, whatever its header states, or comes too slowly.
     """
     declared = request.headers.get("content-length", "")
     if _BYTES.fullmatch(declared) and int(declared) > limit:
-        raise await refused(request, 413, f"the body has {int(declared):,} bytes; at most {limit:,} are taken")
-    received, began, stream = 0, time.monotonic(), request.stream()
-    end = began + pace.whole
+        detail = f"the body has {int(declared):,} bytes; at most {limit:,} are accepted"
+        raise await drain_and_refuse(request, 413, detail)
+    received, started, stream = 0, time.monotonic(), request.stream()
+    end = started + transfer_limits.total
     while True:
         try:
-            async with asyncio.timeout(min(pace.piece, max(0.01, end - time.monotonic()))):
+            async with asyncio.timeout(min(transfer_limits.pause, max(0.01, end - time.monotonic()))):
                 piece = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Refused(408, "the body came too slowly", headers=_CLOSE) from None
+            raise _slow_body_error() from None
         except ClientDisconnect:
-            raise Refused(400, "the client went away", headers=_CLOSE) from None
+            raise RequestError(400, "the client went away", headers=_CLOSE) from None
         received += len(piece)
-        lasted = time.monotonic() - began
-        if lasted > pace.piece and received < pace.least * lasted:
-            raise Refused(408, "the body came too slowly", headers=_CLOSE)
+        seconds = time.monotonic() - started
+        if seconds > transfer_limits.pause and received < transfer_limits.min_rate * seconds:
+            raise _slow_body_error()
         if received > limit:
             await _drain(stream)
-            raise Refused(413, f"the body is longer than the {limit:,} bytes that are taken", headers=_CLOSE)
+            detail = f"the body is longer than the {limit:,} bytes that are accepted"
+            raise RequestError(413, detail, headers=_CLOSE)
         if piece:
             yield piece
 
 
-async def refused(request: Request, status: int, detail: str) -> Refused:
-    """A refusal of a request whose body isn't read for its content."""
+def _slow_body_error() -> RequestError:
+    return RequestError(408, "the body came too slowly", headers=_CLOSE)
+
+
+async def drain_and_refuse(request: Request, status: int, detail: str) -> RequestError:
+    """Read the rest of a request's body and return the error that refuses the request."""
     await _drain(request.stream())
-    return Refused(status, detail, headers=_CLOSE)
+    return RequestError(status, detail, headers=_CLOSE)
 
 
 async def _drain(stream: AsyncIterator[bytes]) -> None:
-    left = DRAINED
+    left = DRAIN_BYTES
     with suppress(TimeoutError, ClientDisconnect, RuntimeError):
         async with asyncio.timeout(DRAIN_SECONDS):
             async for piece in stream:
@@ -272,19 +299,20 @@ async def _drain(stream: AsyncIterator[bytes]) -> None:
 
 
 def _media_type(request: Request) -> tuple[str, bytes]:
+    """Return the media type of a request's body and the boundary of its form."""
     media, options = parse_options_header(request.headers.get("content-type", ""))
     return media.decode("latin-1").lower(), options.get(b"boundary", b"")
 
 
-class _Form:
-    """Takes a form apart as its pieces come; files are kept in memory."""
+class _FormParser:
+    """A parser of `multipart/form-data` that is fed piece by piece and keeps the files in memory."""
 
     def __init__(self, boundary: bytes, count: int) -> None:
         self._count = count
         self._parts = 0
-        self._name = self._value = b""
+        self._header_name = self._header_text = b""
         self._headers: dict[bytes, bytes] = {}
-        self._found: list[tuple[str, bytearray]] = []
+        self._files: list[tuple[str, bytearray]] = []
         self._ended = False
         names = ("part_begin", "part_data", "header_field", "header_value", "header_end", "headers_finished", "end")
         calls: Any = {f"on_{name}": getattr(self, f"_{name}") for name in names}
@@ -293,66 +321,69 @@ class _Form:
                 raise ValueError("no boundary")
             self._parser = MultipartParser(boundary, calls)
         except (MultipartParseError, ValueError):
-            raise Refused(400, "the form has no usable boundary: let your HTTP library write its header") from None
+            detail = "the form has no usable boundary: let your HTTP library write its header"
+            raise RequestError(400, detail) from None
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece."""
+        """Parse the next piece."""
         try:
             self._parser.write(piece)
         except MultipartParseError:
-            raise Refused(400, "the body is no form: let your HTTP library write it", headers=_CLOSE) from None
+            detail = "the body is not a form: let your HTTP library write it"
+            raise RequestError(400, detail, headers=_CLOSE) from None
 
-    def files(self) -> list[Sent]:
-        """All files, once every piece has been taken."""
+    def files(self) -> list[UploadedFile]:
+        """Return all files, once every piece was fed."""
         if not self._ended:
-            raise Refused(400, "the form breaks off before its end")
-        if not self._found:
-            raise Refused(400, "the form holds no file: send one as -F image=@FILE does")
+            raise _incomplete_form_error()
+        if not self._files:
+            raise RequestError(400, "the form has no file: send one as -F image=@FILE does")
         files = []
-        for name, content in self._found:
-            files.append(Sent(name, bytes(content)))
-            content.clear()  # so that no more than one file is held twice
+        for name, content in self._files:
+            files.append(UploadedFile(name, bytes(content)))
+            content.clear()  # so that only one file at a time is held twice
         return files
 
-    def forget(self) -> None:
-        """Drop the files, which else stay for as long as form and parser, who refer to each other."""
-        self._found.clear()
+    def clear(self) -> None:
+        """Drop the files, which would otherwise live as long as the reference cycle of form and parser."""
+        self._files.clear()
 
-    def begin(self, name: str) -> None:
-        """A file starts."""
-        self._found.append((name, bytearray()))
+    def begin_file(self, name: str) -> None:
+        """Begin a file."""
+        self._files.append((name, bytearray()))
 
     def begin_field(self, name: str) -> None:
-        """A text starts."""
-        raise Refused(400, f"the part {name!r} is no file: send files only", headers=_CLOSE)
+        """Begin a text field; refused here, where only files are accepted."""
+        raise RequestError(400, f"the part {name!r} is not a file: send only files", headers=_CLOSE)
 
     def write(self, piece: bytes) -> None:
-        """More of the file."""
-        self._found[-1][1].extend(piece)  # not a list: pieces may be of one byte each, and cost fifty
+        """Append a piece to the present file."""
+        self._files[-1][1].extend(piece)  # not to a list: pieces may be single bytes, which cost fifty each there
 
     def _part_begin(self) -> None:
         self._parts += 1
         self._headers = {}
-        self._name = self._value = b""
+        self._header_name = self._header_text = b""
         if self._parts > self._count:
-            raise Refused(413, f"more than the {self._count} files that one request may hold", headers=_CLOSE)
+            detail = f"more than the {self._count} files that one request may contain"
+            raise RequestError(413, detail, headers=_CLOSE)
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
+        self._header_name += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
+        self._header_text += data[start:end]
 
     def _header_end(self) -> None:
-        self._headers[self._name.lower()] = self._value
-        self._name = self._value = b""
+        self._headers[self._header_name.lower()] = self._header_text
+        self._header_name = self._header_text = b""
 
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b"").decode("latin-1"))
         if b"filename" not in options:
             self.begin_field(options.get(b"name", b"").decode("utf-8", "replace")[:LONGEST_NAME])
         else:
-            self.begin(shown_name(options[b"filename"]))
+            self.begin_file(display_name(options[b"filename"]))
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self.write(data[start:end])
@@ -361,8 +392,8 @@ class _Form:
         self._ended = True
 
 
-class _OneFile(_Form):
-    """As a form with one file, which goes to disk."""
+class _SingleFileParser(_FormParser):
+    """A parser of a form with one file, which it writes to disk, and short text fields."""
 
     def __init__(self, boundary: bytes, create: Callable[[str], BinaryIO], fields: tuple[str, ...]) -> None:
         super().__init__(boundary, 1 + len(fields))
@@ -373,9 +404,9 @@ class _OneFile(_Form):
         self._file: BinaryIO | None = None
         self._written = 0
 
-    def begin(self, name: str) -> None:
+    def begin_file(self, name: str) -> None:
         if self._file is not None:
-            raise Refused(413, "more than one file: send one at a time", headers=_CLOSE)
+            raise RequestError(413, "more than one file: send one at a time", headers=_CLOSE)
         self._field = None
         self._file = self._create(name)
 
@@ -391,25 +422,34 @@ class _OneFile(_Form):
             return
         self._fields[self._field] += piece
         if len(self._fields[self._field]) > LONGEST_FIELD:
-            raise Refused(413, f"{self._field} is longer than {LONGEST_FIELD} letters", headers=_CLOSE)
+            detail = f"{self._field} is longer than {LONGEST_FIELD} characters"
+            raise RequestError(413, detail, headers=_CLOSE)
 
-    def finished(self, whole: bool) -> dict[str, str]:
-        """The form's fields, once every piece has been taken."""
+    def finish(self, whole: bool) -> dict[str, str]:
+        """Flush the file and return the form's fields, once every piece was fed.
+
+        Args:
+            whole: whether the file is the whole body.
+        """
         if not whole and not self._ended:
-            raise Refused(400, "the form breaks off before its end")
+            raise _incomplete_form_error()
         if self._file is None or not self._written:
-            raise Refused(400, "no file, or an empty one: send an archive or a slide")
-        self._file.flush()  # a full disk shows here, where it can be told
+            raise RequestError(400, "no file, or an empty one: send an archive or a slide")
+        self._file.flush()  # a full disk is noticed here, where it can still be reported
         return {name: content.decode("utf-8", "replace") for name, content in self._fields.items()}
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         if self._file:
-            with suppress(OSError):  # what couldn't be written was told
+            with suppress(OSError):  # failed writes were reported before
                 self._file.close()
 
 
-def shown_name(raw: bytes) -> str:
-    """A file's name as a client wrote it, without its folders; for people, never a path."""
+def _incomplete_form_error() -> RequestError:
+    return RequestError(400, "the form is incomplete: its end is missing")
+
+
+def display_name(raw: bytes) -> str:
+    """Return a file's name as the client wrote it, without its folders; for display, never used as a path."""
     name = raw.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
     return without_control(name)[:LONGEST_NAME]

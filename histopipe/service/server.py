@@ -1,4 +1,4 @@
-"""The server itself: where it listens, how it starts and how it ends."""
+"""The process of the service: its address, its token, its start and its end."""
 
 from __future__ import annotations
 
@@ -17,173 +17,165 @@ from typing import Any
 
 from histopipe.core.errors import ServingError
 from histopipe.service.limits import Limits
-from histopipe.service.models import Asked, Keeper, Model, load_kept, spare_from_collection
+from histopipe.service.models import Model, ModelReloader, ModelRequest, freeze_loaded_objects, load_copy
 
-TOKEN = "HISTOPIPE_TOKEN"
-SHORTEST_TOKEN = 16  # letters: a shorter one can be tried out
-STOP_SECONDS = 20  # for what is under way, once the server is asked to stop; ending jobs takes up to 8 more
-CONNECTIONS = 2048  # where the system lets the process open as many files
-BACKLOG = CONNECTIONS  # a burst beyond it is connected by the next try of TCP, a second later
-UNREAD = 512 * 2**10  # bytes of answers that the system keeps for a client which doesn't read; else it keeps megabytes
-FILES = 512  # that the process opens beside its connections
-TICKS = 5  # of uvicorn, a tenth of a second each, between two looks at slow clients
+TOKEN_VARIABLE = "HISTOPIPE_TOKEN"
+SHORTEST_TOKEN = 16  # characters: shorter tokens can be guessed by trying
+STOP_SECONDS = 20  # for open requests, once the service is asked to stop; ending jobs takes up to 8 more
+MAX_CONNECTIONS = 2048  # if the system lets the process open as many files
+BACKLOG = MAX_CONNECTIONS  # connections of a burst beyond it succeed when TCP tries again, a second later
+SEND_BUFFER = 512 * 2**10  # bytes that the system keeps for a client that doesn't read; by default it keeps megabytes
+OTHER_FILES = 512  # that the process opens besides its connections
+CHECK_TICKS = 5  # of uvicorn, a tenth of a second each, between two searches for slow clients
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where to listen.
+class ListenAddress:
+    """The address at which the service listens.
 
     Attributes:
-        host: name or address.
-        port: 0 for any that is free.
-        open: whether anybody may ask, from other machines too, without a token.
+        host: host name or IP address.
+        port: port; 0 for any free port.
+        allow_anyone: whether every client may use the service without a token, also from other machines.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
-    open: bool = False
+    allow_anyone: bool = False
 
 
-def serve(asked: Asked, place: Place, limits: Limits, poll: float) -> None:
-    """Serve until the process is told to stop.
+def serve(model_request: ModelRequest, address: ListenAddress, limits: Limits, poll: float) -> None:
+    """Serve a model until the process is asked to stop.
 
     Args:
-        asked: which model.
-        place: where to listen.
-        limits: of clients.
-        poll: seconds between two looks at where the alias stands; 0 never looks.
+        model_request: the model to serve.
+        address: where to listen.
+        limits: limits on clients.
+        poll: seconds between two checks of the model's alias; 0 never checks.
 
     Raises:
-        ServingError: it may not or can't listen there.
-        ScoringError, TrackingAwayError, InferenceError: the model can't be had.
+        ServingError: the service can't or mustn't listen there.
+        ScoringError, TrackingAwayError, InferenceError: the model can't be loaded.
     """
-    token = token_for(place)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while it loads; else the folder would stay
-    with listening(place) as sock, TemporaryDirectory(prefix="histopipe-serve-") as scratch:
-        model = load_kept(asked, Path(scratch))
-        _run(asked, model, limits, (token, called(place, token)), Path(scratch), sock, poll)
+    token = read_token(address)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while the model loads; else the scratch folder would stay
+    with bind_socket(address) as sock, TemporaryDirectory(prefix="histopipe-serve-") as scratch:
+        model = load_copy(model_request, Path(scratch))
+        _run(model_request, model, limits, (token, allowed_hosts(address, token)), Path(scratch), sock, poll)
 
 
-def token_for(place: Place) -> str | None:
-    """The token that clients must bring, from the environment.
+def read_token(address: ListenAddress) -> str | None:
+    """Read the token that clients must send from the environment; None if there is none and none is needed.
 
     Raises:
-        ServingError: there is none, other machines could ask, and nobody said that they may; or it is too short.
+        ServingError: there is none although other machines can reach the service, or it is too short.
     """
-    token = os.environ.get(TOKEN, "").strip()
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
     if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         raise ServingError(
-            f"{TOKEN} wants {SHORTEST_TOKEN} or more letters and digits: `openssl rand -hex 32` gives such"
+            f"{TOKEN_VARIABLE} needs {SHORTEST_TOKEN} or more letters and digits: `openssl rand -hex 32` makes some"
         )
-    if not token and not place.open and not is_loopback(place.host):
+    if not token and not address.allow_anyone and not is_loopback(address.host):
         raise ServingError(
-            f"{place.host} can be reached from other machines: set {TOKEN}, or say --no-token if anybody may ask"
+            f"other machines can reach {address.host}: set {TOKEN_VARIABLE}, or say --no-token to answer everyone"
         )
     return token or None
 
 
-def called(place: Place, token: str | None) -> frozenset[str] | None:
-    """Names by which clients may call the server, beside those of this machine alone; None where any will do.
+def allowed_hosts(address: ListenAddress, token: str | None) -> frozenset[str] | None:
+    """Return the host names by which clients may call the service, besides those of this machine; None for all.
 
-    Without a token whoever is on this machine may ask, and so may any web page that a browser on it shows, unless the
-    server looks at how it is called and by whom.
+    Without a token everyone on this machine may use the service. Web pages in a browser on this machine could then use
+    it as well, unless the host name and the origin of every request are checked.
     """
-    return None if token or place.open else frozenset({place.host.lower()})
+    return None if token or address.allow_anyone else frozenset({address.host.lower()})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
+    """Check whether only this machine can reach a host."""
     try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
+        addresses = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
     except (OSError, UnicodeError):
         return False
-    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses)
 
 
-def listening(place: Place) -> socket.socket:
-    """A socket bound to the place, before the model is loaded: an address in use shows at once.
+def bind_socket(address: ListenAddress) -> socket.socket:
+    """Bind a socket to an address, before the model is loaded, so that an address in use is reported at once.
 
     Raises:
-        ServingError: it can't be had.
+        ServingError: the address can't be used.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)  # of its connections too
-        sock.bind(address)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # inherited by its connections
+        sock.bind(target)
     except (OSError, UnicodeError, OverflowError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise ServingError(
-            f"can't listen at {place.host}:{place.port} ({reason}): choose another --host or --port"
+            f"can't listen at {address.host}:{address.port} ({reason}): choose another --host or --port"
         ) from None
     return sock
 
 
 def _run(
-    asked: Asked,
+    model_request: ModelRequest,
     model: Model,
     limits: Limits,
-    admits: tuple[str | None, frozenset[str] | None],
+    access: tuple[str | None, frozenset[str] | None],
     scratch: Path,
     sock: socket.socket,
     poll: float,
 ) -> None:
-    import uvicorn
-
-    from histopipe.service.app import make_app
-    from histopipe.service.logs import spare_the_log
+    """Serve a loaded model; `access` is the token and the host names that clients may use."""
+    from histopipe.service.logs import limit_log_rate
     from histopipe.service.metrics import Metrics
-    from histopipe.service.protocol import patient_for
     from histopipe.service.state import Service
 
     metrics = Metrics()
 
-    def changed(loaded: bool) -> None:
+    def count_reload(loaded: bool) -> None:
         metrics.reloads.labels("loaded" if loaded else "failed").inc()
         service.show_model()
 
-    token, hosts = admits
-    service = Service(asked, limits, token, Keeper(asked, model, poll, changed), metrics, scratch, hosts)
-    most = most_connections()
-    config = uvicorn.Config(
-        make_app(service),
-        http=patient_for(most),
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=most,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
-    spare_the_log()
-    server = _Server(config, service)
-    _ends_quietly(server)
-    spare_from_collection()
-    sock.listen(BACKLOG)  # whoever reads the line below may call at once
-    _say(sock, model)
+    token, hosts = access
+    reloader = ModelReloader(model_request, model, poll, count_reload)
+    service = Service(model_request, limits, token, reloader, metrics, scratch, hosts)
+    server = _make_server(service, raise_connection_limit())
+    limit_log_rate()  # after uvicorn has added its log handlers
+    _stop_on_signals(server)
+    freeze_loaded_objects()
+    sock.listen(BACKLOG)  # clients may connect as soon as they read the line printed below
+    _print_address(sock, model)
     server.run([sock])
 
 
-def most_connections() -> int:
-    """Return how many connections there may be, after the system's soft limit of open files was raised as needed."""
+def raise_connection_limit() -> int:
+    """Raise the soft limit of open files as far as needed; return the number of connections that it allows."""
     from histopipe.service.protocol import SPARE
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + SPARE + FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = MAX_CONNECTIONS + SPARE + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(CONNECTIONS, soft - SPARE - FILES))
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, soft - SPARE - OTHER_FILES))
 
 
-def _Server(config: Any, service: Any) -> Any:  # noqa: N802  # uvicorn's class is imported only here
+def _make_server(service: Any, max_connections: int) -> Any:
+    """Build uvicorn's server of a service; uvicorn is imported only here."""
     import uvicorn
 
-    from histopipe.service.protocol import let_slow_ones_go
+    from histopipe.service.app import make_app
+    from histopipe.service.protocol import close_slow_connections, make_protocol
 
-    class Stopping(uvicorn.Server):
+    class TimeLimitedServer(uvicorn.Server):
+        """A server that also does the service's regular work and closes the connections of slow clients."""
+
         _crowded = False
 
         def handle_exit(self, sig: int, frame: Any) -> None:
@@ -191,43 +183,54 @@ def _Server(config: Any, service: Any) -> Any:  # noqa: N802  # uvicorn's class 
             super().handle_exit(sig, frame)
 
         async def on_tick(self, counter: int) -> bool:
-            service.look_after()
-            if self._crowded or counter % TICKS == 0:
-                self._let_slow_ones_go()
+            service.maintain()
+            if self._crowded or counter % CHECK_TICKS == 0:
+                self._close_slow_connections()
             return await super().on_tick(counter)
 
         async def shutdown(self, sockets: Any = None) -> None:
-            hurrying = asyncio.create_task(self._hurry())
+            maintenance = asyncio.create_task(self._maintain_until_stopped())
             await super().shutdown(sockets)
-            hurrying.cancel()
+            maintenance.cancel()
 
-        async def _hurry(self) -> None:
+        async def _maintain_until_stopped(self) -> None:
             while True:
-                service.look_after()
-                self._let_slow_ones_go(hurry=True)
+                service.maintain()
+                self._close_slow_connections(stopping=True)
                 await asyncio.sleep(0.2)
 
-        def _let_slow_ones_go(self, hurry: bool = False) -> None:
-            connections = self.server_state.connections
-            self._crowded = let_slow_ones_go(connections, config.limit_concurrency, service.limits.seconds, hurry)
+        def _close_slow_connections(self, stopping: bool = False) -> None:
+            connections, seconds = self.server_state.connections, service.limits.seconds
+            self._crowded = close_slow_connections(connections, max_connections, seconds, stopping)
 
-    return Stopping(config)
+    config = uvicorn.Config(
+        make_app(service),
+        http=make_protocol(max_connections),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=max_connections,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    return TimeLimitedServer(config)
 
 
-def _ends_quietly(server: Any) -> None:
-    """End the server by signals that come before it listens to them itself.
+def _stop_on_signals(server: Any) -> None:
+    """Make signals stop the server also before it handles them itself.
 
-    It also raises the signal that ended it once more, for whoever comes after it: nobody does.
+    When it ends, uvicorn raises the signal that stopped it once more; this handler then has nothing left to do.
     """
 
-    def end(*_: object) -> None:
+    def stop(*_: object) -> None:
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, stop)
 
 
-def _say(sock: socket.socket, model: Model) -> None:
+def _print_address(sock: socket.socket, model: Model) -> None:
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What the answers of one server share."""
+"""The state that all routes of the service share."""
 
 from __future__ import annotations
 
@@ -9,88 +9,91 @@ from pathlib import Path
 from starlette.requests import Request
 
 from histopipe.service.examples import draw_examples
-from histopipe.service.explaining import Explanations
-from histopipe.service.grading import Grader
+from histopipe.service.explaining import ExplanationQueue
+from histopipe.service.grading import BatchPredictor
 from histopipe.service.jobs import Jobs
-from histopipe.service.large import Turns
+from histopipe.service.large import ReadLimiter
 from histopipe.service.limits import Limits
 from histopipe.service.metrics import Metrics
-from histopipe.service.models import Asked, Keeper, Model
-from histopipe.service.reading import Memory, trim_memory
+from histopipe.service.models import Model, ModelReloader, ModelRequest
+from histopipe.service.reading import MemoryBudget, trim_memory
 
 
 @dataclass
 class Service:
-    """A model, and what grades by it.
+    """A served model, with the queues and threads that predict with it.
 
     Attributes:
-        asked: which model is served.
-        limits: of clients.
-        token: that they must bring; None where none is asked for.
-        keeper: has the model in use.
-        metrics: for Prometheus.
-        scratch: a folder of this server's own, for uploads.
-        hosts: names by which it may be called, beside those of this machine alone; None where any will do.
-        stopping: whether it is about to end.
+        model_request: the model that is served.
+        limits: limits on clients.
+        token: the token that clients must send; None to ask for none.
+        reloader: holder of the model in use.
+        metrics: metrics for Prometheus.
+        scratch: folder for uploads, used by this service only.
+        hosts: host names by which clients may call the service, besides those of this machine; None to allow all.
+        stopping: True once the service is about to end.
     """
 
-    asked: Asked
+    model_request: ModelRequest
     limits: Limits
     token: str | None
-    keeper: Keeper
+    reloader: ModelReloader
     metrics: Metrics
     scratch: Path
     hosts: frozenset[str] | None = None
     stopping: bool = False
-    memory: Memory = field(init=False)
-    grader: Grader = field(init=False)
-    explanations: Explanations = field(init=False)
+    memory: MemoryBudget = field(init=False)
+    predictor: BatchPredictor = field(init=False)
+    explanations: ExplanationQueue = field(init=False)
     jobs: Jobs = field(init=False)
-    turns: Turns = field(init=False)
+    read_limiter: ReadLimiter = field(init=False)
     _trimming: asyncio.Future[None] | None = None
     _examples: asyncio.Future[list[dict[str, str]]] | None = None
 
     @property
     def model(self) -> Model:
-        """The one in use now: take it once for each request."""
-        return self.keeper.model
+        """The model in use now; read it once per request, since it may be replaced at any time."""
+        return self.reloader.model
 
     def start(self) -> None:
-        """Begin to grade; called in the event loop."""
-        self.memory = Memory(self.limits.memory)
-        self.grader = Grader(self.limits, self.metrics.batch.observe)
-        self.explanations = Explanations(self.limits)
-        self.turns = Turns()
-        self.jobs = Jobs(self.asked, self.limits, self.scratch, lambda state: self.metrics.jobs.labels(state).inc())
-        self.metrics.watch("histopipe_queue_patches", "Patches that wait for their turn.", lambda: self.grader.waiting)
-        self.metrics.watch("histopipe_held_bytes", "Bodies and large answers in memory.", lambda: self.memory.held)
-        self.metrics.watch("histopipe_jobs_under_way", "Slides and archives under way.", lambda: len(self.jobs))
+        """Start the threads and queues; must be called in the event loop."""
+        self.memory = MemoryBudget(self.limits.memory)
+        self.predictor = BatchPredictor(self.limits, self.metrics.batch.observe)
+        self.explanations = ExplanationQueue(self.limits)
+        self.read_limiter = ReadLimiter()
+        self.jobs = Jobs(
+            self.model_request, self.limits, self.scratch, lambda state: self.metrics.jobs.labels(state).inc()
+        )
+        add_gauge = self.metrics.add_gauge
+        add_gauge("histopipe_queue_patches", "Patches that wait for prediction.", lambda: self.predictor.waiting)
+        add_gauge("histopipe_held_bytes", "Request bodies and large responses in memory.", lambda: self.memory.held)
+        add_gauge("histopipe_jobs_under_way", "Slides and archives that run or wait.", lambda: len(self.jobs))
         self.show_model()
 
-    def look_after(self) -> None:
-        """Refuse what waits for too long, and give back memory; to be called now and then, in the event loop."""
-        self.grader.drop_late()
+    def maintain(self) -> None:
+        """Refuse requests that wait for too long and release memory; must be called regularly in the event loop."""
+        self.predictor.drop_late()
         if self._trimming is None or self._trimming.done():
-            self._trimming = self._trim() if self.memory.wants_trim() else None
+            self._trimming = self._trim() if self.memory.needs_trim() else None
 
     def _trim(self) -> asyncio.Future[None]:
         return asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
     async def stop(self) -> None:
-        """Finish what was begun with, cancel jobs, leave nothing on disk."""
+        """Finish the patches that are queued, cancel jobs and delete all files."""
         self.stopping = True
-        self.keeper.close()
+        self.reloader.close()
         await self.jobs.close()
         self.explanations.close()
-        await asyncio.to_thread(self.grader.close)
+        await asyncio.to_thread(self.predictor.close)
 
     def show_model(self) -> None:
-        """Tell Prometheus which model is in use."""
+        """Update the metric that names the model in use."""
         self.metrics.model.clear()
         self.metrics.model.labels(self.model.name, self.model.version).set(1)
 
     async def examples(self) -> list[dict[str, str]]:
-        """Patches to try, drawn once."""
+        """Return synthetic patches to try, which are drawn at the first call."""
         if self._examples is None:
             point = self.model.point
             classes = (point["negative_class"], point["positive_class"])
@@ -100,6 +103,6 @@ class Service:
 
 
 def service_of(request: Request) -> Service:
-    """The service that a request is answered by."""
-    found: Service = request.app.state.service
-    return found
+    """Return the service that answers a request."""
+    service: Service = request.app.state.service
+    return service

@@ -1,4 +1,4 @@
-"""The process that grades slides, as the server sees it."""
+"""The process that predicts slides, as the service sees it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,39 @@ from contextlib import suppress
 
 from histopipe.service.messages import JobMessage, JobRequest
 
-KILL_SECONDS = 3.0  # that it has to end before it is killed
+KILL_SECONDS = 3.0  # that the process has to end before it is killed
 LONGEST_LINE = 2**24  # bytes of a summary
-SECRETS = frozenset({"HISTOPIPE_TOKEN"})  # that a process which opens strangers' files need not know
-MOST_JOBS = 50  # of one process: whatever a library forgets to give back is given back then
+SECRETS = frozenset({"HISTOPIPE_TOKEN"})  # hidden from the process, since it opens files of strangers
+MAX_JOBS = 50  # of one process: its end releases the memory that libraries leak
 
 
 class Worker:
-    """Runs `histopipe.service.job`, one job at a time; who is cancelled, or takes it down, costs a new process."""
+    """A process that runs `histopipe.service.job`, one job at a time.
+
+    A job that is cancelled or crashes ends the process; the next job then needs a new one.
+    """
 
     def __init__(self) -> None:
         self._starting: asyncio.Task[asyncio.subprocess.Process] | None = None
         self._jobs = 0
 
     def prepare(self) -> None:
-        """See that there is a process, and that it has begun to load what takes long."""
-        if self._starting and self._starting.done() and self._died(self._starting):
+        """Start the process if there is none, so that it loads its libraries."""
+        if self._starting and self._starting.done() and self._has_died(self._starting):
             self._starting = None
         if self._starting is None:
-            self._starting, self._jobs = asyncio.create_task(_started()), 0
+            self._starting, self._jobs = asyncio.create_task(_start_process()), 0
 
-    async def run(self, job: JobRequest, hear: Callable[[JobMessage], None]) -> bool:
-        """Run one job; `hear` is told whatever the process says of it. Returns whether the job came to an end."""
+    async def run(self, job: JobRequest, on_message: Callable[[JobMessage], None]) -> bool:
+        """Run one job.
+
+        Args:
+            job: the job, as `histopipe.service.job` reads it.
+            on_message: is called with every message of the process about the job.
+
+        Returns:
+            Whether the job came to an end, with a summary or an error.
+        """
         self.prepare()
         assert self._starting
         process = await asyncio.shield(self._starting)
@@ -43,17 +54,17 @@ class Worker:
             assert process.stdin and process.stdout
             process.stdin.write(f"{json.dumps(job)}\n".encode())
             async for line in process.stdout:
-                said = _read(line)
-                hear(said)
-                if ended := bool({"summary", "error"} & set(said)):
+                message = _parse(line)
+                on_message(message)
+                if ended := bool({"summary", "error"} & set(message)):
                     break
             return ended
         finally:
-            if not ended or self._jobs >= MOST_JOBS:
+            if not ended or self._jobs >= MAX_JOBS:
                 await self.close()
 
     async def close(self) -> None:
-        """End the process, if there is one, and what it started with it."""
+        """End the process, if there is one, with all its child processes."""
         starting, self._starting = self._starting, None
         if starting is None:
             return
@@ -68,11 +79,11 @@ class Worker:
             await process.wait()
 
     @staticmethod
-    def _died(started: asyncio.Task[asyncio.subprocess.Process]) -> bool:
-        return started.cancelled() or started.exception() is not None or started.result().returncode is not None
+    def _has_died(starting: asyncio.Task[asyncio.subprocess.Process]) -> bool:
+        return starting.cancelled() or starting.exception() is not None or starting.result().returncode is not None
 
 
-async def _started() -> asyncio.subprocess.Process:
+async def _start_process() -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "histopipe.service.job"),
         stdin=asyncio.subprocess.PIPE,
@@ -83,12 +94,13 @@ async def _started() -> asyncio.subprocess.Process:
     )
 
 
-def _read(line: bytes) -> JobMessage:
+def _parse(line: bytes) -> JobMessage:
+    """Parse a message of the process; return an empty one for lines that libraries print."""
     try:
-        said: JobMessage = json.loads(line)
-    except ValueError:  # a library's own word
+        message: JobMessage = json.loads(line)
+    except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
 def _signal(process: asyncio.subprocess.Process, number: int) -> None:

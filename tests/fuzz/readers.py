@@ -33,8 +33,8 @@ from histopipe.ingest.plan import plan_ingest
 from histopipe.ingest.sources.archive_file import check_archive, count_zipped_patches
 from histopipe.ingest.sources.manifest import describe_manifest
 from histopipe.ingest.sources.wanted import SourceSpec
-from histopipe.service.problems import Refused
-from histopipe.service.reading import LONGEST_NAME, Memory, Pace, read_files, save_file
+from histopipe.service.problems import RequestError
+from histopipe.service.reading import LONGEST_NAME, MemoryBudget, TransferLimits, read_files, save_file
 from tests.conftest import ROOT
 from tests.fuzz import samples
 from tests.fuzz.changes import damaged, repair_png, repair_tar, spelt
@@ -285,7 +285,7 @@ def _asked(sent: Sending, take: Callable[[Any], Any]) -> str:
 
     try:
         asyncio.run(take(_request(sent)))
-    except Refused as problem:
+    except RequestError as problem:
         assert 400 <= problem.status < 500 and problem.response().body
         return f"{problem.status}"
     return READ
@@ -293,14 +293,14 @@ def _asked(sent: Sending, take: Callable[[Any], Any]) -> str:
 
 async def _files(asked: Any) -> None:
 
-    with Memory(10_000).share() as take:
-        for file in await read_files(asked, 5_000, 3, Pace(5, 5), ("image/",), take):
+    with MemoryBudget(10_000).share() as memory:
+        for file in await read_files(asked, 5_000, 3, TransferLimits(5, 5), ("image/",), memory):
             assert len(file.name) <= LONGEST_NAME and "/" not in file.name and len(file.content) <= 5_000
 
 
 async def _saved(asked: Any, folder: Path) -> None:
 
-    await save_file(asked, 5_000, Pace(5, 5), ("image/",), lambda _: (folder / "saved").open("wb"))
+    await save_file(asked, 5_000, TransferLimits(5, 5), ("image/",), lambda _: (folder / "saved").open("wb"))
 
 
 def _request(sent: Sending) -> Any:

@@ -317,10 +317,12 @@ def test_forms_that_are_none_are_refused(post: Any) -> None:
     form = {"Content-Type": "multipart/form-data; boundary=X"}
     refused(post(files=parts(*[b"x"] * (IMAGES + 1))), 413, f"{IMAGES} files")
     refused(post(files=parts(*[b"x"] * 1000)), 413, f"{IMAGES} files")
-    refused(post(data={"images": "text"}, files={"more": b"x"}), 400, "is no file")
-    refused(post(data=b"--Y\r\n", headers=form), 400, "no form")
+    refused(post(data={"images": "text"}, files={"more": b"x"}), 400, "is not a file")
+    refused(post(data=b"--Y\r\n", headers=form), 400, "not a form")
     refused(
-        post(data=b"--X\r\nContent-Disposition: form-data; name=a; filename=b\r\n\r\nabc", headers=form), 400, "breaks"
+        post(data=b"--X\r\nContent-Disposition: form-data; name=a; filename=b\r\n\r\nabc", headers=form),
+        400,
+        "incomplete",
     )
     refused(post(data=b"", headers={"Content-Type": "multipart/form-data"}), 400, "boundary")
     refused(post(data=b"--X--\r\n", headers=form), 400, "no file")
@@ -552,7 +554,7 @@ def test_patches_are_graded_explained_and_refused_on_the_page(page: Driver, tmp_
         page,
         "document.querySelectorAll('#patches img[alt^=evidence]')[0]?.complete",
     )
-    assert "1 patch graded" in page.find_element("id", "results-sum").text
+    assert "1 patch predicted" in page.find_element("id", "results-sum").text
     assert violations(page) == []
 
 
@@ -566,13 +568,13 @@ def test_a_cases_map_follows_the_threshold_on_the_page(page: Driver, tmp_path: P
     path = tmp_path / "case.zip"
     path.write_bytes(slide_zip(cases=2))
     drop_files(page, path)
-    until(page, "!document.getElementById('graded').hidden")
+    until(page, "!document.getElementById('job-result').hidden")
     assert re.match(r"Case 8863: \d+ of 36 patches", page.find_element("id", "case-sum").text)
     wait_until(lambda: len(page.execute_script(PIXELS)) > 50)  # tissue, and the patches over it
-    assert "benign, left as it is" in page.find_element("id", "key").text
+    assert "benign, not coloured" in page.find_element("id", "key").text
     page.find_element("id", "tissue").send_keys(keys().SPACE)
     wait_until(lambda: len(page.execute_script(PIXELS)) == 2)
-    assert "left as it is" not in page.find_element("id", "key").text
+    assert "not coloured" not in page.find_element("id", "key").text
     before = page.execute_script(PIXELS)
     positive = {}
     for threshold in (0.0, 1.0):
@@ -627,17 +629,17 @@ def test_a_slide_that_looks_like_a_patch_is_graded_once_its_pixel_size_is_filled
     assert path.stat().st_size < 2**20
     drop_files(page, path)
     field = "Pixel size of the slide, µm per pixel"
-    assert f"how to cut small.tif into patches: fill in “{field}”" in problem_on(page)
+    assert f"how to cut small.tif into patches: enter “{field}”" in problem_on(page)
     focused = page.switch_to.active_element
     assert page.execute_script(NAMED) == ["INPUT", field]
     focused.send_keys("0", keys().ENTER)
-    until(page, "document.getElementById('problem').innerText.includes('No pixel has such a size')")
+    until(page, "document.getElementById('problem').innerText.includes('not a valid pixel size')")
     focused.send_keys(keys().BACKSPACE, "4")
     page.find_element("id", "again").send_keys(keys().ENTER)
-    until(page, "!document.getElementById('graded').hidden")
+    until(page, "!document.getElementById('job-result').hidden")
     assert page.find_element("id", "problem").text == "" and not page.find_element("id", "again").is_displayed()
     assert re.match(r"Case small: \d+ of 576 patches", page.find_element("id", "case-sum").text)  # 24 x 24 of 50 pixels
-    assert page.find_element("id", "said-sizes").text == f"{field}: 4, as you filled it in."
+    assert page.find_element("id", "used-sizes").text == f"{field}: 4, as you entered it."
     assert violations(page) == []
     page.find_element("id", "cancel").send_keys(keys().ENTER)
     until(page, "document.getElementById('status').innerText.includes('deleted')")
@@ -651,7 +653,7 @@ def test_a_pixel_size_that_only_the_model_lacks_can_be_filled_in_too(
     params.write_text(yaml.safe_dump(content | {"idc": {"source": "x.zip", "manifest": "x.csv"}}))  # of any patches
     try:
         drop_files(page, square_of_tissue(tmp_path / "own.tif", mpp=4))
-        assert "fill in “Pixel size of the model's patches, µm per pixel”" in problem_on(page)
+        assert "enter “Pixel size of the model's patches, µm per pixel”" in problem_on(page)
         page.switch_to.active_element.send_keys("8", keys().ENTER)
         until(page, "document.getElementById('case-sum').innerText.match(/Case own: .* of 144 patches/)")
     finally:
@@ -667,7 +669,7 @@ def test_a_result_outlives_an_unreachable_server_and_too_many_patches(
     path.write_bytes(slide_zip(cases=1))
     page.execute_script(UNRELIABLE)
     drop_files(page, path)
-    until(page, "!document.getElementById('graded').hidden && document.getElementById('picture').naturalWidth > 0")
+    until(page, "!document.getElementById('job-result').hidden && document.getElementById('picture').naturalWidth > 0")
     assert re.match(r"Case 8863: \d+ of 36 patches", page.find_element("id", "case-sum").text)
     assert not page.find_element("id", "canvas").is_displayed() and page.find_element("id", "picture").is_displayed()
     assert page.find_element("css selector", "#cases td").text == "36"
@@ -877,7 +879,7 @@ def test_a_slide_of_unknown_pixel_size_names_the_parameter(server: Server, post:
     for wrong in ("nonsense", "-1", "inf", "nan"):
         refused(post("/v1/slides", files={"file": ("a.tif", content)}, data={"slide_mpp": wrong}), 422, "micrometres")
         assert post(f"/v1/slides?slide_mpp={wrong}", files={"file": ("a.tif", content)}).status_code == 422
-    refused(post("/v1/slides", files={"file": ("a.tif", content)}, data={"other": "x"}), 400, "is no file")
+    refused(post("/v1/slides", files={"file": ("a.tif", content)}, data={"other": "x"}), 400, "is not a file")
     address = post("/v1/slides", files={"file": ("a.tif", content)}).headers["Location"]
     assert "give the parameter `slide_mpp`" in until_ended(ask, address)["error"]
     requests.delete(server.address + address, headers=BEARER, timeout=60)
@@ -1036,15 +1038,15 @@ def test_a_job_ends_whatever_befalls_its_process(
     from histopipe.service import worker
     from histopipe.service.jobs import Jobs
     from histopipe.service.limits import Limits
-    from histopipe.service.models import Asked, Model
+    from histopipe.service.models import Model, ModelRequest
 
     monkeypatch.setenv("HISTOPIPE_TOKEN", TOKEN)
     monkeypatch.setattr(worker, "LONGEST_LINE", 1000)
     nothing: Any = None
 
     async def run() -> tuple[list[dict[str, Any]], str, str | None, bytes]:
-        asked = Asked("none", "idc", Workspace(tmp_path))
-        jobs = Jobs(asked, Limits(), tmp_path, lambda _: None)
+        request = ModelRequest("none", "idc", Workspace(tmp_path))
+        jobs = Jobs(request, Limits(), tmp_path, lambda _: None)
         heard: list[dict[str, Any]] = []
         assert await jobs._worker.run({"scratch": str(tmp_path)}, heard.append)
         process = await jobs._worker._starting  # type: ignore[misc]
@@ -1062,9 +1064,9 @@ def test_a_job_ends_whatever_befalls_its_process(
 
     shutil.copy(ROOT / "params.yaml", tmp_path)
     heard, state, error, surroundings = asyncio.run(run())
-    assert heard[-1] == {"error": "it could not be graded: the server's log says why"}
+    assert heard[-1] == {"error": "it could not be predicted: see the service's log"}
     assert "KeyError" in capfd.readouterr().err
-    assert state == "failed" and error == "it could not be graded: the server's log says why"
+    assert state == "failed" and error == "it could not be predicted: see the service's log"
     assert "the job a.zip failed" in caplog.text  # its last line is longer than is read
     assert b"HISTOPIPE_TOKEN" not in surroundings
 
@@ -1072,8 +1074,8 @@ def test_a_job_ends_whatever_befalls_its_process(
 def test_a_full_disk_ends_an_upload_with_507() -> None:
     from starlette.requests import Request
 
-    from histopipe.service.problems import Refused
-    from histopipe.service.reading import Pace, save_file
+    from histopipe.service.problems import RequestError
+    from histopipe.service.reading import TransferLimits, save_file
 
     sent = iter([{"type": "http.request", "body": bytes(2**16), "more_body": more} for more in (True, False)])
 
@@ -1085,8 +1087,8 @@ def test_a_full_disk_ends_an_upload_with_507() -> None:
 
     headers = [(b"content-type", b"application/zip")]
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
-    with pytest.raises(Refused) as problem:
-        asyncio.run(save_file(request, 2**20, Pace(60, 60), ("application/",), create))
+    with pytest.raises(RequestError) as problem:
+        asyncio.run(save_file(request, 2**20, TransferLimits(60, 60), ("application/",), create))
     assert problem.value.status == 507
 
 

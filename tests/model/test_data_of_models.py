@@ -23,7 +23,7 @@ from histopipe.data.store import INDEX_FILE
 from histopipe.inference.model import load_served
 from histopipe.operations.doctor.models import models as examined
 from histopipe.promotion.stage import promote, rollback
-from histopipe.service.models import Asked, Keeper, load
+from histopipe.service.models import ModelReloader, ModelRequest, load
 from histopipe.tracking.relocation import _rename
 from tests.model import test_promotion
 from tests.model.test_promotion import asked, versions
@@ -161,16 +161,16 @@ def test_a_name_of_its_own_keeps_two_checkouts_apart(workspace: Workspace) -> No
 def test_a_server_keeps_its_model_where_the_alias_moves_to_other_data(workspace: Workspace) -> None:
     made_of(workspace, REAL)
     crowned(workspace, "good")
-    wanted, outcomes = Asked("champion", "idc", workspace), list[bool]()
-    keeper = Keeper(wanted, load(wanted), 0, outcomes.append)
+    request, outcomes = ModelRequest("champion", "idc", workspace), list[bool]()
+    reloader = ModelReloader(request, load(request), 0, outcomes.append)
     made_of(workspace, REAL, digests="b")
     write_json(workspace.source("idc"), REAL | {"fingerprint": {"sha256": "other"}})
     assert crowned(workspace, "better", replace="1")
     shutil.rmtree(workspace.store("idc"))  # as where only a server runs: it can't tell by its own data
     workspace.source("idc").unlink()
-    keeper.look()
-    assert (keeper.model.version, outcomes) == ("1", [False])
-    assert keeper.problem and "other data than the one in use, none of 384 patches" in keeper.problem
+    reloader.check()
+    assert (reloader.model.version, outcomes) == ("1", [False])
+    assert reloader.problem and "other data than the one in use, none of 384 patches" in reloader.problem
 
 
 def own_files(workspace: Workspace, evaluated: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""Python's garbage collection in a server that holds a million objects."""
+"""Python's garbage collection in a service that holds a million objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from histopipe.core.workspace import Workspace
-from histopipe.service.models import Asked, Keeper, Model, spare_from_collection
+from histopipe.service.models import Model, ModelReloader, ModelRequest, freeze_loaded_objects
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ class Knot:
 
 def test_what_is_loaded_is_no_longer_gone_through() -> None:
     loaded = [Knot() for _ in range(1000)]
-    spare_from_collection()
+    freeze_loaded_objects()
     assert not any(isinstance(one, Knot) for one in gc.get_objects())
     assert gc.get_freeze_count() >= len(loaded)
 
@@ -39,19 +39,19 @@ def test_what_is_loaded_is_no_longer_gone_through() -> None:
 def test_a_replaced_model_is_given_back_once_the_last_job_with_it_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(asked: Asked, version: str) -> Model:
+    def load(request: ModelRequest, version: str) -> Model:
         parts: Any = Knot()
-        return Model(asked.model, version, "", parts, parts, "")
+        return Model(request.model, version, "", parts, parts, "")
 
-    asked = Asked("models:/histopipe-idc@champion", "idc", Workspace(tmp_path))
+    request = ModelRequest("models:/histopipe-idc@champion", "idc", Workspace(tmp_path))
     monkeypatch.setattr("histopipe.service.models.load", load)
-    monkeypatch.setattr("histopipe.service.models.aliased", lambda _: "2")
-    keeper = Keeper(asked, load(asked, "1"), 0, lambda _: None)
-    spare_from_collection()
-    job, network = keeper.model, weakref.ref(keeper.model.engine)
+    monkeypatch.setattr("histopipe.service.models.aliased_version", lambda _: "2")
+    reloader = ModelReloader(request, load(request, "1"), 0, lambda _: None)
+    freeze_loaded_objects()
+    job, network = reloader.model, weakref.ref(reloader.model.engine)
     for _ in range(2):
-        keeper.look()
-    assert keeper.model.version == "2" and job.version == "1" and network() is not None
+        reloader.check()
+    assert reloader.model.version == "2" and job.version == "1" and network() is not None
     del job
-    keeper.look()
+    reloader.check()
     assert network() is None

@@ -1,4 +1,4 @@
-"""The server's memory is counted for as long as it is used, its images are decoded in turn, its log is bounded."""
+"""The service counts memory for as long as it is used, decodes images in turn, and limits its log."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from histopipe.service import decoding
-from histopipe.service.decoding import Decoders, Work
+from histopipe.service.decoding import DecoderPool, PredictionRequest
 from histopipe.service.limits import Limits
-from histopipe.service.logs import BURST, PERIOD, Sparing
-from histopipe.service.problems import Refused
-from histopipe.service.protocol import Progress
-from histopipe.service.reading import SLOWEST, Memory, Sent
+from histopipe.service.logs import BURST, PERIOD, RateLimitFilter
+from histopipe.service.problems import RequestError
+from histopipe.service.protocol import TransferProgress
+from histopipe.service.reading import MIN_RATE, MemoryBudget, UploadedFile
 
 PATIENCE = 30.0
 
@@ -40,39 +40,40 @@ def model(resized: bool = True) -> Any:
 
 
 async def outcome(
-    decoders: Decoders,
-    memory: Memory,
+    decoders: DecoderPool,
+    budget: MemoryBudget,
     contents: list[bytes],
-    gone: Callable[[], bool] = lambda: False,
+    is_gone: Callable[[], bool] = lambda: False,
     resized: bool = True,
 ) -> Any:
-    """What becomes of a request's images."""
+    """Return the outcome of a request with such images."""
     loop = asyncio.get_running_loop()
-    with memory.share() as share:
+    with budget.share() as memory:
         for content in contents:
-            share(len(content))
-        files = [Sent("p", content) for content in contents]
-        work = Work(model(resized), files, share, time.monotonic() + PATIENCE, gone, loop.create_future(), loop)
-        decoders.submit(work)
+            memory.take(len(content))
+        files = [UploadedFile("p", content) for content in contents]
+        deadline = time.monotonic() + PATIENCE
+        request = PredictionRequest(model(resized), files, memory, deadline, is_gone, loop.create_future(), loop)
+        decoders.submit(request)
         try:
-            return (await work.future)[0]
-        except Refused as refusal:
+            return (await request.future)[0]
+        except RequestError as refusal:
             return refusal.status
 
 
 @pytest.fixture
 def decoders() -> Any:
-    threads = Decoders(Limits(wait=0.5), lambda work: work.end([float(len(cast(Any, work.patches)))]))
+    threads = DecoderPool(Limits(wait=0.5), lambda request: request.finish([float(len(cast(Any, request.patches)))]))
     yield threads
     threads.close(PATIENCE)
 
 
-def test_small_images_do_not_wait_for_large_ones(decoders: Decoders) -> None:
+def test_small_images_do_not_wait_for_large_ones(decoders: DecoderPool) -> None:
     async def ask() -> tuple[list[Any], int]:
-        memory = Memory(2**30)
-        large = [asyncio.create_task(outcome(decoders, memory, [LARGE] * 64)) for _ in range(30)]
+        budget = MemoryBudget(2**30)
+        large = [asyncio.create_task(outcome(decoders, budget, [LARGE] * 64)) for _ in range(30)]
         await asyncio.sleep(0.3)
-        small = [await outcome(decoders, memory, [SMALL] * 4) for _ in range(10)]
+        small = [await outcome(decoders, budget, [SMALL] * 4) for _ in range(10)]
         for _ in range(30):
             decoders.drop_late()
             await asyncio.sleep(0.1)
@@ -80,62 +81,62 @@ def test_small_images_do_not_wait_for_large_ones(decoders: Decoders) -> None:
 
     small, refused = asyncio.run(ask())
     assert small == [4.0] * 10
-    assert refused >= 30 - decoding.MOST_THREADS  # those that wait are told so in time
+    assert refused >= 30 - decoding.MAX_THREADS  # those that wait are told so in time
 
 
-def test_large_images_are_refused_by_their_header_where_they_are_not_resized(decoders: Decoders) -> None:
+def test_large_images_are_refused_by_their_header_where_they_are_not_resized(decoders: DecoderPool) -> None:
     began = time.monotonic()
-    assert asyncio.run(outcome(decoders, Memory(2**30), [LARGE] * 64, resized=False)) == 422
+    assert asyncio.run(outcome(decoders, MemoryBudget(2**30), [LARGE] * 64, resized=False)) == 422
     assert time.monotonic() - began < 3  # decoding them takes 7
 
 
-def test_decoding_ends_when_the_client_goes_away_and_gives_back_its_memory(decoders: Decoders) -> None:
+def test_decoding_ends_when_the_client_goes_away_and_gives_back_its_memory(decoders: DecoderPool) -> None:
     async def ask() -> tuple[Any, int]:
-        memory, left = Memory(2**30), threading.Event()
-        task = asyncio.create_task(outcome(decoders, memory, [LARGE] * 640, left.is_set))
+        budget, left = MemoryBudget(2**30), threading.Event()
+        task = asyncio.create_task(outcome(decoders, budget, [LARGE] * 640, left.is_set))
         await asyncio.sleep(0.3)
-        assert memory.held > 0
+        assert budget.held > 0
         left.set()
-        return await asyncio.wait_for(task, PATIENCE / 3), memory.held
+        return await asyncio.wait_for(task, PATIENCE / 3), budget.held
 
     assert asyncio.run(ask()) == (400, 0)
 
 
 def test_memory_is_given_back_once_nobody_works_with_it() -> None:
-    memory = Memory(100)
-    with memory.share() as take:
-        take(60)
-        take.lend()
-        with pytest.raises(Refused), memory.share() as other:
-            other(50)
-    assert memory.held == 60  # a thread works on
-    take.release()
-    assert memory.held == 0
+    budget = MemoryBudget(100)
+    with budget.share() as memory:
+        memory.take(60)
+        memory.retain()
+        with pytest.raises(RequestError), budget.share() as other:
+            other.take(50)
+    assert budget.held == 60  # a thread still uses it
+    memory.release()
+    assert budget.held == 0
 
 
 def test_a_slow_reader_is_told_from_a_steady_one() -> None:
-    steady, stalled = Progress(), Progress()
-    seen = [(steady.is_slow(now, now * 2 * SLOWEST, 4), stalled.is_slow(now, 10**6, 4)) for now in range(20)]
+    steady, stalled = TransferProgress(), TransferProgress()
+    seen = [(steady.is_slow(now, now * 2 * MIN_RATE, 4), stalled.is_slow(now, 10**6, 4)) for now in range(20)]
     assert not any(slow for slow, _ in seen)
     assert [now for now, (_, slow) in enumerate(seen) if slow] == [4, 8, 12, 16]
 
 
 def test_a_place_of_the_code_writes_a_few_lines_a_minute() -> None:
     now = [0.0]
-    sparing = Sparing(lambda: now[0])
+    rate_limit = RateLimitFilter(lambda: now[0])
 
     def write(line: int) -> str | None:
         record = logging.LogRecord("x", logging.WARNING, "file.py", line, "line %d", (line,), None)
-        return record.getMessage() if sparing.filter(record) else None
+        return record.getMessage() if rate_limit.filter(record) else None
 
     assert sum(write(1) is not None for _ in range(1000)) == BURST
     assert write(2) == "line 2"
     now[0] = PERIOD
-    assert write(1) == f"line 1 (and {1000 - BURST:,} more before)"
+    assert write(1) == f"line 1 ({1000 - BURST:,} earlier ones were suppressed)"
 
 
-def test_patches_that_are_decoded_count_as_memory(decoders: Decoders) -> None:
+def test_patches_that_are_decoded_count_as_memory(decoders: DecoderPool) -> None:
     content = SMALL
     room = len(content) + int(np.prod((50, 50, 3))) - 1
-    assert asyncio.run(outcome(decoders, Memory(room), [content])) == 429
-    assert asyncio.run(outcome(decoders, Memory(room + 1), [content])) == 1.0
+    assert asyncio.run(outcome(decoders, MemoryBudget(room), [content])) == 429
+    assert asyncio.run(outcome(decoders, MemoryBudget(room + 1), [content])) == 1.0

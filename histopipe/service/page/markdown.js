@@ -1,6 +1,6 @@
-// The few forms of Markdown that a model card has, as elements. Text is only ever text: a card may say anything.
+// Renders the Markdown of a model card as elements. Text is never parsed as HTML, since a card may contain anything.
 
-export function rendered(markdown) {
+export function renderMarkdown(markdown) {
   const part = document.createDocumentFragment();
   const lines = markdown.split("\n");
   for (let at = 0; at < lines.length; ) {
@@ -15,18 +15,18 @@ function block(lines, at) {
   const line = lines[at];
   if (!line.trim()) return [null, at + 1];
   const heading = /^(#+)\s+(.*)$/.exec(line);
-  if (heading) return [made(heading[1].length === 1 ? "h3" : "h4", heading[2]), at + 1];
+  if (heading) return [inlineElement(heading[1].length === 1 ? "h3" : "h4", heading[2]), at + 1];
   if (line.startsWith("|")) return table(lines, at);
   if (/^[-*] /.test(line)) return list(lines, at);
   let end = at + 1;
   while (end < lines.length && lines[end].trim() && !/^(#|\||[-*] )/.test(lines[end])) end++;
-  return [made("p", lines.slice(at, end).join(" ")), end];
+  return [inlineElement("p", lines.slice(at, end).join(" ")), end];
 }
 
 function list(lines, at) {
   const items = document.createElement("ul");
   let end = at;
-  for (; end < lines.length && /^[-*] /.test(lines[end]); end++) items.append(made("li", lines[end].slice(2)));
+  for (; end < lines.length && /^[-*] /.test(lines[end]); end++) items.append(inlineElement("li", lines[end].slice(2)));
   return [items, end];
 }
 
@@ -43,16 +43,16 @@ function table(lines, at) {
     if (cells.every(cell => /^:?-+:?$/.test(cell))) continue;
     const row = rows.insertRow();
     for (const cell of cells) {
-      const one = made(end === at ? "th" : "td", cell);
-      if (end === at) one.scope = "col";
-      row.append(one);
+      const node = inlineElement(end === at ? "th" : "td", cell);
+      if (end === at) node.scope = "col";
+      row.append(node);
     }
   }
   scroll.append(rows);
   return [scroll, end];
 }
 
-function made(name, text) {
+function inlineElement(name, text) {
   const element = document.createElement(name);
   for (const piece of text.split(/(\*\*[^*]+\*\*|`[^`]+`)/)) {
     const strong = /^\*\*([^*]+)\*\*$/.exec(piece), code = /^`([^`]+)`$/.exec(piece);

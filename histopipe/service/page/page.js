@@ -1,62 +1,63 @@
-import { rendered } from "./markdown.js";
-import { SlideMap, called, shade } from "./slide.js";
+import { renderMarkdown } from "./markdown.js";
+import { SlideMap, countPositives, shade } from "./slide.js";
 
 const $ = name => document.getElementById(name);
 const ARCHIVES = /\.(zip|tar|tgz|tar\.(gz|bz2|xz))$/i;
-const SLIDES = /\.(svs|ndpi|scn|bif|svslide|czi)$/i;  // formats of several files can't be sent as one
-const TIFF = /\.tiff?$/i;             // a patch, or a slide: the server knows once it has tried
-const LONGEST_PATCH = 12 * 2 ** 20;  // bytes; a larger picture is taken for a slide
-const TOGETHER = 16;                 // patches of one request
-const MOST_COUNTED = 60;             // cases whose counts follow the slider
-const TRIES = 6;
-const ASKED_AGAIN = 20;              // times, of a job, before the server is taken for gone
-const KEY = "histopipe-token";
+const SLIDES = /\.(svs|ndpi|scn|bif|svslide|czi)$/i;  // formats of a single file; those of several files can't be sent
+const TIFF = /\.tiff?$/i;             // a patch or a slide: only the service can tell
+const LONGEST_PATCH = 12 * 2 ** 20;  // bytes; a larger image is sent as a slide
+const BATCH = 16;                    // patches sent in one request
+const MAX_COUNTED = 60;              // cases whose counts follow the slider
+const MAX_TRIES = 6;
+const MAX_JOB_TRIES = 20;            // before the service is considered gone while a job runs
+const TOKEN_KEY = "histopipe-token";
 
-let about = null;
+let description = null;              // of the model in use
 let job = null;
-let unsized = null;                  // a slide that waits for its pixel size
+let unsized = null;                  // the slide that waits for its pixel size
 const counts = { patches: 0, positive: 0 };
 
-class Refused extends Error {
+class RequestError extends Error {
   constructor(status, problem) {
-    super(problem.detail || `the server answered ${status}`);
+    super(problem.detail || `the service answered with status ${status}`);
     this.status = status;
     this.errors = problem.errors || [];
   }
 }
 
-// ---- asking the server ----------------------------------------------------------------------------------------------
+// ---- requests --------------------------------------------------------------------------------------------------------
 
-async function ask(path, options = {}) {
+async function send(path, options = {}) {
   for (let tried = 1; ; tried++) {
-    const token = sessionStorage.getItem(KEY);
+    const token = sessionStorage.getItem(TOKEN_KEY);
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     let answer;
     try {
       answer = await fetch(path, { ...options, headers });
     } catch (problem) {
       if (problem.name === "AbortError") throw problem;
-      throw new Refused(0, { detail: "The server doesn't answer. Is it still running?" });
+      throw new RequestError(0, { detail: "The service doesn't answer. Is it still running?" });
     }
     if (answer.ok) return answer;
-    if (answer.status === 429 && tried < TRIES) {
+    if (answer.status === 429 && tried < MAX_TRIES) {
       await pause(1000 * Number(answer.headers.get("Retry-After") || 1));
       continue;
     }
     const problem = await answer.json().catch(() => ({}));
-    if (answer.status === 401) askForToken(Boolean(token));
-    throw new Refused(answer.status, problem);
+    if (answer.status === 401) requestToken(Boolean(token));
+    throw new RequestError(answer.status, problem);
   }
 }
 
-// Of a job: a server that can't be reached for a moment, or fails, still has it.
-async function askAgain(path) {
+// Repeats a request about a job: the service keeps the job while it can't be reached or fails for a moment.
+async function sendUntilAnswered(path) {
   for (let tried = 1; ; tried++) {
     try {
-      return await (await ask(path)).json();
+      return await (await send(path)).json();
     } catch (problem) {
-      const passing = problem.status === 0 || problem.status === 429 || problem.status >= 500 || !(problem instanceof Refused);
-      if (!passing || tried >= ASKED_AGAIN) throw problem;
+      const temporary = problem.status === 0 || problem.status === 429 || problem.status >= 500 ||
+        !(problem instanceof RequestError);
+      if (!temporary || tried >= MAX_JOB_TRIES) throw problem;
       await pause(Math.min(300 * tried, 3000));
     }
   }
@@ -64,32 +65,32 @@ async function askAgain(path) {
 
 const pause = milliseconds => new Promise(done => setTimeout(done, milliseconds));
 
-function askForToken(wrong) {
+function requestToken(wrong) {
   $("token-form").hidden = false;
-  if (wrong) show(new Refused(401, { detail: "The server doesn't accept this token." }));
+  if (wrong) showProblem(new RequestError(401, { detail: "The service doesn't accept this token." }));
   $("token").focus();
 }
 
 $("token-form").addEventListener("submit", event => {
   event.preventDefault();
-  sessionStorage.setItem(KEY, $("token").value.trim());
+  sessionStorage.setItem(TOKEN_KEY, $("token").value.trim());
   $("token").value = "";
   $("token-form").hidden = true;
   clearProblem();
   start();
 });
 
-// ---- saying what happens --------------------------------------------------------------------------------------------
+// ---- status and problems --------------------------------------------------------------------------------------------
 
-const say = text => { $("status").textContent = text; };
+const setStatus = text => { $("status").textContent = text; };
 const clearProblem = () => $("problem").replaceChildren();
 
-function show(problem) {
+function showProblem(problem) {
   const box = element("div", "problem");
-  box.append(element("strong", "", problem instanceof Refused ? sentence(problem.message) : String(problem)));
+  box.append(element("strong", "", problem instanceof RequestError ? sentence(problem.message) : String(problem)));
   if (problem.errors?.length) {
     const list = element("ul");
-    for (const one of problem.errors.slice(0, 20)) list.append(element("li", "", `${one.name}: ${one.reason}`));
+    for (const error of problem.errors.slice(0, 20)) list.append(element("li", "", `${error.name}: ${error.reason}`));
     if (problem.errors.length > 20) list.append(element("li", "", `and ${problem.errors.length - 20} more`));
     box.append(list);
   }
@@ -101,55 +102,55 @@ const number = value => value.toLocaleString("en");
 const percent = share => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)}\u00a0%`;
 
 function element(name, kind = "", text = "") {
-  const made = document.createElement(name);
-  if (kind) made.className = kind;
-  if (text) made.textContent = text;
-  return made;
+  const node = document.createElement(name);
+  if (kind) node.className = kind;
+  if (text) node.textContent = text;
+  return node;
 }
 
 // ---- the model ------------------------------------------------------------------------------------------------------
 
 async function start() {
   try {
-    about = await (await ask("v1/model")).json();
+    description = await (await send("v1/model")).json();
   } catch (problem) {
     $("model").textContent = "";
-    if (problem.status !== 401) show(problem);
+    if (problem.status !== 401) showProblem(problem);
     return;
   }
-  $("model").textContent = `${about.model.name}, version ${about.model.version}`;
-  for (const place of document.querySelectorAll(".positive-class")) place.textContent = about.positive_class;
-  $("locked").textContent = about.threshold.toFixed(3);
-  const [height, width] = about.patch_size;
+  $("model").textContent = `${description.model.name}, version ${description.model.version}`;
+  for (const label of document.querySelectorAll(".positive-class")) label.textContent = description.positive_class;
+  $("locked").textContent = description.threshold.toFixed(3);
+  const [height, width] = description.patch_size;
   const facts = {
-    "data set": about.data_set, finds: `${about.positive_class}, rather than ${about.negative_class}`,
-    threshold: about.threshold.toFixed(4), "patch, pixels": `${width} × ${height}`, precision: about.precision,
-    loaded: new Date(1000 * about.loaded).toLocaleString(),
+    "data set": description.data_set, finds: `${description.positive_class}, rather than ${description.negative_class}`,
+    threshold: description.threshold.toFixed(4), "patch, pixels": `${width} × ${height}`, precision: description.precision,
+    loaded: new Date(1000 * description.loaded).toLocaleString(),
   };
   $("facts").replaceChildren(...Object.entries(facts).map(([name, value]) => {
-    const one = element("div");
-    one.append(element("dt", "", name), element("dd", "", value));
-    return one;
+    const fact = element("div");
+    fact.append(element("dt", "", name), element("dd", "", value));
+    return fact;
   }));
-  $("card").replaceChildren(rendered(about.card));
-  await offerExamples();
+  $("card").replaceChildren(renderMarkdown(description.card));
+  await showExamples();
 }
 
-async function offerExamples() {
-  const found = await (await ask("v1/examples")).json().catch(() => []);
-  if (!found.length) return;
-  const buttons = found.map((example, i) => {
+async function showExamples() {
+  const examples = await (await send("v1/examples")).json().catch(() => []);
+  if (!examples.length) return;
+  const buttons = examples.map((example, i) => {
     const button = element("button");
     const image = element("img");
     image.src = `data:image/png;base64,${example.image}`;
     image.alt = "";
     button.type = "button";
-    button.append(image, element("span", "", `${example.drawn_as} ${Math.floor(i % (found.length / 2)) + 1}`));
-    button.setAttribute("aria-label", `Grade a patch drawn as ${example.drawn_as}, ${i + 1} of ${found.length}`);
-    button.addEventListener("click", () => take([asFile(example)]));
+    button.append(image, element("span", "", `${example.drawn_as} ${Math.floor(i % (examples.length / 2)) + 1}`));
+    button.setAttribute("aria-label", `Predict a synthetic patch of ${example.drawn_as}, ${i + 1} of ${examples.length}`);
+    button.addEventListener("click", () => predictFiles([asFile(example)]));
     return button;
   });
-  if (about.data_set === "idc") buttons.push(caseButton());
+  if (description.data_set === "idc") buttons.push(caseButton());
   $("example-list").replaceChildren(...buttons);
   $("examples").hidden = false;
 }
@@ -158,14 +159,14 @@ function caseButton() {
   const button = element("button");
   button.type = "button";
   button.append(element("span", "grid"), element("span", "", "a whole case"));
-  button.setAttribute("aria-label", "Grade a drawn case and see its map");
+  button.setAttribute("aria-label", "Predict a synthetic case and show its map");
   button.addEventListener("click", async () => {
     clearProblem();
-    say("Drawing a case …");
+    setStatus("Drawing a synthetic case …");
     try {
-      const drawn = await (await ask("v1/examples/case")).blob();
-      await take([new File([drawn], "drawn-case.zip")]);
-    } catch (problem) { show(problem); }
+      const archive = await (await send("v1/examples/case")).blob();
+      await predictFiles([new File([archive], "drawn-case.zip")]);
+    } catch (problem) { showProblem(problem); }
   });
   return button;
 }
@@ -175,87 +176,87 @@ function asFile(example) {
   return new File([bytes], example.name, { type: "image/png" });
 }
 
-// ---- taking files ---------------------------------------------------------------------------------------------------
+// ---- files ----------------------------------------------------------------------------------------------------------
 
 const isSlide = file => ARCHIVES.test(file.name) || SLIDES.test(file.name) || file.size > LONGEST_PATCH;
 
-async function take(files) {
+async function predictFiles(files) {
   clearProblem();
   keepUnsized(null);
-  if (!about) { askForToken(false); return; }
+  if (!description) { requestToken(false); return; }
   const slides = files.filter(isSlide), patches = files.filter(file => !isSlide(file));
-  if (patches.length) slides.push(...await gradePatches(patches));
-  if (slides.length > 1) show("One case or slide at a time: the first was taken.");
-  if (slides.length) await gradeSlide(slides[0]);
+  if (patches.length) slides.push(...await predictPatches(patches));
+  if (slides.length > 1) showProblem("Only one case or slide can be predicted at a time: this is the first.");
+  if (slides.length) await predictSlide(slides[0]);
 }
 
-$("files").addEventListener("change", event => { take([...event.target.files]); event.target.value = ""; });
+$("files").addEventListener("change", event => { predictFiles([...event.target.files]); event.target.value = ""; });
 const drop = $("drop");
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, event => { event.preventDefault(); drop.classList.add("over"); });
 }
 for (const name of ["dragleave", "drop"]) document.addEventListener(name, () => drop.classList.remove("over"));
-document.addEventListener("drop", event => { event.preventDefault(); take([...event.dataTransfer.files]); });
+document.addEventListener("drop", event => { event.preventDefault(); predictFiles([...event.dataTransfer.files]); });
 
 // ---- patches --------------------------------------------------------------------------------------------------------
 
-// Gives back what the server doesn't take for patches and may be slides.
-async function gradePatches(files) {
+// Returns the files that the service doesn't accept as patches and that may be slides.
+async function predictPatches(files) {
   const larger = [];
   $("results").hidden = false;
-  for (let at = 0; at < files.length; at += TOGETHER) {
-    say(files.length > 1 ? `Grading ${at + 1} of ${files.length} …` : "Grading …");
-    await gradeTogether(files.slice(at, at + TOGETHER), larger);
+  for (let at = 0; at < files.length; at += BATCH) {
+    setStatus(files.length > 1 ? `Predicting ${at + 1} of ${files.length} …` : "Predicting …");
+    await predictBatch(files.slice(at, at + BATCH), larger);
   }
-  const done = counts.patches ? `${summed()}.` : "Nothing could be graded.";
-  if (counts.patches || !larger.length) say(done);
+  const done = counts.patches ? `${countSummary()}.` : "No file could be predicted.";
+  if (counts.patches || !larger.length) setStatus(done);
   $("results-sum").textContent = counts.patches ? done : "";
   $("results").hidden = !counts.patches;
   return larger;
 }
 
-const summed = () => `${number(counts.patches)} ${counts.patches === 1 ? "patch" : "patches"} graded, ` +
-  `${number(counts.positive)} called ${about.positive_class}`;
+const countSummary = () => `${number(counts.patches)} ${counts.patches === 1 ? "patch" : "patches"} predicted, ` +
+  `${number(counts.positive)} classified as ${description.positive_class}`;
 
-async function gradeTogether(files, larger) {
+async function predictBatch(files, larger) {
   const form = new FormData();
   files.forEach((file, i) => form.append("images", file, `${i}/${file.name}`));
   try {
-    const answer = await (await ask("v1/predict", { method: "POST", body: form })).json();
-    answer.predictions.forEach((grade, i) => addPatch(files[i], grade, answer));
+    const answer = await (await send("v1/predict", { method: "POST", body: form })).json();
+    answer.predictions.forEach((prediction, i) => addPatch(files[i], prediction, answer));
   } catch (problem) {
     const refused = problem.status === 422 || problem.status === 413;
-    if (refused && files.length > 1) {  // one by one: a bad one must not take the others with it
-      for (const file of files) await gradeTogether([file], larger);
+    if (refused && files.length > 1) {  // one by one, so that a bad file doesn't fail the others
+      for (const file of files) await predictBatch([file], larger);
       return;
     }
     if (refused && TIFF.test(files[0].name)) { larger.push(files[0]); return; }
-    show(problem);
+    showProblem(problem);
   }
 }
 
-function addPatch(file, grade, answer) {
+function addPatch(file, prediction, answer) {
   counts.patches += 1;
-  counts.positive += grade.decision;
+  counts.positive += prediction.decision;
   const item = element("li"), pictures = element("div", "pictures"), image = element("img");
   image.src = URL.createObjectURL(file);
   image.alt = `patch ${file.name}`;
-  image.addEventListener("error", () => image.replaceWith(element("span", "blank", "can't be shown here")));
+  image.addEventListener("error", () => image.replaceWith(element("span", "blank", "can't be displayed")));
   pictures.append(image);
-  item.append(pictures, verdict(file, grade, answer), whyButton(file, grade, item, pictures));
+  item.append(pictures, decisionPart(file, prediction, answer), explainButton(file, prediction, item, pictures));
   $("patches").prepend(item);
 }
 
-function verdict(file, grade, answer) {
+function decisionPart(file, prediction, answer) {
   const part = element("div", "verdict"), label = element("p", "label"), bar = element("div", "bar");
   const name = element("p", "file", file.name);
   name.title = file.name;
-  label.append(element("span", `mark${grade.decision ? " positive" : ""}`), grade.label,
-    element("span", "number", ` · ${grade.probability.toFixed(3)}`));
-  label.setAttribute("aria-label", `${grade.label}, probability of ${answer.positive_class} ${grade.probability.toFixed(3)}`);
+  label.append(element("span", `mark${prediction.decision ? " positive" : ""}`), prediction.label,
+    element("span", "number", ` · ${prediction.probability.toFixed(3)}`));
+  label.setAttribute("aria-label", `${prediction.label}, probability of ${answer.positive_class} ${prediction.probability.toFixed(3)}`);
   bar.setAttribute("aria-hidden", "true");
   const fill = element("i"), mark = element("b");
-  fill.style.width = percentOf(grade.probability);
+  fill.style.width = percentOf(prediction.probability);
   mark.style.left = percentOf(answer.threshold);
   bar.append(fill, mark);
   part.append(name, label, bar, element("p", "quiet small", `probability of ${answer.positive_class}; ` +
@@ -265,26 +266,26 @@ function verdict(file, grade, answer) {
 
 const percentOf = value => `${(100 * value).toFixed(2)}%`;
 
-function whyButton(file, grade, item, pictures) {
-  const button = element("button", "", "Why?");
+function explainButton(file, prediction, item, pictures) {
+  const button = element("button", "", "Explain");
   button.type = "button";
-  button.setAttribute("aria-label", `Why ${grade.label}? Explain ${file.name}`);
+  button.setAttribute("aria-label", `Explain why ${file.name} is classified as ${prediction.label}`);
   button.addEventListener("click", async () => {
     button.disabled = true;
     clearProblem();
     try {
       const form = new FormData();
       form.append("image", file);
-      const found = await (await ask("v1/explain", { method: "POST", body: form })).json();
+      const explanation = await (await send("v1/explain", { method: "POST", body: form })).json();
       const overlay = element("img");
-      overlay.src = `data:image/png;base64,${found.overlay}`;
-      overlay.alt = `evidence in ${file.name}: orange for ${about.positive_class}, purple against`;
+      overlay.src = `data:image/png;base64,${explanation.overlay}`;
+      overlay.alt = `evidence in ${file.name}: orange for ${description.positive_class}, purple against`;
       pictures.append(overlay);
-      item.append(element("p", "why", `Orange speaks for ${about.positive_class}, purple against it; the strongest colour is ` +
-        "this patch's own strongest evidence."));
+      item.append(element("p", "why", `Orange is evidence for ${description.positive_class}, purple against it. The strongest colour is the ` +
+        "strongest evidence in this patch."));
       button.remove();
-      say(`Explained ${file.name}.`);
-    } catch (problem) { button.disabled = false; show(problem); }
+      setStatus(`Explained ${file.name}.`);
+    } catch (problem) { button.disabled = false; showProblem(problem); }
   });
   return button;
 }
@@ -294,7 +295,7 @@ $("clear").addEventListener("click", () => {
   $("patches").replaceChildren();
   counts.patches = counts.positive = 0;
   $("results").hidden = true;
-  say("");
+  setStatus("");
   $("files").focus();
 });
 
@@ -306,28 +307,28 @@ const filledIn = () => sizeFields.filter(field => field.value);
 function keepUnsized(file) {
   unsized = file;
   $("again").hidden = !file;
-  $("again").textContent = file ? `Grade ${file.name} again` : "";
+  $("again").textContent = file ? `Predict ${file.name} again` : "";
 }
 
-// Whether there is a field to mend: then the slide waits until that is done.
-function askForSize(file, field, remedy) {
+// Asks the user to fill in a field; the slide waits until then. Returns false if there is no such field.
+function requestSize(file, field, remedy) {
   if (!field) return false;
   field.parentElement.hidden = false;
   keepUnsized(file);
-  show(new Refused(422, { detail: `${remedy} “${labelOf(field)}” and grade it again` }));
+  showProblem(new RequestError(422, { detail: `${remedy} “${labelOf(field)}” and predict it again` }));
   field.focus();
   return true;
 }
 
 const labelOf = field => field.labels[0].textContent;
-const askForCorrection = file => askForSize(file, sizeFields.find(field => !field.checkValidity()),
-  `No pixel has such a size, so ${file.name} wasn't sent: correct`);
-const askForMissing = (file, error) => askForSize(file, sizeFields.find(field => error.includes(`the parameter \`${field.name}\``)),
-  `Nothing tells how to cut ${file.name} into patches: fill in`);
+const requestCorrection = file => requestSize(file, sizeFields.find(field => !field.checkValidity()),
+  `This is not a valid pixel size, so ${file.name} wasn't sent: correct`);
+const requestMissing = (file, error) => requestSize(file, sizeFields.find(field => error.includes(`the parameter \`${field.name}\``)),
+  `The service doesn't know how to cut ${file.name} into patches: enter`);
 
 $("sizes").addEventListener("submit", event => {
   event.preventDefault();
-  if (unsized) take([unsized]);
+  if (unsized) predictFiles([unsized]);
 });
 
 // ---- a case or slide ------------------------------------------------------------------------------------------------
@@ -335,165 +336,165 @@ $("sizes").addEventListener("submit", event => {
 const map = new SlideMap($("canvas"), readOut);
 
 function readOut(patch) {
-  if (patch < 0) { $("readout").textContent = "Point at a patch to read its probability."; return; }
+  if (patch < 0) { $("readout").textContent = "Point at a patch to see its probability."; return; }
   const { x, y, probability } = map.patches;
   $("readout").textContent = `x ${x[patch]}, y ${y[patch]}: ${probability[patch].toFixed(3)}, ` +
-    `${probability[patch] >= threshold() ? about.positive_class : about.negative_class}`;
+    `${probability[patch] >= threshold() ? description.positive_class : description.negative_class}`;
 }
 
-// The slider has steps: at the one nearest to the model's own threshold that very one is meant.
-const atOwn = () => Math.abs(Number($("threshold").value) - Math.round(1000 * job.result.threshold) / 1000) < 1e-6;
-const threshold = () => atOwn() ? job.result.threshold : Number($("threshold").value);
+// The slider has steps: the step nearest to the model's threshold stands for exactly that threshold.
+const isAtModelThreshold = () => Math.abs(Number($("threshold").value) - Math.round(1000 * job.result.threshold) / 1000) < 1e-6;
+const threshold = () => isAtModelThreshold() ? job.result.threshold : Number($("threshold").value);
 
-async function gradeSlide(file) {
-  if (!ARCHIVES.test(file.name) && askForCorrection(file)) return;
-  await forget();
+async function predictSlide(file) {
+  if (!ARCHIVES.test(file.name) && requestCorrection(file)) return;
+  await deleteJob();
   const sizes = ARCHIVES.test(file.name) ? [] : filledIn();
-  const mine = job = { file, stop: new AbortController(), patches: new Map() };
-  $("said-sizes").textContent = sizes.map(field => `${labelOf(field)}: ${field.value}, as you filled it in.`).join(" ");
-  $("said-sizes").hidden = !sizes.length;
+  const current = job = { file, stop: new AbortController(), patches: new Map() };
+  $("used-sizes").textContent = sizes.map(field => `${labelOf(field)}: ${field.value}, as you entered it.`).join(" ");
+  $("used-sizes").hidden = !sizes.length;
   $("slide").hidden = $("running").hidden = false;
-  $("graded").hidden = true;
+  $("job-result").hidden = true;
   $("slide-title").textContent = file.name;
   $("cancel").textContent = "Cancel";
-  progress(`Sending ${file.name}`, null);
+  showProgress(`Sending ${file.name}`, null);
   try {
     const form = new FormData();
     form.append("file", file);
     for (const field of sizes) form.append(field.name, field.value);
-    let state = await (await ask("v1/slides", { method: "POST", body: form, signal: mine.stop.signal })).json();
-    mine.id = state.id;
+    let state = await (await send("v1/slides", { method: "POST", body: form, signal: current.stop.signal })).json();
+    current.id = state.id;
     while (!["done", "failed", "cancelled"].includes(state.state)) {
       await pause(400);
-      if (mine !== job) return;
-      state = await askAgain(`v1/slides/${mine.id}`);
-      if (mine !== job) return;
-      progress(...told(state));
+      if (current !== job) return;
+      state = await sendUntilAnswered(`v1/slides/${current.id}`);
+      if (current !== job) return;
+      showProgress(...describeProgress(state));
     }
-    if (mine !== job) return;
+    if (current !== job) return;
     if (state.state !== "done") {
-      await forget();
-      say("");
-      const error = state.error || `it was ${state.state}`;
-      if (!askForMissing(file, error)) show(new Refused(422, { detail: error }));
+      await deleteJob();
+      setStatus("");
+      const error = state.error || `the job was ${state.state}`;
+      if (!requestMissing(file, error)) showProblem(new RequestError(422, { detail: error }));
       return;
     }
     $("cancel").textContent = "Delete";
-    await showSlide(mine);
+    await showSlide(current);
   } catch (problem) {
-    if (mine !== job) return;
-    if (!mine.id) await forget();  // nothing was taken; else the server may well have it, or a result: that stays
-    show(problem);
+    if (current !== job) return;
+    if (!current.id) await deleteJob();  // the service accepted no job; one that it did accept may still run, and is kept
+    showProblem(problem);
   }
 }
 
-function told(state) {
-  if (state.state === "waiting") return ["Waiting for its turn", null];
+function describeProgress(state) {
+  if (state.state === "waiting") return ["Waiting for other slides", null];
   if (!state.done) return ["Starting", null];
   const share = state.total ? state.done / state.total : null;
-  return [`${number(state.done)} ${state.total ? `of ${number(state.total)} ` : ""}patches graded`, share];
+  return [`${number(state.done)} ${state.total ? `of ${number(state.total)} ` : ""}patches predicted`, share];
 }
 
-function progress(text, share) {
-  if ($("progress-label").textContent !== text) { $("progress-label").textContent = text; say(text); }
+function showProgress(text, share) {
+  if ($("progress-label").textContent !== text) { $("progress-label").textContent = text; setStatus(text); }
   if (share === null) $("progress").removeAttribute("value"); else $("progress").value = share;
 }
 
-async function showSlide(mine) {
-  mine.result = await askAgain(`v1/slides/${mine.id}/result`);
-  const cases = mine.result.cases;
-  for (const one of cases.slice(0, MOST_COUNTED)) await patchesOf(mine, one.case_id);
-  if (mine !== job) return;
-  $("case").replaceChildren(...cases.map(one => new Option(`${one.case_id} (${number(one.patches)})`, one.case_id)));
-  $("threshold").value = mine.result.threshold;
+async function showSlide(current) {
+  current.result = await sendUntilAnswered(`v1/slides/${current.id}/result`);
+  const cases = current.result.cases;
+  for (const entry of cases.slice(0, MAX_COUNTED)) await patchesOf(current, entry.case_id);
+  if (current !== job) return;
+  $("case").replaceChildren(...cases.map(entry => new Option(`${entry.case_id} (${number(entry.patches)})`, entry.case_id)));
+  $("threshold").value = current.result.threshold;
   $("running").hidden = true;
-  $("graded").hidden = false;
-  $("aside").replaceChildren(...Object.entries(mine.result.summary.set_aside || {}).map(([reason, one]) =>
-    element("p", "", `Set aside, ${reason}: ${number(one.count)} (${one.files.slice(0, 3).join(", ")}${one.count > 3 ? ", …" : ""})`)));
+  $("job-result").hidden = false;
+  $("aside").replaceChildren(...Object.entries(current.result.summary.set_aside || {}).map(([reason, group]) =>
+    element("p", "", `Set aside, ${reason}: ${number(group.count)} (${group.files.slice(0, 3).join(", ")}${group.count > 3 ? ", …" : ""})`)));
   await showCase();
-  if (mine !== job) return;
-  say(`${mine.file.name} is graded: ${number(mine.result.summary.patches)} patches of ${number(cases.length)} ` +
+  if (current !== job) return;
+  setStatus(`${current.file.name} is done: ${number(current.result.summary.patches)} patches of ${number(cases.length)} ` +
     `${cases.length === 1 ? "case" : "cases"}.`);
   $("slide").scrollIntoView({ block: "start" });
 }
 
-// Nothing of a case with more patches than the server sends to a browser.
-async function patchesOf(mine, name) {
-  if (!mine.patches.has(name)) {
-    const path = `v1/slides/${mine.id}/patches?case=${encodeURIComponent(name)}`;
-    mine.patches.set(name, await askAgain(path).catch(problem => {
+// Returns the patches of a case, or null if it has more than the service sends to a browser.
+async function patchesOf(current, name) {
+  if (!current.patches.has(name)) {
+    const path = `v1/slides/${current.id}/patches?case=${encodeURIComponent(name)}`;
+    current.patches.set(name, await sendUntilAnswered(path).catch(problem => {
       if (problem.status !== 413) throw problem;
       return null;
     }));
   }
-  return mine.patches.get(name);
+  return current.patches.get(name);
 }
 
 async function showCase() {
-  const name = $("case").value, mine = job;
+  const name = $("case").value, current = job;
   try {
-    const patches = await patchesOf(mine, name), { map: drawn, tissue } = mine.result.cases.find(one => one.case_id === name);
-    if (mine !== job || name !== $("case").value) return;
+    const patches = await patchesOf(current, name), { map: drawn, tissue } = current.result.cases.find(entry => entry.case_id === name);
+    if (current !== job || name !== $("case").value) return;
     const placed = patches !== null && map.show(patches);
     $("canvas").hidden = $("readout").hidden = !placed;
     $("no-map").hidden = placed || patches === null;
     $("map-file").disabled = !drawn;
     $("tissue-part").hidden = !(placed && tissue);
-    await showPicture(mine, name, patches === null && drawn);
-    if (mine !== job || name !== $("case").value) return;
+    await showPicture(current, name, patches === null && drawn);
+    if (current !== job || name !== $("case").value) return;
     recolour();
-    if (placed && tissue) await layTissue(mine, name);
-  } catch (problem) { if (mine === job) show(problem); }
+    if (placed && tissue) await showTissue(current, name);
+  } catch (problem) { if (current === job) showProblem(problem); }
 }
 
-// The server's own map, where the page can't draw one.
-async function showPicture(mine, name, wanted) {
+// Shows the map that the service drew, if the page can't draw one.
+async function showPicture(current, name, needed) {
   const image = $("picture");
   URL.revokeObjectURL(image.src);
   image.removeAttribute("src");
-  $("many").hidden = !wanted;
-  if (!wanted) return;
-  image.src = URL.createObjectURL(await (await ask(`v1/slides/${mine.id}/map?case=${encodeURIComponent(name)}`)).blob());
+  $("many").hidden = !needed;
+  if (!needed) return;
+  image.src = URL.createObjectURL(await (await send(`v1/slides/${current.id}/map?case=${encodeURIComponent(name)}`)).blob());
   image.alt = `Map of case ${name}: probability and decision of its patches.`;
 }
 
-async function layTissue(mine, name) {
-  const answer = await ask(`v1/slides/${mine.id}/tissue?case=${encodeURIComponent(name)}`);
+async function showTissue(current, name) {
+  const answer = await send(`v1/slides/${current.id}/tissue?case=${encodeURIComponent(name)}`);
   const tissue = await createImageBitmap(await answer.blob());
-  if (mine !== job || name !== $("case").value) return;
-  map.lay(tissue);
+  if (current !== job || name !== $("case").value) return;
+  map.setTissue(tissue);
   recolour();
 }
 
 function recolour() {
   const at = threshold(), shown = document.querySelector("[name=shown]:checked").value, name = $("case").value;
-  const patches = job.patches.get(name), one = job.result.cases.find(one => one.case_id === name);
+  const patches = job.patches.get(name), entry = job.result.cases.find(entry => entry.case_id === name);
   if (patches) { map.colour(at, shown, $("tissue").checked); readOut(map.chosen); }
   $("threshold").disabled = !patches;
   $("threshold-value").textContent = at.toFixed(3);
-  $("reset").disabled = atOwn();
-  const positive = positives(one, at), all = one.patches;
-  const sum = positive === null ? `Case ${name}: ${number(all)} patches, too many to be counted here at ${at.toFixed(3)}.` :
-    `Case ${name}: ${number(positive)} of ${number(all)} patches (${percent(positive / all)}) called ` +
-    `${about.positive_class} at ${at.toFixed(3)}${atOwn() ? "" : ", not the model's own threshold"}.`;
+  $("reset").disabled = isAtModelThreshold();
+  const positive = positives(entry, at), all = entry.patches;
+  const sum = positive === null ? `Case ${name}: ${number(all)} patches, too many to count here at ${at.toFixed(3)}.` :
+    `Case ${name}: ${number(positive)} of ${number(all)} patches (${percent(positive / all)}) classified as ` +
+    `${description.positive_class} at ${at.toFixed(3)}${isAtModelThreshold() ? "" : ", not the model's own threshold"}.`;
   $("case-sum").textContent = sum;
   $("canvas").setAttribute("aria-label", `Map. ${sum}`);
   showKey(shown);
-  $("cases").replaceChildren(...job.result.cases.map(one => caseRow(one, at, name)));
+  $("cases").replaceChildren(...job.result.cases.map(entry => caseRow(entry, at, name)));
 }
 
-// How many of a case's patches are called positive; nothing where the page doesn't have them.
-function positives(one, at) {
-  const known = job.patches.get(one.case_id);
-  return known ? called(known, at) : atOwn() ? one.positive : null;
+// Returns how many patches of a case are at or above a threshold, or null if the page doesn't have them.
+function positives(entry, at) {
+  const patches = job.patches.get(entry.case_id);
+  return patches ? countPositives(patches, at) : isAtModelThreshold() ? entry.positive : null;
 }
 
-function caseRow(one, at, chosen) {
-  const row = element("tr", one.case_id === chosen ? "chosen" : ""), head = element("th", "", one.case_id);
+function caseRow(entry, at, chosen) {
+  const row = element("tr", entry.case_id === chosen ? "chosen" : ""), head = element("th", "", entry.case_id);
   head.scope = "row";
-  const positive = positives(one, at);
-  const cells = [number(one.patches), positive === null ? "–" : number(positive),
-    positive === null ? "–" : percent(positive / one.patches), one.mean_probability.toFixed(3)];
+  const positive = positives(entry, at);
+  const cells = [number(entry.patches), positive === null ? "–" : number(positive),
+    positive === null ? "–" : percent(positive / entry.patches), entry.mean_probability.toFixed(3)];
   row.append(head, ...cells.map(cell => element("td", "number", cell)));
   return row;
 }
@@ -503,8 +504,8 @@ function showKey(shown) {
   if ($("key").dataset.drawn === drawn) return;
   $("key").dataset.drawn = drawn;
   if (shown === "decision") {
-    const negative = over ? ["--ground", `${about.negative_class}, left as it is`] : ["--negative", about.negative_class];
-    $("key").replaceChildren(...[["--positive", about.positive_class], negative].map(([colour, name]) => {
+    const negative = over ? ["--ground", `${description.negative_class}, not coloured`] : ["--negative", description.negative_class];
+    $("key").replaceChildren(...[["--positive", description.positive_class], negative].map(([colour, name]) => {
       const part = element("span"), box = element("i");
       box.style.background = `var(${colour})`;
       part.append(box, name);
@@ -521,20 +522,20 @@ function showKey(shown) {
   $("key").replaceChildren(part);
 }
 
-async function forget() {
+async function deleteJob() {
   const old = job;
   job = null;
-  map.lay(null);
+  map.setTissue(null);
   $("slide").hidden = true;
   if (!old) return;
   old.stop.abort();
-  if (old.id) await ask(`v1/slides/${old.id}`, { method: "DELETE" }).catch(() => {});
+  if (old.id) await send(`v1/slides/${old.id}`, { method: "DELETE" }).catch(() => {});
 }
 
 $("cancel").addEventListener("click", async () => {
   const done = Boolean(job?.result);
-  await forget();
-  say(done ? "The result is deleted." : "Cancelled.");
+  await deleteJob();
+  setStatus(done ? "The result is deleted." : "Cancelled.");
   $("files").focus();
 });
 $("case").addEventListener("change", showCase);
@@ -546,11 +547,11 @@ for (const button of document.querySelectorAll("[data-file]")) {
     const path = button.dataset.file === "map" ? `map?case=${encodeURIComponent($("case").value)}` : button.dataset.file;
     try {
       const link = element("a");
-      link.href = URL.createObjectURL(await (await ask(`v1/slides/${job.id}/${path}`)).blob());
+      link.href = URL.createObjectURL(await (await send(`v1/slides/${job.id}/${path}`)).blob());
       link.download = button.dataset.name;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    } catch (problem) { show(problem); }
+    } catch (problem) { showProblem(problem); }
   });
 }
 
