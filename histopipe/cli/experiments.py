@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from histopipe.cli.command import architecture_argument, dataset_argument, main, named_if_given, stage, with_interval
 from histopipe.core.errors import HistopipeError
-
-if TYPE_CHECKING:
-    pass
 
 
 def _variant(command: Callable[..., None]) -> Callable[..., None]:

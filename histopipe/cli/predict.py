@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -21,10 +21,6 @@ from histopipe.cli.command import (
     stage,
 )
 from histopipe.core.errors import HistopipeError
-
-if TYPE_CHECKING:
-    pass
-
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from histopipe.cli.command import main, model_dataset_option, model_option, patch_pixel_size_option, precision_option
-
-if TYPE_CHECKING:
-    pass
 
 MEBIBYTE = 2**20
 

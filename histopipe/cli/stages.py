@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from histopipe.cli.command import architecture_argument, dataset_argument, main, overwrite_option, stage, with_interval
-
-if TYPE_CHECKING:
-    pass
 
 
 @main.command()

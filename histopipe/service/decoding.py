@@ -257,7 +257,10 @@ class DecoderPool:
 
 
 def is_slow_to_decode(size: tuple[int, int], model: Model) -> bool:
-    """Check whether an image of this width and height would be decoded, and take long."""
+    """Check whether an image of this width and height takes long to decode.
+
+    False also for images that are refused undecoded because the model doesn't resize them.
+    """
     return size[0] * size[1] > SMALL and bool(model.point["resized"])
 
 
