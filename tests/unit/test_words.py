@@ -26,16 +26,9 @@ PENDING_PACKAGES: frozenset[str] = frozenset(
         "histopipe/operations",
         "histopipe/promotion",
         "histopipe/reporting",
-        "histopipe/service",
     }
 )
-PENDING_PAGES: frozenset[str] = frozenset(
-    {
-        "README.md",
-        "docs/predicting.md",
-        "docs/serving.md",
-    }
-)
+PENDING_PAGES: frozenset[str] = frozenset()
 
 LIBRARY = sorted(f"histopipe/{path.parent.name}" for path in (ROOT / "histopipe").glob("*/__init__.py"))
 PACKAGES = ("flows", "tasks", *LIBRARY)
