@@ -77,13 +77,13 @@ def fetch(dataset: str) -> None:
 @dataset_argument
 @click.option("--part", metavar="K/N", help="Decode only part K of N, for an ingest on this or another machine.")
 @click.option("--missing-parts", metavar="N", type=int, hidden=True, help="List at most N parts not yet decoded here.")
-def ingest(dataset: str, part: str | None, list_missing_parts: int | None) -> None:
+def ingest(dataset: str, part: str | None, missing_parts: int | None) -> None:
     """Pack the archive's patches into the store."""
     if part is not None:
         _ingest_part(dataset, part)
         return
-    if list_missing_parts is not None:  # asked by flows, before workers ingest them
-        _list_missing_parts(dataset, list_missing_parts)
+    if missing_parts is not None:  # used by flows before they start workers
+        _list_missing_parts(dataset, missing_parts)
         return
     with stage("ingest", dataset) as (params, workspace):
         from histopipe.ingest.stage import ingest
@@ -105,14 +105,14 @@ def _ingest_part(dataset: str, text: str) -> None:
         click.echo(ingest_part(dataset, part, params, workspace).relative_to(workspace.root))
 
 
-def _list_missing_parts(dataset: str, most: int) -> None:
+def _list_missing_parts(dataset: str, limit: int) -> None:
     from histopipe.core.params import read_params
     from histopipe.core.workspace import Workspace
     from histopipe.ingest.stage import get_parts_folder, list_missing_parts
 
     workspace = Workspace.around()
     params = read_params(workspace.params)
-    if parts := list_missing_parts(dataset, most, params.flow.part_shards, params, workspace):
+    if parts := list_missing_parts(dataset, limit, params.flow.part_shards, params, workspace):
         folder = get_parts_folder(dataset, params, workspace).relative_to(workspace.root)
         for part in parts:
             click.echo(f"{part.number}/{part.of} {folder / str(part)}")
