@@ -13,7 +13,7 @@ from typing import NamedTuple
 from histopipe.core.system_files import is_leftover, is_leftover_folder
 from histopipe.ingest.archives.limits import DEFAULT_LIMIT, MemberLimit, ReadBudget
 
-LEADS_NOWHERE = "broken link"
+BROKEN_LINK = "broken link"
 CIRCULAR = "link to a folder that contains it"
 NOT_A_FILE = "not a file"
 
@@ -109,6 +109,6 @@ def _find_fault(entry: os.DirEntry[str]) -> str | None:
     try:
         if entry.is_file():
             return None
-        return LEADS_NOWHERE if entry.is_symlink() and not Path(entry.path).exists() else NOT_A_FILE
+        return BROKEN_LINK if entry.is_symlink() and not Path(entry.path).exists() else NOT_A_FILE
     except OSError:
-        return LEADS_NOWHERE
+        return BROKEN_LINK

@@ -33,11 +33,11 @@ Pixels = NDArray[np.uint8]
 Alpha = Literal["associated", "unassociated", "unexplained"]
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 259, 262, 274, 277
-_LEAST, _MOST, _PLANAR, _COLOUR_MAP, _INKS = 280, 281, 284, 320, 332
+_MIN, _MAX, _PLANAR, _COLOUR_MAP, _INKS = 280, 281, 284, 320, 332
 _EXTRA, _FORMAT, _SMALLEST, _LARGEST = 338, 339, 340, 341
 _KIND, _OLD_KIND = 254, 255  # of a page: a smaller copy, a mask, one of several pages
 _TAGS = frozenset(
-    {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _LEAST, _MOST, _PLANAR, _COLOUR_MAP}
+    {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _MIN, _MAX, _PLANAR, _COLOUR_MAP}
     | {_INKS, _EXTRA, _FORMAT, _SMALLEST, _LARGEST, _KIND, _OLD_KIND}
 )
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}
@@ -111,7 +111,7 @@ class Layout:
         photometric: colour space by TIFF's code.
         colours: number of colour values per pixel.
         alpha: kind of the transparency; None if there is none.
-        most: value of full intensity, if the file states one that isn't the largest possible value.
+        maximum: value of full intensity, if the file states one that isn't the largest possible value.
         orientation: orientation by Exif's code; 1 is upright.
         separate: whether each channel is stored separately.
     """
@@ -123,7 +123,7 @@ class Layout:
     photometric: int
     colours: int
     alpha: Alpha | None
-    most: float | None
+    maximum: float | None
     orientation: int
     separate: bool
 
@@ -160,7 +160,7 @@ def parse_layout(tags: Tags) -> Layout:
         photometric=photometric,
         colours=colours,
         alpha=_parse_alpha(samples - colours, tags.get(_EXTRA, ()), photometric),
-        most=_find_stated_maximum(tags, depth, kind),
+        maximum=_find_stated_maximum(tags, depth, kind),
         orientation=_get_first(tags, _ORIENTATION, 1),
         separate=_get_first(tags, _PLANAR, 1) == 2 and samples > 1,
     )
@@ -194,9 +194,9 @@ def _find_stated_maximum(tags: Tags, bits: int, kind: int) -> float | None:
     TIFF defines these tags as statistics. Unless the value is a power of two minus one, or 1 for floats, it may just
     be the brightest pixel.
     """
-    if any(value != 0 for tag in (_SMALLEST, _LEAST) for value in tags.get(tag, ())):
+    if any(value != 0 for tag in (_SMALLEST, _MIN) for value in tags.get(tag, ())):
         return None
-    stated = {float(value) for value in tags.get(_LARGEST, tags.get(_MOST, ()))}
+    stated = {float(value) for value in tags.get(_LARGEST, tags.get(_MAX, ()))}
     scales = {float(2**power - 1) for power in range(8, 33)} | ({1.0} if kind == 3 else set())
     if len(stated) != 1 or not stated <= scales or (kind == 1 and stated == {2.0**bits - 1}):
         return None
@@ -233,7 +233,7 @@ def check_slide(tags: Tags) -> Layout:
         raise MemberRejected(FLOATING)
     if layout.numbers == 2:
         raise MemberRejected(SIGNED)
-    if layout.bits not in (1, 2, 4, 8, 16) or layout.most is not None:
+    if layout.bits not in (1, 2, 4, 8, 16) or layout.maximum is not None:
         raise MemberRejected("pixels of an unusual depth: convert them to 8 bits")
     if layout.alpha == "unexplained":
         raise MemberRejected(UNEXPLAINED)
@@ -262,7 +262,7 @@ def decode_uncommon(content: bytes, layout: Layout) -> tuple[Pixels, Pixels | No
     values = np.rot90(values[:, ::-1] if mirrored else values, turns)
     colours, alpha = values[..., : layout.colours], values[..., layout.colours :]
     if layout.alpha == "unexplained":
-        if (alpha != (layout.most or 2**layout.bits - 1)).any():
+        if (alpha != (layout.maximum or 2**layout.bits - 1)).any():
             raise MemberRejected(UNEXPLAINED)
         alpha = alpha[..., :0]
     pixels = _convert_to_8_bits(colours, layout, alpha)
@@ -297,11 +297,11 @@ def _convert_to_8_bits(values: NDArray[Any], layout: Layout, alpha: NDArray[Any]
         layout: the layout of the page.
         alpha: empty or the transparency of colours, which says which pixels are visible; None for alpha itself.
     """
-    if layout.numbers != 1 and layout.most is None:
+    if layout.numbers != 1 and layout.maximum is None:
         raise MemberRejected(FLOATING if layout.numbers == 3 else SIGNED)
-    if layout.most is None and layout.bits in (16, 32) and alpha is not None:
+    if layout.maximum is None and layout.bits in (16, 32) and alpha is not None:
         require_bright(values[(alpha > 0)[..., 0]] if alpha.size else values, 2**layout.bits - 1)
-    maximum, pixels = layout.most or 2**layout.bits - 1, np.empty(values.shape, np.uint8)
+    maximum, pixels = layout.maximum or 2**layout.bits - 1, np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS):  # not all at once, since 64-bit copies of a large image take much memory
         part, target = values[start : start + _ROWS], pixels[start : start + _ROWS]
         if not np.isfinite(part).all() or part.min() < 0 or part.max() > maximum:

@@ -21,7 +21,6 @@ PENDING_PACKAGES: frozenset[str] = frozenset(
         "histopipe/evaluation",
         "histopipe/export",
         "histopipe/inference",
-        "histopipe/ingest",
         "histopipe/monitoring",
         "histopipe/operations",
         "histopipe/promotion",

@@ -21,11 +21,11 @@ class MemberLimit(NamedTuple):
     """The number of members that an archive may have.
 
     Attributes:
-        most: maximum number of files, folders and links, including those of nested archives.
+        maximum: maximum number of files, folders and links, including those of nested archives.
         remedy: advice in the error message for an archive that has more.
     """
 
-    most: int = MAX_MEMBERS
+    maximum: int = MAX_MEMBERS
     remedy: str = "raise ingest.max_members in params.yaml if that is intended, or split the archive"
 
 
@@ -44,8 +44,8 @@ class ReadBudget:
 
     def __init__(self, path: Path, limit: MemberLimit) -> None:
         self._path, self._limit = path, limit
-        self.members = limit.most
-        self._listing_bytes = max(MIN_LISTING_BYTES, limit.most * LISTING_BYTES)
+        self.members = limit.maximum
+        self._listing_bytes = max(MIN_LISTING_BYTES, limit.maximum * LISTING_BYTES)
         self.inflated = max(MIN_INFLATED_BYTES, path.stat().st_size * MAX_INFLATION)
 
     def count_members(self, count: int = 1) -> None:
@@ -57,7 +57,7 @@ class ReadBudget:
         self.members -= count
         if self.members < 0:
             raise ArchiveError(
-                f"{self._path} holds more than {self._limit.most:,} files, folders and links: {self._limit.remedy}"
+                f"{self._path} holds more than {self._limit.maximum:,} files, folders and links: {self._limit.remedy}"
             )
 
     def count_listing(self, size: int) -> None:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from histopipe.ingest.archives.limits import ReadBudget
 from histopipe.ingest.archives.member import Member
 
-LEADS_OUT = "link out of the archive"
-LEADS_NOWHERE = "link to a path that is not in the archive"
+OUTSIDE_ARCHIVE = "link out of the archive"
+MISSING_TARGET = "link to a path that is not in the archive"
 CIRCULAR = "circular link"
 LONGEST_TARGET = 1024  # bytes; the longest path of macOS
 LONGEST_CHAIN = 40  # links in a row; the limit of Linux
@@ -111,7 +111,7 @@ class _LinkResolver:
             else:
                 yield self._files[path]._replace(name=new_name)
         if empty:
-            raise _LinkError(LEADS_NOWHERE)
+            raise _LinkError(MISSING_TARGET)
 
     def _iterate_names_below(self, prefix: str) -> Iterator[str]:
         index = bisect_left(self._names, prefix)
@@ -138,15 +138,15 @@ class _LinkResolver:
     def _walk(self, link: Link, steps: int) -> str:
         """Follow the path of a link part by part, through the links on the way."""
         if len(link.target) > LONGEST_TARGET or len(link.member.name) > LONGEST_TARGET:
-            raise _LinkError(LEADS_NOWHERE)
+            raise _LinkError(MISSING_TARGET)
         target = link.target.replace("\\", "/")  # as in members' names
         if target.startswith("/") or target[1:3] == ":/":
-            raise _LinkError(LEADS_OUT)
+            raise _LinkError(OUTSIDE_ARCHIVE)
         start = "" if link.hard else link.member.name.rpartition("/")[0]
         parts: list[str] = []
         for part in [*start.split("/"), *target.split("/")]:
             if part == ".." and not parts:
-                raise _LinkError(LEADS_OUT)
+                raise _LinkError(OUTSIDE_ARCHIVE)
             if part == "..":
                 parts.pop()
             elif part not in ("", "."):

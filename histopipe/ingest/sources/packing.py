@@ -13,7 +13,7 @@ from pathlib import Path
 
 from histopipe.core.errors import SourceError
 from histopipe.ingest.archives.limits import DEFAULT_LIMIT, MemberLimit
-from histopipe.ingest.folders import LEADS_NOWHERE, FolderFile, list_files
+from histopipe.ingest.folders import BROKEN_LINK, FolderFile, list_files
 from histopipe.ingest.sources.progress import show_byte_progress
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip; real times would give each copy other bytes
@@ -105,7 +105,7 @@ def _find_skip_reason(file: FolderFile, root: str) -> str | None:
         file.name.encode()
     except UnicodeEncodeError:
         return "a name that isn't UTF-8"
-    if file.fault == LEADS_NOWHERE:
+    if file.fault == BROKEN_LINK:
         return None
     if file.fault:
         return file.fault

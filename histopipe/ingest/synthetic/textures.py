@@ -1,7 +1,7 @@
 """Small periodic textures, from which every slide is composed.
 
 A patch is a window of each texture, so neighbouring patches fit together and drawing is fast. All textures are bytes,
-and most are rank: their values are spread evenly over 0-255, so `texture < t` holds on a share t/256 of the area.
+and most are ranked: their values are spread evenly over 0-255, so `texture < t` holds on a share t/256 of the area.
 """
 
 from __future__ import annotations

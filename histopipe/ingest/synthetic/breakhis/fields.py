@@ -1,7 +1,7 @@
 """Drawing of microscopic fields of view of tumours at four magnifications.
 
 A field is a window of the tissue's textures; the higher the magnification, the smaller the window. It is enlarged to
-half of the picture's size before tissues are told apart, so that outlines stay sharp. The subtype of the tumour
+half of the picture's size before tissues are separated, so that outlines stay sharp. The subtype of the tumour
 determines the tissues. As in the slides of idc, amounts of two stains are composed first and turned into colour last.
 """
 
