@@ -24,7 +24,7 @@ from scipy import special, stats
 from benchmarks.measuring import report
 from histopipe.core.params import ThresholdRule
 from histopipe.evaluation.calibration import Calibration, fit_calibration
-from histopipe.evaluation.intervals import Measured, draw_fewer, grade, leave_one_out
+from histopipe.evaluation.intervals import Estimate, draw_fewer, estimate_metrics, leave_one_out
 from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure, measure_resamples
 from histopipe.evaluation.thresholds import choose_threshold
 
@@ -138,7 +138,7 @@ class IntervalInput(NamedTuple):
     value: float
     resampled: Numbers
     left_out: Numbers
-    own: Measured
+    own: Estimate
 
 
 def ours(data: IntervalInput) -> Ends:
@@ -181,7 +181,7 @@ METHODS: dict[str, Callable[[IntervalInput], Ends]] = {
 def held(predictions: Predictions, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
     """Check which methods' intervals hold the truth, (methods, metrics): 1 or 0, NaN where there is no value."""
     count = predictions.case_count
-    draws, own = draw_fewer(count, resamples, seed), grade(predictions, resamples, seed)
+    draws, own = draw_fewer(count, resamples, seed), estimate_metrics(predictions, resamples, seed)
     spread, left_out = (measure_resamples(predictions, drawn) for drawn in (draws, leave_one_out(count)))
     answers = np.full((len(METHODS), len(METRICS)), np.nan)
     for column, name in enumerate(METRICS):

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.coverage import IDC, Sample, draw
 from benchmarks.measuring import report
 from benchmarks.paired_coverage import ALIKE, THRESHOLD, draw_errors
-from histopipe.evaluation.case_parts import ByCase
+from histopipe.evaluation.case_parts import CaseMetrics
 from histopipe.evaluation.differences import Flips, holm
 from histopipe.evaluation.metrics import Numbers, Predictions
 from histopipe.reporting.comparison.pairs import SIGNIFICANCE
@@ -44,12 +44,12 @@ def models(cases: int, gain: float, random: np.random.Generator) -> list[Predict
 
 def rejections(predictions: list[Predictions], seed: int) -> Numbers:
     """Test which pairs of recipes are separable, (methods, pairs): 1 or 0."""
-    by_case = [ByCase(model, ("roc_auc",)) for model in predictions]
+    by_case = [CaseMetrics(model, ("roc_auc",)) for model in predictions]
     pairs = list(combinations(range(len(predictions)), 2))
-    apart = [by_case[first].less(by_case[second])["roc_auc"] for first, second in pairs]
+    apart = [by_case[first].minus(by_case[second])["roc_auc"] for first, second in pairs]
     family = [number for number, (_, second) in enumerate(pairs) if second < RECIPES]
-    single = np.array([difference["p"] for difference in Flips(apart, seed).measured()], float)
-    ours = Flips([apart[number] for number in family], seed).corrected()
+    single = np.array([difference["p"] for difference in Flips(apart, seed).estimates()], float)
+    ours = Flips([apart[number] for number in family], seed).corrected_p_values()
     p_values = [single[family], holm(single)[family], holm(single[family]), ours]
     return (np.array(p_values) < SIGNIFICANCE).astype(np.float64)
 

@@ -34,7 +34,7 @@ from benchmarks.measuring import report
 from benchmarks.paired_coverage import draw_errors, draw_pair
 from histopipe.core.params import Params, parse_params
 from histopipe.evaluation.delong import clustered_delong
-from histopipe.evaluation.grading import graded_table, locked_point
+from histopipe.evaluation.grading import locked_point, predictions_table
 from histopipe.evaluation.intervals import informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions, measure
 from histopipe.promotion.gates import judge, reasons
@@ -222,7 +222,7 @@ def first_champion(
     point = locked_point(logits, params.evaluate.threshold)
     if kind == "everything positive":
         point |= {"threshold": 0.0}
-    evaluated = graded_table(logits, point)
+    evaluated = predictions_table(logits, point)
     return not reasons(judge(evaluated[evaluated["split"] == "test"].reset_index(drop=True), None, params))
 
 

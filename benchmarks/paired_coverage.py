@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.coverage import IDC, NOMINAL, TRUTH_CASES, Population, Sample, draw
 from benchmarks.measuring import report
-from histopipe.evaluation.case_parts import ByCase
+from histopipe.evaluation.case_parts import CaseMetrics
 from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.differences import Flips
 from histopipe.evaluation.intervals import draw_fewer
@@ -64,10 +64,10 @@ def true_differences(population: Population, gain: float, seed: int) -> dict[str
 
 def held(pair: Pair, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
     """Check whether our interval and the percentiles' hold the truth, (2, metrics): 1 or 0."""
-    apart = ByCase(pair[1], COMPARED).less(ByCase(pair[0], COMPARED))
+    apart = CaseMetrics(pair[1], COMPARED).minus(CaseMetrics(pair[0], COMPARED))
     drawn = draw_fewer(pair[0].case_count, resamples, seed)
     ones, others = (measure_resamples(predictions, drawn) for predictions in pair)
-    measured = Flips([apart[name] for name in COMPARED], seed).measured()
+    measured = Flips([apart[name] for name in COMPARED], seed).estimates()
     answers = np.zeros((len(METHODS), len(COMPARED)))
     for column, (name, difference) in enumerate(zip(COMPARED, measured, strict=True)):
         low, high = np.nanquantile(others[name] - ones[name], [(1 - NOMINAL) / 2, (1 + NOMINAL) / 2])

@@ -25,7 +25,7 @@ from benchmarks.coverage import IDC, NOMINAL, TRUTH_CASES, Population
 from benchmarks.measuring import report
 from benchmarks.paired_coverage import Pair, draw_pair
 from histopipe.evaluation.case_parts import CaseParts, area_difference
-from histopipe.evaluation.delong import clustered_delong, holds
+from histopipe.evaluation.delong import clustered_delong, is_applicable
 from histopipe.evaluation.differences import Flips
 from histopipe.evaluation.intervals import draw_fewer, informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions
@@ -86,7 +86,9 @@ def tested(pair: Pair, resamples: int) -> Tested:
     parts = area_difference(pair[1], pair[0])
     delong = clustered_delong(pair[1], pair[0])
     before = former(pair, resamples) if resamples else np.nan
-    return Tested(parts, (before, by_t(parts), delong.p if delong else np.nan), delong is not None and holds(pair[0]))
+    return Tested(
+        parts, (before, by_t(parts), delong.p if delong else np.nan), delong is not None and is_applicable(pair[0])
+    )
 
 
 def by_t(parts: CaseParts) -> float:
@@ -145,7 +147,7 @@ def shares(
 
 def _answers(results: Sequence[Tested], truth: float, seed: int) -> list[tuple[bool, bool]]:
     """Return for each data set whether we find a difference, and whether our interval holds the true one."""
-    measured = Flips([result.parts for result in results], seed).measured()
+    measured = Flips([result.parts for result in results], seed).estimates()
     return [(row["p"] < 1 - NOMINAL, row["low"] <= truth <= row["high"]) for row in measured]  # type: ignore[operator]
 
 

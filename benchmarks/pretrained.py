@@ -22,7 +22,7 @@ import yaml
 from benchmarks.measuring import report
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 
 ROOT = Path(__file__).parents[1]
 METRICS = ("roc_auc", "balanced_accuracy")
@@ -62,7 +62,7 @@ def fit_and_evaluate(dataset: str, params: Params, workspace: Workspace) -> dict
     """Split, fit and evaluate as the stages do."""
     from histopipe.data.splitting.stage import split
     from histopipe.data.store import PatchStore
-    from histopipe.evaluation.grading import grade_table, graded_table
+    from histopipe.evaluation.grading import evaluate_predictions, predictions_table
     from histopipe.evaluation.stage import operating_point, predict_splits
     from histopipe.networks.logits import load_network
     from histopipe.networks.weights.stage import fetch_weights
@@ -75,12 +75,12 @@ def fit_and_evaluate(dataset: str, params: Params, workspace: Workspace) -> dict
     network = load_network(workspace.model(dataset, "features") / "model.keras")
     logits = predict_splits(network, store, workspace.split(dataset), dataset)
     point = operating_point(logits, dataset, params, store)
-    evaluation = grade_table(graded_table(logits, point), point, record, params)
+    evaluation = evaluate_predictions(predictions_table(logits, point), point, record, params)
     chosen = {key: record["classifier"][key] for key in ("layer", "c")}
     return {**{name: rounded(evaluation["test"][name]) for name in METRICS}, **chosen, "cases": evaluation["cases"]}
 
 
-def rounded(metric: Measured) -> list[float | None]:
+def rounded(metric: Estimate) -> list[float | None]:
     """Return value, lower and upper end of the interval."""
     return [None if (end := metric[name]) is None else round(end, 4) for name in ("value", "low", "high")]
 

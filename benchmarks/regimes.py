@@ -22,7 +22,7 @@ from scipy import special, stats
 from benchmarks.coverage import IDC, NOMINAL, TRUTH_CASES, Ends, Population, draw, operating_point
 from benchmarks.measuring import report
 from histopipe.evaluation.cautions import cautions
-from histopipe.evaluation.intervals import draw_fewer, grade, informative_cases
+from histopipe.evaluation.intervals import draw_fewer, estimate_metrics, informative_cases
 from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, measure, measure_resamples
 
 TRUTH_PATCHES = 4_000_000
@@ -107,7 +107,7 @@ def simulate(name: str, data_sets: int, resamples: int, seed: int) -> Regime:
 
 def _both_ends(predictions: Predictions, resamples: int, seed: int) -> list[list[Ends]]:
     """Compute the ends of the product's interval and of the former rule's, (rules, metrics, 2); NaN if undefined."""
-    ours = grade(predictions, resamples, seed)
+    ours = estimate_metrics(predictions, resamples, seed)
     spread = measure_resamples(predictions, draw_fewer(predictions.case_count, resamples, seed))
     cases = informative_cases(predictions)
     nothing = (np.nan, np.nan)

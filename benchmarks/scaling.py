@@ -86,17 +86,17 @@ def evaluate(root: Path, archive: Path) -> float:
     from histopipe.core.workspace import Workspace
     from histopipe.data.store import PatchStore
     from histopipe.evaluation import curves, figures, stage, subgroups  # noqa: F401 # loaded before the clock runs
-    from histopipe.evaluation.grading import grade_table, graded_table
+    from histopipe.evaluation.grading import evaluate_predictions, predictions_table
 
     params, workspace = read_params(ROOT / "params.yaml"), Workspace(root)
     random = np.random.default_rng(params.seed)
     began = time.perf_counter()
     store = PatchStore.open(workspace.store("idc"))
-    table = stage.patches_to_grade(store, workspace.split("idc"))
+    table = stage.patches_to_evaluate(store, workspace.split("idc"))
     table.insert(4, "logit", CLASS_GAP * (table["label"] - 0.5) + random.normal(size=len(table)))
     point = stage.operating_point(table, "idc", params, store)
-    table = graded_table(table, point)
-    results = grade_table(table, point, {}, params)
+    table = predictions_table(table, point)
+    results = evaluate_predictions(table, point, {}, params)
     parts = stage.divided(table, store, workspace.split("idc"), params)
     folder = root / "graded"
     folder.mkdir(exist_ok=True)

@@ -52,7 +52,7 @@ def predict_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> l
     from histopipe.core.workspace import Workspace
     from histopipe.data.store import PatchStore
     from histopipe.evaluation.cases import case_table
-    from histopipe.evaluation.grading import graded_table, predictions_of
+    from histopipe.evaluation.grading import predictions_of, predictions_table
     from histopipe.evaluation.slide_figures import draw_slides
     from histopipe.networks.logits import finite_logits, load_network
 
@@ -64,7 +64,7 @@ def predict_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> l
     table.insert(2, "split", "test")
     table["row"] = np.arange(len(table))
     table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"slides {recipe}"))
-    table = graded_table(table, point)
+    table = predictions_table(table, point)
     pictures.mkdir(parents=True, exist_ok=True)
     draw_slides(table, store, point, EvaluateParams(), pictures)
     rows = case_table(predictions_of(table, "test"), table["case_id"])

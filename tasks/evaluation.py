@@ -28,7 +28,7 @@ def evaluate(dataset: str, architecture: str) -> Path:
 
 def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
     """Show the metrics, the figures, subgroups and worst cases as tables, and some reassembled slides."""
-    from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, graded_kinds
+    from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, evaluated_kinds
     from histopipe.evaluation.record import read_metrics
     from histopipe.evaluation.slide_figures import drawn_slides
 
@@ -36,7 +36,7 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
     rows = [{"metric": name, **values} for name, values in metrics["test"].items()]
     rows += [
         {"metric": f"{name}, within {KIND_TITLES[kind]}", **kind_metrics[name]}
-        for kind, _, kind_metrics in graded_kinds(metrics)
+        for kind, _, kind_metrics in evaluated_kinds(metrics)
         for name in KIND_METRICS
     ]
     title = f"{architecture} on the test cases of {dataset}"

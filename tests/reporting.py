@@ -15,7 +15,7 @@ from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 from histopipe.evaluation.figures import draw_figures
-from histopipe.evaluation.grading import grade_table, graded_table, locked_point
+from histopipe.evaluation.grading import evaluate_predictions, locked_point, predictions_table
 from histopipe.evaluation.slide_figures import draw_slides
 from histopipe.evaluation.stage import divided, write_outputs
 from histopipe.training.recipe import recipe_digest
@@ -144,8 +144,8 @@ def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, param
     store = PatchStore.open(workspace.store("idc"))
     classes = {"positive_class": "IDC", "negative_class": "benign", "data_set": "idc", "resized": False}
     point = locked_point(logits, params.evaluate.threshold) | classes
-    table = graded_table(logits, point)
-    results = grade_table(table, point, read_json(workspace.model("idc", name) / "run.json"), params)
+    table = predictions_table(logits, point)
+    results = evaluate_predictions(table, point, read_json(workspace.model("idc", name) / "run.json"), params)
     folder = workspace.evaluation("idc", name)
     folder.mkdir(parents=True)
     parts = divided(table, store, workspace.split("idc"), params)

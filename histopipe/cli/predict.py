@@ -172,12 +172,12 @@ def monitor(
         from histopipe.core.outputs.claims import claim_folder
         from histopipe.inference.model import model_paths
         from histopipe.monitoring.mlflow_run import log_drift
-        from histopipe.monitoring.stage import monitor_inputs, monitor_scores
+        from histopipe.monitoring.stage import monitor_inputs, monitor_predictions
 
         reads = {"the input": inputs, "the scores": [scores] if scores else [], "the model": model_paths(model)}
         output = claim_folder(out, "monitor", reads, overwrite, workspace)
         if scores:
-            drift = monitor_scores(dataset, scores, model, output, params, workspace)
+            drift = monitor_predictions(dataset, scores, model, output, params, workspace)
         else:
             drift = monitor_inputs(dataset, list(inputs), model or "champion", output, params, workspace)
         if log:

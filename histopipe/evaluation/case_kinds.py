@@ -11,7 +11,7 @@ from __future__ import annotations
 import pandas as pd
 
 from histopipe.evaluation.cases import counted_cases
-from histopipe.evaluation.intervals import Measured, grade
+from histopipe.evaluation.intervals import Estimate, estimate_metrics
 from histopipe.evaluation.metrics import Predictions
 from histopipe.evaluation.record import KindRecord, MetricsRecord
 
@@ -53,12 +53,12 @@ def _graded(part: pd.DataFrame, reason: str | None, resamples: int, seed: int) -
         "cases": predictions.case_count,
         "patches": len(part),
         "positives": int(part["label"].sum()),
-        "test": None if reason else grade(predictions, resamples, seed),
+        "test": None if reason else estimate_metrics(predictions, resamples, seed),
         "reason": reason,
     }
 
 
-def graded_kinds(results: MetricsRecord) -> list[tuple[str, KindRecord, dict[str, Measured]]]:
+def evaluated_kinds(results: MetricsRecord) -> list[tuple[str, KindRecord, dict[str, Estimate]]]:
     """List the kinds of case whose metrics say more than those of all cases; none of evaluations before there were any.
 
     Args:
@@ -71,7 +71,7 @@ def graded_kinds(results: MetricsRecord) -> list[tuple[str, KindRecord, dict[str
     return [(kind, part, metrics) for kind, part in parts if (metrics := part["test"]) is not None]
 
 
-def ungraded_reason(results: MetricsRecord) -> str | None:
+def missing_kinds_reason(results: MetricsRecord) -> str | None:
     """Return why the cases that hold positives have no metrics of their own; None of earlier evaluations.
 
     Args:

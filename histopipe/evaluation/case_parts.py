@@ -44,7 +44,7 @@ class CaseParts(NamedTuple):
     moved: Numbers
     freedom: float
 
-    def less(self, other: CaseParts) -> CaseParts:
+    def minus(self, other: CaseParts) -> CaseParts:
         """This metric less that of another model on the same cases."""
         value = self.value - other.value
         if not np.array_equal(self.weights, other.weights):
@@ -53,7 +53,7 @@ class CaseParts(NamedTuple):
         return CaseParts(value, self.parts - other.parts, self.weights, self.moved - other.moved, freedom)
 
 
-class ByCase:
+class CaseMetrics:
     """A model's metrics, to be set against another's case by case.
 
     Args:
@@ -67,19 +67,19 @@ class ByCase:
         self._parts = _left_out(predictions) if set(metrics) - {"roc_auc"} else {}
         self._moved = _area_moved(predictions) if "roc_auc" in metrics else np.empty(0)
 
-    def less(self, other: ByCase) -> dict[str, CaseParts]:
+    def minus(self, other: CaseMetrics) -> dict[str, CaseParts]:
         """Each metric less that of another model of the same patches in the same order."""
         return {name: self._difference(other, name) for name in self._metrics}
 
-    def _difference(self, other: ByCase, name: str) -> CaseParts:
+    def _difference(self, other: CaseMetrics, name: str) -> CaseParts:
         if self._ranks is not None and other._ranks is not None and name == "roc_auc":
             return _area_difference(self._predictions, self._ranks, other._ranks, self._moved - other._moved)
-        return self._parts[name].less(other._parts[name])
+        return self._parts[name].minus(other._parts[name])
 
 
 def area_difference(first: Predictions, second: Predictions) -> CaseParts:
     """ROC AUC of the first less that of the second, on the same patches in the same order."""
-    return ByCase(first, ("roc_auc",)).less(ByCase(second, ("roc_auc",)))["roc_auc"]
+    return CaseMetrics(first, ("roc_auc",)).minus(CaseMetrics(second, ("roc_auc",)))["roc_auc"]
 
 
 def unknown_parts(value: float, cases: int) -> CaseParts:
@@ -99,7 +99,7 @@ def mean_parts(values: Numbers, cases: Codes, case_count: int) -> CaseParts:
     return CaseParts(value, parts, weights, moved, 1 / float((weights**2).sum()) - 1)
 
 
-def averaged(folds: Sequence[CaseParts]) -> CaseParts:
+def mean_over_folds(folds: Sequence[CaseParts]) -> CaseParts:
     """The mean over folds, each of cases of its own, with the parts of all their cases."""
     count, value = len(folds), float(np.mean([fold.value for fold in folds]))
     weights = np.concatenate([fold.weights for fold in folds]) / count

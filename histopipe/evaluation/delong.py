@@ -4,7 +4,7 @@ DeLong, DeLong & Clarke-Pearson 1988 (Biometrics 44:837) write the area as a mea
 from that. It asks for independent patches. Obuchowski 1997 ("Nonparametric analysis of clustered ROC curve data",
 Biometrics 53:567) sums the same components over each case first, which is what holds for patches of slides; with one
 patch to a case it is DeLong's. It needs many cases: with 10 it rejects a true null hypothesis one time in ten instead
-of twenty, with one large case among few more often still (docs/evaluation.md). `holds` says where it may be shown.
+of twenty, with one large case among few more often still (docs/evaluation.md). `is_applicable` says where to show it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class AreaDifference(NamedTuple):
     p: float
 
 
-def holds(predictions: Predictions) -> bool:
+def is_applicable(predictions: Predictions) -> bool:
     """Whether there are cases enough for the normal law, in either class."""
     counts = [predictions.per_case(predictions.labels == label) for label in (0, 1)]
     many = min(np.count_nonzero(count) for count in counts) >= LEAST_CASES

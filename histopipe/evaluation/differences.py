@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from histopipe.evaluation.case_parts import CaseParts
-from histopipe.evaluation.intervals import LEVEL, Measured
+from histopipe.evaluation.intervals import LEVEL, Estimate
 from histopipe.evaluation.metrics import Numbers
 
 NO_SPREAD = 1e-12  # below it nothing differs but by rounding
@@ -31,9 +31,9 @@ LEAST_FLIPS = 2 ** (LISTED_CASES - 1)
 FLIPS_AT_ONCE = 2048
 
 
-def difference(found: CaseParts, seed: int, level: float = LEVEL) -> Measured:
-    """One difference with its interval and p-value, see `Flips.measured`."""
-    return Flips([found], seed).measured(level)[0]
+def difference(found: CaseParts, seed: int, level: float = LEVEL) -> Estimate:
+    """One difference with its interval and p-value, see `Flips.estimates`."""
+    return Flips([found], seed).estimates(level)[0]
 
 
 class Flips:
@@ -51,7 +51,7 @@ class Flips:
         sums = flipped_sums(np.column_stack(columns), seed, max(least, LEAST_FLIPS)) if found else np.empty((1, 0))
         self._sums, self._weights = sums[:, ::2], sums[:, 1::2]
 
-    def measured(self, level: float = LEVEL) -> list[Measured]:
+    def estimates(self, level: float = LEVEL) -> list[Estimate]:
         """Each difference of two shares with its interval, which ends at -1 and 1, and its p-value.
 
         Args:
@@ -62,7 +62,7 @@ class Flips:
         """
         return [self._measured(place, level) for place in range(len(self._found))]
 
-    def corrected(self) -> Numbers:
+    def corrected_p_values(self) -> Numbers:
         """P-values corrected for how many differences there are.
 
         Each is set against the largest of all sums, in units of their spreads, in the same turn; the second largest
@@ -79,10 +79,10 @@ class Flips:
             largest = np.maximum.accumulate(distances[:, order], axis=1)
             shares = (largest >= distances[0, order] - NO_SPREAD).mean(axis=0)
             answers[tested[order]] = np.maximum.accumulate(shares[::-1])[::-1]
-        single = [1.0 if each["p"] is None else each["p"] for each in self.measured()]
+        single = [1.0 if each["p"] is None else each["p"] for each in self.estimates()]
         return np.maximum(answers, single)  # cases that all say the same have a p-value of their own
 
-    def _measured(self, place: int, level: float) -> Measured:
+    def _measured(self, place: int, level: float) -> Estimate:
         found = self._found[place]
         value = float(found.value)
         if np.isnan(value):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 from histopipe.evaluation.metrics import Predictions
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Evaluation:
     architecture: str
     classes: tuple[str, str]
     predictions: Predictions
-    metrics: Mapping[str, Measured]
+    metrics: Mapping[str, Estimate]
     threshold: float
 
 
@@ -224,7 +224,7 @@ def draw_subgroups(evaluation: Evaluation, subgroups: pd.DataFrame) -> Figure:
     return figure
 
 
-def with_interval(measured: Measured) -> str:
+def with_interval(measured: Estimate) -> str:
     """A value and its interval, as `0.912 [0.880, 0.941]`."""
     if measured["value"] is None:
         return "undefined"

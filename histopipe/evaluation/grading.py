@@ -17,12 +17,12 @@ from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.case_kinds import within_kinds
 from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.cautions import cautions
-from histopipe.evaluation.intervals import grade
+from histopipe.evaluation.intervals import estimate_metrics
 from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
 from histopipe.evaluation.record import MetricsRecord
 from histopipe.evaluation.thresholds import choose_threshold, decide
 
-GRADED_SPLITS = ("validation", "test")
+EVALUATED_SPLITS = ("validation", "test")
 PREDICTED = ("file", "case_id", "split", "label", "probability", "decision")
 
 
@@ -54,7 +54,7 @@ def calibration_of(point: LockedPoint) -> Calibration:
     return Calibration(point["temperature"], point["offset"])
 
 
-def graded_table(logits: pd.DataFrame, point: LockedPoint) -> pd.DataFrame:
+def predictions_table(logits: pd.DataFrame, point: LockedPoint) -> pd.DataFrame:
     """Calibrated probability and decision of each patch; and its `uncalibrated` probability, which files don't keep."""
     probability = calibration_of(point).apply(logits["logit"].to_numpy())
     table = logits.drop(columns="logit").assign(uncalibrated=expit(logits["logit"].to_numpy()))
@@ -64,7 +64,7 @@ def graded_table(logits: pd.DataFrame, point: LockedPoint) -> pd.DataFrame:
 
 
 def before_calibration(table: pd.DataFrame) -> Predictions:
-    """The test patches with their uncalibrated probabilities; `table` as `graded_table` gives it."""
+    """The test patches with their uncalibrated probabilities; `table` as `predictions_table` gives it."""
     test = table[table["split"] == "test"]
     return Predictions.of(test["label"], test["uncalibrated"], test["decision"], counted_cases(test))
 
@@ -107,20 +107,24 @@ def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
     return Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
 
 
-def grade_table(table: pd.DataFrame, point: EvaluatedPoint, marks: TrainingMarks, params: Params) -> MetricsRecord:
+def evaluate_predictions(
+    table: pd.DataFrame, point: EvaluatedPoint, marks: TrainingMarks, params: Params
+) -> MetricsRecord:
     """Return the content of `metrics.json`, but for the id of the run that will hold it.
 
     Args:
-        table: as `graded_table` gives it.
+        table: as `predictions_table` gives it.
         point: the operating point.
         marks: the training's record, or what stands for it in rows without a training of their own.
         params: number of resamples and seed.
     """
     test, validation = predictions_of(table, "test"), predictions_of(table, "validation")
     return {
-        "test": grade(test, params.evaluate.resamples, params.seed),
+        "test": estimate_metrics(test, params.evaluate.resamples, params.seed),
         "cautions": cautions(test),
-        "uncalibrated": grade(before_calibration(table), params.evaluate.resamples, params.seed, probability_metrics),
+        "uncalibrated": estimate_metrics(
+            before_calibration(table), params.evaluate.resamples, params.seed, probability_metrics
+        ),
         "within": within_kinds(table[table["split"] == "test"], params.evaluate.resamples, params.seed),
         "validation": {name: _defined(value) for name, value in measure(validation).items()},
         "threshold": point["threshold"],

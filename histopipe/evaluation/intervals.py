@@ -37,19 +37,19 @@ SHARES = ("balanced_accuracy", "f1", "sensitivity", "specificity", "accuracy", "
 WIDEST = 1.15  # that intervals of shares are made for few cases behind the spread: more adds width, hardly coverage
 NO_SPREAD = 1e-12  # below it cases differ but by rounding
 
-Measured = dict[str, float | None]  # value, low, high
+Estimate = dict[str, float | None]  # value, low, high
 Measures = Callable[[Predictions, Numbers], dict[str, Numbers]]
 
 
-def interval_of(found: Measured) -> tuple[float, float, float]:
+def interval_of(found: Estimate) -> tuple[float, float, float]:
     """Return value, lower and upper end of an interval as numbers; NaN where the metric isn't defined."""
     value, low, high = (math.nan if (end := found[name]) is None else end for name in ("value", "low", "high"))
     return value, low, high
 
 
-def grade(
+def estimate_metrics(
     predictions: Predictions, resamples: int, seed: int, measures: Measures = measure_resamples
-) -> dict[str, Measured]:
+) -> dict[str, Estimate]:
     """Every metric with its interval.
 
     Args:
@@ -67,7 +67,7 @@ def grade(
     informative, steps = informative_cases(predictions), half_steps(predictions)
     values, spread = measures(predictions, np.ones((1, count))), measures(predictions, draws)
     intervals = {
-        name: measured(
+        name: estimate(
             float(value[0]),
             spread[name][:resamples],
             cases_behind(spread[name][resamples:], informative[name], _least_cases(name, informative[name])),
@@ -78,7 +78,7 @@ def grade(
     return intervals | {"calibration_error": _calibration_error(predictions, draws, informative["calibration_error"])}
 
 
-def _calibration_error(predictions: Predictions, draws: Numbers, informative: float) -> Measured:
+def _calibration_error(predictions: Predictions, draws: Numbers, informative: float) -> Estimate:
     """The calibration error with its interval; the last of `draws` leave out one case each."""
     count = predictions.case_count
     with np.errstate(invalid="ignore"):  # without its only case nothing is left
@@ -194,7 +194,7 @@ def effective_cases(predictions: Predictions, patches: NDArray[np.bool_]) -> flo
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if sizes.any() else 0.0
 
 
-def measured(value: float, resampled: Numbers, cases: float, half_step: float) -> Measured:
+def estimate(value: float, resampled: Numbers, cases: float, half_step: float) -> Estimate:
     """A metric's value with its interval.
 
     Args:
@@ -211,7 +211,7 @@ def measured(value: float, resampled: Numbers, cases: float, half_step: float) -
 
 
 def interval(value: float, resampled: Numbers, cases: float, half_step: float) -> tuple[float, float]:
-    """The interval around `value`, a number in [0, 1]; arguments as for `measured`, without NaN."""
+    """The interval around `value`, a number in [0, 1]; arguments as for `estimate`, without NaN."""
     if cases < 2 or len(resampled) < 2:
         return 0.0, 1.0
     if value in (0.0, 1.0) or np.ptp(resampled) < NO_SPREAD:
@@ -222,7 +222,7 @@ def interval(value: float, resampled: Numbers, cases: float, half_step: float) -
     return float(_expit(centre - reach)), float(_expit(centre + reach))
 
 
-def absolute_sum(terms: Numbers, resampled: Numbers, cases: float) -> Measured:
+def absolute_sum(terms: Numbers, resampled: Numbers, cases: float) -> Estimate:
     """The sum of the absolute values of `terms`, with its interval.
 
     What chance does to a term raises the sum where the truth is near 0, and resampling raises it once more. So the

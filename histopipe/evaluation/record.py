@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import read_json, restoring
 from histopipe.core.training_record import TrainingMarks
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 
 METRICS_FILE = "metrics.json"
 
@@ -26,11 +26,11 @@ class KindRecord(TypedDict):
     cases: int
     patches: int
     positives: int
-    test: dict[str, Measured] | None
+    test: dict[str, Estimate] | None
     reason: str | None
 
 
-class GradedMarks(TrainingMarks):
+class EvaluationMarks(TrainingMarks):
     """What a row that is made of other rows takes over from them.
 
     Attributes:
@@ -40,7 +40,7 @@ class GradedMarks(TrainingMarks):
     positive_class: str
 
 
-class MetricsRecord(GradedMarks):
+class MetricsRecord(EvaluationMarks):
     """Content of `metrics.json`, and what is graded alike; what earlier versions didn't write isn't required.
 
     Attributes:
@@ -59,9 +59,9 @@ class MetricsRecord(GradedMarks):
         descriptive: whether it is no recipe, so that it has no rank.
     """
 
-    test: dict[str, Measured]
+    test: dict[str, Estimate]
     cautions: NotRequired[list[str]]
-    uncalibrated: NotRequired[dict[str, Measured]]
+    uncalibrated: NotRequired[dict[str, Estimate]]
     within: NotRequired[dict[str, KindRecord]]
     validation: dict[str, float | None]
     threshold: float

@@ -26,13 +26,13 @@ from histopipe.data.store import Patches, PatchStore, read_report, require_readi
 from histopipe.evaluation.cases import JOINED, joined_cases, patch_columns
 from histopipe.evaluation.drift.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.evaluation.grading import (
-    GRADED_SPLITS,
+    EVALUATED_SPLITS,
     before_calibration,
     calibration_of,
-    grade_table,
-    graded_table,
+    evaluate_predictions,
     locked_point,
     predictions_of,
+    predictions_table,
 )
 from histopipe.evaluation.metrics import Numbers
 from histopipe.evaluation.record import METRICS_FILE, MetricsRecord
@@ -88,11 +88,11 @@ def evaluate(
         _require_gradable(store, split, record, workspace.training_stage(dataset, architecture), params)
         logits = predict_splits(network, store, split, f"{dataset} {architecture}")
         point = operating_point(logits, dataset, params, store)
-        table = graded_table(logits, point)
+        table = predictions_table(logits, point)
         (figures := folder / "figures").mkdir()
         drawing.start(draw_slides_of_store, table[table.split == "test"], store.folder, point, params.evaluate, folder)
         table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
-        results = grade_table(table, point, record, params)
+        results = evaluate_predictions(table, point, record, params)
         reference = write_reference(folder / REFERENCE_FILE, table, store, split)
         shown, tables = write_outputs(folder, table, divided(table, store, split, params), point, results, architecture)
         drawing.start(draw_figures, shown, tables, figures)
@@ -110,7 +110,7 @@ def evaluate(
 
 
 def _require_gradable(store: PatchStore, split: Split, record: TrainingRecord, stage: str, params: Params) -> None:
-    graded = patches_to_grade(store, split)
+    graded = patches_to_evaluate(store, split)
     require_unseen(record, graded, split, stage)
     require_bound(params.evaluate.threshold, graded)
 
@@ -162,7 +162,7 @@ def require_unseen(record: TrainingRecord, table: pd.DataFrame, split: Split, st
 
     Args:
         record: of the training.
-        table: what is to be graded, as `patches_to_grade` gives it.
+        table: what is to be graded, as `patches_to_evaluate` gives it.
         split: that the table was made with.
         stage: that trains the network.
 
@@ -192,12 +192,12 @@ def predict_splits(network: keras.Model, store: PatchStore, split: Split | Path,
     """
     from histopipe.networks.logits import finite_logits
 
-    table = patches_to_grade(store, split)
+    table = patches_to_evaluate(store, split)
     table.insert(4, "logit", finite_logits(network, store, table["row"].to_numpy(), f"evaluate {title}"))
     return table
 
 
-def patches_to_grade(store: PatchStore, split: Split | Path) -> pd.DataFrame:
+def patches_to_evaluate(store: PatchStore, split: Split | Path) -> pd.DataFrame:
     """Columns `file,case_id,split,label,row` of validation and test, in the store's order; `JOINED` where ids are.
 
     Raises:
@@ -209,7 +209,7 @@ def patches_to_grade(store: PatchStore, split: Split | Path) -> pd.DataFrame:
     table = store.index[["file", "case_id", "label"]].copy()
     table.insert(2, "split", split_of_patches(split, store.index))
     table["row"] = np.arange(len(table))
-    table = table[table["split"].isin(GRADED_SPLITS)]
+    table = table[table["split"].isin(EVALUATED_SPLITS)]
     if (joined := joined_cases(store.index.loc[table.index])) is not None:
         table = table.assign(**{JOINED: joined})
     table = table.reset_index(drop=True)
@@ -237,7 +237,7 @@ def require_both_classes(table: pd.DataFrame, origin: object) -> None:
     Raises:
         EvaluationError: one has not.
     """
-    for split in GRADED_SPLITS:
+    for split in EVALUATED_SPLITS:
         labels = table.loc[table["split"] == split, "label"]
         if not holds_both_classes(labels):
             found = f"only patches of label {labels.iloc[0]}" if len(labels) else "no patches"

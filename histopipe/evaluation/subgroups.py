@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from histopipe.evaluation.cases import counted_cases
-from histopipe.evaluation.intervals import grade
+from histopipe.evaluation.intervals import estimate_metrics
 from histopipe.evaluation.metrics import Codes, Predictions
 
 SUBGROUP_METRICS = ("roc_auc", "balanced_accuracy", "sensitivity", "specificity", "calibration_error")
@@ -40,7 +40,7 @@ def _metric_columns() -> list[str]:
 
 def _graded(part: pd.DataFrame, resamples: int, seed: int) -> dict[str, int | float | None]:
     predictions = Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
-    found = grade(predictions, resamples, seed)
+    found = estimate_metrics(predictions, resamples, seed)
     counts = {"cases": predictions.case_count, "patches": len(part), "positives": int(part["label"].sum())}
     ends = {"": "value", "_low": "low", "_high": "high"}
     return counts | {f"{name}{end}": found[name][key] for name in SUBGROUP_METRICS for end, key in ends.items()}

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from histopipe.core.errors import ExportError
 from histopipe.data.store import PatchStore, Rows
-from histopipe.evaluation.case_parts import ByCase
+from histopipe.evaluation.case_parts import CaseMetrics
 from histopipe.evaluation.differences import Flips
-from histopipe.evaluation.intervals import Measured, draw_fewer, informative_cases, measured
+from histopipe.evaluation.intervals import Estimate, draw_fewer, estimate, informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions, measure
 from histopipe.evaluation.thresholds import decide
 from histopipe.export.record import Parity
@@ -64,9 +64,9 @@ def parity(
         for values in (reference, found)
     ]
     values = [measure(predictions) for predictions in both]
-    keras, file = (ByCase(predictions, COMPARED) for predictions in both)
-    changed = file.less(keras)
-    changes = Flips([changed[name] for name in COMPARED], seed, resamples).measured()
+    keras, file = (CaseMetrics(predictions, COMPARED) for predictions in both)
+    changed = file.minus(keras)
+    changes = Flips([changed[name] for name in COMPARED], seed, resamples).estimates()
     draws = draw_fewer(both[0].case_count, resamples, seed)
     cases = informative_cases(both[0])["accuracy"]
     apart = np.abs(reference - found)
@@ -81,10 +81,10 @@ def parity(
     }
 
 
-def _share(predictions: Predictions, which: NDArray[np.bool_], draws: Numbers, cases: float) -> Measured:
+def _share(predictions: Predictions, which: NDArray[np.bool_], draws: Numbers, cases: float) -> Estimate:
     """The share of patches that are `which`, with its interval."""
     sums, sizes = predictions.per_case(which), predictions.per_case(np.ones(len(which)))
-    return measured(float(which.mean()), draws @ sums / (draws @ sizes), cases, 0.5 / len(which))
+    return estimate(float(which.mean()), draws @ sums / (draws @ sizes), cases, 0.5 / len(which))
 
 
 def require_agreement(found: Parity, quantize: str, describe: Callable[[], str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 if TYPE_CHECKING:
-    from histopipe.evaluation.intervals import Measured
+    from histopipe.evaluation.intervals import Estimate
 
 
 class ModelFacts(TypedDict, total=False):
@@ -74,8 +74,8 @@ class Parity(TypedDict):
 
     keras: dict[str, float]
     file: dict[str, float]
-    change: dict[str, Measured]
-    decisions_changed: Measured
+    change: dict[str, Estimate]
+    decisions_changed: Estimate
     probability_difference: Difference
     cases: int
     patches: int

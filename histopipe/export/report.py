@@ -10,7 +10,7 @@ from histopipe.core.errors import HistopipeError
 from histopipe.core.files import as_size, read_json, write_text
 from histopipe.core.locking import locked_file
 from histopipe.core.outputs.claims import OutputFiles, seal_text
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 from histopipe.export.record import Exported, ExportRecord
 from histopipe.reporting.comparison.table import markdown_table
 
@@ -88,13 +88,13 @@ def _model(record: ExportRecord) -> str:
     return f"{facts['model']}{version}, {facts['architecture']}"
 
 
-def _signed(change: Measured) -> str:
+def _signed(change: Estimate) -> str:
     if change["value"] is None:
         return "undefined"
     return f"{change['value']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
 
 
-def _percent(share: Measured) -> str:
+def _percent(share: Estimate) -> str:
     value, low, high = (100 * (share[end] or 0.0) for end in ("value", "low", "high"))
     return f"{value:.2f} % [{low:.2f}, {high:.2f}]"
 

@@ -67,7 +67,7 @@ def monitor_inputs(
         return _report(folder / SCORES, reference, folder, params)
 
 
-def monitor_scores(
+def monitor_predictions(
     dataset: str, scores: Path, model: str | None, out: Path | OutputFolder, params: Params, workspace: Workspace
 ) -> DriftSummary:
     """Look for drift in patches that `histopipe predict` graded before; as `monitor_inputs`.

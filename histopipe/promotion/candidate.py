@@ -20,7 +20,7 @@ from histopipe.data.leakage import UNKNOWN, Leaky, worst_state
 from histopipe.data.store import read_index
 from histopipe.evaluation.cases import patch_columns
 from histopipe.networks.weights.behind import cases_seen, starts_from_unknown
-from histopipe.reporting.comparison.evaluations import Evaluated, read_evaluations
+from histopipe.reporting.comparison.evaluations import EvaluatedModel, read_evaluations
 from histopipe.reporting.comparison.record import ModelRow
 from histopipe.reporting.comparison.table import reason
 from histopipe.tracking.provenance import Provenance, data_of_training
@@ -101,7 +101,7 @@ def read_twin(dataset: str, identity: str | None, params: Params, workspace: Wor
     return None
 
 
-def _read(dataset: str, evaluated: Evaluated, workspace: Workspace) -> Candidate:
+def _read(dataset: str, evaluated: EvaluatedModel, workspace: Workspace) -> Candidate:
     name = evaluated.row["architecture"]
     record = read_training_record(workspace.training_record(dataset, name))
     _require_same_training(evaluated.row, record, stage_name("evaluate", dataset, name))
@@ -110,7 +110,7 @@ def _read(dataset: str, evaluated: Evaluated, workspace: Workspace) -> Candidate
     return Candidate(dataset, name, evaluated.row, record, point, test, _made_from(dataset, record, workspace))
 
 
-def best_by_validation(evaluated: Sequence[Evaluated]) -> Evaluated:
+def best_by_validation(evaluated: Sequence[EvaluatedModel]) -> EvaluatedModel:
     """The model with the highest ROC AUC on validation; of equals the one listed first."""
     return max(evaluated, key=lambda each: each.row["validation"][CHOSEN_BY] or 0.0)
 

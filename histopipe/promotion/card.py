@@ -19,7 +19,13 @@ from histopipe.core.lineage import output_hash
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, leaky_state
 from histopipe.data.store import StoreReport, read_report
-from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, POSITIVE_CASES, graded_kinds, ungraded_reason
+from histopipe.evaluation.case_kinds import (
+    KIND_METRICS,
+    KIND_TITLES,
+    POSITIVE_CASES,
+    evaluated_kinds,
+    missing_kinds_reason,
+)
 from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explanation, read_explanation
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
@@ -213,9 +219,9 @@ def _within(metrics: MetricsRecord) -> str:
     lines = [
         f"within the {part['cases']:,} {KIND_TITLES[kind]}: "
         + ", ".join(f"{name.replace('_', ' ')} {with_interval(graded[name])}" for name in KIND_METRICS)
-        for kind, part, graded in graded_kinds(metrics)
+        for kind, part, graded in evaluated_kinds(metrics)
     ]
-    if not lines and (reason := ungraded_reason(metrics)):
+    if not lines and (reason := missing_kinds_reason(metrics)):
         lines = [f"within {KIND_TITLES[POSITIVE_CASES]}: {reason}"]
     return f"{_bullets(lines)}\n\n" if lines else ""
 

@@ -23,7 +23,7 @@ from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.params import Params
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky
 from histopipe.evaluation.cases import counted_cases
-from histopipe.evaluation.intervals import Measured, grade, informative_cases
+from histopipe.evaluation.intervals import Estimate, estimate_metrics, informative_cases
 from histopipe.evaluation.metrics import METRICS, Numbers
 from histopipe.promotion.noninferiority import ONE_SIDED, UNDEFINED, Shortfall, predictions_in, shortfall
 from histopipe.promotion.spending import risk_of_look, why_spent
@@ -210,14 +210,14 @@ def _floors(table: pd.DataFrame, params: Params, risk: float, spent: str) -> lis
     return [*found, _at_most("calibration_error", graded["calibration_error"], limits.max_calibration_error, why)]
 
 
-def _graded(table: pd.DataFrame, params: Params) -> dict[str, Measured]:
+def _graded(table: pd.DataFrame, params: Params) -> dict[str, Estimate]:
     if table.empty:
         return dict.fromkeys(METRICS, UNDEFINED)
     predictions = predictions_in(table, table["probability"].to_numpy())
-    return grade(predictions, params.evaluate.resamples, params.seed)
+    return estimate_metrics(predictions, params.evaluate.resamples, params.seed)
 
 
-def at_risk(measured: Measured, cases: float, risk: float) -> Measured:
+def at_risk(measured: Estimate, cases: float, risk: float) -> Estimate:
     """A share with its 95 % interval, its lower end moved to a stricter one-sided level.
 
     On the logit scale, on which the interval was made, by the quantiles of the t law with one degree of freedom fewer
@@ -241,7 +241,7 @@ def _undefined(table: pd.DataFrame) -> str:
     return f"(all {len(table):,} test patches are of one class)" if not holds_both_classes(table["label"]) else ""
 
 
-def _at_least(name: str, measured: Measured, limit: float, why: str, spent: str = "") -> Gate:
+def _at_least(name: str, measured: Estimate, limit: float, why: str, spent: str = "") -> Gate:
     """A limit of 0 only asks for a value; floors at what a coin reaches must be exceeded."""
     value, low = measured["value"], measured["low"]
     passed = low is not None and (low > limit if limit and WANTED[name] == "above" else low >= limit)
@@ -249,7 +249,7 @@ def _at_least(name: str, measured: Measured, limit: float, why: str, spent: str 
     return Gate(name, passed, value, limit, _interval(measured, why) + refused_for, low)
 
 
-def _at_most(name: str, measured: Measured, limit: float, why: str) -> Gate:
+def _at_most(name: str, measured: Estimate, limit: float, why: str) -> Gate:
     value, high = measured["value"], measured["high"]
     return Gate(name, high is not None and high <= limit, value, limit, _interval(measured, why), high)
 
@@ -259,7 +259,7 @@ def _not_inferior(name: str, found: Shortfall, margin: float, beside: str = "") 
     return Gate(name, found.holds(margin), found.low, -margin, said)
 
 
-def _interval(measured: Measured, why: str) -> str:
+def _interval(measured: Estimate, why: str) -> str:
     low, high = measured["low"], measured["high"]
     if low is None or high is None:
         return why

@@ -20,11 +20,11 @@ from histopipe.core.params import Params
 from histopipe.evaluation.case_parts import CaseParts, area_difference
 from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.differences import agreeing_cases, difference
-from histopipe.evaluation.intervals import LEVEL, Measured, informative_cases
+from histopipe.evaluation.intervals import LEVEL, Estimate, informative_cases
 from histopipe.evaluation.metrics import Numbers, Predictions
 
 COMPARED = "roc_auc"
-UNDEFINED: Measured = {"value": None, "low": None, "high": None}
+UNDEFINED: Estimate = {"value": None, "low": None, "high": None}
 HOPELESS = 0.05  # power below which a gate is said to refuse whatever comes
 ONE_SIDED = (1 - LEVEL) / 2  # level of an end of a 95 % interval
 
@@ -69,7 +69,7 @@ class Shortfall:
         """Return by how many standard errors the bound lies below the difference."""
         return float(stats.t.isf(self.risk, self.freedom)) if self.risk > 0 and self.freedom > 0 else inf
 
-    def holds(self, margin: float) -> bool:
+    def is_applicable(self, margin: float) -> bool:
         """Return whether the bound isn't below `-margin`."""
         return self.low is not None and self.low >= -margin
 
@@ -104,7 +104,7 @@ class Shortfall:
             return f"({shown}; {self.spent or 'this look may spend no risk'})"
         power = self.power(margin)
         chance = f"an equally good model passes in {power:.0%} of draws"
-        if power >= HOPELESS or self.holds(margin):
+        if power >= HOPELESS or self.is_applicable(margin):
             return f"({shown}; {chance})"
         needed = self.cases_for_even_odds(margin)
         if self.alike > 0:

@@ -14,7 +14,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.store import read_index
 from histopipe.evaluation.figures import save_figure
 from histopipe.reporting.comparison.baseline import with_baseline
-from histopipe.reporting.comparison.combination import combined
+from histopipe.reporting.comparison.combination import combination_rows
 from histopipe.reporting.comparison.evaluations import read_evaluations
 from histopipe.reporting.comparison.figure import draw_comparison, draw_pairs
 from histopipe.reporting.comparison.neighbours import with_neighbours
@@ -47,7 +47,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> Comparison:
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:
         raise EvaluationError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(reason, unranked)))
-    further = combined(evaluated, params)
+    further = combination_rows(evaluated, params)
     if params.compare.neighbourhood:
         smoothed, absent = with_neighbours(evaluated, read_index(workspace.store(dataset)), params)
         further, unranked = further + smoothed, unranked + absent

@@ -11,8 +11,8 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from histopipe.core.params import Params
-from histopipe.reporting.comparison.combination import D4, ENSEMBLE, ONE_VIEW, combined, ensemble_logits
-from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.combination import D4, ENSEMBLE, ONE_VIEW, combination_rows, ensemble_logits
+from histopipe.reporting.comparison.evaluations import EvaluatedModel
 
 ROWS = {"positive_class": "IDC", "quick": None, "leaky": False}
 
@@ -33,12 +33,12 @@ def predictions(seed: int, noise: float) -> pd.DataFrame:
     )
 
 
-def evaluated(name: str, table: pd.DataFrame, **marks: Any) -> Evaluated:
-    return Evaluated({"architecture": name, **ROWS, **marks}, table)
+def evaluated(name: str, table: pd.DataFrame, **marks: Any) -> EvaluatedModel:
+    return EvaluatedModel({"architecture": name, **ROWS, **marks}, table)
 
 
-def only_row(models: list[Evaluated], params: Params) -> dict[str, Any]:
-    (found,) = combined(models, params)
+def only_row(models: list[EvaluatedModel], params: Params) -> dict[str, Any]:
+    (found,) = combination_rows(models, params)
     return found.row
 
 

@@ -198,7 +198,7 @@ def test_copies_count_as_one_case_in_intervals_and_tests() -> None:
     from histopipe.evaluation.cases import JOINED, joined_cases
     from histopipe.evaluation.differences import difference
     from histopipe.evaluation.grading import predictions_of
-    from histopipe.evaluation.intervals import grade
+    from histopipe.evaluation.intervals import estimate_metrics
 
     once = make_index(12, 30)
     random = np.random.default_rng(1)
@@ -215,7 +215,7 @@ def test_copies_count_as_one_case_in_intervals_and_tests() -> None:
         first, second = (
             predictions_of(table.assign(probability=table[name]), "test") for name in ("probability", "other")
         )
-        return first.case_count, grade(first, 200, 1), difference(area_difference(first, second), 1)
+        return first.case_count, estimate_metrics(first, 200, 1), difference(area_difference(first, second), 1)
 
     (cases, expected, apart), (count, found, differing) = answers(once), answers(counted)
     assert cases == count == 12

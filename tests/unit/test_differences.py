@@ -13,10 +13,10 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.paired_coverage import coverage
 from benchmarks.paired_tests import REGIMES, pairs
 from histopipe.evaluation import differences
-from histopipe.evaluation.case_parts import ByCase, CaseParts, area_difference
+from histopipe.evaluation.case_parts import CaseMetrics, CaseParts, area_difference
 from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.differences import Flips, difference, holm, rank_ranges
-from histopipe.evaluation.intervals import Measured, draw_cases
+from histopipe.evaluation.intervals import Estimate, draw_cases
 from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
 
 
@@ -36,7 +36,7 @@ def two_models(
     return found[0], found[1]
 
 
-def area(first: Predictions, second: Predictions) -> Measured:
+def area(first: Predictions, second: Predictions) -> Estimate:
     return difference(area_difference(first, second), seed=3)
 
 
@@ -53,11 +53,11 @@ def test_parts_are_what_exchanging_ranks_in_whole_cases_does() -> None:
 def test_parts_add_up_and_shares_are_counted() -> None:
     first, second = two_models(7, 20, 2, gain=0.5)
     one, other = measure(first), measure(second)
-    for name, found in ByCase(first).less(ByCase(second)).items():
+    for name, found in CaseMetrics(first).minus(CaseMetrics(second)).items():
         assert found.value == pytest.approx(one[name] - other[name])
         assert found.parts.sum() == pytest.approx(found.value)
         assert found.weights.sum() == pytest.approx(1)
-    apart = ByCase(first).less(ByCase(second))["accuracy"].parts
+    apart = CaseMetrics(first).minus(CaseMetrics(second))["accuracy"].parts
     right = [model.per_case(model.decisions == model.labels) for model in (first, second)]
     np.testing.assert_allclose(apart, (right[0] - right[1]) / len(first.labels), atol=1e-12)
 
@@ -67,7 +67,7 @@ def test_the_interval_leaves_out_0_exactly_where_p_is_below_05(cases: int) -> No
     outcomes = set()
     for seed in range(12):
         first, second = two_models(cases, 20, seed, gain=0.25)
-        for found in Flips(list(ByCase(first).less(ByCase(second)).values()), 1).measured():
+        for found in Flips(list(CaseMetrics(first).minus(CaseMetrics(second)).values()), 1).estimates():
             outcomes.add(found["p"] < 0.05)
             assert (found["low"] > 0 or found["high"] < 0) == (found["p"] < 0.05)
             assert found["low"] <= found["value"] <= found["high"]
@@ -94,7 +94,7 @@ def test_random_turns_tell_what_all_turns_tell(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_leaving_out_cases_moves_is_the_jackknifes() -> None:
     first, second = two_models(9, 20, 3, gain=0.3)
-    found = ByCase(first).less(ByCase(second))
+    found = CaseMetrics(first).minus(CaseMetrics(second))
     draws = 1 - np.eye(9)
     left_out = [measure_resamples(model, draws) for model in (first, second)]
     for name in ("roc_auc", "average_precision", "balanced_accuracy", "brier"):
@@ -113,14 +113,14 @@ def test_another_level_has_another_interval() -> None:
 def test_equal_models_of_few_cases_are_told_apart_one_time_in_twenty(regime: str) -> None:
     population, cases = REGIMES[regime]
     found = [area_difference(*pair) for pair in pairs(population, cases, 0.0, 800, seed=7)]
-    rejected = np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).measured()])
+    rejected = np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).estimates()])
     assert 0.02 < rejected < 0.08  # .03 to .07, less and more two standard errors of .0055
 
 
 def test_a_better_model_is_found_with_ten_cases() -> None:
     population, cases = REGIMES["10 cases"]
     found = [area_difference(second, first) for first, second in pairs(population, cases, 0.4, 200, seed=7)]
-    assert np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).measured()]) > 0.25  # t of Kish's cases: .07
+    assert np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).estimates()]) > 0.25  # t of Kish's cases: .07
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.3])
@@ -134,7 +134,7 @@ def test_intervals_of_differences_hold_the_truth_about_as_often_as_they_say(gain
 def test_the_level_of_the_test_is_as_docs_say(regime: str) -> None:
     population, cases = REGIMES[regime]
     found = [area_difference(*pair) for pair in pairs(population, cases, 0.0, 4000, seed=42)]
-    assert 0.03 <= np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).measured()]) <= 0.07
+    assert 0.03 <= np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).estimates()]) <= 0.07
 
 
 def test_a_model_compared_with_itself_does_not_differ() -> None:
@@ -172,10 +172,10 @@ def test_corrected_p_values_hold_for_all_together() -> None:
     """The same difference four times is one difference; Holm's correction would take it for four."""
     found = area_difference(*two_models(20, 20, 5, gain=0.4))
     turned = Flips([found] * 4, 1)
-    assert turned.corrected() == pytest.approx([turned.measured()[0]["p"]] * 4)
+    assert turned.corrected_p_values() == pytest.approx([turned.estimates()[0]["p"]] * 4)
     nothing = CaseParts(float("nan"), np.full(20, np.nan), np.full(20, 0.05), np.full(20, np.nan), 0.0)
-    assert Flips([found, nothing], 1).corrected()[1] == 1.0
-    assert Flips([], 1).corrected().size == 0
+    assert Flips([found, nothing], 1).corrected_p_values()[1] == 1.0
+    assert Flips([], 1).corrected_p_values().size == 0
 
 
 def test_holm_on_an_example_by_hand() -> None:

@@ -14,10 +14,10 @@ from histopipe.evaluation.intervals import (
     absolute_sum,
     cases_behind,
     draw_cases,
-    grade,
+    estimate,
+    estimate_metrics,
     informative_cases,
     interval,
-    measured,
 )
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
 
@@ -45,12 +45,12 @@ def test_every_resample_draws_as_many_cases_as_there_are() -> None:
 
 
 def test_an_interval_holds_its_value_and_lies_between_0_and_1() -> None:
-    for name, found in grade(slides(cases=20, seed=3), resamples=200, seed=42).items():
+    for name, found in estimate_metrics(slides(cases=20, seed=3), resamples=200, seed=42).items():
         assert 0 <= found["low"] < found["value"] < found["high"] <= 1, name
 
 
 def test_more_cases_give_narrower_intervals() -> None:
-    few, many = (grade(slides(cases, seed=4), 300, 42) for cases in (20, 200))
+    few, many = (estimate_metrics(slides(cases, seed=4), 300, 42) for cases in (20, 200))
     for name in METRICS:
         assert width(many[name]) < 0.7 * width(few[name]), name
 
@@ -60,7 +60,7 @@ def test_intervals_of_the_whole_archive_take_half_a_minute_of_one_core() -> None
     predictions = full_size()
     assert (len(predictions.labels), len(np.unique(predictions.cases))) == (PUBLISHED_PATCHES, PUBLISHED_CASES)
     found: dict[str, dict[str, float]] = {}
-    assert seconds(lambda: found.update(grade(predictions, 2000, 42))) <= 30
+    assert seconds(lambda: found.update(estimate_metrics(predictions, 2000, 42))) <= 30
     assert list(found) == list(METRICS)
 
 
@@ -72,7 +72,9 @@ def test_more_patches_of_the_same_cases_do_not_feign_certainty() -> None:
     once = slides(cases=20, seed=4)
     again = Predictions(*(np.tile(values, 10) for values in list(vars(once).values())[:4]), case_count=20)
     for name in METRICS:
-        assert width(grade(again, 200, 42)[name]) == pytest.approx(width(grade(once, 200, 42)[name]), rel=0.02), name
+        assert width(estimate_metrics(again, 200, 42)[name]) == pytest.approx(
+            width(estimate_metrics(once, 200, 42)[name]), rel=0.02
+        ), name
 
 
 def test_simulated_cases_look_like_the_real_ones() -> None:
@@ -93,21 +95,21 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 
 def test_one_case_says_nothing_of_the_spread() -> None:
-    found = grade(Predictions.of([1, 0, 1], [0.9, 0.8, 0.3], [1, 1, 0], ["A"] * 3), 100, 42)
+    found = estimate_metrics(Predictions.of([1, 0, 1], [0.9, 0.8, 0.3], [1, 1, 0], ["A"] * 3), 100, 42)
     assert found["sensitivity"] == {"value": 0.5, "low": 0.0, "high": 1.0}
 
 
 def test_a_class_in_one_case_only_says_nothing_of_what_compares_the_classes() -> None:
     predictions = Predictions.of([1, 1, 0, 0], [0.9, 0.2, 0.4, 0.1], [1, 0, 0, 0], ["A", "A", "B", "C"])
     assert informative_cases(predictions)["roc_auc"] == 1
-    found = grade(predictions, 200, 42)
+    found = estimate_metrics(predictions, 200, 42)
     assert (found["roc_auc"]["low"], found["roc_auc"]["high"]) == (0.0, 1.0)
 
 
 def test_a_perfect_model_is_as_certain_as_its_cases_allow() -> None:
     labels = np.tile([0, 1], 20)
     cases = np.repeat(np.arange(10), 4)
-    found = grade(Predictions.of(labels, labels * 0.8 + 0.1, labels, cases), 100, 42)
+    found = estimate_metrics(Predictions.of(labels, labels * 0.8 + 0.1, labels, cases), 100, 42)
     assert found["roc_auc"] == {
         "value": 1.0,
         "low": pytest.approx(0.025**0.1),
@@ -130,10 +132,11 @@ def ranked(wrong_pairs: int) -> Predictions:
 @pytest.mark.parametrize("wrong_pairs", [1, 5, 20])
 @pytest.mark.parametrize("metric", ["roc_auc", "average_precision"])
 def test_a_wrong_pair_among_very_many_leaves_doubt(metric: str, wrong_pairs: int) -> None:
-    found = grade(ranked(wrong_pairs), 300, 42)[metric]
+    found = estimate_metrics(ranked(wrong_pairs), 300, 42)[metric]
     assert found["low"] < found["value"] < found["high"] <= 1
     assert 1 - found["low"] > 5 * (1 - found["value"])  # it all stands in one or two of 20 cases
-    assert found["low"] > grade(ranked(0), 300, 42)[metric]["low"]  # of which it is surer than of none at all
+    right = estimate_metrics(ranked(0), 300, 42)[metric]
+    assert found["low"] > right["low"]  # of which it is surer than of none at all
 
 
 @pytest.mark.parametrize("regime", ["AUC .996, 24 cases of 21 patches", "AUC .9995, 25 cases"])
@@ -202,7 +205,9 @@ def test_cases_that_agree_exactly_do_not_feign_certainty() -> None:
     for cases in (2, 8, 40):
         labels, probabilities = np.tile([0, 0, 1, 1], cases), np.tile([0.2, 0.6, 0.4, 0.7], cases)
         case = np.repeat(np.arange(cases), 4)
-        found = grade(Predictions(labels, probabilities, (probabilities > 0.5).astype(int), case, cases), 200, 42)
+        found = estimate_metrics(
+            Predictions(labels, probabilities, (probabilities > 0.5).astype(int), case, cases), 200, 42
+        )
         assert found["roc_auc"]["value"] == 0.75
         widths.append(width(found["roc_auc"]))
         assert width(found["sensitivity"]) > 0
@@ -210,7 +215,7 @@ def test_cases_that_agree_exactly_do_not_feign_certainty() -> None:
 
 
 def test_an_undefined_metric_has_no_value_and_no_interval() -> None:
-    found = grade(Predictions.of([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], [0] * 4, ["A", "A", "B", "B"]), 100, 42)
+    found = estimate_metrics(Predictions.of([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], [0] * 4, ["A", "A", "B", "B"]), 100, 42)
     assert found["precision"] == {"value": None, "low": None, "high": None}
     assert found["sensitivity"]["value"] == 0.0
 
@@ -218,11 +223,11 @@ def test_an_undefined_metric_has_no_value_and_no_interval() -> None:
 def test_resamples_without_one_class_are_left_out() -> None:
     resampled = np.array([0.7, np.nan, 0.75, 0.8, np.nan, 0.72])
     defined = resampled[~np.isnan(resampled)]
-    assert measured(0.75, resampled, 6, 0.01) == measured(0.75, defined, 6, 0.01)
+    assert estimate(0.75, resampled, 6, 0.01) == estimate(0.75, defined, 6, 0.01)
 
 
 def test_too_few_usable_resamples_say_nothing() -> None:
-    found = measured(0.75, np.array([np.nan, 0.7, np.nan]), cases=4, half_step=0.01)
+    found = estimate(0.75, np.array([np.nan, 0.7, np.nan]), cases=4, half_step=0.01)
     assert found == {"value": 0.75, "low": 0.0, "high": 1.0}
 
 

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from histopipe.core.errors import EvaluationError
 from histopipe.core.params import Params
 from histopipe.evaluation.neighbourhood import POSITIONS, neighbourhood_logits, surroundings
-from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.evaluations import EvaluatedModel
 from histopipe.reporting.comparison.neighbours import with_neighbours
 
 ROW = {"architecture": "network", "positive_class": "IDC", "quick": None, "leaky": False}
@@ -114,7 +114,7 @@ def test_a_sparse_sample_leans_on_what_little_lies_around() -> None:
 
 def test_a_network_gets_a_row_with_its_neighbours_graded_like_any_other(params: Params) -> None:
     predictions, index = slides()
-    (found,), absent = with_neighbours([Evaluated(ROW, predictions)], index, params)
+    (found,), absent = with_neighbours([EvaluatedModel(ROW, predictions)], index, params)
     assert absent == []
     assert found.row["architecture"] == "network + neighbours"
     assert found.row["members"] == ["network"]
@@ -138,7 +138,7 @@ def test_without_neighbours_the_row_is_absent_and_says_why(
     params: Params, change: Callable[[pd.DataFrame], pd.DataFrame], reason: str
 ) -> None:
     predictions, index = slides()
-    found, (absent,) = with_neighbours([Evaluated(ROW, predictions)], change(index), params)
+    found, (absent,) = with_neighbours([EvaluatedModel(ROW, predictions)], change(index), params)
     assert found == []
     assert (absent["architecture"], absent["state"]) == ("network + neighbours", "not made")
     assert reason in absent["reason"]

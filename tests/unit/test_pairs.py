@@ -10,11 +10,11 @@ import pytest
 from scipy.special import expit
 
 from benchmarks.families import rates
-from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.evaluations import EvaluatedModel
 from histopipe.reporting.comparison.pairs import compare_pairs, with_rank_ranges
 
 
-def evaluated(name: str, strength: float, seed: int = 0, tested: int = 20, **row: Any) -> Evaluated:
+def evaluated(name: str, strength: float, seed: int = 0, tested: int = 20, **row: Any) -> EvaluatedModel:
     """A model of 20 validation cases and the tested ones, of 20 patches each; the seed decides its errors alone."""
     count = 20 * (20 + tested)
     cases = np.repeat([f"C{number:02}" for number in range(20 + tested)], 20)
@@ -30,7 +30,7 @@ def evaluated(name: str, strength: float, seed: int = 0, tested: int = 20, **row
             "decision": (probability > 0.5).astype(int),
         }
     )
-    return Evaluated({"architecture": name, **row}, table)
+    return EvaluatedModel({"architecture": name, **row}, table)
 
 
 def test_what_differs_is_separable_and_what_does_not_shares_its_ranks() -> None:
@@ -51,7 +51,7 @@ def test_corrected_p_values_are_no_smaller_than_the_others() -> None:
 
 def test_the_order_of_patches_does_not_matter() -> None:
     one, other = evaluated("one", 1.2, 1), evaluated("other", 1.0, 2)
-    mixed = Evaluated(other.row, other.predictions.sample(frac=1, random_state=0))
+    mixed = EvaluatedModel(other.row, other.predictions.sample(frac=1, random_state=0))
     assert compare_pairs([one, mixed], 100, 1) == compare_pairs([one, other], 100, 1)
 
 

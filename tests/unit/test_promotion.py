@@ -18,7 +18,7 @@ from histopipe.promotion.card import DESCRIPTION_LENGTH, description
 from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, reasons, rolled_back_gate, unseen
 from histopipe.promotion.spending import risk_of_look
 from histopipe.promotion.summary import gates_table
-from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.evaluations import EvaluatedModel
 
 CASES, PATCHES = 20, 30
 FLOORS = ("roc_auc", "balanced_accuracy", "specificity", "sensitivity")
@@ -279,9 +279,9 @@ def test_a_leak_is_never_passed_and_what_was_rolled_back_only_on_request() -> No
 
 
 def test_the_candidate_is_the_best_by_validation_whatever_test_says() -> None:
-    def evaluated(name: str, validation: float | None, test: float) -> Evaluated:
+    def evaluated(name: str, validation: float | None, test: float) -> EvaluatedModel:
         row = {"architecture": name, "validation": {"roc_auc": validation}, "test": {"roc_auc": {"value": test}}}
-        return Evaluated(row, pd.DataFrame())
+        return EvaluatedModel(row, pd.DataFrame())
 
     models = [evaluated("undefined", None, 0.99), evaluated("best", 0.9, 0.6), evaluated("other", 0.8, 0.95)]
     assert best_by_validation(models).row["architecture"] == "best"

@@ -16,7 +16,7 @@ from histopipe.core.params import Params
 from histopipe.core.training_record import TrainingRecord, read_training_record
 from histopipe.data.splitting.record import read_split_record
 from histopipe.evaluation.explanation.record import read_explanation
-from histopipe.evaluation.grading import grade_table, graded_table, locked_point
+from histopipe.evaluation.grading import evaluate_predictions, locked_point, predictions_table
 from histopipe.evaluation.record import MetricsRecord, read_metrics
 from histopipe.experiments.studies.record import StudyRow
 from histopipe.inference.record import read_summary
@@ -63,7 +63,7 @@ def test_a_training_of_an_earlier_version_can_be_read(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_writes_the_keys_that_are_defined(params: Params) -> None:
-    results = grade_table(*graded(params), {"split_digest": "s", "recipe_digest": "r"}, params)
+    results = evaluate_predictions(*graded(params), {"split_digest": "s", "recipe_digest": "r"}, params)
     assert required(MetricsRecord) <= set(results)
     assert set(results) <= set(get_type_hints(MetricsRecord))
 
@@ -93,4 +93,4 @@ def graded(params: Params) -> tuple[pd.DataFrame, Any]:
         }
     )
     point = {**locked_point(logits, params.evaluate.threshold), "positive_class": "IDC"}
-    return graded_table(logits, point), point
+    return predictions_table(logits, point), point

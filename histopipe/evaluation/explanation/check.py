@@ -19,7 +19,7 @@ from histopipe.evaluation.differences import difference
 from histopipe.evaluation.explanation.record import MapsCheck
 from histopipe.evaluation.explanation.references import oriented
 from histopipe.evaluation.explanation.removal import Predictor, area, moved, ranks, removal_curves, shares
-from histopipe.evaluation.intervals import Measured, draw_fewer, measured
+from histopipe.evaluation.intervals import Estimate, draw_fewer, estimate
 from histopipe.evaluation.metrics import Codes, Numbers
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _ahead(areas: Mapping[str, Mapping[str, Numbers]], other: str, curve: str) -
     return -ahead if curve == "deletion" else ahead
 
 
-def verdict(gain: Measured, other: str = CHANCE) -> str:
+def verdict(gain: Estimate, other: str = CHANCE) -> str:
     """Say what a gain and its interval tell of maps beside `other` ones: nothing, where the interval holds 0."""
     low, high = gain["low"] or 0.0, gain["high"] or 0.0
     return f"better than {other}" if low > 0 else f"worse than {other}" if high < 0 else f"not told from {other}"
@@ -137,11 +137,11 @@ class _Means:
         weights = drawn[:, self._case]
         self._weights = weights / weights.sum(axis=1, keepdims=True)
 
-    def share(self, values: Numbers) -> Measured:
+    def share(self, values: Numbers) -> Estimate:
         """Of numbers from 0 to 1."""
         mean = float(np.clip(values.mean(), 0, 1))  # rounding must not lead out of it
-        return measured(mean, self._weights @ values, self.cases, 0.5 / len(values))
+        return estimate(mean, self._weights @ values, self.cases, 0.5 / len(values))
 
-    def gain(self, values: Numbers) -> Measured:
+    def gain(self, values: Numbers) -> Estimate:
         """Of numbers from -1 to 1, with the p-value of their being 0 on average."""
         return difference(mean_parts(values, self._case, self.cases), self._seed)

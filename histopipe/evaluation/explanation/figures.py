@@ -14,7 +14,7 @@ from histopipe.evaluation.explanation.gallery import GROUPS, PER_ROW, WRONG
 from histopipe.evaluation.explanation.record import MapsCheck
 from histopipe.evaluation.explanation.references import DARKNESS, GREY, RANDOM_WEIGHTS
 from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, plain, with_interval
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,5 +130,5 @@ def draw_curves(check: MapsCheck, title: str) -> Figure:
     return figure
 
 
-def _area(name: str, found: Measured) -> str:
+def _area(name: str, found: Estimate) -> str:
     return f"{name}: area {with_interval(found)}"

@@ -7,7 +7,7 @@ from typing import TypedDict, final
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import read_json, restoring
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 
 EXPLANATION_FILE = "explanation.json"
 
@@ -20,7 +20,7 @@ class ReferenceGain(TypedDict):
         verdict: what that and its interval tell.
     """
 
-    gain: Measured
+    gain: Estimate
     verdict: str
 
 
@@ -51,9 +51,9 @@ class MapsCheck(TypedDict):
 
     patches: int
     cases: int
-    deletion: dict[str, Measured]
-    insertion: dict[str, Measured]
-    gain: Measured
+    deletion: dict[str, Estimate]
+    insertion: dict[str, Estimate]
+    gain: Estimate
     references: dict[str, ReferenceGain]
     verdict: str
     curves: Curves

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Literal, NotRequired, TypedDict
 
 from histopipe.core.variants import Study
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 from histopipe.reporting.comparison.record import NamedRow
 
 
 class VariantRow(TypedDict):
     """The entries that a summary takes from a variant's `metrics.json` (`MetricsRecord`)."""
 
-    test: dict[str, Measured]
+    test: dict[str, Estimate]
     cases: int
     patches: int
     threshold: float
@@ -30,8 +30,8 @@ class StudyRow(NamedRow):
     """
 
     variants: dict[str, VariantRow]
-    spread: dict[str, Measured]
-    mean: NotRequired[dict[str, Measured]]
+    spread: dict[str, Estimate]
+    mean: NotRequired[dict[str, Estimate]]
 
 
 class StudyDifference(TypedDict):
@@ -46,9 +46,9 @@ class StudyDifference(TypedDict):
 
     first: str
     second: str
-    spread: dict[str, Measured]
+    spread: dict[str, Estimate]
     higher: dict[str, int]
-    mean: NotRequired[dict[str, Measured]]
+    mean: NotRequired[dict[str, Estimate]]
 
 
 class Incomplete(TypedDict):

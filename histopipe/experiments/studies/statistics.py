@@ -27,29 +27,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from histopipe.evaluation.case_parts import ByCase, averaged
+from histopipe.evaluation.case_parts import CaseMetrics, mean_over_folds
 from histopipe.evaluation.differences import Flips
 from histopipe.evaluation.intervals import (
-    Measured,
+    Estimate,
     absolute_sum,
     cases_behind,
     draw_fewer,
+    estimate,
     half_steps,
     informative_cases,
     leave_one_out,
-    measured,
 )
 from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibration_gaps, measure, measure_resamples
 
 Folds = Sequence[Predictions]
 
 
-def fold_means(folds: Folds, resamples: int, seed: int) -> dict[str, Measured]:
+def fold_means(folds: Folds, resamples: int, seed: int) -> dict[str, Estimate]:
     """Compute each metric's mean over the folds with its interval; all None where a fold leaves it undefined."""
     spread, means = resampled_means(folds, resamples, seed), mean_metrics(folds)
     shifts, steps = _shifts(folds), [half_steps(fold) for fold in folds]
     intervals = {
-        name: measured(
+        name: estimate(
             means[name],
             spread[name],
             cases_behind(shifts[name], degrees(folds, name) + 1),
@@ -112,14 +112,14 @@ def degrees(folds: Folds, metric: str) -> float:
     return 0 if min(cases) < 2 else sum(cases) - len(cases)
 
 
-def fold_differences(first: Folds, second: Folds, resamples: int, seed: int) -> dict[str, Measured]:
+def fold_differences(first: Folds, second: Folds, resamples: int, seed: int) -> dict[str, Estimate]:
     """Compute each metric's mean difference, first less second, with interval and p-value, on the same folds."""
-    by_fold = [ByCase(left).less(ByCase(right)) for left, right in zip(first, second, strict=True)]
-    by_metric = [averaged([fold[name] for fold in by_fold]) for name in METRICS]
-    return dict(zip(METRICS, Flips(by_metric, seed, resamples).measured(), strict=True))
+    by_fold = [CaseMetrics(left).minus(CaseMetrics(right)) for left, right in zip(first, second, strict=True)]
+    by_metric = [mean_over_folds([fold[name] for fold in by_fold]) for name in METRICS]
+    return dict(zip(METRICS, Flips(by_metric, seed, resamples).estimates(), strict=True))
 
 
-def spread(values: Sequence[float | None]) -> Measured:
+def spread(values: Sequence[float | None]) -> Estimate:
     """Compute mean, standard deviation, lowest and highest of a metric over variants; None where one isn't defined."""
     defined = [value for value in values if value is not None]
     if len(defined) < len(values):

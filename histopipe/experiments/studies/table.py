@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from histopipe.data.leakage import leaky_mark
 from histopipe.evaluation.figures import with_interval
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 from histopipe.experiments.studies.record import StudyDifference, StudyRow, StudySummary
 from histopipe.reporting.comparison.table import COLUMNS, NOT_PUBLISHED, leaky_notes, markdown_table, marks, signed
 
@@ -104,7 +104,7 @@ def _difference(row: StudyDifference, metric: str, count: int) -> str:
     return f"{signed(row['mean'][metric])}, {higher}"
 
 
-def _spread(spread: Measured) -> str:
+def _spread(spread: Estimate) -> str:
     if spread["mean"] is None:
         return "undefined"
     if spread["sd"] is None:

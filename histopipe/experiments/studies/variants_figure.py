@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from histopipe.evaluation.figures import new_figure, plain
-from histopipe.evaluation.intervals import Measured, interval_of
+from histopipe.evaluation.intervals import Estimate, interval_of
 from histopipe.experiments.studies.record import StudyRow, StudySummary
 from histopipe.experiments.studies.table import extent
 from histopipe.reporting.comparison.figure import DRAWN_COLUMNS, finish_panel
@@ -61,7 +61,7 @@ def _panels(count: int, height: float, sharey: bool = False) -> tuple[Figure, An
     return figure, figure.subplots(lines, DRAWN_COLUMNS, sharey=sharey, squeeze=False)
 
 
-def _dots(axes: Axes, results: list[Measured], lines: list[float], colour: str, label: str) -> None:
+def _dots(axes: Axes, results: list[Estimate], lines: list[float], colour: str, label: str) -> None:
     defined = [(line, result) for line, result in zip(lines, results, strict=True) if result["value"] is not None]
     points = [(line, *interval_of(result)) for line, result in defined]
     for line, _, low, high in points:

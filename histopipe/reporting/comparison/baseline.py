@@ -21,9 +21,9 @@ from histopipe.data.sampling import cap_rows
 from histopipe.data.store import read_index
 from histopipe.evaluation.cases import patch_columns
 from histopipe.evaluation.metrics import Numbers
-from histopipe.evaluation.record import GradedMarks
-from histopipe.reporting.comparison.combination import graded_anew
-from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.evaluation.record import EvaluationMarks
+from histopipe.reporting.comparison.combination import evaluate_row
+from histopipe.reporting.comparison.evaluations import EvaluatedModel
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -32,15 +32,19 @@ BASELINE = "baseline"
 
 
 def with_baseline(
-    dataset: str, evaluated: Sequence[Evaluated], params: Params, workspace: Workspace
-) -> tuple[list[Evaluated], str | None]:
+    dataset: str, evaluated: Sequence[EvaluatedModel], params: Params, workspace: Workspace
+) -> tuple[list[EvaluatedModel], str | None]:
     """Return the row that colours alone reach beside the evaluated networks, or none and why there is none."""
     from histopipe.data.splitting.membership import is_leaky, read_split, split_of_patches
 
     index, split = read_index(workspace.store(dataset)), read_split(workspace.split(dataset))
     rows = [each.row for each in evaluated]
     quick = next((row["quick"] for row in rows if row.get("quick")), None)
-    marks: GradedMarks = {"positive_class": rows[0]["positive_class"], "quick": quick, "leaky": is_leaky(split.table)}
+    marks: EvaluationMarks = {
+        "positive_class": rows[0]["positive_class"],
+        "quick": quick,
+        "leaky": is_leaky(split.table),
+    }
     splits = split_of_patches(split, index)
     try:
         return [colour_baseline(index, splits, evaluated[0].predictions, marks, params)], None
@@ -49,8 +53,8 @@ def with_baseline(
 
 
 def colour_baseline(
-    index: pd.DataFrame, splits: pd.Series, graded: pd.DataFrame, marks: GradedMarks, params: Params
-) -> Evaluated:
+    index: pd.DataFrame, splits: pd.Series, graded: pd.DataFrame, marks: EvaluationMarks, params: Params
+) -> EvaluatedModel:
     """Fit a logistic regression to the colours of the training patches and grade it as the networks are graded.
 
     Nothing about it is chosen: features and penalty are fixed. It learns from the training patches that the networks
@@ -78,8 +82,8 @@ def colour_baseline(
     rows = pd.Series(np.arange(len(index)), index["file"]).loc[graded["file"]].to_numpy()
     logits: Numbers = _model().fit(colours[train], labels).decision_function(colours[rows])
     table = graded[patch_columns(graded)].assign(logit=logits)
-    evaluated = graded_anew(BASELINE, table, [{**marks, "architecture": BASELINE}], params)
-    return Evaluated({**evaluated.row, "members": []}, evaluated.predictions)
+    evaluated = evaluate_row(BASELINE, table, [{**marks, "architecture": BASELINE}], params)
+    return EvaluatedModel({**evaluated.row, "members": []}, evaluated.predictions)
 
 
 def _model() -> Pipeline:

@@ -12,8 +12,8 @@ from histopipe.core.training_record import TrainingMarks
 from histopipe.data.leakage import worst_state
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.cases import patch_columns
-from histopipe.evaluation.grading import grade_table, graded_table, locked_point
-from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.evaluation.grading import evaluate_predictions, locked_point, predictions_table
+from histopipe.reporting.comparison.evaluations import EvaluatedModel
 from histopipe.reporting.comparison.record import Member, ModelRow
 
 ENSEMBLE = "ensemble"
@@ -21,7 +21,7 @@ ONE_VIEW, D4 = ", one view", ", D4"
 _VIEWS = {"one_view": ONE_VIEW, "d4": D4}  # columns of predictions.parquet
 
 
-def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
+def combination_rows(evaluated: Sequence[EvaluatedModel], params: Params) -> list[EvaluatedModel]:
     """What follows from the architectures' predictions, graded as those are.
 
     Each is calibrated anew and gets its threshold from validation. `A, one view` is an averaged network that sees each
@@ -33,14 +33,14 @@ def combined(evaluated: Sequence[Evaluated], params: Params) -> list[Evaluated]:
         params: rule of the threshold, resamples and seed.
     """
     found = [
-        graded_anew(each.row["architecture"] + title, _seen_so(each.predictions, column), [each.row], params)
+        evaluate_row(each.row["architecture"] + title, _seen_so(each.predictions, column), [each.row], params)
         for each in evaluated
         for column, title in _VIEWS.items()
         if column in each.predictions
     ]
     if len(evaluated) > 1:
         logits = ensemble_logits([each.predictions for each in evaluated])
-        found.append(graded_anew(ENSEMBLE, logits, [each.row for each in evaluated], params))
+        found.append(evaluate_row(ENSEMBLE, logits, [each.row for each in evaluated], params))
     return found
 
 
@@ -59,7 +59,7 @@ def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return tables[0][patch_columns(tables[0])].merge(mean, left_on="file", right_index=True)
 
 
-def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Member], params: Params) -> Evaluated:
+def evaluate_row(name: str, logits: pd.DataFrame, members: Sequence[Member], params: Params) -> EvaluatedModel:
     """Calibrate, choose the threshold and grade, as `evaluate` does; the marks are those of any member.
 
     The row is descriptive: it isn't one of the recipes, and takes no part in ranks and their tests.
@@ -71,12 +71,12 @@ def graded_anew(name: str, logits: pd.DataFrame, members: Sequence[Member], para
         "leaky": worst_state(row.get("leaky") for row in members) or None,
         "unlisted_train": any(row.get("unlisted_train") for row in members),
     }
-    table = graded_table(logits, point)
-    graded = grade_table(table, point, marks, params)
+    table = predictions_table(logits, point)
+    graded = evaluate_predictions(table, point, marks, params)
     row: ModelRow = {
         "architecture": name,
         "members": [member["architecture"] for member in members],
         "descriptive": True,
         **graded,
     }
-    return Evaluated(row, table)
+    return EvaluatedModel(row, table)

@@ -15,13 +15,13 @@ from histopipe.core.training_record import TrainingMarks, read_training_record
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.store import read_index, require_reading
 from histopipe.evaluation.cases import JOINED, joined_cases
-from histopipe.evaluation.grading import GRADED_SPLITS, read_predictions
+from histopipe.evaluation.grading import EVALUATED_SPLITS, read_predictions
 from histopipe.evaluation.record import METRICS_FILE, read_metrics
 from histopipe.reporting.comparison.record import EvaluationRow, ModelRow, UnrankedRow
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluatedModel:
     """One model of the comparison.
 
     Attributes:
@@ -33,7 +33,9 @@ class Evaluated:
     predictions: pd.DataFrame
 
 
-def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tuple[list[Evaluated], list[UnrankedRow]]:
+def read_evaluations(
+    dataset: str, params: Params, workspace: Workspace
+) -> tuple[list[EvaluatedModel], list[UnrankedRow]]:
     """The evaluations of the listed architectures that can be ranked, and the rows of those that can't.
 
     Raises:
@@ -46,7 +48,7 @@ def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tupl
     today = _graded_patches(index.assign(split=split_of_patches(workspace.split(dataset), index)))
     joined = joined_cases(index[index["file"].isin(set(today["file"]))])
     case_by_file = None if joined is None else dict(zip(index.loc[joined.index, "file"], joined, strict=True))
-    ranked: list[Evaluated] = []
+    ranked: list[EvaluatedModel] = []
     unranked: list[UnrankedRow] = []
     for architecture in params.architectures:
         row = read_evaluation(dataset, architecture, params, workspace)
@@ -59,7 +61,7 @@ def read_evaluations(dataset: str, params: Params, workspace: Workspace) -> tupl
             unranked.append(_unranked(architecture, "not readable", str(problem)))
             continue
         if _graded_patches(predictions).equals(today):
-            ranked.append(Evaluated(row, _with_joined(predictions, case_by_file)))
+            ranked.append(EvaluatedModel(row, _with_joined(predictions, case_by_file)))
         else:  # the split's file stays the same where known cases gain patches
             unranked.append(_out_of_date(dataset, architecture, ["data"]))
     return ranked, unranked
@@ -74,7 +76,7 @@ def _with_joined(predictions: pd.DataFrame, case_by_file: Mapping[str, str] | No
 
 def _graded_patches(table: pd.DataFrame) -> pd.DataFrame:
     """Validation and test patches in an order of their own: models are compared patch by patch."""
-    graded = table.loc[table["split"].isin(GRADED_SPLITS), ["file", "case_id", "label", "split"]]
+    graded = table.loc[table["split"].isin(EVALUATED_SPLITS), ["file", "case_id", "label", "split"]]
     return graded.sort_values("file", kind="stable").reset_index(drop=True).astype({"label": "int64"}).astype(str)
 
 

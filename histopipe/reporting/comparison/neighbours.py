@@ -9,16 +9,16 @@ import pandas as pd
 from histopipe.core.errors import EvaluationError
 from histopipe.core.params import Params
 from histopipe.evaluation.neighbourhood import neighbourhood_logits
-from histopipe.reporting.comparison.combination import graded_anew
-from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.combination import evaluate_row
+from histopipe.reporting.comparison.evaluations import EvaluatedModel
 from histopipe.reporting.comparison.record import UnrankedRow
 
 NEIGHBOURS = " + neighbours"
 
 
 def with_neighbours(
-    evaluated: Sequence[Evaluated], index: pd.DataFrame, params: Params
-) -> tuple[list[Evaluated], list[UnrankedRow]]:
+    evaluated: Sequence[EvaluatedModel], index: pd.DataFrame, params: Params
+) -> tuple[list[EvaluatedModel], list[UnrankedRow]]:
     """`A + neighbours` for every architecture, graded as those are; and the reasons of those that can't be had.
 
     Args:
@@ -26,7 +26,7 @@ def with_neighbours(
         index: the store's.
         params: rule of the threshold, resamples and seed.
     """
-    found: list[Evaluated] = []
+    found: list[EvaluatedModel] = []
     absent: list[UnrankedRow] = []
     for each in evaluated:
         name = each.row["architecture"] + NEIGHBOURS
@@ -35,5 +35,5 @@ def with_neighbours(
         except EvaluationError as problem:
             absent.append({"architecture": name, "state": "not made", "reason": str(problem)})
             continue
-        found.append(graded_anew(name, logits, [each.row], params))
+        found.append(evaluate_row(name, logits, [each.row], params))
     return found, absent

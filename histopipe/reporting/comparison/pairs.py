@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from histopipe.evaluation.case_parts import ByCase, CaseParts
-from histopipe.evaluation.delong import clustered_delong, holds
+from histopipe.evaluation.case_parts import CaseMetrics, CaseParts
+from histopipe.evaluation.delong import clustered_delong, is_applicable
 from histopipe.evaluation.differences import Flips, rank_ranges
 from histopipe.evaluation.grading import predictions_of
 from histopipe.evaluation.metrics import Predictions
-from histopipe.reporting.comparison.evaluations import Evaluated
+from histopipe.reporting.comparison.evaluations import EvaluatedModel
 from histopipe.reporting.comparison.record import JudgedPair, ModelRow, Pair, RankedRow
 
 COMPARED = ("roc_auc", "average_precision", "balanced_accuracy")
@@ -18,7 +18,7 @@ SEPARATING = "roc_auc"  # the metric of the ranking; one test per pair, so that 
 SIGNIFICANCE = 0.05
 
 
-def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> list[JudgedPair]:
+def compare_pairs(evaluated: Sequence[EvaluatedModel], resamples: int, seed: int) -> list[JudgedPair]:
     """Differences of every two models on the test split, the one that stands first less the other.
 
     The recipes are what is compared, so the pairs of two recipes are the family that p-values are corrected for. A pair
@@ -35,10 +35,10 @@ def compare_pairs(evaluated: Sequence[Evaluated], resamples: int, seed: int) -> 
         None, as is `p_corrected`, where a row is `descriptive`.
     """
     tested = [_by_file(each) for each in evaluated]
-    by_case = [ByCase(predictions, COMPARED) for predictions in tested]
+    by_case = [CaseMetrics(predictions, COMPARED) for predictions in tested]
     places = list(combinations(range(len(evaluated)), 2))
-    apart = [by_case[one].less(by_case[other]) for one, other in places]
-    measured = Flips([parts[name] for parts in apart for name in COMPARED], seed, resamples).measured()
+    apart = [by_case[one].minus(by_case[other]) for one, other in places]
+    measured = Flips([parts[name] for parts in apart for name in COMPARED], seed, resamples).estimates()
     pairs: list[Pair] = [
         {
             "first": evaluated[one].row["architecture"],
@@ -57,13 +57,13 @@ def is_descriptive(row: ModelRow | Pair) -> bool:
     return bool(row.get("descriptive"))
 
 
-def _by_file(evaluated: Evaluated) -> Predictions:
+def _by_file(evaluated: EvaluatedModel) -> Predictions:
     """The test patches in an order that all models share."""
     return predictions_of(evaluated.predictions.sort_values("file", kind="stable"), "test")
 
 
 def _p_delong(one: Predictions, other: Predictions) -> float | None:
-    return getattr(clustered_delong(one, other), "p", None) if holds(one) else None
+    return getattr(clustered_delong(one, other), "p", None) if is_applicable(one) else None
 
 
 def _with_verdicts(
@@ -71,7 +71,7 @@ def _with_verdicts(
 ) -> list[JudgedPair]:
     """Each pair with its corrected p-value and the verdict."""
     family = [place for place, pair in enumerate(pairs) if not pair["descriptive"]]
-    corrected = Flips([separating[place] for place in family], seed, resamples).corrected()
+    corrected = Flips([separating[place] for place in family], seed, resamples).corrected_p_values()
     p_values = {place: float(p) for place, p in zip(family, corrected, strict=True)}
     return [_judged(pair, p_values.get(place)) for place, pair in enumerate(pairs)]
 

@@ -8,8 +8,8 @@ from typing import NotRequired, TypedDict, final
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import read_json, restoring
 from histopipe.core.training_record import TrainingMarks
-from histopipe.evaluation.intervals import Measured
-from histopipe.evaluation.record import GradedMarks, MetricsRecord
+from histopipe.evaluation.intervals import Estimate
+from histopipe.evaluation.record import EvaluationMarks, MetricsRecord
 
 COMPARISON_FILE = "comparison.json"
 
@@ -20,7 +20,7 @@ class NamedRow(TrainingMarks):
     architecture: str
 
 
-class Member(GradedMarks):
+class Member(EvaluationMarks):
     """What a row made of other rows takes over from one of them."""
 
     architecture: str
@@ -82,7 +82,7 @@ class Pair(TypedDict):
 
     first: str
     second: str
-    differences: dict[str, Measured]
+    differences: dict[str, Estimate]
     p_delong: float | None
     descriptive: bool
 

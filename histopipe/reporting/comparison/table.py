@@ -7,10 +7,10 @@ from typing import Any, TypedDict
 
 from histopipe.core.tables import markdown_cell
 from histopipe.data.leakage import LEAKY_NOTE, UNKNOWN_NOTE, leaky_mark
-from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, graded_kinds, ungraded_reason
+from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, evaluated_kinds, missing_kinds_reason
 from histopipe.evaluation.delong import LEAST_CASES
 from histopipe.evaluation.figures import with_interval
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 from histopipe.reporting.comparison.baseline import BASELINE
 from histopipe.reporting.comparison.combination import D4, ENSEMBLE, ONE_VIEW
 from histopipe.reporting.comparison.neighbours import NEIGHBOURS
@@ -54,7 +54,7 @@ class WithinRow(TypedDict):
     kind: str
     cases: int
     patches: int
-    metrics: dict[str, dict[str, Measured]]
+    metrics: dict[str, dict[str, Estimate]]
 
 
 def as_markdown(content: Comparison) -> str:
@@ -87,7 +87,7 @@ def within_kinds_of(ranking: Sequence[ModelRow]) -> list[WithinRow]:
             "metrics": {name: {"within": metrics[name], "all": row["test"][name]} for name in KIND_METRICS},
         }
         for row in ranking
-        for kind, part, metrics in graded_kinds(row)
+        for kind, part, metrics in evaluated_kinds(row)
     ]
 
 
@@ -150,7 +150,7 @@ def p_value(p: float | None) -> str:
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
-def signed(measured: Measured) -> str:
+def signed(measured: Estimate) -> str:
     """A difference and its interval, as `+0.012 [-0.003, +0.027]`."""
     if measured["value"] is None:
         return "undefined"
@@ -255,12 +255,12 @@ def footnotes(content: Comparison) -> list[str]:
 
 def _within_notes(row: ModelRow) -> list[str]:
     """What metrics within cases of one kind are for, or why there are none; the test cases are all models' own."""
-    if graded_kinds(row):
+    if evaluated_kinds(row):
         return [
             "Within cases that hold positives: a model that tells kinds of case apart, as the slides of healthy and of "
             "infected donors by their stain, gains by that among all cases, and not within these."
         ]
-    reason = ungraded_reason(row)
+    reason = missing_kinds_reason(row)
     return [f"Within cases that hold positives: {reason}."] if reason else []
 
 

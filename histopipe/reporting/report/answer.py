@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from histopipe.evaluation.figures import with_interval
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 from histopipe.reporting.comparison.baseline import BASELINE
 from histopipe.reporting.comparison.pairs import SEPARATING, is_descriptive
 from histopipe.reporting.comparison.record import Comparison, JudgedPair, ModelRow
@@ -54,7 +54,7 @@ def _beyond_colours(content: Comparison, best: ModelRow) -> str:
     return f"{reached}; {name} is {side} them ({signed(ahead)})."
 
 
-def turned(measured: Measured) -> Measured:
+def turned(measured: Estimate) -> Estimate:
     """Return a difference the other way round."""
     low, high = measured["high"], measured["low"]
     ends = {"value": measured["value"], "low": low, "high": high}

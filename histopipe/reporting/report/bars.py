@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from histopipe.evaluation.intervals import Measured
+from histopipe.evaluation.intervals import Estimate
 
 BAR_WIDTH = 120.0  # of an interval's drawing
 BAR_MARGIN = 5.0  # so that a dot at the end is whole
@@ -24,7 +24,7 @@ class Bar:
     origin: float | None
 
 
-def bars(measured: Sequence[Measured], origin: float | None = None) -> list[Bar | None]:
+def bars(measured: Sequence[Estimate], origin: float | None = None) -> list[Bar | None]:
     """Intervals on one scale, that of all of them and of `origin`; None for what isn't defined."""
     known = [found for found in measured if found["value"] is not None and found["low"] is not None]
     if not known:
