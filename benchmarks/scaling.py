@@ -97,7 +97,7 @@ def evaluate(root: Path, archive: Path) -> float:
     point = stage.operating_point(table, "idc", params, store)
     table = predictions_table(table, point)
     results = evaluate_predictions(table, point, {}, params)
-    parts = stage.divided(table, store, workspace.split("idc"), params)
+    parts = stage.tables_by_part(table, store, workspace.split("idc"), params)
     folder = root / "graded"
     folder.mkdir(exist_ok=True)
     stage.write_outputs(folder, table, parts, point, results, "none")

@@ -17,7 +17,7 @@ from histopipe.data.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 from histopipe.evaluation.figures import draw_figures
 from histopipe.evaluation.grading import evaluate_predictions, locked_point, predictions_table
 from histopipe.evaluation.slide_figures import draw_slides
-from histopipe.evaluation.stage import divided, write_outputs
+from histopipe.evaluation.stage import tables_by_part, write_outputs
 from histopipe.training.recipe import recipe_digest
 
 HOSTILE = "<script>alert('case')</script>"
@@ -148,7 +148,7 @@ def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, param
     results = evaluate_predictions(table, point, read_json(workspace.model("idc", name) / "run.json"), params)
     folder = workspace.evaluation("idc", name)
     folder.mkdir(parents=True)
-    parts = divided(table, store, workspace.split("idc"), params)
+    parts = tables_by_part(table, store, workspace.split("idc"), params)
     draw_figures(*write_outputs(folder, table, parts, point, results, name), folder / "figures")
     draw_slides(table[table["split"] == "test"], store, point, params.evaluate, folder)
     Image.new("RGB", (600, 300), "#ddeeff").save(folder / "figures" / "gallery.png")

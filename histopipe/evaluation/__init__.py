@@ -1,1 +1,1 @@
-"""Grading a trained network: calibration and threshold from validation, numbers with intervals from test."""
+"""Evaluation of a trained network: calibration and threshold from validation, metrics with intervals from test."""

@@ -1,4 +1,4 @@
-"""Numbers per case: a mean over patches hides the case on which a model fails."""
+"""Metrics per case: a mean over patches hides a case on which a model fails."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ import pandas as pd
 
 from histopipe.evaluation.metrics import Codes, Numbers, Predictions
 
-JOINED = "joined_case"  # column of graded patches, where ids share patches: the first id of those that are one case
+JOINED = "joined_case"  # column of predictions if ids share patches: the first of the ids that are one case
 
 
 def counted_cases(table: pd.DataFrame) -> pd.Series:
     """Return the case of each patch as intervals and tests count it: ids that share patches are one case.
 
     Args:
-        table: graded patches: `case_id`, and `JOINED` where any ids are joined.
+        table: predictions with `case_id`, and with `JOINED` if any ids are joined.
     """
     return table[JOINED] if JOINED in table else table["case_id"]
 
 
 def patch_columns(table: pd.DataFrame) -> list[str]:
-    """Return the columns that say what a graded patch is, whatever a model answers: `file,case_id,split,label`.
+    """Return the names of the columns that describe a patch and not its prediction: `file,case_id,split,label`.
 
     Args:
-        table: graded patches.
+        table: predictions.
     """
     return ["file", "case_id", "split", "label", *([JOINED] if JOINED in table else [])]
 
 
 def joined_cases(index: pd.DataFrame) -> pd.Series | None:
-    """Return the case of each patch, ids that share patches pixel by pixel under their first; None where none do.
+    """Return the case of each patch, where ids that share identical patches become their first id.
 
-    Two copies of one slide are answered alike, so that intervals would be too narrow if they counted as two cases.
+    Two copies of one slide get the same predictions. If they counted as two cases, intervals would be too narrow.
 
     Args:
-        index: rows of the store's.
+        index: rows of the store's index.
+
+    Returns:
+        The case of each row; None if no ids share patches.
     """
     from histopipe.data.splitting.copies import join_copies
 
@@ -43,18 +46,23 @@ def joined_cases(index: pd.DataFrame) -> pd.Series | None:
 
 
 def case_table(predictions: Predictions, case_ids: pd.Series) -> pd.DataFrame:
-    """Each case by itself, the one with the lowest accuracy first.
+    """Compute the metrics of each case, the one with the lowest accuracy first.
 
     Args:
-        predictions: the graded patches.
-        case_ids: of the same patches; names what `predictions` numbers.
+        predictions: predictions of patches.
+        case_ids: case ids of the same patches.
 
     Returns:
         Columns `case_id`, `patches`, `positives`, `called` (positive), `mean_probability`, `accuracy`,
-        `balanced_accuracy`, `roc_auc`, `sensitivity` and `specificity`; a metric
-        that a case leaves undefined, as it does where it holds one class only, is missing.
+        `balanced_accuracy`, `roc_auc`, `sensitivity` and `specificity`. A metric that a case leaves undefined, because
+        it holds one class only, is missing.
+
+    Example:
+        >>> ids = pd.Series(["a", "a", "b", "b"])
+        >>> case_table(Predictions.of([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.8], [0, 1, 1, 1], ids), ids)["accuracy"].tolist()
+        [0.5, 1.0]
     """
-    names = np.unique(np.asarray(case_ids, dtype=str))  # numbered in this order, see `Predictions.of`
+    names = np.unique(np.asarray(case_ids, dtype=str))  # in the order in which `Predictions.of` numbers them
     label, decision = predictions.labels == 1, predictions.decisions == 1
     hits, false_alarms, positives, negatives = (
         predictions.per_case(patches) for patches in (label & decision, ~label & decision, label, ~label)
@@ -80,7 +88,7 @@ def case_table(predictions: Predictions, case_ids: pd.Series) -> pd.DataFrame:
 
 
 def _areas(predictions: Predictions, positives: Numbers, negatives: Numbers) -> Numbers:
-    """Area under each case's own ROC curve, from the ranks of its patches (Mann & Whitney 1947)."""
+    """Compute the area under each case's own ROC curve from the ranks of its patches (Mann & Whitney 1947)."""
     ranks = pd.Series(predictions.probabilities).groupby(predictions.cases).rank().to_numpy()
     above = predictions.per_case(ranks * predictions.labels) - positives * (positives + 1) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -89,16 +97,16 @@ def _areas(predictions: Predictions, positives: Numbers, negatives: Numbers) -> 
 
 
 def colour_clusters(index: pd.DataFrame, reference: Codes, count: int, seed: int) -> pd.Series | None:
-    """Stain cluster of each patch's case, `1` the darkest: k-means on the mean colours of cases.
+    """Assign each patch the stain cluster of its case, by k-means on the mean colours of cases; `1` is the darkest.
 
     Args:
-        index: the store's, with its colour statistics.
-        reference: rows whose cases the clusters are fitted to: those trained on, so that test cases don't shape them.
-        count: of clusters.
-        seed: of k-means.
+        index: the store's index, with colour statistics.
+        reference: rows whose cases the clusters are fitted to: training cases, so that test cases don't shape them.
+        count: number of clusters.
+        seed: seed of k-means.
 
     Returns:
-        One name per row of the index; None where there are fewer cases than clusters, or no colour statistics.
+        One name per row of the index; None if there are fewer cases than clusters, or no colour statistics.
     """
     from sklearn.cluster import KMeans
 
@@ -111,6 +119,6 @@ def colour_clusters(index: pd.DataFrame, reference: Codes, count: int, seed: int
         return None
     clusters = KMeans(count, n_init=10, random_state=seed).fit(fitted)
     means: Numbers = clusters.cluster_centers_[:, :3].mean(axis=1)
-    place = np.argsort(np.argsort(means)) + 1
-    named = pd.Series([f"{place[found]} of {count}" for found in clusters.predict(colours)], colours.index)
+    number = np.argsort(np.argsort(means)) + 1  # from dark to light
+    named = pd.Series([f"{number[cluster]} of {count}" for cluster in clusters.predict(colours)], colours.index)
     return index["case_id"].map(named)

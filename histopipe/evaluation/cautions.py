@@ -1,8 +1,8 @@
-"""When the intervals of an evaluation may be too narrow, and why.
+"""Reasons why the intervals of an evaluation may be too narrow.
 
-An interval is made from the cases at hand. Where they lack what decides, such as the one large and hard slide in
-thirty, nothing in them tells how wide it should be. What they do show are signs of it. Simulation (`python -m
-benchmarks.regimes`, docs/evaluation.md) says how often intervals hold the truth where these signs stand.
+An interval is computed from the cases at hand. If they lack what matters, such as the one large and hard slide in
+thirty, the interval can't account for it, but the cases often show signs of the problem. A simulation (`python -m
+benchmarks.regimes`, docs/evaluation.md) shows how often intervals contain the true value where these signs appear.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import numpy as np
 from histopipe.evaluation.intervals import effective_cases
 from histopipe.evaluation.metrics import Numbers, Predictions
 
-ENOUGH_CASES = 12  # of equal size, with patches of the rarer class
-EVEN_SIZES = 0.5  # share of the cases that as many of equal size would be
-CHANCE = 0.1  # two-sided, below which sizes and errors go together
+ENOUGH_CASES = 12  # effective number of cases with patches of the rarer class
+EVEN_SIZES = 0.5  # least ratio of the effective number of cases to their number
+CHANCE = 0.1  # two-sided p-value below which sizes and errors count as correlated
 
 
 def cautions(predictions: Predictions) -> list[str]:
-    """Say why the intervals of these patches may be too narrow, a clause for each reason; empty where none is seen.
+    """List the reasons why the intervals of these predictions may be too narrow, a clause each; may be empty.
 
     Args:
-        predictions: the graded patches; at least one.
+        predictions: predictions of at least one patch.
     """
     return [text for text in (_few_cases(predictions), _uneven_sizes(predictions), _hard_sizes(predictions)) if text]
 
@@ -33,16 +33,16 @@ def _few_cases(predictions: Predictions) -> str:
     )
     if count >= ENOUGH_CASES:
         return ""
-    cases = "none" if count == 0 else f"as much as {count:.1f} of equal size"
-    return f"few cases hold {kind} patches ({cases}; {ENOUGH_CASES} or more give intervals that were tried)"
+    cases = "none" if count == 0 else f"equivalent to {count:.1f} of equal size"
+    return f"few cases hold {kind} patches ({cases}; intervals were validated with {ENOUGH_CASES} or more)"
 
 
 def _uneven_sizes(predictions: Predictions) -> str:
     count = effective_cases(predictions, np.ones(len(predictions.labels), dtype=bool))
     if count >= EVEN_SIZES * predictions.case_count:
         return ""
-    told = f"{predictions.case_count} cases tell as much as {count:.1f} of equal size"
-    return f"a few large cases outweigh the others ({told})"
+    comparison = f"{predictions.case_count} cases are equivalent to {count:.1f} of equal size"
+    return f"a few large cases outweigh the others ({comparison})"
 
 
 def _hard_sizes(predictions: Predictions) -> str:
@@ -51,11 +51,11 @@ def _hard_sizes(predictions: Predictions) -> str:
     correlation, chance = _rank_correlation(sizes, errors)
     if correlation <= 0 or chance >= CHANCE:
         return ""
-    return f"large cases are harder (rank correlation of a case's patches and its mean squared error {correlation:.2f})"
+    return f"large cases are harder (rank correlation of case size and mean squared error: {correlation:.2f})"
 
 
 def _rank_correlation(first: Numbers, second: Numbers) -> tuple[float, float]:
-    """Return Spearman's correlation and its two-sided p-value; 0 and 1 where one doesn't vary."""
+    """Return Spearman's correlation and its two-sided p-value; 0 and 1 where either variable is constant."""
     from scipy import stats
 
     if len(first) < 4 or np.ptp(first) == 0 or np.ptp(second) == 0:

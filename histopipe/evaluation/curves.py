@@ -1,4 +1,4 @@
-"""Curves and tables behind the figures, as DVC plots them too."""
+"""Curves and tables for the figures of an evaluation and for DVC's plots."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ MAX_POINTS = 1000
 
 
 def roc_table(predictions: Predictions) -> pd.DataFrame:
-    """ROC curve: `fpr,tpr,threshold`, at most 1000 points."""
+    """Compute the ROC curve: columns `fpr,tpr,threshold`, at most 1000 points."""
     false_positives, hits, thresholds = sklearn_metrics.roc_curve(predictions.labels, predictions.probabilities)
     thresholds[0] = 1.0  # scikit-learn writes infinity, which plots can't show
-    return thinned(pd.DataFrame({"fpr": false_positives, "tpr": hits, "threshold": thresholds}))
+    return thin_curve(pd.DataFrame({"fpr": false_positives, "tpr": hits, "threshold": thresholds}))
 
 
 def precision_recall_table(predictions: Predictions) -> pd.DataFrame:
-    """Precision-recall curve: `recall,precision,threshold` with rising recall, at most 1000 points."""
+    """Compute the precision-recall curve: columns `recall,precision,threshold`, recall rising, at most 1000 points."""
     precision, recall, thresholds = sklearn_metrics.precision_recall_curve(
         predictions.labels, predictions.probabilities, drop_intermediate=True
     )
     table = pd.DataFrame({"recall": recall[:-1], "precision": precision[:-1], "threshold": thresholds})
-    return thinned(table[::-1].reset_index(drop=True))
+    return thin_curve(table[::-1].reset_index(drop=True))
 
 
 def confusion_table(predictions: Predictions, classes: tuple[str, str]) -> pd.DataFrame:
-    """Actual and predicted class of every patch, which DVC's `confusion` template counts."""
+    """Return the actual and the predicted class of every patch, which DVC's `confusion` template counts."""
     names = np.array(classes)
     return pd.DataFrame({"actual": names[predictions.labels], "predicted": names[predictions.decisions]})
 
 
 def calibration_table(predictions: Predictions) -> pd.DataFrame:
-    """Per bin: mean probability (`predicted`), share of positives (`observed`); empty bins are left out."""
+    """Compute the mean probability (`predicted`) and the share of positives (`observed`) per bin; skip empty bins."""
     bins = calibration_bins(predictions.probabilities)
-    found = pd.DataFrame({"bin": bins, "probability": predictions.probabilities, "label": predictions.labels})
-    grouped = found.groupby("bin")
+    patches = pd.DataFrame({"bin": bins, "probability": predictions.probabilities, "label": predictions.labels})
+    grouped = patches.groupby("bin")
     return (
         pd.DataFrame(
             {
@@ -54,8 +54,8 @@ def calibration_table(predictions: Predictions) -> pd.DataFrame:
     )
 
 
-def thinned(curve: pd.DataFrame) -> pd.DataFrame:
-    """At most `MAX_POINTS` rows, evenly spaced, with the first and the last."""
+def thin_curve(curve: pd.DataFrame) -> pd.DataFrame:
+    """Keep at most `MAX_POINTS` rows, evenly spaced, including the first and the last."""
     if len(curve) <= MAX_POINTS:
         return curve
     rows = np.linspace(0, len(curve) - 1, MAX_POINTS).round().astype(int)
@@ -63,7 +63,7 @@ def thinned(curve: pd.DataFrame) -> pd.DataFrame:
 
 
 def report_text(predictions: Predictions, classes: tuple[str, str]) -> str:
-    """scikit-learn's classification report; the positive class is the last row of the two."""
+    """Format scikit-learn's classification report, with the positive class in the last row of the two."""
     text: str = sklearn_metrics.classification_report(
         predictions.labels,
         predictions.decisions,

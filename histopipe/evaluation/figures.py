@@ -1,4 +1,4 @@
-"""The pictures of one evaluation, as PNG files."""
+"""The figures of one evaluation, as PNG files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CURVE = "#4477AA"  # of Paul Tol's schemes, told apart by colour-blind readers and in grey print
+CURVE = "#4477AA"  # from Paul Tol's schemes, which colour-blind readers and grey prints distinguish
 MARK = "#EE6677"
 REFERENCE = "#888888"
 GRID = "#EEEEEE"
@@ -27,14 +27,14 @@ NAMED_CASES = 5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the figures show.
+    """The results of an evaluation that its figures show.
 
     Attributes:
-        dataset, architecture: what was graded.
+        dataset, architecture: names of the data set and the recipe.
         classes: the negative class, then the positive one.
-        predictions: of the test split, at the locked threshold.
+        predictions: predictions of the test split, at the locked threshold.
         metrics: value and interval of each metric; under `uncalibrated`, the calibration error before calibration.
-        threshold: at or above which a patch is called positive.
+        threshold: the probability from which a patch is called positive.
     """
 
     dataset: str
@@ -46,7 +46,12 @@ class Evaluation:
 
 
 def draw_figures(evaluation: Evaluation, tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
-    """Draw every figure into `folder` from the tables, which go by the names of their files.
+    """Draw every figure into `folder`.
+
+    Args:
+        evaluation: the results to show.
+        tables: the tables of the evaluation, by file name without its ending.
+        folder: folder to create and write to.
 
     Returns:
         The files written.
@@ -64,7 +69,11 @@ def draw_figures(evaluation: Evaluation, tables: Mapping[str, pd.DataFrame], fol
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure outside pyplot, whose list of open figures would keep it alive."""
+    """Create a figure without pyplot, whose list of open figures would keep it in memory.
+
+    Args:
+        width, height: size in inches.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -74,21 +83,21 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> Path:
-    """Write a PNG that names no software version, so that equal figures are equal files."""
+    """Write a PNG without the version of Matplotlib, so that equal figures are equal files."""
     figure.savefig(path, dpi=dpi, metadata={"Software": None})
     return path
 
 
 def plain(text: str) -> str:
-    """A text that holds names as Matplotlib shows it letter by letter: it takes what stands between two $ for formulas.
+    """Escape a text for Matplotlib, which would read what is between two dollar signs as a formula.
 
-    Names of cases and classes come from archives and tables that anyone may have made, so they may hold any letter.
+    Names of cases and classes come from archives and tables by anyone, so they may contain any character.
     """
     return text.replace("$", r"\$")
 
 
 def draw_roc(evaluation: Evaluation, curve: pd.DataFrame) -> Figure:
-    """ROC curve with the operating point."""
+    """Draw the ROC curve with the operating point."""
     figure = new_figure(5.4, 5.6)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle=":", label="chance")
@@ -97,14 +106,14 @@ def draw_roc(evaluation: Evaluation, curve: pd.DataFrame) -> Figure:
     if specificity is not None and sensitivity is not None:
         _mark_operating_point(axes, 1 - specificity, sensitivity, evaluation)
     axes.set_xlabel(plain(f"1 - specificity ({evaluation.classes[0]} called {evaluation.classes[1]})"))
-    axes.set_ylabel(plain(f"sensitivity ({evaluation.classes[1]} found)"))
+    axes.set_ylabel(plain(f"sensitivity ({evaluation.classes[1]} detected)"))
     finish_unit_square(axes, "lower right")
     _title(axes, evaluation, "ROC curve")
     return figure
 
 
 def draw_precision_recall(evaluation: Evaluation, curve: pd.DataFrame) -> Figure:
-    """Precision-recall curve with the operating point."""
+    """Draw the precision-recall curve with the operating point."""
     figure = new_figure(5.4, 5.6)
     axes = figure.add_subplot()
     prevalence = float(evaluation.predictions.labels.mean())
@@ -114,15 +123,15 @@ def draw_precision_recall(evaluation: Evaluation, curve: pd.DataFrame) -> Figure
     precision, sensitivity = (evaluation.metrics[name]["value"] for name in ("precision", "sensitivity"))
     if precision is not None and sensitivity is not None:
         _mark_operating_point(axes, sensitivity, precision, evaluation)
-    axes.set_xlabel(plain(f"recall = sensitivity ({evaluation.classes[1]} found)"))
-    axes.set_ylabel(plain(f"precision ({evaluation.classes[1]} among those called so)"))
+    axes.set_xlabel(plain(f"recall = sensitivity ({evaluation.classes[1]} detected)"))
+    axes.set_ylabel(plain(f"precision ({evaluation.classes[1]} among patches called so)"))
     finish_unit_square(axes, "lower left")
     _title(axes, evaluation, "Precision and recall")
     return figure
 
 
 def draw_confusion(evaluation: Evaluation) -> Figure:
-    """Confusion matrix: patches, and their share of the actual class."""
+    """Draw the confusion matrix: number of patches, and their share of the actual class."""
     figure = new_figure(5.4, 5.2)
     axes = figure.add_subplot()
     counts = np.zeros((2, 2), np.int64)
@@ -150,7 +159,7 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
 
 
 def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.DataFrame | None) -> Figure:
-    """Reliability diagram, before calibration (where known) and after, above the distribution of the probabilities."""
+    """Draw the reliability diagram before calibration (if given) and after, and the distribution of probabilities."""
     figure = new_figure(5.4, 6.4)
     axes, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
     axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle=":", label="perfectly calibrated")
@@ -167,7 +176,7 @@ def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.Data
         markersize=5,
         label=label,
     )
-    axes.set_ylabel(plain(f"share of {evaluation.classes[1]} among them"))
+    axes.set_ylabel(plain(f"observed share of {evaluation.classes[1]}"))
     finish_unit_square(axes, "upper left")
     axes.set_aspect("auto")  # as wide as the panel below, whose axis it shares
     below.bar(bins["low"], bins["patches"], bins["high"] - bins["low"], align="edge", color=CURVE, edgecolor="white")
@@ -181,18 +190,18 @@ def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.Data
 
 
 def draw_cases(evaluation: Evaluation, cases: pd.DataFrame) -> Figure:
-    """Accuracy of every case, the worst ones named; the larger the dot, the more patches."""
+    """Draw the accuracy of every case, with names of the worst cases; larger dots are cases of more patches."""
     figure = new_figure(7.2, 4.6)
     axes = figure.add_subplot()
     sizes = 12 + 160 * cases["patches"] / cases["patches"].max()
     axes.scatter(range(len(cases)), cases["accuracy"], s=sizes, color=CURVE, alpha=0.6, edgecolor="white")
     accuracy = evaluation.metrics["accuracy"]["value"] or 0.0
     axes.axhline(accuracy, color=REFERENCE, linewidth=1, linestyle=":", label=f"all patches {accuracy:.3f}")
-    for place, row in enumerate(cases.head(NAMED_CASES).itertuples()):
-        name = plain(f" {row.case_id}")  # a long one is cut rather than given room
-        axes.annotate(name, (place, row.accuracy), fontsize=8.5, color=MARK, va="center", in_layout=False)
+    for x, row in enumerate(cases.head(NAMED_CASES).itertuples()):
+        name = plain(f" {row.case_id}")  # a long name is cut off and doesn't shrink the axes
+        axes.annotate(name, (x, row.accuracy), fontsize=8.5, color=MARK, va="center", in_layout=False)
     axes.set_xticks([])
-    axes.set_xlabel("cases, the worst first; the larger, the more patches")
+    axes.set_xlabel("cases, worst first; larger dots have more patches")
     axes.set_ylabel(f"accuracy (threshold {evaluation.threshold:.3f})")
     axes.set_ylim(-0.02, 1.03)
     axes.spines[["top", "right"]].set_visible(False)
@@ -202,30 +211,35 @@ def draw_cases(evaluation: Evaluation, cases: pd.DataFrame) -> Figure:
 
 
 def draw_subgroups(evaluation: Evaluation, subgroups: pd.DataFrame) -> Figure:
-    """ROC AUC of every subgroup with its interval, beside that of the whole test split."""
+    """Draw the ROC AUC of every subgroup with its interval, and a line at that of the whole test split."""
     figure = new_figure(7.2, 1.9 + 0.34 * max(1, len(subgroups)))
     axes = figure.add_subplot()
     whole = evaluation.metrics["roc_auc"]["value"]
     if whole is not None:
         axes.axvline(whole, color=REFERENCE, linewidth=1, linestyle=":", label=f"all patches {whole:.3f}")
         axes.legend(loc="lower left", frameon=False, fontsize=9)
-    known = subgroups.dropna(subset="roc_auc")
-    axes.hlines(known.index, known["roc_auc_low"], known["roc_auc_high"], color=CURVE, linewidth=2.5, alpha=0.55)
-    axes.plot(known["roc_auc"], known.index, "o", color=CURVE, markersize=7)
+    defined = subgroups.dropna(subset="roc_auc")
+    axes.hlines(defined.index, defined["roc_auc_low"], defined["roc_auc_high"], color=CURVE, linewidth=2.5, alpha=0.55)
+    axes.plot(defined["roc_auc"], defined.index, "o", color=CURVE, markersize=7)
     labels = [
         plain(f"{row.group}: {row.level}\n{row.cases:,} cases, {row.patches:,} patches")
         for row in subgroups.itertuples()
     ]
     axes.set_yticks(range(len(subgroups)), labels, fontsize=8.5)
     axes.set_ylim(max(1, len(subgroups)) - 0.5, -0.5)
-    axes.set_xlabel("ROC AUC" if len(subgroups) else "the data tell no subgroups")
+    axes.set_xlabel("ROC AUC" if len(subgroups) else "no subgroups in the data")
     axes.spines[["top", "right", "left"]].set_visible(False)
     _title(axes, evaluation, "Subgroups")
     return figure
 
 
 def with_interval(measured: Estimate) -> str:
-    """A value and its interval, as `0.912 [0.880, 0.941]`."""
+    """Format a value with its interval, such as `0.912 [0.880, 0.941]`.
+
+    Example:
+        >>> with_interval({"value": 0.912, "low": 0.88, "high": 0.941})
+        '0.912 [0.880, 0.941]'
+    """
     if measured["value"] is None:
         return "undefined"
     return f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}]"
@@ -245,7 +259,7 @@ def _mark_operating_point(axes: Axes, x: float, y: float, evaluation: Evaluation
 
 
 def finish_unit_square(axes: Axes, legend: Literal["lower right", "lower left", "upper left"]) -> None:
-    """Show all of the unit square, with a light grid behind and a legend in that corner."""
+    """Show the whole unit square, with a light grid behind and a legend in the given corner."""
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=GRID, linewidth=0.8)

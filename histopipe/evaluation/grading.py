@@ -1,4 +1,4 @@
-"""From logits to graded predictions: what `evaluate` does, and what is repeated for combinations of models."""
+"""From logits to calibrated, evaluated predictions, for the evaluate stage and for combinations of models."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ PREDICTED = ("file", "case_id", "split", "label", "probability", "decision")
 
 
 def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> LockedPoint:
-    """Calibration and threshold that validation chooses: `temperature`, `offset`, `threshold` and `rule`.
+    """Choose calibration and threshold on validation: `temperature`, `offset`, `threshold` and `rule`.
 
     Args:
         logits: columns `case_id`, `split`, `label` and `logit`, and those of `counted_cases`; a rule without a bound
             needs no cases.
-        rule: by which the threshold is chosen.
+        rule: rule for choosing the threshold.
 
     Raises:
-        EvaluationError: the rule wants a bound that so few cases can't give.
+        EvaluationError: the rule needs a bound, for which there are too few cases.
     """
     validation = logits[logits["split"] == "validation"]
     labels, values = validation["label"].to_numpy(), validation["logit"].to_numpy()
@@ -50,12 +50,12 @@ def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> LockedPoint:
 
 
 def calibration_of(point: LockedPoint) -> Calibration:
-    """The calibration that an operating point holds."""
+    """Return the calibration of an operating point."""
     return Calibration(point["temperature"], point["offset"])
 
 
 def predictions_table(logits: pd.DataFrame, point: LockedPoint) -> pd.DataFrame:
-    """Calibrated probability and decision of each patch; and its `uncalibrated` probability, which files don't keep."""
+    """Compute each patch's calibrated probability, decision, and `uncalibrated` probability (not kept in files)."""
     probability = calibration_of(point).apply(logits["logit"].to_numpy())
     table = logits.drop(columns="logit").assign(uncalibrated=expit(logits["logit"].to_numpy()))
     table.insert(4, "probability", probability)
@@ -64,7 +64,11 @@ def predictions_table(logits: pd.DataFrame, point: LockedPoint) -> pd.DataFrame:
 
 
 def before_calibration(table: pd.DataFrame) -> Predictions:
-    """The test patches with their uncalibrated probabilities; `table` as `predictions_table` gives it."""
+    """Return the predictions of the test split with uncalibrated probabilities.
+
+    Args:
+        table: the result of `predictions_table`.
+    """
     test = table[table["split"] == "test"]
     return Predictions.of(test["label"], test["uncalibrated"], test["decision"], counted_cases(test))
 
@@ -73,7 +77,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """Read a `predictions.parquet`.
 
     Raises:
-        EvaluationError: it can't be read, lacks a column, or holds a patch without a sound value in one.
+        EvaluationError: it can't be read, lacks a column, or holds an invalid value.
     """
     try:
         table = pd.read_parquet(path)
@@ -87,7 +91,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def _fault(table: pd.DataFrame) -> str:
-    """What makes predictions useless; nothing where they are sound."""
+    """Describe the first fault of a table of predictions; empty if there is none."""
     lacking = [name for name in PREDICTED if name not in table]
     if lacking:
         return f"has no column {lacking[0]}"
@@ -96,13 +100,13 @@ def _fault(table: pd.DataFrame) -> str:
             return f"holds values of {name} other than 0 and 1"
     odd = ~pd.to_numeric(table["probability"], errors="coerce").between(0, 1)
     if odd.any():
-        return f"holds {int(odd.sum()):,} probabilities that are none (first: {table['file'][odd].iloc[0]})"
+        return f"holds {int(odd.sum()):,} invalid probabilities (first: {table['file'][odd].iloc[0]})"
     nameless = table["case_id"].isna()
     return f"holds {int(nameless.sum()):,} patches without a case" if nameless.any() else ""
 
 
 def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
-    """The patches of one split, as the metrics take them."""
+    """Return the predictions of one split in the form that the metrics need."""
     part = table[table["split"] == split]
     return Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
 
@@ -110,12 +114,12 @@ def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
 def evaluate_predictions(
     table: pd.DataFrame, point: EvaluatedPoint, marks: TrainingMarks, params: Params
 ) -> MetricsRecord:
-    """Return the content of `metrics.json`, but for the id of the run that will hold it.
+    """Evaluate predictions; return the content of `metrics.json` without the id of the MLflow run.
 
     Args:
-        table: as `predictions_table` gives it.
+        table: the result of `predictions_table`.
         point: the operating point.
-        marks: the training's record, or what stands for it in rows without a training of their own.
+        marks: the training's record, or the marks of a comparison's row that has no training.
         params: number of resamples and seed.
     """
     test, validation = predictions_of(table, "test"), predictions_of(table, "validation")

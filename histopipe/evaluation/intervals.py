@@ -1,21 +1,22 @@
 """95 % intervals from resampling whole cases.
 
-Patches of one case resemble each other, so the case is the unit that chance draws: a resample draws one case fewer
-than there are, with replacement, each with all its patches (drawing all n understates the variance by (n - 1) / n,
-Rao & Wu 1988, doi:10.1080/01621459.1988.10478591). The spread of a metric over resamples is taken on the logit scale,
-where it is nearer to symmetric and can't leave [0, 1], and widened by a t quantile for the few cases it rests on. Cases
-of unequal size count for fewer than they are (Kish 1965, "Survey sampling"; Carter, Schnepel & Steigerwald 2017,
-"Asymptotic behavior of a t-test robust to cluster heterogeneity"), and so do cases of which a few make up the whole
-spread: see `cases_behind`. How often such intervals hold the truth was simulated: docs/evaluation.md.
+Patches of one case resemble each other, so the case is the unit of resampling: a resample draws one case fewer than
+there are, with replacement, each with all its patches (drawing all n understates the variance by (n - 1) / n, Rao & Wu
+1988, doi:10.1080/01621459.1988.10478591). The spread of a metric over resamples is computed on the logit scale, where
+it is more symmetric and stays within [0, 1], and widened by a t quantile for the number of cases. The effective number
+of cases is smaller where their sizes differ (Kish 1965, "Survey sampling"; Carter, Schnepel & Steigerwald 2017,
+"Asymptotic behavior of a t-test robust to cluster heterogeneity") and where a few cases make up the whole spread
+(`cases_behind`). The coverage of these intervals was simulated: docs/evaluation.md.
 
-What can't be resampled is answered by what is known of it:
+Special cases:
 
-* Fewer than two cases to resample: nothing is known of the spread, the interval is [0, 1].
-* An estimate of exactly 0 or 1, as of a perfect model, has no spread. Its far end is where all n cases alike
-  would be seen one time in forty: 0.025 ** (1 / n), the bound of Clopper & Pearson 1934. Between 0 and 1 cases that
-  agree exactly have none either: so large a share of cases may be like these, and the rest at 0 or at 1.
-* A metric that isn't defined (precision where nothing is called positive) has no interval: three times None.
-* Calibration error is a sum of absolute values, to which chance only adds: see `absolute_sum`.
+* With fewer than two cases to resample the spread is unknown, and the interval is [0, 1].
+* An estimate of exactly 0 or 1, such as that of a perfect model, has no spread. Its far end is where n equal cases
+  would occur one time in forty: 0.025 ** (1 / n), the bound of Clopper & Pearson 1934. Cases that agree exactly on a
+  value between 0 and 1 have no spread either. There the same share of all cases may be like these, and the rest at 0
+  or at 1.
+* A metric that isn't defined (precision if nothing is called positive) has no interval: its ends are None.
+* The calibration error is a sum of absolute values, which chance only increases: see `absolute_sum`.
 """
 
 from __future__ import annotations
@@ -30,42 +31,46 @@ from scipy import optimize, stats
 from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibration_gaps, measure_resamples
 
 LEVEL = 0.95
-LOWER_RISK = 0.04  # of an absolute sum: its upper end hardly ever misses where chance is all there is
-SHOWN_KURTOSIS = 0.8  # of the freedom that a sample's kurtosis leaves: few cases show less of it than their law has
-LEAST_CASES = 4.0  # that a spread counts for, however few it comes from: below, a t quantile says nothing at all
+LOWER_RISK = 0.04  # for the lower end of an absolute sum, whose upper end hardly ever misses if there is only noise
+SHOWN_KURTOSIS = 0.8  # factor on degrees of freedom: few cases show a lower kurtosis than their distribution has
+LEAST_CASES = 4.0  # least number of cases for a t quantile: with fewer, an interval would say nothing
 SHARES = ("balanced_accuracy", "f1", "sensitivity", "specificity", "accuracy", "precision")
-WIDEST = 1.15  # that intervals of shares are made for few cases behind the spread: more adds width, hardly coverage
-NO_SPREAD = 1e-12  # below it cases differ but by rounding
+WIDEST = 1.15  # most that few cases behind the spread widen intervals of shares: more adds width, hardly coverage
+NO_SPREAD = 1e-12  # smaller differences are rounding errors
 
 Estimate = dict[str, float | None]  # value, low, high
-Measures = Callable[[Predictions, Numbers], dict[str, Numbers]]
+MetricFunction = Callable[[Predictions, Numbers], dict[str, Numbers]]
 
 
-def interval_of(found: Estimate) -> tuple[float, float, float]:
-    """Return value, lower and upper end of an interval as numbers; NaN where the metric isn't defined."""
-    value, low, high = (math.nan if (end := found[name]) is None else end for name in ("value", "low", "high"))
+def interval_of(estimate: Estimate) -> tuple[float, float, float]:
+    """Return value, lower end and upper end of an estimate as numbers; NaN if the metric isn't defined."""
+    value, low, high = (math.nan if (end := estimate[name]) is None else end for name in ("value", "low", "high"))
     return value, low, high
 
 
 def estimate_metrics(
-    predictions: Predictions, resamples: int, seed: int, measures: Measures = measure_resamples
+    predictions: Predictions, resamples: int, seed: int, metrics: MetricFunction = measure_resamples
 ) -> dict[str, Estimate]:
-    """Every metric with its interval.
+    """Compute every metric with its 95 % interval.
 
     Args:
-        predictions: the graded patches.
-        resamples: how many resamples stand behind each interval.
-        seed: decides which cases they draw; the same seed gives the same intervals on every machine.
-        measures: metrics from predictions and how often each resample drew each case, calibration error among them;
-            all of them by default.
+        predictions: predictions of patches.
+        resamples: number of resamples for each interval.
+        seed: seed of the resampling; the same seed gives the same intervals on every machine.
+        metrics: function that computes metrics, including the calibration error, on resamples; all metrics by default.
 
     Returns:
-        `{"value": .., "low": .., "high": ..}` per metric, each None where the metric isn't defined.
+        `{"value": .., "low": .., "high": ..}` per metric, each None if the metric isn't defined.
+
+    Example:
+        >>> predictions = Predictions.of([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.8], [0, 1, 1, 1], ["a", "a", "b", "b"])
+        >>> estimate_metrics(predictions, resamples=200, seed=0)["accuracy"]["value"]
+        0.75
     """
     count = predictions.case_count
     draws = np.concatenate([draw_fewer(count, resamples, seed), leave_one_out(count)])
     informative, steps = informative_cases(predictions), half_steps(predictions)
-    values, spread = measures(predictions, np.ones((1, count))), measures(predictions, draws)
+    values, spread = metrics(predictions, np.ones((1, count))), metrics(predictions, draws)
     intervals = {
         name: estimate(
             float(value[0]),
@@ -79,9 +84,9 @@ def estimate_metrics(
 
 
 def _calibration_error(predictions: Predictions, draws: Numbers, informative: float) -> Estimate:
-    """The calibration error with its interval; the last of `draws` leave out one case each."""
+    """Estimate the calibration error; the last of `draws` leave out one case each."""
     count = predictions.case_count
-    with np.errstate(invalid="ignore"):  # without its only case nothing is left
+    with np.errstate(invalid="ignore"):  # a single case can't be left out
         gaps, drawn = (calibration_gaps(predictions, drawn) for drawn in (np.ones((1, count)), draws))
     resampled, left_out = drawn[:-count], drawn[-count:]
     cases = min(cases_behind(sums, informative) for sums in (np.abs(left_out).sum(axis=1), left_out.sum(axis=1)))
@@ -89,12 +94,12 @@ def _calibration_error(predictions: Predictions, draws: Numbers, informative: fl
 
 
 def leave_one_out(cases: int) -> Numbers:
-    """Return draws that leave out one case each and take every other once, (cases, cases)."""
+    """Return draws that leave out one case each and contain all others once, (cases, cases)."""
     return np.ones((cases, cases)) - np.eye(cases)
 
 
 def _least_cases(metric: str, informative: float) -> float:
-    """For how many cases a spread counts at least: of a share, those that give `WIDEST` times the plain t quantile."""
+    """Return the least number of cases for a metric's spread; for shares it widens the t quantile by `WIDEST`."""
     if metric not in SHARES or informative < 2:
         return LEAST_CASES
     chance = (1 + LEVEL) / 2
@@ -104,21 +109,21 @@ def _least_cases(metric: str, informative: float) -> float:
 
 
 def cases_behind(left_out: Numbers, informative: float, least: float = LEAST_CASES) -> float:
-    """Count on how many cases a metric's spread rests, were all of them to weigh alike.
+    """Compute the effective number of cases behind a metric's spread.
 
-    A variance from n cases is itself uncertain: by its own variance s^4 (k - 1) / n, where k is the kurtosis of what
-    the cases contribute. A chi-squared law of as many degrees of freedom as give that variance, 2 n / (k - 1)
-    (Satterthwaite 1946, doi:10.2307/3002019), counts for less where the spread sits in a few cases, as the Brier
-    score's does where positive patches are rare. A sample without the rarest cases shows too low a kurtosis, so only
-    `SHOWN_KURTOSIS` of that is taken, which simulation chose.
+    A variance s^2 from n cases is itself uncertain: its own variance is s^4 (k - 1) / n, where k is the kurtosis of the
+    cases' contributions. A chi-squared distribution has that variance with 2 n / (k - 1) degrees of freedom
+    (Satterthwaite 1946, doi:10.2307/3002019). These are few if a few cases make up the spread, as they do for the Brier
+    score if positive patches are rare. A sample without the rarest cases has too low a kurtosis, so the degrees of
+    freedom are multiplied by `SHOWN_KURTOSIS`, which was chosen by simulation.
 
     Args:
-        left_out: the metric with each case left out in turn, (cases,); NaN where it isn't defined then.
-        informative: on how many cases the metric rests by their sizes.
-        least: for how many it counts at least.
+        left_out: the metric without each case in turn, (cases,); NaN where it isn't defined.
+        informative: effective number of cases by their sizes.
+        least: lower bound of the result.
 
     Returns:
-        At most `informative`, and at least `least` where that is more.
+        At most `informative`, and at least `least` unless `informative` is smaller.
     """
     shifts = left_out[~np.isnan(left_out)]
     shifts = shifts - shifts.mean() if len(shifts) else shifts
@@ -131,10 +136,10 @@ def cases_behind(left_out: Numbers, informative: float, least: float = LEAST_CAS
 
 
 def half_steps(predictions: Predictions) -> dict[str, float]:
-    """Return half of the least that each metric can differ from 0 or 1 by.
+    """Return half of the smallest possible distance of each metric from 0 or 1.
 
-    A share of patches moves by a patch, a ROC AUC by a pair of a positive and a negative one, average precision by what
-    the last positive loses to a single false alarm. Squared errors know no least one.
+    A share of patches changes by a patch, the ROC AUC by a pair of a positive and a negative patch, average precision
+    by the loss at the last positive from a single false alarm. Squared errors have no smallest step.
     """
     patches, positives = len(predictions.labels), int(predictions.labels.sum())
     negatives = patches - positives
@@ -147,29 +152,37 @@ def half_steps(predictions: Predictions) -> dict[str, float]:
 
 
 def draw_cases(cases: int, resamples: int, seed: int | Sequence[int], draws: int | None = None) -> Numbers:
-    """How often each resample draws each case, (resamples, cases); it draws as many as there are, or `draws`.
+    """Draw cases with replacement.
 
-    Made from the raw numbers of the generator, which numpy keeps the same from version to version (NEP 19),
-    unlike those of its distributions. Taking the remainder favours no case by more than one part in 2**55.
+    The draws use the generator's raw numbers, which numpy keeps the same across versions (NEP 19), unlike those of its
+    distributions. Their remainder favours no case by more than one part in 2**55.
+
+    Args:
+        cases: number of cases.
+        resamples: number of resamples.
+        seed: seed of the generator.
+        draws: cases per resample; by default as many as there are cases.
+
+    Returns:
+        How often each resample drew each case, (resamples, cases).
     """
     count = cases if draws is None else draws
     raw = np.random.Philox(seed).random_raw(resamples * count)
     drawn = (raw % np.uint64(cases)).astype(np.int64).reshape(resamples, count)
-    place = drawn + cases * np.arange(resamples)[:, np.newaxis]
-    return np.bincount(place.ravel(), minlength=resamples * cases).reshape(resamples, cases).astype(np.float64)
+    cell = drawn + cases * np.arange(resamples)[:, np.newaxis]
+    return np.bincount(cell.ravel(), minlength=resamples * cases).reshape(resamples, cases).astype(np.float64)
 
 
 def draw_fewer(cases: int, resamples: int, seed: int | Sequence[int]) -> Numbers:
-    """`draw_cases` with one draw fewer than there are cases, (resamples, cases)."""
+    """Draw one case fewer than there are, see `draw_cases`; returns (resamples, cases)."""
     return draw_cases(cases, resamples, seed, max(1, cases - 1))
 
 
 def informative_cases(predictions: Predictions) -> dict[str, float]:
-    """On how many cases each metric rests, were they of equal size.
+    """Return the effective number of cases for each metric.
 
-    A case without positive patches says nothing of sensitivity; what compares the classes rests on the rarer
-    kind of case. Where every patient has one label, as in BreakHis, this is what the interval's width depends
-    on.
+    A case without positive patches says nothing about sensitivity, and metrics that compare the classes depend on the
+    rarer kind of case. Where every patient has a single label, as in BreakHis, this decides the interval's width.
     """
     with_positives = effective_cases(predictions, predictions.labels == 1)
     with_negatives = effective_cases(predictions, predictions.labels == 0)
@@ -189,19 +202,24 @@ def informative_cases(predictions: Predictions) -> dict[str, float]:
 
 
 def effective_cases(predictions: Predictions, patches: NDArray[np.bool_]) -> float:
-    """How many cases of equal size would tell as much: the squared sum of sizes over the sum of squares (Kish 1965)."""
+    """Return the number of equally large cases with the same information: (sum of sizes)² / sum of squares (Kish 1965).
+
+    Args:
+        predictions: predictions of patches.
+        patches: mask of the patches that count, (patches,).
+    """
     sizes = predictions.per_case(patches)
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if sizes.any() else 0.0
 
 
 def estimate(value: float, resampled: Numbers, cases: float, half_step: float) -> Estimate:
-    """A metric's value with its interval.
+    """Return a metric's value with its interval.
 
     Args:
-        value: on all patches.
-        resampled: on each resample; NaN where it isn't defined there.
-        cases: on how many cases the metric rests.
-        half_step: half of the least that it can differ from 0 or 1 by, as `half_steps` tells.
+        value: the metric on all patches.
+        resampled: the metric on each resample; NaN where it isn't defined.
+        cases: effective number of cases behind the metric.
+        half_step: half of the smallest possible distance of the metric from 0 or 1, see `half_steps`.
     """
     if np.isnan(value):
         return {"value": None, "low": None, "high": None}
@@ -211,7 +229,7 @@ def estimate(value: float, resampled: Numbers, cases: float, half_step: float) -
 
 
 def interval(value: float, resampled: Numbers, cases: float, half_step: float) -> tuple[float, float]:
-    """The interval around `value`, a number in [0, 1]; arguments as for `estimate`, without NaN."""
+    """Compute the interval around `value`, a number in [0, 1]; arguments as for `estimate`, without NaN."""
     if cases < 2 or len(resampled) < 2:
         return 0.0, 1.0
     if value in (0.0, 1.0) or np.ptp(resampled) < NO_SPREAD:
@@ -223,18 +241,17 @@ def interval(value: float, resampled: Numbers, cases: float, half_step: float) -
 
 
 def absolute_sum(terms: Numbers, resampled: Numbers, cases: float) -> Estimate:
-    """The sum of the absolute values of `terms`, with its interval.
+    """Return the sum of the absolute values of `terms`, with its interval.
 
-    What chance does to a term raises the sum where the truth is near 0, and resampling raises it once more. So the
-    lower end is looked for: the smallest share of the terms found which chance, as the resamples show it, raises to
-    the sum found one time in 25 (a test turned round). At the upper end chance added nothing, or even hid what all
-    terms have in common: there the sum varies as much as the absolute values do, or the terms' net sum if that varies
-    more.
+    Noise in a term increases the sum if the true term is near 0, and resampling increases it once more. So the lower
+    end is found by inverting a test: it is the smallest multiple of the observed terms that noise, as the resamples
+    show it, raises to the observed sum one time in 25. At the upper end noise may have added nothing, or even hidden
+    what all terms have in common. There the spread is that of the sum of absolute values or, if larger, of the net sum.
 
     Args:
-        terms: on all patches, (terms,).
-        resampled: on each resample, (resamples, terms).
-        cases: on how many cases they rest.
+        terms: the terms on all patches, (terms,).
+        resampled: the terms on each resample, (resamples, terms).
+        cases: effective number of cases behind them.
     """
     value = float(np.abs(terms).sum())
     if cases < 2 or len(resampled) < 2:
@@ -245,7 +262,7 @@ def absolute_sum(terms: Numbers, resampled: Numbers, cases: float) -> Estimate:
 
 
 def _least_share(terms: Numbers, noise: Numbers) -> float:
-    """Share of the terms, 0 to 1, with which chance gives their whole absolute sum at `LOWER_RISK`."""
+    """Find the multiple of the terms, 0 to 1, that noise raises to their whole absolute sum at `LOWER_RISK`."""
     value = np.abs(terms).sum()
 
     def beyond(share: float) -> float:
@@ -257,7 +274,7 @@ def _least_share(terms: Numbers, noise: Numbers) -> float:
 
 
 def _widening(cases: float) -> float:
-    """How much further a t quantile for so many cases reaches than the normal law's."""
+    """Return the ratio of the t quantile for a number of cases to the normal quantile."""
     return float(stats.t.ppf((1 + LEVEL) / 2, cases - 1) / stats.norm.ppf((1 + LEVEL) / 2))
 
 
@@ -266,7 +283,7 @@ def _reach(resampled: Numbers, cases: float) -> float:
 
 
 def _logit(shares: Numbers, half_step: float) -> Numbers:
-    """Log odds; a share of 0 or 1 is taken for half a step, so that a perfect resample stays finite."""
+    """Return log odds; a share of 0 or 1 is replaced by half a step, so that a perfect resample stays finite."""
     inside = np.clip(shares, half_step, 1 - half_step)
     return np.log(inside / (1 - inside))
 

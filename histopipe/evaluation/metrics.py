@@ -1,8 +1,8 @@
-"""The fixed metrics, for many resamples of cases at once.
+"""The metrics of an evaluation, for many resamples of cases at once.
 
-A resample draws whole cases with replacement, so it is described by how often each case was drawn. Every
-metric is therefore a weighted one, where a patch weighs as much as its case was drawn. Sensitivity is the
-recall of the positive class (label 1), specificity that of the other.
+A resample draws whole cases with replacement, so it is described by how often each case was drawn. Every metric is
+therefore weighted, and the weight of a patch is the number of times that its case was drawn. Sensitivity is the recall
+of the positive class (label 1), specificity that of the negative class.
 """
 
 from __future__ import annotations
@@ -37,14 +37,18 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Graded patches, as arrays of one length.
+    """Predictions of labelled patches, as arrays of equal length.
 
     Attributes:
         labels: 1 for the positive class, else 0.
-        probabilities: of the positive class, 0 to 1.
-        decisions: 1 where the patch is called positive, else 0.
+        probabilities: probability of the positive class, 0 to 1.
+        decisions: 1 if the patch is called positive, else 0.
         cases: number of each patch's case, 0 to `case_count` - 1.
-        case_count: how many cases there are.
+        case_count: number of cases.
+
+    Example:
+        >>> Predictions.of([0, 1], [0.2, 0.7], [0, 1], ["case-2", "case-1"]).cases.tolist()
+        [1, 0]
     """
 
     labels: Codes
@@ -55,7 +59,7 @@ class Predictions:
 
     @classmethod
     def of(cls, labels: ArrayLike, probabilities: ArrayLike, decisions: ArrayLike, case_ids: ArrayLike) -> Predictions:
-        """Number the cases in the order of their ids, so that the order of the patches doesn't matter."""
+        """Create predictions from case ids; cases are numbered in the order of ids, whatever the order of patches."""
         names, cases = np.unique(np.asarray(case_ids, dtype=str), return_inverse=True)
         return cls(
             np.asarray(labels, np.int64),
@@ -66,37 +70,42 @@ class Predictions:
         )
 
     def per_case(self, values: ArrayLike) -> Numbers:
-        """Sum `values`, one per patch, over each case: (cases,)."""
+        """Sum `values`, one per patch, over the patches of each case; returns (cases,)."""
         return np.bincount(self.cases, np.asarray(values, np.float64), self.case_count).astype(np.float64)
 
 
 def measure(predictions: Predictions) -> dict[str, float]:
-    """Every metric on all patches; NaN where undefined, as precision is where nothing is called positive."""
+    """Compute every metric on all patches; NaN if undefined, such as precision if nothing is called positive.
+
+    Example:
+        >>> measure(Predictions.of([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.8], [0, 1, 1, 1], ["a", "a", "b", "b"]))["roc_auc"]
+        1.0
+    """
     once = np.ones((1, predictions.case_count))
     return {name: float(values[0]) for name, values in measure_resamples(predictions, once).items()}
 
 
 def measure_resamples(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
-    """Every metric on every resample.
+    """Compute every metric on every resample.
 
     Args:
-        predictions: of `patches` patches from `cases` cases.
+        predictions: predictions of patches from a number of cases.
         multiplicities: how often each resample drew each case, (resamples, cases).
 
     Returns:
-        Values per metric, (resamples,); NaN where a resample leaves a metric undefined.
+        Values per metric, (resamples,); NaN where a metric is undefined on a resample.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = {
+        values = {
             **_ranking_metrics(predictions, multiplicities),
             **_decision_metrics(predictions, multiplicities),
             **probability_metrics(predictions, multiplicities),
         }
-    return {name: found[name] for name in METRICS}
+    return {name: values[name] for name in METRICS}
 
 
 def _decision_metrics(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
-    """Metrics of the confusion matrix: its four counts per case are all they need."""
+    """Compute the metrics of the confusion matrix from its four counts per case."""
     label, decision = predictions.labels == 1, predictions.decisions == 1
     cells = (label & decision, label & ~decision, ~label & decision, ~label & ~decision)
     counts = np.stack([predictions.per_case(cell) for cell in cells], axis=1)
@@ -114,7 +123,11 @@ def _decision_metrics(predictions: Predictions, multiplicities: Numbers) -> dict
 
 
 def probability_metrics(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
-    """Brier score; expected calibration error: mean over patches of their bin's |probability - share|."""
+    """Compute the Brier score and the expected calibration error on every resample.
+
+    The calibration error is the mean over patches of the difference between mean probability and share of positives in
+    their bin. Arguments as for `measure_resamples`.
+    """
     squares = predictions.per_case((predictions.probabilities - predictions.labels) ** 2)
     return {
         "brier": multiplicities @ squares / _patches(predictions, multiplicities),
@@ -123,38 +136,38 @@ def probability_metrics(predictions: Predictions, multiplicities: Numbers) -> di
 
 
 def calibration_gaps(predictions: Predictions, multiplicities: Numbers) -> Numbers:
-    """What each bin adds to the calibration error, with its sign: (resamples, bins); above 0 where it is overconfident.
+    """Compute the signed contribution of each bin to the calibration error: (resamples, bins).
 
-    Arguments as for `measure_resamples`.
+    It is above 0 where probabilities are too high. Arguments as for `measure_resamples`.
     """
-    place = predictions.cases * CALIBRATION_BINS + calibration_bins(predictions.probabilities)
+    cell = predictions.cases * CALIBRATION_BINS + calibration_bins(predictions.probabilities)
     size = predictions.case_count * CALIBRATION_BINS
-    gaps = np.bincount(place, predictions.probabilities - predictions.labels, size)
+    gaps = np.bincount(cell, predictions.probabilities - predictions.labels, size)
     patches = _patches(predictions, multiplicities)
     summed: Numbers = multiplicities @ gaps.reshape(predictions.case_count, CALIBRATION_BINS)
     return summed / patches[:, np.newaxis]
 
 
 def _patches(predictions: Predictions, multiplicities: Numbers) -> Numbers:
-    """How many patches each resample holds, (resamples,)."""
+    """Count the patches of each resample, (resamples,)."""
     patches: Numbers = multiplicities @ predictions.per_case(np.ones(len(predictions.labels)))
     return patches
 
 
 def calibration_bins(probabilities: Numbers) -> Codes:
-    """Number of each probability's bin: bin k holds [k/15, (k+1)/15), the last one also 1."""
+    """Return the number of each probability's bin: bin k holds [k/15, (k+1)/15), the last one also 1."""
     return np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
 class _Steps(NamedTuple):
-    """Some steps of a curve at which positives are found, in falling order of probability; no other adds to an area.
+    """Steps of a curve that contain positives, in falling order of probability; other steps add nothing to an area.
 
     Patches of equal probability are one step. Each attribute counts patches by step and case, sparse (steps, cases).
 
     Attributes:
-        called: those below the step before, down to the end of this one.
-        level: those of this step.
-        positives: the positive ones of this step.
+        called: patches from the previous step (exclusive) to this step (inclusive).
+        level: patches of this step.
+        positives: positive patches of this step.
     """
 
     called: sparse.csr_array
@@ -163,16 +176,16 @@ class _Steps(NamedTuple):
 
 
 def _ranking_metrics(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
-    """ROC AUC and average precision of each resample.
+    """Compute ROC AUC and average precision on each resample.
 
-    Patches of equal probability count half right for the AUC (Mann-Whitney), and share one threshold for average
-    precision, which isn't interpolated. The sort is done once; a resample changes weights, not the order.
+    Pairs of equal probability count half for the AUC (Mann-Whitney), and share one threshold for average precision,
+    which isn't interpolated. Patches are sorted once, since resamples change their weights and not their order.
     """
     positives = multiplicities @ predictions.per_case(predictions.labels)
     negatives = multiplicities @ predictions.per_case(1 - predictions.labels)
     blocks = list(_blocks(predictions))
     sums = np.empty((2, len(multiplicities)))
-    # Products of 64 rows leave threads little to share but waiting: on a busy machine two took 25 times as long as one.
+    # Products of 64 rows are too small for threads: on a busy machine two threads took 25 times as long as one.
     with _linear_algebra().limit(limits=1, user_api="blas"):
         for start in range(0, len(multiplicities), RESAMPLES_AT_ONCE):
             chunk = slice(start, start + RESAMPLES_AT_ONCE)
@@ -182,28 +195,28 @@ def _ranking_metrics(predictions: Predictions, multiplicities: Numbers) -> dict[
 
 @lru_cache(maxsize=1)
 def _linear_algebra() -> ThreadpoolController:
-    """Its libraries, looked for once: there may be thousands of calls."""
+    """Return the controller of BLAS threads, which is created once because there may be thousands of calls."""
     return ThreadpoolController()
 
 
 def _blocks(predictions: Predictions) -> Iterator[_Steps]:
-    """The steps, so many at a time that what is reckoned with them stays in a core's cache."""
+    """Yield the steps in blocks that are small enough for a core's cache."""
     order = np.argsort(-predictions.probabilities, kind="stable")
     labels, cases = predictions.labels[order], predictions.cases[order]
     step = np.cumsum(np.diff(predictions.probabilities[order], prepend=2.0) < 0) - 1
     rising = np.bincount(step, labels) > 0
-    place: Codes = (np.cumsum(rising) - rising)[step]  # of the first rising step that isn't above the patch
+    number: Codes = (np.cumsum(rising) - rising)[step]  # of the first rising step that isn't above the patch
     shape = (int(rising.sum()), predictions.case_count)
     counts = [
-        sparse.coo_array((np.ones(len(rows)), (place[rows], cases[rows])), shape).tocsr()
-        for rows in map(np.flatnonzero, (place < shape[0], rising[step], labels == 1))
+        sparse.coo_array((np.ones(len(rows)), (number[rows], cases[rows])), shape).tocsr()
+        for rows in map(np.flatnonzero, (number < shape[0], rising[step], labels == 1))
     ]
     for start in range(0, shape[0], STEPS_AT_ONCE):
         yield _Steps(*(table[start : start + STEPS_AT_ONCE] for table in counts))
 
 
 def _sums(blocks: Sequence[_Steps], drawn: Numbers) -> Numbers:
-    """False alarms above each positive, and the precision at it, summed over the positives: (2, resamples).
+    """Sum the false alarms above each positive, and the precision at it, over the positives: (2, resamples).
 
     Args:
         blocks: all steps.
@@ -212,10 +225,10 @@ def _sums(blocks: Sequence[_Steps], drawn: Numbers) -> Numbers:
     sums, called_above, hits_above = np.zeros((2, drawn.shape[1])), 0.0, 0.0
     for steps in blocks:
         risen, level = steps.positives @ drawn, steps.level @ drawn
-        running = np.tri(len(risen))  # for np.cumsum, in which each sum waits for the last, takes several times as long
+        running = np.tri(len(risen))  # several times as fast as np.cumsum, where each sum waits for the last
         called = running @ (steps.called @ drawn) + called_above
         hits = running @ risen + hits_above
-        false_alarms = called - hits - (level - risen) / 2  # of those level with the positive, half
+        false_alarms = called - hits - (level - risen) / 2  # those at the level of the positive count half
         precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
         sums += np.einsum("sr,sr->r", risen, false_alarms), np.einsum("sr,sr->r", risen, precision)
         called_above, hits_above = called[-1], hits[-1]

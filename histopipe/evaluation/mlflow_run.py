@@ -1,4 +1,4 @@
-"""What an evaluation adds to the MLflow run that training opened."""
+"""Logging of an evaluation into the MLflow run of its training."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from histopipe.tracking.entities import ModelInfo
 
-LOGGED_SLIDES = 6  # of those drawn: all of a real test split would add some hundred megabytes to every run
-SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; an evaluation done again logs another
+LOGGED_SLIDES = 6  # of the slides drawn: all slides of a real test split would add some hundred megabytes to every run
+SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; a repeated evaluation logs another one
 
 
 def log_evaluation(
@@ -40,12 +40,12 @@ def log_evaluation(
     repeated with another rule.
 
     Args:
-        network: as trained.
+        network: the trained network.
         operating_point: content of `operating_point.json`.
         results: content of `metrics.json`.
-        example: one patch, uint8 (height, width, 3).
-        reference: profiles of the cases behind the model, which it carries from then on.
-        made_from: the record of its data, which it carries too.
+        example: a patch for the model's input example, uint8 (height, width, 3).
+        reference: file with the profiles of the model's cases, to be logged with the model.
+        made_from: the record of its data, to be logged with the model.
     """
     tags = {
         name: str(operating_point[name]) for name in ("threshold", "temperature", "offset", "rule", "positive_class")
@@ -66,11 +66,11 @@ def log_calibrated_model(
     """Fold the operating point's calibration into a copy of a trained network, and log that into the active run.
 
     Args:
-        network: as trained, and so afterwards.
+        network: the trained network, which is left unchanged.
         operating_point: content of `operating_point.json`.
-        example: one patch, uint8 (height, width, 3).
-        tags: of the logged model.
-        reference: profiles of the cases behind the model.
+        example: a patch for the model's input example, uint8 (height, width, 3).
+        tags: tags for the logged model.
+        reference: file with the profiles of the model's cases.
         made_from: the record of its data.
     """
     with calibrated(network, operating_point["temperature"], operating_point["offset"]):
@@ -78,9 +78,9 @@ def log_calibrated_model(
 
 
 def log_files(folder: Path) -> None:
-    """Log an evaluation's pictures and tables into the active run; `folder` is where they lie."""
+    """Log an evaluation's figures and tables from its folder into the active run."""
     pictures = sorted((folder / "figures").glob("*.png"))
-    for picture in (*pictures, *sorted(folder.glob("*.csv"))):  # a curve and its points stand side by side
+    for picture in (*pictures, *sorted(folder.glob("*.csv"))):  # a curve and its points in one folder
         log_file(picture, "plots")
     for _, picture in drawn_slides(folder)[:LOGGED_SLIDES]:
         log_file(picture, f"plots/{SLIDES}")
@@ -90,9 +90,9 @@ def log_files(folder: Path) -> None:
 
 
 def run_metrics(results: MetricsRecord) -> dict[str, float]:
-    """`metrics.json` under MLflow's flat names; what isn't defined is left out.
+    """Return the metrics of `metrics.json` by their names in MLflow, without undefined ones.
 
-    Validation goes by `final_validation/`, since `validation/roc_auc` is the history that training logged.
+    Those of validation begin with `final_validation/`, since `validation/roc_auc` is the history that training logged.
     """
     flat: dict[str, float | None] = {
         "validation/threshold": results["threshold"],

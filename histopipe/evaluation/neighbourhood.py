@@ -1,10 +1,10 @@
-"""What the patches around a patch tell of it: tumour lies in areas, a network's errors are often single patches.
+"""Predictions from a patch and its neighbours: tumour occurs in areas, a network's errors are often single patches.
 
-A logistic regression weighs the log odds of a patch against those of the patches around it, ring by ring: those that
-share an edge, those at the corners, the rest of the 5 x 5, and what lies within six sides, which is what a sparse
-sample of a slide has. A neighbour that is missing adds nothing. It is fitted on validation cases alone; what it says of
-a validation patch comes from a fit without that patch's case (stacking, Wolpert 1992, "Stacked generalization"), so
-that calibration and threshold can be chosen there as for any other model.
+A logistic regression combines the log odds of a patch with those of the patches around it, in four rings: those that
+share an edge, those at the corners, the rest of the 5 x 5, and all within six sides, which is what a sparse sample of a
+slide has. A missing neighbour adds nothing. The regression is fitted on validation cases alone. The prediction for a
+validation patch comes from a fit without that patch's case (stacking, Wolpert 1992, "Stacked generalization"), so that
+calibration and threshold can be chosen there as for any other model.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from histopipe.evaluation.metrics import Codes, Numbers
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-# Between upper left corners, in sides of a patch: on a grid 1; 1.41; 2 to 2.83; 3 to 6. Halfway to the next, so that
-# offsets which are a little off the grid do no harm.
+# Distances between upper left corners, in sides of a patch. On a grid they are 1; 1.41; 2 to 2.83; 3 to 6. The limits
+# are about halfway to the next distance, so that patches which are slightly off the grid do no harm.
 OUTER_RADII = (1.2, 1.7, 2.9, 6.05)
-POSITIONS = (4, 4, 16, 88)  # on a grid, within each ring: what a whole neighbourhood has
-SUREST = 8.0  # log odds that one neighbour can bring to bear
+POSITIONS = (4, 4, 16, 88)  # number of positions in each ring of a complete neighbourhood on a grid
+SUREST = 8.0  # most log odds that a single patch contributes
 
 
 def neighbourhood_logits(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-    """Log odds of each patch from its own probability and from those around it.
+    """Compute log odds of each patch from its own probability and those of its neighbours.
 
     Args:
-        predictions: of one network, as in `predictions.parquet`; no label but those of validation is used.
-        index: the store's, with the patches' coordinates.
+        predictions: predictions of one network, as in `predictions.parquet`; only labels of validation are used.
+        index: the store's index, with the patches' coordinates.
 
     Returns:
-        `patch_columns` and `logit`.
+        A table with `patch_columns` and `logit`.
 
     Raises:
-        EvaluationError: there are no neighbours, or too few validation cases to be fitted on.
+        EvaluationError: there are no neighbours, or too few validation cases for a fit.
     """
     table = predictions[patch_columns(predictions)].reset_index(drop=True)
     own = np.clip(log_odds(predictions["probability"].to_numpy()), -SUREST, SUREST)
@@ -58,37 +58,37 @@ def neighbourhood_logits(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.D
 
 
 def _places(table: pd.DataFrame, index: pd.DataFrame) -> Numbers:
-    """Upper left corner of each patch in sides of a patch, (patches, 2); NaN where it isn't known."""
+    """Return the upper left corner of each patch in sides of a patch, (patches, 2); NaN if unknown."""
     if not {"x", "y", "width", "height"} <= set(index.columns):
         raise EvaluationError("the patches have no coordinates")
-    known = index.set_index("file").loc[table["file"], ["x", "y", "width", "height"]]
-    places: Numbers = known.to_numpy(np.float64, na_value=np.nan)
+    corners = index.set_index("file").loc[table["file"], ["x", "y", "width", "height"]]
+    places: Numbers = corners.to_numpy(np.float64, na_value=np.nan)
     if np.isnan(places[:, :2]).any(axis=1).all():
         raise EvaluationError("the patches have no coordinates")
     return places[:, :2] / np.nanmedian(places[:, 2:])  # smaller ones at the edge of a slide are few
 
 
 def surroundings(case_ids: pd.Series, places: Numbers, evidence: Numbers) -> Numbers:
-    """What speaks for each patch around it, ring by ring.
+    """Average the evidence around each patch, ring by ring.
 
     Args:
-        case_ids: of each patch; only patches of one case are neighbours.
-        places: of each patch, in sides, (patches, 2); NaN where it isn't known.
-        evidence: what each patch contributes to its neighbours; 0 is what a missing one contributes.
+        case_ids: the case of each patch; only patches of the same case are neighbours.
+        places: coordinates of each patch in sides of a patch, (patches, 2); NaN if unknown.
+        evidence: contribution of each patch to its neighbours, (patches,); a missing neighbour contributes 0.
 
     Returns:
         Mean evidence over each ring's positions, (patches, rings).
     """
-    found = np.zeros((len(places), len(OUTER_RADII)))
+    means = np.zeros((len(places), len(OUTER_RADII)))
     placed = np.flatnonzero(~np.isnan(places).any(axis=1))
     for members in case_ids.iloc[placed].groupby(case_ids.iloc[placed].to_numpy()).indices.values():
         rows = placed[members]
-        found[rows] = _rings(places[rows], evidence[rows])
-    return found
+        means[rows] = _rings(places[rows], evidence[rows])
+    return means
 
 
 def _rings(places: Numbers, evidence: Numbers) -> Numbers:
-    """`surroundings` of one case; where patches overlap and a ring holds more than on a grid, their mean counts."""
+    """Average the evidence around the patches of one case; divide by the number of patches if it exceeds the grid's."""
     from scipy.spatial import KDTree
 
     pairs = KDTree(places).query_pairs(OUTER_RADII[-1], output_type="ndarray")
@@ -109,7 +109,7 @@ def _model() -> Pipeline:
 
 
 def _without_own_case(features: Numbers, labels: Codes, case_ids: pd.Series) -> Numbers:
-    """Log odds of each patch by a model that hasn't seen its case."""
+    """Predict the log odds of each patch by a model that was fitted without its case."""
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
     if any(case_ids[labels == label].nunique() < 2 for label in (0, 1)):

@@ -1,4 +1,4 @@
-"""What an evaluation tells of a model: `metrics.json`, which comparisons, promotions and studies go by."""
+"""The record of an evaluation: `metrics.json`, which comparisons, promotions and studies read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ METRICS_FILE = "metrics.json"
 
 
 class KindRecord(TypedDict):
-    """What was measured within the test cases of one kind, see `histopipe.evaluation.case_kinds`.
+    """The metrics within the test cases of one kind, see `histopipe.evaluation.case_kinds`.
 
     Attributes:
-        cases, patches: of that kind.
-        positives: patches of the positive class.
-        test: every metric with its interval; None where that would be undefined or repeat others.
-        reason: why there is none.
+        cases, patches: number of cases of that kind, and of their patches.
+        positives: number of patches of the positive class.
+        test: every metric with its interval; None if the metrics would be undefined or repeat others.
+        reason: why `test` is None.
     """
 
     cases: int
@@ -31,7 +31,7 @@ class KindRecord(TypedDict):
 
 
 class EvaluationMarks(TrainingMarks):
-    """What a row that is made of other rows takes over from them.
+    """The marks that a combination of models, or the baseline, takes from other rows of a comparison.
 
     Attributes:
         positive_class: name of the class of label 1.
@@ -41,22 +41,22 @@ class EvaluationMarks(TrainingMarks):
 
 
 class MetricsRecord(EvaluationMarks):
-    """Content of `metrics.json`, and what is graded alike; what earlier versions didn't write isn't required.
+    """The content of `metrics.json`, and of similar rows of a comparison; keys that are newer are not required.
 
     Attributes:
         test: every metric with its interval, on the test split.
-        cautions: why these intervals may be too narrow.
+        cautions: reasons why these intervals may be too narrow.
         uncalibrated: metrics of the probabilities before calibration.
         within: metrics within the test cases of one kind.
-        validation: every metric on the validation split; None where it isn't defined.
+        validation: every metric on the validation split; None if it isn't defined.
         threshold: calibrated probability from which a patch is called positive.
-        temperature, offset: of the calibration.
-        rule: by which the threshold was chosen.
-        cases, patches: of the test split.
-        validation_cases, validation_patches: of the validation split.
-        run_id: of the MLflow run that holds the evaluation; rows of a comparison that no evaluation made have none.
-        members: recipes that such a row is made of.
-        descriptive: whether it is no recipe, so that it has no rank.
+        temperature, offset: parameters of the calibration.
+        rule: rule by which the threshold was chosen.
+        cases, patches: size of the test split.
+        validation_cases, validation_patches: size of the validation split.
+        run_id: id of the MLflow run with the evaluation; a comparison's row without an evaluation of its own has none.
+        members: recipes that such a row combines.
+        descriptive: whether the row isn't a recipe, and therefore has no rank.
     """
 
     test: dict[str, Estimate]
@@ -78,7 +78,7 @@ class MetricsRecord(EvaluationMarks):
 
 
 def read_metrics(folder: Path) -> MetricsRecord:
-    """Read the metrics that an evaluation left in its folder.
+    """Read the metrics from an evaluation's folder.
 
     Raises:
         HistopipeError: the file is missing or damaged.

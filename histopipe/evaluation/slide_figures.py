@@ -1,4 +1,4 @@
-"""Slides as pictures: tissue, truth, probability and error, aligned."""
+"""Figures of whole slides: tissue, truth, probability and error side by side."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import ListedColormap
 
-SLIDES = "slides"  # folder of the pictures; with `.csv` the table that lists them
+SLIDES = "slides"  # name of the folder of pictures, and with `.csv` of the table that lists them
 COLUMNS = ("case_id", "patches", "complete", "file")
-PANEL_WIDTH, TALLEST, AROUND = 3.1, 9.0, 1.15  # inches: one of four pictures, the figure, title and legends in that
-LONGEST_NAME, DIGEST = 180, 16  # letters of a picture's name, and of its digest; file systems take 255 bytes
+PANEL_WIDTH, TALLEST, AROUND = 3.1, 9.0, 1.15  # inches: width of a panel, height of the figure, its title and legends
+LONGEST_NAME, DIGEST = 180, 16  # characters of a picture's name, and of its digest; file systems allow 255 bytes
 OUTCOMES = ("negative, called so", "positive, called so", "false alarm", "missed")
-OUTCOME_COLOURS = ("#DDDDDD", "#4477AA", "#CCBB44", "#EE6677")  # Paul Tol's, told apart by colour-blind readers
+OUTCOME_COLOURS = ("#DDDDDD", "#4477AA", "#CCBB44", "#EE6677")  # Paul Tol's, which colour-blind readers distinguish
 TRUTH_COLOURS = ("#DDDDDD", "#4477AA")
 
 
 def draw_slides(
     table: pd.DataFrame, store: PatchStore, point: OperatingPoint, params: EvaluateParams, folder: Path
 ) -> pd.DataFrame:
-    """Draw every slide, or those of which most is known, into `figures/slides/`, and list them in `slides.csv`.
+    """Draw every slide, or those with the most patches, into `figures/slides/`, and list them in `slides.csv`.
 
     Args:
-        table: graded patches of the test split; `row` is each one's place in the store.
-        store: with the patches and their coordinates.
+        table: predictions of the test split; `row` is the position of each patch in the store.
+        store: the store with the patches and their coordinates.
         point: the operating point: names of the classes, and whether patches were resized or padded when stored.
-        params: how many slides, and how large.
-        folder: of the evaluation.
+        params: number and size of slides.
+        folder: folder of the evaluation.
 
     Returns:
-        What `slides.csv` holds: `COLUMNS`, a row per picture, whole slides before samples, many patches before few;
-        no rows where patches have no coordinates.
+        The content of `slides.csv`: `COLUMNS`, a row per picture, whole slides before samples, many patches before few;
+        no rows if patches have no coordinates.
     """
     chosen = _chosen(table, store.index, params)
     pictures = folder / "figures" / SLIDES
@@ -63,37 +63,37 @@ def draw_slides(
 
 
 def drawn_slides(folder: Path) -> list[tuple[str, Path]]:
-    """Case and picture of each slide that an evaluation drew, in the order of its `slides.csv`; none without one."""
+    """List case and picture of each slide that an evaluation drew, in the order of `slides.csv`; none without it."""
     path = folder / f"{SLIDES}.csv"
-    return pictured(read_named(path), folder) if path.is_file() else []
+    return slide_pictures(read_named(path), folder) if path.is_file() else []
 
 
-def pictured(slides: pd.DataFrame, folder: Path) -> list[tuple[str, Path]]:
-    """The same from the table, `case_id` and `file`."""
+def slide_pictures(slides: pd.DataFrame, folder: Path) -> list[tuple[str, Path]]:
+    """List case and picture of each slide in a table with `case_id` and `file`."""
     pictures = folder / "figures" / SLIDES
     return [(case, pictures / file) for case, file in zip(slides["case_id"], slides["file"], strict=True)]
 
 
 def _resolution(canvas: Canvas) -> float:
-    """Dots per inch at which the pictures of a whole slide show every pixel of its canvas."""
+    """Return the dots per inch at which the figure of a whole slide shows every pixel of its canvas."""
     height, width = canvas.shape
     inches = min(PANEL_WIDTH, (TALLEST - AROUND) * width / height)
     return max(DPI, width / inches) if canvas.complete else DPI
 
 
 def _chosen(table: pd.DataFrame, index: pd.DataFrame, params: EvaluateParams) -> list[tuple[str, pd.DataFrame, Canvas]]:
-    """The cases to draw, whole slides first, then those with the most patches."""
+    """Choose the cases to draw, whole slides first, then those with the most patches."""
     if not set(PLACES) <= set(index.columns):
         return []
     placed = table.join(index[list(PLACES)], on="row").dropna(subset=list(PLACES))
     parts = placed.groupby("case_id", sort=True)
-    found = [(str(case), part, canvas_of(part, params.slide_side)) for case, part in parts]
-    found.sort(key=lambda slide: (not slide[2].complete, -len(slide[1])))
-    return found if params.slides == "all" else found[: params.slides]
+    slides = [(str(case), part, canvas_of(part, params.slide_side)) for case, part in parts]
+    slides.sort(key=lambda slide: (not slide[2].complete, -len(slide[1])))
+    return slides if params.slides == "all" else slides[: params.slides]
 
 
 def file_name(case: str) -> str:
-    """Of a case's picture: what could mean a folder, or the one above, is spelt out; a long one ends in a digest."""
+    """Return the file name of a case's picture: dots and separators are encoded, and a long name ends in a digest."""
     name = quote(case, safe="").replace(".", "%2E")
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - DIGEST - 1]}-{hashlib.sha256(case.encode()).hexdigest()[:DIGEST]}"
@@ -101,7 +101,7 @@ def file_name(case: str) -> str:
 
 
 def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canvas, classes: tuple[str, str]) -> Any:
-    """One slide: its tissue, truth, probability and error side by side."""
+    """Draw one slide: its tissue, truth, probability and error side by side."""
     from matplotlib.colors import ListedColormap
 
     height, width = canvas.shape
@@ -130,14 +130,19 @@ def _titles(classes: tuple[str, str]) -> tuple[str, str, str, str]:
 
 
 def _outcome(label: Any, decision: Any) -> Any:
-    """Place in `OUTCOMES`: right ones 0 and 1, false alarms 2, misses 3."""
+    """Return each patch's index in `OUTCOMES`: 0 and 1 if called right, 2 for false alarms, 3 for misses."""
     return np.where(label == decision, label, np.where(decision == 1, 2, 3))
 
 
 def draw_values(axes: Axes, canvas: Canvas, values: Any, colours: str | ListedColormap, levels: int) -> Any:
-    """Draw one value per patch: areas where the slide is whole, dots where it is a sample.
+    """Draw one value per patch: as areas for a whole slide, as dots for a sample.
 
-    `levels` is the number of colours; 1 means a scale from 0 to 1.
+    Args:
+        axes: where to draw.
+        canvas: the slide's canvas.
+        values: one value per patch.
+        colours: colour map.
+        levels: number of colours; 1 means a scale from 0 to 1.
     """
     low, high = (0.0, 1.0) if levels == 1 else (-0.5, levels - 0.5)
     if canvas.complete:
@@ -157,7 +162,7 @@ def _legend(axes: Axes, names: tuple[str, ...], colours: tuple[str, ...]) -> Non
 
 
 def _scale_bar(axes: Axes, canvas: Canvas) -> None:
-    """A bar of a round number of slide pixels below the tissue; the archive doesn't tell their size in micrometres."""
+    """Draw a bar of a round number of slide pixels below the tissue; their size in micrometres is unknown."""
     width = canvas.shape[1]
     target = width * canvas.scale / 3
     unit = 10 ** np.floor(np.log10(target))

@@ -1,7 +1,8 @@
-"""A slide put together again from its patches' coordinates.
+"""Slides reassembled from their patches' coordinates.
 
-A map is drawn on a canvas whose pixels each stand for `scale` x `scale` of the slide. A patch's corners are scaled and
-then rounded, so patches that touch on the slide share an edge on the canvas: no seams and no overlaps at any offset.
+A map is drawn on a canvas, where each pixel represents `scale` x `scale` pixels of the slide. A patch's corners are
+scaled and then rounded, so patches that touch on the slide share an edge on the canvas: no seams and no overlaps at any
+offset.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from histopipe.data.store import Patches
 
 CANVAS = 1200  # pixels of the longer side of a sample's map, whose patches are drawn as dots
-COMPLETE = 0.2  # share of its bounding box that a slide's patches cover at least; a sample of it covers less
-FEWEST = 10  # patches of a whole slide: one alone covers its bounding box
+COMPLETE = 0.2  # least share of its bounding box that the patches of a whole slide cover; a sample covers less
+FEWEST = 10  # least number of patches of a whole slide, since a single patch covers its bounding box
 PLACES = ("x", "y", "width", "height")
 
 Image = NDArray[np.uint8]  # (height, width, 3)
@@ -26,12 +27,12 @@ Field = NDArray[np.float64]  # (height, width); NaN where there is no patch
 
 @dataclass(frozen=True)
 class Canvas:
-    """Where each patch of one slide lies on its map.
+    """The positions of one slide's patches on its map.
 
     Attributes:
-        left, top, right, bottom: of each patch, in pixels of the map; right and bottom just outside.
-        scale: slide pixels to a pixel of the map, on either side.
-        complete: whether the patches cover the slide, rather than being a few of many.
+        left, top, right, bottom: edges of each patch, in pixels of the map; right and bottom are exclusive.
+        scale: slide pixels per pixel of the map, along each side.
+        complete: whether the patches cover the slide, and aren't a sample.
     """
 
     left: NDArray[np.int64]
@@ -48,16 +49,17 @@ class Canvas:
 
     @property
     def extent(self) -> tuple[int, int, int, int]:
-        """Left, right, bottom and top of the map: pixels end, rather than have their middle, at whole numbers."""
+        """Left, right, bottom and top of the map, where whole numbers are edges of pixels and not their centres."""
         return 0, self.shape[1], self.shape[0], 0
 
 
 def canvas_of(places: pd.DataFrame, longest: int | None = CANVAS) -> Canvas:
-    """Lay out one slide.
+    """Lay out the patches of one slide.
 
     Args:
-        places: columns `x`, `y` (upper left corner on the slide), `width` and `height` (as found), in slide pixels.
-        longest: pixels of the map's longer side at most, None for as many as the slide has; a slide is never enlarged,
+        places: columns `x`, `y` (upper left corner on the slide), `width` and `height` (before resizing or padding), in
+            slide pixels.
+        longest: most pixels along the map's longer side, None for as many as the slide has; a slide is never enlarged,
             and the map of a sample never has more than `CANVAS`.
     """
     x, y, width, height = (places[name].to_numpy(np.float64) for name in PLACES)
@@ -72,34 +74,34 @@ def canvas_of(places: pd.DataFrame, longest: int | None = CANVAS) -> Canvas:
 
 
 def paint(canvas: Canvas, values: ArrayLike) -> Field:
-    """One number per patch, drawn over its place."""
+    """Fill the area of each patch with its value."""
     field = np.full(canvas.shape, np.nan)
-    for place, value in zip(_places(canvas), np.asarray(values, np.float64), strict=True):
-        field[place] = value
+    for area, value in zip(_areas(canvas), np.asarray(values, np.float64), strict=True):
+        field[area] = value
     return field
 
 
 def paint_tissue(canvas: Canvas, patches: Patches, padded: pd.DataFrame | None) -> Image:
-    """The patches themselves on white.
+    """Draw the patches themselves on white.
 
     Args:
-        canvas: of the slide.
-        patches: as the store keeps them, (patches, height, width, 3).
-        padded: `height` and `width` of each patch before it was padded, so that the padding is cut off again; None
-            where other sizes were resized.
+        canvas: the slide's canvas.
+        patches: the stored patches, (patches, height, width, 3).
+        padded: `height` and `width` of each patch before it was padded, so that the padding can be removed; None if
+            patches of other sizes were resized.
     """
     import PIL.Image
 
     tissue = np.full((*canvas.shape, 3), 255, np.uint8)
-    for number, place in enumerate(_places(canvas)):
-        wanted = tissue[place].shape[1::-1]
-        if math.prod(wanted):
+    for number, area in enumerate(_areas(canvas)):
+        size = tissue[area].shape[1::-1]
+        if math.prod(size):
             height, width = patches.shape[1:3] if padded is None else padded[["height", "width"]].iloc[number]
-            found = PIL.Image.fromarray(patches[number, :height, :width]).resize(wanted, PIL.Image.Resampling.BOX)
-            tissue[place] = np.asarray(found)
+            image = PIL.Image.fromarray(patches[number, :height, :width]).resize(size, PIL.Image.Resampling.BOX)
+            tissue[area] = np.asarray(image)
     return tissue
 
 
-def _places(canvas: Canvas) -> list[tuple[slice, slice]]:
+def _areas(canvas: Canvas) -> list[tuple[slice, slice]]:
     corners = zip(canvas.top, canvas.bottom, canvas.left, canvas.right, strict=True)
     return [(slice(top, bottom), slice(left, right)) for top, bottom, left, right in corners]

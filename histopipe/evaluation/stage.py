@@ -1,4 +1,4 @@
-"""The evaluate stage: threshold and calibration from validation, then one look at test for each trained model."""
+"""The evaluate stage: threshold and calibration from validation, then a single evaluation of each model on test."""
 
 from __future__ import annotations
 
@@ -55,24 +55,32 @@ def evaluate(
     explained: bool = True,
     processes: int = 1,
 ) -> MetricsRecord:
-    """Grade one trained network and log it, ready to serve, into its MLflow run.
+    """Evaluate one trained network and log it into its MLflow run as a model that can be served.
 
-    Writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
-    `subgroups.csv`, `slides.csv`, the curves as CSV, the figures as PNG, and `reference.parquet`, by which drift is
-    told. In `metrics.json` a metric that isn't defined, such as precision where nothing is called positive, is null.
-    Predictions of a network that averages over symmetries have a further column `one_view`: the probability without;
-    those of another one, where `evaluate.symmetries` asks for it, `d4`: the probability with. What is to be `explained`
-    gets what `explain_evaluation` writes. With two `processes`, the second one draws while this one goes on.
+    This writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
+    `subgroups.csv`, `slides.csv`, the curves as CSV, the figures as PNG, and `reference.parquet`, with which new data
+    are compared to detect drift. An undefined metric, such as precision if nothing is called positive, is null in
+    `metrics.json`. The predictions of a network that averages over symmetries have a further column `one_view`, the
+    probability without averaging. Those of other networks have a column `d4`, the probability with averaging, if
+    `evaluate.symmetries` is set.
+
+    Args:
+        dataset: name of the data set.
+        architecture: name of the recipe.
+        params: the parameters.
+        workspace: the workspace to read from and write to.
+        explained: whether to write the files of `explain_evaluation` too.
+        processes: with two, a second process draws the figures in parallel.
 
     Returns:
         The content of `metrics.json`.
 
     Raises:
-        EvaluationError: the network is missing, can't be loaded, was trained on another split or has seen test cases;
-            predictions aren't numbers; a patch has no case; a split has one class only; `evaluate.threshold` wants a
-            bound that so few validation cases can't give.
-        ChangedInputError: what is graded, or how, changed meanwhile.
-        TrackingAwayError: MLflow is away, which is looked at before anything is predicted, or breaks off.
+        EvaluationError: the network is missing, can't be loaded, was trained on another split or on test cases;
+            predictions aren't numbers; a patch has no case; a split has one class only; or there are too few validation
+            cases for the bound in `evaluate.threshold`.
+        ChangedInputError: the inputs changed meanwhile.
+        TrackingAwayError: MLflow can't be reached, which is checked before anything is predicted, or fails later.
     """
     from histopipe.evaluation.explanation.stage import explain_evaluation
     from histopipe.evaluation.figures import draw_figures
@@ -85,7 +93,7 @@ def evaluate(
     with replaced_folder(target, stage_check("evaluate")) as folder, BackgroundProcess(DRAWING, processes) as drawing:
         network = load_network(workspace.model(dataset, architecture) / "model.keras")
         store = PatchStore.open(workspace.store(dataset))
-        _require_gradable(store, split, record, workspace.training_stage(dataset, architecture), params)
+        _require_evaluable(store, split, record, workspace.training_stage(dataset, architecture), params)
         logits = predict_splits(network, store, split, f"{dataset} {architecture}")
         point = operating_point(logits, dataset, params, store)
         table = predictions_table(logits, point)
@@ -94,7 +102,8 @@ def evaluate(
         table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = evaluate_predictions(table, point, record, params)
         reference = write_reference(folder / REFERENCE_FILE, table, store, split)
-        shown, tables = write_outputs(folder, table, divided(table, store, split, params), point, results, architecture)
+        parts = tables_by_part(table, store, split, params)
+        shown, tables = write_outputs(folder, table, parts, point, results, architecture)
         drawing.start(draw_figures, shown, tables, figures)
         if explained:
             explain_evaluation(network, table, store, point, architecture, params, folder)
@@ -109,16 +118,16 @@ def evaluate(
     return results
 
 
-def _require_gradable(store: PatchStore, split: Split, record: TrainingRecord, stage: str, params: Params) -> None:
-    graded = patches_to_evaluate(store, split)
-    require_unseen(record, graded, split, stage)
-    require_bound(params.evaluate.threshold, graded)
+def _require_evaluable(store: PatchStore, split: Split, record: TrainingRecord, stage: str, params: Params) -> None:
+    patches = patches_to_evaluate(store, split)
+    require_unseen(record, patches, split, stage)
+    require_bound(params.evaluate.threshold, patches)
 
 
 def _checked_inputs(
     dataset: str, architecture: str, params: Params, workspace: Workspace
 ) -> tuple[StageInputs, Split, TrainingRecord]:
-    """Read the split and the training's record, and see that both belong together and that MLflow can be asked."""
+    """Read the split and the training's record; check that they belong together and that MLflow can be reached."""
     from histopipe.tracking.stores import require_server, tracking_uri
 
     files = [workspace.split(dataset), workspace.store(dataset), workspace.model(dataset, architecture)]
@@ -133,17 +142,17 @@ def _checked_inputs(
 def draw_slides_of_store(
     table: pd.DataFrame, store: Path, point: OperatingPoint, params: EvaluateParams, folder: Path
 ) -> None:
-    """As `draw_slides`, of a store that another process opened: its arrays can't be handed over."""
+    """Open a store and call `draw_slides`, since another process can't pass the arrays of an open store."""
     from histopipe.evaluation.slide_figures import draw_slides
 
     draw_slides(table, PatchStore.open(store), point, params, folder)
 
 
 def read_run(dataset: str, architecture: str, workspace: Workspace, split: Split) -> TrainingRecord:
-    """What `train` left behind, if it was made with the split that is to be graded.
+    """Read the training's record; check that the network was trained with the current split.
 
     Raises:
-        EvaluationError: it was made with another one, so test cases may have been trained on.
+        EvaluationError: it was trained with another split, so test cases may have been trained on.
     """
     path = workspace.model(dataset, architecture) / TRAINING_RECORD
     record = read_training_record(path)
@@ -156,18 +165,18 @@ def read_run(dataset: str, architecture: str, workspace: Workspace, split: Split
 
 
 def require_unseen(record: TrainingRecord, table: pd.DataFrame, split: Split, stage: str) -> None:
-    """Check that no test case is among those that a network was trained or validated on.
+    """Check that a network wasn't trained or validated on any test case.
 
-    A split that divides patches instead of cases shares them by its nature; its runs are tagged leaky.
+    A split that divides patches instead of cases is exempt, since its splits share cases; its runs are tagged leaky.
 
     Args:
-        record: of the training.
-        table: what is to be graded, as `patches_to_evaluate` gives it.
-        split: that the table was made with.
-        stage: that trains the network.
+        record: record of the training.
+        table: the patches to evaluate, see `patches_to_evaluate`.
+        split: the split of these patches.
+        stage: name of the stage that trains the network.
 
     Raises:
-        EvaluationError: one is; the first is named.
+        EvaluationError: it was; the message names the first case.
     """
     if is_leaky(split.table):
         return
@@ -177,15 +186,15 @@ def require_unseen(record: TrainingRecord, table: pd.DataFrame, split: Split, st
     if shared := sorted(tested & seen):
         raise EvaluationError(
             f"{split}: {len(shared)} of {len(tested)} test cases were trained or validated on (first: {shared[0]}), "
-            f"as the network's run.json says: run `dvc repro --force --single-item {stage}`"
+            f"according to the network's run.json: run `dvc repro --force --single-item {stage}`"
         )
 
 
 def predict_splits(network: keras.Model, store: PatchStore, split: Split | Path, title: str) -> pd.DataFrame:
-    """Predict validation and test.
+    """Predict the patches of validation and test.
 
     Returns:
-        Columns `file,case_id,split,label,logit,row` (place in the store's index), in the store's order.
+        Columns `file,case_id,split,label,logit,row` (position in the store's index), in the store's order.
 
     Raises:
         EvaluationError: a patch has no case, a split has one class only, or predictions aren't numbers.
@@ -198,7 +207,10 @@ def predict_splits(network: keras.Model, store: PatchStore, split: Split | Path,
 
 
 def patches_to_evaluate(store: PatchStore, split: Split | Path) -> pd.DataFrame:
-    """Columns `file,case_id,split,label,row` of validation and test, in the store's order; `JOINED` where ids are.
+    """List the patches of validation and test, in the store's order.
+
+    Returns:
+        Columns `file,case_id,split,label,row`, and `JOINED` if any case ids share patches.
 
     Raises:
         EvaluationError: a patch has no case, or a split has one class only.
@@ -218,10 +230,10 @@ def patches_to_evaluate(store: PatchStore, split: Split | Path) -> pd.DataFrame:
 
 
 def require_cases(index: pd.DataFrame, folder: Path) -> None:
-    """Check that every patch of a store has a case: one without would be in no split, and silently left out.
+    """Check that every patch of a store has a case, since a patch without one would silently be in no split.
 
     Raises:
-        EvaluationError: one has none.
+        EvaluationError: a patch has none.
     """
     nameless = index["case_id"].isna() | (index["case_id"].astype(str).str.strip() == "")
     if nameless.any():
@@ -232,23 +244,27 @@ def require_cases(index: pd.DataFrame, folder: Path) -> None:
 
 
 def require_both_classes(table: pd.DataFrame, origin: object) -> None:
-    """Check that each split has both classes; `origin` is the split's file.
+    """Check that validation and test have patches of both classes each.
+
+    Args:
+        table: columns `split` and `label` of the patches to evaluate.
+        origin: the split's file, for the message.
 
     Raises:
-        EvaluationError: one has not.
+        EvaluationError: one of the splits has not.
     """
     for split in EVALUATED_SPLITS:
         labels = table.loc[table["split"] == split, "label"]
         if not holds_both_classes(labels):
-            found = f"only patches of label {labels.iloc[0]}" if len(labels) else "no patches"
+            content = f"only patches of label {labels.iloc[0]}" if len(labels) else "no patches"
             raise EvaluationError(
-                f"{origin}: the {split} split has {found}: give it cases of both classes "
+                f"{origin}: the {split} split has {content}: give it cases of both classes "
                 f"(`split.{split}` or `split.scheme` in params.yaml)"
             )
 
 
 def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: PatchStore) -> OperatingPoint:
-    """Calibration and threshold, from validation alone, with what else a served model must know."""
+    """Choose calibration and threshold on validation; add what else a served model needs to know."""
     classes = read_report(store.folder)["classes"]
     locked = locked_point(logits, params.evaluate.threshold)
     point: OperatingPoint = {
@@ -268,7 +284,7 @@ def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: P
 
 
 def _is_resized(dataset: str, params: Params) -> bool:
-    """Whether ingest resizes images of other sizes to the stored one; otherwise it pads smaller ones."""
+    """Return whether ingest resizes images of other sizes to the stored size; otherwise it pads smaller ones."""
     from histopipe.ingest.datasets import get_dataset, list_datasets
 
     own = dataset not in list_datasets() or params.dataset(dataset).manifest is not None
@@ -278,7 +294,11 @@ def _is_resized(dataset: str, params: Params) -> bool:
 def other_views(
     network: keras.Model, store: PatchStore, table: pd.DataFrame, params: Params, title: str
 ) -> dict[str, Numbers]:
-    """Probabilities without the averaging over symmetries (`one_view`) or, on request, with it (`d4`), by column."""
+    """Predict without averaging over symmetries (`one_view`) or, if the parameters ask for it, with it (`d4`).
+
+    Returns:
+        Calibrated probabilities by column; empty if there is no other view.
+    """
     from histopipe.networks.logits import finite_logits
     from histopipe.networks.symmetry import averaged_over_symmetries, is_averaged, one_view_network
 
@@ -293,8 +313,10 @@ def other_views(
     return {column: calibration_of(point).apply(logits)}
 
 
-def divided(table: pd.DataFrame, store: PatchStore, split: Split | Path, params: Params) -> dict[str, pd.DataFrame]:
-    """The test split by case and by subgroup, under the names of their files."""
+def tables_by_part(
+    table: pd.DataFrame, store: PatchStore, split: Split | Path, params: Params
+) -> dict[str, pd.DataFrame]:
+    """Compute the test metrics by case and by subgroup; return the tables by file name without its ending."""
     from histopipe.data.splitting.membership import split_of_patches
     from histopipe.evaluation.cases import case_table, colour_clusters
     from histopipe.evaluation.subgroups import patch_groups, subgroup_table
@@ -317,10 +339,18 @@ def write_outputs(
     results: MetricsRecord,
     architecture: str,
 ) -> tuple[Evaluation, dict[str, pd.DataFrame]]:
-    """Write the tables and all else but `metrics.json` into `folder`; `parts` as `divided` gives them.
+    """Write all files of an evaluation except `metrics.json` into its folder.
+
+    Args:
+        folder: folder to write to.
+        table: the predictions.
+        parts: the result of `tables_by_part`.
+        point: the operating point.
+        results: content of `metrics.json`.
+        architecture: name of the recipe.
 
     Returns:
-        What `draw_figures` draws.
+        The arguments of `draw_figures`.
     """
     from histopipe.evaluation import curves
     from histopipe.evaluation.figures import Evaluation
@@ -346,13 +376,16 @@ def write_outputs(
 
 
 def write_reference(path: Path, table: pd.DataFrame, store: PatchStore, split: Split | Path) -> Path | None:
-    """Write the profiles that new patches are compared with; None where the store's index has no colours.
+    """Write the profiles that new patches are compared with.
 
     Args:
         path: the file to write.
         table: the predictions of validation and test.
-        store: with colour statistics of every patch.
+        store: the store, with colour statistics of every patch.
         split: the split, or its file.
+
+    Returns:
+        The file; None if the store's index has no colour statistics.
     """
     from histopipe.data.splitting.membership import split_of_patches
 
@@ -367,7 +400,7 @@ def _classes(point: OperatingPoint) -> tuple[str, str]:
 
 
 def _example(store: PatchStore, table: pd.DataFrame) -> Patches:
-    """The first validation patch: the served model's input example must not come from test."""
+    """Return the first validation patch, since the served model's input example must not come from test."""
     row = table.loc[table["split"] == "validation", "row"].iloc[0]
     example: Patches = store.gather(np.array([row]))[0]
     return example

@@ -1,4 +1,4 @@
-"""From probability to decision: the threshold is chosen on validation by rule, then locked."""
+"""The threshold that turns probabilities into decisions: it is chosen on validation by a rule, then fixed."""
 
 from __future__ import annotations
 
@@ -21,30 +21,35 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-LEAST_CASES = 5  # with positive patches, that a bound needs: fewer hold their confidence too rarely in simulation
-RESAMPLES, SEED = 1000, 42  # behind a bound
+LEAST_CASES = 5  # cases with positive patches that a bound needs: fewer miss the confidence too often in simulation
+RESAMPLES, SEED = 1000, 42  # of the resampling for a bound
 RESAMPLES_AT_ONCE = 64
 
 
 def choose_threshold(
     rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_ids: ArrayLike | None = None
 ) -> float:
-    """The threshold that does best by `rule`; a patch is called positive at or above it.
+    """Choose the best threshold by a rule; a patch is called positive at or above it.
 
-    It lies halfway between two probabilities that occur, so that rounding in the served model (single
-    precision) moves no patch across it. Of equally good thresholds the lowest is taken: it misses fewer
+    The threshold is halfway between two probabilities that occur, so that rounding in the served model (single
+    precision) moves no patch across it. Of equally good thresholds the lowest is chosen, since it misses fewer
     positives.
 
     Args:
         rule: `youden` maximises sensitivity + specificity - 1 (Youden 1950), `f1` the F1 score, `sensitivity` the
             specificity among thresholds that reach a sensitivity on these patches, or with a confidence on new cases;
-            `cost` minimises what misses and false alarms cost.
+            `cost` minimises the cost of misses and false alarms.
         labels: 1 for the positive class, else 0; both occur.
-        probabilities: calibrated, of the positive class.
-        case_ids: of each patch's case; needed where the rule has a confidence.
+        probabilities: calibrated probabilities of the positive class.
+        case_ids: the case of each patch; required if the rule has a confidence.
 
     Raises:
         EvaluationError: the rule has a confidence, and too few cases have positive patches.
+
+    Example:
+        >>> rule = ThresholdRule.model_validate("youden")
+        >>> choose_threshold(rule, np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9]))
+        0.4
     """
     if rule.confidence is not None:
         return _bounded(rule, labels, probabilities, case_ids)
@@ -52,22 +57,22 @@ def choose_threshold(
     falling = probabilities[order]
     steps = np.flatnonzero(np.diff(falling, append=-1.0))
     hits = np.cumsum(labels[order])[steps]
-    score = _score(rule, hits, steps + 1 - hits)
-    if rule.name == "cost" and -rule.fn * hits[-1] > score.max():
-        return _between(1.0, falling[0])  # to call nothing costs least
-    best = int(np.flatnonzero(score == score.max())[-1])
+    objective = _objective(rule, hits, steps + 1 - hits)
+    if rule.name == "cost" and -rule.fn * hits[-1] > objective.max():
+        return _between(1.0, falling[0])  # calling nothing positive costs least
+    best = int(np.flatnonzero(objective == objective.max())[-1])
     return _between(falling[steps[best]], falling[steps[best + 1]] if best + 1 < len(steps) else 0.0)
 
 
 def require_bound(rule: ThresholdRule, table: pd.DataFrame) -> None:
-    """Check, before anything is predicted, that validation has cases enough for a rule with a confidence.
+    """Check, before anything is predicted, that validation has enough cases for a rule with a confidence.
 
     Args:
-        rule: by which the threshold will be chosen.
-        table: columns `case_id,split,label` of the patches to be graded.
+        rule: rule for choosing the threshold.
+        table: columns `case_id,split,label` of the patches to evaluate.
 
     Raises:
-        EvaluationError: it has not.
+        EvaluationError: it has too few.
     """
     positives = table[(table["split"] == "validation") & (table["label"] == 1)]
     if rule.confidence is not None:
@@ -78,17 +83,18 @@ def _require_cases(rule: ThresholdRule, count: int) -> None:
     if count < LEAST_CASES:
         raise EvaluationError(
             f"evaluate.threshold: {rule} needs {LEAST_CASES} validation cases with positive patches, and there are "
-            f"{count}: enlarge `split.validation`, add cases, or take sensitivity>={rule.at_least:g}, which new cases "
+            f"{count}: enlarge `split.validation`, add cases, or use sensitivity>={rule.at_least:g}, which new cases "
             "reach about half of the time"
         )
 
 
 def _bounded(rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_ids: ArrayLike | None) -> float:
-    """A threshold with which new cases reach a sensitivity, with the rule's confidence.
+    """Choose a threshold at which new cases reach a sensitivity with the rule's confidence.
 
-    The threshold that reaches it on the validation cases is chosen anew in resamples of them (see `intervals`). What it
-    is higher by on average, and its spread on the logit scale times a one-sided t quantile, are taken off: the spread
-    downwards, if that is more, and the quantile for as many cases as it rests on.
+    The threshold that reaches the sensitivity on the validation cases is chosen again on resamples of them (see
+    `intervals`). Two terms are subtracted from it on the logit scale: its bias, which is the mean increase over
+    resamples, and its spread times a one-sided t quantile for the effective number of cases. The spread is the standard
+    deviation or, if larger, the deviation downwards.
     """
     if case_ids is None:
         raise ValueError("a rule with a confidence needs the patches' cases")
@@ -108,47 +114,52 @@ def _bounded(rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_id
     spread = max(float(np.std(resampled, ddof=1)), float(downwards))
     bias = max(0.0, float(resampled.mean()) - reached)
     bound = reached - bias - stats.t.ppf(rule.confidence, freedom) * spread
-    called = log_odds(probabilities) >= bound  # there and back again, a probability may end up above itself
+    called = log_odds(probabilities) >= bound  # on the logit scale, since converting back may round up
     if called.all():
-        LOG.warning("%s: so few or unlike cases give no bound that spares a patch: all are called positive", rule)
+        LOG.warning("%s: too few or too different cases for a useful bound: all patches are called positive", rule)
     return _between(probabilities[called].min(), probabilities[~called].max(initial=0.0))
 
 
 def _reaching(at_least: float, falling: Numbers, cases: Codes, drawn: Numbers) -> Numbers:
-    """The highest log odds down to which positives must be called for a sensitivity, in each resample: (resamples,).
+    """Find, in each resample, the highest log odds at which a threshold reaches the sensitivity: (resamples,).
 
     Args:
         at_least: the sensitivity.
         falling: log odds of the positive patches, the highest first.
-        cases: their cases, from 0.
+        cases: number of each patch's case, from 0.
         drawn: how often each resample drew each case, (resamples, cases).
     """
-    found = np.empty(len(drawn))
+    thresholds = np.empty(len(drawn))
     for start in range(0, len(drawn), RESAMPLES_AT_ONCE):
         hits = np.cumsum(drawn[start : start + RESAMPLES_AT_ONCE, cases], axis=1)
         enough = hits >= at_least * hits[:, -1:] - 1e-9
-        found[start : start + RESAMPLES_AT_ONCE] = falling[enough.argmax(axis=1)]
-    return found
+        thresholds[start : start + RESAMPLES_AT_ONCE] = falling[enough.argmax(axis=1)]
+    return thresholds
 
 
 def decide(probabilities: Numbers, threshold: float) -> Codes:
-    """1 where a patch is called positive, else 0."""
+    """Return 1 for each patch that is called positive, else 0.
+
+    Example:
+        >>> decide(np.array([0.2, 0.5, 0.8]), threshold=0.5).tolist()
+        [0, 1, 1]
+    """
     return (probabilities >= threshold).astype(np.int64)
 
 
-def _score(rule: ThresholdRule, hits: Codes, false_alarms: Codes) -> Numbers:
-    """What `rule` maximises, per step from the highest probability down; the last step calls every patch."""
+def _objective(rule: ThresholdRule, hits: Codes, false_alarms: Codes) -> Numbers:
+    """Compute what the rule maximises, per step down from the highest probability; the last step calls all patches."""
     positives, negatives = hits[-1], false_alarms[-1]
-    if rule.name == "youden":  # times positives x negatives: whole numbers, so that equals are equal
+    if rule.name == "youden":  # times positives x negatives: whole numbers, so that ties are exact
         return (hits * negatives - false_alarms * positives).astype(np.float64)
     if rule.name == "f1":
         return 2 * hits / (hits + false_alarms + positives)
     if rule.name == "sensitivity":
-        wanted = round(rule.at_least * positives, 9)  # .55 x 100 is 55.000000000000007
-        return np.where(hits >= wanted, -false_alarms.astype(np.float64), -np.inf)
+        required = round(rule.at_least * positives, 9)  # .55 x 100 is 55.000000000000007
+        return np.where(hits >= required, -false_alarms.astype(np.float64), -np.inf)
     return -(rule.fn * (positives - hits) + rule.fp * false_alarms)
 
 
 def _between(upper: float, lower: float) -> float:
     middle = (float(upper) + float(lower)) / 2
-    return middle if middle > lower else float(upper)  # neighbouring floats have nothing between them
+    return middle if middle > lower else float(upper)  # there is no number between adjacent floats

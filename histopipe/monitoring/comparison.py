@@ -12,7 +12,7 @@ from histopipe.core.cases.ids import are_known
 from histopipe.core.errors import MonitoringError
 from histopipe.core.params import MonitorParams
 from histopipe.evaluation.drift.features import COLOUR_FEATURES, PROBABILITY
-from histopipe.evaluation.drift.profiles import QUANTILES, thinned
+from histopipe.evaluation.drift.profiles import QUANTILES, thin_profiles
 from histopipe.monitoring.distances import Curves, Numbers, chances, least_chance
 from histopipe.monitoring.record import Verdict
 
@@ -115,7 +115,7 @@ def _of(profiles: pd.DataFrame, feature: str) -> pd.DataFrame:
 
 def _curves(reference: pd.DataFrame, new: pd.DataFrame, seed: int) -> Curves:
     counts = new["patches"].to_numpy()
-    old = thinned(reference[QUANTILES].to_numpy(float), reference["patches"].to_numpy(), counts, seed)
+    old = thin_profiles(reference[QUANTILES].to_numpy(float), reference["patches"].to_numpy(), counts, seed)
     return Curves.of(old, new[QUANTILES].to_numpy(float))
 
 

@@ -547,7 +547,7 @@ def lose_evaluation(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_probabilities, "holds 192 probabilities that are none (first: "),
+        (spoil_probabilities, "holds 192 invalid probabilities (first: "),
         (train_again, "good was trained again since it was evaluated: run `dvc repro evaluate@idc-good`"),
         (lose_evaluation, "no architecture is evaluated on idc: good: not trained"),
     ],

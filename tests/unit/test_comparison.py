@@ -203,8 +203,8 @@ def spoil_predictions(workspace: Workspace, name: str, spoil: Callable[[pd.DataF
     [
         (lambda table: table.drop(columns="case_id"), "has no column case_id"),
         (lambda table: table.assign(case_id=None), "holds 240 patches without a case"),
-        (lambda table: table.assign(probability=np.nan), "holds 240 probabilities that are none (first: 0.png)"),
-        (lambda table: table.assign(probability="none"), "holds 240 probabilities that are none (first: 0.png)"),
+        (lambda table: table.assign(probability=np.nan), "holds 240 invalid probabilities (first: 0.png)"),
+        (lambda table: table.assign(probability="none"), "holds 240 invalid probabilities (first: 0.png)"),
         (lambda table: table.assign(label=np.nan), "holds values of label other than 0 and 1"),
         (lambda table: table.assign(decision=2), "holds values of decision other than 0 and 1"),
         (

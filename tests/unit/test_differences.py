@@ -100,7 +100,7 @@ def test_what_leaving_out_cases_moves_is_the_jackknifes() -> None:
     for name in ("roc_auc", "average_precision", "balanced_accuracy", "brier"):
         apart = left_out[0][name] - left_out[1][name]
         error = np.sqrt(8 / 9 * ((apart - apart.mean()) ** 2).sum())
-        assert np.sqrt((found[name].moved ** 2).sum()) == pytest.approx(error)
+        assert np.sqrt((found[name].shifts ** 2).sum()) == pytest.approx(error)
 
 
 def test_another_level_has_another_interval() -> None:

@@ -19,7 +19,7 @@ from histopipe.evaluation.drift.profiles import (
     new_profiles,
     read_profiles,
     reference_profiles,
-    thinned,
+    thin_profiles,
 )
 from histopipe.monitoring import distances
 from histopipe.monitoring.comparison import Comparison, compare_profiles
@@ -113,9 +113,9 @@ def test_few_cases_are_exchanged_in_every_way_once_and_many_by_chance() -> None:
 
 def test_a_thinned_profile_is_as_uncertain_as_one_of_few_patches() -> None:
     wide = np.tile(np.quantile(np.random.default_rng(0).normal(size=4000), LEVELS), (300, 1))
-    few = thinned(wide, np.full(300, 4000), np.array([10]), 0)
+    few = thin_profiles(wide, np.full(300, 4000), np.array([10]), 0)
     assert np.median(few, axis=1).std() == pytest.approx(1.25 / np.sqrt(10), rel=0.25)  # of a median of ten
-    assert (thinned(wide, np.full(300, 4000), np.array([9000]), 0) == wide).all()
+    assert (thin_profiles(wide, np.full(300, 4000), np.array([9000]), 0) == wide).all()
 
 
 def test_a_case_that_is_in_the_reference_too_is_taken_out_of_it() -> None:

@@ -1,1 +1,1 @@
-"""Profiles of a model's test patches, against which monitoring compares new ones."""
+"""Profiles of a model's patches, with which monitoring compares new patches."""

@@ -1,4 +1,4 @@
-"""What drift is looked for in: a few numbers of every patch, from its colour statistics and its probability."""
+"""The features in which monitoring looks for drift, from a patch's colour statistics and its probability."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ DESCRIBED = {
     PROBABILITY: "calibrated probability",
 }
 
-LEAST_DENSITY = 0.05  # of all channels together; an empty patch has no colour
+LEAST_DENSITY = 0.05  # sum over all channels; an empty patch has no colour
 _CHANNELS = len(COLOURS) // 2  # the means come first, then the standard deviations
 
 
 def colour_features(table: pd.DataFrame) -> pd.DataFrame:
-    """Brightness, contrast and stain of each patch.
+    """Compute brightness, contrast and stain features of each patch.
 
-    A darker scan moves the brightness, blurring the contrast, another stain the shares of the light absorbed (optical
-    density, in which stains add up): haematoxylin takes much red, eosin hardly any. The three channels themselves
-    mostly rise and fall together, with the amount of tissue.
+    A darker scan changes the brightness, blurring changes the contrast, and another stain changes the shares of the
+    light absorbed (optical density, in which stains add up): haematoxylin absorbs much red, eosin hardly any. The three
+    channels themselves mostly rise and fall together, with the amount of tissue.
 
     Args:
-        table: with the columns `COLOURS`, as a store's index and a grading of new patches have them.
+        table: a table with the columns `COLOURS`, such as a store's index or predictions of new patches.
+
+    Returns:
+        A table with the columns `COLOUR_FEATURES`.
     """
     means, deviations = table[COLOURS[:_CHANNELS]].astype(float), table[COLOURS[_CHANNELS:]].astype(float)
     densities = -np.log((means + 1) / 256)

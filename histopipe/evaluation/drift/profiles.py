@@ -1,7 +1,7 @@
-"""Profiles: what is kept of a case's patches, the quantiles of each feature.
+"""Profiles of cases: the quantiles of each feature over a case's patches.
 
-Two profiles, or means of them, are as far apart as the distributions behind them (Wasserstein), so a reference needs
-neither the patches nor the store: a few kilobytes travel with the model.
+The distance between two profiles, or between their means, is the Wasserstein distance of their distributions. So a
+reference needs neither the patches nor the store: a few kilobytes are stored with the model.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from histopipe.evaluation.drift.features import COLOUR_FEATURES, FEATURES, PROBA
 
 Numbers = NDArray[np.float64]
 
-REFERENCE_FILE = "reference.parquet"  # of an evaluation, and of the served model that it logs
-LEVELS: Numbers = (np.arange(25) + 0.5) / 25  # of the quantiles
+REFERENCE_FILE = "reference.parquet"  # in an evaluation's folder and in the served model that it logs
+LEVELS: Numbers = (np.arange(25) + 0.5) / 25  # levels of the quantiles
 QUANTILES = [f"q{100 * level:02.0f}" for level in LEVELS]
 
 
 def case_profiles(features: pd.DataFrame, cases: pd.Series) -> pd.DataFrame:
-    """Quantiles of each feature by case.
+    """Compute the quantiles of each feature by case.
 
     Args:
         features: one row per patch, one column per feature.
         cases: the case of each patch.
 
     Returns:
-        One row per case and feature: `case_id`, `feature`, `patches`, and the quantiles, `QUANTILES`.
+        One row per case and feature: `case_id`, `feature`, `patches`, and the columns `QUANTILES`.
     """
     values = features.to_numpy(float)
     places = [
@@ -47,14 +47,15 @@ def case_profiles(features: pd.DataFrame, cases: pd.Series) -> pd.DataFrame:
 
 
 def reference_profiles(index: pd.DataFrame, split: pd.Series, predictions: pd.DataFrame) -> pd.DataFrame:
-    """What new patches are compared with: colours of the cases that a model learnt from, probabilities of others.
+    """Compute the profiles that new patches are compared with.
 
-    A network is too sure of the patches it was trained on, so probabilities come from validation and test.
+    Colours come from the training cases. Probabilities come from validation and test, since a network is too sure of
+    the patches it was trained on.
 
     Args:
-        index: of the store.
-        split: of each patch, as `split_of_patches` gives it.
-        predictions: of validation and test, with `case_id` and `probability`.
+        index: the store's index.
+        split: the split of each patch, see `split_of_patches`.
+        predictions: predictions of validation and test, with `case_id` and `probability`.
     """
     trained = (split == "train").to_numpy()
     colours = case_profiles(colour_features(index[trained]), index.loc[trained, "case_id"])
@@ -63,13 +64,13 @@ def reference_profiles(index: pd.DataFrame, split: pd.Series, predictions: pd.Da
 
 
 def new_profiles(table: pd.DataFrame) -> pd.DataFrame:
-    """Profiles of graded patches; `table` has `case_id`, the colour statistics and `probability`."""
+    """Compute the profiles of new patches from a table with `case_id`, colour statistics and `probability`."""
     features = colour_features(table).assign(**{PROBABILITY: table[PROBABILITY]})
     return case_profiles(features[[*COLOUR_FEATURES, PROBABILITY]], table["case_id"])
 
 
 def read_profiles(path: Path) -> pd.DataFrame:
-    """Read profiles that were kept as Parquet.
+    """Read profiles from a Parquet file.
 
     Raises:
         MonitoringError: they can't be read, or lack a feature.
@@ -83,20 +84,23 @@ def read_profiles(path: Path) -> pd.DataFrame:
     return table
 
 
-def thinned(quantiles: Numbers, patches: NDArray[np.int64], wanted: NDArray[np.int64], seed: int) -> Numbers:
-    """Profiles of cases as if no more of their patches had been seen than of the new ones.
+def thin_profiles(quantiles: Numbers, patches: NDArray[np.int64], counts: NDArray[np.int64], seed: int) -> Numbers:
+    """Simulate the profiles of reference cases with as few patches as the new cases have.
 
-    A profile of few patches lies farther from the others by chance alone; new cases of few patches would else be
-    measured by reference cases of many.
+    A profile of few patches is farther from the others by chance alone. Otherwise new cases of few patches would be
+    compared with reference cases of many.
 
     Args:
-        quantiles: profiles, (cases, levels).
-        patches: how many patches are behind each.
-        wanted: the new cases' numbers of patches, from which each reference case draws one.
-        seed: of the draws.
+        quantiles: profiles of the reference cases, (cases, levels).
+        patches: number of patches behind each profile, (cases,).
+        counts: the new cases' numbers of patches, from which one is drawn for each reference case.
+        seed: seed of the draws.
+
+    Returns:
+        The profiles, (cases, levels); those of cases with few patches are unchanged.
     """
     random = np.random.default_rng(seed)
-    numbers = random.choice(wanted, len(quantiles))
+    numbers = random.choice(counts, len(quantiles))
     result = quantiles.copy()
     for case in np.flatnonzero(numbers < patches):
         drawn = np.interp(random.random(numbers[case]), LEVELS, quantiles[case])

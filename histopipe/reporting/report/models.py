@@ -21,7 +21,7 @@ from histopipe.evaluation.figures import (
     draw_roc,
 )
 from histopipe.evaluation.metrics import Predictions
-from histopipe.evaluation.slide_figures import SLIDES, pictured
+from histopipe.evaluation.slide_figures import SLIDES, slide_pictures
 from histopipe.evaluation.subgroups import SUBGROUP_METRICS
 from histopipe.reporting.comparison.record import ModelRow
 from histopipe.reporting.comparison.table import signed
@@ -97,7 +97,7 @@ def picture_files(dataset: str, names: Iterable[str], workspace: Workspace) -> l
 def slide_files(folder: Path) -> list[tuple[str, Path]]:
     """Case and picture of an evaluation's slides, whole ones before samples, many patches before few."""
     slides = known_table(folder / f"{SLIDES}.csv", "case_id", "file")
-    return [] if slides is None else pictured(slides, folder)
+    return [] if slides is None else slide_pictures(slides, folder)
 
 
 def explaining_files(folder: Path) -> list[Path]:
