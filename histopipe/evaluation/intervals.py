@@ -113,9 +113,9 @@ def cases_behind(left_out: Numbers, informative: float, least: float = LEAST_CAS
 
     A variance s^2 from n cases is itself uncertain: its own variance is s^4 (k - 1) / n, where k is the kurtosis of the
     cases' contributions. A chi-squared distribution has that variance with 2 n / (k - 1) degrees of freedom
-    (Satterthwaite 1946, doi:10.2307/3002019). These are few if a few cases make up the spread, as they do for the Brier
-    score if positive patches are rare. A sample without the rarest cases has too low a kurtosis, so the degrees of
-    freedom are multiplied by `SHOWN_KURTOSIS`, which was chosen by simulation.
+    (Satterthwaite 1946, doi:10.2307/3002019). These are few if a few cases make up the spread, as is the case for the
+    Brier score if positive patches are rare. A sample without the rarest cases has too low a kurtosis, so the degrees
+    of freedom are multiplied by `SHOWN_KURTOSIS`, which was chosen by simulation.
 
     Args:
         left_out: the metric without each case in turn, (cases,); NaN where it isn't defined.

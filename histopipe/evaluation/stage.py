@@ -1,4 +1,12 @@
-"""The evaluate stage: threshold and calibration from validation, then a single evaluation of each model on test."""
+"""The evaluate stage: threshold and calibration from validation, then a single evaluation of each model on test.
+
+It writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
+`subgroups.csv`, `slides.csv`, the curves as CSV, the figures as PNG, and `reference.parquet`, with which new data are
+compared to detect drift. An undefined metric, such as precision if nothing is called positive, is null in
+`metrics.json`. The predictions of a network that averages over symmetries have a further column `one_view`, the
+probability without averaging. Those of other networks have a column `d4`, the probability with averaging, if
+`evaluate.symmetries` is set.
+"""
 
 from __future__ import annotations
 
@@ -57,16 +65,8 @@ def evaluate(
 ) -> MetricsRecord:
     """Evaluate one trained network and log it into its MLflow run as a model that can be served.
 
-    This writes `metrics.json`, `predictions.parquet`, `operating_point.json`, `classification_report.txt`, `cases.csv`,
-    `subgroups.csv`, `slides.csv`, the curves as CSV, the figures as PNG, and `reference.parquet`, with which new data
-    are compared to detect drift. An undefined metric, such as precision if nothing is called positive, is null in
-    `metrics.json`. The predictions of a network that averages over symmetries have a further column `one_view`, the
-    probability without averaging. Those of other networks have a column `d4`, the probability with averaging, if
-    `evaluate.symmetries` is set.
-
     Args:
-        dataset: name of the data set.
-        architecture: name of the recipe.
+        dataset, architecture: names of the data set and the recipe.
         params: the parameters.
         workspace: the workspace to read from and write to.
         explained: whether to write the files of `explain_evaluation` too.
@@ -76,9 +76,8 @@ def evaluate(
         The content of `metrics.json`.
 
     Raises:
-        EvaluationError: the network is missing, can't be loaded, was trained on another split or on test cases;
-            predictions aren't numbers; a patch has no case; a split has one class only; or there are too few validation
-            cases for the bound in `evaluate.threshold`.
+        EvaluationError: the network is missing, unreadable, or trained on another split or on test cases; predictions
+            aren't numbers; a patch has no case; a split lacks a class; or validation has too few cases for the rule.
         ChangedInputError: the inputs changed meanwhile.
         TrackingAwayError: MLflow can't be reached, which is checked before anything is predicted, or fails later.
     """

@@ -1,1 +1,1 @@
-"""What people read: the comparison of architectures and the report's page."""
+"""The comparison of a data set's models, and the report."""

@@ -1,4 +1,12 @@
-"""The compare stage: tables and pictures over the architectures of a data set."""
+"""The compare stage: tables, figures and the report on the architectures of a data set.
+
+It writes `comparison.json`, `comparison.md`, `comparison.png`, `pairs.png` and the report, `index.html`. Every two models
+are also compared case by case, and each gets the range of ranks that remains possible. Architectures without an
+evaluation, or with an evaluation of an earlier split or recipe, are listed with the reason and not ranked. Folders of
+architectures that `params.yaml` doesn't list are ignored. Further rows are an ensemble of the ranked architectures, a
+logistic regression on colours (`baseline`), and every averaged network without averaging. On request there are also
+rows of every other network with averaging, and of every network with its patches' neighbours.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +27,20 @@ from histopipe.reporting.comparison.evaluations import read_evaluations
 from histopipe.reporting.comparison.figure import draw_comparison, draw_pairs
 from histopipe.reporting.comparison.neighbours import with_neighbours
 from histopipe.reporting.comparison.pairs import compare_pairs, with_rank_ranges
-from histopipe.reporting.comparison.plausibility import implausible
-from histopipe.reporting.comparison.record import COMPARISON_FILE, Comparison, Implausible, ModelRow, PublishedRow
-from histopipe.reporting.comparison.table import as_markdown, implausible_note, reason
+from histopipe.reporting.comparison.plausibility import implausible_models
+from histopipe.reporting.comparison.record import COMPARISON_FILE, Comparison, ImplausibleModels, ModelRow, PublishedRow
+from histopipe.reporting.comparison.table import as_markdown, implausible_note, unranked_text
 
 LOG = logging.getLogger(__name__)
 
 
 def compare(dataset: str, params: Params, workspace: Workspace) -> Comparison:
-    """Set the evaluated architectures of `params.yaml` side by side, best ROC AUC on test first.
+    """Compare the evaluated architectures of `params.yaml`, the best ROC AUC on test first.
 
-    Writes `comparison.json`, `comparison.md`, `comparison.png`, `pairs.png` and `index.html`, which shows all there is
-    to see of the data set. Every two models are also compared case by case, and each gets the range of ranks that this
-    leaves it. Architectures without an evaluation, or whose evaluation belongs to another split or recipe than today's,
-    are listed with the reason and not ranked; folders of architectures that `params.yaml` doesn't list don't count. An
-    ensemble of those ranked, a logistic regression on colours (`baseline`), every averaged network without its
-    averaging and, on request, every other one with it and every network with its patches' neighbours are rows as well.
+    Args:
+        dataset: name of the data set.
+        params: the parameters.
+        workspace: the workspace to read from and write to.
 
     Returns:
         The content of `comparison.json`.
@@ -42,26 +48,26 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> Comparison:
     Raises:
         EvaluationError: no architecture has an evaluation that is up to date.
     """
-    from histopipe.reporting.report.page import write_page  # shows what this package made of it
+    from histopipe.reporting.report.page import write_page
 
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:
-        raise EvaluationError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(reason, unranked)))
+        raise EvaluationError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(unranked_text, unranked)))
     further = combination_rows(evaluated, params)
     if params.compare.neighbourhood:
         smoothed, absent = with_neighbours(evaluated, read_index(workspace.store(dataset)), params)
         further, unranked = further + smoothed, unranked + absent
     baseline, missing = with_baseline(dataset, evaluated, params, workspace)
     evaluated += further + baseline
-    evaluated.sort(key=lambda each: -(each.row["test"]["roc_auc"]["value"] or 0.0))  # stable: ties stay as listed
-    rows = [each.row for each in evaluated]
+    evaluated.sort(key=lambda model: -(model.row["test"]["roc_auc"]["value"] or 0.0))  # stable: ties stay as listed
+    rows = [model.row for model in evaluated]
     pairs = compare_pairs(evaluated, params.evaluate.resamples, params.seed)
     content: Comparison = {
         "dataset": dataset,
         "positive_class": rows[0]["positive_class"],
         "ranking": with_rank_ranges(rows, pairs),
         "pairs": pairs,
-        "implausible": _checked(dataset, rows, params),
+        "implausible": _warn_if_implausible(dataset, rows, params),
         "unranked": unranked,
         "no_baseline": missing,
         "published": published_results(dataset, rows, params),
@@ -76,17 +82,17 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> Comparison:
     return content
 
 
-def _checked(dataset: str, rows: Sequence[ModelRow], params: Params) -> Implausible | None:
-    found = implausible(dataset, rows, params)
-    if found:
-        LOG.warning("%s: %s", dataset, implausible_note(found))
-    return found
+def _warn_if_implausible(dataset: str, rows: Sequence[ModelRow], params: Params) -> ImplausibleModels | None:
+    implausible = implausible_models(dataset, rows, params)
+    if implausible:
+        LOG.warning("%s: %s", dataset, implausible_note(implausible))
+    return implausible
 
 
 def published_results(dataset: str, rows: Sequence[ModelRow], params: Params) -> list[PublishedRow]:
-    """What others report of the ranked recipes on this data set, as `params.yaml` has it."""
+    """List the published results of the ranked recipes on this data set, from `params.yaml`."""
     listed = [name for row in rows if (name := row["architecture"]) in params.recipes]
-    found = {name: params.published.get(name) for name in listed}
+    results = {name: params.published.get(name) for name in listed}
     return [
         {
             "architecture": name,
@@ -94,6 +100,6 @@ def published_results(dataset: str, rows: Sequence[ModelRow], params: Params) ->
             "metrics": {str(metric): value for metric, value in published.metrics.items()},
             "source": published.source,
         }
-        for name, published in found.items()
+        for name, published in results.items()
         if published and published.dataset == dataset
     ]

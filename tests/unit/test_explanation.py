@@ -10,7 +10,7 @@ from histopipe.evaluation.explanation.check import BETTER, UNDECIDED, WORSE, che
 from histopipe.evaluation.explanation.figures import draw_gallery, overlay, side_by_side
 from histopipe.evaluation.explanation.gallery import RIGHT, UNCERTAIN, WRONG, choose_gallery
 from histopipe.evaluation.explanation.references import darkness
-from histopipe.evaluation.explanation.removal import area, blank, moved, ranks, removal_curves
+from histopipe.evaluation.explanation.removal import area, blank, move_maps, ranks, removal_curves
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -34,7 +34,7 @@ def test_pixels_go_in_falling_order_and_those_of_one_value_at_random() -> None:
 def test_moved_maps_keep_their_values_and_lose_their_place() -> None:
     maps = np.zeros((300, 6, 9), np.float32)
     maps[:, 2, 3], maps[:, 2, 4] = 5, 4
-    found = moved(maps, generator())
+    found = move_maps(maps, generator())
     assert (np.sort(found.reshape(300, -1), axis=1) == np.sort(maps.reshape(300, -1), axis=1)).all()
     rows, columns = np.nonzero(found == 5)[1:]
     assert set(rows) == set(range(6)) and set(columns) == set(range(9))
@@ -137,7 +137,7 @@ def test_a_map_is_held_against_others_by_case(called: int) -> None:
     watched = brightness if called else lambda batch: 1 - brightness(batch)
     signed = own if called else -own
     found = check_maps(patches, signed, calls, cases, watched, resamples=500, seed=0, references=others)
-    assert found["verdict"] == f"{BETTER}; not told from the same; better than upside down"
+    assert found["verdict"] == f"{BETTER}; not distinguishable from the same; better than upside down"
     gains = {name: entry["gain"] for name, entry in found["references"].items()}
     assert gains["the same"]["value"] == pytest.approx(0, abs=0.02)
     assert 0 < gains["upside down"]["low"] < gains["upside down"]["value"]

@@ -1,1 +1,1 @@
-"""Where in a patch a network sees its reasons: maps, a check that they mean something, and a gallery to look at."""
+"""Explanation of predictions: maps of evidence, a check of what they are worth, and a gallery of examples."""

@@ -1,4 +1,4 @@
-"""The pictures of an explanation: the gallery, and the curves that check its maps."""
+"""The figures of an explanation: the gallery, and the curves that check its maps."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
 
     from histopipe.evaluation.explanation.maps import Maps
 
-EVIDENCE = "PuOr_r"  # purple against, orange for: told apart by colour-blind readers; neither is a stain's red or blue
+EVIDENCE = "PuOr_r"  # purple against, orange for: colour-blind readers distinguish them, and stains are red and blue
 STRONGEST = 0.8  # opacity of the strongest evidence over the grey patch
 LAYOUT = {"left": 0.02, "right": 0.98, "top": 0.94, "bottom": 0.09, "wspace": 0.08, "hspace": 0.42}
-KEY = (0.3, 0.035, 0.4, 0.01)  # left, bottom, width and height of the key, in shares of the figure
+KEY = (0.3, 0.035, 0.4, 0.01)  # left, bottom, width and height of the colour bar, in shares of the figure
 REFERENCE_LINES = {DARKNESS: "--", RANDOM_WEIGHTS: "-."}
 
 Image = NDArray[np.float64]  # (height, width, 3), 0 to 1
 
 
 def draw_gallery(chosen: pd.DataFrame, patches: Patches, maps: Maps, point: OperatingPoint, title: str) -> Figure:
-    """Patches beside their maps, a row for each group and actual class.
+    """Draw patches next to their maps, a row for each group and actual class.
 
     Args:
-        chosen: as `choose_gallery` gives them, with `x` and `y` where the data tell them.
-        patches: of the same rows.
-        maps: of the same rows, evidence for the positive class.
+        chosen: the result of `choose_gallery`, with `x` and `y` if the data have coordinates.
+        patches: the patches of these rows.
+        maps: the maps of these rows, evidence for the positive class.
         point: the operating point, with the names of the classes.
-        title: above all.
+        title: title of the figure.
     """
     classes = (point["negative_class"], point["positive_class"])
     figure = new_figure(13, 14)
-    figure.set_layout_engine("none")  # which takes seconds over so many axes
+    figure.set_layout_engine("none")  # a layout engine needs seconds for so many axes
     grid = figure.subplots(2 * len(GROUPS), PER_ROW, gridspec_kw=LAYOUT)
     for number, row in enumerate(grid):
         group, label = GROUPS[number // 2], number % 2
         places = np.flatnonzero((chosen["group"] == group) & (chosen["label"] == label))
-        for axes, place in zip(row, places, strict=False):
-            axes.imshow(side_by_side(patches[place], maps[place]), interpolation="nearest")
-            axes.set_xlabel(plain(_caption(chosen.iloc[place], classes, point["threshold"])), fontsize=8)
+        for axes, position in zip(row, places, strict=False):
+            axes.imshow(side_by_side(patches[position], maps[position]), interpolation="nearest")
+            axes.set_xlabel(plain(_caption(chosen.iloc[position], classes, point["threshold"])), fontsize=8)
         for axes in row:
             axes.set(xticks=[], yticks=[], frame_on=False)
         row[0].set_title(plain(_row_title(group, label, classes, len(places))), fontsize=10, loc="left")
@@ -59,13 +59,13 @@ def draw_gallery(chosen: pd.DataFrame, patches: Patches, maps: Maps, point: Oper
 
 
 def side_by_side(patch: NDArray[np.uint8], evidence: NDArray[np.float32]) -> Image:
-    """A patch, a white gap, and the patch in grey under its map, (height, 2 * width + gap, 3), from 0 to 1."""
+    """Join a patch, a white gap, and the grey patch under its map: (height, 2 * width + gap, 3), 0 to 1."""
     gap = np.ones((patch.shape[0], max(1, patch.shape[1] // 16), 3))
     return np.concatenate([patch / 255.0, gap, overlay(patch, evidence)], axis=1)
 
 
 def overlay(patch: NDArray[np.uint8], evidence: NDArray[np.float32]) -> Image:
-    """The patch in grey under its map; the stronger the evidence, the more colour, up to the map's own strongest."""
+    """Draw a grey patch under its map; colour increases with the evidence, up to the map's own maximum."""
     from matplotlib import colormaps
 
     strength = evidence / (np.abs(evidence).max() or 1.0)
@@ -81,11 +81,11 @@ def _row_title(group: str, label: int, classes: tuple[str, str], count: int) -> 
 
 
 def _caption(patch: pd.Series, classes: tuple[str, str], threshold: float) -> str:
-    place = ""
+    position = ""
     if "x" in patch and not pd.isna(patch["x"]):
-        place = f", x {patch['x']:.0f}, y {patch['y']:.0f}"
+        position = f", x {patch['x']:.0f}, y {patch['y']:.0f}"
     probability = f"P({classes[1]}) {patch['probability']:.3f}, threshold {threshold:.3f}"
-    return f"case {patch['case_id']}{place}\n{classes[patch['label']]}: {probability}"
+    return f"case {patch['case_id']}{position}\n{classes[patch['label']]}: {probability}"
 
 
 def _key(figure: Figure, classes: tuple[str, str]) -> None:
@@ -100,11 +100,11 @@ def _key(figure: Figure, classes: tuple[str, str]) -> None:
 
 
 def draw_curves(check: MapsCheck, title: str) -> Figure:
-    """Draw mean deletion and insertion curves by the maps, by the same maps moved, and by references.
+    """Draw the mean deletion and insertion curves by the maps, by the same maps moved, and by references.
 
     Args:
-        check: as `check_maps` gives it.
-        title: above both.
+        check: the result of `check_maps`.
+        title: title of the figure.
     """
     figure = new_figure(9.6, 4.6)
     deletion, insertion = figure.subplots(1, 2, sharey=True)
@@ -113,15 +113,15 @@ def draw_curves(check: MapsCheck, title: str) -> Figure:
         (deletion, "deletion", "blanked", check["deletion"], check["curves"]["deletion"]),
         (insertion, "insertion", "shown", check["insertion"], check["curves"]["insertion"]),
     )
-    for axes, name, what, found, curves in panels:
-        axes.plot(x, curves["chance"], color=REFERENCE, linestyle=":", label=_area("map moved", found["chance"]))
+    for axes, name, what, areas, curves in panels:
+        axes.plot(x, curves["chance"], color=REFERENCE, linestyle=":", label=_area("map moved", areas["chance"]))
         for other in check["references"]:
             line = REFERENCE_LINES.get(other, "--")
-            axes.plot(x, curves[other], color=REFERENCE, linestyle=line, label=_area(other, found[other]))
-        axes.plot(x, curves["map"], color=CURVE, linewidth=2, label=_area("map", found["map"]))
+            axes.plot(x, curves[other], color=REFERENCE, linestyle=line, label=_area(other, areas[other]))
+        axes.plot(x, curves["map"], color=CURVE, linewidth=2, label=_area("map", areas["map"]))
         axes.fill_between(x, curves["chance"], curves["map"], color=CURVE, alpha=0.15, linewidth=0)
-        axes.set(xlim=(0, 1), ylim=(-0.01, 1.01), xlabel=f"share of the patch {what}, the map's highest first")
-        axes.set_title(f"{name}: gain on chance {with_interval(found['gain'])}", fontsize=10, loc="left")
+        axes.set(xlim=(0, 1), ylim=(-0.01, 1.01), xlabel=f"share of the patch {what}, highest values of the map first")
+        axes.set_title(f"{name}: gain on chance {with_interval(areas['gain'])}", fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         corner = "lower left" if name == "deletion" else "lower right"
         axes.legend(loc=corner, framealpha=0.85, edgecolor="none", fontsize=9)
@@ -130,5 +130,5 @@ def draw_curves(check: MapsCheck, title: str) -> Figure:
     return figure
 
 
-def _area(name: str, found: Estimate) -> str:
-    return f"{name}: area {with_interval(found)}"
+def _area(name: str, area: Estimate) -> str:
+    return f"{name}: area {with_interval(area)}"

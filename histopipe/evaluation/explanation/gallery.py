@@ -1,4 +1,4 @@
-"""Which patches to look at: those that the model is surest of, right and wrong, and those it can't decide on."""
+"""The choice of patches for the gallery: most confident right, most confident wrong, and least certain ones."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ from histopipe.evaluation.calibration import log_odds
 
 RIGHT, WRONG, UNCERTAIN = "most confident right", "most confident wrong", "least certain"
 GROUPS = (RIGHT, WRONG, UNCERTAIN)
-PER_ROW = 4  # patches of a group and a class
-PER_CASE = 2  # of these, so that one slide doesn't fill them
+PER_ROW = 4  # patches per group and class
+PER_CASE = 2  # most of these from one case, so that a single slide doesn't fill the row
 COLUMNS = ["file", "case_id", "group", "label", "probability"]
 
 
 def choose_gallery(
     table: pd.DataFrame, threshold: float, per_row: int = PER_ROW, per_case: int = PER_CASE
 ) -> pd.DataFrame:
-    """At most `per_row` patches of each group and actual class, at most `per_case` of them from one case.
+    """Choose patches of each group and actual class.
 
-    How certain a model is of a patch is how far the log odds lie from those of the threshold. A patch is in one
-    group only; of equally certain patches those come first whose file names do.
+    The certainty of a prediction is the distance of its log odds from those of the threshold. A patch is in one group
+    only, and ties are ordered by file name.
 
     Args:
-        table: graded patches: `file`, `case_id`, `label`, `probability`, `decision` and whatever else they have.
-        threshold: at or above which a patch is called positive.
+        table: predictions with `file`, `case_id`, `label`, `probability`, `decision` and any other columns.
+        threshold: the probability from which a patch is called positive.
+        per_row: most patches of a group and class.
+        per_case: most of these patches from one case.
 
     Returns:
-        The rows chosen with a further column `group`, group by group, negative patches first, the most extreme first.
+        The chosen rows with a further column `group`, by group, negative patches first, the most extreme first.
     """
     distance = log_odds(table["probability"].to_numpy(dtype=np.float64)) - log_odds(np.array([threshold]))
-    graded = table.assign(certainty=np.abs(distance), right=table["label"] == table["decision"])
+    patches = table.assign(certainty=np.abs(distance), right=table["label"] == table["decision"])
     confident = [
-        _row(graded[(graded["right"] == right) & (graded["label"] == label)], group, False, per_row, per_case)
+        _row(patches[(patches["right"] == right) & (patches["label"] == label)], group, False, per_row, per_case)
         for group, right in ((RIGHT, True), (WRONG, False))
         for label in (0, 1)
     ]
-    rest = graded.drop(index=pd.concat(confident).index)
+    rest = patches.drop(index=pd.concat(confident).index)
     uncertain = [_row(rest[rest["label"] == label], UNCERTAIN, True, per_row, per_case) for label in (0, 1)]
     return pd.concat([*confident, *uncertain]).drop(columns=["certainty", "right"]).reset_index(drop=True)
 

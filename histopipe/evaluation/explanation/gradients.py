@@ -1,4 +1,4 @@
-"""Gradients by what the Keras backend offers: the one place that asks which it is."""
+"""Gradients on any Keras backend; no other module depends on the backend for them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ Function = Callable[[Any], Any]
 
 
 def gradient_of_sum(function: Function, points: Any) -> Any:
-    """Derivative of the sum of `function(points)` by `points`, of their shape.
+    """Compute the derivative of the sum of `function(points)` by `points`; the result has their shape.
 
-    Where each output depends on its own point alone, as those of a network on a batch do, this is every one's own
-    gradient in one pass.
+    If each output depends on its own point only, as those of a network on a batch do, this computes the gradient of
+    every output in one pass.
 
     Args:
-        function: made of Keras operations; it changes no state.
-        points: a floating tensor of the backend.
+        function: a function of Keras operations that changes no state.
+        points: a floating-point tensor of the backend.
 
     Raises:
         EvaluationError: the backend has no gradients.
     """
-    found = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}
+    backends = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}
     name = keras.backend.backend()
-    if name not in found:
-        raise EvaluationError(f"Keras on {name} has no gradients: set KERAS_BACKEND to one of {', '.join(found)}")
-    return found[name](lambda values: ops.sum(function(values)), points)
+    if name not in backends:
+        raise EvaluationError(f"Keras on {name} has no gradients: set KERAS_BACKEND to one of {', '.join(backends)}")
+    return backends[name](lambda values: ops.sum(function(values)), points)
 
 
 def without_gradients() -> AbstractContextManager[Any]:
-    """Inside it, nothing is kept for gradients to come; torch alone would keep every layer's output otherwise."""
+    """Return a context that keeps nothing for later gradients; only torch would keep every layer's output otherwise."""
     if keras.backend.backend() != "torch":
         return nullcontext()
     import torch

@@ -1,14 +1,14 @@
 """Maps of evidence: HiResCAM (Draelos & Carin 2020, arXiv:2011.08891).
 
-A layer's maps are multiplied place by place with the logit's gradient there, and summed over channels. Grad-CAM
-(Selvaraju et al. 2017) first takes a channel's mean gradient over all places. The two agree where a network ends in
-global average pooling. Where it doesn't, as CancerNet, whose dense layer weighs each place by itself, that mean points
-at places on which the logit doesn't depend. Where a linear layer alone comes behind the maps, pooling or not, a
-HiResCAM map sums to the logit less its bias: it is the logit, taken apart by place. So its sign is kept: values above 0
-speak for the positive class, those below for the other.
+A layer's maps are multiplied at each position with the logit's gradient there, and summed over channels. Grad-CAM
+(Selvaraju et al. 2017) first averages a channel's gradient over all positions. The two agree if a network ends in
+global average pooling. Other networks, such as CancerNet, have a dense layer that weighs each position by itself. There
+the average highlights positions on which the logit doesn't depend. If only a linear layer follows the maps, with or
+without pooling, a HiResCAM map sums to the logit minus its bias, so it divides the logit among positions. Therefore the
+sign is kept: values above 0 are evidence for the positive class, values below 0 for the negative class.
 
 The logit of a network that averages over the symmetries of the square is the mean of eight views' logits, so its map is
-the mean of their maps, each turned back.
+the mean of their maps, each transformed back.
 """
 
 from __future__ import annotations
@@ -37,11 +37,16 @@ Maps = NDArray[np.float32]  # (patches, height, width)
 
 @dataclass(frozen=True)
 class Explainer:
-    """Maps of evidence from one network.
+    """A method that computes maps of evidence for one network.
 
     Attributes:
-        cut: the network, taken apart at the layer whose maps are read.
+        cut: the network, divided at the layer whose maps are used.
         averaged: whether the network averages over the symmetries of the square.
+
+    Example:
+        >>> explainer = Explainer.of(network)  # doctest: +SKIP
+        >>> explainer.maps(patches).shape  # doctest: +SKIP
+        (8, 48, 48)
     """
 
     cut: Cut
@@ -49,7 +54,7 @@ class Explainer:
 
     @classmethod
     def of(cls, network: keras.Model, layer: str | None = None) -> Explainer:
-        """Prepare any network of this project; `layer` as for `cut_network`.
+        """Create an explainer for any network of this project; `layer` as for `cut_network`.
 
         Raises:
             EvaluationError: there is no such layer.
@@ -57,19 +62,19 @@ class Explainer:
         return cls(cut_network(network, layer), is_averaged(network))
 
     def maps(self, patches: Patches) -> Maps:
-        """What speaks for the positive class, and below 0 what speaks against it, at every pixel.
+        """Compute the evidence for the positive class at every pixel; values below 0 are evidence against it.
 
         Args:
             patches: uint8 (patches, height, width, 3).
 
         Returns:
-            (patches, height, width), float32: the evidence of the layer's places, resized (bilinear) to the patches.
+            (patches, height, width), float32: the evidence at the layer's positions, resized (bilinear) to the patches.
         """
-        found = ops.image.resize(self.evidence(patches)[..., None], patches.shape[1:3], interpolation="bilinear")
-        return np.asarray(ops.convert_to_numpy(found)[..., 0], np.float32)
+        resized = ops.image.resize(self.evidence(patches)[..., None], patches.shape[1:3], interpolation="bilinear")
+        return np.asarray(ops.convert_to_numpy(resized)[..., 0], np.float32)
 
     def evidence(self, patches: Patches) -> Maps:
-        """Each place's share of the logit, (patches, *cut.shape[:2]), float32."""
+        """Compute the contribution of each position of the layer to the logit, (patches, *cut.shape[:2]), float32."""
         parts = [self._of_batch(patches[start : start + BATCH_SIZE]) for start in range(0, len(patches), BATCH_SIZE)]
         return np.concatenate(parts) if parts else np.empty((0, *self.cut.shape[:2]), np.float32)
 
@@ -77,23 +82,23 @@ class Explainer:
         if not self.averaged:
             return self._of_one_view(patches)
         views = product(FLIPS, (False, True))
-        return np.mean([turned_back(self._of_one_view(turned(patches, *view)), *view) for view in views], axis=0)
+        return np.mean([turn_back(self._of_one_view(turn(patches, *view)), *view) for view in views], axis=0)
 
     def _of_one_view(self, patches: Patches) -> Maps:
         with without_gradients():
-            activations = ops.cast(_run(self.cut.front, patches), "float32")  # also of a network in half precision
+            activations = ops.cast(_run(self.cut.front, patches), "float32")  # a network may be in half precision
         gradients = gradient_of_sum(lambda maps: ops.cast(_run(self.cut.back, maps), "float32"), activations)
         return np.asarray(ops.convert_to_numpy(ops.sum(activations * gradients, axis=-1)), np.float32)
 
 
-def turned(patches: Patches, flip: tuple[int, ...], transposed: bool) -> Patches:
-    """Patches flipped along axes, and then transposed if they are to be."""
+def turn(patches: Patches, flip: tuple[int, ...], transposed: bool) -> Patches:
+    """Flip patches along axes, and then transpose them if asked to."""
     flipped = np.flip(patches, flip)
-    return np.ascontiguousarray(np.swapaxes(flipped, 1, 2) if transposed else flipped)  # torch takes no other
+    return np.ascontiguousarray(np.swapaxes(flipped, 1, 2) if transposed else flipped)  # torch needs contiguous arrays
 
 
-def turned_back(maps: Maps, flip: tuple[int, ...], transposed: bool) -> Maps:
-    """Maps of `turned` patches as the patches lay before."""
+def turn_back(maps: Maps, flip: tuple[int, ...], transposed: bool) -> Maps:
+    """Undo `turn` on the maps of turned patches."""
     return np.flip(np.swapaxes(maps, 1, 2) if transposed else maps, flip)
 
 

@@ -1,4 +1,4 @@
-"""What is known of a model's maps: `explanation.json`."""
+"""The record of a model's maps: `explanation.json`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ EXPLANATION_FILE = "explanation.json"
 
 
 class ReferenceGain(TypedDict):
-    """How far maps are ahead of other maps.
+    """The gain of maps on other maps.
 
     Attributes:
-        gain: in the mean area under the removal curves.
-        verdict: what that and its interval tell.
+        gain: gain in the mean area under the removal curves.
+        verdict: the verdict that follows from its interval.
     """
 
     gain: Estimate
@@ -25,10 +25,10 @@ class ReferenceGain(TypedDict):
 
 
 class Curves(TypedDict):
-    """Mean removal curves, by the map that says what goes first.
+    """Mean removal curves, by the map that decides the order of removal.
 
     Attributes:
-        shares: of the pixels that are gone, or there, at each point.
+        shares: shares of pixels that are removed, or shown, at each point.
         deletion, insertion: mean probability of the class called at each point, by map.
     """
 
@@ -38,15 +38,15 @@ class Curves(TypedDict):
 
 
 class MapsCheck(TypedDict):
-    """What maps are worth, as `histopipe.evaluation.explanation.check.check_maps` finds it.
+    """The result of `histopipe.evaluation.explanation.check.check_maps`.
 
     Attributes:
-        patches, cases: that were looked at.
+        patches, cases: number of patches checked, and of their cases.
         deletion, insertion: area under the curve by map, and the map's `gain` on chance.
         gain: the mean of both gains.
-        references: how far the maps are ahead of others.
-        verdict: on chance and each reference.
-        curves: that the areas are under.
+        references: the gain on each reference.
+        verdict: the verdicts on chance and on each reference.
+        curves: the mean curves.
     """
 
     patches: int
@@ -60,13 +60,13 @@ class MapsCheck(TypedDict):
 
 
 @final
-class Explained(MapsCheck):
-    """Content of `explanation.json`.
+class ExplanationRecord(MapsCheck):
+    """The content of `explanation.json`.
 
     Attributes:
-        method: by which maps are made.
-        layer: of the network that they are read from.
-        places: height and width of what that layer gives.
+        method: the method that computes maps.
+        layer: name of the layer whose maps are used.
+        places: height and width of that layer's maps.
     """
 
     method: str
@@ -75,13 +75,13 @@ class Explained(MapsCheck):
 
 
 @final
-class Unexplained(TypedDict):
-    """Content of `explanation.json` for a network without maps.
+class MissingExplanation(TypedDict):
+    """The content of `explanation.json` for a network without maps.
 
     Attributes:
-        method: by which maps would be made.
-        verdict: says that there are none.
-        reason: why.
+        method: the method that would have computed maps.
+        verdict: states that there are none.
+        reason: the reason.
     """
 
     method: str
@@ -89,11 +89,11 @@ class Unexplained(TypedDict):
     reason: str
 
 
-Explanation = Explained | Unexplained
+Explanation = ExplanationRecord | MissingExplanation
 
 
 def read_explanation(folder: Path) -> Explanation:
-    """Read what an evaluation left in its folder on its model's maps.
+    """Read the explanation from an evaluation's folder.
 
     Raises:
         HistopipeError: the file is missing or damaged.

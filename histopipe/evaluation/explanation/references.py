@@ -1,7 +1,7 @@
-"""Maps that a network's own have to beat: plain darkness, and those of the same network with random weights.
+"""Reference maps that a network's maps should beat: darkness, and maps of the same network with random weights.
 
-Whatever finds tissue finds much of what decides, with or without a network. And a map that an untrained network gives
-as well tells of the architecture and the patch, not of what was learnt (Adebayo et al. 2018, "Sanity checks for
+Any method that finds tissue finds much of what decides, with or without a network. And a map that an untrained network
+produces as well shows the architecture and the patch, but not what was learnt (Adebayo et al. 2018, "Sanity checks for
 saliency maps", arXiv:1810.03292: the test by randomised parameters).
 """
 
@@ -24,40 +24,40 @@ if TYPE_CHECKING:
 
 DARKNESS, RANDOM_WEIGHTS = "darkness", "random weights"
 GREY = (0.299, 0.587, 0.114)  # brightness of red, green and blue (ITU-R BT.601)
-ONES = ("gamma", "variance", "scale")  # what a fresh batch norm multiplies and divides by
+ONES = ("gamma", "variance", "scale")  # variables that are 1 in a new batch normalisation
 
 
 def reference_maps(
     network: keras.Model, explainer: Explainer, patches: Patches, called: Codes, seed: int
 ) -> dict[str, Maps]:
-    """Return the maps to beat by name, each with what is to go first highest.
+    """Compute the maps to beat by name, where the pixels to remove first have the highest values.
 
     Args:
-        network: as trained; its weights are the same afterwards.
-        explainer: of that network.
+        network: the trained network; its weights are restored afterwards.
+        explainer: the explainer of that network.
         patches: uint8 (patches, height, width, 3).
-        called: 1 where the patch is called positive, else 0.
-        seed: of the random weights.
+        called: 1 if the patch is called positive, else 0.
+        seed: seed of the random weights.
     """
     with random_weights(network, seed):
         maps = explainer.maps(patches)
     return {
         DARKNESS: darkness(patches, explainer.cut.shape[:2]),
-        RANDOM_WEIGHTS: oriented(np.nan_to_num(maps, posinf=0.0, neginf=0.0), called),
+        RANDOM_WEIGHTS: orient_maps(np.nan_to_num(maps, posinf=0.0, neginf=0.0), called),
     }
 
 
-def oriented(maps: Maps, called: Codes) -> Maps:
-    """Return what speaks for the class that each patch is called, (patches, height, width)."""
+def orient_maps(maps: Maps, called: Codes) -> Maps:
+    """Change the sign of maps where needed, so that they show evidence for the class that each patch is called."""
     return np.where(called[:, np.newaxis, np.newaxis] == 1, maps, -maps)
 
 
 def darkness(patches: Patches, places: tuple[int, int]) -> Maps:
-    """Return how dark each pixel's surroundings are, as finely as a map of so many places tells, up to 255.
+    """Compute how dark each pixel's surroundings are, 0 to 255, at the resolution of the maps to compare with.
 
     Args:
         patches: uint8 (patches, height, width, 3).
-        places: height and width of the maps that it is compared with, before they are enlarged.
+        places: height and width of the maps to compare with, before they are enlarged.
     """
     grey = 255.0 - patches @ np.array(GREY)
     sigmas = [side / count / 2 for side, count in zip(patches.shape[1:3], places, strict=True)]  # half a place
@@ -66,7 +66,7 @@ def darkness(patches: Patches, places: tuple[int, int]) -> Maps:
 
 @contextmanager
 def random_weights(network: keras.Model, seed: int) -> Iterator[None]:
-    """Give a network random weights for a while: He's normal law for kernels (He et al. 2015), fresh batch norms."""
+    """Give a network random weights temporarily: He's normal initialisation (He et al. 2015), new batch norms."""
     kept = network.get_weights()
     generator = np.random.Generator(np.random.Philox(key=[seed, 2]))
     network.set_weights([_fresh(variable.name, value.shape, generator) for variable, value in _named(network, kept)])

@@ -1,8 +1,8 @@
 """Deletion and insertion curves (Petsiuk, Das & Saenko 2018, RISE, arXiv:1806.07421).
 
-A map is right about a network if the network's answer falls soon when the pixels that the map ranks first are taken
-away (deletion), and rises soon when they are the first to be shown (insertion). What is taken away is replaced by the
-patch's mean colour: structure goes, stain stays, and no black appears that no slide has.
+A map is right about a network if the network's prediction falls early when the pixels that the map ranks first are
+removed (deletion), and rises early when these pixels are shown first (insertion). Removed pixels are replaced by the
+patch's mean colour. This removes structure and keeps the stain, and it adds no black, which doesn't occur on slides.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from histopipe.evaluation.metrics import Numbers
 if TYPE_CHECKING:
     from histopipe.evaluation.explanation.maps import Maps
 
-STEPS = 4  # from a whole patch to a blank one; more cost more and tell little, since maps are coarse
+STEPS = 4  # from a whole patch to a blank one; more steps cost time and add little, since maps are coarse
 
 Ranks = NDArray[np.int64]  # (patches, height, width)
-Predictor = Callable[[Patches], Numbers]  # what is watched of patches (count, height, width, 3): (count,)
+Predictor = Callable[[Patches], Numbers]  # a number per patch: (count, height, width, 3) to (count,)
 
 
 def shares(steps: int = STEPS) -> Numbers:
-    """Shares of a patch at which the curves are measured, from 0 to 1, (steps + 1,)."""
+    """Return the shares of a patch at which the curves are computed, from 0 to 1, (steps + 1,)."""
     return np.linspace(0, 1, steps + 1)
 
 
 def ranks(maps: Maps, generator: np.random.Generator) -> Ranks:
-    """Place of each pixel in the falling order of its patch's map, from 0; pixels of one value come in random order."""
+    """Rank the pixels of each patch by falling values of its map, from 0; pixels of equal value in random order."""
     flat = maps.reshape(len(maps), -1)
     order = np.lexsort((generator.random(flat.shape), -flat), axis=-1)
     places = np.empty_like(order)
@@ -39,12 +39,12 @@ def ranks(maps: Maps, generator: np.random.Generator) -> Ranks:
     return places.reshape(maps.shape)
 
 
-def moved(maps: Maps, generator: np.random.Generator) -> Maps:
-    """Each map somewhere else on its patch: flipped at random and shifted round the edges by a random distance.
+def move_maps(maps: Maps, generator: np.random.Generator) -> Maps:
+    """Move each map to a random position: flip it at random and shift it around the edges by a random distance.
 
-    What chance would do is shown by such maps rather than by pixels in random order: those would take a patch away in
-    specks, which disturbs a network in another way than taking away a region. Here shape and values are the map's own,
-    only the place is not (a toroidal shift; Lotwick & Silverman 1982).
+    Moved maps represent chance better than pixels in random order. Those would remove a patch in specks, which affects
+    a network differently from removing a region. A moved map keeps its shape and values, and only its position changes
+    (a toroidal shift; Lotwick & Silverman 1982).
     """
     count, height, width = maps.shape
     rows = _round(height, count, generator)[:, :, np.newaxis]
@@ -53,7 +53,7 @@ def moved(maps: Maps, generator: np.random.Generator) -> Maps:
 
 
 def _round(length: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Coordinates once round an axis, from a random one in a random direction, (count, length)."""
+    """Return the coordinates of an axis, rotated by a random distance in a random direction, (count, length)."""
     first = generator.integers(0, length, (count, 1))
     forwards = generator.integers(0, 2, (count, 1)) == 1
     steps = np.arange(length)
@@ -61,7 +61,7 @@ def _round(length: int, count: int, generator: np.random.Generator) -> NDArray[n
 
 
 def blank(patches: Patches) -> Patches:
-    """Patches of the same shape, each of its mean colour alone."""
+    """Replace all pixels of each patch by its mean colour."""
     mean = patches.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
     return np.broadcast_to(mean, patches.shape)
 
@@ -69,13 +69,13 @@ def blank(patches: Patches) -> Patches:
 def removal_curves(
     patches: Patches, orders: Sequence[Ranks], predict: Predictor, steps: int = STEPS
 ) -> tuple[Numbers, Numbers]:
-    """What `predict` says while pixels go, and while they come.
+    """Predict patches while their pixels are removed, and while they are shown.
 
     Args:
         patches: uint8 (patches, height, width, 3).
-        orders: in which they go and come, each as `ranks` gives it.
-        predict: a number for each patch of a batch.
-        steps: in how many steps.
+        orders: orders of the pixels, each a result of `ranks`.
+        predict: function that returns a number for each patch of a batch.
+        steps: number of steps.
 
     Returns:
         Deletion and insertion, each (orders, patches, steps + 1): from the whole patch to the blank one, and the
@@ -89,7 +89,7 @@ def removal_curves(
 
 
 def _between(patches: Patches, places: Ranks, predict: Predictor, steps: int) -> tuple[Numbers, Numbers]:
-    """What is predicted with some pixels gone, and with some alone there, each (patches, steps - 1)."""
+    """Predict patches with some pixels removed, and with only these pixels shown, each (patches, steps - 1)."""
     first = [places < round(share * places[0].size) for share in shares(steps)[1:-1]]
     shown = np.stack([*(~taken for taken in first), *first])[..., np.newaxis]
     partly = np.where(shown, patches, blank(patches)).reshape(-1, *patches.shape[1:])
@@ -98,5 +98,5 @@ def _between(patches: Patches, places: Ranks, predict: Predictor, steps: int) ->
 
 
 def area(curves: Numbers) -> Numbers:
-    """Area under each curve over shares from 0 to 1, by trapezoids: (patches,) of (patches, steps + 1)."""
+    """Compute the area under each curve over shares from 0 to 1 by trapezoids: (patches, steps + 1) to (patches,)."""
     return np.asarray(np.trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1))

@@ -1,4 +1,4 @@
-"""What `evaluate` adds on why: maps, checked on a sample of test patches, and a gallery to look at."""
+"""The explanation that the evaluate stage adds: maps, checked on a sample of test patches, and a gallery."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from histopipe.data.store import Patches, PatchStore
 from histopipe.evaluation.calibration import Calibration
 from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.explanation.gallery import COLUMNS, choose_gallery
-from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explained, Explanation, MapsCheck, Unexplained
+from histopipe.evaluation.explanation.record import (
+    EXPLANATION_FILE,
+    Explanation,
+    ExplanationRecord,
+    MapsCheck,
+    MissingExplanation,
+)
 from histopipe.evaluation.figures import save_figure
 from histopipe.evaluation.grading import calibration_of
 from histopipe.evaluation.metrics import Numbers
@@ -49,17 +55,17 @@ def explain_evaluation(
     """Write `explanation.json`, `gallery.csv`, `figures/gallery.png` and `figures/explanation.png` into `folder`.
 
     Args:
-        network: as trained.
-        table: graded patches; `row` is each one's place in the store.
-        store: with the patches.
+        network: the trained network.
+        table: predictions; `row` is the position of each patch in the store.
+        store: the store with the patches.
         point: the operating point.
-        architecture: named in titles.
+        architecture: name of the recipe, for titles.
         params: number of resamples and seed.
-        folder: of the evaluation.
+        folder: folder of the evaluation.
 
     Returns:
-        The content of `explanation.json`: that of `check_maps` and how the maps were made. Of a network without a layer
-        that keeps places apart, only a verdict and the reason: no pictures are drawn, and the evaluation goes on.
+        The content of `explanation.json`: the result of `check_maps` and how the maps were computed. For a network
+        without a suitable layer it is only a verdict and the reason; then no figures are drawn, and no error is raised.
     """
     from histopipe.evaluation.explanation.figures import draw_curves
     from histopipe.evaluation.explanation.maps import Explainer
@@ -72,7 +78,7 @@ def explain_evaluation(
     except EvaluationError as problem:
         return _unexplained(f"{point['data_set']} {architecture}", problem, folder)
     check = _check(network, explainer, test, store, calibration_of(point), params)
-    content: Explained = {
+    content: ExplanationRecord = {
         "method": METHOD,
         "layer": explainer.cut.layer,
         "places": list(explainer.cut.shape[:2]),
@@ -80,15 +86,15 @@ def explain_evaluation(
     }
     write_json(folder / EXPLANATION_FILE, content)
     name = f"{architecture} on {point['data_set']}"
-    title = f"What maps of {name} are worth: {check['verdict']}\n{_sample(check)}; 95 % intervals by case"
+    title = f"Maps of {name}: {check['verdict']}\n{_sample(check)}; 95 % intervals by case"
     save_figure(draw_curves(check, title), folder / "figures" / "explanation.png")
-    _show_gallery(explainer, chosen, store, point, f"{name}: test patches and what speaks for each class", folder)
+    _show_gallery(explainer, chosen, store, point, f"{name}: test patches and the evidence for each class", folder)
     return content
 
 
-def _unexplained(title: str, problem: EvaluationError, folder: Path) -> Unexplained:
+def _unexplained(title: str, problem: EvaluationError, folder: Path) -> MissingExplanation:
     LOG.warning("%s: %s", title, problem)
-    content: Unexplained = {"method": METHOD, "verdict": UNEXPLAINED, "reason": str(problem)}
+    content: MissingExplanation = {"method": METHOD, "verdict": UNEXPLAINED, "reason": str(problem)}
     write_json(folder / EXPLANATION_FILE, content)
     return content
 
@@ -115,7 +121,7 @@ def _check(
 
 
 def predictor(network: keras.Model, calibration: Calibration) -> Predictor:
-    """Calibrated probabilities of batches, computed step by step: for so few, compiling takes longer."""
+    """Return a function that predicts calibrated probabilities without compiling, which would take longer here."""
     from keras import ops
 
     from histopipe.evaluation.explanation.gradients import without_gradients
@@ -125,8 +131,8 @@ def predictor(network: keras.Model, calibration: Calibration) -> Predictor:
     def predict(patches: Patches) -> Numbers:
         parts = [patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE)]
         with without_gradients():
-            found = np.concatenate([ops.convert_to_numpy(logits(part)) for part in parts])
-        return calibration.apply(found[:, 0].astype(np.float64))
+            values = np.concatenate([ops.convert_to_numpy(logits(part)) for part in parts])
+        return calibration.apply(values[:, 0].astype(np.float64))
 
     return predict
 
@@ -136,9 +142,9 @@ def _show_gallery(
 ) -> None:
     from histopipe.evaluation.explanation.figures import draw_gallery
 
-    known = [name for name in ("x", "y") if name in store.index]
+    coordinates = [name for name in ("x", "y") if name in store.index]
     patches = store.gather(chosen["row"].to_numpy())
-    placed = chosen.join(store.index[known], on="row")
+    placed = chosen.join(store.index[coordinates], on="row")
     figure = draw_gallery(placed, patches, explainer.maps(patches), point, title)
     save_figure(figure, folder / "figures" / "gallery.png")
 

@@ -1,1 +1,1 @@
-"""Set the evaluated architectures of a data set side by side, by case."""
+"""The comparison of a data set's evaluated models, with intervals and tests by case."""

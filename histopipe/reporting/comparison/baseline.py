@@ -1,7 +1,7 @@
-"""The comparison's reference to beat: a logistic regression on a patch's colours, without any network.
+"""The baseline of a comparison: a logistic regression on a patch's colours, without a network.
 
-Much of what tells classes apart is how dark, how blue and how uneven a patch is. A network that reaches no more than
-six numbers do hasn't been shown to see tissue: the row tells how much a reader owes to the network.
+Classes often differ in how dark, how blue and how uneven a patch is. A network that is no better than a regression on
+six numbers hasn't been shown to recognise tissue. The difference to this row shows what the network adds.
 """
 
 from __future__ import annotations
@@ -34,11 +34,15 @@ BASELINE = "baseline"
 def with_baseline(
     dataset: str, evaluated: Sequence[EvaluatedModel], params: Params, workspace: Workspace
 ) -> tuple[list[EvaluatedModel], str | None]:
-    """Return the row that colours alone reach beside the evaluated networks, or none and why there is none."""
+    """Evaluate the baseline on the patches of the evaluated models.
+
+    Returns:
+        A list with the baseline and None; or an empty list and the reason.
+    """
     from histopipe.data.splitting.membership import is_leaky, read_split, split_of_patches
 
     index, split = read_index(workspace.store(dataset)), read_split(workspace.split(dataset))
-    rows = [each.row for each in evaluated]
+    rows = [model.row for model in evaluated]
     quick = next((row["quick"] for row in rows if row.get("quick")), None)
     marks: EvaluationMarks = {
         "positive_class": rows[0]["positive_class"],
@@ -53,49 +57,49 @@ def with_baseline(
 
 
 def colour_baseline(
-    index: pd.DataFrame, splits: pd.Series, graded: pd.DataFrame, marks: EvaluationMarks, params: Params
+    index: pd.DataFrame, splits: pd.Series, patches: pd.DataFrame, marks: EvaluationMarks, params: Params
 ) -> EvaluatedModel:
-    """Fit a logistic regression to the colours of the training patches and grade it as the networks are graded.
+    """Fit a logistic regression to the colours of the training patches, and evaluate it in the same way as networks.
 
-    Nothing about it is chosen: features and penalty are fixed. It learns from the training patches that the networks
-    get, also under `quick.max_patches`; calibration and threshold come from validation.
+    Its features and penalty are fixed. It is fitted to the same training patches as the networks, also under
+    `quick.max_patches`; calibration and threshold come from validation.
 
     Args:
-        index: the store's, with its colour statistics.
-        splits: of the same rows.
-        graded: columns as `patch_columns` tells them of the validation and test patches.
-        marks: `positive_class`, `quick` (the caps that the networks beside it were trained under) and `leaky` (whether
-            the split shares cases; what weights have seen is no matter of this row).
-        params: caps, rule of the threshold, resamples and seed.
+        index: the store's index, with colour statistics.
+        splits: the split of each row of the index.
+        patches: the validation and test patches, with the columns that `patch_columns` lists.
+        marks: `positive_class`, `quick` (the caps under which the networks were trained) and `leaky` (whether the split
+            shares cases; pretrained weights don't matter here).
+        params: caps, rule for the threshold, number of resamples and seed.
 
     Raises:
         EvaluationError: the index has no colour statistics, or the training patches are of one class.
     """
     if not set(COLOURS) <= set(index):
-        raise EvaluationError("the store has no colour statistics (`dvc repro ingest` makes them)")
+        raise EvaluationError("the store has no colour statistics (run `dvc repro ingest`)")
     limit = params.quick.max_patches if params.quick else None
     train = cap_rows(np.flatnonzero((splits == "train").to_numpy()), limit, params.seed)
     labels = index["label"].to_numpy()[train]
     if not holds_both_classes(labels):
         raise EvaluationError("the training patches are of one class")
     colours = index[COLOURS].to_numpy(np.float64)
-    rows = pd.Series(np.arange(len(index)), index["file"]).loc[graded["file"]].to_numpy()
+    rows = pd.Series(np.arange(len(index)), index["file"]).loc[patches["file"]].to_numpy()
     logits: Numbers = _model().fit(colours[train], labels).decision_function(colours[rows])
-    table = graded[patch_columns(graded)].assign(logit=logits)
+    table = patches[patch_columns(patches)].assign(logit=logits)
     evaluated = evaluate_row(BASELINE, table, [{**marks, "architecture": BASELINE}], params)
     return EvaluatedModel({**evaluated.row, "members": []}, evaluated.predictions)
 
 
 def _model() -> Pipeline:
-    """Mean and spread of red, green and blue, their squares and products, on one scale; scikit-learn's own penalty.
+    """Create a logistic regression on mean and spread of red, green and blue, with their squares and products.
 
-    Squares and products are in for what colours alone can tell: on the training cases of the real samples, by case, the
-    ROC AUC rose by .04 with them, on IDC as on malaria.
+    Squares and products raised the ROC AUC by .04 on the training cases of the real samples, both of IDC and of malaria
+    (by case). The penalty is scikit-learn's default.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
     terms = PolynomialFeatures(degree=2, include_bias=False)
-    # Newton's steps need a 27 x 27 matrix and no start value: quick, and the same on every run.
+    # Newton's method needs a 27 x 27 matrix and no random start: it is fast, and deterministic.
     return make_pipeline(StandardScaler(), terms, StandardScaler(), LogisticRegression(solver="newton-cholesky"))

@@ -1,4 +1,4 @@
-"""Further rows of the comparison that need no training: an ensemble, and a network without or with averaging."""
+"""Rows of the comparison that need no further training: an ensemble, and networks without or with averaging."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ _VIEWS = {"one_view": ONE_VIEW, "d4": D4}  # columns of predictions.parquet
 
 
 def combination_rows(evaluated: Sequence[EvaluatedModel], params: Params) -> list[EvaluatedModel]:
-    """What follows from the architectures' predictions, graded as those are.
+    """Evaluate combinations of the architectures' predictions.
 
-    Each is calibrated anew and gets its threshold from validation. `A, one view` is an averaged network that sees each
-    patch as it lies; `A, D4` is another one averaged over the eight symmetries; `ensemble` is the mean of all
-    architectures' log odds.
+    Each is calibrated on validation and gets its own threshold. `A, one view` is an averaged network that sees each
+    patch in one orientation; `A, D4` is another network averaged over the eight symmetries; `ensemble` is the mean of
+    all architectures' log odds.
 
     Args:
         evaluated: the evaluated architectures.
-        params: rule of the threshold, resamples and seed.
+        params: rule for the threshold, number of resamples and seed.
     """
-    found = [
-        evaluate_row(each.row["architecture"] + title, _seen_so(each.predictions, column), [each.row], params)
-        for each in evaluated
+    rows = [
+        evaluate_row(model.row["architecture"] + title, _view_logits(model.predictions, column), [model.row], params)
+        for model in evaluated
         for column, title in _VIEWS.items()
-        if column in each.predictions
+        if column in model.predictions
     ]
     if len(evaluated) > 1:
-        logits = ensemble_logits([each.predictions for each in evaluated])
-        found.append(evaluate_row(ENSEMBLE, logits, [each.row for each in evaluated], params))
-    return found
+        logits = ensemble_logits([model.predictions for model in evaluated])
+        rows.append(evaluate_row(ENSEMBLE, logits, [model.row for model in evaluated], params))
+    return rows
 
 
-def _seen_so(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
+def _view_logits(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
     return predictions[patch_columns(predictions)].assign(logit=log_odds(predictions[column].to_numpy()))
 
 
 def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Mean log odds over several networks' predictions of the same patches.
+    """Average the log odds of several networks' predictions of the same patches.
 
     Returns:
-        `patch_columns` and `logit`; only patches that every network predicted.
+        A table with `patch_columns` and `logit`, of the patches that every network predicted.
     """
     odds = [pd.Series(log_odds(table["probability"].to_numpy()), table["file"]) for table in tables]
     mean = pd.concat(odds, axis=1, join="inner").mean(axis=1).rename("logit")
@@ -60,9 +60,15 @@ def ensemble_logits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def evaluate_row(name: str, logits: pd.DataFrame, members: Sequence[Member], params: Params) -> EvaluatedModel:
-    """Calibrate, choose the threshold and grade, as `evaluate` does; the marks are those of any member.
+    """Calibrate logits, choose their threshold and evaluate them, as the evaluate stage does.
 
-    The row is descriptive: it isn't one of the recipes, and takes no part in ranks and their tests.
+    The row is descriptive: it isn't a recipe, and is excluded from ranks and their tests.
+
+    Args:
+        name: name of the row.
+        logits: columns that `patch_columns` lists, and `logit`.
+        members: rows of the members, from which the result takes its marks.
+        params: rule for the threshold, number of resamples and seed.
     """
     locked = locked_point(logits, params.evaluate.threshold)
     point: EvaluatedPoint = {**locked, "positive_class": members[0]["positive_class"]}
@@ -72,11 +78,11 @@ def evaluate_row(name: str, logits: pd.DataFrame, members: Sequence[Member], par
         "unlisted_train": any(row.get("unlisted_train") for row in members),
     }
     table = predictions_table(logits, point)
-    graded = evaluate_predictions(table, point, marks, params)
+    metrics = evaluate_predictions(table, point, marks, params)
     row: ModelRow = {
         "architecture": name,
         "members": [member["architecture"] for member in members],
         "descriptive": True,
-        **graded,
+        **metrics,
     }
     return EvaluatedModel(row, table)

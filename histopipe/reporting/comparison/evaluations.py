@@ -1,4 +1,4 @@
-"""The evaluations that a comparison sets side by side."""
+"""The evaluations from which a comparison is made."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class EvaluatedModel:
 
     Attributes:
         row: its name under `architecture`, and the content of its `metrics.json`.
-        predictions: of validation and test, as in `predictions.parquet`; with `JOINED` where ids are one case.
+        predictions: its predictions of validation and test, as in `predictions.parquet`; with `JOINED` if ids share
+            patches.
     """
 
     row: ModelRow
@@ -36,16 +37,19 @@ class EvaluatedModel:
 def read_evaluations(
     dataset: str, params: Params, workspace: Workspace
 ) -> tuple[list[EvaluatedModel], list[UnrankedRow]]:
-    """The evaluations of the listed architectures that can be ranked, and the rows of those that can't.
+    """Read the evaluations of the listed architectures.
+
+    Returns:
+        The evaluations that can be ranked, and rows with the reason for those that can't.
 
     Raises:
-        StoreError: there is no index, or its cases are read otherwise than `params.yaml` asks.
+        StoreError: there is no index, or it doesn't follow the reading of case ids in `params.yaml`.
     """
     from histopipe.data.splitting.membership import split_of_patches
 
     require_reading(workspace.store(dataset), params.case_reading(dataset))
     index = read_index(workspace.store(dataset))
-    today = _graded_patches(index.assign(split=split_of_patches(workspace.split(dataset), index)))
+    today = _evaluated_patches(index.assign(split=split_of_patches(workspace.split(dataset), index)))
     joined = joined_cases(index[index["file"].isin(set(today["file"]))])
     case_by_file = None if joined is None else dict(zip(index.loc[joined.index, "file"], joined, strict=True))
     ranked: list[EvaluatedModel] = []
@@ -60,30 +64,30 @@ def read_evaluations(
         except EvaluationError as problem:
             unranked.append(_unranked(architecture, "not readable", str(problem)))
             continue
-        if _graded_patches(predictions).equals(today):
+        if _evaluated_patches(predictions).equals(today):
             ranked.append(EvaluatedModel(row, _with_joined(predictions, case_by_file)))
-        else:  # the split's file stays the same where known cases gain patches
+        else:  # the split's file stays the same if existing cases gain patches
             unranked.append(_out_of_date(dataset, architecture, ["data"]))
     return ranked, unranked
 
 
 def _with_joined(predictions: pd.DataFrame, case_by_file: Mapping[str, str] | None) -> pd.DataFrame:
-    """The same cases for every model, whichever version evaluated it; `case_by_file` as far as any are joined."""
+    """Set the joined cases from the current store, whichever version wrote the predictions; None if none are joined."""
     if case_by_file is None:
         return predictions.drop(columns=JOINED, errors="ignore")
     return predictions.assign(**{JOINED: predictions["file"].map(case_by_file)})
 
 
-def _graded_patches(table: pd.DataFrame) -> pd.DataFrame:
-    """Validation and test patches in an order of their own: models are compared patch by patch."""
-    graded = table.loc[table["split"].isin(EVALUATED_SPLITS), ["file", "case_id", "label", "split"]]
-    return graded.sort_values("file", kind="stable").reset_index(drop=True).astype({"label": "int64"}).astype(str)
+def _evaluated_patches(table: pd.DataFrame) -> pd.DataFrame:
+    """List the validation and test patches in the order of their files, so that tables can be compared."""
+    patches = table.loc[table["split"].isin(EVALUATED_SPLITS), ["file", "case_id", "label", "split"]]
+    return patches.sort_values("file", kind="stable").reset_index(drop=True).astype({"label": "int64"}).astype(str)
 
 
 def read_evaluation(
     dataset: str, architecture: str, params: Params, workspace: Workspace
 ) -> EvaluationRow | UnrankedRow:
-    """One architecture's numbers; or, where they can't be ranked, its `state` and the `reason`."""
+    """Read one architecture's metrics; return its `state` and the `reason` if it can't be ranked."""
     from histopipe.networks.weights.record import weights_digest
     from histopipe.training.recipe import recipe_digest
 
@@ -116,7 +120,7 @@ def _unranked(architecture: str, state: str, reason: str) -> UnrankedRow:
 
 
 def _remedy(dataset: str, architecture: str, today: Mapping[str, tuple[str, str]], workspace: Workspace) -> str:
-    """The command that makes a model and its evaluation anew, also where DVC takes one of them for up to date."""
+    """Return the command that repeats a training and its evaluation, even if DVC considers one of them up to date."""
     evaluate, train = _stage(dataset, architecture), stage_name("train", dataset, architecture)
     try:
         record: TrainingMarks = read_training_record(workspace.training_record(dataset, architecture))

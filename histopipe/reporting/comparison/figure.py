@@ -1,4 +1,4 @@
-"""A comparison as pictures."""
+"""The figures of a comparison."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DRAWN_COLUMNS = 3
 
 
 def draw_comparison(content: Comparison) -> Figure:
-    """A panel per metric; in each, a dot with its interval per architecture, the best AUC on top."""
+    """Draw a panel per metric with a dot and its interval for each model, the best ROC AUC on top."""
     ranking = content["ranking"]
     lines = -(-len(COLUMNS) // DRAWN_COLUMNS)
     figure = new_figure(10, lines * (1.15 + 0.3 * len(ranking)) + 0.7)
@@ -46,27 +46,27 @@ def draw_comparison(content: Comparison) -> Figure:
 
 
 def _draw_panel(axes: Axes, ranking: Sequence[RankedRow], metric: str) -> None:
-    for place, row in enumerate(ranking):
+    for y, row in enumerate(ranking):
         value, low, high = interval_of(row["test"][metric])
         if not math.isnan(value):
-            axes.plot([low, high], [place, place], color=CURVE, linewidth=2.5, alpha=0.55)
-            axes.plot(value, place, marker="o", markersize=7, color=CURVE)
-            axes.annotate(f"{value:.3f}", (value, place), (0, 7), textcoords="offset points", ha="center", fontsize=8.5)
+            axes.plot([low, high], [y, y], color=CURVE, linewidth=2.5, alpha=0.55)
+            axes.plot(value, y, marker="o", markersize=7, color=CURVE)
+            axes.annotate(f"{value:.3f}", (value, y), (0, 7), textcoords="offset points", ha="center", fontsize=8.5)
     finish_panel(axes, ranking, -0.65)
 
 
 def draw_pairs(content: Comparison) -> Figure:
-    """The difference of every two areas under the ROC curve, with its interval; filled where it is separable from 0."""
+    """Draw the difference in ROC AUC of every pair of models with its interval; the dot is filled if it is separable."""
     pairs = content["pairs"]
     figure = new_figure(8, 1.5 + 0.3 * max(1, len(pairs)))
     axes = figure.subplots()
-    for place, pair in enumerate(pairs):
+    for y, pair in enumerate(pairs):
         value, low, high = interval_of(pair["differences"][SEPARATING])
         if not math.isnan(value):
             color = CURVE if pair["separable"] else REFERENCE
-            axes.plot([low, high], [place, place], color=color, linewidth=2.5, alpha=0.6)
+            axes.plot([low, high], [y, y], color=color, linewidth=2.5, alpha=0.6)
             filled = color if pair["separable"] else "white"
-            axes.plot(value, place, "o", markersize=7, color=color, markerfacecolor=filled)
+            axes.plot(value, y, "o", markersize=7, color=color, markerfacecolor=filled)
     axes.axvline(0, color=REFERENCE, linewidth=1)
     axes.set_yticks(range(len(pairs)), [f"{pair['first']} − {pair['second']}" for pair in pairs])
     axes.set_ylim(max(1, len(pairs)) - 0.5, -0.5)
@@ -76,12 +76,12 @@ def draw_pairs(content: Comparison) -> Figure:
     axes.set_xlabel(
         "difference in ROC AUC, 95 % interval by case; filled: recipes separable after correction", fontsize=9
     )
-    axes.set_title(f"{content['dataset']}, test split: every two models on the same cases", fontsize=11, loc="left")
+    axes.set_title(f"{content['dataset']}, test split: pairs of models on the same cases", fontsize=11, loc="left")
     return figure
 
 
 def finish_panel(axes: Axes, ranking: Sequence[NamedRow], top: float) -> None:
-    """Name the architectures down the side, the first at 0 on top, with a light grid; `top` leaves room for a label."""
+    """Label the y axis with the models, the first at 0 on top, and add a grid; `top` leaves room for a label."""
     axes.set_yticks(range(len(ranking)), [row["architecture"] + marks(row).replace("\\", "") for row in ranking])
     axes.set_ylim(len(ranking) - 0.5, top)
     axes.locator_params(axis="x", nbins=4)
@@ -89,7 +89,7 @@ def finish_panel(axes: Axes, ranking: Sequence[NamedRow], top: float) -> None:
 
 
 def finish_axes(axes: Axes) -> None:
-    """A light grid behind, and no frame."""
+    """Add a light grid behind the data and remove the frame."""
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

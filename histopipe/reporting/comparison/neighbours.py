@@ -1,4 +1,4 @@
-"""Rows of the comparison that take a patch's surroundings into account."""
+"""Rows of the comparison for models that use a patch's neighbours too."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ NEIGHBOURS = " + neighbours"
 def with_neighbours(
     evaluated: Sequence[EvaluatedModel], index: pd.DataFrame, params: Params
 ) -> tuple[list[EvaluatedModel], list[UnrankedRow]]:
-    """`A + neighbours` for every architecture, graded as those are; and the reasons of those that can't be had.
+    """Evaluate `A + neighbours` for every architecture.
 
     Args:
         evaluated: the evaluated architectures.
-        index: the store's.
-        params: rule of the threshold, resamples and seed.
+        index: the store's index.
+        params: rule for the threshold, number of resamples and seed.
+
+    Returns:
+        The evaluated rows, and rows with the reason for those that can't be computed.
     """
-    found: list[EvaluatedModel] = []
+    rows: list[EvaluatedModel] = []
     absent: list[UnrankedRow] = []
-    for each in evaluated:
-        name = each.row["architecture"] + NEIGHBOURS
+    for model in evaluated:
+        name = model.row["architecture"] + NEIGHBOURS
         try:
-            logits = neighbourhood_logits(each.predictions, index)
+            logits = neighbourhood_logits(model.predictions, index)
         except EvaluationError as problem:
             absent.append({"architecture": name, "state": "not made", "reason": str(problem)})
             continue
-        found.append(evaluate_row(name, logits, [each.row], params))
-    return found, absent
+        rows.append(evaluate_row(name, logits, [model.row], params))
+    return rows, absent

@@ -1,4 +1,4 @@
-"""Every two models of a comparison, on the same cases."""
+"""Pairs of models of a comparison, on the same cases."""
 
 from __future__ import annotations
 
@@ -14,66 +14,66 @@ from histopipe.reporting.comparison.evaluations import EvaluatedModel
 from histopipe.reporting.comparison.record import JudgedPair, ModelRow, Pair, RankedRow
 
 COMPARED = ("roc_auc", "average_precision", "balanced_accuracy")
-SEPARATING = "roc_auc"  # the metric of the ranking; one test per pair, so that the correction need not pay for others
+SEPARATING = "roc_auc"  # the metric of the ranking; one test per pair, so that p-values are corrected for fewer tests
 SIGNIFICANCE = 0.05
 
 
 def compare_pairs(evaluated: Sequence[EvaluatedModel], resamples: int, seed: int) -> list[JudgedPair]:
-    """Differences of every two models on the test split, the one that stands first less the other.
+    """Compare all pairs of models on the test split: the model that ranks higher minus the other one.
 
-    The recipes are what is compared, so the pairs of two recipes are the family that p-values are corrected for. A pair
-    with a descriptive row, such as the ensemble, gets its intervals and no verdict.
+    P-values are corrected for the pairs of two recipes. A pair with a descriptive row, such as the ensemble, gets
+    intervals and no verdict.
 
     Args:
-        evaluated: in the order of the ranking.
-        resamples: how many turns of cases stand behind each p-value at least, where not all are tried.
-        seed: decides which turns are drawn, the same ones for all pairs.
+        evaluated: the models in the order of the ranking.
+        resamples: least number of sign flips for each p-value, where not all combinations are tried.
+        seed: seed of the flips, which are the same for all pairs.
 
     Returns:
-        Per pair `first`, `second`, `differences` (value, interval and p by metric), `p_corrected` (step-down maxT, over
-        the pairs of recipes), `p_delong` (None where it doesn't hold) and whether the two are `separable`; the last is
-        None, as is `p_corrected`, where a row is `descriptive`.
+        Per pair: `first`, `second`, `differences` (value, interval and p by metric), `p_corrected` (step-down maxT, over
+        the pairs of recipes), `p_delong` (None if the test isn't applicable) and whether the two are `separable`.
+        `p_corrected` and `separable` are None if a row is `descriptive`.
     """
-    tested = [_by_file(each) for each in evaluated]
-    by_case = [CaseMetrics(predictions, COMPARED) for predictions in tested]
-    places = list(combinations(range(len(evaluated)), 2))
-    apart = [by_case[one].minus(by_case[other]) for one, other in places]
-    measured = Flips([parts[name] for parts in apart for name in COMPARED], seed, resamples).estimates()
+    predictions = [_by_file(model) for model in evaluated]
+    metrics = [CaseMetrics(model, COMPARED) for model in predictions]
+    numbers = list(combinations(range(len(evaluated)), 2))
+    differences = [metrics[first].minus(metrics[second]) for first, second in numbers]
+    estimates = Flips([parts[name] for parts in differences for name in COMPARED], seed, resamples).estimates()
     pairs: list[Pair] = [
         {
-            "first": evaluated[one].row["architecture"],
-            "second": evaluated[other].row["architecture"],
-            "differences": dict(zip(COMPARED, measured[start:], strict=False)),
-            "p_delong": _p_delong(tested[one], tested[other]),
-            "descriptive": any(is_descriptive(evaluated[place].row) for place in (one, other)),
+            "first": evaluated[first].row["architecture"],
+            "second": evaluated[second].row["architecture"],
+            "differences": dict(zip(COMPARED, estimates[start:], strict=False)),
+            "p_delong": _p_delong(predictions[first], predictions[second]),
+            "descriptive": any(is_descriptive(evaluated[number].row) for number in (first, second)),
         }
-        for start, (one, other) in zip(range(0, len(measured), len(COMPARED)), places, strict=True)
+        for start, (first, second) in zip(range(0, len(estimates), len(COMPARED)), numbers, strict=True)
     ]
-    return _with_verdicts(pairs, [parts[SEPARATING] for parts in apart], resamples, seed)
+    return _with_verdicts(pairs, [parts[SEPARATING] for parts in differences], resamples, seed)
 
 
 def is_descriptive(row: ModelRow | Pair) -> bool:
-    """Whether a row is no recipe that could be chosen by its rank; of a pair: whether either row is none."""
+    """Return whether a row isn't a recipe, and so can't be chosen by rank; a pair, whether either row isn't a recipe."""
     return bool(row.get("descriptive"))
 
 
 def _by_file(evaluated: EvaluatedModel) -> Predictions:
-    """The test patches in an order that all models share."""
+    """Return a model's predictions of the test split, in the order of files, which all models share."""
     return predictions_of(evaluated.predictions.sort_values("file", kind="stable"), "test")
 
 
-def _p_delong(one: Predictions, other: Predictions) -> float | None:
-    return getattr(clustered_delong(one, other), "p", None) if is_applicable(one) else None
+def _p_delong(first: Predictions, second: Predictions) -> float | None:
+    return getattr(clustered_delong(first, second), "p", None) if is_applicable(first) else None
 
 
 def _with_verdicts(
     pairs: Sequence[Pair], separating: Sequence[CaseParts], resamples: int, seed: int
 ) -> list[JudgedPair]:
-    """Each pair with its corrected p-value and the verdict."""
-    family = [place for place, pair in enumerate(pairs) if not pair["descriptive"]]
-    corrected = Flips([separating[place] for place in family], seed, resamples).corrected_p_values()
-    p_values = {place: float(p) for place, p in zip(family, corrected, strict=True)}
-    return [_judged(pair, p_values.get(place)) for place, pair in enumerate(pairs)]
+    """Add the corrected p-value and the verdict to each pair."""
+    family = [number for number, pair in enumerate(pairs) if not pair["descriptive"]]
+    corrected = Flips([separating[number] for number in family], seed, resamples).corrected_p_values()
+    p_values = {number: float(p) for number, p in zip(family, corrected, strict=True)}
+    return [_judged(pair, p_values.get(number)) for number, pair in enumerate(pairs)]
 
 
 def _judged(pair: Pair, p: float | None) -> JudgedPair:
@@ -81,17 +81,17 @@ def _judged(pair: Pair, p: float | None) -> JudgedPair:
 
 
 def with_rank_ranges(rows: Sequence[ModelRow], pairs: Sequence[JudgedPair]) -> list[RankedRow]:
-    """The rows with their `rank`, and `rank_range`: the first and last rank that the pairs leave possible.
+    """Add `rank` and `rank_range`, the first and last rank that the pairs leave possible, to the rows.
 
-    Descriptive rows stand where their ROC AUC puts them and have no rank: both are None.
+    Descriptive rows keep their position by ROC AUC and have no rank: both are None.
     """
     ranked = [row["architecture"] for row in rows if not is_descriptive(row)]
-    place = {name: number for number, name in enumerate(ranked)}
-    better = [(place[pair["first"]], place[pair["second"]]) for pair in pairs if pair["separable"]]
+    order = {name: number for number, name in enumerate(ranked)}
+    better = [(order[pair["first"]], order[pair["second"]]) for pair in pairs if pair["separable"]]
     ranges = rank_ranges(len(ranked), better)
     return [
-        {"rank": place[name] + 1, "rank_range": list(ranges[place[name]]), **row}
-        if (name := row["architecture"]) in place
+        {"rank": order[name] + 1, "rank_range": list(ranges[order[name]]), **row}
+        if (name := row["architecture"]) in order
         else {"rank": None, "rank_range": None, **row}
         for row in rows
     ]

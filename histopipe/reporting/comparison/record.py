@@ -1,4 +1,4 @@
-"""What a comparison tells of its models: rows, pairs, and `comparison.json`, which holds them."""
+"""The record of a comparison, `comparison.json`, with its rows and pairs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ COMPARISON_FILE = "comparison.json"
 
 
 class NamedRow(TrainingMarks):
-    """Any row that stands under a model's name, with what is marked beside it."""
+    """A row with a model's name and the marks that are shown with it."""
 
     architecture: str
 
 
 class Member(EvaluationMarks):
-    """What a row made of other rows takes over from one of them."""
+    """The name and marks of a row that is a member of a combination."""
 
     architecture: str
 
 
 class ModelRow(MetricsRecord):
-    """One model's numbers under its name.
+    """One model's metrics with its name.
 
     Attributes:
-        architecture: the recipe's name, or what a row that no evaluation made is called.
+        architecture: name of the recipe, or of a row that isn't a recipe.
     """
 
     architecture: str
@@ -38,7 +38,7 @@ class ModelRow(MetricsRecord):
 
 @final
 class EvaluationRow(MetricsRecord):
-    """A `ModelRow` that an evaluation made."""
+    """A `ModelRow` from an evaluation."""
 
     architecture: str
 
@@ -47,8 +47,8 @@ class RankedRow(ModelRow):
     """A row of the ranking.
 
     Attributes:
-        rank: by ROC AUC among the recipes; None of other rows.
-        rank_range: first and last rank that the pairs leave possible; None of other rows.
+        rank: rank by ROC AUC among the recipes; None for other rows.
+        rank_range: first and last rank that the pairs leave possible; None for other rows.
     """
 
     rank: int | None
@@ -61,8 +61,8 @@ class UnrankedRow(TypedDict):
 
     Attributes:
         architecture: the model's name.
-        state: such as `not trained`.
-        reason: why, and the remedy.
+        state: the state, such as `not trained`.
+        reason: the reason, and the remedy.
     """
 
     architecture: str
@@ -74,10 +74,10 @@ class Pair(TypedDict):
     """Two models on the same cases.
 
     Attributes:
-        first, second: their names, the one that stands first in the ranking first.
-        differences: first less second, by metric.
-        p_delong: of the areas, by DeLong; None where that doesn't hold.
-        descriptive: whether one of them is no recipe.
+        first, second: their names in the order of the ranking.
+        differences: the first model minus the second, by metric.
+        p_delong: p-value of the areas by DeLong; None if the test isn't applicable.
+        descriptive: whether either of them isn't a recipe.
     """
 
     first: str
@@ -91,19 +91,19 @@ class JudgedPair(Pair):
     """A pair with its verdict.
 
     Attributes:
-        p_corrected: for the number of pairs of recipes; None of descriptive pairs.
-        separable: whether the two are told apart; None of descriptive pairs.
+        p_corrected: p-value corrected for the number of pairs of recipes; None for descriptive pairs.
+        separable: whether the difference is significant; None for descriptive pairs.
     """
 
     p_corrected: float | None
     separable: bool | None
 
 
-class Implausible(TypedDict):
-    """Models whose ROC AUC points to a leak.
+class ImplausibleModels(TypedDict):
+    """Models with a ROC AUC that suggests a leak.
 
     Attributes:
-        limit: that they are above.
+        limit: the limit that they exceed.
         architectures: their names.
     """
 
@@ -112,13 +112,13 @@ class Implausible(TypedDict):
 
 
 class PublishedRow(TypedDict):
-    """What others report of a recipe on the data set.
+    """The published results of a recipe on the data set.
 
     Attributes:
         architecture: the recipe's name.
-        split: `by image` or `by case`.
-        metrics: by name.
-        source: who reports it.
+        split: the published split, `by image` or `by case`.
+        metrics: the published metrics by name.
+        source: the publication.
     """
 
     architecture: str
@@ -128,31 +128,31 @@ class PublishedRow(TypedDict):
 
 
 class Comparison(TypedDict):
-    """Content of `comparison.json`.
+    """The content of `comparison.json`.
 
     Attributes:
         dataset: the data set's name.
         positive_class: name of the class of label 1.
         ranking: the models, best ROC AUC on test first.
-        pairs: every two of them.
-        implausible: models that are too good to be true; None where there are none.
-        unranked: models without numbers, with the reasons.
-        no_baseline: why there is no row of colours alone; None where there is one.
-        published: what others report.
+        pairs: all pairs of models.
+        implausible: models that are too good to be true; None if there are none.
+        unranked: models that can't be ranked, with the reasons.
+        no_baseline: why there is no baseline; None if there is one.
+        published: published results.
     """
 
     dataset: str
     positive_class: str
     ranking: list[RankedRow]
     pairs: list[JudgedPair]
-    implausible: Implausible | None
+    implausible: ImplausibleModels | None
     unranked: list[UnrankedRow]
     no_baseline: NotRequired[str | None]
     published: list[PublishedRow]
 
 
 def read_comparison(folder: Path) -> Comparison:
-    """Read the comparison that lies in a report's folder.
+    """Read the comparison from a report's folder.
 
     Raises:
         HistopipeError: the file is missing or damaged.

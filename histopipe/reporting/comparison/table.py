@@ -17,7 +17,7 @@ from histopipe.reporting.comparison.neighbours import NEIGHBOURS
 from histopipe.reporting.comparison.pairs import COMPARED, SEPARATING, SIGNIFICANCE, is_descriptive
 from histopipe.reporting.comparison.record import (
     Comparison,
-    Implausible,
+    ImplausibleModels,
     JudgedPair,
     ModelRow,
     NamedRow,
@@ -314,7 +314,7 @@ def reason(entry: UnrankedRow) -> str:
     return f"{entry['architecture']}: {entry['state']}, {entry['reason']}"
 
 
-def implausible_note(found: Implausible) -> str:
+def implausible_note(found: ImplausibleModels) -> str:
     """The warning that a number is too good."""
     return (
         f"{', '.join(found['architectures'])}: a ROC AUC above {found['limit']} by case has not been reached honestly "
