@@ -1,11 +1,11 @@
 """The compare stage: tables, figures and the report on the architectures of a data set.
 
-It writes `comparison.json`, `comparison.md`, `comparison.png`, `pairs.png` and the report, `index.html`. Every two models
-are also compared case by case, and each gets the range of ranks that remains possible. Architectures without an
-evaluation, or with an evaluation of an earlier split or recipe, are listed with the reason and not ranked. Folders of
-architectures that `params.yaml` doesn't list are ignored. Further rows are an ensemble of the ranked architectures, a
-logistic regression on colours (`baseline`), and every averaged network without averaging. On request there are also
-rows of every other network with averaging, and of every network with its patches' neighbours.
+It writes `comparison.json`, `comparison.md`, `comparison.png`, `pairs.png` and the report, `index.html`. Every pair of
+models is also compared case by case, and each model gets the range of ranks that remains possible. Architectures
+without an evaluation, or with an evaluation of an earlier split or recipe, are listed with the reason and not ranked.
+Folders of architectures that `params.yaml` doesn't list are ignored. Further rows are an ensemble of the ranked
+architectures, a logistic regression on colours (`baseline`), and every averaged network without averaging. On request
+there are also rows of every other network with averaging, and of every network with its patches' neighbours.
 """
 
 from __future__ import annotations

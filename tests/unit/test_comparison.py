@@ -284,7 +284,7 @@ def test_a_model_that_started_from_unknown_weights_is_marked_and_still_suspected
     assert "? Started from weights whose training cases are unknown: these numbers may measure memory." in table
     page = (workspace.report("idc") / "index.html").read_text()
     assert "leaky: unknown</span>" in page
-    assert "No promotion has looked at these test cases yet." in page
+    assert "No promotion has used these test cases yet." in page
 
 
 def test_a_number_too_good_to_be_true_is_a_warning(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:

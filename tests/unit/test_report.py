@@ -117,7 +117,8 @@ def texts(svg: str) -> list[str]:
 def test_drawings_keep_their_text_and_say_what_they_show(page: str) -> None:
     roc = drawn(page, "cancernet: ROC curve")
     assert (
-        'aria-label="cancernet: ROC curve: sensitivity (IDC found) against 1 - specificity (benign called IDC)"' in roc
+        'aria-label="cancernet: ROC curve: sensitivity (IDC detected) against 1 - specificity (benign called IDC)"'
+        in roc
     )
     assert any(text.startswith("AUC 0.") for text in texts(roc))
     assert "<strong>cancernet: ROC curve</strong>" in roc
@@ -146,11 +147,11 @@ def test_names_in_drawings_are_letters(page: str) -> None:
 
 def test_learning_curves_hold_every_epoch_and_leave_out_what_is_no_number(page: str) -> None:
     for column, panel in (("validation/roc_auc", draw_metrics), ("train/loss", draw_losses)):
-        (axes,) = draw_learning(panel, "score", HISTORY).axes
+        (axes,) = draw_learning(panel, "metric", HISTORY).axes
         np.testing.assert_array_equal(axes.lines[0].get_xydata(), HISTORY[["epoch", column]])
-    scores = drawn(page, "cancernet: validation scores")
-    assert {"epoch", "score", "ROC AUC", "accuracy"} <= set(texts(scores))
-    assert {"1", "2", "3"} <= set(texts(scores)) and "1.5" not in texts(scores)
+    metrics = drawn(page, "cancernet: validation metrics")
+    assert {"epoch", "metric", "ROC AUC", "accuracy"} <= set(texts(metrics))
+    assert {"1", "2", "3"} <= set(texts(metrics)) and "1.5" not in texts(metrics)
     overflowed = HISTORY.assign(**{"train/loss": [np.inf, 0.6, 0.5]})
     svg = drawing(draw_learning(draw_losses, "loss", overflowed), "loss").svg
     assert "nan" not in svg and "inf" not in svg
@@ -296,10 +297,10 @@ def pair(second: str, separable: bool) -> dict[str, Any]:
         ((True, True), "ahead of b, the next (p = .012, corrected)."),
         (
             (False, True),
-            "Not separable: a has the highest ROC AUC, 0.900 [0.850, 0.940] on 1,042 test cases, but can't",
+            "Not separable: a has the highest ROC AUC, 0.900 [0.850, 0.940] on 1,042 test cases, but isn't",
         ),
-        ((False, True), "be told from b."),
-        ((False, False, False), "be told from b, c or d."),
+        ((False, True), "separable from b."),
+        ((False, False, False), "separable from b, c or d."),
     ],
 )
 def test_the_answer_is_one_sentence(separable: tuple[bool, ...], said: str) -> None:

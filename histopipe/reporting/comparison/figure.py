@@ -56,7 +56,7 @@ def _draw_panel(axes: Axes, ranking: Sequence[RankedRow], metric: str) -> None:
 
 
 def draw_pairs(content: Comparison) -> Figure:
-    """Draw the difference in ROC AUC of every pair of models with its interval; the dot is filled if it is separable."""
+    """Draw the difference in ROC AUC of every pair with its interval; the dot of a separable pair is filled."""
     pairs = content["pairs"]
     figure = new_figure(8, 1.5 + 0.3 * max(1, len(pairs)))
     axes = figure.subplots()

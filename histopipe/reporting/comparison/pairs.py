@@ -30,8 +30,8 @@ def compare_pairs(evaluated: Sequence[EvaluatedModel], resamples: int, seed: int
         seed: seed of the flips, which are the same for all pairs.
 
     Returns:
-        Per pair: `first`, `second`, `differences` (value, interval and p by metric), `p_corrected` (step-down maxT, over
-        the pairs of recipes), `p_delong` (None if the test isn't applicable) and whether the two are `separable`.
+        Per pair: `first`, `second`, `differences` (value, interval and p by metric), `p_corrected` (step-down maxT,
+        over the pairs of recipes), `p_delong` (None if the test isn't applicable) and whether the two are `separable`.
         `p_corrected` and `separable` are None if a row is `descriptive`.
     """
     predictions = [_by_file(model) for model in evaluated]
@@ -53,7 +53,7 @@ def compare_pairs(evaluated: Sequence[EvaluatedModel], resamples: int, seed: int
 
 
 def is_descriptive(row: ModelRow | Pair) -> bool:
-    """Return whether a row isn't a recipe, and so can't be chosen by rank; a pair, whether either row isn't a recipe."""
+    """Return whether a row isn't a recipe, and so has no rank; for a pair, whether either row isn't a recipe."""
     return bool(row.get("descriptive"))
 
 

@@ -1,4 +1,4 @@
-"""A comparison as Markdown."""
+"""The Markdown table of a comparison, with footnotes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COLUMNS = {
 }
 
 NOT_PUBLISHED = (
-    "Trained also on cases that no published list has (`split.unlisted: train`): not the published protocol, and not "
+    "Also trained on cases that are in no published list (`split.unlisted: train`): not the published protocol, and not "
     "comparable with its results"
 )
 
@@ -45,9 +45,9 @@ class WithinRow(TypedDict):
 
     Attributes:
         architecture: the model's name, with its marks.
-        kind: of the cases, in words.
-        cases, patches: of that kind.
-        metrics: by name, `within` these cases and of `all`.
+        kind: the kind of cases, in words.
+        cases, patches: number of cases of that kind, and of their patches.
+        metrics: metrics by name, `within` these cases and of `all` cases.
     """
 
     architecture: str
@@ -58,7 +58,7 @@ class WithinRow(TypedDict):
 
 
 def as_markdown(content: Comparison) -> str:
-    """The comparison as a Markdown table with its footnotes."""
+    """Format a comparison as a Markdown table with footnotes."""
     header = ["", "architecture", *COLUMNS.values(), "threshold", "cases", "patches", "AUC on validation"]
     rule = ["--:", ":--", *[":--"] * len(COLUMNS), "--:", "--:", "--:", "--:"]
     lines = [header, rule, *map(_cells, content["ranking"])]
@@ -70,13 +70,13 @@ def as_markdown(content: Comparison) -> str:
 
 
 def within_kinds_of(ranking: Sequence[ModelRow]) -> list[WithinRow]:
-    """List each model's metrics within cases of one kind beside those of all cases, model by model.
+    """List each model's metrics within cases of one kind, together with those of all cases.
 
     Args:
-        ranking: the rows of a comparison, or results of one evaluation under a name.
+        ranking: the rows of a comparison, or the results of one evaluation with a name.
 
     Returns:
-        Rows with `architecture`, `kind` (in words), `cases`, `patches`, `metrics`: by name, `within` and `all`.
+        Rows with `architecture`, `kind` (in words), `cases`, `patches` and `metrics`, each `within` and of `all` cases.
     """
     return [
         {
@@ -92,7 +92,7 @@ def within_kinds_of(ranking: Sequence[ModelRow]) -> list[WithinRow]:
 
 
 def _within_table(content: Comparison) -> list[str]:
-    """The same metrics within cases of one kind; nothing where they would repeat the others."""
+    """Format the table of metrics within cases of one kind; empty if they would repeat the others."""
     lines = [
         [
             row["architecture"],
@@ -109,17 +109,17 @@ def _within_table(content: Comparison) -> list[str]:
 
 
 def metric_title(name: str) -> str:
-    """Title of a metric: `ROC AUC`, `accuracy`."""
+    """Return the title of a metric, such as `ROC AUC`."""
     return COLUMNS.get(name, name.replace("_", " "))
 
 
 def _pairs_table(content: Comparison) -> list[str]:
-    """Every two models, the better one first; nothing where there is one only."""
+    """Format the table of all pairs, the better model first; empty if there is only one model."""
     if not content["pairs"]:
         return []
-    header = ["better less worse", *(COLUMNS[name] for name in COMPARED), "p", "p, corrected", "p by DeLong", ""]
+    header = ["better − worse", *(COLUMNS[name] for name in COMPARED), "p", "p, corrected", "p by DeLong", ""]
     lines = [_pair_cells(pair) for pair in content["pairs"]]
-    return ["## Every two, case by case", markdown_table([header, [":--"] * len(header), *lines])]
+    return ["## Pairs of models, case by case", markdown_table([header, [":--"] * len(header), *lines])]
 
 
 def _pair_cells(pair: JudgedPair) -> list[str]:
@@ -132,33 +132,38 @@ def _pair_cells(pair: JudgedPair) -> list[str]:
 
 
 def verdict(pair: JudgedPair) -> str:
-    """Whether two recipes are separable; `descriptive` where a row isn't a recipe."""
+    """State whether two recipes are separable; `descriptive` if a row isn't a recipe."""
     if is_descriptive(pair):
         return "descriptive"
     return "separable" if pair["separable"] else "not separable"
 
 
 def p_if_there(p: float | None) -> str:
-    """A p-value as `p_value` writes it; a dash where none is given."""
+    """Format a p-value like `p_value`, or a dash if there is none."""
     return "–" if p is None else p_value(p)
 
 
 def p_value(p: float | None) -> str:
-    """A p-value as journals print it: `.047`, `< .001`."""
+    """Format a p-value as journals print it: `.047`, `< .001`.
+
+    Example:
+        >>> p_value(0.0471), p_value(0.0004)
+        ('.047', '< .001')
+    """
     if p is None:
         return "undefined"
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def signed(measured: Estimate) -> str:
-    """A difference and its interval, as `+0.012 [-0.003, +0.027]`."""
+    """Format a difference with its interval, such as `+0.012 [-0.003, +0.027]`."""
     if measured["value"] is None:
         return "undefined"
     return f"{measured['value']:+.3f} [{measured['low']:+.3f}, {measured['high']:+.3f}]"
 
 
 def _published_table(content: Comparison) -> list[str]:
-    """Published figures and ours, line by line; nothing where none are known."""
+    """Format the table of published results and ours; empty if there are none."""
     here = {row["architecture"]: row["test"] for row in content["ranking"]}
     lines = [
         [
@@ -178,7 +183,7 @@ def _published_table(content: Comparison) -> list[str]:
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the heading and its rule first, as a Markdown table."""
+    """Format lines of cells, the heading and its rule first, as a Markdown table."""
     return "\n".join("| " + " | ".join(map(markdown_cell, cells)) + " |" for cells in lines)
 
 
@@ -196,7 +201,7 @@ def _cells(row: RankedRow) -> list[str]:
 
 
 def ranks(row: RankedRow) -> str:
-    """The ranks that a model may have: `2`, or `1–3` among those it can't be told from; a dash if it isn't a recipe."""
+    """Format the range of possible ranks: `2`, `1–3` if models aren't separable, a dash if the row isn't a recipe."""
     if row["rank_range"] is None:
         return "–"
     first, last = row["rank_range"]
@@ -204,22 +209,23 @@ def ranks(row: RankedRow) -> str:
 
 
 def marks(row: NamedRow) -> str:
-    """Signs that lead to a footnote: `*` the `quick` caps, `!` a split that leaks, `?` perhaps so, `†` more cases.
+    """Return the signs of a row's footnotes.
 
-    The last one is of canonical splits: more than those that the published protocol trains on.
+    `*` stands for the caps of `quick`, `!` for a leaky split, `?` for a possible leak, and `†` for training on more
+    cases than the published protocol does.
     """
     more = "†" if row.get("unlisted_train") else ""
     return ("\\*" if row.get("quick") else "") + leaky_mark(row.get("leaky")) + more
 
 
 def footnotes(content: Comparison) -> list[str]:
-    """What a reader of the numbers must know, as Markdown."""
+    """List the notes that a reader of the metrics needs, as Markdown."""
     ranking = content["ranking"]
     notes = [
         f"Positive class: {content['positive_class']}; sensitivity is its recall. "
         "In brackets: 95 % intervals from resampling whole cases. Threshold and calibration come from "
-        "validation. The order is that of ROC AUC on test; the first column holds the ranks that remain possible.",
-        "AUC on validation: after selection, of the cases that chose epoch and calibration; new cases give less.",
+        "validation. Rows are ordered by ROC AUC on test; the first column holds the ranks that remain possible.",
+        "AUC on validation: on the cases by which epoch and calibration were chosen, and so higher than on new cases.",
     ]
     notes += narrow_intervals(ranking)
     notes += _pair_notes(content)
@@ -229,8 +235,8 @@ def footnotes(content: Comparison) -> list[str]:
         notes.append(f"{ENSEMBLE}: the mean of the log odds of {', '.join(ensemble['members'])}.")
     if any(row["architecture"] == BASELINE for row in ranking):
         notes.append(
-            f"{BASELINE}: no network, but a logistic regression on the mean and spread of a patch's red, green and "
-            "blue, fitted to the same training patches: what a network reaches beyond it is what it adds."
+            f"{BASELINE}: a logistic regression, without a network, on the mean and spread of a patch's red, green and "
+            "blue, fitted to the same training patches. The difference to it shows what a network adds."
         )
     if any(row["architecture"].endswith(ONE_VIEW) for row in ranking):
         notes.append("One view: the same network without averaging over the eight symmetries of the square.")
@@ -239,33 +245,33 @@ def footnotes(content: Comparison) -> list[str]:
     if any(row["architecture"].endswith(NEIGHBOURS) for row in ranking):
         notes.append(
             "Neighbours: a logistic regression on the network's probabilities of a patch and of those around it on the "
-            "slide, fitted on validation; calibration and threshold from fits without the patch's own case."
+            "slide, fitted on validation. Calibration and threshold come from fits without the patch's case."
         )
     if quick := next((quick for row in ranking if (quick := row.get("quick"))), None):
         caps = ", ".join(f"{name} {value}" for name, value in quick.items() if value is not None)
-        notes.append(f"\\* Trained under the caps of `quick` ({caps}): not what the full recipe reaches.")
+        notes.append(f"\\* Trained under the caps of `quick` ({caps}): the full recipe gives other results.")
     notes += leaky_notes(row.get("leaky") for row in ranking)
     if any(row.get("unlisted_train") for row in ranking):
         notes.append(f"† {NOT_PUBLISHED}.")
     if content["implausible"]:
         notes.append(f"**Too good to be true?** {implausible_note(content['implausible'])}.")
-    notes += [f"Not ranked: {reason(entry)}." for entry in content["unranked"]]
+    notes += [f"Not ranked: {unranked_text(entry)}." for entry in content["unranked"]]
     return [*notes, f"No {content['no_baseline']}."] if content.get("no_baseline") else notes
 
 
 def _within_notes(row: ModelRow) -> list[str]:
-    """What metrics within cases of one kind are for, or why there are none; the test cases are all models' own."""
+    """Explain the metrics within cases of one kind, or why there are none; all models share the test cases."""
     if evaluated_kinds(row):
         return [
-            "Within cases that hold positives: a model that tells kinds of case apart, as the slides of healthy and of "
-            "infected donors by their stain, gains by that among all cases, and not within these."
+            "Within cases that hold positives: a model that recognises kinds of cases, such as slides of healthy and "
+            "of infected donors by their stain, gains from that among all cases, and not within these."
         ]
     reason = missing_kinds_reason(row)
     return [f"Within cases that hold positives: {reason}."] if reason else []
 
 
 def narrow_intervals(rows: Sequence[ModelRow]) -> list[str]:
-    """Why intervals may be too narrow, each reason once with the models that it holds for, as Markdown."""
+    """List why intervals may be too narrow, each reason once with the models concerned, as Markdown."""
     models: dict[str, list[str]] = {}
     for row in rows:
         for caution in row.get("cautions", ()):
@@ -277,30 +283,30 @@ def narrow_intervals(rows: Sequence[ModelRow]) -> list[str]:
 
 
 def leaky_notes(recorded: Iterable[Any]) -> list[str]:
-    """The footnotes of `!` and `?`, as far as some model carries them."""
-    marks = {leaky_mark(each) for each in recorded}
+    """Return the footnotes of `!` and `?` if any model has these marks; `recorded` are their `leaky` values."""
+    marks = {leaky_mark(leaky) for leaky in recorded}
     return [f"{mark} {note}" for mark, note in (("!", LEAKY_NOTE), ("?", UNKNOWN_NOTE)) if mark in marks]
 
 
 def _pair_notes(content: Comparison) -> list[str]:
-    """How the pairs were compared; nothing where there are none."""
+    """Explain how the pairs were compared; empty if there are none."""
     family = [pair for pair in content["pairs"] if not is_descriptive(pair)]
     notes = []
     if family:
         notes.append(
-            f"Two recipes are separable where their areas differ with p < {SIGNIFICANCE:g} after correction "
-            f"for {_counted(len(family))} of recipes (step-down maxT); p is how often chance makes it so when the "
-            "two models' answers are exchanged in whole cases. The intervals in brackets are without correction."
+            f"Two recipes are separable if their areas differ with p < {SIGNIFICANCE:g} after correction "
+            f"for {_counted(len(family))} of recipes (step-down maxT); p is the probability of such a difference when "
+            "the two models' predictions are exchanged at random in whole cases. The intervals are not corrected."
         )
     if len(family) < len(content["pairs"]):
         notes.append(
-            "Rows that are no recipes have a dash for a rank. They are descriptive, as are their pairs: these have "
+            "Rows that aren't recipes have a dash for a rank. They are descriptive, as are their pairs, which have "
             "uncorrected p-values and no verdict."
         )
     if content["pairs"]:
         notes.append(
-            "DeLong: in Obuchowski's form for patches in cases, as a cross-check; a dash where fewer than "
-            f"{LEAST_CASES} cases of either class, or a few large ones, would make it find too much."
+            "DeLong: a cross-check in Obuchowski's form for patches in cases. It shows a dash where it would be too "
+            f"optimistic: with fewer than {LEAST_CASES} cases of either class, or with a few large cases."
         )
     return notes
 
@@ -309,14 +315,14 @@ def _counted(pairs: int) -> str:
     return f"the {pairs} pairs" if pairs > 1 else "the one pair"
 
 
-def reason(entry: UnrankedRow) -> str:
-    """Why an architecture isn't ranked, and the remedy."""
+def unranked_text(entry: UnrankedRow) -> str:
+    """State why an architecture isn't ranked, with the remedy."""
     return f"{entry['architecture']}: {entry['state']}, {entry['reason']}"
 
 
-def implausible_note(found: ImplausibleModels) -> str:
-    """The warning that a number is too good."""
+def implausible_note(implausible: ImplausibleModels) -> str:
+    """Warn of results that are too good to be true."""
     return (
-        f"{', '.join(found['architectures'])}: a ROC AUC above {found['limit']} by case has not been reached honestly "
-        "on this data: look for test cases among those trained on, under another name or as copies"
+        f"{', '.join(implausible['architectures'])}: a ROC AUC above {implausible['limit']} by case isn't plausible on "
+        "this data: check whether test cases are among the training cases, under another name or as copies"
     )

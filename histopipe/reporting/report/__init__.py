@@ -1,1 +1,1 @@
-"""A comparison as one web page that needs nothing but itself."""
+"""The report: a self-contained HTML page on the comparison of a data set."""

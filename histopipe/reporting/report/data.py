@@ -1,4 +1,4 @@
-"""The page's first part: the data, what was set aside, and how cases are divided."""
+"""The report's first part: the data, the members set aside, and the split."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.record import CopiesRecord
 from histopipe.data.store import REPORT_FILE, SetAsideFiles, StoreReport, read_index
-from histopipe.reporting.report.reading import TableRow, known_json, records
+from histopipe.reporting.report.reading import TableRow, read_json_if_present, rows_of
 
-LISTED = 8  # names of what was set aside, per reason
+LISTED = 8  # names of members set aside, per reason
 
 
 class SetAsidePart(SetAsideFiles):
-    """What was set aside for one reason, as the template takes it.
+    """The members set aside for one reason, as the template uses them.
 
     Attributes:
-        reason: why.
-        names: some of the files or folders.
-        more: how many there are beside these.
+        reason: the reason.
+        names: names of some files or folders.
+        more: number of further files or folders.
     """
 
     reason: str
@@ -30,45 +30,40 @@ class SetAsidePart(SetAsideFiles):
 
 
 class DataPart(TypedDict):
-    """The data as the template takes them.
+    """The data as the template uses them.
 
     Attributes:
-        source: where they come from.
-        synthetic: whether they are drawn.
-        excluded: cases that take no part.
-        found: the store's report; empty where there is none.
-        case: what counts as one, in words; None where there is no choice.
-        set_aside: by reason.
-        report: where the rest is listed.
+        source: where the data come from.
+        synthetic: whether histopipe drew them.
+        excluded: cases that are excluded.
+        store: the store's report; empty if there is none.
+        case: the definition of a case, in words; None if there is no choice.
+        set_aside: the members set aside, by reason.
+        report: path of the report that lists all of them.
     """
 
     source: str
     synthetic: bool
     excluded: list[str]
-    found: StoreReport
+    store: StoreReport
     case: str | None
     set_aside: list[SetAsidePart]
     report: str
 
 
 def data_part(dataset: str, params: Params, workspace: Workspace) -> DataPart:
-    """What `ingest` found, under the names that the template uses; without its report, only where the data come from.
-
-    Returns:
-        `source`, `synthetic`, `excluded` cases, `found` (content of `report.json`), `set_aside` (per reason: count,
-        whether it is bad, and some names), and `report`, where the rest is listed.
-    """
+    """Collect what the template shows of the data; without the store's report that is only their source."""
     from histopipe.ingest.sources.wanted import SourceSpec
 
     path = workspace.store(dataset) / REPORT_FILE
-    found: StoreReport = known_json(path)
+    store: StoreReport = read_json_if_present(path)
     return {
         "source": SourceSpec(dataset, params, workspace).display_source,
         "synthetic": params.dataset(dataset).source == "synthetic",
         "excluded": list(params.dataset(dataset).exclude_cases),
-        "found": found,
-        "case": CASE_OF_READING.get(found.get(READING, "")),
-        "set_aside": [_set_aside(reason, entry) for reason, entry in (found.get("set_aside") or {}).items()],
+        "store": store,
+        "case": CASE_OF_READING.get(store.get(READING, "")),
+        "set_aside": [_set_aside(reason, entry) for reason, entry in (store.get("set_aside") or {}).items()],
         "report": path.relative_to(workspace.root).as_posix(),
     }
 
@@ -79,21 +74,21 @@ def _set_aside(reason: str, entry: SetAsideFiles) -> SetAsidePart:
 
 
 def split_part(dataset: str, workspace: Workspace) -> list[TableRow]:
-    """Cases, patches and positives of each split."""
+    """Count cases, patches and positives of each split."""
     from histopipe.data.splitting.membership import read_membership
     from histopipe.data.splitting.summary import summarise
 
     summary = summarise(read_membership(workspace.split(dataset)), read_index(workspace.store(dataset)))
-    return records(summary.rename_axis("split").reset_index())
+    return rows_of(summary.rename_axis("split").reset_index())
 
 
 def copies_part(dataset: str, workspace: Workspace) -> dict[str, list[str]]:
-    """Which case ids count as one since they share patches, and which take no part for it, as the split's record says.
+    """List the case ids that share patches, from the split's record: those that count as one, and those left out.
 
     Returns:
         `joined` and `left_out`, each a list of lines.
     """
-    record: CopiesRecord = known_json(workspace.split_record(dataset))
+    record: CopiesRecord = read_json_if_present(workspace.split_record(dataset))
     return {
         "joined": [" = ".join(map(spelt, group)) for group in record.get("joined") or []],
         "left_out": [
@@ -104,7 +99,7 @@ def copies_part(dataset: str, workspace: Workspace) -> dict[str, list[str]]:
 
 
 def title_of(dataset: str, params: Params) -> str:
-    """What a data set is called in full."""
+    """Return the full name of a data set."""
     from histopipe.ingest.datasets import get_dataset, list_datasets
 
     block = params.dataset(dataset)

@@ -1,4 +1,4 @@
-"""Matplotlib's figures inside the page: SVG in the colours of the reader's theme, whose text stays text."""
+"""Matplotlib's figures as SVG inside the page: in the colours of the reader's theme, and with selectable text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from histopipe.evaluation.figures import CURVE, GRID, MARK, REFERENCE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIDE = 4.2  # inches: a drawing is shown at about this size, so that its letters are as large as those around it
+SIDE = 4.2  # inches: drawings are shown at about this size, so that their text is as large as the page's
 SERIES = (CURVE, MARK, "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#EE7733", "#555555")  # Paul Tol's, for many models
 THEME = {colour.lower(): f"var(--c{number})" for number, colour in enumerate(SERIES)} | {
     REFERENCE.lower(): "var(--quiet)",
@@ -26,11 +26,11 @@ _COORDINATES = re.compile(r'\b(?:d|x|y|width|height|transform)="[^"]*"')
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure.
+    """One figure of the page.
 
     Attributes:
-        title: what is shown.
-        svg: an `svg` element that needs nothing else but the page's style.
+        title: title of the figure.
+        svg: an `svg` element that needs only the page's style.
     """
 
     title: str
@@ -38,7 +38,7 @@ class Drawing:
 
 
 def drawing(figure: Figure, title: str) -> Drawing:
-    """Turn a figure into a drawing of the page, which has its title beside it rather than inside."""
+    """Convert a figure to a drawing, whose title is outside the figure."""
     for axes in figure.axes:
         axes.set_title("", loc="left")
     figure.set_size_inches(SIDE, SIDE)
@@ -51,7 +51,7 @@ def drawing(figure: Figure, title: str) -> Drawing:
 
 
 def _as_svg(figure: Figure, salt: str) -> str:
-    """The figure as Matplotlib writes it, with ids that are those of no other drawing, and the same again next time."""
+    """Write a figure as SVG by Matplotlib, with ids that are unique and reproducible."""
     from matplotlib import rc_context
 
     stream = io.StringIO()
@@ -62,7 +62,7 @@ def _as_svg(figure: Figure, salt: str) -> str:
 
 
 def _body(svg: str) -> str:
-    """What an SVG file draws, without its frame, in the page's colours and font, and to a hundredth of a point."""
+    """Extract the drawing from an SVG file; use the page's colours and font, and round to a hundredth of a point."""
     inside = svg[svg.index("</style>") :].partition("</defs>")[2].rpartition("</svg>")[0]
     inside = re.sub(r'<g id="[^"]*">', "<g>", inside)
     inside = inside.replace(" font-family: 'DejaVu Sans', sans-serif;", "")
@@ -76,5 +76,5 @@ def _themed(style: str) -> str:
 
 
 def _letters(text: str) -> str:
-    """A label as it is read: `plain` has spelt its dollars for Matplotlib."""
+    """Undo `plain`, which escapes dollar signs of a label for Matplotlib."""
     return text.replace(r"\$", "$")

@@ -1,4 +1,4 @@
-"""The figures of the page that no earlier stage draws: all models in one, and learning curves one by one."""
+"""The report's figures that no earlier stage draws: curves of all models together, and learning curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Curves = Sequence[tuple[str, pd.DataFrame]]  # each model's name and table, in t
 
 
 def draw_roc_curves(curves: Curves) -> Figure:
-    """Draw every model's ROC curve in one square; tables hold `fpr` and `tpr`."""
+    """Draw all models' ROC curves in one square; tables have columns `fpr` and `tpr`."""
     figure, axes = _square("chance")
     for number, (name, table) in enumerate(curves):
         colour = SERIES[number % len(SERIES)]
@@ -30,19 +30,19 @@ def draw_roc_curves(curves: Curves) -> Figure:
 
 
 def draw_calibrations(curves: Curves, positive_class: str) -> Figure:
-    """Draw every model's reliability in one square; tables hold `predicted` and `observed`."""
+    """Draw all models' reliability curves in one square; tables have columns `predicted` and `observed`."""
     figure, axes = _square("perfectly calibrated")
     for number, (name, table) in enumerate(curves):
         style: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "marker": "o", "markersize": 4}
         axes.plot(table["predicted"], table["observed"], label=plain(name), **style)
     axes.set_xlabel(plain(f"calibrated probability of {positive_class}"))
-    axes.set_ylabel(plain(f"share of {positive_class} among them"))
+    axes.set_ylabel(plain(f"observed share of {positive_class}"))
     finish_unit_square(axes, "upper left")
     return figure
 
 
 def draw_learning(panel: Callable[[Axes, pd.DataFrame], None], y_label: str, history: pd.DataFrame) -> Figure:
-    """Draw one panel of a training's history; what is no number, as a loss that overflowed, is left out."""
+    """Draw one panel of a training's history, without values that aren't numbers, such as a loss that overflowed."""
     figure = new_figure(SIDE, SIDE)
     axes = figure.add_subplot()
     panel(axes, history.replace([np.inf, -np.inf], np.nan))

@@ -1,4 +1,4 @@
-"""How often the test cases had been looked at when the page was made, as the registry's ledger counts."""
+"""The number of promotions that used the test cases before the page was made, from the registry's ledger."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import read_membership
 from histopipe.tracking.stores import is_database_missing
 
-_NEVER = "No promotion has looked at these test cases yet."
+_NEVER = "No promotion has used these test cases yet."
 
 
 def looks_line(dataset: str, workspace: Workspace) -> str:
-    """Say how many promotions were judged on today's test cases, and how many trainings graded on them."""
+    """State how many promotions used the current test cases, and how many trainings were evaluated on them."""
     if is_database_missing(workspace):
         return _NEVER
     from histopipe.tracking.ledger import count_looks_at
@@ -24,12 +24,12 @@ def looks_line(dataset: str, workspace: Workspace) -> str:
         with open_registry(dataset, workspace) as registry:
             counts = count_looks_at(registry, shared_ids(cases, dataset))
     except HistopipeError as problem:
-        return f"How often these test cases have been looked at isn't known: {problem}."
+        return f"The number of promotions that used these test cases is unknown: {problem}."
     if not counts.judged:
         return _NEVER
-    fresh = f" {counts.fresh:,} of the {counts.cases:,} cases have not been looked at." if counts.fresh else ""
+    fresh = f" {counts.fresh:,} of the {counts.cases:,} cases have not been used." if counts.fresh else ""
     return (
-        f"When this page was made, {counts.judged:,} promotion{'s' if counts.judged > 1 else ''} had been judged on "
-        f"these test cases, and {counts.trainings:,} trainings graded for them: what is best among many on the same "
-        f"cases looks better than it is.{fresh}"
+        f"When this page was made, {counts.judged:,} promotion{'s' if counts.judged > 1 else ''} had been decided on "
+        f"these test cases, for which {counts.trainings:,} trainings had been evaluated: the best of many models on "
+        f"the same cases looks better than it is.{fresh}"
     )

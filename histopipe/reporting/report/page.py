@@ -1,4 +1,4 @@
-"""`index.html`: everything about a data set's comparison on one page, made of files that earlier stages wrote."""
+"""The report's page, `index.html`, from the files that earlier stages wrote."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ LESS_IS_BETTER = ("brier", "calibration_error")
 
 
 class DrawnPair(JudgedPair):
-    """A pair as the template takes it.
+    """A pair as the template uses it.
 
     Attributes:
-        p: of the difference that separates.
-        bar: that difference as a drawing; None where it isn't defined.
+        p: p-value of the difference in ROC AUC.
+        bar: bar of that difference; None if it isn't defined.
     """
 
     p: float | None
@@ -52,13 +52,13 @@ class DrawnPair(JudgedPair):
 
 
 def write_page(content: Comparison, params: Params, workspace: Workspace, folder: Path) -> Path:
-    """Write the page of one comparison into `folder`; it needs no other file and no network.
+    """Write the page of a comparison, which needs no other file and no internet connection.
 
     Args:
-        content: of `comparison.json`.
-        params: of the comparison.
-        workspace: with the data, split, models and evaluations that the comparison is of.
-        folder: of the report.
+        content: content of `comparison.json`.
+        params: parameters of the comparison.
+        workspace: the workspace with the data, split, models and evaluations that were compared.
+        folder: folder of the report.
 
     Raises:
         HistopipeError: a file that the page shows is damaged.
@@ -69,12 +69,12 @@ def write_page(content: Comparison, params: Params, workspace: Workspace, folder
 
 
 def render_page(content: Comparison, params: Params, workspace: Workspace) -> str:
-    """The page's HTML; arguments as for `write_page`."""
+    """Return the page as HTML; arguments as for `write_page`."""
     dataset, ranking = content["dataset"], content["ranking"]
     models = [row for row in ranking if workspace.evaluation(dataset, row["architecture"]).is_dir()]  # no ensemble
     names = [row["architecture"] for row in models]
     data = data_part(dataset, params, workspace)
-    classes = (data["found"].get("classes", ["negative"])[0], content["positive_class"])
+    classes = (data["store"].get("classes", ["negative"])[0], content["positive_class"])
     pictures = embed(picture_files(dataset, names, workspace))
     return (
         _environment()
@@ -104,20 +104,20 @@ def render_page(content: Comparison, params: Params, workspace: Workspace) -> st
 
 
 def _environment() -> Environment:
-    """Templates in which every value is escaped: names come from archives that anyone may have made."""
+    """Create the template environment; every value is escaped, since names come from archives by anyone."""
     import jinja2
 
-    found = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("histopipe.reporting.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"interval": with_interval, "p_value": p_value, "ranks": ranks}
-    found.filters |= {"p_if_there": p_if_there, "verdict": verdict}
-    found.filters |= {"number": _number, "share": _share, "marks": _marks, "label": _label, "plain": _plain}
-    return found
+    environment.filters |= {"interval": with_interval, "p_value": p_value, "ranks": ranks}
+    environment.filters |= {"p_if_there": p_if_there, "verdict": verdict}
+    environment.filters |= {"number": _number, "share": _share, "marks": _marks, "label": _label, "plain": _plain}
+    return environment
 
 
 def _marks(row: NamedRow) -> str:
@@ -137,7 +137,7 @@ def _share(value: float | None) -> str:
 
 
 def _ranking_bars(ranking: Sequence[RankedRow]) -> list[dict[str, Bar | None]]:
-    """Each model's drawings by metric; those of one metric share a scale."""
+    """Compute each model's bars by metric; bars of the same metric share a scale."""
     columns = {name: bars([row["test"][name] for row in ranking]) for name in METRICS}
     return [{name: column[number] for name, column in columns.items()} for number in range(len(ranking))]
 
@@ -149,7 +149,7 @@ def _pairs(pairs: Sequence[JudgedPair]) -> list[DrawnPair]:
 
 
 def notes(content: Comparison) -> list[tuple[str, str]]:
-    """The comparison's footnotes as plain text, each a `warning` or a `note`."""
+    """List the comparison's footnotes as plain text, each a `warning` or a `note`."""
     warning = ("!", "?", "†", "**", "\\*")
     return [("warning" if text.startswith(warning) else "note", _plain(text)) for text in footnotes(content)]
 

@@ -1,4 +1,4 @@
-"""Pictures inside the page, made small enough that it can be mailed."""
+"""Pictures embedded in the page, small enough that the page can be sent by mail."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import restoring
 
-PAGE_PICTURES = 9_000_000  # bytes of all of a page's pictures together; text form adds a third
-PICTURE = 900_000  # bytes of one at most
+PAGE_PICTURES = 9_000_000  # bytes of all pictures of a page; base64 adds a third
+PICTURE = 900_000  # most bytes of one picture
 WIDTHS = (1600, 1200, 900, 600, 400, 200)  # pixels, tried in turn until a picture is small enough
-QUALITY = 88  # of WebP: fine lettering stays sharp
+QUALITY = 88  # of WebP, which keeps small text sharp
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture.
+    """An embedded picture.
 
     Attributes:
-        source: a data URI.
-        width, height: in pixels, so that the page doesn't jump while it is laid out.
-        alt: what it shows, for those who can't see it.
+        source: the picture as a data URI.
+        width, height: size in pixels, so that the page doesn't jump while it loads.
+        alt: description for those who can't see it.
     """
 
     source: str
@@ -34,14 +34,14 @@ class Picture:
 
 
 def embed(files: Sequence[tuple[Path, str]], total: int = PAGE_PICTURES) -> dict[Path, Picture]:
-    """Put pictures into data URIs, all with an equal share of `total` bytes.
+    """Encode pictures as data URIs, all with an equal share of `total` bytes.
 
     Args:
-        files: each PNG with its description.
-        total: bytes for all of them together.
+        files: PNG files with their descriptions.
+        total: most bytes for all of them together.
 
     Raises:
-        EvaluationError: one can't be read.
+        EvaluationError: a file can't be read.
     """
     share = min(PICTURE, total // max(1, len(files)))
     return {path: _embedded(path, alt, share) for path, alt in files}

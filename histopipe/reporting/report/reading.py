@@ -1,4 +1,4 @@
-"""What the page reads from disk. What isn't there is left out of the page; what is damaged is an error."""
+"""Readers for the files of the page. Missing files are left out of the page; damaged files are errors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from histopipe.core.files import read_json, read_named, restoring
 TableRow = dict[str, Any]  # a row of a CSV table, by column
 
 
-def known_json(path: Path) -> Any:
-    """Content of a JSON file; empty where there is none.
+def read_json_if_present(path: Path) -> Any:
+    """Read an object from a JSON file; empty if there is no file.
 
     Raises:
-        HistopipeError: it isn't JSON, or no object.
+        HistopipeError: it isn't JSON, or not an object.
     """
-    found = read_json(path) if path.is_file() else {}
-    if not isinstance(found, dict):
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
         raise EvaluationError(f"{path} holds no names and values: {restoring(path)}")
-    return found
+    return content
 
 
-def known_table(path: Path, *columns: str) -> pd.DataFrame | None:
-    """A CSV table; None where there is none.
+def read_table_if_present(path: Path, *columns: str) -> pd.DataFrame | None:
+    """Read a CSV table; None if there is no file.
 
     Args:
-        path: of the file.
-        columns: that it must have.
+        path: path of the file.
+        columns: columns that it must have.
 
     Raises:
         EvaluationError: it isn't a table, or lacks a column.
@@ -47,7 +47,7 @@ def known_table(path: Path, *columns: str) -> pd.DataFrame | None:
     return table
 
 
-def records(table: pd.DataFrame) -> list[TableRow]:
-    """A table row by row; what is missing is None."""
-    known = table.astype(object).where(table.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in known.to_dict(orient="records")]
+def rows_of(table: pd.DataFrame) -> list[TableRow]:
+    """List the rows of a table; missing values are None."""
+    values = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in values.to_dict(orient="records")]

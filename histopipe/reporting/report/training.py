@@ -1,4 +1,4 @@
-"""The page's last part: what each training was made from, and what it took."""
+"""The report's last part: lineage and cost of each training."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import TypedDict
 
 from histopipe.core.training_record import Effort, TrainingRecord
 from histopipe.core.workspace import Workspace
-from histopipe.reporting.report.reading import known_json
+from histopipe.reporting.report.reading import read_json_if_present
 
 NAMES = {"python": "Python", "histopipe": "histopipe", "keras": "Keras", "tensorflow": "TensorFlow", "numpy": "NumPy"}
 NAMES |= {"jax": "JAX", "torch": "PyTorch"}
 
 
-class TrainedPart(TypedDict):
-    """A model's training as the template takes it.
+class TrainingPart(TypedDict):
+    """A model's training as the template uses it.
 
     Attributes:
-        name: the recipe's.
-        record: of the training; empty where there is none.
-        effort: that it took; None where the record doesn't tell.
+        name: name of the recipe.
+        record: record of the training; empty if there is none.
+        effort: time and memory; empty if not recorded.
         lineage: commit and hashes.
         changed: whether files differed from the commit.
-        versions: of what was in use, in words.
-        weights: what the network started from; None where the record doesn't tell.
+        versions: versions of the libraries, in words.
+        weights: weights from which the training started; None if not recorded.
     """
 
     name: str
@@ -35,12 +35,12 @@ class TrainedPart(TypedDict):
     weights: str | int | None
 
 
-def training_part(dataset: str, names: Sequence[str], workspace: Workspace) -> list[TrainedPart]:
-    """Each model's record (`run.json`) as the template takes it; what a record doesn't say is empty."""
-    return [_trained(name, known_json(workspace.training_record(dataset, name))) for name in names]
+def training_part(dataset: str, names: Sequence[str], workspace: Workspace) -> list[TrainingPart]:
+    """Collect what the template shows of each model's record (`run.json`); what isn't recorded is empty."""
+    return [_part(name, read_json_if_present(workspace.training_record(dataset, name))) for name in names]
 
 
-def _trained(name: str, record: TrainingRecord) -> TrainedPart:
+def _part(name: str, record: TrainingRecord) -> TrainingPart:
     lineage, versions = record.get("lineage") or {}, record.get("versions") or {}
     return {
         "name": name,
