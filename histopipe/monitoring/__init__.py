@@ -1,1 +1,1 @@
-"""Drift: whether new patches still look like those that a model was made from, decided case by case."""
+"""Detection of drift: a comparison, case by case, of new patches with the patches that a model was made from."""

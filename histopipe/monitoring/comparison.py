@@ -1,4 +1,4 @@
-"""New cases beside the reference: how far each feature has moved, and whether that is drift."""
+"""The comparison of new cases with the reference: how far each feature has moved, and whether that is drift."""
 
 from __future__ import annotations
 
@@ -16,42 +16,49 @@ from histopipe.evaluation.drift.profiles import QUANTILES, thin_profiles
 from histopipe.monitoring.distances import Curves, Numbers, chances, least_chance
 from histopipe.monitoring.record import Verdict
 
-GROUPS: tuple[tuple[str, ...], ...] = (COLOUR_FEATURES, (PROBABILITY,))  # each has reference cases of its own
+GROUPS: tuple[tuple[str, ...], ...] = (COLOUR_FEATURES, (PROBABILITY,))  # the reference cases of the two differ
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """The result of a comparison.
 
     Attributes:
-        verdict: `undecided` where there are so few cases that nothing could have been told from chance.
+        verdict: the verdict; `undecided` if there are so few cases that no difference could be significant.
         features: one row per feature: `feature`, `distance` (Wasserstein, in standard deviations of the reference's
             patches), `chance` (adjusted p-value), `reference_cases`, the medians `reference` and `new`, `drifted`.
-        cases: one row per new case: `case_id`, `patches`, and for each feature its own distance to the reference
-            (`NAME_distance`) and the share of reference cases as far from the others (`NAME_rank`).
-        left_out: new cases of too few patches.
-        known: cases that are in the reference too, which was used without them.
+        cases: one row per new case: `case_id`, `patches`, and for each feature the case's distance to the reference
+            (`NAME_distance`) and the share of reference cases that are as far from the others (`NAME_rank`).
+        left_out: number of new cases with too few patches.
+        shared: number of new cases that are in the reference too, and were removed from it.
     """
 
     verdict: Verdict
     features: pd.DataFrame
     cases: pd.DataFrame
     left_out: int
-    known: int
+    shared: int
 
     @property
     def drifted(self) -> list[str]:
-        """The features that have."""
+        """The features that have drifted."""
         return list(self.features.loc[self.features["drifted"], "feature"])
 
 
 def compare_profiles(
     reference: pd.DataFrame, new: pd.DataFrame, params: MonitorParams, seed: int, dataset: str = ""
 ) -> Comparison:
-    """Compare new cases with a reference; both as profiles.
+    """Compare the profiles of new cases with those of a reference.
 
-    A feature has drifted where its distance is above `max_distance` and chance makes it as large less often than
-    `max_chance` allows, adjusted for the features of a group (maxT) and for the groups (Bonferroni).
+    A feature has drifted if its distance is above `max_distance`, and the p-value of that distance is at most
+    `max_chance`, adjusted for the features of a group (maxT) and for the groups (Bonferroni).
+
+    Args:
+        reference: profiles of the model's cases.
+        new: profiles of the new cases.
+        params: the limits.
+        seed: seed of the random exchanges.
+        dataset: name of the data set, whose ids may be read in two ways.
 
     Raises:
         MonitoringError: no new case has enough patches, or too few reference cases have.
@@ -59,7 +66,7 @@ def compare_profiles(
     judged = new[new["patches"] >= params.min_patches]
     if judged.empty:
         raise MonitoringError(
-            f"no new case has {params.min_patches} patches: give more of them, or lower monitor.min_patches"
+            f"no new case has {params.min_patches} patches: provide more patches, or lower monitor.min_patches"
         )
     again = are_known(reference["case_id"], judged["case_id"].unique(), dataset)
     kept = reference[(reference["patches"] >= params.min_patches) & ~again]
@@ -84,12 +91,12 @@ def _verdict(features: pd.DataFrame, new: int, params: MonitorParams) -> Verdict
 def _compare_group(
     reference: pd.DataFrame, new: pd.DataFrame, group: Sequence[str], params: MonitorParams, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of the features of one group, and columns of its cases, by case id."""
-    pairs = [(_of(reference, name), _of(new, name)) for name in group]
+    """Compare the features of one group; return a row per feature, and columns for the cases, indexed by case id."""
+    pairs = [(_profiles_of(reference, name), _profiles_of(new, name)) for name in group]
     if len(pairs[0][0]) < 2:
         raise MonitoringError(
             f"the reference has {len(pairs[0][0])} other cases of {params.min_patches} patches for {group[0]}, "
-            "which is too few to compare with: give cases that the model wasn't made from"
+            "which is too few for a comparison: provide cases that the model wasn't made from"
         )
     curves = [_curves(old, fresh, seed) for old, fresh in pairs]
     distances, chance = chances(curves, seed)
@@ -105,11 +112,13 @@ def _compare_group(
             "new": [float(np.median(fresh[QUANTILES])) for _, fresh in pairs],
         }
     )
-    columns = [_placed(one, name, fresh.index) for one, name, (_, fresh) in zip(curves, group, pairs, strict=True)]
+    columns = [
+        _case_columns(curve, name, fresh.index) for curve, name, (_, fresh) in zip(curves, group, pairs, strict=True)
+    ]
     return rows, pd.concat(columns, axis=1)
 
 
-def _of(profiles: pd.DataFrame, feature: str) -> pd.DataFrame:
+def _profiles_of(profiles: pd.DataFrame, feature: str) -> pd.DataFrame:
     return profiles[profiles["feature"] == feature].set_index("case_id")
 
 
@@ -119,13 +128,13 @@ def _curves(reference: pd.DataFrame, new: pd.DataFrame, seed: int) -> Curves:
     return Curves.of(old, new[QUANTILES].to_numpy(float))
 
 
-def _placed(curves: Curves, feature: str, cases: pd.Index) -> pd.DataFrame:
-    """The distance of every new case, and its place among those of the reference's cases to the others."""
+def _case_columns(curves: Curves, feature: str, cases: pd.Index) -> pd.DataFrame:
+    """Return the distance of every new case, and its rank among the distances of reference cases to the others."""
     distances = curves.of_cases()
     old, fresh = distances[: curves.reference], distances[curves.reference :]
     return pd.DataFrame({f"{feature}_distance": fresh, f"{feature}_rank": ranks(old, fresh)}, index=cases)
 
 
 def ranks(old: Numbers, fresh: Numbers) -> Numbers:
-    """Share of reference cases, and the case itself, as far away as each fresh distance."""
+    """Return, for each new distance, the share of reference cases (and the case itself) that are as far away."""
     return np.asarray((1 + (old[None, :] >= fresh[:, None]).sum(axis=1)) / (1 + len(old)))

@@ -1,4 +1,4 @@
-"""Reference and new cases as a picture: distributions above, every case as a point below."""
+"""The figure of reference and new cases: distributions above, every case as a point below."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ JITTER = 0.28
 
 
 def draw_drift(reference: pd.DataFrame, new: pd.DataFrame, comparison: Comparison, title: str) -> Figure:
-    """Draw each feature in a column of its own; those that drifted in red.
+    """Draw each feature in its own column, in red if it has drifted.
 
     Args:
-        reference, new: profiles.
-        comparison: of the two.
-        title: of the picture.
+        reference, new: profiles of the reference cases and of the new cases.
+        comparison: the comparison of the two.
+        title: title of the figure.
     """
     rows = comparison.features.to_dict("records")
     figure = new_figure(3.0 * len(rows), 5.0)
@@ -40,9 +40,9 @@ def draw_drift(reference: pd.DataFrame, new: pd.DataFrame, comparison: Compariso
         _draw_cases(points, old, fresh, colour)
         points.sharex(densities)
         points.set_xlabel(plain(DESCRIBED[row["feature"]]), fontsize=8)
-        said = f"{row['distance']:.2f} SD, p = {row['chance']:.2g}" + (": drift" if row["drifted"] else "")
+        result = f"{row['distance']:.2f} SD, p = {row['chance']:.2g}" + (": drift" if row["drifted"] else "")
         densities.set_title(
-            f"{row['feature']}\n{said}", fontsize=10, loc="left", color=MARK if row["drifted"] else "black"
+            f"{row['feature']}\n{result}", fontsize=10, loc="left", color=MARK if row["drifted"] else "black"
         )
     above[0].set_ylim(top=1.25 * above[0].get_ylim()[1])  # room for the legend
     above[0].legend(frameon=False, fontsize=8, loc="upper left")
@@ -51,7 +51,7 @@ def draw_drift(reference: pd.DataFrame, new: pd.DataFrame, comparison: Compariso
 
 
 def _draw_densities(axes: Axes, old: Numbers, fresh: Numbers, colour: str) -> None:
-    """Of patches, every case weighing the same."""
+    """Draw the densities of patches, where every case has the same weight."""
     ends = np.quantile(np.concatenate([old.ravel(), fresh.ravel()]), [0, 1])
     edges = np.linspace(ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1, BINS + 1)
     axes.hist(old.ravel(), list(edges), density=True, color=REFERENCE, alpha=0.35, label=f"reference, {len(old)} cases")
@@ -70,10 +70,10 @@ def _draw_densities(axes: Axes, old: Numbers, fresh: Numbers, colour: str) -> No
 
 
 def _draw_cases(axes: Axes, old: Numbers, fresh: Numbers, colour: str) -> None:
-    """The median of each case."""
+    """Draw the median of each case."""
     random = np.random.default_rng(0)
-    for place, part, shade, size in ((1, old, REFERENCE, 8), (0, fresh, colour, 14)):
-        heights = place + random.uniform(-JITTER, JITTER, len(part))
+    for line, part, shade, size in ((1, old, REFERENCE, 8), (0, fresh, colour, 14)):
+        heights = line + random.uniform(-JITTER, JITTER, len(part))
         axes.scatter(np.median(part, axis=1), heights, s=size, color=shade, alpha=0.7, linewidths=0)
     axes.set_yticks([0, 1], ["new", "reference"], fontsize=8)
     axes.set_ylim(-0.5, 1.5)

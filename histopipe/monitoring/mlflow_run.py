@@ -1,4 +1,4 @@
-"""What a look at drift leaves in MLflow, beside the experiment of the trainings."""
+"""Logging of drift reports into MLflow, in an experiment separate from that of the trainings."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from histopipe.tracking.stores import errors_in_one_line, prepare_experiment
 
 
 def log_drift(dataset: str, summary: DriftSummary, folder: Path, workspace: Workspace) -> str:
-    """Log a report into a run of the experiment `histopipe-D-drift`; returns the run's id.
+    """Log a drift report into a run of the experiment `histopipe-D-drift`.
 
     Args:
         dataset: the model's data set.
         summary: content of `drift.json`.
-        folder: with the report.
-        workspace: whose tracking store is used.
+        folder: folder with the drift report.
+        workspace: the workspace whose tracking store is used.
+
+    Returns:
+        The id of the run.
 
     Raises:
-        TrackingAwayError: MLflow can't be asked, or breaks off.
+        TrackingAwayError: MLflow can't be reached, or fails.
     """
     with errors_in_one_line(workspace):
         prepare_experiment(workspace, f"{dataset}-drift")

@@ -1,4 +1,4 @@
-"""What a look at drift tells: the content of `drift.json`."""
+"""The record of a check for drift: `drift.json`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Verdict = Literal["none", "drift", "undecided"]
 
 
 class DriftFeature(TypedDict):
-    """How far one feature has moved.
+    """The result for one feature.
 
     Attributes:
-        feature: its name.
-        distance: Wasserstein, in standard deviations of the reference's patches.
+        feature: name of the feature.
+        distance: Wasserstein distance, in standard deviations of the reference's patches.
         chance: adjusted p-value.
-        drifted: whether both limits are passed.
-        reference_cases: that it was compared with.
+        drifted: whether the distance is above its limit and the p-value is not.
+        reference_cases: number of reference cases.
         reference, new: medians.
     """
 
@@ -35,20 +35,20 @@ class DriftFeature(TypedDict):
 
 
 class DriftSummary(TypedDict):
-    """Content of `drift.json`.
+    """The content of `drift.json`.
 
     Attributes:
-        verdict: of all features together.
-        said: the same in one line.
-        data_set: the model's.
-        model: that graded the new patches.
-        model_id: under which MLflow has it; None of one that MLflow doesn't have.
+        verdict: the verdict on all features together.
+        `said`: the verdict as a line of text.
+        data_set: the model's data set.
+        model: the model that predicted the new patches.
+        model_id: its id in MLflow; None if it isn't in MLflow.
         limits: the block `monitor` of `params.yaml`.
-        cases, patches: that were judged.
-        cases_of_too_few_patches: that weren't.
-        cases_known_to_the_reference: which was used without them.
-        set_aside: images that couldn't be graded.
-        features: one by one.
+        cases, patches: number of new cases that were compared, and of their patches.
+        cases_of_too_few_patches: number of new cases that weren't.
+        cases_known_to_the_reference: number of new cases that were removed from the reference.
+        set_aside: number of images that couldn't be predicted.
+        features: the results of all features.
     """
 
     verdict: Verdict
@@ -66,12 +66,12 @@ class DriftSummary(TypedDict):
 
 
 def read_drift(folder: Path) -> DriftSummary:
-    """Read what `histopipe monitor` left in a folder.
+    """Read the result of `histopipe monitor` from its folder.
 
     Raises:
         HistopipeError: the file is missing or damaged.
     """
     summary: DriftSummary = read_json(folder / DRIFT)
     if not isinstance(summary, dict):
-        raise MonitoringError(f"{folder / DRIFT} holds no report of drift: look again")
+        raise MonitoringError(f"{folder / DRIFT} holds no drift report: run `histopipe monitor` again")
     return summary

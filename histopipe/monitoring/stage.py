@@ -1,4 +1,4 @@
-"""Looking for drift: new patches are graded, or were, and stand beside the cases that their model was made from."""
+"""The check for drift: new patches, or earlier predictions of them, are compared with the cases of their model."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from histopipe.monitoring.figure import draw_drift
 from histopipe.monitoring.record import DRIFT, DriftSummary
 from histopipe.monitoring.report import markdown_of, summary_of
 
-COMMAND = "monitor"  # as the marker of its folders has it
-SCORES = "scores"  # folder of a report whose patches were graded for it
+COMMAND = "monitor"  # name in the marker of its folders
+PREDICTIONS_FOLDER = "scores"  # folder of the predictions in a drift report
 REPORT, FIGURE = "drift.md", "drift.png"
 
 _OLD = "evaluate it again (`dvc repro`), promote, and name the new version"
@@ -36,25 +36,25 @@ _OLD = "evaluate it again (`dvc repro`), promote, and name the new version"
 def monitor_inputs(
     dataset: str, inputs: list[Path], model: str, out: Path | OutputFolder, params: Params, workspace: Workspace
 ) -> DriftSummary:
-    """Grade new patches and look for drift; write both into `out`.
+    """Predict new patches and check them for drift; write both into `out`.
 
     Args:
         dataset: the model's data set.
         inputs: image files, slides, folders of both, and archives.
-        model: as `histopipe.inference.model.load_served` takes it.
-        out: the folder to write, whole or not at all: `drift.json`, `drift.md`, `drift.png`, `cases.csv`, `scores/`;
-            as `histopipe.core.outputs.claims.claim_folder` gives it, or a path, where an earlier report is replaced
-            and nothing else.
+        model: the model, in a form that `histopipe.inference.model.load_served` accepts.
+        out: the folder to write, completely or not at all: `drift.json`, `drift.md`, `drift.png`, `cases.csv`,
+            `scores/`. Either the result of `histopipe.core.outputs.claims.claim_folder`, or a path, where only an
+            earlier drift report is replaced.
         params: limits, and the seed of the exchanges.
-        workspace: whose tracking store is asked.
+        workspace: the workspace whose tracking store is used.
 
     Returns:
         The content of `drift.json`.
 
     Raises:
-        MonitoringError: the model carries no reference, or too few cases can be compared.
-        ScoringError, ArchiveError: as grading raises them.
-        OutputError: something else lies in `out`, or it would be read as input.
+        MonitoringError: the model has no reference, or too few cases can be compared.
+        ScoringError, ArchiveError: the inputs can't be predicted.
+        OutputError: `out` holds other files, or would be read as input.
     """
     output = ensure_claimed(out, COMMAND, {"the input": inputs})
     served = load_served(model, dataset, workspace)
@@ -63,55 +63,55 @@ def monitor_inputs(
         reading = SlideOptions(trained_pixel_size(dataset, params.dataset(dataset)))
         limit = MemberLimit(params.ingest.max_members)
         namer = case_namer(served, workspace)
-        grade_inputs(served, inputs, folder / SCORES, reading=reading, limit=limit, namer=namer)
-        return _report(folder / SCORES, reference, folder, params)
+        grade_inputs(served, inputs, folder / PREDICTIONS_FOLDER, reading=reading, limit=limit, namer=namer)
+        return _report(folder / PREDICTIONS_FOLDER, reference, folder, params)
 
 
 def monitor_predictions(
     dataset: str, scores: Path, model: str | None, out: Path | OutputFolder, params: Params, workspace: Workspace
 ) -> DriftSummary:
-    """Look for drift in patches that `histopipe predict` graded before; as `monitor_inputs`.
+    """Check earlier predictions of `histopipe predict` for drift; otherwise like `monitor_inputs`.
 
     Args:
         dataset: the model's data set.
-        scores: the folder that it wrote.
-        model: that graded; the one that the folder names where None.
+        `scores`: the folder with the predictions.
+        model: the model that made them; by default the model that the folder names.
         out: the folder to write.
         params: limits, and the seed of the exchanges.
-        workspace: whose tracking store is asked.
+        workspace: the workspace whose tracking store is used.
 
     Raises:
-        MonitoringError: another model graded the patches, or they were graded before colours were kept.
-        OutputError: something else lies in `out`, or it holds the scores.
+        MonitoringError: another model made the predictions, or they are from a version that kept no colours.
+        OutputError: `out` holds other files, or contains the predictions.
     """
-    output = ensure_claimed(out, COMMAND, {"the scores": [scores]})
+    output = ensure_claimed(out, COMMAND, {"the predictions": [scores]})
     if not (scores / SUMMARY).is_file():
         raise MonitoringError(f"{scores} is no folder of `histopipe predict` (no {SUMMARY}): name one, or the patches")
-    graded = read_summary(scores)
-    if graded.get("data_set") != dataset:
-        raise MonitoringError(f"{scores} was graded by a model of {graded.get('data_set')}, not of {dataset}")
-    with model_folder(model or graded["model"], dataset, workspace) as (folder, address):
+    predicted = read_summary(scores)
+    if predicted.get("data_set") != dataset:
+        raise MonitoringError(f"{scores} was predicted by a model of {predicted.get('data_set')}, not of {dataset}")
+    with model_folder(model or predicted["model"], dataset, workspace) as (folder, address):
         check_data(folder, point_in(folder, address), address, dataset, workspace)
         model_id, reference = reference_in(folder)
-    if model_id != graded.get("model_id"):
+    if model_id != predicted.get("model_id"):
         raise MonitoringError(
-            f"{scores} was graded by another model than {address} is now: name that one (--model models:/NAME/VERSION)"
+            f"{scores} was predicted by another model than {address} is now: name it (--model models:/NAME/VERSION)"
         )
-    with output.written() as beside:
-        return _report(scores, _required(reference, address), beside, params)
+    with output.written() as report:
+        return _report(scores, _required(reference, address), report, params)
 
 
 def _required(reference: pd.DataFrame | None, address: str) -> pd.DataFrame:
     if reference is None:
-        raise MonitoringError(f"{address} carries no reference, since it was evaluated before there were any: {_OLD}")
+        raise MonitoringError(f"{address} has no reference, since an early version evaluated it: {_OLD}")
     return reference
 
 
 def _report(scores: Path, reference: pd.DataFrame, folder: Path, params: Params) -> DriftSummary:
-    graded = read_summary(scores)
+    predicted = read_summary(scores)
     new = new_profiles(_patches(scores / PREDICTIONS))
-    comparison = compare_profiles(reference, new, params.monitor, params.seed, graded.get("data_set") or "")
-    summary = summary_of(comparison, graded, params.monitor)
+    comparison = compare_profiles(reference, new, params.monitor, params.seed, predicted.get("data_set") or "")
+    summary = summary_of(comparison, predicted, params.monitor)
     write_csv(comparison.cases, folder / CASES)
     judged = new[new["case_id"].isin(comparison.cases["case_id"])]
     save_figure(draw_drift(reference, judged, comparison, summary["said"]), folder / FIGURE)
@@ -124,9 +124,9 @@ def _patches(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        known = set(pq.read_schema(path).names)
-        if not set(COLOURS) <= known:
-            raise MonitoringError(f"{path} was graded before colours were kept: grade the patches again")
+        columns = set(pq.read_schema(path).names)
+        if not set(COLOURS) <= columns:
+            raise MonitoringError(f"{path} has no colour statistics: predict the patches again")
         return pd.read_parquet(path, columns=["case_id", "probability", *COLOURS])
     except (OSError, ValueError) as problem:
-        raise MonitoringError(f"{path} can't be read ({' '.join(str(problem).split())}): grade again") from None
+        raise MonitoringError(f"{path} can't be read ({' '.join(str(problem).split())}): predict again") from None

@@ -111,10 +111,10 @@ def without_colours(project: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "arguments", "complaint"),
     [
-        (other_model, ["--scores", "scores/new"], "was graded by another model than model is now"),
-        (without_reference, ["--scores", "scores/new"], "model carries no reference, since it was evaluated before"),
-        (without_reference, ["alike.zip", "--model", "model"], "model carries no reference, since it was evaluated"),
-        (without_colours, ["--scores", "scores/new"], "was graded before colours were kept: grade the patches again"),
+        (other_model, ["--scores", "scores/new"], "was predicted by another model than model is now"),
+        (without_reference, ["--scores", "scores/new"], "model has no reference, since an early version evaluated it"),
+        (without_reference, ["alike.zip", "--model", "model"], "model has no reference, since an early version"),
+        (without_colours, ["--scores", "scores/new"], "has no colour statistics: predict the patches again"),
         (lambda project: None, ["--scores", "known/maps"], "is no folder of `histopipe predict`"),
         (lambda project: None, [], "name either new patches or, with --scores, a folder"),
         (lambda project: None, ["gone.zip", "--model", "model"], "gone.zip is missing"),
@@ -139,5 +139,5 @@ def test_a_report_does_not_replace_the_scores_that_it_is_about(project: Path) ->
     score([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
     for out in ("scores/new", "scores"):
         code, said = run("--scores", "scores/new", "--out", out)
-        assert code == 2 and "contains the scores" in said
+        assert code == 2 and "contains the predictions" in said
     assert (project / "scores/new/predictions.parquet").exists()

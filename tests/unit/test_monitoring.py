@@ -123,7 +123,7 @@ def test_a_case_that_is_in_the_reference_too_is_taken_out_of_it() -> None:
     reference = new_profiles(patches(random, 30, 20))
     again = reference[reference["case_id"].isin(["old1", "old2"])]
     found = compare_profiles(reference, again, MonitorParams(), 0)
-    assert found.known == 2 and set(found.features["reference_cases"]) == {28}
+    assert found.shared == 2 and set(found.features["reference_cases"]) == {28}
     with pytest.raises(MonitoringError, match="too few to compare with"):
         compare_profiles(again, again, MonitorParams(), 0)
 

@@ -35,8 +35,8 @@ COLUMNS = {
 }
 
 NOT_PUBLISHED = (
-    "Also trained on cases that are in no published list (`split.unlisted: train`): not the published protocol, and not "
-    "comparable with its results"
+    "Also trained on cases that are in no published list (`split.unlisted: train`): not the published protocol, and "
+    "not comparable with its results"
 )
 
 
@@ -211,8 +211,8 @@ def ranks(row: RankedRow) -> str:
 def marks(row: NamedRow) -> str:
     """Return the signs of a row's footnotes.
 
-    `*` stands for the caps of `quick`, `!` for a leaky split, `?` for a possible leak, and `†` for training on more
-    cases than the published protocol does.
+    `*` marks the caps of `quick`, `!` a leaky split, `?` a possible leak, and `†` training on more cases than the
+    published protocol has.
     """
     more = "†" if row.get("unlisted_train") else ""
     return ("\\*" if row.get("quick") else "") + leaky_mark(row.get("leaky")) + more
