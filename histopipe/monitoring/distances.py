@@ -55,7 +55,7 @@ class Curves:
         return self.between(sums / count, others)
 
     def of_cases(self) -> Numbers:
-        """Compute the distance of each reference case to the others, and of each new case to the reference: (cases,)."""
+        """Compute distances of reference cases to the other ones, and of new cases to the reference: (cases,)."""
         total = self.heights[: self.reference].sum(axis=0)
         old = self.heights[: self.reference]
         others = (total - old) / max(1, self.reference - 1)
