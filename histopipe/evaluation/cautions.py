@@ -23,7 +23,9 @@ def cautions(predictions: Predictions) -> list[str]:
     Args:
         predictions: predictions of at least one patch.
     """
-    return [text for text in (_few_cases(predictions), _uneven_sizes(predictions), _hard_sizes(predictions)) if text]
+    return [
+        text for text in (_few_cases(predictions), _uneven_sizes(predictions), _harder_large_cases(predictions)) if text
+    ]
 
 
 def _few_cases(predictions: Predictions) -> str:
@@ -45,7 +47,7 @@ def _uneven_sizes(predictions: Predictions) -> str:
     return f"a few large cases outweigh the others ({comparison})"
 
 
-def _hard_sizes(predictions: Predictions) -> str:
+def _harder_large_cases(predictions: Predictions) -> str:
     sizes = predictions.per_case(np.ones(len(predictions.labels)))
     errors = predictions.per_case((predictions.probabilities - predictions.labels) ** 2) / sizes
     correlation, chance = _rank_correlation(sizes, errors)

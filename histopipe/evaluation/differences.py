@@ -93,7 +93,7 @@ class Flips:
             low, high, p = _without_spread(value, alike, level)
         else:
             low, high = _ends(value, sums, self._weights[:, number], level)
-            low, high = _beyond_zero(parts, low, high, level)
+            low, high = _widen_to_jackknife(parts, low, high, level)
             p = float((np.abs(sums) >= abs(value) - NO_SPREAD).mean())
         return {"value": value, "low": max(-1.0, low), "high": min(1.0, high), "p": p}
 
@@ -153,7 +153,7 @@ def _ends(value: float, sums: Numbers, weights: Numbers, level: float) -> tuple[
     return float(low), float(high)
 
 
-def _beyond_zero(parts: CaseParts, low: float, high: float, level: float) -> tuple[float, float]:
+def _widen_to_jackknife(parts: CaseParts, low: float, high: float, level: float) -> tuple[float, float]:
     """Widen the interval to the jackknife's, except for an end with 0 outside."""
     error = float(np.sqrt((parts.shifts**2).sum()))
     reach = float(stats.t.ppf((1 + level) / 2, parts.freedom)) * error if parts.freedom >= 1 else 2.0

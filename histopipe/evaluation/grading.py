@@ -130,7 +130,7 @@ def evaluate_predictions(
             before_calibration(table), params.evaluate.resamples, params.seed, probability_metrics
         ),
         "within": within_kinds(table[table["split"] == "test"], params.evaluate.resamples, params.seed),
-        "validation": {name: _defined(value) for name, value in measure(validation).items()},
+        "validation": {name: _none_if_nan(value) for name, value in measure(validation).items()},
         "threshold": point["threshold"],
         "temperature": point["temperature"],
         "offset": point["offset"],
@@ -148,5 +148,5 @@ def evaluate_predictions(
     }
 
 
-def _defined(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value

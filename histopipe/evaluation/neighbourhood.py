@@ -50,7 +50,9 @@ def neighbourhood_logits(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.D
         raise EvaluationError(f"no validation patch has another one within {OUTER_RADII[-1]:.0f} sides")
     features, labels = np.column_stack([own, around]), table["label"].to_numpy()
     logit = np.empty(len(table))
-    logit[validation] = _without_own_case(features[validation], labels[validation], counted_cases(table)[validation])
+    logit[validation] = _predict_without_own_case(
+        features[validation], labels[validation], counted_cases(table)[validation]
+    )
     if not validation.all():
         fitted = _model().fit(features[validation], labels[validation])
         logit[~validation] = fitted.decision_function(features[~validation])
@@ -108,7 +110,7 @@ def _model() -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression())
 
 
-def _without_own_case(features: Numbers, labels: Codes, case_ids: pd.Series) -> Numbers:
+def _predict_without_own_case(features: Numbers, labels: Codes, case_ids: pd.Series) -> Numbers:
     """Predict the log odds of each patch by a model that was fitted without its case."""
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 

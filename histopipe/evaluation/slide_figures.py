@@ -47,7 +47,7 @@ def draw_slides(
         The content of `slides.csv`: `COLUMNS`, a row per picture, whole slides before samples, many patches before few;
         no rows if patches have no coordinates.
     """
-    chosen = _chosen(table, store.index, params)
+    chosen = _choose_cases(table, store.index, params)
     pictures = folder / "figures" / SLIDES
     if chosen:
         pictures.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,9 @@ def _resolution(canvas: Canvas) -> float:
     return max(DPI, width / inches) if canvas.complete else DPI
 
 
-def _chosen(table: pd.DataFrame, index: pd.DataFrame, params: EvaluateParams) -> list[tuple[str, pd.DataFrame, Canvas]]:
+def _choose_cases(
+    table: pd.DataFrame, index: pd.DataFrame, params: EvaluateParams
+) -> list[tuple[str, pd.DataFrame, Canvas]]:
     """Choose the cases to draw, whole slides first, then those with the most patches."""
     if not set(PLACES) <= set(index.columns):
         return []

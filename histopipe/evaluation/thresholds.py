@@ -52,16 +52,16 @@ def choose_threshold(
         0.4
     """
     if rule.confidence is not None:
-        return _bounded(rule, labels, probabilities, case_ids)
+        return _choose_bound(rule, labels, probabilities, case_ids)
     order = np.argsort(-probabilities, kind="stable")
     falling = probabilities[order]
     steps = np.flatnonzero(np.diff(falling, append=-1.0))
     hits = np.cumsum(labels[order])[steps]
     objective = _objective(rule, hits, steps + 1 - hits)
     if rule.name == "cost" and -rule.fn * hits[-1] > objective.max():
-        return _between(1.0, falling[0])  # calling nothing positive costs least
+        return _midpoint(1.0, falling[0])  # calling nothing positive costs least
     best = int(np.flatnonzero(objective == objective.max())[-1])
-    return _between(falling[steps[best]], falling[steps[best + 1]] if best + 1 < len(steps) else 0.0)
+    return _midpoint(falling[steps[best]], falling[steps[best + 1]] if best + 1 < len(steps) else 0.0)
 
 
 def require_bound(rule: ThresholdRule, table: pd.DataFrame) -> None:
@@ -88,7 +88,7 @@ def _require_cases(rule: ThresholdRule, count: int) -> None:
         )
 
 
-def _bounded(rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_ids: ArrayLike | None) -> float:
+def _choose_bound(rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_ids: ArrayLike | None) -> float:
     """Choose a threshold at which new cases reach a sensitivity with the rule's confidence.
 
     The threshold that reaches the sensitivity on the validation cases is chosen again on resamples of them (see
@@ -107,7 +107,7 @@ def _bounded(rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_id
     draws = np.concatenate(
         [np.ones((1, len(sizes))), leave_one_out(len(sizes)), draw_fewer(len(sizes), RESAMPLES, SEED)]
     )
-    reached, *others = _reaching(rule.at_least, falling, cases, draws)
+    reached, *others = _thresholds_reaching(rule.at_least, falling, cases, draws)
     left_out, resampled = np.array(others[: len(sizes)]), np.array(others[len(sizes) :])
     freedom = max(1.0, cases_behind(left_out, float(sizes.sum() ** 2 / (sizes**2).sum())) - 1)
     downwards = np.sqrt(2 * (np.minimum(0.0, resampled - reached) ** 2).mean())
@@ -117,10 +117,10 @@ def _bounded(rule: ThresholdRule, labels: Codes, probabilities: Numbers, case_id
     called = log_odds(probabilities) >= bound  # on the logit scale, since converting back may round up
     if called.all():
         LOG.warning("%s: too few or too different cases for a useful bound: all patches are called positive", rule)
-    return _between(probabilities[called].min(), probabilities[~called].max(initial=0.0))
+    return _midpoint(probabilities[called].min(), probabilities[~called].max(initial=0.0))
 
 
-def _reaching(at_least: float, falling: Numbers, cases: Codes, drawn: Numbers) -> Numbers:
+def _thresholds_reaching(at_least: float, falling: Numbers, cases: Codes, drawn: Numbers) -> Numbers:
     """Find, in each resample, the highest log odds at which a threshold reaches the sensitivity: (resamples,).
 
     Args:
@@ -160,6 +160,6 @@ def _objective(rule: ThresholdRule, hits: Codes, false_alarms: Codes) -> Numbers
     return -(rule.fn * (positives - hits) + rule.fp * false_alarms)
 
 
-def _between(upper: float, lower: float) -> float:
+def _midpoint(upper: float, lower: float) -> float:
     middle = (float(upper) + float(lower)) / 2
     return middle if middle > lower else float(upper)  # there is no number between adjacent floats

@@ -84,9 +84,9 @@ def markdown_of(summary: DriftSummary, comparison: Comparison) -> str:
         f"cases; limit {limits['max_distance']:g}. Chance: how often randomly exchanged cases are as far apart, "
         f"adjusted for all features; limit {limits['max_chance']:g}. Drift means that the distance is above its limit "
         "and the chance is not. Reference and new: medians.",
-        *_remarks(summary),
+        *_remark_lines(summary),
         "",
-        *_strange(comparison),
+        *_strange_lines(comparison),
         "![Distributions and cases](drift.png)",
         "",
     ]
@@ -98,7 +98,7 @@ def _row(row: DriftFeature) -> str:
     return f"| {row['feature']} ({DESCRIBED[row['feature']]}) | {values} | {'**drift**' if row['drifted'] else ''} |"
 
 
-def _remarks(summary: DriftSummary) -> list[str]:
+def _remark_lines(summary: DriftSummary) -> list[str]:
     remarks = (
         (summary["cases_of_too_few_patches"], "cases have too few patches and weren't compared"),
         (summary["cases_known_to_the_reference"], "cases are in the reference too, and were removed from it"),
@@ -123,7 +123,7 @@ def strange_cases(comparison: Comparison) -> pd.DataFrame:
     return table.sort_values("most", ascending=False, kind="stable").drop(columns="most")
 
 
-def _strange(comparison: Comparison) -> list[str]:
+def _strange_lines(comparison: Comparison) -> list[str]:
     """Format the table of strange cases; by chance, one case in as many as the reference has would be in it."""
     strange = strange_cases(comparison)
     if strange.empty:

@@ -58,7 +58,7 @@ def monitor_inputs(
     """
     output = ensure_claimed(out, COMMAND, {"the input": inputs})
     served = load_served(model, dataset, workspace)
-    reference = _required(served.reference, served.name)
+    reference = _require_reference(served.reference, served.name)
     with output.written() as folder:
         reading = SlideOptions(trained_pixel_size(dataset, params.dataset(dataset)))
         limit = MemberLimit(params.ingest.max_members)
@@ -98,10 +98,10 @@ def monitor_predictions(
             f"{scores} was predicted by another model than {address} is now: name it (--model models:/NAME/VERSION)"
         )
     with output.written() as report:
-        return _report(scores, _required(reference, address), report, params)
+        return _report(scores, _require_reference(reference, address), report, params)
 
 
-def _required(reference: pd.DataFrame | None, address: str) -> pd.DataFrame:
+def _require_reference(reference: pd.DataFrame | None, address: str) -> pd.DataFrame:
     if reference is None:
         raise MonitoringError(f"{address} has no reference, since an early version evaluated it: {_OLD}")
     return reference

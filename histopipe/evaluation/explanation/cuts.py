@@ -53,7 +53,7 @@ def cut_network(network: keras.Model, layer: str | None = None) -> Cut:
     if layer is not None:
         choices = _cuts(network, lambda name, shape: name == layer)
     else:
-        choices = (cut for side in (LEAST_SIDE, 2) for cut in _cuts(network, _keeps_apart(side)))
+        choices = (cut for side in (LEAST_SIDE, 2) for cut in _cuts(network, _has_side(side)))
     cut = next(choices, None)
     if cut is None:
         raise EvaluationError(
@@ -63,7 +63,7 @@ def cut_network(network: keras.Model, layer: str | None = None) -> Cut:
     return cut
 
 
-def _keeps_apart(side: int) -> LayerFilter:
+def _has_side(side: int) -> LayerFilter:
     return lambda name, shape: min(shape[:2]) >= side
 
 
@@ -89,7 +89,7 @@ def _cuts_within(
         back: steps after the tensor `end`.
     """
     for layer in reversed(model.layers):
-        start, maps = _around(layer)
+        start, maps = _input_and_output(layer)
         shape = tuple(getattr(maps, "shape", ()))[1:]
         suitable = len(shape) == 3 and all(shape) and accepts(layer.name, shape)
         nested = isinstance(layer, keras.Model)
@@ -103,7 +103,7 @@ def _cuts_within(
             yield from _cuts_within(layer, layer.outputs[0], accepts, before, (*rest, *back))
 
 
-def _around(layer: keras.Layer) -> tuple[Any, Any]:
+def _input_and_output(layer: keras.Layer) -> tuple[Any, Any]:
     """Return input and output of a layer's first call; the attributes of a nested model refer to its inside instead."""
     if isinstance(layer, keras.layers.InputLayer):
         return None, layer.output

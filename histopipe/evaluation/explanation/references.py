@@ -69,18 +69,20 @@ def random_weights(network: keras.Model, seed: int) -> Iterator[None]:
     """Give a network random weights temporarily: He's normal initialisation (He et al. 2015), new batch norms."""
     kept = network.get_weights()
     generator = np.random.Generator(np.random.Philox(key=[seed, 2]))
-    network.set_weights([_fresh(variable.name, value.shape, generator) for variable, value in _named(network, kept)])
+    network.set_weights(
+        [_initial_value(variable.name, value.shape, generator) for variable, value in _pair_variables(network, kept)]
+    )
     try:
         yield
     finally:
         network.set_weights(kept)
 
 
-def _named(network: keras.Model, values: list[np.ndarray]) -> Iterator[tuple[keras.Variable, np.ndarray]]:
+def _pair_variables(network: keras.Model, values: list[np.ndarray]) -> Iterator[tuple[keras.Variable, np.ndarray]]:
     return zip(network.weights, values, strict=True)
 
 
-def _fresh(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+def _initial_value(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
     if len(shape) < 2:
         return np.full(shape, float(any(part in name for part in ONES)), np.float32)
     inputs = np.prod(shape[:-2] if "depthwise" in name else shape[:-1])

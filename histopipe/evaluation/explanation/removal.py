@@ -47,12 +47,12 @@ def move_maps(maps: Maps, generator: np.random.Generator) -> Maps:
     (a toroidal shift; Lotwick & Silverman 1982).
     """
     count, height, width = maps.shape
-    rows = _round(height, count, generator)[:, :, np.newaxis]
-    columns = _round(width, count, generator)[:, np.newaxis, :]
+    rows = _rotated_axes(height, count, generator)[:, :, np.newaxis]
+    columns = _rotated_axes(width, count, generator)[:, np.newaxis, :]
     return maps[np.arange(count)[:, np.newaxis, np.newaxis], rows, columns]
 
 
-def _round(length: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _rotated_axes(length: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Return the coordinates of an axis, rotated by a random distance in a random direction, (count, length)."""
     first = generator.integers(0, length, (count, 1))
     forwards = generator.integers(0, 2, (count, 1)) == 1

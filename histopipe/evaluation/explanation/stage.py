@@ -76,7 +76,7 @@ def explain_evaluation(
     try:
         explainer = Explainer.of(network)
     except EvaluationError as problem:
-        return _unexplained(f"{point['data_set']} {architecture}", problem, folder)
+        return _write_missing(f"{point['data_set']} {architecture}", problem, folder)
     check = _check(network, explainer, test, store, calibration_of(point), params)
     content: ExplanationRecord = {
         "method": METHOD,
@@ -92,7 +92,7 @@ def explain_evaluation(
     return content
 
 
-def _unexplained(title: str, problem: EvaluationError, folder: Path) -> MissingExplanation:
+def _write_missing(title: str, problem: EvaluationError, folder: Path) -> MissingExplanation:
     LOG.warning("%s: %s", title, problem)
     content: MissingExplanation = {"method": METHOD, "verdict": UNEXPLAINED, "reason": str(problem)}
     write_json(folder / EXPLANATION_FILE, content)

@@ -62,16 +62,16 @@ def read_evaluations(
         try:
             predictions = read_predictions(workspace.evaluation(dataset, architecture) / "predictions.parquet")
         except EvaluationError as problem:
-            unranked.append(_unranked(architecture, "not readable", str(problem)))
+            unranked.append(_unranked_row(architecture, "not readable", str(problem)))
             continue
         if _evaluated_patches(predictions).equals(today):
-            ranked.append(EvaluatedModel(row, _with_joined(predictions, case_by_file)))
+            ranked.append(EvaluatedModel(row, _set_joined_cases(predictions, case_by_file)))
         else:  # the split's file stays the same if existing cases gain patches
-            unranked.append(_out_of_date(dataset, architecture, ["data"]))
+            unranked.append(_out_of_date_row(dataset, architecture, ["data"]))
     return ranked, unranked
 
 
-def _with_joined(predictions: pd.DataFrame, case_by_file: Mapping[str, str] | None) -> pd.DataFrame:
+def _set_joined_cases(predictions: pd.DataFrame, case_by_file: Mapping[str, str] | None) -> pd.DataFrame:
     """Set the joined cases from the current store, whichever version wrote the predictions; None if none are joined."""
     if case_by_file is None:
         return predictions.drop(columns=JOINED, errors="ignore")
@@ -93,11 +93,11 @@ def read_evaluation(
 
     folder = workspace.evaluation(dataset, architecture)
     if not (folder / METRICS_FILE).is_file():
-        return _unranked(architecture, "not trained", f"run `dvc repro {_stage(dataset, architecture)}`")
+        return _unranked_row(architecture, "not trained", f"run `dvc repro {_stage(dataset, architecture)}`")
     try:
         metrics = read_metrics(folder)
     except HistopipeError as problem:
-        return _unranked(architecture, "not readable", str(problem))
+        return _unranked_row(architecture, "not readable", str(problem))
     today = {
         "split": ("split_digest", file_digest(workspace.split(dataset))),
         "recipe": (
@@ -107,7 +107,7 @@ def read_evaluation(
     }
     changed = [name for name, (key, digest) in today.items() if metrics.get(key) != digest]
     if changed:
-        return _out_of_date(dataset, architecture, changed, _remedy(dataset, architecture, today, workspace))
+        return _out_of_date_row(dataset, architecture, changed, _remedy(dataset, architecture, today, workspace))
     return {"architecture": architecture, **metrics}
 
 
@@ -115,7 +115,7 @@ def _stage(dataset: str, architecture: str) -> str:
     return stage_name("evaluate", dataset, architecture)
 
 
-def _unranked(architecture: str, state: str, reason: str) -> UnrankedRow:
+def _unranked_row(architecture: str, state: str, reason: str) -> UnrankedRow:
     return {"architecture": architecture, "state": state, "reason": reason}
 
 
@@ -132,7 +132,7 @@ def _remedy(dataset: str, architecture: str, today: Mapping[str, tuple[str, str]
     return f"`{command}`, then `dvc repro {evaluate}`" if "--force" in command else f"`dvc repro {evaluate}`"
 
 
-def _out_of_date(dataset: str, architecture: str, changed: Sequence[str], remedy: str = "") -> UnrankedRow:
+def _out_of_date_row(dataset: str, architecture: str, changed: Sequence[str], remedy: str = "") -> UnrankedRow:
     remedy = remedy or f"`dvc repro {_stage(dataset, architecture)}`"
     reason = f"the {' and the '.join(changed)} changed since: run {remedy}"
-    return _unranked(architecture, "out of date", reason)
+    return _unranked_row(architecture, "out of date", reason)

@@ -73,10 +73,10 @@ def _with_verdicts(
     family = [number for number, pair in enumerate(pairs) if not pair["descriptive"]]
     corrected = Flips([separating[number] for number in family], seed, resamples).corrected_p_values()
     p_values = {number: float(p) for number, p in zip(family, corrected, strict=True)}
-    return [_judged(pair, p_values.get(number)) for number, pair in enumerate(pairs)]
+    return [_judge(pair, p_values.get(number)) for number, pair in enumerate(pairs)]
 
 
-def _judged(pair: Pair, p: float | None) -> JudgedPair:
+def _judge(pair: Pair, p: float | None) -> JudgedPair:
     return {**pair, "p_corrected": p, "separable": None if p is None else p < SIGNIFICANCE}
 
 

@@ -43,7 +43,7 @@ def drawing(figure: Figure, title: str) -> Drawing:
         axes.set_title("", loc="left")
     figure.set_size_inches(SIDE, SIDE)
     shown = [axes for axes in figure.axes if axes.get_ylabel()]
-    described = f"{title}: {_letters(shown[0].get_ylabel())} against {_letters(shown[-1].get_xlabel())}"
+    described = f"{title}: {_unescape(shown[0].get_ylabel())} against {_unescape(shown[-1].get_xlabel())}"
     body = _body(_as_svg(figure, title))
     side = f"{72 * SIDE:g}"
     svg = f'<svg viewBox="0 0 {side} {side}" role="img" aria-label="{html.escape(described)}">{body}</svg>'
@@ -66,15 +66,15 @@ def _body(svg: str) -> str:
     inside = svg[svg.index("</style>") :].partition("</defs>")[2].rpartition("</svg>")[0]
     inside = re.sub(r'<g id="[^"]*">', "<g>", inside)
     inside = inside.replace(" font-family: 'DejaVu Sans', sans-serif;", "")
-    inside = re.sub(r'style="[^"]*"', lambda style: _themed(style[0]), inside)
+    inside = re.sub(r'style="[^"]*"', lambda style: _apply_theme(style[0]), inside)
     inside = _COORDINATES.sub(lambda attribute: re.sub(r"(\.\d\d)\d+", r"\1", attribute[0]).replace("\n", ""), inside)
     return re.sub(r">\s+<", "><", inside).strip()
 
 
-def _themed(style: str) -> str:
+def _apply_theme(style: str) -> str:
     return re.sub(r"#[0-9a-f]{6}", lambda colour: THEME.get(colour[0], colour[0]), style)
 
 
-def _letters(text: str) -> str:
+def _unescape(text: str) -> str:
     """Undo `plain`, which escapes dollar signs of a label for Matplotlib."""
     return text.replace(r"\$", "$")

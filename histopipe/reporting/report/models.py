@@ -146,7 +146,7 @@ def overview(dataset: str, names: Sequence[str], positive: str, workspace: Works
 def _plots(dataset: str, row: ModelRow, folder: Path, test: pd.DataFrame, classes: tuple[str, str]) -> list[Drawing]:
     """Draw the figures of an evaluation from its tables; figures without a table are left out."""
     predictions = Predictions.of(test["label"], test["probability"], test["decision"], test["case_id"])
-    before = _before(row, folder, test)
+    before = _before_calibration(row, folder, test)
     metrics = (
         row["test"] if before is None else row["test"] | {"uncalibrated": row["uncalibrated"]["calibration_error"]}
     )
@@ -176,7 +176,7 @@ def _learning(name: str, history: pd.DataFrame | None) -> list[Drawing]:
     ]
 
 
-def _before(row: ModelRow, folder: Path, test: pd.DataFrame) -> pd.DataFrame | None:
+def _before_calibration(row: ModelRow, folder: Path, test: pd.DataFrame) -> pd.DataFrame | None:
     """Compute the reliability before calibration by undoing it; None if the calibration isn't recorded."""
     from scipy.special import expit
 

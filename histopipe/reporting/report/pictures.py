@@ -44,10 +44,10 @@ def embed(files: Sequence[tuple[Path, str]], total: int = PAGE_PICTURES) -> dict
         EvaluationError: a file can't be read.
     """
     share = min(PICTURE, total // max(1, len(files)))
-    return {path: _embedded(path, alt, share) for path, alt in files}
+    return {path: _embed_picture(path, alt, share) for path, alt in files}
 
 
-def _embedded(path: Path, alt: str, share: int) -> Picture:
+def _embed_picture(path: Path, alt: str, share: int) -> Picture:
     import PIL.Image
 
     try:
