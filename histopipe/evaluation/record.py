@@ -82,6 +82,11 @@ def read_metrics(folder: Path) -> MetricsRecord:
 
     Raises:
         HistopipeError: the file is missing or damaged.
+
+    Example:
+        >>> metrics = read_metrics(Path("evaluations/idc/cancernet"))
+        >>> metrics["test"]["roc_auc"]["value"], metrics["cases"]
+        (0.91, 42)
     """
     path = folder / METRICS_FILE
     metrics: MetricsRecord = read_json(path)

@@ -62,6 +62,11 @@ def compare_profiles(
 
     Raises:
         MonitoringError: no new case has enough patches, or too few reference cases have.
+
+    Example:
+        >>> reference = read_profiles(Path("evaluations/idc/cancernet/reference.parquet"))
+        >>> compare_profiles(reference, new_profiles(predictions), MonitorParams(), seed=0).verdict
+        'none'
     """
     judged = new[new["patches"] >= params.min_patches]
     if judged.empty:

@@ -44,8 +44,8 @@ class Explainer:
         averaged: whether the network averages over the symmetries of the square.
 
     Example:
-        >>> explainer = Explainer.of(network)  # doctest: +SKIP
-        >>> explainer.maps(patches).shape  # doctest: +SKIP
+        >>> maps = Explainer.of(network).maps(patches)
+        >>> maps.shape
         (8, 48, 48)
     """
 

@@ -156,6 +156,11 @@ def read_comparison(folder: Path) -> Comparison:
 
     Raises:
         HistopipeError: the file is missing or damaged.
+
+    Example:
+        >>> comparison = read_comparison(Path("reports/idc"))
+        >>> [row["architecture"] for row in comparison["ranking"]]
+        ['histonet', 'cancernet', 'baseline']
     """
     path = folder / COMPARISON_FILE
     content: Comparison = read_json(path)
