@@ -47,7 +47,7 @@ def choose_threshold(
         EvaluationError: the rule has a confidence, and too few cases have positive patches.
 
     Example:
-        >>> rule = ThresholdRule.model_validate("youden")
+        >>> rule = ThresholdRule(name="youden")
         >>> choose_threshold(rule, np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9]))
         0.4
     """
