@@ -22,7 +22,7 @@ from histopipe.evaluation.cases import patch_columns
 from histopipe.networks.weights.behind import cases_seen, starts_from_unknown
 from histopipe.reporting.comparison.evaluations import EvaluatedModel, read_evaluations
 from histopipe.reporting.comparison.record import ModelRow
-from histopipe.reporting.comparison.table import reason
+from histopipe.reporting.comparison.table import unranked_text
 from histopipe.tracking.provenance import Provenance, data_of_training
 
 CHOSEN_BY = "roc_auc"  # on validation
@@ -83,7 +83,7 @@ def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candid
     """
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:
-        raise PromotionError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(reason, unranked)))
+        raise PromotionError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(unranked_text, unranked)))
     graded = tuple(str(each.row["run_id"]) for each in evaluated if "run_id" in each.row)
     return replace(_read(dataset, best_by_validation(evaluated), workspace), graded=graded)
 

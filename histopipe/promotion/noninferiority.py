@@ -69,7 +69,7 @@ class Shortfall:
         """Return by how many standard errors the bound lies below the difference."""
         return float(stats.t.isf(self.risk, self.freedom)) if self.risk > 0 and self.freedom > 0 else inf
 
-    def is_applicable(self, margin: float) -> bool:
+    def holds(self, margin: float) -> bool:
         """Return whether the bound isn't below `-margin`."""
         return self.low is not None and self.low >= -margin
 
@@ -104,7 +104,7 @@ class Shortfall:
             return f"({shown}; {self.spent or 'this look may spend no risk'})"
         power = self.power(margin)
         chance = f"an equally good model passes in {power:.0%} of draws"
-        if power >= HOPELESS or self.is_applicable(margin):
+        if power >= HOPELESS or self.holds(margin):
             return f"({shown}; {chance})"
         needed = self.cases_for_even_odds(margin)
         if self.alike > 0:
