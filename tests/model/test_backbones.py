@@ -15,7 +15,7 @@ from histopipe.networks.architectures.backbones import (
     build_backbone,
     candidate_layers,
     list_backbones,
-    prepared,
+    prepare_for,
 )
 from histopipe.networks.architectures.blocks import patch_input
 
@@ -28,7 +28,7 @@ def patches(count: int = 3, side: int = SIDE) -> np.ndarray:
 
 def pixels_seen(backbone: str, batch: np.ndarray) -> np.ndarray:
     inputs = patch_input()
-    return np.asarray(keras.Model(inputs, prepared(inputs, batch.shape[1], backbone)).predict(batch, verbose=0))
+    return np.asarray(keras.Model(inputs, prepare_for(inputs, batch.shape[1], backbone)).predict(batch, verbose=0))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from histopipe.networks.architectures.features import build_classifier, build_po
 from histopipe.networks.prediction import logit_network, predict_logits
 from histopipe.training import features as training_features
 from histopipe.training import pooled_features
-from histopipe.training.linear import fit, folded
+from histopipe.training.linear import fit, fold
 from histopipe.training.stage import train
 from tests.conftest import idc_members, write_zip
 
@@ -71,7 +71,7 @@ def test_the_folded_network_decides_as_scikit_learn_does(ready: Workspace, name:
     pooled = np.asarray(pooled[0] if isinstance(pooled, list) else pooled)
     pipeline = fit(name, 0.1, pooled, labels, balanced, seed=1)
     network = build_classifier(extractor, "squeezenet", 48, "fire7_concat")
-    unit = folded(pipeline)
+    unit = fold(pipeline)
     network.get_layer("logit").set_weights(unit.weights)
     logits = predict_logits(logit_network(network), store, rows)
     np.testing.assert_allclose(logits, pipeline.decision_function(pooled), atol=1e-4)
@@ -83,7 +83,7 @@ def test_balance_makes_the_rarer_class_count_as_much() -> None:
     features = generator.normal(size=(300, 4)).astype(np.float32)
     labels = (np.arange(300) % 10 == 0).astype(np.int64)
     for name in CLASSIFIERS:
-        plain, even = ((folded(fit(name, 1.0, features, labels, balanced, seed=1))) for balanced in (False, True))
+        plain, even = ((fold(fit(name, 1.0, features, labels, balanced, seed=1))) for balanced in (False, True))
         called = [int((features @ unit.kernel + unit.bias > 0).sum()) for unit in (plain, even)]
         assert called[0] < 10, name
         assert called[1] > 60, name
