@@ -61,7 +61,7 @@ WATCHED = {  # functions by module
         "histopipe.ingest.plan": ("_drop_contradictions", "_drop_double_labels"),
         "histopipe.ingest.stage": ("_require_complete", "_require_patches", "_require_quality"),
         "histopipe.core.params": ("read_params",),
-        "histopipe.promotion.served": ("require_whole",),
+        "histopipe.promotion.served": ("require_intact",),
         "histopipe.ingest.sources.archive_file": ("check_archive", "count_zipped_patches"),
         "histopipe.data.splitting.membership": ("assert_disjoint",),
         "histopipe.data.splitting.record": ("require_record",),

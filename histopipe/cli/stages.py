@@ -205,10 +205,10 @@ def compare(dataset: str) -> None:
 def promote(dataset: str, again: bool, replace: int | None, move_anchor: bool) -> None:
     """Make the model that is best on validation the champion, if it passes every gate on test."""
     with stage("promote", dataset) as (params, workspace):
-        from histopipe.promotion.stage import held_back, promote
+        from histopipe.promotion.stage import promote, why_not_promoted
 
         named = None if replace is None else str(replace)
-        outcome = held_back(dataset, workspace) or promote(dataset, params, workspace, again, named, move_anchor)
+        outcome = why_not_promoted(dataset, workspace) or promote(dataset, params, workspace, again, named, move_anchor)
         click.echo(f"{dataset}: {outcome}")
 
 
@@ -218,10 +218,10 @@ def rollback(dataset: str) -> None:
     """Make the previous champion the champion again."""
     with stage("rollback", dataset) as (_, workspace):
         from histopipe.promotion.stage import rollback
-        from histopipe.promotion.summary import anchor_line
+        from histopipe.promotion.summary import describe_anchor
 
         withdrawn, champion = rollback(dataset, workspace)
         click.echo(
             f"{dataset}: version {champion} is champion again; version {withdrawn} returns with "
-            f"`histopipe promote {dataset} --again`; {anchor_line(dataset, workspace)}"
+            f"`histopipe promote {dataset} --again`; {describe_anchor(dataset, workspace)}"
         )

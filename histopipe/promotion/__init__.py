@@ -1,1 +1,1 @@
-"""The gate before the registry's champion, and the way back."""
+"""Promotion of models to champion: the gates that they must pass, and the rollback."""

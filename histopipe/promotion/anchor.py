@@ -1,8 +1,8 @@
-"""The anchor: the model below which no chain of champions may sink, however little each of them loses.
+"""The anchor: the model that no champion may fall short of by more than a total margin.
 
-It is the first accepted model; a tag of the registered model holds its version. Promotion only reads it: it moves by
-`histopipe promote D --move-anchor`, and where the champion gives way to a model of other data, beside which nothing
-could be compared any more.
+Champions that each lose a little could together lose much; comparing with the anchor limits that. It is the first
+accepted model, and a tag of the registered model holds its version. It moves in two cases only: by `histopipe promote D
+--move-anchor`, and where the champion is replaced by a model of other data, with which it can't be compared any more.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from histopipe.tracking.entities import ModelVersion
 
 ANCHOR = "anchor"  # tag of the registered model: a version's number
-NEXT_ANCHOR = "next_anchor"  # tag of a version that is to be the anchor as soon as it is champion
+NEXT_ANCHOR = "next_anchor"  # tag of a version that becomes the anchor as soon as it is champion
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where the anchor is.
+class AnchorState:
+    """The anchor of a registered model.
 
     Attributes:
-        version: of the anchor; None where there is none.
-        number: its number, also where that version was deleted.
-        note: what people are told where it has changed just now; empty otherwise.
+        version: the anchor's version; None if there is no anchor, or its version was deleted.
+        number: its number, also if that version was deleted; None if there is no anchor.
+        note: a sentence for users if the anchor has just changed; empty otherwise.
     """
 
     version: ModelVersion | None
@@ -43,50 +43,51 @@ class Standing:
     note: str = ""
 
 
-def standing_anchor(registry: Registry, champion: ModelVersion | None, move: bool = False) -> Standing:
-    """Find the anchor, or make the champion its own.
+def find_anchor(registry: Registry, champion: ModelVersion | None, move: bool = False) -> AnchorState:
+    """Find the anchor; a champion without an anchor becomes the anchor itself.
 
     Args:
-        registry: of the data set.
+        registry: the data set's registry.
         champion: the version that is champion now.
-        move: whether the champion is to be the anchor from now on, whatever was.
+        move: make the champion the anchor, whatever the anchor was.
     """
     number = registry.model_tags().get(ANCHOR) or None
     version = registry.version(number) if number else None
     if champion is None:
         if move and number:
             drop_anchor(registry)
-            return Standing(None, None, f"version {number} is no anchor any more; the next champion will be")
-        return Standing(version, number)
-    own = str(champion.version)
-    if number == own:
-        return Standing(version, number)
+            return AnchorState(None, None, f"version {number} is no longer the anchor; the next champion will be")
+        return AnchorState(version, number)
+    champion_number = str(champion.version)
+    if number == champion_number:
+        return AnchorState(version, number)
     if number is None:
-        why = f"version {own} was champion without an anchor, and is its own from now on"
+        note = f"version {champion_number} was champion without an anchor, and is the anchor from now on"
     elif move:
-        why = f"version {own} is the anchor from now on, instead of version {number}"
+        note = f"version {champion_number} is the anchor from now on, instead of version {number}"
     elif version is not None and version.tags.get(IDENTITY, number) == champion.tags.get(IDENTITY):
-        why = f"the anchor, version {number}, is the model that is version {own} now"
+        note = f"the anchor, version {number}, is the model that is version {champion_number} now"
     else:
-        return Standing(version, number)
-    set_anchor(registry, own)
-    return Standing(champion, own, why)
+        return AnchorState(version, number)
+    set_anchor(registry, champion_number)
+    return AnchorState(champion, champion_number, note)
 
 
 def set_anchor(registry: Registry, number: str) -> None:
-    """Let a version be the anchor: one row of the database."""
+    """Make a version the anchor; this writes one row of the database."""
     registry.tag_model(ANCHOR, number)
 
 
 def drop_anchor(registry: Registry) -> None:
-    """Let there be no anchor; the next champion will be."""
+    """Remove the anchor; the next champion becomes the anchor."""
     registry.client.delete_registered_model_tag(registry.name, ANCHOR)
 
 
 def announce_anchor(registry: Registry, version: ModelVersion, becomes: bool) -> None:
-    """Write down before the champion's alias moves to a version whether the anchor follows it.
+    """Record, before the champion's alias moves to a version, whether that version also becomes the anchor.
 
-    A kill before the move changes nothing, and one after it leaves a champion with that tag, see `settle_anchor`.
+    A process killed before the move changes nothing. One killed after it leaves a champion with that tag, from which
+    `settle_anchor` continues.
     """
     if becomes:
         registry.tag(version, {NEXT_ANCHOR: "true"})
@@ -95,11 +96,11 @@ def announce_anchor(registry: Registry, version: ModelVersion, becomes: bool) ->
 
 
 def settle_anchor(registry: Registry, champion: ModelVersion | None) -> bool:
-    """Let the champion be the anchor if that was announced; return whether it was.
+    """Make the champion the anchor if that was announced; return whether it was.
 
     Args:
-        registry: of the data set.
-        champion: the version that is champion, with its tags of now.
+        registry: the data set's registry.
+        champion: the version that is champion, with its current tags.
     """
     if champion is None or NEXT_ANCHOR not in champion.tags:
         return False
@@ -109,7 +110,7 @@ def settle_anchor(registry: Registry, champion: ModelVersion | None) -> bool:
 
 
 def is_anchor(registry: Registry, version: ModelVersion) -> bool:
-    """Whether a version is the anchor, or the same model registered again."""
+    """Check whether a version is the anchor, or the same model registered again."""
     number = registry.model_tags().get(ANCHOR)
     if number in (None, str(version.version)):
         return number is not None
@@ -118,43 +119,43 @@ def is_anchor(registry: Registry, version: ModelVersion) -> bool:
     return anchor is not None and identity is not None and anchor.tags.get(IDENTITY) == identity
 
 
-def anchor_beside(
-    anchor: Standing,
+def anchor_reference(
+    anchor: AnchorState,
     candidate: Candidate,
     registry: Registry,
     params: Params,
     workspace: Workspace,
 ) -> Reference | Gate | None:
-    """What the candidate is held against beside the champion.
+    """Return the anchor's predictions, with which a candidate is compared in addition to the champion's.
 
     Returns:
-        The anchor's predictions; a gate that fails, where they can't be had or share no cases with the candidate's;
-        None where there is no anchor.
+        The anchor's predictions. A gate that fails, if they aren't available or share no cases with the candidate's.
+        None if there is no anchor.
     """
     if anchor.number is None:
         return None
-    refused = refusal(anchor.number, candidate.dataset, -params.promotion.anchor_margin)
+    failed_gate = _failed_gate(anchor.number, candidate.dataset, -params.promotion.anchor_margin)
     if anchor.version is None:
-        return refused("was deleted from the registry")
+        return failed_gate("was deleted from the registry")
     try:
-        known = read_champion(anchor.version, registry.client)
-        relation = relation_to(known.made_from, candidate.made_from, workspace)
+        model = read_champion(anchor.version, registry.client)
+        relation = relation_to(model.made_from, candidate.made_from, workspace)
         if relation.verdict == "other":
-            return refused(f"is made from other data ({relation.reason})")
-        patches = unseen_patches(candidate, workspace, known)
+            return failed_gate(f"is made from other data ({relation.reason})")
+        patches = unseen_patches(candidate, workspace, model)
         if patches.empty:
-            return refused("and this model have no test case in common that neither has seen")
-        theirs = champion_probabilities(known, patches, workspace.store(candidate.dataset))
-        return Reference(f"version {anchor.number}", patches, theirs)
+            return failed_gate("and this model have no test case in common that neither has seen")
+        probabilities = champion_probabilities(model, patches, workspace.store(candidate.dataset))
+        return Reference(f"version {anchor.number}", patches, probabilities)
     except PromotionError:
-        return refused("can't be compared with, since its files are gone")
+        return failed_gate("can't be compared with, since its files are gone")
 
 
-def refusal(number: str, dataset: str, limit: float) -> Callable[[str], Gate]:
-    """Make the gate of an anchor that nothing can be compared with, given why."""
+def _failed_gate(number: str, dataset: str, limit: float) -> Callable[[str], Gate]:
+    """Return a function that makes the failed gate of an anchor from the reason why nothing can be compared with it."""
 
-    def gate(why: str) -> Gate:
+    def gate(reason: str) -> Gate:
         remedy = f"`histopipe promote {dataset} --move-anchor` makes the champion the anchor"
-        return Gate(ANCHOR, False, None, limit, f"(the anchor, version {number}, {why}: {remedy})")
+        return Gate(ANCHOR, False, None, limit, f"(the anchor, version {number}, {reason}: {remedy})")
 
     return gate

@@ -1,4 +1,4 @@
-"""The model that asks to become champion: the best by validation, with all that `promote` reads of it."""
+"""The candidate for promotion: the best model by validation, with all that `promote` reads about it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Candidate:
     Attributes:
         metrics: content of `metrics.json`.
         record: content of the training's `run.json`: the cases it trained and validated on.
-        point: content of `operating_point.json`.
-        test: today's test patches: `patch_columns`, `probability`, `decision`, `digest` (of the pixels) and `row`
-            (place in the store's index).
-        made_from: the data of its training.
-        graded: ids of the runs of all models that were graded on the same test cases for the comparison.
+        point: the operating point, content of `operating_point.json`.
+        test: the current test patches: `patch_columns`, `probability`, `decision`, `digest` (of the pixels) and `row`
+            (position in the store's index).
+        made_from: the data that it was trained on.
+        compared_runs: ids of the runs of all models that the comparison evaluated on the same test cases.
     """
 
     dataset: str
@@ -49,52 +49,52 @@ class Candidate:
     point: OperatingPoint
     test: pd.DataFrame
     made_from: Provenance
-    graded: tuple[str, ...] = ()
+    compared_runs: tuple[str, ...] = ()
 
     @property
     def training(self) -> str:
-        """The run that trained it, in whatever tracking store that is."""
+        """The id of the run that trained it, in whichever tracking store that is."""
         return str(self.record["run_id"])
 
     @property
     def identity(self) -> str:
-        """What tells a version from every other: the training, and calibration and threshold on top of it."""
+        """An identifier of the model: its training's id, with a digest of its calibration and threshold."""
         point = json.dumps(self.point, sort_keys=True).encode()
         return f"{self.training}-{hashlib.sha256(point).hexdigest()[:16]}"
 
     @property
     def seen(self) -> list[str]:
-        """The cases that it, and what its weights come from, trained or validated on."""
+        """The cases that this model, or a model that its weights come from, was trained or validated on."""
         return cases_seen(self.record)[self.dataset]
 
     @property
     def leaky(self) -> Leaky:
-        """Whether it was trained on cases it is tested on, by any of what says so; `unknown` where its weights' are."""
+        """True if a record says that it was trained on its test cases; `unknown` if its weights' cases are unknown."""
         behind = UNKNOWN if starts_from_unknown(self.record) else False
         scheme = self.record.get("split_scheme") == "random"
         return worst_state([self.metrics.get("leaky"), self.record.get("leaky"), scheme, behind])
 
 
 def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candidate:
-    """The best single architecture by validation among the evaluations that are up to date.
+    """Read the best single model by validation among the evaluations that are up to date.
 
     Raises:
-        PromotionError: there is none, or its training was repeated since.
+        PromotionError: there is none, or it has been trained again since it was evaluated.
     """
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:
         raise PromotionError(f"no architecture is evaluated on {dataset}: " + "; ".join(map(unranked_text, unranked)))
-    graded = tuple(str(each.row["run_id"]) for each in evaluated if "run_id" in each.row)
-    return replace(_read(dataset, best_by_validation(evaluated), workspace), graded=graded)
+    runs = tuple(str(evaluation.row["run_id"]) for evaluation in evaluated if "run_id" in evaluation.row)
+    return replace(_read(dataset, best_by_validation(evaluated), workspace), compared_runs=runs)
 
 
-def read_twin(dataset: str, identity: str | None, params: Params, workspace: Workspace) -> Candidate | None:
-    """The model of this checkout that a version of this identity was made from; None where it isn't here any more."""
+def find_twin(dataset: str, identity: str | None, params: Params, workspace: Workspace) -> Candidate | None:
+    """Find the model of this checkout that a version of this identity was made from; None if it is gone."""
     evaluated, _ = read_evaluations(dataset, params, workspace)
-    for each in evaluated:
+    for evaluation in evaluated:
         try:
-            candidate = _read(dataset, each, workspace)
-        except HistopipeError:  # trained again since, or a file is missing: that isn't it
+            candidate = _read(dataset, evaluation, workspace)
+        except HistopipeError:  # trained again since, or a file is missing: it isn't this one
             continue
         if candidate.identity == identity:
             return candidate
@@ -111,19 +111,19 @@ def _read(dataset: str, evaluated: EvaluatedModel, workspace: Workspace) -> Cand
 
 
 def best_by_validation(evaluated: Sequence[EvaluatedModel]) -> EvaluatedModel:
-    """The model with the highest ROC AUC on validation; of equals the one listed first."""
-    return max(evaluated, key=lambda each: each.row["validation"][CHOSEN_BY] or 0.0)
+    """Return the model with the highest ROC AUC on validation; of equal ones the first."""
+    return max(evaluated, key=lambda evaluation: evaluation.row["validation"][CHOSEN_BY] or 0.0)
 
 
 def _require_same_training(row: ModelRow, record: TrainingRecord, stage: str) -> None:
-    """The digests are those of today's split and recipe already, see `read_evaluations`."""
+    """Check that the evaluated training is the one recorded here; `read_evaluations` has checked split and recipe."""
     changed = [key for key in ("split_digest", "recipe_digest") if record.get(key) != row.get(key)]
     if changed or "train_cases" not in record:
         raise PromotionError(f"{row['architecture']} was trained again since it was evaluated: run `dvc repro {stage}`")
 
 
 def _made_from(dataset: str, record: TrainingRecord, workspace: Workspace) -> Provenance:
-    """As its training recorded it; of a training from before there was that, as it lies here."""
+    """Return the data that a training recorded; of older trainings, which recorded none, the data of this checkout."""
     try:
         return Provenance.from_json(record["data"] or {})
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -133,7 +133,7 @@ def _made_from(dataset: str, record: TrainingRecord, workspace: Workspace) -> Pr
 
 
 def _test_patches(predictions: pd.DataFrame, store: Path) -> pd.DataFrame:
-    """The test predictions with what the store knows of the patches."""
+    """Return the test predictions, joined with the digests and rows of the store's index."""
     index = read_index(store)[["file", "digest"]].assign(row=lambda table: np.arange(len(table)))
     columns = [*patch_columns(predictions), "probability", "decision"]
     return predictions.loc[predictions["split"] == "test", columns].merge(index, on="file", validate="one_to_one")

@@ -1,6 +1,7 @@
 """The model card of a registered version (Mitchell et al. 2019, doi:10.1145/3287560.3287596).
 
-Written from the files that the stages left and from the MLflow run; what can be measured isn't written by hand.
+It is generated from the files that the stages wrote and from the MLflow run; nothing that can be measured is typed by
+hand.
 """
 
 from __future__ import annotations
@@ -58,19 +59,20 @@ SHOWN = (
 
 
 @dataclass(frozen=True)
-class Facts:
-    """All that a card is written from.
+class CardContent:
+    """The content of a model card.
 
     Attributes:
-        run: that holds the served model.
-        report: of the store, as ingest wrote it.
-        source: where the data came from, as locate wrote it; None where it didn't.
+        candidate: the model.
+        run: the run that holds the served model.
+        report: the store's report, as ingest wrote it.
+        source: where the data came from, as locate wrote it; None if there is no such record.
         subgroups, cases: tables of the evaluation.
-        explanation: content of its `explanation.json`; None where there is none.
-        comparison: content of `comparison.json`; None where there is none.
-        environment: versions of what the served model needs.
-        hashes: of the model and its predictions, as `dvc.lock` has them.
-        verdict: tags of the gates that it was judged by.
+        explanation: content of the evaluation's `explanation.json`; None if there is none.
+        comparison: content of `comparison.json`; None if there is none.
+        environment: versions of Python and of the packages that the served model needs.
+        hashes: digests of the model and its predictions, by their path in `dvc.lock`.
+        verdict: tags of the gates that judged it.
     """
 
     candidate: Candidate
@@ -86,12 +88,12 @@ class Facts:
     verdict: Mapping[str, str]
 
 
-def read_facts(candidate: Candidate, run: Run, verdict: Mapping[str, str], workspace: Workspace) -> Facts:
-    """Gather them; raises what the readers of the files raise."""
+def read_card_content(candidate: Candidate, run: Run, verdict: Mapping[str, str], workspace: Workspace) -> CardContent:
+    """Read the content of a candidate's card; raises what the readers of the files raise."""
     dataset, architecture = candidate.dataset, candidate.architecture
     evaluation, report = workspace.evaluation(dataset, architecture), workspace.report(dataset)
     source = workspace.source(dataset)
-    return Facts(
+    return CardContent(
         candidate,
         run,
         read_report(workspace.store(dataset)),
@@ -107,46 +109,46 @@ def read_facts(candidate: Candidate, run: Run, verdict: Mapping[str, str], works
 
 
 def _environment(model_id: str) -> list[str]:
-    """What the model was logged with: Python, and the packages it needs."""
+    """List what the model was logged with: Python, and the packages that it needs."""
     with TemporaryDirectory() as scratch:
         python, packages = model_environment(model_id, scratch)
         return [f"Python {python}", *packages.read_text(encoding="utf-8").split()]
 
 
 def _hashes(dataset: str, architecture: str, workspace: Workspace) -> dict[str, str]:
-    """Outputs by their path in `dvc.lock`; those it doesn't know are left out."""
+    """Return the digests of the candidate's outputs by their path in `dvc.lock`; unknown ones are left out."""
     outputs = {
         stage_name("train", dataset, architecture): f"models/{dataset}/{architecture}/model.keras",
         stage_name("evaluate", dataset, architecture): f"evaluations/{dataset}/{architecture}/predictions.parquet",
     }
-    found = {path: output_hash(workspace, stage, path) for stage, path in outputs.items()}
-    return {path: value for path, value in found.items() if value}
+    hashes = {path: output_hash(workspace, stage, path) for stage, path in outputs.items()}
+    return {path: value for path, value in hashes.items() if value}
 
 
-def model_card(facts: Facts) -> str:
-    """The card, as Markdown."""
-    candidate = facts.candidate
+def render_model_card(content: CardContent) -> str:
+    """Render a model card as Markdown."""
+    candidate = content.candidate
     parts = [
         f"# {candidate.dataset}: {candidate.architecture}",
         "**Research use only.** Not a medical device; no clinical decision may rest on it.",
-        *_section("Intended use", _use(facts)),
-        *_section("Data", _data(facts)),
-        *_section("Split", _split(facts)),
-        *_section("Results on test", _results(facts)),
-        *_section("Threshold and calibration", _point(facts)),
-        *_section("Where it is weakest", _weakest(facts)),
-        *_section("Limits", _limits(facts)),
-        *_section("Lineage", _lineage(facts)),
+        *_section("Intended use", _use(content)),
+        *_section("Data", _data(content)),
+        *_section("Split", _split(content)),
+        *_section("Results on test", _results(content)),
+        *_section("Threshold and calibration", _point(content)),
+        *_section("Where it is weakest", _weakest(content)),
+        *_section("Limits", _limits(content)),
+        *_section("Lineage", _lineage(content)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def description(card: str, folder: str) -> str:
-    """The card as a version's description, which databases cut or refuse beyond 5,000 characters.
+def shorten_card(card: str, folder: str) -> str:
+    """Shorten a card to a version's description, which databases cut or refuse beyond 5,000 characters.
 
     Args:
-        card: as `model_card` gives it.
-        folder: where among the run's artifacts the whole card lies.
+        card: the whole card, from `render_model_card`.
+        folder: the folder of the run's artifacts that holds the whole card.
     """
     if len(card) <= DESCRIPTION_LENGTH:
         return card
@@ -162,18 +164,18 @@ def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _use(facts: Facts) -> str:
-    negative, positive = facts.report["classes"]
-    height, width = facts.report["patch_size"]
+def _use(content: CardContent) -> str:
+    negative, positive = content.report["classes"]
+    height, width = content.report["patch_size"]
     return (
         f"Probability that a patch of {width} x {height} pixels is {positive} rather than {negative}, for research on "
-        f"patches made like those of {facts.candidate.dataset}: to rank patches and slides, and as a baseline. It says "
-        "nothing of a patient, nor of other tissue, stains, magnifications or scanners."
+        f"patches made like those of {content.candidate.dataset}: to rank patches and slides, and as a baseline. It "
+        "says nothing about a patient, nor about other tissue, stains, magnifications or scanners."
     )
 
 
-def _data(facts: Facts) -> str:
-    report, source = facts.report, facts.source
+def _data(content: CardContent) -> str:
+    report, source = content.report, content.source
     lines = [
         f"{report['patches']:,} patches of {report['cases']:,} cases, {report['positive']:,} of them "
         f"{report['classes'][1]}; {report['undersized']:,} smaller than the rest",
@@ -185,7 +187,7 @@ def _data(facts: Facts) -> str:
         lines.append(f"{report['same_pixels_in_two_cases']:,} patches whose pixels occur in another case too")
     if reading := report.get(READING):
         lines.append(f"a case is {CASE_OF_READING[reading]}")
-    lines += [_gate_line(name, facts.verdict) for name in ("data", "quick") if f"gate.{name}" in facts.verdict]
+    lines += [_gate_line(name, content.verdict) for name in ("data", "quick") if f"gate.{name}" in content.verdict]
     return _bullets(lines)
 
 
@@ -194,8 +196,8 @@ def _gate_line(name: str, verdict: Mapping[str, str]) -> str:
     return f"{TITLES[name]}: {measured} {reason}".rstrip()
 
 
-def _split(facts: Facts) -> str:
-    metrics, record = facts.candidate.metrics, facts.candidate.record
+def _split(content: CardContent) -> str:
+    metrics, record = content.candidate.metrics, content.candidate.record
     return (
         f"By {'patch' if record['split_scheme'] == 'random' else 'whole case'}, scheme {record['split_scheme']}: "
         f"{len(record['train_cases']):,} cases trained on, {metrics['validation_cases']:,} for validation "
@@ -203,23 +205,25 @@ def _split(facts: Facts) -> str:
     )
 
 
-def _results(facts: Facts) -> str:
-    metrics = facts.candidate.metrics
+def _results(content: CardContent) -> str:
+    metrics = content.candidate.metrics
     rows = [[name.replace("_", " "), with_interval(metrics["test"][name])] for name in SHOWN]
     table = markdown_table([["metric", "value [95 % interval by case]"], [":--", ":--"], *rows])
     chosen = metrics["validation"][CHOSEN_BY]
     shown = "undefined" if chosen is None else f"{chosen:.3f}"
     narrow = "".join(f"\n\nIntervals may be too narrow: {caution}." for caution in metrics.get("cautions", ()))
-    chosen_by = f"ROC AUC on validation, by which it was chosen: {shown} (after selection: new cases give less)."
-    return f"{table}{narrow}\n\n{_within(metrics)}{chosen_by}{_looks(facts.verdict)}"
+    chosen_by = (
+        f"ROC AUC on validation, by which it was chosen: {shown} (after selection, so expect less on new cases)."
+    )
+    return f"{table}{narrow}\n\n{_within(metrics)}{chosen_by}{_looks(content.verdict)}"
 
 
 def _within(metrics: MetricsRecord) -> str:
-    """Metrics within cases of one kind, or why there are none; nothing of evaluations before there were any."""
+    """List the metrics within cases of one kind, or why there are none; empty for older evaluations without them."""
     lines = [
         f"within the {part['cases']:,} {KIND_TITLES[kind]}: "
-        + ", ".join(f"{name.replace('_', ' ')} {with_interval(graded[name])}" for name in KIND_METRICS)
-        for kind, part, graded in evaluated_kinds(metrics)
+        + ", ".join(f"{name.replace('_', ' ')} {with_interval(values[name])}" for name in KIND_METRICS)
+        for kind, part, values in evaluated_kinds(metrics)
     ]
     if not lines and (reason := missing_kinds_reason(metrics)):
         lines = [f"within {KIND_TITLES[POSITIVE_CASES]}: {reason}"]
@@ -227,16 +231,16 @@ def _within(metrics: MetricsRecord) -> str:
 
 
 def _looks(verdict: Mapping[str, str]) -> str:
-    """How often the test cases had been looked at, as the ledger counts them."""
+    """State how often the test cases had been looked at, by the count of the ledger."""
     counts = read_counts(verdict)
     if counts is None:
         return ""
-    leaning = "" if counts.judged < 2 else "; what a champion reaches on cases that others failed on leans upwards"
-    return f"\n\nThis was {counts}{leaning}."
+    bias = "" if counts.judged < 2 else "; results of a champion on cases on which others failed are biased upwards"
+    return f"\n\nThis was {counts}{bias}."
 
 
-def _point(facts: Facts) -> str:
-    point, metrics = facts.candidate.point, facts.candidate.metrics
+def _point(content: CardContent) -> str:
+    point, metrics = content.candidate.point, content.candidate.metrics
     before, after = (metrics[part]["calibration_error"] for part in ("uncalibrated", "test"))
     return (
         f"{point['positive_class']} at a probability of {point['threshold']:.4f} or more; validation chose by the rule "
@@ -245,16 +249,16 @@ def _point(facts: Facts) -> str:
     )
 
 
-def _weakest(facts: Facts) -> str:
-    """Of each kind of subgroup the level with the lowest balanced accuracy; and the case with the lowest accuracy."""
+def _weakest(content: CardContent) -> str:
+    """List each subgroup's level with the lowest balanced accuracy, and the case with the lowest accuracy."""
     metric = "balanced_accuracy"
-    known = facts.subgroups.dropna(subset=[metric])
+    defined = content.subgroups.dropna(subset=[metric])
     lines = [
         f"{row['group']} {row['level']}: balanced accuracy {with_interval(_measured(row, metric))} "
         f"({row['cases']:,} cases, {row['patches']:,} patches)"
-        for _, row in known.loc[known.groupby("group", sort=False)[metric].idxmin()].iterrows()
+        for _, row in defined.loc[defined.groupby("group", sort=False)[metric].idxmin()].iterrows()
     ]
-    worst = facts.cases.sort_values("accuracy", kind="stable").iloc[0]
+    worst = content.cases.sort_values("accuracy", kind="stable").iloc[0]
     lines.append(f"case {worst['case_id']}: accuracy {worst['accuracy']:.3f} ({worst['patches']:,} patches)")
     return _bullets(lines)
 
@@ -263,14 +267,14 @@ def _measured(row: pd.Series, metric: str) -> dict[str, float | None]:
     return {name: float(row[f"{metric}{end}"]) for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))}
 
 
-def _limits(facts: Facts) -> str:
-    candidate, test = facts.candidate, facts.candidate.metrics
+def _limits(content: CardContent) -> str:
+    candidate, test = content.candidate, content.candidate.metrics
     lines = [
-        f"graded on {test['cases']:,} cases of the same source as the training: how it does elsewhere isn't known",
+        f"evaluated on {test['cases']:,} cases of the same source as the training: its results elsewhere are unknown",
         "a case is what the source calls one; it need not be a patient",
     ]
-    if facts.source and facts.source.kind == "synthetic":
-        lines.append("trained and graded on drawn slides: its numbers say nothing of tissue")
+    if content.source and content.source.kind == "synthetic":
+        lines.append("trained and evaluated on drawn slides: its numbers say nothing about real tissue")
     if quick := candidate.record.get("quick"):
         caps = ", ".join(f"{name} {value}" for name, value in quick.items())
         lines.append(f"trained under the caps of `quick` ({caps}): not what the full recipe reaches")
@@ -280,27 +284,27 @@ def _limits(facts: Facts) -> str:
     elif leaky == UNKNOWN:
         lines.append(f"**{WHY_UNKNOWN}: its numbers may measure memory**")
     if candidate.record.get("unlisted_train"):
-        lines.append("trained also on cases that no published list has: not the published protocol")
-    explanation = facts.explanation
+        lines.append("trained also on cases that are on no published list: not the published protocol")
+    explanation = content.explanation
     if explanation and "reason" in explanation:
-        lines.append(f"what its decisions rest on could not be mapped: {explanation['reason']}")
+        lines.append(f"its decisions could not be explained by maps: {explanation['reason']}")
     elif explanation and (outcome := explanation.get("verdict")):
-        maps = f"maps of what its decisions rest on: {outcome}"
-        lines.append(f"{maps} (don't read them unless they are better than all of these)")
-    suspicious = facts.comparison.get("implausible") if facts.comparison else None
+        maps = f"maps that explain its decisions: {outcome}"
+        lines.append(f"{maps} (don't interpret them unless they are better than all of these)")
+    suspicious = content.comparison.get("implausible") if content.comparison else None
     if suspicious and candidate.architecture in suspicious["architectures"]:
         lines.append(f"**ROC AUC above {suspicious['limit']}: implausible on this data, look for a leak**")
     return _bullets(lines)
 
 
-def _lineage(facts: Facts) -> str:
-    record, tags = facts.candidate.record, facts.run.data.tags
+def _lineage(content: CardContent) -> str:
+    record, tags = content.candidate.record, content.run.data.tags
     lines = [
-        f"run {facts.run.info.run_id}, training {facts.candidate.training}; {record['epochs']} epochs, "
+        f"run {content.run.info.run_id}, training {content.candidate.training}; {record['epochs']} epochs, "
         f"{record['parameters']:,} parameters",
         *(f"{name.replace('_', ' ')}: {tags[name]}" for name in LINEAGE if name in tags),
-        *(f"dvc {path}: {value}" for path, value in facts.hashes.items()),
+        *(f"dvc {path}: {value}" for path, value in content.hashes.items()),
         f"digests: split {str(record['split_digest'])[:16]}, recipe {str(record['recipe_digest'])[:16]}",
-        f"histopipe {__version__}, {', '.join(facts.environment)}",
+        f"histopipe {__version__}, {', '.join(content.environment)}",
     ]
     return _bullets(lines)

@@ -1,4 +1,4 @@
-"""What is known of the champion once its files are gone: its registered version keeps all that the gate needs."""
+"""The champion as a registered version keeps it: a comparison with it doesn't need the files it was made from."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ class Champion:
     """A registered version and what its run holds.
 
     Attributes:
-        seen: the cases that it, and what its weights come from, trained or validated on.
-        logged: its predictions of the test patches of its day: columns `file,digest,probability`.
-        made_from: the data of its training.
-        samples: digests of patches that these trainings saw, as `SeenData.samples`.
+        version: the registered version.
+        seen: the cases that it, or a model that its weights come from, was trained or validated on.
+        logged: its predictions of the test patches when it was promoted: columns `file,digest,probability`.
+        made_from: the data that it was trained on.
+        samples: digests of patches that these trainings saw, in the form of `Behind.samples`.
     """
 
     version: ModelVersion
@@ -49,18 +50,18 @@ class Champion:
 
     @property
     def title(self) -> str:
-        """How people are told of it."""
+        """The champion's name in messages."""
         return f"the champion (version {self.version.version} of {self.version.name})"
 
 
 def keep(candidate: Candidate, card: str, client: MlflowClient, run_id: str) -> str:
-    """Log into a run what a later promotion needs of its model: the training's record and the test predictions.
+    """Log into a run what later promotions need of its model: the training's record and the test predictions.
 
-    The card lies with them, in a folder of the candidate's own: a kill can't tear what another version of the same run,
-    perhaps the champion, is known by.
+    The card is logged with them, into a folder for this candidate alone. A process that is killed can't damage the
+    files of another version of the same run, which may be the champion.
 
     Returns:
-        That folder.
+        The folder.
     """
     kept = f"{KEPT}/{candidate.identity}"
     with TemporaryDirectory() as scratch:
@@ -77,10 +78,10 @@ def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
     """Read what `keep` logged.
 
     Raises:
-        PromotionError: it isn't there, or damaged.
+        PromotionError: it is missing or damaged.
     """
     kept = kept_folder(version)
-    if not {TRAINING_RECORD, PREDICTIONS} <= _held(version, kept, client):
+    if not {TRAINING_RECORD, PREDICTIONS} <= _kept_files(version, kept, client):
         raise _unknown(version, f"doesn't hold {kept}/{TRAINING_RECORD}")
     with TemporaryDirectory() as scratch:
         folder = Path(client.download_artifacts(str(version.run_id), kept, scratch))
@@ -93,8 +94,8 @@ def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
             raise _unknown(version, f"holds a damaged {kept}/") from None
 
 
-def _held(version: ModelVersion, kept: str, client: MlflowClient) -> set[str]:
-    """Names of what its run keeps in a folder; none where it was registered without a run, or the run is gone."""
+def _kept_files(version: ModelVersion, kept: str, client: MlflowClient) -> set[str]:
+    """List what its run keeps in a folder; nothing if it was registered without a run, or the run is gone."""
     if not version.run_id:
         return set()
     try:
@@ -107,38 +108,38 @@ def _held(version: ModelVersion, kept: str, client: MlflowClient) -> set[str]:
 
 def _unknown(version: ModelVersion, fault: str) -> PromotionError:
     return PromotionError(
-        f"version {version.version} of {version.name} is champion, but its run {version.run_id} {fault}, so nobody "
-        "knows which cases it was trained on: restore the run's artifacts from a backup, run `histopipe promote` where "
-        f"it was trained, or replace it without a comparison (`histopipe promote … --replace {version.version}`)"
+        f"version {version.version} of {version.name} is champion, but its run {version.run_id} {fault}, so the "
+        "cases that it was trained on are unknown: restore the run's artifacts from a backup, run `histopipe promote` "
+        f"where it was trained, or replace it without a comparison (`histopipe promote … --replace {version.version}`)"
     )
 
 
 def champion_probabilities(champion: Champion, patches: pd.DataFrame, store: Path) -> Numbers:
-    """The champion's probability of each patch, (patches,).
+    """Return the champion's probability of each patch, (patches,).
 
-    As logged with its version where that covers every patch, pixel for pixel; otherwise predicted anew, by the
-    registered network.
+    Predictions logged with its version are used if they cover every patch, pixel for pixel; otherwise the registered
+    network predicts again.
 
     Args:
-        champion: as `read_champion` gives it.
+        champion: from `read_champion`.
         patches: columns `file`, `digest` and `row`.
-        store: where today's patches lie.
+        store: the store that holds the current patches.
 
     Raises:
-        PromotionError: the network can't be had, or its predictions aren't numbers.
+        PromotionError: the network is missing, or its predictions aren't numbers.
     """
-    known = patches[_PATCH].merge(champion.logged, on=_PATCH, how="left", validate="one_to_one")["probability"]
-    if known.between(0, 1).all():
-        return known.to_numpy()
+    logged = patches[_PATCH].merge(champion.logged, on=_PATCH, how="left", validate="one_to_one")["probability"]
+    if logged.between(0, 1).all():
+        return logged.to_numpy()
     return _predicted(champion, patches, PatchStore.open(store))
 
 
 def _predicted(champion: Champion, patches: pd.DataFrame, store: PatchStore) -> Numbers:
-    """From the network alone: Keras' safe mode runs no code that a registry might hold."""
+    """Predict with the registered network; Keras' safe mode runs no code that a registry might hold."""
     from histopipe.networks.logits import finite_logits, load_network
     from histopipe.networks.weights.registered import copy_network
 
-    print(f"{champion.title} predicts {len(patches):,} test patches anew", flush=True)
+    print(f"{champion.title} predicts {len(patches):,} test patches again", flush=True)
     with TemporaryDirectory() as scratch:
         try:
             file = copy_network(champion.version, Path(scratch))

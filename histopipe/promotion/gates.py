@@ -1,11 +1,11 @@
-"""What a model must show before it becomes champion: arithmetic on predictions, without a registry.
+"""The gates that a model must pass to become champion: arithmetic on predictions, without a registry.
 
-Choosing a model on test would spend the test set, so validation chooses and test only says no. A floor is held against
-the end of the 95 % interval that lies on its side: what chance alone may have lifted above it doesn't pass. Against the
-champion the question is not "is it better?" but "is it at most so much worse?": the lower end of the paired interval
-must not lie below the negative margin (non-inferiority; Piaggio et al. 2012, doi:10.1001/jama.2012.87802), at the level
-that this look at the cases may spend (see `spending`). The same, with a margin in total, is asked beside the anchor: a
-chain of champions that each lose a little would lose much (Feng, Emerson & Simon 2021, doi:10.1111/biom.13379).
+Choosing a model on test would use up the test set, so validation chooses and test only refuses. A floor is compared
+with the nearer end of the metric's 95 % interval, so that a model doesn't pass it by chance. The champion isn't to be
+beaten, only not to be undercut by more than a margin: the lower end of the paired interval must not be below the
+negative margin (non-inferiority; Piaggio et al. 2012, doi:10.1001/jama.2012.87802), at the level that this look at the
+cases may spend (see `spending`). The comparison with the anchor is the same, with a margin for the total loss: a chain
+of champions that each lose a little would lose much (Feng, Emerson & Simon 2021, doi:10.1111/biom.13379).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LOWER, _UPPER = "lower end of its interval", "upper end of its interval"
 TITLES = {
     "leak": "cases shared between splits",
     "rolled_back": "rolled back",
-    "data": "data beside the champion's",
+    "data": "data compared with the champion's",
     "quick": "trained under the caps of `quick`",
     "cases": "test cases that neither model has seen",
     "roc_auc": f"ROC AUC, {_LOWER}",
@@ -46,7 +46,7 @@ TITLES = {
     "difference": f"ROC AUC less the champion's, {_LOWER}",
     "anchor": f"ROC AUC less the anchor's, {_LOWER}",
 }
-WANTED = {
+RELATIONS = {
     "cases": "at least",
     "roc_auc": "above",
     "balanced_accuracy": "above",
@@ -60,15 +60,15 @@ WANTED = {
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition and what was measured.
+    """A condition and what was measured.
 
     Attributes:
         name: its key in tags.
-        passed: whether it holds.
-        measured: the number or word that decides; None where it isn't defined.
-        limit: what `measured`, or its bound, is held against.
-        interval: what stands beside `measured` for people.
-        bound: the end of the interval of `measured` that decides; None where `measured` decides itself.
+        passed: whether the condition holds.
+        measured: the number or word that was measured; None if it isn't defined.
+        limit: what `measured`, or its bound, is compared with.
+        interval: text after `measured` in messages, such as its interval.
+        bound: the end of the interval of `measured` that decides; None if `measured` itself decides.
     """
 
     name: str
@@ -84,37 +84,37 @@ class Gate:
         return TITLES[self.name]
 
     @property
-    def found(self) -> str:
-        """What was measured, as people read it."""
+    def measurement(self) -> str:
+        """The measured value, in words."""
         shown = "undefined" if self.measured is None else short(self.measured)
         return f"{shown} {self.interval}".rstrip()
 
     @property
     def rule(self) -> str:
-        """What is wanted, as people read it."""
+        """The required value, in words."""
         return rule(self.name, self.limit)
 
     @property
     def reason(self) -> str:
-        """The condition, what was measured, and what is wanted."""
-        return f"{self.title}: {self.found}, wanted {self.rule}"
+        """The condition, what was measured, and what is required."""
+        return f"{self.title}: {self.measurement}, wanted {self.rule}"
 
 
 def rule(name: str, limit: float | str) -> str:
-    """What a gate wants, as people read it: `at least 0.5`."""
-    return f"{WANTED.get(name, '')} {short(limit)}".lstrip()
+    """Describe the value that a gate requires, such as `at least 0.5`."""
+    return f"{RELATIONS.get(name, '')} {short(limit)}".lstrip()
 
 
 def short(value: float | str) -> str:
-    """A number to three places or a word as it is."""
+    """Format a number to three digits; a word is returned as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def leak_gate(leaky: Leaky, trusted: bool = False) -> Gate:
-    """A model whose split shares cases measures memory, whatever its numbers; what nobody knows isn't taken for honest.
+    """Return the gate that a model passes if it was trained on no test case; otherwise its metrics measure memory.
 
     Args:
-        leaky: whether it was trained on test cases, or `unknown` where its weights' training cases are.
+        leaky: whether it was trained on test cases, or `unknown` if the training cases of its weights are.
         trusted: whether `promotion.unknown_weights` lets unknown pass.
     """
     if leaky == UNKNOWN:
@@ -123,22 +123,27 @@ def leak_gate(leaky: Leaky, trusted: bool = False) -> Gate:
 
 
 def rolled_back_gate(since: str | None, again: bool) -> Gate:
-    """What was taken back stays back until it is asked for; `since`: when that was, if it was."""
+    """Return the gate that a rolled-back model passes only if the user asks for it again.
+
+    Args:
+        since: the time of the rollback; None if it wasn't rolled back.
+        again: whether the user asked for it.
+    """
     return Gate("rolled_back", since is None or again, since or "no", "no, or to be asked for with --again")
 
 
-def unseen(table: pd.DataFrame, *seen: Iterable[str], dataset: str = "") -> pd.DataFrame:
-    """The rows of cases that none of the lists of case ids holds; `dataset` tells how its ids may be read."""
-    known = are_known(table["case_id"], [case for cases in seen for case in cases], dataset)
-    return table[~known].reset_index(drop=True)
+def select_unseen(table: pd.DataFrame, *seen: Iterable[str], dataset: str = "") -> pd.DataFrame:
+    """Return the rows of cases that are in none of the lists of case ids; `dataset` decides how ids are compared."""
+    is_seen = are_known(table["case_id"], [case for cases in seen for case in cases], dataset)
+    return table[~is_seen].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A model that a candidate is held against beside the champion.
+    """A model with which a candidate is compared in addition to the champion.
 
     Attributes:
-        title: how people are told of it.
+        title: its name in messages.
         table: the candidate's test patches that neither has seen.
         probability: the reference's probability of them, (patches,).
     """
@@ -148,7 +153,7 @@ class Reference:
     probability: Numbers
 
     def is_same(self, table: pd.DataFrame, probability: Numbers | None) -> bool:
-        """Whether these are the same patches and probabilities, so that one comparison answers for both."""
+        """Check whether patches and probabilities are the same, so that one comparison covers both."""
         same = probability is not None and np.array_equal(self.probability, probability)
         return same and self.table[_JUDGED].equals(table[_JUDGED])
 
@@ -161,17 +166,20 @@ def judge(
     anchor: Reference | None = None,
     everywhere: int = 0,
 ) -> list[Gate]:
-    """Hold a model's predictions against the limits of `promotion`.
+    """Compare a model's predictions with the limits of `promotion`.
 
     Args:
         table: test patches that neither model has seen: columns `case_id,label,probability,decision`,
             and those of `counted_cases`.
-        champion: its probability of the same patches, (patches,); None where there is no champion, and only the
-            floors count.
-        params: hold the limits, resamples and seed.
-        look: which look at these cases it is, from 1: further ones have a stricter level.
-        anchor: the model below which no chain of champions may sink; None where there is none to compare with.
-        everywhere: earlier looks of which nobody knows the cases, so that they count at fresh ones too.
+        champion: the champion's probability of the same patches, (patches,); None if there is no champion, so that only
+            the floors count.
+        params: parameters with the limits, the number of resamples and the seed.
+        look: the number of this look at the cases, from 1; later ones have a stricter level.
+        anchor: the anchor's predictions; None if there is no anchor to compare with.
+        everywhere: earlier looks at unknown cases, which therefore count at all cases, also at new ones.
+
+    Returns:
+        The gates, each with its measurement and its limit.
     """
     limits = params.promotion
     risk, spent = risk_of_look(look, limits.risk, limits.looks), why_spent(look, limits.looks, everywhere)
@@ -181,18 +189,18 @@ def judge(
         Gate("cases", cases >= limits.min_cases, cases, limits.min_cases),
         *_floors(table, params, risk if alone else limits.risk / 2, spent if alone else ""),
     ]
-    compared = None if champion is None else shortfall(table, champion, params, risk, spent)
-    if compared is not None:
-        gates.append(_not_inferior("difference", compared, limits.margin))
+    champion_shortfall = None if champion is None else shortfall(table, champion, params, risk, spent)
+    if champion_shortfall is not None:
+        gates.append(_not_inferior("difference", champion_shortfall, limits.margin))
     if anchor is not None:
-        beside = compared if anchor.is_same(table, champion) else None
-        beside = beside or shortfall(anchor.table, anchor.probability, params, risk, spent)
-        gates.append(_not_inferior("anchor", beside, limits.anchor_margin, anchor.title))
+        anchor_shortfall = champion_shortfall if anchor.is_same(table, champion) else None
+        anchor_shortfall = anchor_shortfall or shortfall(anchor.table, anchor.probability, params, risk, spent)
+        gates.append(_not_inferior("anchor", anchor_shortfall, limits.anchor_margin, anchor.title))
     return gates
 
 
 def _floors(table: pd.DataFrame, params: Params, risk: float, spent: str) -> list[Gate]:
-    """Hold each measure against its floor; `spent` says why the discrimination can't be shown any more."""
+    """Compare each metric with its floor; `spent` says why a test of the discrimination is no longer possible."""
     limits = params.promotion
     floors = {
         "roc_auc": limits.min_roc_auc,
@@ -200,17 +208,21 @@ def _floors(table: pd.DataFrame, params: Params, risk: float, spent: str) -> lis
         "specificity": limits.min_specificity,
         "sensitivity": limits.min_sensitivity,
     }
-    graded, why = _graded(table, params), _undefined(table)
+    metrics, undefined = _evaluate(table, params), _undefined(table)
     if not table.empty:
         informative = informative_cases(predictions_in(table, table["probability"].to_numpy()))["roc_auc"]
-        graded["roc_auc"] = at_risk(graded["roc_auc"], informative, risk)
-    found = [
-        _at_least(name, graded[name], limit, why, spent if name == "roc_auc" else "") for name, limit in floors.items()
+        metrics["roc_auc"] = at_risk(metrics["roc_auc"], informative, risk)
+    gates = [
+        _at_least(name, metrics[name], limit, undefined, spent if name == "roc_auc" else "")
+        for name, limit in floors.items()
     ]
-    return [*found, _at_most("calibration_error", graded["calibration_error"], limits.max_calibration_error, why)]
+    return [
+        *gates,
+        _at_most("calibration_error", metrics["calibration_error"], limits.max_calibration_error, undefined),
+    ]
 
 
-def _graded(table: pd.DataFrame, params: Params) -> dict[str, Estimate]:
+def _evaluate(table: pd.DataFrame, params: Params) -> dict[str, Estimate]:
     if table.empty:
         return dict.fromkeys(METRICS, UNDEFINED)
     predictions = predictions_in(table, table["probability"].to_numpy())
@@ -218,10 +230,11 @@ def _graded(table: pd.DataFrame, params: Params) -> dict[str, Estimate]:
 
 
 def at_risk(measured: Estimate, cases: float, risk: float) -> Estimate:
-    """A share with its 95 % interval, its lower end moved to a stricter one-sided level.
+    """Move the lower end of a share's 95 % interval to a stricter one-sided level.
 
-    On the logit scale, on which the interval was made, by the quantiles of the t law with one degree of freedom fewer
-    than informative cases; a share of exactly 1 by the bound of Clopper & Pearson.
+    This is done on the logit scale, on which the interval was computed, with quantiles of the t distribution whose
+    degrees of freedom are the informative cases less one. For a share of exactly 1 it is the bound of Clopper &
+    Pearson.
     """
     value, low = measured["value"], measured["low"]
     if value is None or not low or cases <= 1 or risk >= ONE_SIDED:
@@ -235,16 +248,16 @@ def at_risk(measured: Estimate, cases: float, risk: float) -> Estimate:
 
 
 def _undefined(table: pd.DataFrame) -> str:
-    """Why a measure may have no value."""
+    """Explain why a metric may have no value."""
     if table.empty:
         return "(there is no test case that neither model has seen)"
     return f"(all {len(table):,} test patches are of one class)" if not holds_both_classes(table["label"]) else ""
 
 
 def _at_least(name: str, measured: Estimate, limit: float, why: str, spent: str = "") -> Gate:
-    """A limit of 0 only asks for a value; floors at what a coin reaches must be exceeded."""
+    """Return the gate of a floor; 0 only requires a value, and a floor at chance level must be exceeded."""
     value, low = measured["value"], measured["low"]
-    passed = low is not None and (low > limit if limit and WANTED[name] == "above" else low >= limit)
+    passed = low is not None and (low > limit if limit and RELATIONS[name] == "above" else low >= limit)
     refused_for = f" ({spent})" if spent and not passed else ""
     return Gate(name, passed, value, limit, _interval(measured, why) + refused_for, low)
 
@@ -254,19 +267,19 @@ def _at_most(name: str, measured: Estimate, limit: float, why: str) -> Gate:
     return Gate(name, high is not None and high <= limit, value, limit, _interval(measured, why), high)
 
 
-def _not_inferior(name: str, found: Shortfall, margin: float, beside: str = "") -> Gate:
-    said = " ".join(filter(None, [beside, found.verdict(margin)]))
-    return Gate(name, found.holds(margin), found.low, -margin, said)
+def _not_inferior(name: str, compared: Shortfall, margin: float, title: str = "") -> Gate:
+    verdict = " ".join(filter(None, [title, compared.verdict(margin)]))
+    return Gate(name, compared.holds(margin), compared.low, -margin, verdict)
 
 
 def _interval(measured: Estimate, why: str) -> str:
     low, high = measured["low"], measured["high"]
     if low is None or high is None:
         return why
-    unknown = " (too few cases to know how far it may be off)" if (low, high) == (0.0, 1.0) else ""
-    return f"[{low:.3f}, {high:.3f}]{unknown}"
+    uncertain = " (too few cases to know how far it may be off)" if (low, high) == (0.0, 1.0) else ""
+    return f"[{low:.3f}, {high:.3f}]{uncertain}"
 
 
 def reasons(gates: Collection[Gate]) -> list[str]:
-    """Why a model is refused; empty where all gates hold."""
+    """List why a model is refused; empty if it passes all gates."""
     return [gate.reason for gate in gates if not gate.passed]

@@ -1,4 +1,4 @@
-"""A candidate before the gates, beside the champion and the anchor, with the look at its test cases written down."""
+"""The judgement of a candidate by the gates: compared with champion and anchor, after recording the look at test."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
 from histopipe.data.leakage import worst_state
 from histopipe.evaluation.metrics import Numbers
-from histopipe.promotion.anchor import Standing, anchor_beside
+from histopipe.promotion.anchor import AnchorState, anchor_reference
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.champion import Champion, champion_probabilities, read_champion
-from histopipe.promotion.data import data_gates, lost_gate, relation_to
+from histopipe.promotion.data import data_gates, relation_to, unavailable_gate
 from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, rolled_back_gate
 from histopipe.promotion.unseen_cases import unseen_patches
 from histopipe.tracking.ledger import Counts, count_looks, count_unrecorded, number_among_kind, record_look
@@ -27,20 +27,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """All that a candidate is judged by.
+class PromotionRequest:
+    """The request to promote a candidate, with all that it is judged by.
 
     Attributes:
-        run: that holds the candidate's served model.
-        champion: None where there is none.
-        again: whether what was rolled back may come again.
-        named: whether somebody named this champion as one that may be replaced.
+        candidate: the model.
+        run: the run that holds the candidate's served model.
+        champion: the champion's version; None if there is no champion.
+        anchor: the anchor, if there is one.
+        registry: the data set's registry.
+        params: parameters with the limits of the gates.
+        workspace: the checkout with the evaluations.
+        again: whether a model that was rolled back may be promoted again.
+        named: whether the user named this champion as one that may be replaced.
     """
 
     candidate: Candidate
     run: Run
     champion: ModelVersion | None
-    anchor: Standing
+    anchor: AnchorState
     registry: Registry
     params: Params
     workspace: Workspace
@@ -50,17 +55,18 @@ class Bench:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gates say.
+    """The outcome of all gates.
 
     Attributes:
+        gates: the gates with their measurements.
         looks: how often the test cases have been looked at.
-        anchors_anew: whether the candidate is to be the anchor, once it is champion: there is none, or the champion
-            that gives way to it took the comparison with it.
+        becomes_anchor: whether the candidate also becomes the anchor once it is champion, since there is no anchor, or
+            none that can be compared with models of this data.
     """
 
     gates: list[Gate]
     looks: Counts
-    anchors_anew: bool
+    becomes_anchor: bool
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,9 @@ class Opponent:
     """The champion as far as the candidate can be compared with it.
 
     Attributes:
-        gates: on data and training.
-        table: test patches that neither has seen; of the candidate alone where they can't be compared.
-        probability: the champion's, (patches,); None where they can't be compared.
+        gates: the gates on data and training.
+        table: test patches that neither has seen; if they can't be compared, those that the candidate hasn't seen.
+        probability: the champion's probabilities, (patches,); None if they can't be compared.
     """
 
     gates: list[Gate]
@@ -78,32 +84,32 @@ class Opponent:
     probability: Numbers | None = None
 
 
-def judge_candidate(bench: Bench) -> Judgement:
-    """Hold a candidate against every gate, after the look was written down.
+def judge_candidate(request: PromotionRequest) -> Judgement:
+    """Judge a candidate by every gate, after recording the look at its test cases.
 
     Raises:
         PromotionError: the champion can't be compared with, and wasn't named as one to be replaced.
     """
-    candidate, params = bench.candidate, bench.params
-    leaky = worst_state([candidate.leaky, bench.run.data.tags.get("leaky")])
+    candidate, params = request.candidate, request.params
+    leaky = worst_state([candidate.leaky, request.run.data.tags.get("leaky")])
     gates = [
         leak_gate(leaky, params.promotion.unknown_weights == "allow"),
-        rolled_back_gate(_rolled_back(bench), bench.again),
+        rolled_back_gate(_rolled_back(request), request.again),
     ]
-    alone = unseen_patches(candidate, bench.workspace)
-    known = _known_champion(bench)
-    opponent = _opponent(known, alone, bench)
-    anchor = _anchor(known, opponent, bench)
-    replaced = bench.champion is not None and opponent.probability is None
+    patches = unseen_patches(candidate, request.workspace)
+    champion = _read_champion(request)
+    opponent = _find_opponent(champion, patches, request)
+    anchor = _find_anchor(champion, opponent, request)
+    replaced = request.champion is not None and opponent.probability is None
     if isinstance(anchor, Gate) and replaced:
         anchor = None
-    against = _held_against(opponent, anchor, bench)
+    versions = _compared_versions(opponent, anchor, request)
     look, earlier = record_look(
-        bench.registry,
+        request.registry,
         candidate.identity,
-        against,
-        shared_ids(alone["case_id"].unique(), candidate.dataset),
-        candidate.graded,
+        versions,
+        shared_ids(patches["case_id"].unique(), candidate.dataset),
+        candidate.compared_runs,
     )
     gates += opponent.gates
     gates += judge(
@@ -115,63 +121,65 @@ def judge_candidate(bench: Bench) -> Judgement:
         count_unrecorded(look, earlier),
     )
     gates += [anchor] if isinstance(anchor, Gate) else []
-    return Judgement(gates, count_looks(look, earlier), bench.anchor.number is None or (replaced and anchor is None))
+    return Judgement(gates, count_looks(look, earlier), request.anchor.number is None or (replaced and anchor is None))
 
 
-def _known_champion(bench: Bench) -> Champion | None:
-    """What is known of the champion; None where there is none, or its files are gone and it was named."""
-    if bench.champion is None:
+def _read_champion(request: PromotionRequest) -> Champion | None:
+    """Read the champion; None if there is none, or if its files are gone and the user named it."""
+    if request.champion is None:
         return None
     try:
-        return read_champion(bench.champion, bench.registry.client)
+        return read_champion(request.champion, request.registry.client)
     except PromotionError:
-        if not bench.named:
+        if not request.named:
             raise
         return None
 
 
-def _opponent(known: Champion | None, alone: pd.DataFrame, bench: Bench) -> Opponent:
-    """The gates beside a champion; floors alone count where it is of other data, or is named and its files are gone."""
-    candidate = bench.candidate
-    if bench.champion is None:
-        return Opponent([], alone)
-    number = str(bench.champion.version)
-    if known is None:
-        return Opponent([lost_gate(number)], alone)
-    relation = relation_to(known.made_from, candidate.made_from, bench.workspace)
-    gates = data_gates(relation, known.made_from, candidate.made_from, number, bench.named)
+def _find_opponent(champion: Champion | None, unseen: pd.DataFrame, request: PromotionRequest) -> Opponent:
+    """Return the champion to compare with; only floors count if it is of other data, or named with its files gone."""
+    candidate = request.candidate
+    if request.champion is None:
+        return Opponent([], unseen)
+    number = str(request.champion.version)
+    if champion is None:
+        return Opponent([unavailable_gate(number)], unseen)
+    relation = relation_to(champion.made_from, candidate.made_from, request.workspace)
+    gates = data_gates(relation, champion.made_from, candidate.made_from, number, request.named)
     if relation.verdict == "other":
-        return Opponent(gates, alone)
-    patches = unseen_patches(candidate, bench.workspace, known)
+        return Opponent(gates, unseen)
+    patches = unseen_patches(candidate, request.workspace, champion)
     try:
-        theirs = champion_probabilities(known, patches, bench.workspace.store(candidate.dataset))
+        probabilities = champion_probabilities(champion, patches, request.workspace.store(candidate.dataset))
     except PromotionError:
-        if not bench.named:
+        if not request.named:
             raise
-        return Opponent([lost_gate(number)], alone)
-    return Opponent(gates, patches, theirs)
+        return Opponent([unavailable_gate(number)], unseen)
+    return Opponent(gates, patches, probabilities)
 
 
-def _anchor(known: Champion | None, opponent: Opponent, bench: Bench) -> Reference | Gate | None:
-    """The anchor as it is held against; where it is the champion, what is known of that is used again."""
-    is_champion = known is not None and bench.anchor.number == str(known.version.version)
+def _find_anchor(champion: Champion | None, opponent: Opponent, request: PromotionRequest) -> Reference | Gate | None:
+    """Return the anchor to compare with; if it is the champion, the champion's predictions are used again."""
+    is_champion = champion is not None and request.anchor.number == str(champion.version.version)
     if not is_champion:
-        return anchor_beside(bench.anchor, bench.candidate, bench.registry, bench.params, bench.workspace)
+        return anchor_reference(request.anchor, request.candidate, request.registry, request.params, request.workspace)
     if opponent.probability is None or opponent.table.empty:
         return None
-    return Reference(f"version {bench.anchor.number}", opponent.table, opponent.probability)
+    return Reference(f"version {request.anchor.number}", opponent.table, opponent.probability)
 
 
-def _held_against(opponent: Opponent, anchor: Reference | Gate | None, bench: Bench) -> list[str]:
-    """Numbers of the versions that the candidate is compared with."""
-    champion = [str(bench.champion.version)] if bench.champion and opponent.probability is not None else []
-    return champion + ([str(bench.anchor.number)] if isinstance(anchor, Reference) else [])
+def _compared_versions(opponent: Opponent, anchor: Reference | Gate | None, request: PromotionRequest) -> list[str]:
+    """Return the numbers of the versions that the candidate is compared with."""
+    champion = [str(request.champion.version)] if request.champion and opponent.probability is not None else []
+    return champion + ([str(request.anchor.number)] if isinstance(anchor, Reference) else [])
 
 
-def _rolled_back(bench: Bench) -> str | None:
-    """When the candidate's training was taken back, under whatever threshold; the champion isn't, tagged or not."""
+def _rolled_back(request: PromotionRequest) -> str | None:
+    """Return when the candidate's training was rolled back, under any threshold; the champion doesn't count."""
     tagged = [
-        each for each in bench.registry.versions_of_training(bench.candidate.training) if ROLLED_BACK in each.tags
+        version
+        for version in request.registry.versions_of_training(request.candidate.training)
+        if ROLLED_BACK in version.tags
     ]
-    standing = str(bench.champion.version) if bench.champion else None
-    return max((each.tags[ROLLED_BACK] for each in tagged if str(each.version) != standing), default=None)
+    champion = str(request.champion.version) if request.champion else None
+    return max((version.tags[ROLLED_BACK] for version in tagged if str(version.version) != champion), default=None)

@@ -1,9 +1,10 @@
-"""A model beside one that it may replace: how much worse it may be at most, and whether so few cases can tell.
+"""Non-inferiority: is a model at most a margin worse than one that it may replace, and can so few cases show that?
 
 The difference and its 95 % interval come from `differences`. From them follow the standard error, the bound at the
-level that this look may spend (see `spending`), and the power: how often an equally good model would pass. Where no
-case tells two models apart, as two perfect ones, there is no error to be had: a share of cases may still differ, so
-large a one that n cases alike are seen with a chance of `risk`: 1 - risk ** (1 / n) (Clopper & Pearson 1934).
+level that this look may spend (see `spending`), and the power: how often an equally good model would pass. If two
+models agree on all cases, as two perfect ones do, there is no standard error. Some share of cases may still differ; the
+largest share at which n agreeing cases are seen with a chance of `risk` is 1 - risk ** (1 / n) (Clopper & Pearson
+1934).
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from histopipe.evaluation.metrics import Numbers, Predictions
 
 COMPARED = "roc_auc"
 UNDEFINED: Estimate = {"value": None, "low": None, "high": None}
-HOPELESS = 0.05  # power below which a gate is said to refuse whatever comes
-ONE_SIDED = (1 - LEVEL) / 2  # level of an end of a 95 % interval
+HOPELESS = 0.05  # power below which messages state that a gate can only refuse
+ONE_SIDED = (1 - LEVEL) / 2  # one-sided level of an end of a 95 % interval
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """A model's ROC AUC less that of a reference, on the same cases.
+    """The difference of a model's ROC AUC and that of a reference, on the same cases.
 
     Attributes:
-        value: the difference; None where it isn't defined.
-        error: its standard error; infinite where nothing is known of it.
-        freedom: degrees of freedom of that error.
+        value: the difference; None if it isn't defined.
+        error: its standard error; infinite if it is unknown.
+        freedom: the error's degrees of freedom.
         cases: how many cases were compared.
-        risk: one-sided level of the bound.
-        alike: as how many cases of equal size those count that all tell the same of both models; 0 where some differ.
-        spent: why the risk is 0, if it is.
+        risk: the bound's one-sided level.
+        agreeing: the effective number of cases, if both models agree on all of them; 0 if some differ.
+        spent: the reason why the risk is 0, if it is.
     """
 
     value: float | None
@@ -48,34 +49,34 @@ class Shortfall:
     freedom: float
     cases: int
     risk: float
-    alike: float = 0.0
+    agreeing: float = 0.0
     spent: str = ""
 
     @property
     def low(self) -> float | None:
-        """Return the bound below which the truth lies with a chance of `risk`; None where nothing is defined."""
+        """The lower bound, below which the true difference is with a chance of `risk`; None if it isn't defined."""
         if self.value is None:
             return None
         return max(-1.0, self.value - self._reach) if self.risk > 0 else -1.0
 
     @property
     def _reach(self) -> float:
-        if self.alike > 0:
-            return 1 - self.risk ** (1 / self.alike)
+        if self.agreeing > 0:
+            return 1 - self.risk ** (1 / self.agreeing)
         return self.quantile * self.error if self.error > 0 else 0.0
 
     @property
     def quantile(self) -> float:
-        """Return by how many standard errors the bound lies below the difference."""
+        """The number of standard errors from the bound to the difference."""
         return float(stats.t.isf(self.risk, self.freedom)) if self.risk > 0 and self.freedom > 0 else inf
 
     def holds(self, margin: float) -> bool:
-        """Return whether the bound isn't below `-margin`."""
+        """Check that the bound isn't below `-margin`."""
         return self.low is not None and self.low >= -margin
 
     def power(self, margin: float) -> float:
-        """Return how often a model that is exactly as good as the reference has its bound above `-margin`."""
-        if self.alike > 0:
+        """Return the probability that a model exactly as good as the reference has its bound above `-margin`."""
+        if self.agreeing > 0:
             return float(self.risk > 0 and self._reach <= margin)
         if self.error == 0:
             return 1.0
@@ -87,8 +88,8 @@ class Shortfall:
         """Estimate how many cases like these let an equally good model pass in half of all draws; None if unknown."""
         if self.risk <= 0 or not 0 < margin < 1:
             return None
-        if self.alike > 0:
-            return ceil(self.cases / self.alike * log(self.risk) / log1p(-margin))
+        if self.agreeing > 0:
+            return ceil(self.cases / self.agreeing * log(self.risk) / log1p(-margin))
         if not 0 < self.error < inf:
             return None
         needed = self.cases * (float(stats.norm.isf(self.risk)) * self.error / margin) ** 2
@@ -96,7 +97,7 @@ class Shortfall:
         return int(ceil(needed / unit) * unit)
 
     def verdict(self, margin: float) -> str:
-        """Say the difference and what the comparison could have shown at all."""
+        """Describe the difference, and what the comparison could have shown at all."""
         if self.value is None:
             return "(no test case of both kinds that neither model has seen)"
         shown = f"difference {self.value:+.3f}"
@@ -107,7 +108,7 @@ class Shortfall:
         if power >= HOPELESS or self.holds(margin):
             return f"({shown}; {chance})"
         needed = self.cases_for_even_odds(margin)
-        if self.alike > 0:
+        if self.agreeing > 0:
             shown += ": no case tells the two apart, but others may"
             enough = f"about {needed:,} cases that agree like these would do" if needed else chance
             return f"({shown}; with {self.cases} test cases this gate can only refuse: {enough})"
@@ -118,32 +119,32 @@ class Shortfall:
 def shortfall(table: pd.DataFrame, reference: Numbers, params: Params, risk: float, spent: str = "") -> Shortfall:
     """Compare a model with a reference.
 
-    Two models that put all patches into the same order, such as one network under two thresholds, don't differ, and
-    there is nothing to be unsure of.
+    Two models that rank all patches alike, such as one network under two thresholds, don't differ, and their error is
+    0.
 
     Args:
         table: patches that neither has seen: columns `case_id,label,probability,decision`, and
             those of `counted_cases`.
-        reference: its probability of the same patches, (patches,).
-        params: hold resamples and seed.
-        risk: one-sided level of the bound, 0 to 1; 0 where no more may be spent.
-        spent: why it is 0.
+        reference: the reference's probability of the same patches, (patches,).
+        params: parameters with the number of resamples and the seed.
+        risk: the bound's one-sided level, 0 to 1; 0 if no more may be spent.
+        spent: the reason why it is 0.
     """
     predictions = predictions_in(table, table["probability"].to_numpy())
     cases = predictions.case_count
     if not holds_both_classes(table["label"]):
         return Shortfall(None, inf, 0.0, cases, risk, spent=spent)
     freedom = max(0.0, informative_cases(predictions)[COMPARED] - 1)
-    if same_order(predictions.probabilities, reference):
+    if is_same_order(predictions.probabilities, reference):
         return Shortfall(0.0, 0.0, freedom, cases, risk, spent=spent)
     parts = area_difference(predictions, predictions_in(table, reference))
     error = _standard_error(parts, freedom, params.seed)
-    alike = agreeing_cases(parts) if freedom > 0 else 0.0
-    return Shortfall(float(parts.value), error, freedom, cases, risk, alike, spent)
+    agreeing = agreeing_cases(parts) if freedom > 0 else 0.0
+    return Shortfall(float(parts.value), error, freedom, cases, risk, agreeing, spent)
 
 
 def _standard_error(parts: CaseParts, freedom: float, seed: int) -> float:
-    """By the lower end of the 95 % interval; infinite where that says nothing."""
+    """Return the standard error from the lower end of the 95 % interval; infinite if that is undefined."""
     low = difference(parts, seed)["low"]
     if freedom <= 0 or low is None or low <= -1.0:
         return inf
@@ -151,10 +152,10 @@ def _standard_error(parts: CaseParts, freedom: float, seed: int) -> float:
 
 
 def predictions_in(table: pd.DataFrame, probability: Numbers) -> Predictions:
-    """The patches of a table under a model's probabilities, as the metrics take them."""
+    """Return the patches of a table with a model's probabilities, in the form that the metrics take."""
     return Predictions.of(table["label"], probability, table["decision"], counted_cases(table))
 
 
-def same_order(one: Numbers, other: Numbers) -> bool:
-    """Whether two models rank the patches alike, ties included."""
-    return bool((rankdata(one) == rankdata(other)).all())
+def is_same_order(first: Numbers, second: Numbers) -> bool:
+    """Check whether two models rank the patches alike, ties included."""
+    return bool((rankdata(first) == rankdata(second)).all())

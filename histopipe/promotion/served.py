@@ -1,4 +1,4 @@
-"""The logged model that a version is made from."""
+"""The logged model from which a version is registered."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 _POINT: tuple[Literal["threshold", "temperature", "offset"], ...] = ("threshold", "temperature", "offset")
 
 
-def served_run(candidate: Candidate, client: MlflowClient, workspace: Workspace, anew: bool = False) -> Run:
-    """The run here that holds a candidate's served model, with its calibration and threshold.
+def served_run(candidate: Candidate, client: MlflowClient, workspace: Workspace, repair: bool = False) -> Run:
+    """Return the run in this tracking store that holds a candidate's served model, with its calibration and threshold.
 
-    Where there is none, since the evaluation came from another machine's cache or its files are gone, it is logged from
-    the files here.
+    If there is none, because the evaluation came from another machine's cache or its logged files are gone, the model
+    is logged again from the checkout's files.
 
     Args:
         candidate: the model.
-        client: of the tracking store.
-        workspace: where its files lie.
-        anew: also where its logged files are there, but damaged.
+        client: the tracking store's client.
+        workspace: the checkout with its files.
+        repair: log it again also if its logged files exist but are damaged.
 
     Raises:
-        PromotionError: the evaluation was made from another training than the one whose record lies here.
+        PromotionError: the evaluation belongs to another training than the one recorded here.
     """
     run_id = find_run_of_training(workspace, candidate.dataset, candidate.training)
     _require_own_evaluation(candidate, run_id, workspace)
     if run_id is not None:
         run = client.get_run(run_id)
-        if _serves(run, candidate, client, anew):
+        if _serves(run, candidate, client, repair):
             return run
     return client.get_run(_log_from_files(candidate, workspace))
 
 
 def _require_own_evaluation(candidate: Candidate, run_id: str | None, workspace: Workspace) -> None:
-    """A repeated training has the same digests, but another run."""
+    """Check that the evaluation is of the candidate's training: a repeated one has the same digests but another run."""
     evaluated = find_run_of_training(workspace, candidate.dataset, str(candidate.metrics["run_id"]))
     if evaluated is not None and evaluated != run_id:
         stage = stage_name("evaluate", candidate.dataset, candidate.architecture)
@@ -57,10 +57,10 @@ def _require_own_evaluation(candidate: Candidate, run_id: str | None, workspace:
         )
 
 
-def _serves(run: Run, candidate: Candidate, client: MlflowClient, whole: bool) -> bool:
-    """Whether the run's newest logged model is there, or even `whole`, and has the candidate's operating point.
+def _serves(run: Run, candidate: Candidate, client: MlflowClient, intact: bool) -> bool:
+    """Check that the run's newest logged model exists and has the candidate's operating point.
 
-    An evaluation may have been killed, and files may have been lost since.
+    An evaluation may have been killed, and files may have been lost since. With `intact`, damaged files don't count.
     """
     try:
         model_id = run.data.tags[SERVED_MODEL_TAG]
@@ -75,11 +75,11 @@ def _serves(run: Run, candidate: Candidate, client: MlflowClient, whole: bool) -
     if any(tags.get(name) != str(candidate.point[name]) for name in _POINT):
         return False
     fault = find_model_fault(address, address, client)
-    return fault is None or (fault.damaged and not whole)
+    return fault is None or (fault.damaged and not intact)
 
 
-def require_whole(version: ModelVersion, client: MlflowClient) -> None:
-    """Check that a version's files are there and as they were logged: a champion that can't be loaded helps nobody.
+def require_intact(version: ModelVersion, client: MlflowClient) -> None:
+    """Check that a version's files exist and are as they were logged, so that a champion can be loaded.
 
     Raises:
         PromotionError: they are missing or damaged.
@@ -113,7 +113,7 @@ def _log_from_files(candidate: Candidate, workspace: Workspace) -> str:
 
 
 def _example(candidate: Candidate, workspace: Workspace) -> Patches:
-    """The first patch of a validation case: the served model's input example must not come from test."""
+    """Return the first patch of a validation case: the served model's input example must not come from test."""
     store = workspace.store(candidate.dataset)
     validation = are_known(read_index(store)["case_id"], candidate.record["validation_cases"])
     example: Patches = PatchStore.open(store).gather(np.flatnonzero(validation.to_numpy())[:1])[0]

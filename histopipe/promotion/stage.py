@@ -1,8 +1,9 @@
-"""Promotion and rollback: the champion's alias moves last, so that a kill at any moment leaves the old champion.
+"""Promotion and rollback: the champion's alias moves last, so that a killed process leaves the old champion.
 
-Everything before that move is tags and artifacts, which the same command writes again; a version is made once per
-training, calibration and threshold. Processes of one checkout take turns under a lock. Between machines that share a
-server the alias is one row, so there is always one champion; who finds it moved meanwhile stops and may try again.
+Everything before that move is tags and artifacts, which the same command writes again; a version is registered once per
+training, calibration and threshold. Processes of one checkout take turns under a lock. Machines that share a server see
+the alias as one row, so there is always one champion; a process that finds it moved meanwhile stops and can be
+repeated.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from histopipe.core.errors import PromotionError
 from histopipe.core.params import Params
 from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.workspace import Workspace
-from histopipe.promotion.anchor import announce_anchor, is_anchor, settle_anchor, standing_anchor
+from histopipe.promotion.anchor import announce_anchor, find_anchor, is_anchor, settle_anchor
 from histopipe.promotion.candidate import Candidate, read_candidate
 from histopipe.promotion.gates import Gate, reasons
-from histopipe.promotion.judgement import Bench, judge_candidate
-from histopipe.promotion.served import require_whole, served_run
-from histopipe.promotion.versions import PROMOTED, log_report, register, verdict_tags, whole_champion
+from histopipe.promotion.judgement import PromotionRequest, judge_candidate
+from histopipe.promotion.served import require_intact, served_run
+from histopipe.promotion.versions import PROMOTED, log_report, register, restore_champion, verdict_tags
 from histopipe.tracking.registry import CHAMPION, IDENTITY, PREVIOUS, ROLLED_BACK, Registry, locked_registry
 from histopipe.tracking.runs import run_exists
 
@@ -34,15 +35,15 @@ TAKEN_BACK = "rolled back"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a promotion came to.
+    """The outcome of a promotion.
 
     Attributes:
         model: the registered model's name.
-        version: number of the candidate's version.
-        architecture: the candidate.
+        version: the number of the candidate's version.
+        architecture: the candidate's recipe.
         changed: whether it was judged; a candidate that is champion already isn't.
-        gates: what it was judged by.
-        note: what became of a champion whose files are gone, and of the anchor; empty where all is as it was.
+        gates: the gates that judged it.
+        note: what happened to a champion whose files are gone, and to the anchor; empty if nothing did.
         looks: how often the test cases have been looked at.
     """
 
@@ -56,7 +57,7 @@ class Verdict:
 
     @property
     def promoted(self) -> bool:
-        """Whether it is champion now."""
+        """True if it is champion now."""
         return not reasons(self.gates)
 
     def __str__(self) -> str:
@@ -69,10 +70,10 @@ class Verdict:
         return "\n".join(lines + ([f"  {self.looks}"] if self.looks else []))
 
 
-def held_back(dataset: str, workspace: Workspace) -> str | None:
-    """Why the pipeline's own `promote` does nothing here: one line inside of one of DVC's experiments, else None.
+def why_not_promoted(dataset: str, workspace: Workspace) -> str | None:
+    """Explain why the pipeline's `promote` does nothing in one of DVC's experiments; None elsewhere.
 
-    An experiment is for choosing by validation: it mustn't move the checkout's champion, nor look at the gates on test.
+    An experiment is for choosing by validation: it must neither move the checkout's champion nor look at test.
     """
     if not (os.environ.get("DVC_EXP_NAME") or workspace.home != workspace.root):
         return None
@@ -89,29 +90,32 @@ def promote(
 ) -> Verdict:
     """Register the best model by validation, and make it champion if every gate holds; else it becomes challenger.
 
-    A champion whose files are gone is first registered again, if its model still lies in this checkout.
+    A champion whose files are gone is first registered again, if this checkout still has its model.
 
     Args:
         dataset: the data set's name.
-        params: hold the limits.
-        workspace: where evaluations and the tracking store are.
-        again: also if the model was rolled back before.
-        replace: number of the champion that may be replaced though it is of other data, was trained in full where the
-            candidate wasn't, or can't be compared with any more.
-        move_anchor: let the champion be the anchor from now on, before anything is judged.
+        params: parameters with the limits of the gates.
+        workspace: the checkout with the evaluations and the settings of the tracking store.
+        again: promote the model also if it was rolled back before.
+        replace: the number of a champion that may be replaced though it is of other data, was trained in full where
+            the candidate wasn't, or can no longer be compared with.
+        move_anchor: make the champion the anchor before anything is judged.
+
+    Returns:
+        The verdict, which lists the gates.
 
     Raises:
         PromotionError: no model can be judged, the champion can't be compared with, or isn't the one to be replaced.
-        TrackingAwayError: the registry is away; the same command carries on.
-        BusyError: another promotion or rollback is under way.
+        TrackingAwayError: the registry can't be reached; the same command resumes.
+        BusyError: another promotion or rollback is in progress.
     """
     candidate = read_candidate(dataset, params, workspace)
     with locked_registry(dataset, workspace) as registry:
         standing = registry.version_at(CHAMPION)
         _require_named(standing, replace, registry)
         settled = f"version {standing.version} is the anchor" if standing and settle_anchor(registry, standing) else ""
-        champion, note = whole_champion(standing, dataset, registry, params, workspace)
-        anchor = standing_anchor(registry, champion, move_anchor)
+        champion, note = restore_champion(standing, dataset, registry, params, workspace)
+        anchor = find_anchor(registry, champion, move_anchor)
         note = "; ".join(filter(None, [settled, note, anchor.note]))
         named = champion is not None and replace is not None  # the one named may have been registered again by now
         if champion and champion.tags.get(IDENTITY) == candidate.identity:
@@ -120,17 +124,17 @@ def promote(
                 log_report(dataset, registry.client, str(champion.run_id), workspace)
             return Verdict(registry.name, str(champion.version), candidate.architecture, False, [], note)
         run = served_run(candidate, registry.client, workspace)
-        bench = Bench(candidate, run, champion, anchor, registry, params, workspace, again, named)
-        judged = judge_candidate(bench)
+        request = PromotionRequest(candidate, run, champion, anchor, registry, params, workspace, again, named)
+        judged = judge_candidate(request)
         require_unchanged_inputs()
         tags = verdict_tags(judged.gates) | judged.looks.tags()
         version = register(candidate, run, tags, registry, workspace)
         if reasons(judged.gates):
             registry.challenge(version)
         else:
-            require_whole(version, registry.client)
+            require_intact(version, registry.client)
             require_unchanged_inputs()
-            announce_anchor(registry, version, judged.anchors_anew)
+            announce_anchor(registry, version, judged.becomes_anchor)
             _crown(version, champion, candidate, registry)
             if settle_anchor(registry, registry.version_at(CHAMPION)):
                 note = "; ".join(filter(None, [note, f"version {version.version} is the anchor from now on"]))
@@ -140,37 +144,37 @@ def promote(
 
 
 def _require_named(champion: ModelVersion | None, replace: str | None, registry: Registry) -> None:
-    """Who names the champion to be replaced must have looked at it: another one may stand there by now."""
+    """Check that the champion is still the one that the user named with `--replace`."""
     number = str(champion.version) if champion else None
     if replace not in (None, number):
-        standing = f"version {number}" if number else "no version"
-        raise PromotionError(f"--replace {replace}: {standing} of {registry.name} is champion: name that one, or none")
+        current = f"version {number}" if number else "no version"
+        raise PromotionError(f"--replace {replace}: {current} of {registry.name} is champion: name that one, or none")
 
 
 def _crown(version: ModelVersion, champion: ModelVersion | None, candidate: Candidate, registry: Registry) -> None:
-    """Tags first, the alias last: killed in between, the old champion stands, and the same command goes on."""
+    """Write the tags, then move the alias: if killed in between, the old champion stays and the command resumes."""
     before = str(champion.version) if champion else None
     if before:
         registry.tag(version, {PREVIOUS: before})
     else:
         registry.untag(version, PREVIOUS)
     for earlier in registry.versions_of_training(candidate.training):
-        registry.untag(earlier, ROLLED_BACK)  # by now it was asked for
+        registry.untag(earlier, ROLLED_BACK)  # the user has asked for it again
     if champion:
         registry.untag(champion, ROLLED_BACK)  # of a rollback that was killed before it moved the alias
     registry.crown(version, before)
 
 
 def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
-    """Let the champion before the present one be champion again.
+    """Make the champion before the present one champion again.
 
     Returns:
-        Numbers of the version taken back and of the champion now.
+        The numbers of the version that was rolled back and of the champion now.
 
     Raises:
         PromotionError: there is no champion, or none before it.
-        TrackingAwayError: the registry is away; the same command carries on.
-        BusyError: another promotion or rollback is under way.
+        TrackingAwayError: the registry can't be reached; the same command resumes.
+        BusyError: another promotion or rollback is in progress.
     """
     with locked_registry(dataset, workspace) as registry:
         champion = registry.version_at(CHAMPION)
@@ -183,7 +187,7 @@ def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
                 f"nothing to go back to: no champion of {registry.name} before version {champion.version} is left; "
                 f"promote another model (`histopipe promote {dataset}`)"
             )
-        require_whole(target, registry.client)
+        require_intact(target, registry.client)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         registry.tag(champion, {"verdict": TAKEN_BACK, ROLLED_BACK: now})
         registry.tag(target, {"verdict": PROMOTED, "reasons": f"version {champion.version} was rolled back"})
@@ -194,7 +198,7 @@ def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
 
 
 def _before(champion: ModelVersion, registry: Registry) -> ModelVersion | None:
-    """The nearest earlier champion that still exists and wasn't rolled back itself."""
+    """Find the nearest earlier champion that still exists and wasn't rolled back itself."""
     passed = {str(champion.version)}
     number = champion.tags.get(PREVIOUS)
     while number and number not in passed:

@@ -1,4 +1,4 @@
-"""What the registry says of a data set's champion and challenger, as Markdown."""
+"""A summary of a data set's champion and challenger in the registry, as Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from histopipe.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 
 
 def promotion_summary(dataset: str, workspace: Workspace) -> str:
-    """The champion and the challenger, with the gates that each was judged by.
+    """Render the champion and the challenger, with the gates that judged them, as Markdown.
 
     Raises:
         TrackingAwayError: the registry can't be asked.
@@ -21,12 +21,15 @@ def promotion_summary(dataset: str, workspace: Workspace) -> str:
     with open_registry(dataset, workspace) as registry:
         parts = [_section(alias, registry) for alias in (CHAMPION, CHALLENGER)]
         if number := registry.model_tags().get(ANCHOR):
-            parts.insert(1, f"The anchor is version {number}: no chain of champions may sink below it.")
+            parts.insert(
+                1,
+                f"The anchor is version {number}: no champion may be further below it than `promotion.anchor_margin`.",
+            )
     return "\n\n".join([f"# {registry.name}", *(part for part in parts if part)]) + "\n"
 
 
-def anchor_line(dataset: str, workspace: Workspace) -> str:
-    """Which version the anchor is.
+def describe_anchor(dataset: str, workspace: Workspace) -> str:
+    """Describe which version is the anchor.
 
     Raises:
         TrackingAwayError: the registry can't be asked.
@@ -41,7 +44,7 @@ def _section(alias: str, registry: Registry) -> str:
     if version is None:
         return "No champion yet." if alias == CHAMPION else ""
     tags = version.tags
-    lines = [f"## {alias}: version {version.version}, {tags.get('architecture', 'of unknown make')}"]
+    lines = [f"## {alias}: version {version.version}, {tags.get('architecture', 'of an unknown architecture')}"]
     if tags.get("verdict") == "refused":
         lines.append("Refused: " + tags["reasons"] + ".")
     if tags.get(PREVIOUS) and alias == CHAMPION:
@@ -53,13 +56,13 @@ def _section(alias: str, registry: Registry) -> str:
 
 
 def gates_table(tags: Mapping[str, str]) -> str:
-    """The gates that a version's tags hold, as a table."""
+    """Render the gates in a version's tags as a table."""
     names = [key.removeprefix("gate.") for key in tags if key.startswith("gate.") and key.count(".") == 1]
     rows = [
         [
             TITLES.get(name, name),
-            _shown(name, tags),
-            rule(name, _number(tags[f"gate.{name}.limit"])),
+            _measured(name, tags),
+            rule(name, _number_or_word(tags[f"gate.{name}.limit"])),
             tags[f"gate.{name}"],
         ]
         for name in names
@@ -67,14 +70,14 @@ def gates_table(tags: Mapping[str, str]) -> str:
     return markdown_table([["gate", "measured", "wanted", ""], [":--", "--:", "--:", ":--"], *rows])
 
 
-def _shown(name: str, tags: Mapping[str, str]) -> str:
-    """What was measured, and the end of its interval that decided."""
-    measured, bound = short(_number(tags[f"gate.{name}.measured"])), tags.get(f"gate.{name}.bound")
-    return measured if bound is None else f"{measured} (bound {short(_number(bound))})"
+def _measured(name: str, tags: Mapping[str, str]) -> str:
+    """Return what was measured, and the end of its interval that decided."""
+    measured, bound = short(_number_or_word(tags[f"gate.{name}.measured"])), tags.get(f"gate.{name}.bound")
+    return measured if bound is None else f"{measured} (bound {short(_number_or_word(bound))})"
 
 
-def _number(text: str) -> float | str:
-    """A word stays one."""
+def _number_or_word(text: str) -> float | str:
+    """Parse a number; other text is returned as it is."""
     try:
         return float(text)
     except ValueError:

@@ -14,11 +14,11 @@ from histopipe.data.store import INDEX_FILE
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.networks.weights.intact import find_version_fault
 from histopipe.networks.weights.registered import KEPT_TAG
-from histopipe.promotion.candidate import Candidate, read_twin
-from histopipe.promotion.card import LINEAGE, description, model_card, read_facts
+from histopipe.promotion.candidate import Candidate, find_twin
+from histopipe.promotion.card import LINEAGE, read_card_content, render_model_card, shorten_card
 from histopipe.promotion.champion import keep, read_champion
 from histopipe.promotion.gates import Gate, reasons
-from histopipe.promotion.served import require_whole, served_run
+from histopipe.promotion.served import require_intact, served_run
 from histopipe.tracking.registry import IDENTITY, PREVIOUS, TRAINING, Registry
 from histopipe.tracking.runs import log_if_changed, run_exists
 
@@ -26,40 +26,40 @@ if TYPE_CHECKING:
     from histopipe.tracking.entities import MlflowClient, ModelVersion, Run
 
 PROMOTED, REFUSED = "promoted", "refused"
-GATE, LOOKS = "gate.", "looks."  # how the keys of tags begin that a verdict leaves beside `verdict` and `reasons`
+GATE, LOOKS = "gate.", "looks."  # prefixes of the tags that a verdict sets besides `verdict` and `reasons`
 REPORT_FILES = ("index.html", "comparison.png", "pairs.png")  # of the compare stage
 
 
 def register(
     candidate: Candidate, run: Run, verdict: Mapping[str, str], registry: Registry, workspace: Workspace
 ) -> ModelVersion:
-    """The version with its card and tags; the run keeps what later promotions need of it.
+    """Register a candidate's version with its card and tags, and keep in its run what later promotions need.
 
-    Of an earlier verdict on the same version nothing is left.
+    An earlier verdict on the same version is removed.
 
     Args:
         candidate: the model.
-        run: that holds its served model.
-        verdict: tags as `verdict_tags` gives them.
-        registry: where it is registered.
-        workspace: where its files lie.
+        run: the run that holds its served model.
+        verdict: its tags, from `verdict_tags`.
+        registry: the data set's registry.
+        workspace: the checkout with its files.
     """
     run_id, client = run.info.run_id, registry.client
-    card = model_card(read_facts(candidate, run, verdict, workspace))
+    card = render_model_card(read_card_content(candidate, run, verdict, workspace))
     kept = keep(candidate, card, client, run_id)
     log_report(candidate.dataset, client, run_id, workspace)
     tags = {**_tags(candidate, run, workspace), **verdict, KEPT_TAG: kept}
-    shown = description(card, kept)
+    description = shorten_card(card, kept)
     model_id = run.data.tags[SERVED_MODEL_TAG]
 
-    def usable(version: ModelVersion) -> bool:
+    def is_usable(version: ModelVersion) -> bool:
         return str(version.source) == f"models:/{model_id}" or find_version_fault(version, client) is None
 
-    return registry.register(model_id, run_id, tags, shown, usable, replaced=(GATE, LOOKS))
+    return registry.register(model_id, run_id, tags, description, is_usable, replaced=(GATE, LOOKS))
 
 
 def log_report(dataset: str, client: MlflowClient, run_id: str, workspace: Workspace) -> None:
-    """Log what the model was compared with, to be looked at beside it: the page and its two pictures of the ranking."""
+    """Log what the model was compared with: the report's page and its two pictures of the ranking."""
     for name in REPORT_FILES:
         path = workspace.report(dataset) / name
         if path.exists():
@@ -90,7 +90,7 @@ def _tags(candidate: Candidate, run: Run, workspace: Workspace) -> dict[str, str
 
 
 def verdict_tags(gates: Sequence[Gate]) -> dict[str, str]:
-    """The verdict; each gate as `gate.NAME` with its `.measured`, `.limit`, the `.bound` that decides and `.reason`."""
+    """Return a verdict's tags, and each gate's as `gate.NAME` with `.measured`, `.limit`, `.bound` and `.reason`."""
     failed = reasons(gates)
     tags = {"verdict": REFUSED if failed else PROMOTED, "reasons": "; ".join(failed) or "none"}
     for gate in gates:
@@ -105,28 +105,28 @@ def verdict_tags(gates: Sequence[Gate]) -> dict[str, str]:
     return tags
 
 
-def whole_champion(
+def restore_champion(
     champion: ModelVersion | None, dataset: str, registry: Registry, params: Params, workspace: Workspace
 ) -> tuple[ModelVersion | None, str]:
-    """See that the champion can be loaded and compared with; what is gone of it is logged anew from this checkout.
+    """Check that the champion can be loaded and compared with, and log again what is missing from this checkout.
 
     Returns:
-        The champion from now on, which is another version where the files of the one before are gone; and what people
-        are told of it, empty where all is well.
+        The champion from now on, which is another version if the files of the earlier one are gone; and a note about it
+        for users, empty if nothing was missing.
     """
     if champion is None:
         return None, ""
     fault = find_version_fault(champion, registry.client)
     if fault is None and _is_kept(champion, registry):
         return champion, ""
-    twin = read_twin(dataset, champion.tags.get(IDENTITY), params, workspace)
+    twin = find_twin(dataset, champion.tags.get(IDENTITY), params, workspace)
     title = f"version {champion.version}"
     if twin is None:
         remedy = "restore them from a backup, or run `histopipe promote` where it was trained"
         return champion, f"the champion, {title}, can't be served: {fault}; {remedy}" if fault else ""
     if fault is None and run_exists(str(champion.run_id)):
         _keep_again(champion, twin, registry, workspace)
-        return champion, f"what later promotions need of {title} was gone, and is logged again"
+        return champion, f"what later promotions need from {title} was missing and has been logged again"
     version = _register_again(champion, twin, registry, workspace)
     return version, f"it is {title} registered again from this checkout, since {fault or 'its run was deleted'}"
 
@@ -141,22 +141,22 @@ def _is_kept(champion: ModelVersion, registry: Registry) -> bool:
 
 def _keep_again(champion: ModelVersion, twin: Candidate, registry: Registry, workspace: Workspace) -> None:
     run = registry.client.get_run(str(champion.run_id))
-    card = model_card(read_facts(twin, run, champion.tags, workspace))
+    card = render_model_card(read_card_content(twin, run, champion.tags, workspace))
     kept = keep(twin, card, registry.client, run.info.run_id)
     registry.tag(champion, {KEPT_TAG: kept})
 
 
 def _register_again(champion: ModelVersion, twin: Candidate, registry: Registry, workspace: Workspace) -> ModelVersion:
-    """As champion, by the verdict of its day; killed on the way, the same command goes on."""
-    run = served_run(twin, registry.client, workspace, anew=True)
-    kept = [key for key in champion.tags if key.startswith((GATE, LOOKS)) or key in _OF_ITS_DAY]
+    """Register the champion again under its earlier verdict; if this is killed, the same command resumes it."""
+    run = served_run(twin, registry.client, workspace, repair=True)
+    kept = [key for key in champion.tags if key.startswith((GATE, LOOKS)) or key in _KEPT_TAGS]
     verdict = {key: champion.tags[key] for key in kept}
     require_unchanged_inputs()
     version = register(twin, run, verdict, registry, workspace)
-    require_whole(version, registry.client)
+    require_intact(version, registry.client)
     require_unchanged_inputs()
     registry.crown(version, str(champion.version))
     return version
 
 
-_OF_ITS_DAY = ("verdict", "reasons", PREVIOUS)
+_KEPT_TAGS = ("verdict", "reasons", PREVIOUS)

@@ -72,7 +72,7 @@ def test_an_unchanged_clone_leaves_a_groups_champion_alone(checkout: Callable[..
     clone = Checkout(clone.root, {**clone.environment, **shared})
     said = clone.dvc("repro").stdout
     assert "version 2 (cancernet) is refused and becomes challenger" in said
-    assert "data beside the champion's: other (" in said
+    assert "data compared with the champion's: other (" in said
     refused = clone.histopipe("predict", str(archive), "--out", str(tmp_path / "scores"), check=False)
     assert (refused.returncode, refused.stderr.count("histopipe: ")) == (2, 1), refused.stderr
     assert "is made from other data than idc is here" in refused.stderr

@@ -570,7 +570,7 @@ def test_a_champion_that_nothing_is_known_of_is_not_taken_for_granted(workspace:
     run = client(workspace).create_run(client(workspace).get_experiment_by_name(NAME).experiment_id)
     client(workspace).create_model_version(NAME, source, run.info.run_id)
     client(workspace).set_registered_model_alias(NAME, "champion", "2")
-    with pytest.raises(PromotionError, match="nobody knows which cases it was trained on"):
+    with pytest.raises(PromotionError, match="so the cases that it was trained on are unknown"):
         promote("idc", asked("better"), workspace)
     assert aliases(workspace) == {"champion": "2"}
 
@@ -581,7 +581,7 @@ def test_a_champion_without_a_run_is_not_taken_for_granted(workspace: Workspace)
     logged = client(workspace).get_logged_model(source.removeprefix("models:/"))
     client(workspace).create_model_version(NAME, logged.artifact_location)
     client(workspace).set_registered_model_alias(NAME, "champion", "2")
-    with pytest.raises(PromotionError, match="nobody knows which cases it was trained on"):
+    with pytest.raises(PromotionError, match="so the cases that it was trained on are unknown"):
         promote("idc", asked("better"), workspace)
 
 
@@ -624,7 +624,7 @@ def test_a_champion_of_before_there_were_anchors_is_its_own_and_says_so_once(wor
     for key in registered(workspace):
         client(workspace).delete_registered_model_tag(NAME, key)
     for number in range(2):
-        said = "version 1 was champion without an anchor, and is its own from now on"
+        said = "version 1 was champion without an anchor, and is the anchor from now on"
         assert (said in str(promote("idc", asked("good"), workspace))) is (number == 0)
     assert registered(workspace)["anchor"] == "1"
     promote("idc", asked("better"), workspace)
@@ -674,7 +674,7 @@ def test_looks_at_the_test_cases_are_counted_once_each_and_outlive_their_version
     assert tags(workspace, "3")["looks.trainings"] == "3"
     card = kept(workspace, "3", "model_card.md", tmp_path).read_text()
     assert "This was look 3 at these 12 test cases (promotions judged on them, this one included; 3 trainings" in card
-    assert "leans upwards" in card
+    assert "biased upwards" in card
     client(workspace).delete_model_version(NAME, "2")
     changed = asked("better", evaluate={"resamples": 200, "threshold": "f1"})
     evaluate("idc", "better", changed, workspace)

@@ -24,7 +24,7 @@ from histopipe.inference.pseudonyms import Pseudonyms
 from histopipe.ingest.datasets import get_dataset
 from histopipe.ingest.datasets.manifest import read_manifest
 from histopipe.ingest.stage import ingest
-from histopipe.promotion.gates import unseen
+from histopipe.promotion.gates import select_unseen
 from tests.conftest import png, write_zip
 from tests.unit.test_splitting import make_cases, small_cases, write_index
 
@@ -252,11 +252,11 @@ def test_a_split_file_with_one_case_in_two_splits_is_refused(tmp_path: Path) -> 
 
 def test_what_a_champion_has_seen_is_told_by_normal_form() -> None:
     table = pd.DataFrame({"case_id": [COMPOSED, "12", "13", "c"], "label": [0, 1, 0, 1]})
-    assert unseen(table, [DECOMPOSED, "12.0"], ["c\u200b"])["case_id"].tolist() == ["13"]
+    assert select_unseen(table, [DECOMPOSED, "12.0"], ["c\u200b"])["case_id"].tolist() == ["13"]
     assert are_known(table["case_id"], [12]).tolist() == [False, True, False, False]
 
 
 def test_one_case_has_one_pseudonym() -> None:
     key = Pseudonyms(b"a key of sixteen bytes or more")
     assert len({key.case(spelling) for spelling in SPELLINGS}) == 1
-    assert set(key.known.values()) == {COMPOSED}
+    assert set(key.originals.values()) == {COMPOSED}

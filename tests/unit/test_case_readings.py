@@ -21,7 +21,7 @@ from histopipe.data.splitting.stage import split
 from histopipe.data.store import read_index
 from histopipe.ingest.datasets import get_dataset
 from histopipe.ingest.stage import ingest
-from histopipe.promotion.gates import unseen
+from histopipe.promotion.gates import select_unseen
 from histopipe.reporting.comparison.evaluations import read_evaluations
 from tests.conftest import png, write_zip
 
@@ -132,14 +132,14 @@ def test_a_data_set_of_ones_own_under_a_built_in_name_is_not_read_as_that(
 ) -> None:
     """Its model tells by its classes: a manifest gives labels only."""
     from histopipe.core.cases.readings import recorded_reading
-    from histopipe.inference.model import Served
+    from histopipe.inference.model import ServedModel
     from histopipe.inference.naming import ImageName
     from histopipe.inference.stage import case_namer
 
     def named(negative: str, positive: str) -> str:
         point = {"data_set": dataset, "negative_class": negative, "positive_class": positive}
         assert (recorded_reading(point, dataset) is None) == (negative == "negative" or dataset != "breakhis")
-        served = Served.__new__(Served)
+        served = ServedModel.__new__(ServedModel)
         object.__setattr__(served, "point", point)
         (name,) = case_namer(served).name([ImageName(f"P7/{file}", ("P7",), 1, 1, "")])
         return name.case_id
@@ -223,4 +223,4 @@ def test_what_a_model_saw_under_the_other_reading_counts_as_seen() -> None:
     assert known(["14-22549AB", "14-22549G"], ["14-22549CD"]) == [False, False]  # the same reading
     assert known(["14-22549AB"], ["14-22549"], "mine") == [False]  # whose letters may mean anything
     table = pd.DataFrame({"case_id": ["14-22549", "14-9133"]})
-    assert unseen(table, ["14-22549AB"], dataset="breakhis")["case_id"].tolist() == ["14-9133"]
+    assert select_unseen(table, ["14-22549AB"], dataset="breakhis")["case_id"].tolist() == ["14-9133"]

@@ -14,8 +14,8 @@ from histopipe.core.params import Params, parse_params
 from histopipe.core.stages.running import failure_kind
 from histopipe.evaluation.metrics import Numbers
 from histopipe.promotion.candidate import best_by_validation
-from histopipe.promotion.card import DESCRIPTION_LENGTH, description
-from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, reasons, rolled_back_gate, unseen
+from histopipe.promotion.card import DESCRIPTION_LENGTH, shorten_card
+from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, reasons, rolled_back_gate, select_unseen
 from histopipe.promotion.spending import risk_of_look
 from histopipe.promotion.summary import gates_table
 from histopipe.reporting.comparison.evaluations import EvaluatedModel
@@ -182,7 +182,7 @@ def test_where_looks_of_unknown_cases_are_too_many_the_key_to_raise_is_named(cha
         gates = judge(table, theirs if champion else None, params(), 400, everywhere=everywhere)
         (refused,) = reasons(gates)
         said.append(refused)
-    assert "399 earlier looks of which no cases are written down" in said[0]
+    assert "399 earlier looks whose cases aren't recorded" in said[0]
     assert "`promotion.looks: 365` in params.yaml plans no more: raise it to 400 or above" in said[0]
     assert "fresh ones too" in said[0] and "bring fresh ones" in said[1]
     raised = by_name(judge(table, theirs, params(looks=400), 400, everywhere=399))["difference"]
@@ -260,7 +260,7 @@ def test_a_chain_of_champions_does_not_sink_below_the_anchor(loss: float, passes
 
 
 def test_cases_that_either_model_saw_do_not_count() -> None:
-    left = unseen(predictions(1.0, 1), ["C00", "C01"], ["C01", "C02"])
+    left = select_unseen(predictions(1.0, 1), ["C00", "C01"], ["C01", "C02"])
     assert sorted(set(left["case_id"])) == [f"C{number:02}" for number in range(3, CASES)]
 
 
@@ -288,8 +288,8 @@ def test_the_candidate_is_the_best_by_validation_whatever_test_says() -> None:
 
 
 def test_a_long_card_is_cut_at_a_line_and_says_where_the_rest_is() -> None:
-    assert description("short\n", "promotion/x") == "short\n"
-    cut = description("a line of the card\n" * 400, "promotion/x")
+    assert shorten_card("short\n", "promotion/x") == "short\n"
+    cut = shorten_card("a line of the card\n" * 400, "promotion/x")
     assert len(cut) <= DESCRIPTION_LENGTH
     assert "`promotion/x/model_card.md`" in cut.splitlines()[-1]
     assert set(cut.splitlines()[:-2]) == {"a line of the card"}
