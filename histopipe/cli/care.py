@@ -43,7 +43,9 @@ def doctor(context: click.Context, mend: bool) -> None:
         for finding in examine(Workspace.around()):
             findings.append(finding)
             table.add_row(
-                f"[{colours[finding.state]}]{finding.state}", finding.what, *map(escape, (finding.said, finding.remedy))
+                f"[{colours[finding.state]}]{finding.state}",
+                finding.subject,
+                *map(escape, (finding.observation, finding.remedy)),
             )
     console.print(table)
     context.exit(severity(findings))
@@ -52,16 +54,16 @@ def doctor(context: click.Context, mend: bool) -> None:
 def _repair(workspace: Workspace) -> None:
     """Restore damaged outputs and print which."""
     from histopipe.core.dvc import clear_cut_off_lock, lock_list
-    from histopipe.operations.doctor.mending import mend
+    from histopipe.operations.doctor.mending import repair_outputs
 
     if clear_cut_off_lock(workspace):
         click.echo(f"removed {lock_list(workspace)}, which a killed process left incomplete; DVC writes it again")
-    repairs = mend(workspace)
-    for path in repairs.mended:
+    repairs = repair_outputs(workspace)
+    for path in repairs.restored:
         click.echo(f"repaired {path}")
     for file in repairs.lost:
         click.echo(f"no intact copy of {file.path} is left: `dvc repro {file.maker}` computes it again")
-    if not repairs.mended and not repairs.lost:
+    if not repairs.restored and not repairs.lost:
         click.echo("no output is damaged")
 
 

@@ -1,1 +1,1 @@
-"""Care of a checkout: its examination, its mending, its cleaning, and the servers beside it."""
+"""Maintenance of a checkout: checks and repairs (`doctor`), removal of leftovers (`gc`), and Prefect's server."""

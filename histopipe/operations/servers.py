@@ -1,10 +1,10 @@
-"""Prefect's server as Prefect finds it, asked over its REST API: the library doesn't import Prefect.
+"""Prefect's server, found as Prefect finds it and queried over its REST API: the library doesn't import Prefect.
 
 A setting is taken from the environment, else from `.env`, `prefect.toml` or `pyproject.toml` in the folder that Prefect
 runs in, else from the active profile (https://docs.prefect.io/v3/concepts/settings-and-profiles).
 
-Read here and not by Prefect's `Settings`: those read the folder that the process works in, whichever is asked for, and
-don't say which place sets the address; importing them costs 2.0 s of CPU. `test_servers.py` holds both to one answer.
+Prefect's own `Settings` aren't used: they always read the current folder, they don't tell where the address is set, and
+importing them takes 2.0 s of CPU. `test_servers.py` checks that both give the same settings.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ ANSWER_SECONDS = 10
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """Where a Prefect server is, and what opens it.
+    """A Prefect server with its address and credentials.
 
     Attributes:
-        address: of its API, such as http://127.0.0.1:4200/api.
-        auth_string: `USER:PASSWORD`; empty where none is set.
-        key: of Prefect Cloud; empty where none is set.
-        origin: what sets the address, for messages.
+        address: the address of its API, such as http://127.0.0.1:4200/api.
+        auth_string: `USER:PASSWORD`; empty if not set.
+        key: the key of Prefect Cloud; empty if not set.
+        origin: where the address is set, for messages.
     """
 
     address: str
@@ -39,16 +39,20 @@ class PrefectServer:
     origin: str
 
     @property
-    def place(self) -> str:
-        """The address without what opens it."""
+    def public_address(self) -> str:
+        """The address without credentials."""
         return public_url(self.address)
 
     def ask(self, path: str, question: Mapping[str, Any] | None = None) -> Any:
-        """What the server answers: to a GET, or to a POST where there is a question.
+        """Send a GET request, or a POST request if there is a question, and return the server's answer.
+
+        Args:
+            path: the path of the endpoint below the API's address.
+            question: the body of a POST request.
 
         Raises:
-            requests.RequestException: nobody answers, or the answer is an error.
-            ValueError: the answer is no JSON.
+            requests.RequestException: there is no answer, or an error.
+            ValueError: the answer isn't JSON.
         """
         import requests
 
@@ -66,25 +70,25 @@ class PrefectServer:
 
 
 def prefect_server(folder: Path) -> PrefectServer | None:
-    """The server that Prefect would talk to from a folder; None where flows start one of their own."""
-    places = _settings(folder)
-    address, origin = _first(places, "PREFECT_API_URL")
+    """Find the server that Prefect would use in a folder; None if flows start their own server."""
+    sources = _settings(folder)
+    address, origin = _first(sources, "PREFECT_API_URL")
     if not address:
         return None
     return PrefectServer(
-        address, _first(places, "PREFECT_API_AUTH_STRING")[0], _first(places, "PREFECT_API_KEY")[0], origin
+        address, _first(sources, "PREFECT_API_AUTH_STRING")[0], _first(sources, "PREFECT_API_KEY")[0], origin
     )
 
 
-def _first(places: list[tuple[str, Mapping[str, Any]]], name: str) -> tuple[str, str]:
-    for origin, settings in places:
+def _first(sources: list[tuple[str, Mapping[str, Any]]], name: str) -> tuple[str, str]:
+    for origin, settings in sources:
         if settings.get(name):
             return str(settings[name]), origin
     return "", ""
 
 
 def _settings(folder: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """Settings by place, the strongest place first."""
+    """Read settings by their source, in order of precedence."""
     dotenv = _dotenv(folder / ".env")
     project = _toml(folder / "prefect.toml")
     pyproject = _toml(folder / "pyproject.toml").get("tool", {}).get("prefect", {})
@@ -106,31 +110,31 @@ def _api(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _profile(
     dotenv: Mapping[str, Any], project: Mapping[str, Any], pyproject: Mapping[str, Any]
 ) -> tuple[str, Mapping[str, Any]]:
-    """The active profile's name and settings; `PREFECT_PROFILE` counts in the environment alone, as for Prefect."""
+    """Read the active profile's name and settings; like Prefect, use `PREFECT_PROFILE` only from the environment."""
     path = (
         os.environ.get("PREFECT_PROFILES_PATH")
         or dotenv.get("PREFECT_PROFILES_PATH")
         or project.get("profiles_path")
         or pyproject.get("profiles_path")
-        or _profiles_of_user()
+        or _default_profiles()
     )
     content = _toml(Path(path))
     name = os.environ.get("PREFECT_PROFILE") or content.get("active") or ""
     return name, content.get("profiles", {}).get(name, {})
 
 
-def _profiles_of_user() -> Path:
+def _default_profiles() -> Path:
     if home := os.environ.get("PREFECT_HOME"):
         return Path(home) / "profiles.toml"
     own = Path.home() / ".prefect" / "profiles.toml"
-    installed = find_spec("prefect")  # looks, doesn't import
+    installed = find_spec("prefect")  # this doesn't import it
     if own.exists() or installed is None or installed.origin is None:
         return own
     return Path(installed.origin).parent / "settings" / "profiles.toml"
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    """A file's content; nothing of one that is absent or that Prefect couldn't read either."""
+    """Read a TOML file; empty if it is missing or invalid, as for Prefect."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -138,6 +142,6 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _dotenv(path: Path) -> Mapping[str, Any]:
-    from dotenv import dotenv_values  # as Prefect reads it, and comes with it
+    from dotenv import dotenv_values  # installed with Prefect, which reads the file with it
 
     return dotenv_values(path) if path.is_file() else {}

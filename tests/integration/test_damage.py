@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.checkouts import ROOT
 from histopipe.core.workspace import Workspace
-from histopipe.operations.doctor.mending import mend
-from histopipe.operations.doctor.outputs import outputs
+from histopipe.operations.doctor.mending import repair_outputs
+from histopipe.operations.doctor.outputs import check_outputs
 
 SMALL = """
 stages:
@@ -88,10 +88,10 @@ def test_what_dvc_keeps_is_no_link_to_an_output(project: Callable[[str | None], 
     assert not any((workspace.root / name).samefile(stored(workspace, name)) for name in FILES)
     for name in FILES:
         flip(workspace.root / name, secretly=False)
-    found = outputs(workspace)
-    assert found.state == "warning" and all(name in found.said for name in FILES)
+    found = check_outputs(workspace)
+    assert found.state == "warning" and all(name in found.observation for name in FILES)
     dvc(workspace.root, "checkout", "--force")
-    assert contents(workspace.root) == before and outputs(workspace).state == "ok"
+    assert contents(workspace.root) == before and check_outputs(workspace).state == "ok"
 
 
 @pytest.mark.parametrize("links", [None, "hardlink", "symlink"])
@@ -101,14 +101,14 @@ def test_a_flipped_byte_is_found_and_mended(project: Callable[[str | None], Work
     for name in FILES:
         flip(workspace.root / name, secretly=True)
     assert "up to date" in dvc(workspace.root, "status"), "DVC sees it itself"
-    found = outputs(workspace)
-    assert found.state == "error" and all(name in found.said for name in FILES)
+    found = check_outputs(workspace)
+    assert found.state == "error" and all(name in found.observation for name in FILES)
     assert found.remedy == "`histopipe doctor --mend`"
-    mending = mend(workspace)
-    assert {file.path for file in mending.lost} == ({workspace.root / name for name in FILES} if links else set())
+    repair = repair_outputs(workspace)
+    assert {file.path for file in repair.lost} == ({workspace.root / name for name in FILES} if links else set())
     if links:  # a link has but one copy
-        dvc(workspace.root, "repro", "--quiet", *(file.maker for file in mending.lost))
-    assert contents(workspace.root) == before and outputs(workspace).state == "ok"
+        dvc(workspace.root, "repro", "--quiet", *(file.maker for file in repair.lost))
+    assert contents(workspace.root) == before and check_outputs(workspace).state == "ok"
 
 
 def test_a_flipped_byte_of_the_cache_comes_back_from_the_checkout(
@@ -119,12 +119,14 @@ def test_a_flipped_byte_of_the_cache_comes_back_from_the_checkout(
     damaged = [stored(workspace, name) for name in FILES]
     for path in damaged:
         flip(path, secretly=True)
-    found = outputs(workspace)
-    assert found.state == "error" and all(str(path.relative_to(workspace.root)) in found.said for path in damaged)
-    assert set(mend(workspace).mended) == set(damaged)
+    found = check_outputs(workspace)
+    assert found.state == "error" and all(
+        str(path.relative_to(workspace.root)) in found.observation for path in damaged
+    )
+    assert set(repair_outputs(workspace).restored) == set(damaged)
     shutil.rmtree(workspace.root / "data")
     dvc(workspace.root, "checkout")
-    assert contents(workspace.root) == before and outputs(workspace).state == "ok"
+    assert contents(workspace.root) == before and check_outputs(workspace).state == "ok"
 
 
 def test_a_folders_damaged_list_is_written_anew(project: Callable[[str | None], Workspace]) -> None:
@@ -132,9 +134,9 @@ def test_a_folders_damaged_list_is_written_anew(project: Callable[[str | None], 
     (listing,) = (workspace.root / ".dvc/cache/files/md5").rglob("*.dir")
     before = listing.read_bytes()
     flip(listing, secretly=True)
-    assert outputs(workspace).state == "error"
-    mend(workspace)
-    assert listing.read_bytes() == before and outputs(workspace).state == "ok"
+    assert check_outputs(workspace).state == "error"
+    repair_outputs(workspace)
+    assert listing.read_bytes() == before and check_outputs(workspace).state == "ok"
 
 
 def test_a_linked_file_comes_back_from_the_remote(project: Callable[[str | None], Workspace], tmp_path: Path) -> None:
@@ -144,8 +146,8 @@ def test_a_linked_file_comes_back_from_the_remote(project: Callable[[str | None]
     dvc(workspace.root, "push")
     for name in FILES:
         flip(workspace.root / name, secretly=False)
-    mending = mend(workspace)
-    assert not mending.lost and contents(workspace.root) == before and outputs(workspace).state == "ok"
+    repair = repair_outputs(workspace)
+    assert not repair.lost and contents(workspace.root) == before and check_outputs(workspace).state == "ok"
 
 
 def test_what_was_changed_by_hand_stays(project: Callable[[str | None], Workspace]) -> None:
@@ -154,7 +156,7 @@ def test_what_was_changed_by_hand_stays(project: Callable[[str | None], Workspac
     mine.unlink()
     mine.write_text("case_id,split\nmine,test\n")
     flip(workspace.root / FILES[0], secretly=True)
-    mend(workspace)
+    repair_outputs(workspace)
     assert "mine" in mine.read_text()
-    found = outputs(workspace)
+    found = check_outputs(workspace)
     assert found.state == "warning" and "`dvc commit --force split@idc` keeps" in found.remedy

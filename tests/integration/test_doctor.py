@@ -31,7 +31,7 @@ def test_a_checkout_is_examined_from_the_machine_to_the_pixels(checkout: Make) -
     assert code == (1 if any(state == "warning" for state, _ in found.values()) else 0)
     assert {state for state, _ in found.values()} <= {"ok", "warning"}
     assert found["store of idc"] == ("ok", "900 patches, all as ingested")
-    assert found["DVC"] == ("ok", "3 stages on record; no remote, results stay on this machine")
+    assert found["DVC"] == ("ok", "3 stages recorded; no remote, results stay on this machine")
     assert found["packages"][0] == "ok"
 
     shard = project.root / "data/store/idc/patches-00000.npy"
@@ -73,7 +73,7 @@ def test_what_a_killed_training_left_running_is_named(checkout: Make) -> None:
     for line in training.stdout:
         if "epoch 2/30" in line:
             break
-    assert examined(project)[1]["runs"] == ("ok", "1 going on")
+    assert examined(project)[1]["runs"] == ("ok", "1 in progress")
     training.send_signal(signal.SIGKILL)
     training.wait(30)
     state, said = examined(project)[1]["runs"]

@@ -16,7 +16,7 @@ from histopipe.core.files import parse_temporary_name, replaced_file, temporary
 from histopipe.core.lineage import checkout_name
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.parts import forget_other_keys
-from histopipe.operations.gc.activity import _runs_here, _work
+from histopipe.operations.gc.activity import _describe_command, _runs_here
 from histopipe.operations.gc.collection import activity, collect, removing
 from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age, Leftover, room
@@ -162,7 +162,7 @@ def test_unfinished_downloads_wait_for_their_age(repository: Workspace) -> None:
     part.write_bytes(b"half")
     assert not list(old_notes(repository, Age.parse("7d")))
     (line,) = old_notes(repository, Age.parse("0d"))
-    assert line.what == "unfinished downloads" and line.size == 4
+    assert line.kind == "unfinished downloads" and line.size == 4
 
 
 def test_what_was_written_to_since_it_was_listed_stays(repository: Workspace) -> None:
@@ -211,7 +211,7 @@ def test_every_stash_is_needed_and_hashes_are_read_however_yaml_writes_them(repo
 def test_outside_git_nothing_half_written_goes_and_one_line_says_why(workspace: Workspace) -> None:
     temporary(workspace.root / "a", "part", DEAD).touch()
     (line,) = collect(workspace, "0d", ["files"])
-    assert line.state == "unknown" and "git" in line.why and line.removal is None
+    assert line.state == "unknown" and "git" in line.reason and line.removal is None
 
 
 @pytest.fixture
@@ -229,11 +229,11 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes_on(repository: Workspa
     done: list[str] = []
     with removing(repository) as remove:
         line = remove(Leftover("DVC cache", "unreferenced", 3, removal=refused))
-        assert (line.state, line.removal) == ("unknown", None) and "a DVC command is running here" in line.why
+        assert (line.state, line.removal) == ("unknown", None) and "a DVC command is running here" in line.reason
         assert remove(Leftover("files", "old", removal=lambda: done.append("files"))).state == "removed"
         with FileLock(repository.lock("train@idc-cancernet")):  # started since
             line = remove(Leftover("files", "old", removal=lambda: done.append("more files")))
-        assert line.state == "unknown" and "train@idc-cancernet" in line.why
+        assert line.state == "unknown" and "train@idc-cancernet" in line.reason
     assert done == ["files"]
 
 
@@ -270,7 +270,7 @@ def own_run(client: MlflowClient, workspace: Workspace, **tags: str) -> str:
 
 def test_runs_that_flows_made_in_a_shared_store_stay(repository: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def states() -> dict[str, str]:
-        return {line.what: line.state for line in unnamed(history, frozenset(), AT_ONCE)}
+        return {line.kind: line.state for line in unnamed(history, frozenset(), AT_ONCE)}
 
     history = History(repository, repository.root / "cache")
     own_run(open_client(repository), repository, prefect_flow_run="one")
@@ -292,7 +292,7 @@ def test_a_deleted_run_that_a_commit_may_name_is_not_purged(repository: Workspac
     assert found() == []
     repository.dvc_lock.unlink()
     (line,) = found()
-    assert line.what == "deleted MLflow runs" and line.removal
+    assert line.kind == "deleted MLflow runs" and line.removal
     client.restore_run(run)
     line.removal()
     assert list((repository.root / "runs").rglob("note.txt"))  # restored since it was listed
@@ -315,4 +315,4 @@ def test_a_deleted_run_that_a_commit_may_name_is_not_purged(repository: Workspac
     ],
 )
 def test_flows_and_dvc_are_told_from_servers_and_editors(command: str, said: str) -> None:
-    assert _work(command.split()) == said
+    assert _describe_command(command.split()) == said

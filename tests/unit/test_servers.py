@@ -74,4 +74,4 @@ def test_it_is_the_same_server_wherever_one_stands(home: Path, monkeypatch: pyte
 def test_what_opens_the_server_is_not_shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://me:planted@here.example.org/api")
     server = prefect_server(home)
-    assert server and server.place == "http://here.example.org/api"
+    assert server and server.public_address == "http://here.example.org/api"

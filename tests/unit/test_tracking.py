@@ -18,7 +18,7 @@ import pytest
 from histopipe.core.errors import TrackingAwayError, TrackingError
 from histopipe.core.stages.running import failure_kind
 from histopipe.core.workspace import Workspace
-from histopipe.operations.doctor.services import orphaned_runs
+from histopipe.operations.doctor.services import check_runs
 from histopipe.tracking.runs import training_run
 from histopipe.tracking.stores import errors_in_one_line, open_client, prepare_experiment
 
@@ -66,7 +66,7 @@ def test_a_database_s_own_words_are_told_without_the_statement(workspace: Worksp
         "occurring prematurely)\n(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO tags]"
     )
     with (
-        pytest.raises(TrackingAwayError, match=r"can't be used \(database or disk is full\): check"),
+        pytest.raises(TrackingAwayError, match=r"can't be used \(database or disk is full\): see"),
         errors_in_one_line(workspace),
     ):
         raise MlflowException(said)
@@ -185,7 +185,7 @@ def test_a_run_is_found_again_whatever_the_checkout_s_path(workspace: Workspace,
         raise KeyboardInterrupt
     with training_run(own, "idc", "x", None, key) as second:
         assert second == first
-    assert orphaned_runs(own).state == "ok"
+    assert check_runs(own).state == "ok"
 
 
 def test_the_database_is_made_whatever_the_checkout_s_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

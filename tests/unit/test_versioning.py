@@ -72,11 +72,11 @@ def test_a_downloaded_zip_is_told_what_it_lacks(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "is no git repository" in said and "clone histopipe instead, or here `git" in said
-    found = services.dvc(Workspace(unpacked))
+    found = services.check_dvc(Workspace(unpacked))
     assert found.state == "error" and "`dvc config --local core.no_scm true`" in found.remedy
     subprocess.run(["git", "init", "--quiet"], cwd=unpacked, check=True)
     require_repository(Workspace(unpacked))
-    assert services.dvc(Workspace(unpacked)).state == "ok"
+    assert services.check_dvc(Workspace(unpacked)).state == "ok"
 
 
 def test_make_sets_a_downloaded_zip_up_to_run_without_git(unpacked: Path) -> None:
@@ -106,7 +106,7 @@ def test_dvc_runs_again_after_a_kill_cut_its_list_of_locked_paths_off(tmp_path: 
     run_dvc(workspace, "init", "--no-scm")
     lock_list(workspace).write_text(content)
     assert "JSON structure is corrupted" in run_dvc(workspace, "repro").stderr
-    found = services.dvc(workspace)
+    found = services.check_dvc(workspace)
     assert (found.state, found.remedy) == ("error", "`histopipe doctor --mend`")
     with exclusive_lock(lock_list(workspace).with_name("rwlock.lock")):  # DVC is about to fill it
         assert not clear_cut_off_lock(workspace) and lock_list(workspace).read_text() == content

@@ -1,1 +1,1 @@
-"""What could keep a checkout from working, in one table: `histopipe doctor`."""
+"""Checks for anything that keeps a checkout from working, reported in one table: `histopipe doctor`."""

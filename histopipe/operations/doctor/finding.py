@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ State = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table.
+    """The result of a check: one line of the table.
 
     Attributes:
-        what: was looked at.
-        said: what was found, in a few words.
-        state: `error` for what stops a run, `warning` for what may surprise.
-        remedy: what to do about it; empty where nothing needs to be done.
+        subject: what was checked.
+        observation: what was observed, in a few words.
+        state: `error` if it stops a run, `warning` if it may cause surprises.
+        remedy: what to do about it; empty if nothing needs to be done.
     """
 
-    what: str
-    said: str
+    subject: str
+    observation: str
     state: State = "ok"
     remedy: str = ""

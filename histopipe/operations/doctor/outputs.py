@@ -1,7 +1,7 @@
-"""Whether outputs, and DVC's copies of them, still hold the bytes that `dvc.lock` records.
+"""Check that outputs, and DVC's copies of them, still hold the bytes that `dvc.lock` records.
 
-DVC goes by a file's size and time of change, and takes the read-only files of its cache as they are: a byte that a disk
-flipped changes neither, so `dvc status`, `dvc repro` and `dvc checkout` all pass over it. Here every file is read.
+DVC compares a file's size and modification time, and trusts the read-only files of its cache. A byte that a disk
+flipped changes neither, so `dvc status`, `dvc repro` and `dvc checkout` don't notice it. Here every file is read.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
 from histopipe.operations.gc.cache import cache_folder
 
-SHOWN = 3  # files named; the rest are counted
-UNREADABLE = ""  # the digest of what the disk no longer gives
+SHOWN = 3  # files that are named; the rest are counted
+UNREADABLE = ""  # the digest of a file that the disk can't read any more
 
 
 @dataclass(frozen=True)
 class RecordedFile:
-    """One file of an output.
+    """A file of an output.
 
     Attributes:
-        path: where it lies in the checkout.
-        digest: its MD5, as `dvc.lock` or a `.dvc` file records it.
-        maker: the stage, or the `.dvc` file.
+        path: its path in the checkout.
+        digest: its MD5 as recorded in `dvc.lock` or a `.dvc` file.
+        maker: the stage that wrote it, or the `.dvc` file.
     """
 
     path: Path
@@ -50,12 +50,12 @@ class RecordedFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What DVC recorded of an output that is a folder.
+    """DVC's record of an output that is a folder.
 
     Attributes:
         folder: the output.
         digest: the name of its list of files in the cache, `….dir`.
-        maker: as of a `RecordedFile`.
+        maker: the stage that wrote it, or the `.dvc` file.
     """
 
     folder: Path
@@ -65,16 +65,16 @@ class Listing:
 
 @dataclass(frozen=True)
 class Contents:
-    """What reading every recorded file showed.
+    """The result of reading every recorded file.
 
     Attributes:
-        cache: DVC's folder.
-        count: how many files of the checkout were read.
-        size: bytes read, those of DVC's copies included.
-        seconds: it took.
-        sound: files of the checkout that hold what is recorded.
-        damaged: files that changed although DVC takes them for unchanged, or together with its own copy.
-        changed: other files that differ from the record, as `dvc status` says too.
+        cache: the folder of DVC's cache.
+        count: the number of files of the checkout that were read.
+        size: the bytes that were read, including DVC's copies.
+        seconds: the time it took.
+        intact: files of the checkout that hold what is recorded.
+        damaged: files that changed without DVC noticing, or together with DVC's copy.
+        changed: other files that differ from the record, which `dvc status` reports too.
         objects: digests of damaged files in DVC's cache.
         listings: folders whose list of files in the cache is damaged.
     """
@@ -83,53 +83,55 @@ class Contents:
     count: int
     size: int
     seconds: float
-    sound: tuple[RecordedFile, ...]
+    intact: tuple[RecordedFile, ...]
     damaged: tuple[RecordedFile, ...]
     changed: tuple[RecordedFile, ...]
     objects: tuple[str, ...]
     listings: tuple[Listing, ...]
 
 
-def outputs(workspace: Workspace) -> Finding:
-    """Read every recorded output and DVC's copy of it, and name those that changed."""
+def check_outputs(workspace: Workspace) -> Finding:
+    """Compare every recorded output, and DVC's copy of it, with `dvc.lock`."""
     try:
         contents = read_contents(workspace)
     except (HistopipeError, OSError, yaml.YAMLError) as problem:
         return Finding("outputs", f"can't be compared with dvc.lock ({problem})", "warning", "see DVC above")
     cost = f"{contents.count:,} files, {as_size(contents.size)} with DVC's copies, read in {contents.seconds:.0f} s"
     if faulty := damaged_paths(contents):
-        said = f"{len(faulty)} damaged, unnoticed by DVC: {_named(workspace, faulty)} ({cost})"
-        return Finding("outputs", said, "error", "`histopipe doctor --mend`")
+        observation = f"{len(faulty)} damaged, unnoticed by DVC: {_list_paths(workspace, faulty)} ({cost})"
+        return Finding("outputs", observation, "error", "`histopipe doctor --mend`")
     if contents.changed:
         paths = [file.path for file in contents.changed]
-        said = f"{len(paths)} differ from dvc.lock, as `dvc status` says too: {_named(workspace, paths)} ({cost})"
+        observation = (
+            f"{len(paths)} differ from dvc.lock, as `dvc status` also reports: {_list_paths(workspace, paths)} ({cost})"
+        )
         makers = " ".join(sorted({file.maker for file in contents.changed}))
-        remedy = f"`dvc checkout --force {makers}` brings them back, `dvc commit --force {makers}` keeps these"
-        return Finding("outputs", said, "warning", remedy)
-    return Finding("outputs", cost if contents.count else "none on record here")
+        remedy = f"`dvc checkout --force {makers}` restores them, `dvc commit --force {makers}` keeps the changes"
+        return Finding("outputs", observation, "warning", remedy)
+    return Finding("outputs", cost if contents.count else "none recorded here")
 
 
 def damaged_paths(contents: Contents) -> list[Path]:
-    """What is damaged: files of the checkout first, then those of DVC's cache."""
+    """List the damaged files: those of the checkout first, then those of DVC's cache."""
     stored = [*contents.objects, *(listing.digest for listing in contents.listings)]
     return [*(file.path for file in contents.damaged), *(object_path(contents.cache, digest) for digest in stored)]
 
 
-def _named(workspace: Workspace, paths: Collection[Path]) -> str:
+def _list_paths(workspace: Workspace, paths: Collection[Path]) -> str:
     names = [str(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path) for path in paths]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
 def object_path(cache: Path, digest: str) -> Path:
-    """Where DVC's cache keeps what has a digest."""
+    """Return the path of the object with a digest in DVC's cache."""
     return cache / "files" / "md5" / digest[:2] / digest[2:]
 
 
 def read_contents(workspace: Workspace) -> Contents:
-    """Read all that `dvc.lock` and `.dvc` files record, in the checkout and in DVC's cache.
+    """Read all files that `dvc.lock` and `.dvc` files record, in the checkout and in DVC's cache.
 
-    Files that aren't here, and outputs of stages that run now, are left out.
+    Missing files and outputs of running stages are left out.
 
     Raises:
         HistopipeError: there is no DVC repository.
@@ -144,7 +146,7 @@ def read_contents(workspace: Workspace) -> Contents:
     digests, size = _digests(path for path in paths if path.is_file())
     objects = tuple(digest for digest, path in stored.items() if digests.get(path, digest) != digest)
     differing = [file for file in present if digests.get(file.path, file.digest) != file.digest]
-    damaged, changed = _told_apart(workspace, differing, set(objects), cache)
+    damaged, changed = _divide(workspace, differing, set(objects), cache)
     return Contents(
         cache,
         len(present),
@@ -154,7 +156,7 @@ def read_contents(workspace: Workspace) -> Contents:
         damaged,
         changed,
         objects,
-        tuple(one for one in listings if _is_damaged(one.digest, digests.get(listed[one.digest]))),
+        tuple(item for item in listings if _is_damaged(item.digest, digests.get(listed[item.digest]))),
     )
 
 
@@ -163,7 +165,7 @@ def _is_damaged(listing: str, digest: str | None) -> bool:
 
 
 def _recorded(workspace: Workspace, cache: Path) -> tuple[list[RecordedFile], list[Listing]]:
-    """All files on record, and the lists of folders' files among them."""
+    """Return all recorded files, and the recorded folders with their lists of files."""
     files, listings = [], []
     busy = set(running_stages(workspace))
     for maker, path, digest in _records(workspace):
@@ -179,7 +181,7 @@ def _recorded(workspace: Workspace, cache: Path) -> tuple[list[RecordedFile], li
 
 
 def _records(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
-    """Maker, path and digest of every output of `dvc.lock`, then of every `.dvc` file."""
+    """Yield maker, path and digest of every output of `dvc.lock`, then of every `.dvc` file."""
     lock = read_yaml(workspace.dvc_lock) if workspace.dvc_lock.exists() else None
     for stage, record in ((lock or {}).get("stages") or {}).items():
         yield from ((stage, *output) for output in _outputs(record, workspace.root))
@@ -190,12 +192,12 @@ def _records(workspace: Workspace) -> Iterator[tuple[str, Path, str]]:
 
 def _outputs(record: Any, folder: Path) -> Iterator[tuple[Path, str]]:
     for output in (record or {}).get("outs") or ():
-        if output.get("hash") == "md5" and output.get("md5"):  # before DVC 3, digests were those of texts without \r
+        if output.get("hash") == "md5" and output.get("md5"):  # before DVC 3, digests of texts ignored \r
             yield folder / output["path"], str(output["md5"])
 
 
 def _tracking_files(root: Path) -> Iterator[Path]:
-    """The `.dvc` files of a checkout, but for those in hidden folders and in folders of outputs."""
+    """Yield the `.dvc` files of a checkout, except in hidden folders and in folders of outputs."""
     for folder, inner, names in os.walk(root):
         outer = Path(folder) == root
         inner[:] = [name for name in inner if not name.startswith(".") and not (outer and name in _OUTPUT_FOLDERS)]
@@ -206,7 +208,7 @@ _OUTPUT_FOLDERS = frozenset(["data", "models", "evaluations", "reports", "studie
 
 
 def _entries(cache: Path, listing: Listing) -> list[tuple[str, str]]:
-    """Names and digests of a folder's files; none where the list isn't here, or is damaged."""
+    """Return names and digests of a folder's files; nothing if the list is missing or damaged."""
     try:
         content = object_path(cache, listing.digest).read_bytes()
     except OSError:
@@ -217,7 +219,7 @@ def _entries(cache: Path, listing: Listing) -> list[tuple[str, str]]:
 
 
 def _digests(paths: Iterator[Path]) -> tuple[dict[Path, str], int]:
-    """MD5 by path, and how many bytes were read: those of linked files once."""
+    """Compute the MD5 of each path; return them and the bytes read, which count linked files once."""
     inodes: dict[Path, tuple[int, int]] = {}
     sizes: dict[tuple[int, int], int] = {}
     readable: dict[tuple[int, int], Path] = {}
@@ -226,20 +228,20 @@ def _digests(paths: Iterator[Path]) -> tuple[dict[Path, str], int]:
         inodes[path] = (state.st_dev, state.st_ino)
         sizes[inodes[path]] = state.st_size
         readable.setdefault(inodes[path], path)
-    found: dict[tuple[int, int], str | None] = {}
+    by_inode: dict[tuple[int, int], str | None] = {}
     total = sum(sizes.values())
     with (
         tqdm(total=total, desc="outputs", unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar,
         ThreadPoolExecutor(min(4, available_cores())) as pool,
     ):
         for inode, digest in zip(readable, pool.map(_digest, readable.values()), strict=True):
-            found[inode] = digest
+            by_inode[inode] = digest
             bar.update(sizes[inode])
-    return {path: digest for path, inode in inodes.items() if (digest := found[inode]) is not None}, total
+    return {path: digest for path, inode in inodes.items() if (digest := by_inode[inode]) is not None}, total
 
 
 def _digest(path: Path) -> str | None:
-    """A file's MD5; None where it is gone by now or another's; `UNREADABLE` where the disk fails."""
+    """Compute a file's MD5; None if it is gone or may not be read; `UNREADABLE` if the disk fails."""
     try:
         return file_md5(path)
     except (FileNotFoundError, PermissionError):
@@ -248,13 +250,13 @@ def _digest(path: Path) -> str | None:
         return UNREADABLE
 
 
-def _told_apart(
+def _divide(
     workspace: Workspace, differing: Collection[RecordedFile], objects: Collection[str], cache: Path
 ) -> tuple[tuple[RecordedFile, ...], tuple[RecordedFile, ...]]:
-    """Files that are damaged, and those that were changed: DVC knows of these, and its cache isn't touched."""
+    """Divide differing files into damaged ones and changed ones; DVC notices changes, and its copies stay intact."""
     if not differing:
         return (), ()
-    noticed = _noticed(workspace)
+    noticed = _changed_for_dvc(workspace)
     shared = {file for file in differing if file.digest in objects and _same_file(file, cache)}
     changed = tuple(file for file in differing if file not in shared and (noticed is None or file.path in noticed))
     return tuple(file for file in differing if file not in changed), changed
@@ -267,8 +269,8 @@ def _same_file(file: RecordedFile, cache: Path) -> bool:
         return False
 
 
-def _noticed(workspace: Workspace) -> frozenset[Path] | None:
-    """Files that DVC takes for changed; None where it can't tell."""
+def _changed_for_dvc(workspace: Workspace) -> frozenset[Path] | None:
+    """Return the files that DVC reports as changed; None if it fails."""
     done = run_dvc(workspace, "data", "status", "--granular", "--json")
     try:
         uncommitted: Mapping[str, Any] = json.loads(done.stdout).get("uncommitted") or {}

@@ -1,1 +1,1 @@
-"""Housekeeping: what runs left behind and nothing refers to any more, with its size and why nobody needs it."""
+"""Removal of what runs left behind and nothing refers to any more, listed with its size and the reason."""

@@ -1,4 +1,4 @@
-"""Whether a stage, a flow or DVC works in this checkout: then everything may be needed."""
+"""Detection of stages, flows and DVC commands that run in this checkout, since they may need any file."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _WORKING = re.compile(r"flows\.(?!serve|limits)\w+|prefect\.(?:flow_)?engine|(?:
 _COMMANDS = frozenset({"repro", "exp", "checkout", "pull", "fetch", "commit", "add", "push", "gc", "run", "import"})
 
 
-def going_on(workspace: Workspace) -> list[str]:
-    """What works in the checkout now, in words; empty where nothing does.
+def list_activities(workspace: Workspace) -> list[str]:
+    """Describe what runs in the checkout now; empty if nothing does.
 
-    Asked are the locks of stages, in DVC's experiment folders too, and of a Dask worker's tasks, this machine's
-    processes, and Prefect's server.
+    The sources are the locks of stages, also in DVC's experiment folders, and of a Dask worker's tasks, the processes
+    of this machine, and Prefect's server.
 
     Raises:
-        requests.RequestException, ValueError: a Prefect server is set and can't be asked.
+        requests.RequestException, ValueError: a Prefect server is configured and can't be reached.
     """
-    found = [f"stage {name}" for place in _checkouts(workspace) for name in running_stages(place)]
+    activities = [f"stage {name}" for checkout in _checkouts(workspace) for name in running_stages(checkout)]
     clone = workspace.lock("clone")
-    found += ["a Dask worker's task"] if clone.exists() and is_held(clone) else []
-    found += _processes(workspace)
+    activities += ["a Dask worker's task"] if clone.exists() and is_held(clone) else []
+    activities += _processes(workspace)
     server = prefect_server(workspace.home)
-    return found + (_flow_runs(server, workspace) if server else [])
+    return activities + (_flow_runs(server, workspace) if server else [])
 
 
 def _checkouts(workspace: Workspace) -> list[Workspace]:
-    """The checkout and the folders in which DVC runs experiments."""
+    """Return the checkout and the folders in which DVC runs experiments."""
     inner = (path.parent for path in (workspace.home / ".dvc" / "tmp" / "exps").glob("*/*/.locks"))
     return [Workspace(workspace.home), *map(Workspace, inner)]
 
 
 def _processes(workspace: Workspace) -> list[str]:
-    """Flows and DVC commands of this machine that run in the checkout, but for those that this process belongs to."""
+    """Describe the flows and DVC commands of this machine in the checkout, except the ancestors of this process."""
     own = {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
-    found = []
+    running = []
     for process in psutil.process_iter():
         try:
             if process.pid in own or not _is_within(process.cwd(), workspace):
@@ -53,9 +53,9 @@ def _processes(workspace: Workspace) -> list[str]:
             command = process.cmdline()
         except psutil.Error:  # ended meanwhile, or another user's
             continue
-        if said := _work(command):
-            found.append(f"{said} (process {process.pid})")
-    return found
+        if work := _describe_command(command):
+            running.append(f"{work} (process {process.pid})")
+    return running
 
 
 def _is_within(folder: str, workspace: Workspace) -> bool:
@@ -63,39 +63,39 @@ def _is_within(folder: str, workspace: Workspace) -> bool:
     return folder == home or folder.startswith(f"{home}/")
 
 
-def _work(command: list[str]) -> str:
-    """What a process does that may need what lies here; empty for a server, a shell, an editor."""
+def _describe_command(command: list[str]) -> str:
+    """Describe a command that may need files of the checkout; empty for a server, a shell or an editor."""
     words = command[:5]
-    for place, word in enumerate(words):
+    for position, word in enumerate(words):
         if not _WORKING.search(word):
             continue
         if "dvc" in word:
-            doing = next((next_word for next_word in command[place + 1 :] if next_word in _COMMANDS), "")
+            doing = next((next_word for next_word in command[position + 1 :] if next_word in _COMMANDS), "")
             return f"dvc {doing}" if doing else ""
         return word
     return ""
 
 
 def _flow_runs(server: PrefectServer, workspace: Workspace) -> list[str]:
-    """Runs of deployments that may run here; those started by hand on this machine are among its processes."""
-    asked = {"flow_runs": {"state": {"type": {"any_": list(FLOW_STATES)}}}, "limit": 200}
-    runs = [run for run in server.ask("flow_runs/filter", asked) if run.get("deployment_id")]
-    places: dict[str, bool] = {}
+    """Describe runs of deployments that may run here; those started by hand are among this machine's processes."""
+    query = {"flow_runs": {"state": {"type": {"any_": list(FLOW_STATES)}}}, "limit": 200}
+    runs = [run for run in server.ask("flow_runs/filter", query) if run.get("deployment_id")]
+    runs_here: dict[str, bool] = {}
     for identifier in {run["deployment_id"] for run in runs}:
-        places[identifier] = _runs_here(server.ask(f"deployments/{identifier}"), workspace)
+        runs_here[identifier] = _runs_here(server.ask(f"deployments/{identifier}"), workspace)
     return [
         f"Prefect flow run {run['name']} (if it is long dead: `prefect flow-run cancel {run['id']}`)"
         for run in runs
-        if places[run["deployment_id"]]
+        if runs_here[run["deployment_id"]]
     ]
 
 
 def _runs_here(deployment: dict[str, Any], workspace: Workspace) -> bool:
-    """Whether runs of a deployment may work in this checkout: unless it says that they work in another folder."""
+    """Check whether runs of a deployment may work in this checkout; no if it names another folder."""
     steps = [step for step in deployment.get("pull_steps") or [] if isinstance(step, dict)]
     if any(ENTER in step for step in steps):
         return True
-    options = [one for step in steps for one in step.values() if isinstance(one, dict)]
-    named = [deployment.get("path"), *(one.get("directory") for one in options)]
+    options = [values for step in steps for values in step.values() if isinstance(values, dict)]
+    named = [deployment.get("path"), *(values.get("directory") for values in options)]
     folders = [Path(name) for name in named if name and Path(name).is_absolute()]
     return not folders or any(folder.resolve() == workspace.home.resolve() for folder in folders)

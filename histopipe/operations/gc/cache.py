@@ -1,7 +1,7 @@
 """DVC's cache: objects that no `dvc.lock` of any commit names, and run-cache entries whose outputs are gone.
 
-What DVC itself takes for unused (`dvc gc --all-commits --all-experiments`) is the start; kept of that is what a
-`dvc.lock` names though its stage isn't in `params.yaml` any more, and what is young.
+The candidates are what DVC considers unused (`dvc gc --all-commits --all-experiments`). Of these, recent objects are
+kept, and those that a `dvc.lock` names though their stage is no longer in `params.yaml`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REMOVING = re.compile(r"^Removing (?P<path>.+)$", re.MULTILINE)
 
 
 def cache_folder(workspace: Workspace) -> Path:
-    """Where DVC keeps its objects.
+    """Return the folder in which DVC keeps its objects.
 
     Raises:
         HistopipeError: this is no DVC repository.
@@ -38,19 +38,19 @@ def cache_folder(workspace: Workspace) -> Path:
 
 
 def is_shared(folder: Path, workspace: Workspace) -> bool:
-    """Whether the cache lies outside of the checkout, where other checkouts may use it too."""
+    """Check whether the cache is outside the checkout, so that other checkouts may use it too."""
     return not folder.is_relative_to(workspace.home.resolve())
 
 
 def unreferenced(history: History, age: Age) -> Iterator[Leftover]:
-    """Objects and run-cache entries of this checkout's own cache that can go.
+    """Find objects and run-cache entries of this checkout's cache that can be removed.
 
     Raises:
-        HistopipeError: DVC or git can't tell what commits need.
+        HistopipeError: DVC or git can't list what commits need.
     """
     if is_shared(history.cache, history.workspace):
-        why = f"{history.cache} may serve other checkouts: `dvc gc --all-commits --projects OTHER …` asks them too"
-        yield Leftover("DVC cache", why, state="kept")
+        reason = f"{history.cache} may serve other checkouts: `dvc gc --all-commits --projects OTHER …` checks them too"
+        yield Leftover("DVC cache", reason, state="kept")
         return
     candidates = [path for path in _unused(history.workspace) if path.is_relative_to(history.cache)]
     named = {path for path in candidates if _hash(path) in history.hashes}
@@ -60,23 +60,23 @@ def unreferenced(history: History, age: Age) -> Iterator[Leftover]:
         removal = partial(_remove_objects, history, garbage, age)
         yield Leftover("DVC cache", UNREFERENCED, len(garbage), room(garbage), removal)
     if young:
-        yield _young("DVC cache", len(young), room(young), age)
+        yield _kept_for_age("DVC cache", len(young), room(young), age)
     entries = [path for path in _dangling(history, garbage) if age.passed(path)]
     if entries:
         removal = partial(_remove_entries, history, entries)
-        why = "what they would bring back is gone, and there is no remote to bring it from"
-        yield Leftover("DVC run-cache", why, len(entries), room(entries), removal)
+        reason = "the outputs that they would restore are gone, and there is no remote to fetch them from"
+        yield Leftover("DVC run-cache", reason, len(entries), room(entries), removal)
 
 
-def _young(what: str, count: int, size: int | None, age: Age) -> Leftover:
-    return Leftover(what, f"unreferenced, but younger than {age.written}", count, size, state="kept")
+def _kept_for_age(kind: str, count: int, size: int | None, age: Age) -> Leftover:
+    return Leftover(kind, f"unreferenced, but younger than {age.written}", count, size, state="kept")
 
 
 def _unused(workspace: Workspace, *options: str) -> list[Path]:
-    """What DVC would remove."""
+    """List what DVC would remove."""
     done = run_dvc(Workspace(workspace.home), *EVERY_COMMIT, *options, "--dry")
     if done.returncode != 0:
-        raise HistopipeError(f"DVC can't tell what is unused ({error_line(done)}): see `dvc gc --all-commits --dry`")
+        raise HistopipeError(f"DVC can't list unused objects ({error_line(done)}): see `dvc gc --all-commits --dry`")
     return [Path(match["path"]) for match in _REMOVING.finditer(done.stdout)]
 
 
@@ -85,7 +85,7 @@ def _hash(path: Path) -> str:
 
 
 def _dangling(history: History, garbage: Sequence[Path]) -> list[Path]:
-    """Run-cache entries that name an output which isn't in the cache, or won't be."""
+    """List run-cache entries that name an output which isn't in the cache, or won't be."""
     listed = run_dvc(Workspace(history.workspace.home), "remote", "list")
     if listed.returncode != 0 or listed.stdout.strip():
         return []
@@ -94,7 +94,7 @@ def _dangling(history: History, garbage: Sequence[Path]) -> list[Path]:
 
 
 def _lacks_output(entry: Path, history: History, gone: Container[str] = ()) -> bool:
-    """Whether a run-cache entry names an output that is among those `gone`, or isn't in the cache."""
+    """Check whether a run-cache entry names an output that is among those `gone`, or isn't in the cache."""
     try:
         outputs = HASH.findall(entry.read_text(encoding="utf-8").partition("outs:")[2])
     except (OSError, UnicodeDecodeError):
@@ -103,19 +103,19 @@ def _lacks_output(entry: Path, history: History, gone: Container[str] = ()) -> b
 
 
 def _remove_objects(history: History, paths: Sequence[Path], age: Age) -> None:
-    """Delete objects, but for those that a `dvc.lock` has come to name, or that were written, since they were listed.
+    """Delete objects, except those that have been written, or named in a `dvc.lock`, since they were listed.
 
-    Folders' lists go before the files they name: a kill leaves no list that names what isn't there.
+    Lists of folders are deleted before their files, so that a killed process leaves no list of missing files.
     """
     with _repository_lock(history.workspace):
-        named = history.afresh().hashes
+        named = history.reread().hashes
         unneeded = [path for path in paths if _hash(path) not in named and age.passed(path)]
         for path in sorted(unneeded, key=lambda path: path.suffix != ".dir"):
             _delete(path)
 
 
 def _remove_entries(history: History, entries: Sequence[Path]) -> None:
-    """Delete run-cache entries, but for those whose outputs are all there: brought back, or not removed."""
+    """Delete run-cache entries, except those whose outputs are all in the cache: restored or not removed."""
     with _repository_lock(history.workspace):
         for entry in entries:
             if _lacks_output(entry, history):
@@ -124,13 +124,13 @@ def _remove_entries(history: History, entries: Sequence[Path]) -> None:
 
 def _delete(path: Path) -> None:
     path.unlink(missing_ok=True)
-    with suppress(OSError):  # others lie there
+    with suppress(OSError):  # it may hold other files
         path.parent.rmdir()
 
 
 @contextmanager
 def _repository_lock(workspace: Workspace) -> Iterator[None]:
-    """Hold DVC's own lock on the checkout, a `flock` as `zc.lockfile` takes it.
+    """Hold DVC's own lock on the checkout, a `flock` like that of `zc.lockfile`.
 
     Raises:
         BusyError: a DVC command holds it.
@@ -141,29 +141,29 @@ def _repository_lock(workspace: Workspace) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BusyError("a DVC command is running here: wait for it to end, then run again") from None
+            raise BusyError("a DVC command is running here: wait for it to end, then run this again") from None
         yield
 
 
 def in_remote(history: History, age: Age) -> Iterator[Leftover]:
-    """Objects of the default remote that no commit known here uses.
+    """Find objects of the default remote that no commit known here uses.
 
     Raises:
-        HistopipeError: there is no remote, DVC can't ask it, or would remove more than that.
+        HistopipeError: there is no remote, DVC can't reach it, or would remove more than these.
     """
     if is_shared(history.cache, history.workspace):
         raise HistopipeError("--cloud would clean the shared cache too: use `dvc gc --cloud --projects OTHER …`")
     unused = [path for path in _unused_anywhere(history, age) if not path.is_relative_to(history.cache)]
     if unused:
-        why = "no commit known here uses them; OTHER CLONES' UNPUSHED COMMITS MAY. Removed by `dvc gc --cloud`"
-        yield Leftover("DVC remote", why, len(unused), None, partial(_clean_remote, history, age))
+        reason = "no commit known here uses them; OTHER CLONES' UNPUSHED COMMITS MAY. Removed by `dvc gc --cloud`"
+        yield Leftover("DVC remote", reason, len(unused), None, partial(_clean_remote, history, age))
 
 
 def _unused_anywhere(history: History, age: Age) -> list[Path]:
-    """What `dvc gc --cloud` would remove, from the cache and the remote: all of it or nothing.
+    """List what `dvc gc --cloud` would remove from the cache and the remote, which is all of it or nothing.
 
     Raises:
-        HistopipeError: some of it stays without `--cloud`.
+        HistopipeError: it includes objects that are kept without `--cloud`.
     """
     listed = _unused(history.workspace, "--cloud")
     if named := len({_hash(path) for path in listed} & history.hashes):
@@ -175,13 +175,13 @@ def _unused_anywhere(history: History, age: Age) -> list[Path]:
     if young := sum(not age.passed(path) for path in own):
         raise HistopipeError(
             f"`dvc gc --cloud` would also remove {young} objects of the cache that are younger than {age.written}: "
-            "nothing is removed; run again when they are older, or with --older-than 0d"
+            "nothing is removed; run this again when they are older, or with --older-than 0d"
         )
     return listed
 
 
 def _clean_remote(history: History, age: Age) -> None:
-    _unused_anywhere(history.afresh(), age)  # since it was listed, a stage or a commit may have come to need some
+    _unused_anywhere(history.reread(), age)  # a stage or a commit may need some of it by now
     done = run_dvc(Workspace(history.workspace.home), *EVERY_COMMIT, "--cloud", "--force")
     if done.returncode != 0:
-        raise HistopipeError(f"DVC could not clean the remote ({error_line(done)}): run again to go on")
+        raise HistopipeError(f"DVC could not clean the remote ({error_line(done)}): run this again to continue")

@@ -1,4 +1,4 @@
-"""All searches for garbage, one after the other."""
+"""All searches for garbage, in order, and its removal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from histopipe.core.errors import BusyError, HistopipeError
 from histopipe.core.locking import exclusive_lock
 from histopipe.core.workspace import Workspace
 from histopipe.operations.gc import cache, remains, runs
-from histopipe.operations.gc.activity import going_on
+from histopipe.operations.gc.activity import list_activities
 from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age, Leftover
 
@@ -21,11 +21,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Search:
-    """What the searches have in common, looked up once.
+    """A search for garbage, which reads git's history at most once.
 
-    Attributes:
+    Args:
         workspace: the checkout.
-        age: that garbage must have.
+        age: the least age of garbage.
     """
 
     def __init__(self, workspace: Workspace, age: Age) -> None:
@@ -34,11 +34,11 @@ class Search:
 
     @cached_property
     def history(self) -> History:
-        """What commits name."""
+        """The history of the checkout, with all that commits refer to."""
         return History(self.workspace, cache.cache_folder(self.workspace))
 
-    def of(self, kind: Kind) -> Iterator[Leftover]:
-        """The garbage of one kind."""
+    def find(self, kind: Kind) -> Iterator[Leftover]:
+        """Find the garbage of one kind."""
         if kind == "mlflow":
             yield from runs.unnamed(self.history, remains.resumable_runs(self.workspace), self.age)
         elif kind == "dvc":
@@ -48,84 +48,88 @@ class Search:
             yield from remains.old_parts(self.workspace, self.age)
         else:
             yield from remains.old_notes(self.workspace, self.age)
-            yield from remains.half_written(self.workspace, self.age)  # asks git
+            yield from remains.half_written(self.workspace, self.age)  # runs git
 
 
 def collect(
     workspace: Workspace, older_than: str = "7d", only: Collection[Kind] = (), cloud: bool = False
 ) -> Iterator[Leftover]:
-    """Look for what nothing refers to; removes nothing. Lines come as they are found.
+    """Find what nothing refers to, without removing anything.
 
     Args:
         workspace: the checkout.
-        older_than: how long it must not have changed, such as `7d`.
-        only: kinds to look for; all where none are given.
-        cloud: look into DVC's remote too.
+        older_than: the least time since its last change, such as `7d`.
+        only: kinds to look for; all if empty.
+        cloud: whether to search DVC's remote too.
+
+    Yields:
+        Lines of the table, as soon as they are found.
 
     Raises:
-        HistopipeError: `older_than` can't be read.
+        HistopipeError: `older_than` is no age.
     """
     search = Search(workspace, Age.parse(older_than))
     for kind in KINDS:
         if not only or kind in only:
-            yield from _told(kind, lambda kind=kind: search.of(kind))  # type: ignore[misc]
+            yield from _report_problems(kind, lambda kind=kind: search.find(kind))  # type: ignore[misc]
     if cloud:
-        yield from _told("DVC remote", lambda: cache.in_remote(search.history, search.age))
+        yield from _report_problems("DVC remote", lambda: cache.in_remote(search.history, search.age))
 
 
-def _told(what: str, find: Callable[[], Iterator[Leftover]]) -> Iterator[Leftover]:
-    """What was found, and a line that says so where something can't be asked: the other kinds go on."""
+def _report_problems(kind: str, find: Callable[[], Iterator[Leftover]]) -> Iterator[Leftover]:
+    """Yield what is found; a failure becomes a line of the table, so that the search for other kinds continues."""
     try:
         yield from find()
     except HistopipeError as problem:
-        yield Leftover(what, str(problem), state="unknown")
+        yield Leftover(kind, str(problem), state="unknown")
 
 
 @contextmanager
 def removing(workspace: Workspace) -> Iterator[Callable[[Leftover], Leftover]]:
-    """Inside, what was found may be removed: nothing works here, and no other removal is under way.
+    """Allow removals inside the `with` block: nothing runs in the checkout, and no other removal is in progress.
 
-    Yields what removes a line, and returns it as it is then.
+    Yields:
+        A function that removes a line of the table and returns it with its new state.
 
     Raises:
-        BusyError: a stage, a flow, DVC or another removal works in this checkout.
-        HistopipeError: Prefect's server can't be asked whether a flow runs.
+        BusyError: a stage, a flow, DVC or another removal runs in this checkout.
+        HistopipeError: Prefect's server can't be reached, so flows may be running.
     """
     path = workspace.home_lock("gc")
-    with exclusive_lock(path, "another gc is under way here: wait for it to end, then run again", wait=0):
-        _require_rest(workspace)
-        yield partial(_removed, workspace)
+    with exclusive_lock(path, "another gc is running here: wait for it to end, then run this again", wait=0):
+        _require_inactive(workspace)
+        yield partial(_remove, workspace)
 
 
-def _require_rest(workspace: Workspace) -> None:
-    if works := activity(workspace):
-        raise BusyError(f"{works[0]} works here and may need what lies about: wait for it to end, then run again")
+def _require_inactive(workspace: Workspace) -> None:
+    if activities := activity(workspace):
+        raise BusyError(f"{activities[0]} runs here and may need these files: wait for it to end, then run this again")
 
 
-def _removed(workspace: Workspace, line: Leftover) -> Leftover:
-    """Remove one line, unless something works here by now; of one that can't be removed, why: the others go on."""
+def _remove(workspace: Workspace, line: Leftover) -> Leftover:
+    """Remove one line, unless something runs here by now; a failure is written into the line, and others continue."""
     if line.removal is None:
         return line
     try:
-        _require_rest(workspace)
+        _require_inactive(workspace)
         line.removal()
     except (HistopipeError, BusyError, OSError) as problem:
-        return replace(line, why=f"not removed, or not all: {problem}", removal=None, state="unknown")
+        return replace(line, reason=f"not removed, or not all: {problem}", removal=None, state="unknown")
     return replace(line, state="removed")
 
 
 def activity(workspace: Workspace) -> list[str]:
-    """What works in the checkout now, in words.
+    """Describe what runs in the checkout now.
 
     Raises:
-        HistopipeError: Prefect's server can't be asked whether a flow runs.
+        HistopipeError: Prefect's server can't be reached, so flows may be running.
     """
     import requests
 
     try:
-        return going_on(workspace)
+        return list_activities(workspace)
     except (requests.RequestException, ValueError) as problem:
         raise HistopipeError(
-            f"Prefect's server can't be asked whether a flow runs ({type(problem).__name__}): start it, or unset "
-            "PREFECT_API_URL (`histopipe doctor` says where it is set)"
+            f"Prefect's server can't be reached ({type(problem).__name__}), so flows may be running: start it, or "
+            "unset PREFECT_API_URL (`histopipe doctor` shows where it is set)"
         ) from None

@@ -1,4 +1,4 @@
-"""What commits name: the hashes in every `dvc.lock` that git can reach, and the MLflow runs in their records."""
+"""What commits refer to: the hashes in every `dvc.lock` that git can reach, and the MLflow runs in their records."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from histopipe.core.workspace import Workspace
 
 RECORDS = ("run.json", "metrics.json", "summary.json", "comparison.json")  # outputs that name runs
 OUTPUTS = ("drift", "evaluations", "exports", "models", "reports", "scores", "searches", "studies")
-HASH = re.compile(r"\bmd5: ['\"]?([0-9a-f]{32}(?:\.dir)?)\b")  # quoted where YAML would take it for a number
+HASH = re.compile(r"\bmd5: ['\"]?([0-9a-f]{32}(?:\.dir)?)\b")  # quoted if YAML would read it as a number
 
 _RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 @dataclass(frozen=True)
 class History:
-    """The checkout's past and present.
+    """The past and present versions of the checkout.
 
     Attributes:
         workspace: the checkout.
-        cache: DVC's, where its objects lie by hash.
+        cache: DVC's cache, which keeps objects by their hash.
     """
 
     workspace: Workspace
     cache: Path
 
-    def afresh(self) -> History:
-        """The same, looked up again."""
+    def reread(self) -> History:
+        """Return a new history, which reads everything again."""
         return History(self.workspace, self.cache)
 
     @cached_property
@@ -45,13 +45,11 @@ class History:
         """The content of every version of `dvc.lock`: here, staged, stashed, in each branch, tag and experiment.
 
         Raises:
-            HistopipeError: git can't tell them all.
+            HistopipeError: git can't list them all.
         """
         if git(self.workspace, "rev-parse", "--is-shallow-repository").strip() == "true":
-            raise HistopipeError(
-                "this is a shallow clone, which can't tell what older commits need: git fetch --unshallow"
-            )
-        stashes = git(self.workspace, "stash", "list", "--format=%H").split()  # of which `--all` sees the newest alone
+            raise HistopipeError("this is a shallow clone, which lacks older commits: run git fetch --unshallow")
+        stashes = git(self.workspace, "stash", "list", "--format=%H").split()  # `--all` only includes the newest
         listed = git(self.workspace, "rev-list", "--all", *stashes, "--full-history", "--objects", "--", "dvc.lock")
         blobs = {words[0] for line in listed.splitlines() if len(words := line.split()) == 2}
         staged = git(self.workspace, "ls-files", "--stage", "--", "dvc.lock")
@@ -65,8 +63,8 @@ class History:
 
     @cached_property
     def hashes(self) -> frozenset[str]:
-        """Hashes that some `dvc.lock` names, and those of the files within the folders among them."""
-        named = {found for text in self.locks for found in HASH.findall(text)}
+        """Hashes in any `dvc.lock`, and those of the files in the folders among them."""
+        named = {name for text in self.locks for name in HASH.findall(text)}
         inner = {entry for name in named if name.endswith(".dir") for entry in self._entries(name)}
         return frozenset(named | inner)
 
@@ -77,14 +75,14 @@ class History:
             return []
 
     def object(self, name: str) -> Path:
-        """Where the cache has the object of a hash."""
+        """Return the path of a hash's object in the cache."""
         return self.cache / "files" / "md5" / name[:2] / name[2:]
 
     @cached_property
     def runs(self) -> frozenset[str]:
-        """Ids of the runs that outputs name: those that lie here, and those of every commit that the cache has."""
+        """Ids of the runs in records: those of the checkout, and those of every commit that are in the cache."""
         texts = (_read(path) for path in (*self._present_records(), *self._past_records()))
-        return frozenset(found for text in texts for found in _RUN_ID.findall(text))
+        return frozenset(run_id for text in texts for run_id in _RUN_ID.findall(text))
 
     def _present_records(self) -> Iterator[Path]:
         for folder in OUTPUTS:
@@ -95,7 +93,7 @@ class History:
 
     @cached_property
     def absent(self) -> frozenset[tuple[str, ...]]:
-        """Where a commit has a `run.json` that isn't in the cache, so that nobody can tell here which run it names."""
+        """Folders of which a commit has a `run.json` that isn't in the cache, so that its run is unknown here."""
         missing = (
             path for path, name in self._recorded if path.endswith("run.json") and not self.object(name).exists()
         )
@@ -104,21 +102,21 @@ class History:
     @cached_property
     def _recorded(self) -> frozenset[tuple[str, str]]:
         """Path and hash of every output of every version."""
-        return frozenset(found for text in self.locks for found in _outputs(text))
+        return frozenset(output for text in self.locks for output in _outputs(text))
 
 
 def _outputs(text: str) -> list[tuple[str, str]]:
-    """Path and hash of the outputs that a `dvc.lock` names.
+    """Return path and hash of the outputs in a `dvc.lock`.
 
     Raises:
-        HistopipeError: it can't be read.
+        HistopipeError: the file can't be read.
     """
     try:
         content: Any = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         outputs = [out for stage in (content or {}).get("stages", {}).values() for out in stage.get("outs", [])]
         return [(str(out["path"]), str(out["md5"])) for out in outputs if "md5" in out]
     except (yaml.YAMLError, AttributeError, TypeError, KeyError):
-        raise HistopipeError("a dvc.lock in git's history can't be read: nothing can be told to be garbage") from None
+        raise HistopipeError("a dvc.lock in git's history can't be read, so any file may be needed") from None
 
 
 def _read(path: Path) -> str:
@@ -129,18 +127,18 @@ def _read(path: Path) -> str:
 
 
 def git(workspace: Workspace, *arguments: str) -> str:
-    """What a git command in the checkout prints.
+    """Run a git command in the checkout and return what it prints.
 
     Raises:
-        HistopipeError: it fails.
+        HistopipeError: the command fails.
     """
     command = ["git", "-C", str(workspace.home), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as problem:  # there is no git
-        raise HistopipeError(f"git can't tell what commits need ({problem}): install it") from None
+        raise HistopipeError(f"git can't list what commits need ({problem}): install it") from None
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no answer"])[0]
-        reason, remedy = git_problem(workspace.home) or (said, "run in a clone that git can read")
-        raise HistopipeError(f"git can't tell what commits need ({reason}): {remedy}")
+        message = (done.stderr.strip().splitlines() or ["no output"])[0]
+        reason, remedy = git_problem(workspace.home) or (message, "run in a clone that git can read")
+        raise HistopipeError(f"git can't list what commits need ({reason}): {remedy}")
     return done.stdout

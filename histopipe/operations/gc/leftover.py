@@ -1,4 +1,4 @@
-"""What a search for garbage found, and the age below which nothing counts as such."""
+"""What runs left behind, and the age below which nothing counts as garbage."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 @dataclass(frozen=True)
 class Leftover:
-    """One line of the table.
+    """Leftovers of one kind: one line of the table.
 
     Attributes:
-        what: is there.
-        why: nothing needs it; or why it stays, or can't be told.
-        count: of objects, runs or files.
-        size: bytes that its removal gives back; None where that can't be told.
-        removal: removes it, and goes on with what a killed removal left; None for what stays.
-        at_once: whether removal gives the room back; a later gc does, where it only marks as deleted.
-        state: `garbage`, `removed`, `kept` (somebody else may need it), or `unknown` (something can't be asked, or
-            can't be removed).
+        kind: what they are, such as `DVC cache`.
+        reason: why they aren't needed, why they are kept, or why that is unknown.
+        count: the number of objects, runs or files.
+        size: bytes that their removal frees; None if unknown.
+        removal: removes them, and continues a removal that was killed; None if they are kept.
+        at_once: whether the removal frees the space; if it only marks them as deleted, a later gc does.
+        state: `garbage`, `removed`, `kept` (others may need them), or `unknown` (they can't be examined or removed).
     """
 
-    what: str
-    why: str
+    kind: str
+    reason: str
     count: int = 0
     size: int | None = 0
     removal: Callable[[], None] | None = None
@@ -44,11 +43,11 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Age:
-    """How old garbage must be.
+    """The least age of garbage.
 
     Attributes:
-        seconds: since its last change.
-        written: as the user wrote it, such as `7d`.
+        seconds: the time since its last change.
+        written: the age as the user wrote it, such as `7d`.
     """
 
     seconds: float
@@ -59,7 +58,7 @@ class Age:
         """Read `7d`, `12h`, `2w`, `30m`, `90s`, or 0.
 
         Raises:
-            HistopipeError: it is none of these.
+            HistopipeError: it isn't of this form.
         """
         match = _AGE.fullmatch("0s" if written == "0" else written)
         if match is None:
@@ -68,16 +67,16 @@ class Age:
 
     @property
     def before(self) -> float:
-        """The time before which something must have changed last, in seconds since 1970."""
+        """The latest time of the last change, in seconds since 1970."""
         return time.time() - self.seconds
 
     def passed(self, path: Path) -> bool:
-        """Whether a file, or everything within a folder, hasn't changed for so long."""
+        """Check that a file, or everything in a folder, hasn't changed for at least this age."""
         return all(entry.lstat().st_mtime <= self.before for entry in (path, *_within(path)) if os.path.lexists(entry))
 
 
 def room(paths: Iterable[Path]) -> int:
-    """Bytes that deleting files and folders gives back; what has a second name elsewhere gives nothing."""
+    """Compute the bytes that deleting files and folders frees; files with a second hard link free nothing."""
     stats = [entry.lstat() for path in paths for entry in (path, *_within(path)) if os.path.lexists(entry)]
     return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
 
@@ -85,4 +84,4 @@ def room(paths: Iterable[Path]) -> int:
 def _within(folder: Path) -> list[Path]:
     if folder.is_symlink() or not folder.is_dir():
         return []
-    return [Path(place) / name for place, _, names in os.walk(folder) for name in names]
+    return [Path(inner) / name for inner, _, names in os.walk(folder) for name in names]

@@ -1,4 +1,4 @@
-"""Files of the checkout that runs left: checkpoints nobody goes on with, and what kills left half-written."""
+"""Files that runs left in the checkout: checkpoints that no training resumes, and files that killed processes left."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from histopipe.training.recipe import recipe_digest
 
 WRITTEN = ("data", "drift", "evaluations", "exports", "models", "reports", "scores", "searches", "studies")
 CHECKPOINT_FILES = (
-    *("checkpoint.npz", "finished.json", "*/*/*.npz"),  # features of a frozen network among them
+    *("checkpoint.npz", "finished.json", "*/*/*.npz"),  # including features of a frozen network
     *(f"model/{name}" for name in FILES["train"]),  # of a variant or a trial
     *(f"evaluation/{name}" for name in FILES["evaluate"]),
 )
 HIDDEN = (".checkpoints", ".digests", ".downloads", ".failures", ".used-sources")
-SEARCHES, STUDIES = "searches", "studies"  # beside the data sets' folders
+SEARCHES, STUDIES = "searches", "studies"  # next to the data sets' folders
 
 
 def resumable_runs(workspace: Workspace) -> frozenset[str]:
-    """Ids of the MLflow runs with which the checkpoints go on."""
-    found = (_progress(path).get("run_id") for path in _checkpoints(workspace).rglob(CHECKPOINT_FILE))
-    return frozenset(str(run_id) for run_id in found if run_id)
+    """Return the ids of the MLflow runs that checkpoints resume."""
+    run_ids = (_progress(path).get("run_id") for path in _checkpoints(workspace).rglob(CHECKPOINT_FILE))
+    return frozenset(str(run_id) for run_id in run_ids if run_id)
 
 
 def _checkpoints(workspace: Workspace) -> Path:
@@ -57,91 +57,94 @@ def _progress(path: Path) -> dict[str, object]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(json.loads(arrays["progress"].tobytes()))
-    except Exception:  # half a file, or another program's
+    except Exception:  # an incomplete file, or another program's
         return {}
 
 
 def outdated_checkpoints(workspace: Workspace, age: Age) -> Iterator[Leftover]:
-    """Checkpoints of trainings that DVC has the result of, and of those that couldn't go on with them."""
-    places = sorted({path.parent for name in (CHECKPOINT_FILE, FINISHED_FILE) for path in _files(workspace, name)})
-    finished = [place for place in places if _is_recorded(place, workspace)]
+    """Find checkpoints of trainings whose result DVC has, and those that no training can resume from."""
+    folders = sorted({path.parent for name in (CHECKPOINT_FILE, FINISHED_FILE) for path in _files(workspace, name)})
+    finished = [folder for folder in folders if _is_recorded(folder, workspace)]
     if finished:
-        why = "dvc.lock has the trainings' results: trained again, they start anew"
-        yield _checkpoint_line(why, finished, workspace, partial(_is_recorded, workspace=workspace))
-    waiting = [place for place in places if place not in finished and not _is_current(place, workspace)]
-    outdated = [place for place in waiting if age.passed(place)]
+        reason = "dvc.lock has the trainings' results: they would start from scratch if trained again"
+        yield _checkpoint_line(reason, finished, workspace, partial(_is_recorded, workspace=workspace))
+    waiting = [folder for folder in folders if folder not in finished and not _is_current(folder, workspace)]
+    outdated = [folder for folder in waiting if age.passed(folder)]
     if outdated:
-        why = f"unfinished, of other parameters, data or code than today's, untouched for {age.written}"
-        yield _checkpoint_line(why, outdated, workspace, age.passed)
-    if young := [place for place in waiting if place not in outdated]:
-        why = f"unfinished, of other parameters, data or code than today's, but younger than {age.written}"
-        yield Leftover("checkpoints", why, len(young), room(young), state="kept")
+        reason = f"unfinished, of other parameters, data or code than the current ones, untouched for {age.written}"
+        yield _checkpoint_line(reason, outdated, workspace, age.passed)
+    if young := [folder for folder in waiting if folder not in outdated]:
+        reason = f"unfinished, of other parameters, data or code than the current ones, but younger than {age.written}"
+        yield Leftover("checkpoints", reason, len(young), room(young), state="kept")
 
 
 def _files(workspace: Workspace, name: str) -> Iterator[Path]:
     return _checkpoints(workspace).rglob(name)
 
 
-def _checkpoint_line(why: str, places: Sequence[Path], workspace: Workspace, still: Callable[[Path], bool]) -> Leftover:
-    removal = partial(_remove_checkpoints, places, workspace, still)
-    return Leftover("checkpoints", why, len(places), room(places), removal)
+def _checkpoint_line(
+    reason: str, folders: Sequence[Path], workspace: Workspace, still: Callable[[Path], bool]
+) -> Leftover:
+    removal = partial(_remove_checkpoints, folders, workspace, still)
+    return Leftover("checkpoints", reason, len(folders), room(folders), removal)
 
 
-def _remove_checkpoints(places: Iterable[Path], workspace: Workspace, still: Callable[[Path], bool]) -> None:
-    """Each under its stage's own lock; whose training has started since stays."""
-    for place in places:
-        path = workspace.lock(_owner(place, workspace)[1])
+def _remove_checkpoints(folders: Iterable[Path], workspace: Workspace, still: Callable[[Path], bool]) -> None:
+    """Remove checkpoints, each under its stage's lock; those whose training has started meanwhile stay."""
+    for folder in folders:
+        path = workspace.lock(_owner(folder, workspace)[1])
         with suppress(BusyError), exclusive_lock(path, wait=0):
-            if not still(place):
+            if not still(folder):
                 continue
-            (place / CHECKPOINT_FILE).unlink(missing_ok=True)  # first: half a checkpoint must not be gone on with
-            remove_own_folder(place, CHECKPOINT_FILES)
+            # first this file, since an incomplete checkpoint must not be resumed
+            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+            remove_own_folder(folder, CHECKPOINT_FILES)
 
 
-def _owner(place: Path, workspace: Workspace) -> tuple[Workspace, str, str, str]:
-    """Whose checkpoint lies at a place: workspace, stage, data set and recipe.
+def _owner(folder: Path, workspace: Workspace) -> tuple[Workspace, str, str, str]:
+    """Return workspace, stage, data set and recipe of the training that a checkpoint belongs to.
 
     Raises:
-        HistopipeError: nobody's that this release knows.
+        HistopipeError: this release knows no such training.
     """
-    parts = place.relative_to(_checkpoints(workspace)).parts
+    parts = folder.relative_to(_checkpoints(workspace)).parts
     match parts:
         case (dataset, name) if dataset not in (SEARCHES, STUDIES):
             own = workspace
         case ("studies", study, dataset, name, variant) if study in KINDS:
-            own = _variant(workspace, place, study, name, variant)
+            own = _variant(workspace, folder, study, name, variant)
         case ("searches", dataset, name, study, number) if number.isdigit():
             own = TrialWorkspace(workspace.root, study, int(number), "")
         case _:
-            raise HistopipeError(f"{place} is no checkpoint of this release: delete it")
+            raise HistopipeError(f"{folder} is no checkpoint of this release: delete it")
     return own, own.training_stage(dataset, name), dataset, name
 
 
-def _variant(workspace: Workspace, place: Path, study: str, architecture: str, written: str) -> VariantWorkspace:
+def _variant(workspace: Workspace, folder: Path, study: str, architecture: str, written: str) -> VariantWorkspace:
     try:
         of, variant = parse_variant(f"{study.removesuffix('s')}-{written}")
     except ValueError as problem:
-        raise HistopipeError(f"{place}: {problem}") from None
+        raise HistopipeError(f"{folder}: {problem}") from None
     return VariantWorkspace(workspace.root, of, architecture, variant)
 
 
-def _is_recorded(place: Path, workspace: Workspace) -> bool:
-    """Whether the training came to its end, and `dvc.lock` has what it gave."""
-    marker = place / FINISHED_FILE
+def _is_recorded(folder: Path, workspace: Workspace) -> bool:
+    """Check that the training has finished, and `dvc.lock` has its result."""
+    marker = folder / FINISHED_FILE
     if not marker.exists():
         return False
     try:
-        own, stage, dataset, name = _owner(place, workspace)
+        own, stage, dataset, name = _owner(folder, workspace)
         record = own.training_record(dataset, name).relative_to(own.root).as_posix()
         return bool(read_json(marker)["md5"] == output_hash(own, stage, record))
     except (HistopipeError, OSError, KeyError, TypeError):
         return False
 
 
-def _is_current(place: Path, workspace: Workspace) -> bool:
-    """Whether the training, started now, would go on with the checkpoint; yes where that can't be told."""
+def _is_current(folder: Path, workspace: Workspace) -> bool:
+    """Check whether the training, if started now, would resume from the checkpoint; yes if that is unknown."""
     try:
-        own, _, dataset, name = _owner(place, workspace)
+        own, _, dataset, name = _owner(folder, workspace)
         params = read_params(workspace.params)
     except HistopipeError:
         return False
@@ -150,13 +153,13 @@ def _is_current(place: Path, workspace: Workspace) -> bool:
     try:
         if isinstance(own, TrialWorkspace):
             return own.study == study_name(dataset, name, params, workspace)
-        return _progress(place / CHECKPOINT_FILE).get("key") in (None, _key(own, dataset, name, params))
+        return _progress(folder / CHECKPOINT_FILE).get("key") in (None, _key(own, dataset, name, params))
     except (HistopipeError, OSError, ValueError, KeyError):
-        return True  # patches or split are missing just now
+        return True  # patches or split are missing at the moment
 
 
 def _key(own: Workspace, dataset: str, name: str, params: Params) -> str:
-    """Under which the training would look for its checkpoint."""
+    """Return the key under which the training would look for its checkpoint."""
     if isinstance(own, VariantWorkspace):
         params = variant_params(own.study, own.variant, params)
     training = plan_training(dataset, name, params, own)
@@ -165,19 +168,19 @@ def _key(own: Workspace, dataset: str, name: str, params: Params) -> str:
 
 
 def half_written(workspace: Workspace, age: Age) -> Iterator[Leftover]:
-    """What killed processes were writing when they were killed, told by names that only histopipe gives.
+    """Find files that killed processes were writing, recognised by names that only histopipe uses.
 
-    An old version that was put aside stays: the next start of its stage brings it back, or deletes it once it has seen
-    that no file of a user's is in it.
+    An old version that was set aside stays: the next start of its stage restores it, or deletes it after checking that
+    it holds no file of the user's.
     """
 
     def is_garbage(path: Path) -> bool:
         name = parse_temporary_name(path.name)
         return name is not None and name[2] == "part" and is_abandoned(path) and age.passed(path)
 
-    found = [path for path in _walk(workspace) if is_garbage(path)]
-    tracked = _tracked(workspace) if found else frozenset()
-    garbage = [path for path in found if not any(path == one or path in one.parents for one in tracked)]
+    candidates = [path for path in _walk(workspace) if is_garbage(path)]
+    tracked = _tracked(workspace) if candidates else frozenset()
+    garbage = [path for path in candidates if not any(path == file or path in file.parents for file in tracked)]
     if garbage:
         yield Leftover(
             "half-written files",
@@ -189,54 +192,54 @@ def half_written(workspace: Workspace, age: Age) -> Iterator[Leftover]:
 
 
 def _walk(workspace: Workspace) -> Iterator[Path]:
-    """Files and folders that stages write, links not followed."""
+    """Yield the files and folders that stages write, without following links."""
     home = workspace.home
     yield from (entry for entry in home.iterdir() if not entry.is_dir())
     for top in (*WRITTEN, *HIDDEN):
-        for place, folders, files in os.walk(home / top):
-            yield from (Path(place) / name for name in (*folders, *files))
+        for folder, folders, files in os.walk(home / top):
+            yield from (Path(folder) / name for name in (*folders, *files))
             folders[:] = [name for name in folders if not parse_temporary_name(name)]
 
 
 def _tracked(workspace: Workspace) -> frozenset[Path]:
-    """What git tracks, whatever it is called.
+    """Return all files that git tracks.
 
     Raises:
-        HistopipeError: git can't tell.
+        HistopipeError: git fails.
     """
     listed = git(workspace, "ls-files", "-z")
     return frozenset(workspace.home / name for name in listed.split("\0") if name)
 
 
 def old_notes(workspace: Workspace, age: Age) -> Iterator[Leftover]:
-    """Downloads that nobody went on with, and reasons of failures that nobody will ask for."""
+    """Find downloads that were never resumed, records of failures that no flow will read, and experiment folders."""
     sorts = (
-        ("unfinished downloads", ".downloads/*/", "nobody went on with them; a new one starts at the beginning"),
-        ("reasons of failures", ".failures/*@*.json", "read by the flow in which a stage failed, right after"),
+        ("unfinished downloads", ".downloads/*/", "they were not resumed; a new download starts at the beginning"),
+        ("reasons of failures", ".failures/*@*.json", "the flow in which a stage failed reads them right afterwards"),
         ("DVC's experiment folders", ".dvc/tmp/exps/standalone/tmp*/", "left by killed `dvc exp run --temp`"),
     )
-    for what, pattern, why in sorts:
+    for kind, pattern, reason in sorts:
         present = sorted(workspace.home.glob(pattern))
-        if what == "unfinished downloads":
+        if kind == "unfinished downloads":
             present = [path for path in present if find_foreign_file(path, DOWNLOADED) is None]
-        yield from _untouched(what, present, why, age)
+        yield from _untouched(kind, present, reason, age)
 
 
 def old_parts(workspace: Workspace, age: Age) -> Iterator[Leftover]:
-    """Shards that workers decoded for an ingest that never came to put them together."""
+    """Find shards that workers decoded for an ingest that never joined them."""
     keys = sorted((_checkpoints(workspace) / "ingest").glob(f"*/{'[0-9a-f]' * 64}"))  # DATA_SET/KEY
     present = [path for path in keys if find_foreign_file(path, PART_FILES) is None]
-    yield from _untouched("parts of ingests", present, "no ingest took them; the next decodes them again", age)
+    yield from _untouched("parts of ingests", present, "no ingest used them; the next one decodes them again", age)
 
 
-def _untouched(what: str, present: Sequence[Path], why: str, age: Age) -> Iterator[Leftover]:
-    if found := [path for path in present if age.passed(path)]:
-        removal = partial(_drop, found, age.passed)
-        yield Leftover(what, f"{why}; untouched for {age.written}", len(found), room(found), removal)
+def _untouched(kind: str, present: Sequence[Path], reason: str, age: Age) -> Iterator[Leftover]:
+    if untouched := [path for path in present if age.passed(path)]:
+        removal = partial(_drop, untouched, age.passed)
+        yield Leftover(kind, f"{reason}; untouched for {age.written}", len(untouched), room(untouched), removal)
 
 
 def _drop(paths: Iterable[Path], still: Callable[[Path], bool]) -> None:
-    """Delete files and folders of which it still holds what made them garbage."""
+    """Delete files and folders that are still garbage."""
     for path in filter(still, paths):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

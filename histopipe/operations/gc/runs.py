@@ -1,8 +1,8 @@
-"""MLflow: runs of this checkout that nothing names, and models that later evaluations replaced.
+"""MLflow's runs of this checkout that nothing refers to, and models that later evaluations replaced.
 
-Removal has two steps, as MLflow has it. First a run is marked as deleted, which `mlflow runs restore` undoes; once it
-has been so for the given age, its rows and files go. The second takes the tracking store's database: where only a
-server can be asked, `mlflow gc` on the server does it.
+Removal has two steps in MLflow. First a run is marked as deleted, which `mlflow runs restore` undoes; after the given
+age its rows and files are deleted. The second step needs the tracking store's database; if there is only a server,
+`mlflow gc` on the server does it.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from histopipe.tracking.entities import LoggedModel, MlflowClient, ModelVersion, Run
 
 KEPT_VARIANTS = ("summary",)
-KEPT_STUDIES = ("search",)  # trials hold no model, and their search's run refers to them all
+KEPT_STUDIES = ("search",)  # trials have no model, and the run of their search refers to all of them
 
 
 @dataclass(frozen=True)
 class Store:
-    """The tracking store, as far as it is this checkout's.
+    """This checkout's part of the tracking store.
 
     Attributes:
-        history: what commits and outputs name.
-        client: of the store.
-        resumable: ids of the runs with which some killed training goes on.
+        history: what commits and outputs refer to.
+        client: the store's client.
+        resumable: ids of the runs that killed trainings will resume.
     """
 
     history: History
@@ -56,11 +56,11 @@ class Store:
     @cached_property
     def experiments(self) -> list[str]:
         """Ids of the project's experiments."""
-        return [str(one.experiment_id) for one in own_experiments(self.client)]
+        return [str(experiment.experiment_id) for experiment in own_experiments(self.client)]
 
     @cached_property
     def versions(self) -> list[ModelVersion]:
-        """Every version of every registered model, whoever registered it."""
+        """All versions of all registered models, also those of other checkouts."""
         return list(iterate_pages(lambda token: self.client.search_model_versions(page_token=token)))
 
     @cached_property
@@ -79,53 +79,53 @@ class Store:
 
     @cached_property
     def named(self) -> frozenset[str]:
-        """Ids of the runs that somebody refers to."""
+        """Ids of the runs that something refers to."""
         tagged = [version.tags.get(name) for version in self.versions for name in ("training_run", "run_id")]
         behind = [model.source_run_id for model in self.models if model.model_id in self.registered_models]
         registered = filter(None, [*tagged, *behind, *(version.run_id for version in self.versions)])
         return self.history.runs | self.resumable | frozenset(registered)
 
     def runs(self, deleted: bool = False) -> list[Run]:
-        """This checkout's runs: those that it tagged as its own."""
+        """Return this checkout's runs, which have its tag."""
         if not self.experiments:
             return []
         return [run for run in iterate_runs(self.client, self.experiments, deleted) if self._is_own(run)]
 
     def _is_own(self, run: Run) -> bool:
-        """Its tag names this checkout, or one of the folders in which DVC runs experiments."""
+        """Check that the run's tag names this checkout, or a folder in which DVC runs its experiments."""
         return is_own_checkout(run.data.tags.get("checkout", ""), self.history.workspace)
 
     def is_needed(self, run: Run) -> bool:
-        """Whether somebody refers to a run, or may."""
+        """Check whether something refers to a run, or may refer to it."""
         tags = run.data.tags
         return self.is_named(run) or tags.get("variant") in KEPT_VARIANTS or tags.get("study") in KEPT_STUDIES
 
     def is_named(self, run: Run) -> bool:
-        """Whether a version, an output, a commit or a checkpoint names a run, or may."""
+        """Check whether a version, an output, a commit or a checkpoint refers to a run, or may refer to it."""
         tags = run.data.tags
-        known = run.info.run_id in self.named or tags.get("restored_from") in self.named
-        return known or not self.history.absent.isdisjoint(_folders(tags))
+        is_named = run.info.run_id in self.named or tags.get("restored_from") in self.named
+        return is_named or not self.history.absent.isdisjoint(_folders(tags))
 
     def may_be_of_another_clone(self, run: Run) -> bool:
-        """Whether a flow had it made that may have run in another clone, which commits what names the run."""
+        """Check whether a flow made the run, perhaps in another clone, whose commits may refer to it."""
         return self.is_shared and FLOW_RUN_TAG in run.data.tags
 
     @cached_property
     def is_shared(self) -> bool:
-        """Whether other checkouts may use the store too: it isn't the checkout's own file."""
+        """True if other checkouts may use the store too, since it isn't a file of this checkout."""
         return not is_embedded(self.history.workspace)
 
-    def afresh(self) -> Store:
-        """The same, looked up again."""
-        return replace(self, history=self.history.afresh())
+    def reread(self) -> Store:
+        """Return a new store, which reads everything again."""
+        return replace(self, history=self.history.reread())
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
-        """The logged models of a run."""
+        """Return the logged models of a run."""
         return [model for model in self.models if model.source_run_id == run_id]
 
 
 def _folders(tags: dict[str, str]) -> list[tuple[str, ...]]:
-    """Where the run's training has its record, by its tags; of a variant also where earlier versions had it."""
+    """Return the folders of the record of a run's training, from its tags; for a variant also the former folder."""
     own = (tags.get("dataset", ""), tags.get("architecture", ""))
     study, variant = tags.get("study"), tags.get("variant", "")
     if study:
@@ -135,11 +135,11 @@ def _folders(tags: dict[str, str]) -> list[tuple[str, ...]]:
 
 
 def unnamed(history: History, resumable: frozenset[str], age: Age) -> Iterator[Leftover]:
-    """Runs and models that can go.
+    """Find runs and models that can be removed.
 
     Raises:
-        TrackingAwayError: the store can't be asked.
-        HistopipeError: git can't tell what commits name.
+        TrackingAwayError: the store can't be reached.
+        HistopipeError: git can't list what commits refer to.
     """
     workspace = history.workspace
     if is_database_missing(workspace):
@@ -157,8 +157,10 @@ def unnamed(history: History, resumable: frozenset[str], age: Age) -> Iterator[L
 
 def _of_flows(runs: Sequence[Run]) -> Iterator[Leftover]:
     if runs:
-        why = "trained for flows: the clone that the flow ran in may name them; `mlflow runs delete` removes one"
-        yield Leftover("MLflow runs of flows", why, len(runs), None, state="kept")
+        reason = (
+            "trained for flows: the clone in which the flow ran may refer to them; `mlflow runs delete` removes one"
+        )
+        yield Leftover("MLflow runs of flows", reason, len(runs), None, state="kept")
 
 
 def _last_change(run: Run) -> float:
@@ -166,53 +168,58 @@ def _last_change(run: Run) -> float:
 
 
 def _runs(store: Store, old: Sequence[Run], young: Sequence[Run], age: Age) -> Iterator[Leftover]:
-    why = "no registered version, commit, output or checkpoint names them; `mlflow runs restore` undoes it"
+    reason = "no registered version, commit, output or checkpoint refers to them; `mlflow runs restore` restores them"
     then = (
         f"a gc {age.written} later removes the files"
         if open_database(tracking_uri(store.history.workspace))
-        else "`mlflow gc` on the server frees"
+        else "`mlflow gc` on the server removes the files"
     )
     if old:
         removal = partial(_delete_runs, store, old)
-        yield Leftover("MLflow runs", f"{why}; {then}", len(old), _run_room(store, old), removal, at_once=False)
+        yield Leftover("MLflow runs", f"{reason}; {then}", len(old), _run_room(store, old), removal, at_once=False)
     if young:
-        said = f"nothing names them, but they are younger than {age.written}"
-        yield Leftover("MLflow runs", said, len(young), _run_room(store, young), state="kept")
+        reason = f"nothing refers to them, but they are younger than {age.written}"
+        yield Leftover("MLflow runs", reason, len(young), _run_room(store, young), state="kept")
 
 
 def _delete_runs(store: Store, runs: Iterable[Run]) -> None:
-    """Mark as deleted, those of killed trainings closed first; what has come to be named since it was listed stays.
+    """Mark runs as deleted, after closing those of killed trainings; runs that are referred to by now stay.
 
     Raises:
-        BusyError: a stage has started meanwhile, which may go on with one of them.
+        BusyError: a stage has started meanwhile and may resume one of them.
     """
     with errors_in_one_line(store.history.workspace):
-        again = store.afresh()
+        current = store.reread()
         for run in runs:
-            if again.is_needed(run):
+            if current.is_needed(run):
                 continue
             if running := running_stages(store.history.workspace):
-                raise BusyError(f"{running[0]} has started: wait for it to end, then run again")
+                raise BusyError(f"{running[0]} has started: wait for it to end, then run this again")
             if run.info.status == "RUNNING":
                 store.client.set_terminated(run.info.run_id, "KILLED")
             store.client.delete_run(run.info.run_id)
 
 
 def _replaced(store: Store, age: Age) -> Iterator[Leftover]:
-    """Models that an evaluation logged before it was done again."""
+    """Find models whose evaluation was repeated and logged another model."""
     served = {run.info.run_id: run.data.tags.get(SERVED_MODEL_TAG) for run in store.runs()}
-    found = [
+    models = [
         model
         for model in store.models
         if served.get(str(model.source_run_id)) not in (None, model.model_id)
         and model.model_id not in store.registered_models
         and model.creation_timestamp / 1000 <= age.before
     ]
-    if found:
-        why = "their run was evaluated again since, and no registered version is made from them"
-        removal = partial(_delete_models, store, found)
+    if models:
+        reason = "their run was evaluated again since, and no registered version is made from them"
+        removal = partial(_delete_models, store, models)
         yield Leftover(
-            "MLflow models", why, len(found), _room(model.artifact_location for model in found), removal, at_once=False
+            "MLflow models",
+            reason,
+            len(models),
+            _room(model.artifact_location for model in models),
+            removal,
+            at_once=False,
         )
 
 
@@ -223,7 +230,7 @@ def _delete_models(store: Store, models: Iterable[LoggedModel]) -> None:
 
 
 def _deleted(store: Store, age: Age) -> Iterator[Leftover]:
-    """Runs and models that have been marked as deleted for long enough."""
+    """Find runs and models that have been marked as deleted for long enough."""
     database = open_database(tracking_uri(store.history.workspace))
     if database is None:
         return
@@ -232,24 +239,24 @@ def _deleted(store: Store, age: Age) -> Iterator[Leftover]:
     candidates = [run for run in deleted if run.info.run_id in long_ago]
     runs = [run for run in candidates if not (store.is_named(run) or store.may_be_of_another_clone(run))]
     if runs:
-        why = f"deleted at least {age.written} ago: rows and files go for good"
+        reason = f"deleted at least {age.written} ago: rows and files are removed permanently"
         removal = partial(_purge_runs, store, database, runs)
-        yield Leftover("deleted MLflow runs", why, len(runs), _run_room(store, runs), removal)
+        yield Leftover("deleted MLflow runs", reason, len(runs), _run_room(store, runs), removal)
     models = _deleted_models(store, database, {run.info.run_id for run in (*deleted, *store.runs())}, age)
     if models:
-        why = f"deleted at least {age.written} ago: rows and files go for good"
+        reason = f"deleted at least {age.written} ago: rows and files are removed permanently"
         removal = partial(_purge_models, store, database, models)
         size = _room(model.artifact_location for model in models)
-        yield Leftover("deleted MLflow models", why, len(models), size, removal)
+        yield Leftover("deleted MLflow models", reason, len(models), size, removal)
 
 
 def _deleted_models(store: Store, database: Database, own: set[str], age: Age) -> list[LoggedModel]:
     models = database.deleted_models(age.seconds)
-    return [one for one in models if one.source_run_id in own and one.model_id not in store.registered_models]
+    return [model for model in models if model.source_run_id in own and model.model_id not in store.registered_models]
 
 
 def _purge_runs(store: Store, database: Database, runs: Iterable[Run]) -> None:
-    """Files before rows, models before their run: what a kill leaves is still marked as deleted, and found again."""
+    """Delete files before rows, and models before their run, so that what a killed process leaves is found again."""
     with errors_in_one_line(store.history.workspace):
         for run in runs:
             if store.client.get_run(run.info.run_id).info.lifecycle_stage != "deleted":
@@ -271,7 +278,7 @@ def _delete_files(address: str) -> None:
     if local is None or local.exists():
         delete_artifacts(address)
     if local is not None:
-        with suppress(OSError):  # other things lie in RUN, beside RUN/artifacts
+        with suppress(OSError):  # the run's folder may hold other files
             local.parent.rmdir()
 
 
@@ -282,9 +289,9 @@ def _run_room(store: Store, runs: Iterable[Run]) -> int | None:
 
 
 def _room(addresses: Iterable[str]) -> int | None:
-    """Bytes of artifacts on this machine; None where some lie elsewhere."""
-    places = [_local(str(address)) for address in addresses]
-    return None if None in places else room(place for place in places if place)
+    """Compute the bytes of artifacts on this machine; None if some are elsewhere."""
+    paths = [_local(str(address)) for address in addresses]
+    return None if None in paths else room(path for path in paths if path)
 
 
 def _local(address: str) -> Path | None:

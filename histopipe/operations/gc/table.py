@@ -1,4 +1,4 @@
-"""The table of what was found, and its removal line by line."""
+"""The table of leftovers, and their removal line by line."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from histopipe.operations.gc.leftover import Leftover
 COLOURS = {"garbage": "green", "removed": "green", "kept": "cyan", "unknown": "yellow"}
 
 
-def show(found: Iterable[Leftover], remove: Callable[[Leftover], Leftover] | None) -> list[Leftover]:
-    """Look, remove line by line if told how, and print one table; returns its lines."""
+def show(leftovers: Iterable[Leftover], remove: Callable[[Leftover], Leftover] | None) -> list[Leftover]:
+    """Find leftovers, remove them line by line if `remove` is given, and print a table; return its lines."""
     console = Console()
-    table = Table("", "what", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("how many", justify="right")
-    table.add_column("room", justify="right")
-    table.add_column("why")
-    with console.status("looking") as status:
-        lines = list(found)
-        for place, line in enumerate(lines):
+    table = Table("", "kind", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("number", justify="right")
+    table.add_column("size", justify="right")
+    table.add_column("reason")
+    with console.status("searching") as status:
+        lines = list(leftovers)
+        for index, line in enumerate(lines):
             if remove and line.removal:
-                status.update(f"removing {line.what}")
-                lines[place] = remove(line)
-            _add(table, lines[place])
-    console.print(table if lines else "nothing is left over")
+                status.update(f"removing {line.kind}")
+                lines[index] = remove(line)
+            _add(table, lines[index])
+    console.print(table if lines else "there are no leftovers")
     _sum_up(console, lines, removed=remove is not None)
     return lines
 
@@ -37,12 +37,12 @@ def show(found: Iterable[Leftover], remove: Callable[[Leftover], Leftover] | Non
 def _add(table: Table, line: Leftover) -> None:
     size = "?" if line.size is None else as_size(line.size)
     counted = (f"{line.count:,}", size) if line.count else ("", "")
-    table.add_row(f"[{COLOURS[line.state]}]{line.state}", line.what, *counted, escape(line.why))
+    table.add_row(f"[{COLOURS[line.state]}]{line.state}", line.kind, *counted, escape(line.reason))
 
 
 def _sum_up(console: Console, lines: Iterable[Leftover], removed: bool) -> None:
     garbage = [line for line in lines if line.removal]
     if garbage:
-        known = as_size(sum(line.size or 0 for line in garbage if line.at_once))
-        unknown = " and what lies elsewhere" if any(line.size is None for line in garbage) else ""
-        console.print(f"{'removed' if removed else 'can go'}: {known}{unknown}")
+        size = as_size(sum(line.size or 0 for line in garbage if line.at_once))
+        elsewhere = " and files elsewhere" if any(line.size is None for line in garbage) else ""
+        console.print(f"{'removed' if removed else 'can be removed'}: {size}{elsewhere}")
