@@ -92,12 +92,12 @@ def predict(
 
     with stage("predict", dataset, variant=folder_key(out)) as (params, workspace):
         from histopipe.core.outputs.claims import claim_folder, claim_path
-        from histopipe.inference.mlflow_run import log_score
+        from histopipe.inference.mlflow_run import log_predictions
         from histopipe.inference.model import model_paths
         from histopipe.inference.pixel_size import trained_pixel_size
-        from histopipe.inference.pseudonyms import names_asked
+        from histopipe.inference.pseudonyms import choose_names
         from histopipe.inference.slide_prediction import SlideOptions
-        from histopipe.inference.stage import score
+        from histopipe.inference.stage import predict as predict_patches
         from histopipe.ingest.archives.limits import MemberLimit
 
         key = [pseudonym_key] if pseudonym_key else []
@@ -105,9 +105,9 @@ def predict(
         output = claim_folder(out, "predict", reads, overwrite, workspace)
         if pseudonym_table:
             pseudonym_table = claim_path(pseudonym_table, reads, workspace)
-        names = names_asked(pseudonymise, pseudonym_key, pseudonym_table, out)
+        names = choose_names(pseudonymise, pseudonym_key, pseudonym_table, out)
         reading = SlideOptions(mpp or trained_pixel_size(dataset, params.dataset(dataset)), slide_mpp, overlays)
-        done = score(
+        summary = predict_patches(
             list(inputs),
             model,
             dataset,
@@ -121,11 +121,11 @@ def predict(
             MemberLimit(params.ingest.max_members),
         )
         if log:
-            log_score(dataset, done, out, workspace)
-    aside = sum(reason["count"] for reason in done["set_aside"].values())
+            log_predictions(dataset, summary, out, workspace)
+    aside = sum(reason["count"] for reason in summary["set_aside"].values())
     click.echo(
-        f"{out}: {done['patches']:,} patches of {done['cases']:,} cases, {done['positive']:,} called "
-        f"{done['positive_class']}" + (f"; {aside:,} set aside" if aside else "")
+        f"{out}: {summary['patches']:,} patches of {summary['cases']:,} cases, {summary['positive']:,} called "
+        f"{summary['positive_class']}" + (f"; {aside:,} set aside" if aside else "")
     )
 
 
@@ -235,8 +235,8 @@ def export(
     from histopipe.inference.inputs import folder_key
 
     with stage("export", dataset, variant=folder_key(out)) as (params, workspace):
-        from histopipe.export.report import said
+        from histopipe.export.report import describe_export
         from histopipe.export.stage import export
 
-        done = export(dataset, architecture, model, kind, quantize, out, params, workspace, log, overwrite)
-        click.echo(said(done))
+        exported = export(dataset, architecture, model, kind, quantize, out, params, workspace, log, overwrite)
+        click.echo(describe_export(exported))

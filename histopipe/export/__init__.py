@@ -1,5 +1,6 @@
-"""One file of a calibrated model for other runtimes: phones, browsers, servers without Keras.
+"""Export of a calibrated model into one file for other runtimes: phones, browsers, servers without Keras.
 
-A file takes raw uint8 patches and gives the calibrated probability; what it is stands inside and beside it. What the
-format and its precision cost is measured on the test cases before anything is written.
+The file takes raw uint8 patches and returns calibrated probabilities. It contains its own description, which is also
+written next to it as JSON. What the format and its precision cost is measured on the test cases before anything is
+written.
 """

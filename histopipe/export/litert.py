@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.data.store import Patches
-from histopipe.export.record import Facts
-from histopipe.export.source import INPUT, OUTPUT, Format, Grader, Source, flat
+from histopipe.export.record import FileFacts
+from histopipe.export.source import INPUT, OUTPUT, Format, PredictFunction, Source, flatten
 
-METADATA = "histopipe"  # name of the buffer that holds what the file says of itself, as JSON
+METADATA = "histopipe"  # name of the buffer that holds the file's description, as JSON
 RUNTIME = ("ai_edge_litert",)
 
 
@@ -24,13 +24,13 @@ def write(source: Source, path: Path) -> list[Path]:
     """Write a `.tflite`; the batch may be of any size."""
     with TemporaryDirectory() as folder:
         _save_graph(source, folder)
-        content = _with_metadata(_converted(source, folder), source.facts)
+        content = _add_metadata(_convert(source, folder), source.facts)
     path.write_bytes(content)
     return [path]
 
 
 def _save_graph(source: Source, folder: str) -> None:
-    """The network in TensorFlow's own format, which the converter reads."""
+    """Save the network in TensorFlow's own format, which the converter reads."""
     import keras
     import tensorflow as tf
 
@@ -45,7 +45,7 @@ def _save_graph(source: Source, folder: str) -> None:
     archive.write_out(folder, verbose=False)
 
 
-def _converted(source: Source, folder: str) -> bytes:
+def _convert(source: Source, folder: str) -> bytes:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -56,11 +56,11 @@ def _converted(source: Source, folder: str) -> bytes:
     if source.quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
-    return _in_integers(converter, source)
+    return _quantize(converter, source)
 
 
-def _in_integers(converter: Any, source: Source) -> bytes:
-    """All but the last layer and its sigmoid, which the quantizer's debugger is the one way to leave out."""
+def _quantize(converter: Any, source: Source) -> bytes:
+    """Quantize all but the last layer and its sigmoid; only the quantizer's debugger can leave layers out."""
     import tensorflow as tf
 
     def examples() -> Iterator[dict[str, Patches]]:
@@ -75,15 +75,15 @@ def _in_integers(converter: Any, source: Source) -> bytes:
 
 
 def _last_layer(content: bytes) -> list[str]:
-    """Names of what the last layer and the sigmoid behind it give, the last two operations."""
+    """Return the names of the outputs of the last two operations: the last layer and its sigmoid."""
     from tensorflow.lite.tools import flatbuffer_utils
 
     graph = flatbuffer_utils.convert_bytearray_to_object(bytearray(content)).subgraphs[0]
-    outputs = [place for operation in graph.operators[-2:] for place in operation.outputs]
-    return [graph.tensors[place].name.decode() for place in outputs]
+    outputs = [index for operation in graph.operators[-2:] for index in operation.outputs]
+    return [graph.tensors[index].name.decode() for index in outputs]
 
 
-def _with_metadata(content: bytes, facts: Facts) -> bytes:
+def _add_metadata(content: bytes, facts: FileFacts) -> bytes:
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -96,35 +96,36 @@ def _with_metadata(content: bytes, facts: Facts) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def read_facts(path: Path) -> Facts:
-    """What a file says of itself."""
+def read_facts(path: Path) -> FileFacts:
+    """Read the description that a file contains."""
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model(str(path))
     entry = next(entry for entry in model.metadata if entry.name in (METADATA, METADATA.encode()))
-    facts: Facts = json.loads(bytes(model.buffers[entry.buffer].data))
+    facts: FileFacts = json.loads(bytes(model.buffers[entry.buffer].data))
     return facts
 
 
-def load(path: Path, threads: int) -> Grader:
-    """A function that grades patches by the file."""
+def load(path: Path, threads: int) -> PredictFunction:
+    """Return a function that predicts patches with the file."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (input_tensor,) = interpreter.get_input_details()
+    (output_tensor,) = interpreter.get_output_details()
     sized: list[tuple[int, ...]] = []
 
-    def grade(patches: Patches) -> NDArray[np.float32]:
+    def predict(patches: Patches) -> NDArray[np.float32]:
         if sized != [patches.shape]:
-            interpreter.resize_tensor_input(given["index"], patches.shape)
+            interpreter.resize_tensor_input(input_tensor["index"], patches.shape)
             interpreter.allocate_tensors()
             sized[:] = [patches.shape]
-        interpreter.set_tensor(given["index"], patches)
+        interpreter.set_tensor(input_tensor["index"], patches)
         interpreter.invoke()
-        return flat(interpreter.get_tensor(found["index"]))
+        return flatten(interpreter.get_tensor(output_tensor["index"]))
 
-    return grade
+    return predict
 
 
 FORMAT = Format(".tflite", {"none": RUNTIME, "float16": RUNTIME, "int8": RUNTIME}, write, load)

@@ -1,4 +1,4 @@
-"""What an export leaves in MLflow: the files with the model's run, a few numbers as tags of the model."""
+"""Logging of an export to MLflow: the files into the model's run, a few numbers as tags of the model."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 from histopipe.core.workspace import Workspace
 from histopipe.export.origin import Origin
 from histopipe.export.record import ExportRecord
-from histopipe.inference.model import Served
+from histopipe.inference.model import ServedModel
 from histopipe.tracking.runs import log_if_changed
 from histopipe.tracking.stores import errors_in_one_line, open_client
 
-FOLDER = "exports"  # of the run's artifacts
+FOLDER = "exports"  # among the run's artifacts
 
 
 def log_export(
-    files: Sequence[Path], record: ExportRecord, served: Served, origin: Origin, workspace: Workspace
+    files: Sequence[Path], record: ExportRecord, served: ServedModel, origin: Origin, workspace: Workspace
 ) -> str:
-    """Log a file into its model's run, and tag the logged model and the registered version with what it costs.
+    """Log an export into its model's run, and tag the logged model and the registered version with what it costs.
 
     Returns:
-        Where it lies now, for people; or why it was not logged.
+        A message that names where it was logged, or why it wasn't.
 
     Raises:
-        TrackingAwayError: MLflow can't be asked, or breaks off.
+        TrackingAwayError: MLflow can't be reached, or the connection breaks.
     """
     if origin.run is None:
         return "not logged: this tracking store has no run of that model"
@@ -45,7 +45,7 @@ def log_export(
 
 def _tags(kind: str, folder: str, record: ExportRecord) -> dict[str, str]:
     change = record["parity"]["change"]["roc_auc"]
-    found = {
+    values = {
         "artifacts": folder,
         "sha256": record["sha256"],
         "bytes": record["bytes"],
@@ -54,4 +54,4 @@ def _tags(kind: str, folder: str, record: ExportRecord) -> dict[str, str]:
         "roc_auc_change_high": change["high"],
         "decisions_changed": record["parity"]["decisions_changed"]["value"],
     }
-    return {f"export.{kind}.{name}": str(value) for name, value in found.items()}
+    return {f"export.{kind}.{name}": str(value) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""ONNX, as ONNX Runtime reads it on servers, in browsers and on phones."""
+"""ONNX files, which ONNX Runtime reads on servers, in browsers and on phones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.data.store import Patches
-from histopipe.export.source import INPUT, OUTPUT, Format, Grader, Source, as_text, flat
+from histopipe.export.source import INPUT, OUTPUT, Format, PredictFunction, Source, flatten, format_fact
 
-OPSET = 17  # the last that tf2onnx tests all its rules with, and what runtimes of 2022 read
+OPSET = 17  # the last with which tf2onnx tests all its rules; runtimes since 2022 read it
 WORTH_HALVING = 64  # weights of a tensor; fewer save nothing
 QUANTIZED = ("Conv", "MatMul", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
 TOOLS = ("onnx", "onnxruntime", "tf2onnx")
@@ -29,22 +29,22 @@ def write(source: Source, path: Path) -> list[Path]:
         file = Path(scratch) / "float32.onnx"
         _write_float(source, file)
         if source.quantize == "int8":
-            file = _in_integers(file, source.calibration)
+            file = _quantize(file, source.calibration)
         model = onnx.load(file)
     if source.quantize == "float16":
         _halve(model)
-    onnx.helper.set_model_props(model, {name: as_text(fact) for name, fact in source.facts.items()})
+    onnx.helper.set_model_props(model, {name: format_fact(fact) for name, fact in source.facts.items()})
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return [path]
 
 
 def _write_float(source: Source, file: Path) -> None:
-    """Convert as for patches of any size, then set theirs.
+    """Convert the network for patches of any size, then set the size of its patches.
 
-    Of patches whose size it knows, tf2onnx writes by what float32 factor to resize them, .63999999 for 32 of 50 pixels,
-    rather than to what size. ONNX rounds the product down, to 31: networks see another picture, and ONNX Runtime
-    refuses those whose strides tell even sizes from odd.
+    If tf2onnx knows the size of the patches, it writes the float32 factor of a resize (.63999999 for 32 of 50 pixels)
+    instead of the target size. ONNX rounds the product down, to 31. The network would then see another image, and ONNX
+    Runtime refuses networks whose strides need an even size.
     """
     import onnx
     import tensorflow as tf
@@ -58,8 +58,8 @@ def _write_float(source: Source, file: Path) -> None:
 
 
 def _set_size(model: Any, patch_size: tuple[int, int]) -> None:
-    (given,) = model.graph.input
-    for dimension, length in zip(given.type.tensor_type.shape.dim[1:3], patch_size, strict=True):
+    (inputs,) = model.graph.input
+    for dimension, length in zip(inputs.type.tensor_type.shape.dim[1:3], patch_size, strict=True):
         dimension.dim_value = length
 
 
@@ -71,9 +71,9 @@ def _name_output(model: Any) -> None:
 
 
 def _halve(model: Any) -> None:
-    """Keep weights in float16 and turn them into float32 where they are used, which runtimes do once, on loading.
+    """Store weights in float16 and cast them to float32 where they are used; runtimes do that once, on loading.
 
-    Arithmetic in float16 would gain nothing on a CPU, which has none, and cost accuracy.
+    Arithmetic in float16 would gain nothing on a CPU, which doesn't have it, and cost accuracy.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -89,8 +89,8 @@ def _halve(model: Any) -> None:
     model.graph.node.extend(nodes)
 
 
-def _in_integers(file: Path, calibration: Patches) -> Path:
-    """Quantize all but the last layer, by ranges that the patches show."""
+def _quantize(file: Path, calibration: Patches) -> Path:
+    """Quantize all but the last layer, with the ranges that the patches show."""
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -98,7 +98,7 @@ def _in_integers(file: Path, calibration: Patches) -> Path:
     prepared, quantized = file.with_name("prepared.onnx"), file.with_name("int8.onnx")
     quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)  # joins batch norms to convolutions
     level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it logs to the root that it was prepared, which it was
+    logging.getLogger().setLevel(logging.ERROR)  # it advises on the root logger to prepare the file, though it is
     try:
         quantization.quantize_static(
             str(prepared),
@@ -117,9 +117,9 @@ def _in_integers(file: Path, calibration: Patches) -> Path:
 
 
 def _last_layer(model: Any) -> list[str]:
-    """Names of the nodes from the last product of matrices on."""
+    """Return the names of the nodes from the last matrix product on."""
     nodes = list(model.graph.node)
-    last = max(place for place, node in enumerate(nodes) if node.op_type in ("MatMul", "Gemm"))
+    last = max(index for index, node in enumerate(nodes) if node.op_type in ("MatMul", "Gemm"))
     return [node.name for node in nodes[last:]]
 
 
@@ -127,31 +127,31 @@ def _reader(calibration: Patches) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
-        """Hands out one patch after another."""
+        """A reader of calibration patches, one by one."""
 
         def __init__(self) -> None:
             self._patches: Iterator[Patches] = iter(calibration)
 
         def get_next(self) -> dict[str, Patches] | None:
-            """The next one; None behind the last."""
+            """Return the next patch as the network's input; None after the last."""
             patch = next(self._patches, None)
             return None if patch is None else {INPUT: patch[None]}
 
     return Reader()
 
 
-def load(path: Path, threads: int) -> Grader:
-    """A function that grades patches by the file."""
+def load(path: Path, threads: int) -> PredictFunction:
+    """Return a function that predicts patches with the file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def grade(patches: Patches) -> NDArray[np.float32]:
-        return flat(session.run([OUTPUT], {INPUT: patches})[0])
+    def predict(patches: Patches) -> NDArray[np.float32]:
+        return flatten(session.run([OUTPUT], {INPUT: patches})[0])
 
-    return grade
+    return predict
 
 
 FORMAT = Format(".onnx", {"none": TOOLS, "float16": TOOLS, "int8": TOOLS}, write, load)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.data.store import Patches
-from histopipe.export.source import INPUT, OUTPUT, Format, Grader, Source, as_text, flat
+from histopipe.export.source import INPUT, OUTPUT, Format, PredictFunction, Source, flatten, format_fact
 from histopipe.networks.openvino import convert, load_openvino
 
 METADATA = "histopipe"  # section of the file's runtime information
@@ -29,26 +29,26 @@ def write(source: Source, path: Path) -> list[Path]:
     model.input(0).set_names({INPUT})
     model.output(0).set_names({OUTPUT})
     if source.quantize == "int8":
-        model = _in_integers(model, source.calibration)
+        model = _quantize(model, source.calibration)
     for name, fact in source.facts.items():
-        model.set_rt_info(as_text(fact), [METADATA, name])
+        model.set_rt_info(format_fact(fact), [METADATA, name])
     openvino.save_model(model, path, compress_to_fp16=source.quantize == "float16")
     return [path, path.with_suffix(".bin")]
 
 
-def _in_integers(model: Any, calibration: Patches) -> Any:
-    """Quantize all but the last layer, by ranges that the patches show.
+def _quantize(model: Any, calibration: Patches) -> Any:
+    """Quantize all but the last layer, with the ranges that the patches show.
 
-    Ranges are those of all patches, as in the other formats, where nncf would take the mean of each patch's and cut off
-    what lies beyond; and biases make good the error of all layers before, rather than of one layer alone.
-    docs/exporting.md has what that gains.
+    Ranges are those of all patches, as in the other formats; by default nncf would take the mean of the patches' ranges
+    and clip values beyond it. Biases correct the error of all layers before, not that of a single layer.
+    docs/exporting.md shows what this gains.
     """
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.WARNING)
     last = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"][-1]
-    with redirect_stdout(sys.stderr):  # where it draws its progress
+    with redirect_stdout(sys.stderr):  # it draws progress bars
         return nncf.quantize(
             model,
             nncf.Dataset([patch[None] for patch in calibration]),
@@ -62,16 +62,16 @@ def _in_integers(model: Any, calibration: Patches) -> Any:
         )
 
 
-def load(path: Path, threads: int) -> Grader:
-    """A function that grades patches by the file."""
+def load(path: Path, threads: int) -> PredictFunction:
+    """Return a function that predicts patches with the file."""
     core = load_openvino().Core()
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(path, "CPU", hints)
 
-    def grade(patches: Patches) -> NDArray[np.float32]:
-        return flat(compiled(patches)[0])
+    def predict(patches: Patches) -> NDArray[np.float32]:
+        return flatten(compiled(patches)[0])
 
-    return grade
+    return predict
 
 
-FORMAT = Format(".xml", {"none": (), "float16": (), "int8": ("nncf",)}, write, load, beside=(".bin",))
+FORMAT = Format(".xml", {"none": (), "float16": (), "int8": ("nncf",)}, write, load, extra_suffixes=(".bin",))

@@ -1,4 +1,4 @@
-"""The model that a file is made from: where it is registered, what code made it, which cases it has seen."""
+"""The origin of an exported model: its run, its registered version and the cases that it has seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from histopipe.core.workspace import Workspace, stage_name
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.evaluation.record import METRICS_FILE, read_metrics
 from histopipe.export.record import ModelFacts
-from histopipe.inference.model import Served
+from histopipe.inference.model import ServedModel
 from histopipe.networks.weights.behind import cases_seen
 from histopipe.networks.weights.registered import cases_seen_by_version
 from histopipe.tracking.runs import find_run_of_training, run_exists
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a served model comes from; each None where the tracking store doesn't know.
+    """The origin of a served model; each attribute is None if the tracking store doesn't have it.
 
     Attributes:
-        run: that logged it.
-        version: registered of it.
+        run: the run that logged it.
+        version: its registered version.
         seen: ids of cases that it was trained or validated on.
     """
 
@@ -35,8 +35,8 @@ class Origin:
     version: ModelVersion | None
     seen: list[str] | None
 
-    def facts(self, served: Served) -> ModelFacts:
-        """What a file says of its model; what isn't known is left out."""
+    def facts(self, served: ServedModel) -> ModelFacts:
+        """Describe the model for the exported file; unknown entries are left out."""
         tags = self.run.data.tags if self.run else {}
         facts: ModelFacts = {"model": self.version.name if self.version else served.name}
         if self.version:
@@ -49,12 +49,12 @@ class Origin:
         return facts
 
 
-def address_of(dataset: str, architecture: str, workspace: Workspace) -> str:
-    """The address of the model that the evaluation of an architecture logged.
+def logged_model_address(dataset: str, architecture: str, workspace: Workspace) -> str:
+    """Return the address of the model that the evaluation of a recipe logged.
 
     Raises:
         ExportError: there is no evaluation here, or its run isn't in this tracking store.
-        TrackingAwayError: the tracking store can't be asked.
+        TrackingAwayError: the tracking store can't be reached.
     """
     folder = workspace.evaluation(dataset, architecture)
     path = folder / METRICS_FILE
@@ -69,11 +69,11 @@ def address_of(dataset: str, architecture: str, workspace: Workspace) -> str:
     return f"models:/{run.data.tags[SERVED_MODEL_TAG]}"
 
 
-def origin_of(served: Served, dataset: str, workspace: Workspace) -> Origin:
-    """What the tracking store knows of a model.
+def find_origin(served: ServedModel, dataset: str, workspace: Workspace) -> Origin:
+    """Look up a model's origin in the tracking store.
 
     Raises:
-        TrackingAwayError: it can't be asked.
+        TrackingAwayError: the tracking store can't be reached.
     """
     run_id, model_id = served.logged.get("run_id"), served.logged.get("model_id")
     with errors_in_one_line(workspace):
@@ -86,14 +86,14 @@ def origin_of(served: Served, dataset: str, workspace: Workspace) -> Origin:
 
 
 def _version(client: MlflowClient, run_id: str, model_id: str | None) -> ModelVersion | None:
-    """The newest version registered of a logged model."""
-    found = client.search_model_versions(f"run_id = '{run_id}'")
-    own = [version for version in found if str(version.source) == f"models:/{model_id}"]
+    """Find the newest registered version of a logged model."""
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    own = [version for version in versions if str(version.source) == f"models:/{model_id}"]
     return max(own, key=lambda version: int(version.version), default=None)
 
 
 def _seen_here(run: Run, dataset: str, workspace: Workspace) -> list[str] | None:
-    """The cases that the record of this checkout's training lists, if it is that run's."""
+    """Return the cases that this checkout's training record lists; None if it is of another run."""
     try:
         record = read_training_record(workspace.training_record(dataset, run.data.tags.get("architecture", "")))
         own = record["run_id"] in (run.info.run_id, run.data.tags.get("restored_from"))

@@ -1,4 +1,4 @@
-"""Which patches calibrate a file, and which it is measured on."""
+"""Selection of the patches that calibrate a file, and of those it is measured on."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CALIBRATION_PATCHES = 300
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Rows of a store's index.
+class PatchSelection:
+    """Selected rows of a store's index.
 
     Attributes:
-        calibration: of training cases.
-        test: of test cases that the model hasn't seen.
-        set_aside: how many test cases it has.
+        calibration: rows of training cases.
+        test: rows of test cases that the model hasn't seen.
+        set_aside: the number of test cases that it has seen.
     """
 
     calibration: Rows
@@ -34,49 +34,55 @@ class Chosen:
     set_aside: int
 
 
-def choose_patches(store: PatchStore, split: Path, seen: Collection[str], seed: int) -> Chosen:
-    """Calibration patches of the training cases, and the test patches.
+def select_patches(store: PatchStore, split: Path, seen: Collection[str], seed: int) -> PatchSelection:
+    """Select calibration patches from the training cases, and the test patches.
 
     Args:
-        store: of the data set.
-        split: its file.
-        seen: cases that the model trained or validated on, as far as is known; none of them tests it.
-        seed: decides which patches calibrate.
+        store: the data set's store.
+        split: the file of its split.
+        seen: cases that the model was trained or validated on, as far as known; they are left out of the test.
+        seed: the seed that draws the calibration patches.
 
     Raises:
-        ExportError: there is nothing to test on, or one class only, or nothing to calibrate by.
+        ExportError: there are no test patches, or of one class only, or no training patches to calibrate with.
     """
     index = store.index
     splits = split_of_patches(split, index)
-    known = _are_seen(index, seen, split.stem).to_numpy()
-    testing = (splits == "test").to_numpy()
-    test = np.flatnonzero(testing & ~known)
+    is_seen = _are_seen(index, seen, split.stem).to_numpy()
+    is_test = (splits == "test").to_numpy()
+    test = np.flatnonzero(is_test & ~is_seen)
     training = np.flatnonzero((splits == "train").to_numpy())
     if not holds_both_classes(index["label"].iloc[test]):
         raise ExportError(
-            f"{split}: no test patches of both classes in cases that the model hasn't seen, so nothing to measure the "
-            "file on: give a model trained under this split (`dvc repro`)"
+            f"{split}: no test patches of both classes in cases that the model hasn't seen, so the file can't "
+            "be measured: give a model trained under this split (`dvc repro`)"
         )
     if not len(training):
         raise ExportError(
-            f"{split} has no training patches to calibrate by: run `dvc repro --force split@{split.stem}`"
+            f"{split} has no training patches to calibrate with: run `dvc repro --force split@{split.stem}`"
         )
     calibration = balanced_over_cases(index["case_id"], training, CALIBRATION_PATCHES, seed)
-    return Chosen(calibration, test, int(index["case_id"][testing & known].nunique()))
+    return PatchSelection(calibration, test, int(index["case_id"][is_test & is_seen].nunique()))
 
 
 def _are_seen(index: pd.DataFrame, seen: Collection[str], dataset: str) -> pd.Series:
-    """Tell which rows belong to a case that was seen, or to a copy of one: an id that shares its patches."""
-    known = are_known(index["case_id"], seen, dataset)
+    """Mark the rows of cases that were seen, or of their copies (other ids with the same patches)."""
+    is_seen = are_known(index["case_id"], seen, dataset)
     cases = joined_cases(index)
-    return known if cases is None else known | cases.isin(cases[known])
+    return is_seen if cases is None else is_seen | cases.isin(cases[is_seen])
 
 
 def balanced_over_cases(cases: pd.Series, rows: Rows, count: int, seed: int) -> Rows:
-    """At most `count` of `rows`, one of each case before a second of any, drawn by `seed`; in the store's order.
+    """Draw rows evenly over cases: each case gives one row before any gives a second.
 
     Args:
-        cases: case id of every row of the index.
+        cases: the case id of every row of the index.
+        rows: the rows to draw from.
+        count: the largest number of rows to draw.
+        seed: the seed of the draw.
+
+    Returns:
+        The drawn rows, in the store's order.
     """
     drawn = np.random.Generator(np.random.Philox(seed)).permutation(rows)
     turn = cases.iloc[drawn].groupby(cases.iloc[drawn]).cumcount().to_numpy()

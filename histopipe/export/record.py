@@ -1,4 +1,4 @@
-"""What an export tells of its file: what it is, how it answers beside Keras, and how long it takes."""
+"""The record of an exported file: its description, its agreement with Keras, and its latency."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class ModelFacts(TypedDict, total=False):
-    """What a file says of its model; what isn't known is left out.
+    """Description of the model in an exported file; unknown entries are left out.
 
     Attributes:
-        model: name of the registered model, else what the model was asked for as.
-        version: of the registered model.
+        model: the registered model's name, or else the address by which the model was requested.
+        version: the number of the registered version.
         architecture: the recipe's name.
-        run_id: of the run that logged the model.
-        git_commit: of the code that trained it.
+        run_id: id of the run that logged the model.
+        git_commit: the commit of the code that trained it.
     """
 
     model: str
@@ -27,17 +27,17 @@ class ModelFacts(TypedDict, total=False):
     git_commit: str
 
 
-class Facts(ModelFacts):
-    """What stands inside and beside a file.
+class FileFacts(ModelFacts):
+    """Description of an exported file, which is in the file itself and in the JSON next to it.
 
     Attributes:
         dataset: the model's data set.
-        classes: names of the negative and of the positive class.
-        threshold: probability from which a patch is called positive.
-        input, output: what the file takes and gives, in words.
+        classes: names of the negative and the positive class.
+        threshold: the probability from which a patch is called positive.
+        input, output: input and output of the file, in words.
         other_sizes: what to do with patches of other sizes.
-        format, quantize: of the file.
-        made_by, made: the program, and when.
+        format, quantize: the file's format and precision.
+        made_by, made: the program that wrote it, and when.
         use: what the file may be used for.
     """
 
@@ -55,21 +55,21 @@ class Facts(ModelFacts):
 
 
 class Difference(TypedDict):
-    """Of probabilities, without sign: the largest and the mean one."""
+    """The largest and the mean absolute difference of probabilities."""
 
     max: float
     mean: float
 
 
 class Parity(TypedDict):
-    """What a file answers beside what Keras answers, on the same test patches.
+    """Comparison of a file's predictions with those of Keras, on the same test patches.
 
     Attributes:
-        keras, file: metrics of both.
-        change: the file's less Keras', by metric, with interval and p.
-        decisions_changed: share of the patches, with its interval.
-        probability_difference: between the two.
-        cases, patches: that were graded.
+        keras, file: the metrics of both.
+        change: the file's metric less Keras', by name, with interval and p-value.
+        decisions_changed: the share of patches whose decision changed, with its interval.
+        probability_difference: the absolute difference of the probabilities.
+        cases, patches: the numbers of cases and patches that were predicted.
     """
 
     keras: dict[str, float]
@@ -82,7 +82,7 @@ class Parity(TypedDict):
 
 
 class BatchLatency(TypedDict):
-    """Median milliseconds that a batch takes, the ratio Keras / file, and how often each was measured."""
+    """Median milliseconds per batch of Keras and of the file, the ratio Keras / file, and the number of rounds."""
 
     keras_ms: float
     file_ms: float
@@ -91,28 +91,28 @@ class BatchLatency(TypedDict):
 
 
 class Latency(TypedDict):
-    """How long batches take, by their size, on so many threads."""
+    """Latency of batches by their size, on a number of threads."""
 
     threads: int
     batches: dict[str, BatchLatency]
 
 
 class MeasuredFile(TypedDict):
-    """What was measured of a file.
+    """Measurements of an exported file.
 
     Attributes:
-        facts: what the file says of itself.
-        sha256: of the file that is opened first.
-        bytes: of all files that belong to it.
+        facts: the file's description.
+        sha256: digest of the file that is opened first.
+        bytes: total size of all files that belong to it.
         files: their names.
-        calibration_patches: that showed the ranges of activations.
-        cases_set_aside: test cases that the model has seen.
-        parity: how the file answers.
-        latency: how long it takes.
-        machine: that this was measured on.
+        calibration_patches: the number of patches that calibrated the ranges of activations.
+        cases_set_aside: the number of test cases left out because the model has seen them.
+        parity: comparison of its predictions with those of Keras.
+        latency: its latency and that of Keras.
+        machine: the machine on which it was measured.
     """
 
-    facts: Facts
+    facts: FileFacts
     sha256: str
     bytes: int
     files: list[str]
@@ -124,10 +124,10 @@ class MeasuredFile(TypedDict):
 
 
 class ExportRecord(MeasuredFile):
-    """One file's part of `export.json`; what earlier versions didn't write isn't required.
+    """The entry of one file in `export.json`; keys that earlier versions didn't write are optional.
 
     Attributes:
-        format, quantize: of the file.
+        format, quantize: the file's format and precision.
         seen: whether it is `known` which cases the model was trained on, or `unknown`.
     """
 
@@ -136,12 +136,12 @@ class ExportRecord(MeasuredFile):
     seen: NotRequired[str]
 
 
-class Exported(ExportRecord):
-    """What an export comes back with.
+class ExportResult(ExportRecord):
+    """The result of an export: the file's entry with its path.
 
     Attributes:
-        path: of the file.
-        logged: where MLflow has it, in words; empty where it wasn't asked to.
+        path: the file's path.
+        logged: where MLflow has it, in words; empty if it wasn't logged.
     """
 
     path: Path

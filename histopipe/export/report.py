@@ -1,4 +1,4 @@
-"""The exports of a folder, as `export.json` and as a page to read."""
+"""The record of a folder's exports, as `export.json` and as a page for reading, `export.md`."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ from histopipe.core.files import as_size, read_json, write_text
 from histopipe.core.locking import locked_file
 from histopipe.core.outputs.claims import OutputFiles, seal_text
 from histopipe.evaluation.intervals import Estimate
-from histopipe.export.record import Exported, ExportRecord
+from histopipe.export.record import ExportRecord, ExportResult
 from histopipe.reporting.comparison.table import markdown_table
 
 JSON_FILE, PAGE = "export.json", "export.md"
-UNSEEN = "which cases the model was trained on isn't known here, so some of the test cases may be among them"
+UNSEEN = "the cases that the model was trained on are unknown here, so it may have seen some of the test cases"
 
 
 def files_in(folder: Path, overwrite: bool) -> OutputFiles:
-    """What `export` wrote into a folder, as `export.json` lists it."""
+    """Return the files that `export` wrote into a folder, which `export.json` lists."""
     return OutputFiles(folder, "export", JSON_FILE, overwrite)
 
 
 def add_to_report(
     folder: Path, name: str, record: ExportRecord, digests: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Put one file's record into the folder's `export.json`, and write the page anew.
+    """Add one file's record to the folder's `export.json`, and write the page again.
 
     Args:
-        folder: that the file lies in.
-        name: the file's.
+        folder: the folder that holds the file.
+        name: the file's name.
         record: what was measured of it.
-        digests: of the files that belong to it, by name.
+        digests: digests of the files that belong to it, by name.
     """
     output = files_in(folder, overwrite=True)
     with locked_file(folder / JSON_FILE, required=False):  # two checkouts may export into one folder
-        records = {**_earlier(folder), name: record}
+        records = {**_read_earlier(folder), name: record}
         kept = {name: records[name] for name in sorted(records) if (folder / name).exists()}
-        write_text(folder / PAGE, seal_text(page(kept), output.command))
-        output.finish({"exports": kept}, digests)  # last: with the file, the lock goes
+        write_text(folder / PAGE, seal_text(render_page(kept), output.command))
+        output.finish({"exports": kept}, digests)  # last, since it replaces the locked file
 
 
-def _earlier(folder: Path) -> dict[str, ExportRecord]:
+def _read_earlier(folder: Path) -> dict[str, ExportRecord]:
     try:
         return dict(read_json(folder / JSON_FILE)["exports"])
     except (HistopipeError, KeyError, TypeError, ValueError, OSError):
         return {}
 
 
-def page(records: dict[str, ExportRecord]) -> str:
-    """All files of a folder in one table, in Markdown."""
+def render_page(records: dict[str, ExportRecord]) -> str:
+    """Render the exports of a folder as a table in Markdown."""
     heading = [
         "file",
-        "of",
+        "model",
         "size",
         "ROC AUC",
-        "its change [95 % by case]",
+        "change of ROC AUC [95 % by case]",
         "decisions changed [95 %]",
-        "probability off by at most (mean)",
-        "ms for 1 patch, Keras' over it",
-        "ms for 32, Keras' over it",
+        "largest difference of probabilities (mean)",
+        "ms for 1 patch (speed-up over Keras)",
+        "ms for 32 patches (speed-up over Keras)",
     ]
     lines = [heading, ["---"] * 3 + ["--:"] * (len(heading) - 3), *(_cells(*item) for item in records.items())]
     notes = sorted({_note(record) for record in records.values()})
@@ -69,52 +69,52 @@ def page(records: dict[str, ExportRecord]) -> str:
 
 def _cells(name: str, record: ExportRecord) -> list[str]:
     parity, batches = record["parity"], record["latency"]["batches"]
-    apart = parity["probability_difference"]
+    difference = parity["probability_difference"]
     return [
         f"`{name}`",
-        _model(record),
+        _describe_model(record),
         as_size(record["bytes"]),
         f"{parity['file']['roc_auc']:.4f}",
-        _signed(parity["change"]["roc_auc"]),
-        _percent(parity["decisions_changed"]),
-        f"{apart['max']:.2g} ({apart['mean']:.2g})",
+        _format_change(parity["change"]["roc_auc"]),
+        _format_share(parity["decisions_changed"]),
+        f"{difference['max']:.2g} ({difference['mean']:.2g})",
         *(f"{batches[size]['file_ms']:.2f} ({batches[size]['ratio']:.1f}x)" for size in ("1", "32")),
     ]
 
 
-def _model(record: ExportRecord) -> str:
+def _describe_model(record: ExportRecord) -> str:
     facts = record["facts"]
     version = f" version {facts['version']}" if "version" in facts else ""
     return f"{facts['model']}{version}, {facts['architecture']}"
 
 
-def _signed(change: Estimate) -> str:
+def _format_change(change: Estimate) -> str:
     if change["value"] is None:
         return "undefined"
     return f"{change['value']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
 
 
-def _percent(share: Estimate) -> str:
+def _format_share(share: Estimate) -> str:
     value, low, high = (100 * (share[end] or 0.0) for end in ("value", "low", "high"))
     return f"{value:.2f} % [{low:.2f}, {high:.2f}]"
 
 
 def _note(record: ExportRecord) -> str:
     parity, machine = record["parity"], record["machine"]
-    unsure = "" if record.get("seen") != "unknown" else f" `{record['facts']['model']}`: {UNSEEN}."
+    caution = "" if record.get("seen") != "unknown" else f" `{record['facts']['model']}`: {UNSEEN}."
     return (
         f"Measured on {parity['patches']:,} test patches of {parity['cases']} cases of {record['facts']['dataset']}; "
-        f"by {record['calibration_patches']} training patches where in int8. Medians on {record['latency']['threads']} "
-        f"threads of {machine}, the file's and Keras' in turn.{unsure}"
+        f"int8 is calibrated with {record['calibration_patches']} training patches. Latencies are medians on "
+        f"{record['latency']['threads']} threads of {machine}, of the file and of Keras in turn.{caution}"
     )
 
 
-def said(record: Exported) -> str:
-    """One line of what an export wrote."""
+def describe_export(record: ExportResult) -> str:
+    """Describe in one line what an export wrote."""
     parity = record["parity"]
     line = (
-        f"{record['path']}: {as_size(record['bytes'])}, ROC AUC {_signed(parity['change']['roc_auc'])} to Keras', "
-        f"{_percent(parity['decisions_changed'])} of decisions changed"
+        f"{record['path']}: {as_size(record['bytes'])}, ROC AUC {_format_change(parity['change']['roc_auc'])} "
+        f"compared with Keras, {_format_share(parity['decisions_changed'])} of decisions changed"
     )
     if record.get("seen") == "unknown":
         line += f"; {UNSEEN}"

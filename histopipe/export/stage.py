@@ -1,4 +1,4 @@
-"""The command: one file, measured before it is written."""
+"""The export stage: one file of a model, measured before it is written."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.store import PatchStore
 from histopipe.evaluation.cases import joined_cases
 from histopipe.export.formats import FORMATS
-from histopipe.export.latency import BATCHES, latency
+from histopipe.export.latency import BATCHES, measure_latency
 from histopipe.export.mlflow_run import log_export
-from histopipe.export.origin import Origin, address_of, origin_of
-from histopipe.export.parity import answers, parity, require_agreement
-from histopipe.export.patches import Chosen, choose_patches
-from histopipe.export.record import Exported, ExportRecord, Facts, MeasuredFile
+from histopipe.export.origin import Origin, find_origin, logged_model_address
+from histopipe.export.parity import measure_parity, predict_rows, require_agreement
+from histopipe.export.patches import PatchSelection, select_patches
+from histopipe.export.record import ExportRecord, ExportResult, FileFacts, MeasuredFile
 from histopipe.export.report import JSON_FILE, PAGE, add_to_report, files_in
-from histopipe.export.source import Format, Grader, Quantize, Source, flat
-from histopipe.inference.model import CHAMPION, Served, load_served, model_paths
+from histopipe.export.source import Format, PredictFunction, Quantize, Source, flatten
+from histopipe.inference.model import CHAMPION, ServedModel, load_served_model, model_paths
 from histopipe.networks.prediction import for_prediction
 
 if TYPE_CHECKING:
@@ -53,93 +53,93 @@ def export(
     workspace: Workspace,
     log: bool = True,
     overwrite: bool = False,
-) -> Exported:
-    """Write one file of a model, with what it is and what it costs beside it.
+) -> ExportResult:
+    """Export a model into one file, and write its description and the measurements next to it.
 
     Args:
-        dataset: the model's data set, whose training patches calibrate the file and whose test patches measure it.
-        architecture: whose newest evaluation's model is taken; None for `model`.
-        model: as `histopipe.inference.model.load_served` takes it; the champion where neither is given.
-        kind: one of `FORMATS`.
-        quantize: its precision.
-        out: the file to write, by the suffix of its format; or a folder for it.
-        params: of the workspace.
-        workspace: whose store, split and tracking store are used.
-        log: whether MLflow gets it too.
-        overwrite: whether an earlier export of that name may be replaced.
+        dataset: the model's data set; its training patches calibrate the file, and its test patches measure it.
+        architecture: the recipe whose newest evaluated model is exported; None to export `model`.
+        model: the model's address, in any form that `load_served_model` takes; the champion if neither is given.
+        kind: the format, one of `FORMATS`.
+        quantize: the file's precision.
+        out: the file to write, with the suffix of its format, or a folder for it.
+        params: the checkout's parameters.
+        workspace: the checkout with store, split and the settings of the tracking store.
+        log: whether to log the file to MLflow as well.
+        overwrite: whether an earlier export of the same name may be replaced.
 
     Returns:
-        The file's part of `export.json`, its `path`, and under `logged` where MLflow has it.
+        The file's entry in `export.json`, its `path`, and where MLflow has it (`logged`).
 
     Raises:
-        ExportError: a package is missing, there is no such model, or the file wouldn't answer as Keras does.
+        ExportError: a package is missing, there is no such model, or the file doesn't predict as Keras does.
         ScoringError: there is no such model.
         StoreError, SplitError: patches or split are missing.
         InferenceError: OpenVINO can't read the network.
-        TrackingAwayError: MLflow can't be asked.
-        OutputError: something else lies where the file is to be.
+        TrackingAwayError: MLflow can't be reached.
+        OutputError: there is another file at `out`.
     """
-    form = FORMATS[kind]
+    export_format = FORMATS[kind]
     if architecture and model:
         raise ExportError(f"{architecture} and --model {model} are two models: give one of them")
-    out = _claimed(out, form, model, overwrite, workspace)
-    form.require(quantize)
+    out = _claim_output(out, export_format, model, overwrite, workspace)
+    export_format.require(quantize)
     store = PatchStore.open(workspace.store(dataset))
-    address = address_of(dataset, architecture, workspace) if architecture else model or CHAMPION
-    served = load_served(address, dataset, workspace)
+    address = logged_model_address(dataset, architecture, workspace) if architecture else model or CHAMPION
+    served = load_served_model(address, dataset, workspace)
     require_own_size(served, store)
-    origin = origin_of(served, dataset, workspace)
-    chosen = choose_patches(store, workspace.split(dataset), origin.seen or (), params.seed)
-    facts = facts_of(served, origin, kind, quantize)
-    path = place_of(out, form, f"{facts['architecture']}-{quantize}")
-    output = free_files(path, form, overwrite)
+    origin = find_origin(served, dataset, workspace)
+    selection = select_patches(store, workspace.split(dataset), origin.seen or (), params.seed)
+    facts = describe_file(served, origin, kind, quantize)
+    path = output_path(out, export_format, f"{facts['architecture']}-{quantize}")
+    output = claim_files(path, export_format, overwrite)
     with TemporaryDirectory() as scratch:
-        source = source_of(served, store, chosen, quantize, facts)
-        made = _made(form, source, Path(scratch) / path.name)
-        found = record_of(made, source, form, store, chosen, params)
-        require_agreement(found["parity"], quantize, lambda: f"the {kind} file of {served.name}")
+        source = build_source(served, store, selection, quantize, facts)
+        files = _write_checked(export_format, source, Path(scratch) / path.name)
+        measured = measure_file(files, source, export_format, store, selection, params)
+        require_agreement(measured["parity"], quantize, lambda: f"the {kind} file of {served.name}")
         seen = "unknown" if origin.seen is None else "known"
-        record: ExportRecord = {**found, "format": kind, "quantize": quantize, "seen": seen}
-        written = put_in_place(made, path, record, output)
+        record: ExportRecord = {**measured, "format": kind, "quantize": quantize, "seen": seen}
+        written = move_into_place(files, path, record, output)
     return {**record, "path": path, "logged": log_export(written, record, served, origin, workspace) if log else ""}
 
 
-def _claimed(out: Path, form: Format, model: str | None, overwrite: bool, workspace: Workspace) -> Path:
-    """See before any work that the file, or its folder, may be written; returns where a link leads."""
+def _claim_output(out: Path, export_format: Format, model: str | None, overwrite: bool, workspace: Workspace) -> Path:
+    """Check before any work that the file or its folder may be written; return the target of a link."""
     target = claim_path(out, {"the model": model_paths(model)}, workspace)
     out = target if out.is_symlink() else out
-    if out.suffix == form.suffix and not out.is_dir():
-        free_files(out, form, overwrite)
+    if out.suffix == export_format.suffix and not out.is_dir():
+        claim_files(out, export_format, overwrite)
     return out
 
 
-def _made(form: Format, source: Source, path: Path) -> list[Path]:
-    """Write the files and see that their runtime can open them.
+def _write_checked(export_format: Format, source: Source, path: Path) -> list[Path]:
+    """Write the files and check that their runtime can open them.
 
     Raises:
         ExportError: the converter or the runtime fails at this network.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # converters use old names of their own makers
-            made = form.write(source, path)
-        form.load(made[0], 1)
+            warnings.simplefilter("ignore")  # converters call deprecated functions
+            files = export_format.write(source, path)
+        export_format.load(files[0], 1)
     except HistopipeError:
         raise
-    except Exception as problem:  # every converter has errors of its own
+    except Exception as problem:  # every converter raises its own exceptions
         reason = one_line(str(problem).replace(str(path.parent), ""), 200)
         raise ExportError(
-            f"{source.network.name} can't become a {form.suffix} file ({reason}): nothing was written; "
+            f"{source.network.name} can't become a {export_format.suffix} file ({reason}): nothing was written; "
             "try another --format"
         ) from None
-    return made
+    return files
 
 
-def require_own_size(served: Served, store: PatchStore) -> None:
+def require_own_size(served: ServedModel, store: PatchStore) -> None:
     """Check that the store holds patches of the size that the model takes.
 
     Raises:
-        ExportError: it doesn't.
+        ExportError: its patches have another size.
     """
     if served.patch_size != store.patch_size:
         height, width = served.patch_size
@@ -149,8 +149,8 @@ def require_own_size(served: Served, store: PatchStore) -> None:
         )
 
 
-def facts_of(served: Served, origin: Origin, kind: str, quantize: Quantize) -> Facts:
-    """What a file says of itself."""
+def describe_file(served: ServedModel, origin: Origin, kind: str, quantize: Quantize) -> FileFacts:
+    """Describe an exported file and its model."""
     point = served.point
     height, width = served.patch_size
     return {
@@ -169,60 +169,71 @@ def facts_of(served: Served, origin: Origin, kind: str, quantize: Quantize) -> F
     }
 
 
-def place_of(out: Path, form: Format, stem: str) -> Path:
-    """The file to write: `out` itself where it ends as the format's files do, else in the folder `out`.
+def output_path(out: Path, export_format: Format, stem: str) -> Path:
+    """Return the file to write: `out` itself if it has the format's suffix, else a file in the folder `out`.
 
     Raises:
         ExportError: `out` is another file.
     """
-    if out.suffix == form.suffix and not out.is_dir():
+    if out.suffix == export_format.suffix and not out.is_dir():
         return out
     if out.is_file() or out.suffix in {other.suffix for other in FORMATS.values()}:
-        raise ExportError(f"{out} is no place for a {form.suffix} file: give --out a folder or a name ending so")
-    return out / f"{stem}{form.suffix}"
+        raise ExportError(
+            f"{out} can't be a {export_format.suffix} file: give --out a folder or a name with that suffix"
+        )
+    return out / f"{stem}{export_format.suffix}"
 
 
-def source_of(served: Served, store: PatchStore, chosen: Chosen, quantize: Quantize, facts: Facts) -> Source:
-    """What the file is made from; patches to calibrate by only where they are needed."""
-    rows = chosen.calibration if quantize == "int8" else chosen.calibration[:0]
+def build_source(
+    served: ServedModel, store: PatchStore, selection: PatchSelection, quantize: Quantize, facts: FileFacts
+) -> Source:
+    """Return the source of a file; it holds calibration patches only if they are needed."""
+    rows = selection.calibration if quantize == "int8" else selection.calibration[:0]
     return Source(for_prediction(served.network), served.patch_size, quantize, store.gather(rows), facts)
 
 
-def record_of(
-    made: Sequence[Path], source: Source, form: Format, store: PatchStore, chosen: Chosen, params: Params
+def measure_file(
+    files: Sequence[Path],
+    source: Source,
+    export_format: Format,
+    store: PatchStore,
+    selection: PatchSelection,
+    params: Params,
 ) -> MeasuredFile:
-    """What the file is, how it answers and how long it takes."""
+    """Measure how a file predicts and how long it takes."""
     threads = available_cores()
-    file, by_keras = form.load(made[0], threads), grader_of(source.network)
-    patches = measured_patches(store.index.iloc[chosen.test])
-    found = answers(file, store, chosen.test, BATCH, f"test patches by {made[0].name}")
-    reference = answers(by_keras, store, chosen.test, BATCH, "test patches by Keras")
+    file, keras_predict = export_format.load(files[0], threads), keras_predict_function(source.network)
+    patches = labels_with_cases(store.index.iloc[selection.test])
+    exported = predict_rows(file, store, selection.test, BATCH, f"test patches by {files[0].name}")
+    reference = predict_rows(keras_predict, store, selection.test, BATCH, "test patches by Keras")
     return {
         "facts": source.facts,
-        "sha256": file_digest(made[0]),
-        "bytes": sum(path.stat().st_size for path in made),
-        "files": [path.name for path in made],
+        "sha256": file_digest(files[0]),
+        "bytes": sum(path.stat().st_size for path in files),
+        "files": [path.name for path in files],
         "calibration_patches": len(source.calibration),
-        "cases_set_aside": chosen.set_aside,
-        "parity": parity(reference, found, patches, source.facts["threshold"], params.evaluate.resamples, params.seed),
-        "latency": latency(by_keras, file, store.gather(chosen.test[:BATCH]), threads),
+        "cases_set_aside": selection.set_aside,
+        "parity": measure_parity(
+            reference, exported, patches, source.facts["threshold"], params.evaluate.resamples, params.seed
+        ),
+        "latency": measure_latency(keras_predict, file, store.gather(selection.test[:BATCH]), threads),
         "machine": machine_name(),
     }
 
 
-def measured_patches(index: pd.DataFrame) -> pd.DataFrame:
-    """Columns `label` and `case_id` of test patches, ids that share patches under one, as evaluation counts them."""
+def labels_with_cases(index: pd.DataFrame) -> pd.DataFrame:
+    """Return columns `label` and `case_id` of patches; ids that share patches count as one case, as in evaluation."""
     cases = joined_cases(index)
     return pd.DataFrame({"label": index["label"], "case_id": index["case_id"] if cases is None else cases})
 
 
-def grader_of(network: keras.Model) -> Grader:
-    """Keras' own answer."""
-    return lambda patches: flat(np.asarray(network.predict_on_batch(patches)))
+def keras_predict_function(network: keras.Model) -> PredictFunction:
+    """Return a function that predicts patches with Keras."""
+    return lambda patches: flatten(np.asarray(network.predict_on_batch(patches)))
 
 
 def machine_name() -> str:
-    """What the latencies were measured on."""
+    """Describe the machine on which latencies are measured."""
     names = [line.partition(":")[2].strip() for line in _processor_lines() if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {available_cores()} cores"
 
@@ -234,53 +245,54 @@ def _processor_lines() -> list[str]:
         return []
 
 
-def free_files(path: Path, form: Format, overwrite: bool) -> OutputFiles:
-    """Where the file and what comes with it may be written.
+def claim_files(path: Path, export_format: Format, overwrite: bool) -> OutputFiles:
+    """Check that the file and those that belong to it may be written; return the folder's exports.
 
     Raises:
-        OutputError: something else is there, or an earlier export that nobody asked to replace.
+        OutputError: there is another file, or an earlier export that may not be replaced.
     """
     output = files_in(path.parent, overwrite)
-    names = [path.with_suffix(suffix).name for suffix in (form.suffix, *form.beside)]
+    names = [path.with_suffix(suffix).name for suffix in (export_format.suffix, *export_format.extra_suffixes)]
     output.require_free([*names, facts_name(path)], sealed=[PAGE])
     return output
 
 
 def facts_name(path: Path) -> str:
-    """The name of the file that says what an export is."""
+    """Return the name of the file that describes an export."""
     return f"{path.name}.json"
 
 
-def put_in_place(
-    made: Sequence[Path], path: Path, record: ExportRecord, output: OutputFiles | None = None
+def move_into_place(
+    files: Sequence[Path], path: Path, record: ExportRecord, output: OutputFiles | None = None
 ) -> list[Path]:
-    """Move the files to where they were asked for, the one that is opened first last; returns all that was written.
+    """Copy the files to their final path, the one that is opened first last; return all files that were written.
 
-    Of several, an earlier one of that name is deleted before: a kill must not leave an old graph with new weights.
+    If there are several, an earlier file that is opened first is deleted before, so that a killed process can't leave
+    an old graph with new weights.
 
     Args:
-        made: the files, the one that is opened first, first.
-        path: where that is to lie.
-        record: what they are.
-        output: lists what it wrote; where it is given, nothing else is replaced.
+        files: the files, the one that is opened first at the beginning.
+        path: the final path of that one.
+        record: the entry for `export.json`.
+        output: the folder's exports; if given, no other files are replaced.
 
     Raises:
-        OutputError: someone has put another file there meanwhile.
+        OutputError: another file has appeared there meanwhile.
     """
     written, facts = [], path.with_name(facts_name(path))
     if output:
-        digests = {file.name: file_digest(file) for file in made} | {
+        digests = {file.name: file_digest(file) for file in files} | {
             facts.name: text_digest(format_json(record["facts"]))
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked_file(path.with_name(JSON_FILE), required=False):
             output.require_free([*digests], sealed=[PAGE])
             output.announce(digests)
-    if len(made) > 1:
-        path.with_name(made[0].name).unlink(missing_ok=True)
-    for file in reversed(made):
-        with replaced_file(path.with_name(file.name)) as beside:
-            shutil.copyfile(file, beside)
+    if len(files) > 1:
+        path.with_name(files[0].name).unlink(missing_ok=True)
+    for file in reversed(files):
+        with replaced_file(path.with_name(file.name)) as partial:
+            shutil.copyfile(file, partial)
         written.append(path.with_name(file.name))
     write_json(facts, record["facts"])
     if output:

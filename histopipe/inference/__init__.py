@@ -1,1 +1,1 @@
-"""New patches graded by a model in use: `histopipe predict`."""
+"""Prediction of new patches and whole slides with a served model: `histopipe predict`."""

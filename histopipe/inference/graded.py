@@ -1,4 +1,4 @@
-"""A slide whose tiles have probabilities: what maps and overlays are made of."""
+"""A slide with predictions for its tiles, from which maps and overlays are drawn."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from histopipe.inference.slides.tissue import Overview
 
 
 @dataclass(frozen=True)
-class GradedSlide:
-    """One slide, graded.
+class PredictedSlide:
+    """A slide with the predictions for its tiles.
 
     Attributes:
-        case_id: what it is called in everything that is written.
-        tiles: a row per tile, as `predictions.parquet` has them.
-        grid: on which the tiles lie.
-        seen: the whole slide, small.
-        pixel: micrometres to a pixel of level 0.
-        bounds: as `Slide` has them; viewers count from their corner.
-        point: the operating point: threshold and names of the classes.
+        case_id: its case id, or the pseudonym that replaces it in all outputs.
+        tiles: one row per tile, with the columns of `predictions.parquet`.
+        grid: the grid of the tiles.
+        overview: the whole slide, small.
+        pixel: the size of a pixel of level 0, in micrometres.
+        bounds: left, top, width and height of the scanned area; viewers count pixels from its corner.
+        point: the operating point, with the threshold and the names of the classes.
     """
 
     case_id: str
     tiles: pd.DataFrame
     grid: Grid
-    seen: Overview
+    overview: Overview
     pixel: PixelSize
     bounds: Bounds
     point: OperatingPoint
 
     @property
     def classes(self) -> tuple[str, str]:
-        """The negative class, then the positive one."""
+        """The names of the negative and the positive class."""
         return self.point["negative_class"], self.point["positive_class"]
 
     def on_grid(self, column: str) -> NDArray[np.float64]:
-        """A column of the tiles, (rows, columns); NaN where there is no tile."""
+        """Return a column of the tiles as an array, (rows, columns); NaN where there is no tile."""
         values = np.full(self.grid.shape, np.nan)
         across, down = self.grid.side
         columns = np.rint(self.tiles["x"].to_numpy() / across).astype(int)

@@ -1,32 +1,32 @@
-"""Probabilities of patches by a served model, as quickly as their number makes worth while."""
+"""Prediction of patches with a served model, on the runtime that is fastest for their number."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histopipe.inference.model import Served
+from histopipe.inference.model import ServedModel
 from histopipe.inference.table import chunk_size
 from histopipe.networks.openvino import Precision
 from histopipe.networks.prediction import KerasNetwork, logit_network
 from histopipe.networks.predictor import Predictor, predictor_for
 
 
-class Grader:
-    """Compute calibrated probabilities of chunks of patches, of which nobody knows how many will come.
+class PatchPredictor:
+    """A predictor for chunks of patches whose total number isn't known in advance.
 
-    Keras computes them until a chunk is as good as full, which means that many more will come: then OpenVINO does,
-    where it is quicker and can. Another precision than float32 is compiled from the start.
+    It starts with Keras. Once a chunk is at least half full, many more patches are likely, and it switches to OpenVINO
+    if that is available and faster. A precision other than float32 is compiled for OpenVINO from the start.
 
     Args:
         served: the model.
-        precision: of the arithmetic.
+        precision: the arithmetic's precision.
 
     Raises:
-        InferenceError: the network can't be compiled for a precision that was asked for.
+        InferenceError: the network can't be compiled for the requested precision.
     """
 
-    def __init__(self, served: Served, precision: Precision) -> None:
+    def __init__(self, served: ServedModel, precision: Precision) -> None:
         self._network, self._patch_size = logit_network(served.network), served.patch_size
         self._settled = precision != "float32"
         if self._settled:
@@ -35,10 +35,13 @@ class Grader:
             self._predictor = Predictor([KerasNetwork(self._network)])
 
     def probabilities(self, patches: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Compute one probability for each patch.
+        """Compute the calibrated probability of each patch.
 
         Args:
-            patches: (patches, height, width, 3), of the model's size.
+            patches: uint8 (patches, height, width, 3), of the model's patch size.
+
+        Returns:
+            The probabilities, (patches,).
         """
         if not self._settled and 2 * len(patches) >= chunk_size(self._patch_size):
             self._predictor, self._settled = predictor_for(self._network, self._patch_size), True

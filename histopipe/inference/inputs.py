@@ -1,4 +1,4 @@
-"""What is to be graded: image files, whole slides, folders of both, and archives, in any layout."""
+"""The inputs of a prediction: image files, whole slides, folders of both, and archives, in any layout."""
 
 from __future__ import annotations
 
@@ -38,20 +38,18 @@ from histopipe.ingest.images import MAX_PIXELS
 
 SLIDE_IN_ARCHIVE = "a slide in an archive: unpack it"
 ARCHIVE_INSIDE = "an archive in an archive: unpack it"
-DEEPEST = (
-    100  # folders around an image, the innermost ones, that are looked at for its case: hostile names hold thousands
-)
+DEEPEST = 100  # innermost folders of an image that are searched for its case: hostile names hold thousands
 LONGEST_FILE = 4 * MAX_PIXELS + 2**20  # bytes of an image that is read, uncompressed with transparency
 
 
-class Found(NamedTuple):
-    """An image that may be graded.
+class ImageInput(NamedTuple):
+    """An image to predict.
 
     Attributes:
-        file: how the table names it.
-        case_id: what it belongs to, as `histopipe.inference.naming` tells it.
-        x, y: its place on the slide in pixels, as its name tells; None where it doesn't.
-        read: gives its bytes; raises MemberRejected for a damaged one.
+        file: its name in the table of predictions.
+        case_id: its case, from `histopipe.inference.naming`.
+        x, y: its position on the slide in pixels, from its name; None if the name holds none.
+        read: reads its bytes; raises MemberRejected if it is damaged.
     """
 
     file: str
@@ -61,14 +59,14 @@ class Found(NamedTuple):
     read: Callable[[], bytes]
 
 
-class SlideFound(NamedTuple):
-    """A whole slide that may be graded.
+class SlideInput(NamedTuple):
+    """A whole slide to predict.
 
     Attributes:
-        path: of its file.
-        file: how the table names it.
-        case_id: the file's name without its ending, or that of a folder which holds the slide's many files; others may
-            have it too (`distinct_slides`).
+        path: the path of its file.
+        file: its name in the table of predictions.
+        case_id: the file's name without its ending, or the name of a folder that holds only this slide's files.
+            Several slides may have the same one until `distinct_slides` numbers them.
     """
 
     path: Path
@@ -76,8 +74,8 @@ class SlideFound(NamedTuple):
     case_id: str
 
 
-def find_slides(inputs: list[Path], limit: MemberLimit = DEFAULT_LIMIT) -> list[SlideFound]:
-    """Every whole slide among the inputs and in folders of them.
+def find_slides(inputs: list[Path], limit: MemberLimit = DEFAULT_LIMIT) -> list[SlideInput]:
+    """Find all whole slides among the inputs and in their folders.
 
     Raises:
         ScoringError: an input is missing, can't be read, has a line break in its name, or is no image, slide, folder or
@@ -85,12 +83,12 @@ def find_slides(inputs: list[Path], limit: MemberLimit = DEFAULT_LIMIT) -> list[
         ArchiveError: a folder holds more files than `limit` allows.
     """
     slides = _slide_files(inputs, limit)
-    return [SlideFound(slide.path, printable(slide.name), normal_id(printable(slide.case)) or "_") for slide in slides]
+    return [SlideInput(slide.path, printable(slide.name), normal_id(printable(slide.case)) or "_") for slide in slides]
 
 
-def distinct_slides(slides: list[SlideFound], taken: Collection[str]) -> list[SlideFound]:
-    """The slides, with a number after a `case_id` that another slide has, or that is `taken` by patches."""
-    distinct: list[SlideFound] = []
+def distinct_slides(slides: list[SlideInput], taken: Collection[str]) -> list[SlideInput]:
+    """Make case ids of slides unique: append a number to one that another slide has, or that patches have (`taken`)."""
+    distinct: list[SlideInput] = []
     used = set(taken)
     for slide in slides:
         numbered = (f"{slide.case_id} ({number})" for number in count(2))
@@ -117,9 +115,9 @@ def _slide_files(inputs: list[Path], limit: MemberLimit) -> Iterator[SlideFile]:
 
 
 def _content(folder: Path, limit: MemberLimit) -> FolderContent:
-    """What lies in a folder; names and links that can't be followed are set aside as well."""
+    """Sort the files of a folder; names that can't be used and broken links are set aside."""
     files, aside = [], []
-    for file in _below(folder, limit):
+    for file in _list_files(folder, limit):
         control = CONTROL_IN_NAME if holds_control(file.name) and reason_aside(file.path) != NOTES else None
         if fault := file.fault or control:
             aside.append((file.name, fault))
@@ -130,7 +128,7 @@ def _content(folder: Path, limit: MemberLimit) -> FolderContent:
 
 
 def _require_name(path: Path) -> None:
-    """Refuse an input whose name, or whose folder's, can't become a case's."""
+    """Refuse an input if its name or its folder's can't be used as a case id."""
     resolved = path.resolve()
     if holds_control(path.name) or holds_control(resolved.name if path.is_dir() else resolved.parent.name):
         raise ScoringError(
@@ -139,7 +137,7 @@ def _require_name(path: Path) -> None:
         )
 
 
-def _below(folder: Path, limit: MemberLimit) -> list[FolderFile]:
+def _list_files(folder: Path, limit: MemberLimit) -> list[FolderFile]:
     try:
         return list_files(folder, limit)
     except OSError as problem:
@@ -148,7 +146,7 @@ def _below(folder: Path, limit: MemberLimit) -> list[FolderFile]:
 
 
 class _Source(NamedTuple):
-    """Images of one input, and what reads some of them, which are given by number."""
+    """The images of one input, with a function that yields readers for those with the given numbers."""
 
     images: list[ImageName]
     readers: Callable[[list[int]], Iterator[Callable[[], bytes]]]
@@ -160,16 +158,19 @@ def find_images(
     limit: MemberLimit = DEFAULT_LIMIT,
     noted: Callable[[str], None] = lambda _: None,
     namer: CaseNamer | None = None,
-) -> Iterator[Found]:
-    """Every image of the inputs, one after the other; slides and their parts are passed over.
+) -> Iterator[ImageInput]:
+    """Yield the images of the inputs; whole slides and their parts are skipped.
 
     Args:
-        inputs: files, folders and archives; all are listed before the first image is given, since the names of all
-            together tell which of them are of one case.
-        rejected: is told the reason and name of each other file or member,
-        limit: how many members an archive or a folder may have.
-        noted: is told the name of each text or table, which nobody takes for an image, instead.
-        namer: names the cases, and is told what was odd; one of IDC's by default.
+        inputs: files, folders and archives. All are listed before the first image is yielded, since a case is
+            recognised from the names of all images together.
+        rejected: called with the reason and the name of each other file or member.
+        limit: the number of members that an archive or a folder may have.
+        noted: called instead with the name of each text or table, which isn't mistaken for an image.
+        namer: names the cases and collects remarks; by default the one of IDC.
+
+    Yields:
+        The images with their cases.
 
     Raises:
         ArchiveError: an archive can't be read, or holds too many members.
@@ -177,14 +178,14 @@ def find_images(
     """
     namer = namer or CaseNamer.of("idc", ())
 
-    def aside(reason: str, name: str) -> None:
+    def set_aside(reason: str, name: str) -> None:
         if reason == NOTES:
             noted(printable(name))
         else:
             rejected(reason, printable(name))
 
     with ExitStack() as opened:
-        sources = list(_sources(inputs, aside, limit, opened))
+        sources = list(_sources(inputs, set_aside, limit, opened))
         images = [image for source in sources for image in source.images]
         names = namer.name(images)
         copies = namer.second_copies(images, names)
@@ -195,7 +196,7 @@ def find_images(
             chosen = [number for number in range(len(source.images)) if start + number not in copies]
             for number, read in zip(chosen, source.readers(chosen), strict=True):
                 name = names[start + number]
-                yield Found(source.images[number].file, name.case_id, name.x, name.y, read)
+                yield ImageInput(source.images[number].file, name.case_id, name.x, name.y, read)
             start += len(source.images)
 
 
@@ -205,15 +206,15 @@ def _sources(
     parts = set(parts_of_slides([NamedFile(path.name, path) for path in inputs if path.is_file()]))
     for number, path in enumerate(inputs, start=1):
         if path.is_dir():
-            yield _in_folder(path, number, set_aside, limit)
+            yield _source_of_folder(path, number, set_aside, limit)
         elif path.name.lower().endswith(ARCHIVES):
-            yield _in_archive(path, number, set_aside, limit, opened)
+            yield _source_of_archive(path, number, set_aside, limit, opened)
         elif path.suffix.lower() in IMAGES and path not in parts and not is_slide(path):
-            yield _on_disk([(path.name, path)], 0)
+            yield _source_of_files([(path.name, path)], 0)
 
 
-def _on_disk(files: Sequence[tuple[str, Path]], source: int) -> _Source:
-    """Files by their names in the table."""
+def _source_of_files(files: Sequence[tuple[str, Path]], source: int) -> _Source:
+    """Return the source of files on disk, given with their names in the table."""
     parents = {path.parent: path.parent.resolve() for _, path in files}
     images = [
         ImageName(
@@ -229,27 +230,27 @@ def _on_disk(files: Sequence[tuple[str, Path]], source: int) -> _Source:
 
 
 def _folders_on_disk(parent: Path, name: str) -> tuple[str, ...]:
-    """The folders of a file; where what Windows packed was unpacked, some are part of its name."""
+    """Return the folders of a file; files unpacked from archives of Windows may have some of them in their name."""
     if "\\" not in name:
         return parent.parts
     return (*parent.parts, *with_slashes(name).split("/")[:-1])
 
 
-def _in_folder(folder: Path, number: int, set_aside: Callable[[str, str], None], limit: MemberLimit) -> _Source:
+def _source_of_folder(folder: Path, number: int, set_aside: Callable[[str, str], None], limit: MemberLimit) -> _Source:
     content = _content(folder, limit)
     for name, reason in content.aside:
         set_aside(reason, name)
-    return _on_disk([(name, path) for name, path in content.images], number)
+    return _source_of_files([(name, path) for name, path in content.images], number)
 
 
-def _in_archive(
+def _source_of_archive(
     path: Path, number: int, set_aside: Callable[[str, str], None], limit: MemberLimit, opened: ExitStack
 ) -> _Source:
     try:
         archive = opened.enter_context(closing(open_archive(path, limit)))
     except FileNotFoundError:
         raise ArchiveError(f"{path} is missing: correct the path") from None
-    chosen = []
+    members = []
     for member in archive.members:
         ending = Path(member.name).suffix.lower()
         if is_leftover(member.name):
@@ -259,29 +260,29 @@ def _in_archive(
         elif ending in IMAGES or member.fault:
             try:
                 check_member(member)
-            except MemberRejected as reason:
-                set_aside(str(reason), member.name)
+            except MemberRejected as problem:
+                set_aside(str(problem), member.name)
                 continue
-            chosen.append(member)
+            members.append(member)
         else:
-            why = reason_aside(Path(member.name))
-            set_aside(ARCHIVE_INSIDE if why == ARCHIVE_IN_FOLDER else why, member.name)
+            reason = reason_aside(Path(member.name))
+            set_aside(ARCHIVE_INSIDE if reason == ARCHIVE_IN_FOLDER else reason, member.name)
     around = (*path.resolve().parent.parts, path.name)
-    images = [_in_archive_named(member.name, around, number) for member in chosen]
-    return _Source(images, lambda numbers: archive.payloads([chosen[each] for each in numbers]))
+    images = [_image_in_archive(member.name, around, number) for member in members]
+    return _Source(images, lambda numbers: archive.payloads([members[number] for number in numbers]))
 
 
-def _in_archive_named(name: str, around: tuple[str, ...], source: int) -> ImageName:
+def _image_in_archive(name: str, around: tuple[str, ...], source: int) -> ImageName:
     file = printable(with_slashes(name))
     folders = tuple(part for part in file.split("/")[:-1] if part not in ("", "."))
     return ImageName(file, (*around, *folders[-DEEPEST:]), len(around), source, name)
 
 
-def _named(file: str, container: str, read: Callable[[], bytes]) -> Found:
-    """One image of an archive called `container`, by its name there."""
-    image = _in_archive_named(file, (printable(container) or "_",), 0)
+def _name_member(file: str, container: str, read: Callable[[], bytes]) -> ImageInput:
+    """Return an image of an archive called `container`, with the case from its name there."""
+    image = _image_in_archive(file, (printable(container) or "_",), 0)
     name = CaseNamer.of("idc", ()).name([image])[0]
-    return Found(image.file, name.case_id, name.x, name.y, read)
+    return ImageInput(image.file, name.case_id, name.x, name.y, read)
 
 
 def _reader(path: Path) -> Callable[[], bytes]:
@@ -297,5 +298,5 @@ def _reader(path: Path) -> Callable[[], bytes]:
 
 
 def folder_key(out: Path) -> str:
-    """A word that tells gradings into different folders apart, for locks and records of failures."""
+    """Return a name for an output folder that locks and records of failures use to distinguish predictions."""
     return re.sub(r"[^A-Za-z0-9]+", "_", out.name) or "here"

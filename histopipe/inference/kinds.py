@@ -1,6 +1,6 @@
-"""What the files of a folder are: patches, slides, parts of slides, and others, which are set aside with the reason.
+"""The kinds of files in a folder: patches, slides, parts of slides, and others, which are set aside with a reason.
 
-A slide may be many files. Of those that belong together, one stands for the slide, and the others aren't patches.
+A slide may consist of many files. One of them represents the slide, and the others aren't patches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DICOM = frozenset({".dcm", ".dicom"})
 HIDDEN = "a hidden file: rename it"
 ARCHIVE_IN_FOLDER = "an archive in a folder: give it by itself, or unpack it"
 OTHER = "no image, slide or archive"
-NOTES = "text and tables beside the images"  # that nobody takes for some: counted by themselves
+NOTES = "text and tables next to the images"  # these aren't mistaken for images and are counted separately
 _PICTURE = "an image of a format that isn't read: convert it to PNG"
 _JPEG_2000 = "a JPEG 2000 image: convert it to PNG, a slide to a tiled TIFF with levels"
 _MICROSCOPE = "a microscope's format that OpenSlide can't read: export it as a tiled TIFF with levels"
@@ -39,8 +39,8 @@ _NOTES = frozenset(
     {".txt", ".md", ".rst", ".csv", ".tsv", ".xls", ".xlsx", ".json", ".geojson", ".xml", ".yaml", ".yml", ".toml"}
     | {".ini", ".log", ".html", ".htm", ".doc", ".docx", ".rtf", ".bib", ".sha256", ".md5", ".py", ".ipynb", ".sh"}
 )
-_INDEXES = frozenset({".vms", ".vmu"})  # Hamamatsu's: text that names the files which hold the pixels
-_LONGEST_INDEX = 2**20  # bytes of one
+_INDEXES = frozenset({".vms", ".vmu"})  # Hamamatsu's: text with the names of the files that hold the pixels
+_LONGEST_INDEX = 2**20  # bytes
 _NAMED_IN_INDEX = re.compile(rb"^[^=\r\n]*=([^\r\n]+)", re.MULTILINE)
 
 
@@ -52,7 +52,7 @@ class NamedFile(NamedTuple):
 
 
 class SlideFile(NamedTuple):
-    """The file that stands for a slide, its path within the folder, and what its case is called."""
+    """The file that represents a slide, with its path within the folder and its case id."""
 
     name: str
     path: Path
@@ -60,12 +60,12 @@ class SlideFile(NamedTuple):
 
 
 class FolderContent(NamedTuple):
-    """A folder's files by what they are.
+    """The files of a folder by kind.
 
     Attributes:
-        images: that may be patches.
-        slides: one entry each, however many files they are.
-        aside: names of those that aren't read, each with the reason.
+        images: images, which may be patches.
+        slides: one entry per slide, however many files it has.
+        aside: the names of files that aren't read, each with the reason.
     """
 
     images: list[NamedFile]
@@ -74,11 +74,11 @@ class FolderContent(NamedTuple):
 
 
 def sort_files(files: Sequence[NamedFile], folder: str) -> FolderContent:
-    """Sort a folder's files by what they are.
+    """Sort the files of a folder by kind.
 
     Args:
-        files: all of them, however deep.
-        folder: its name, for a slide whose files are all that lies in it.
+        files: all its files, at any depth.
+        folder: the folder's name, which names a slide if the folder holds nothing else.
     """
     parts = set(parts_of_slides(files))
     content, dicom = FolderContent([], [], []), list[NamedFile]()
@@ -102,7 +102,7 @@ def sort_files(files: Sequence[NamedFile], folder: str) -> FolderContent:
 
 
 def reason_aside(path: Path) -> str:
-    """Why a file, by its name, isn't read, and what to do about it."""
+    """Explain, from its name, why a file isn't read and what to do about it."""
     if _is_archive(path):
         return ARCHIVE_IN_FOLDER
     ending = path.suffix.lower()
@@ -114,7 +114,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def distinct_series(paths: Iterable[Path]) -> Iterator[Path]:
-    """The same files, without those DICOM files whose series another one before stands for."""
+    """Yield the files, but of each DICOM series only the first."""
     seen = set()
     for path in paths:
         series = series_of(path) if path.is_file() and path.suffix.lower() not in IMAGES else None
@@ -124,39 +124,39 @@ def distinct_series(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _dicom_slides(files: Sequence[NamedFile], folder: str) -> Iterator[SlideFile]:
-    """One slide for every series: by its largest file's name, or its folder's where nothing else is in there."""
+    """Yield one slide per series, named after its largest file, or after its folder if that holds no other series."""
     series: dict[tuple[Path, str], list[NamedFile]] = {}
     for file in files:
         series.setdefault((file.path.parent, series_of(file.path) or file.name), []).append(file)
     parents = [parent for parent, _ in series]
-    for (parent, _), together in series.items():
-        largest = max(together, key=lambda file: file.path.stat().st_size)
-        alone = len(together) > 1 and parents.count(parent) == 1
+    for (parent, _), series_files in series.items():
+        largest = max(series_files, key=lambda file: file.path.stat().st_size)
+        alone = len(series_files) > 1 and parents.count(parent) == 1
         own_folder = largest.name.rpartition("/")[0].rpartition("/")[2] or folder
         yield SlideFile(largest.name, largest.path, own_folder if alone else largest.path.stem)
 
 
 def parts_of_slides(files: Sequence[NamedFile]) -> Iterator[Path]:
-    """Yield those files that a slide needs beside the one that stands for it."""
+    """Yield the files that a slide needs in addition to the one that represents it."""
     paths = {file.path for file in files}
     for path in paths:
         ending = path.suffix.lower()
-        if (ending in (".dat", ".ini") and _stands_beside(path.parent, "{}.mrxs")) or (
-            ending == ".ets" and any(_stands_beside(folder, "{}.vsi") for folder in list(path.parents)[:3])
+        if (ending in (".dat", ".ini") and _holds_rest_of(path.parent, "{}.mrxs")) or (
+            ending == ".ets" and any(_holds_rest_of(folder, "{}.vsi") for folder in list(path.parents)[:3])
         ):
             yield path
         elif ending in _INDEXES:
             yield from (path.with_name(name) for name in _names_in(path) if path.with_name(name) in paths)
 
 
-def _stands_beside(folder: Path, slide: str) -> bool:
-    """Whether a folder holds the rest of a slide: MIRAX's has its name, Olympus' its name between underscores."""
+def _holds_rest_of(folder: Path, slide: str) -> bool:
+    """Check whether a folder holds the rest of a slide: it is named like the slide, with underscores for Olympus."""
     name = folder.name if slide.endswith("mrxs") else folder.name.strip("_")
     return folder.with_name(slide.format(name)).is_file() if folder.name else False
 
 
 def _names_in(index: Path) -> Iterator[str]:
-    """Names of files, without folders, that an index names."""
+    """Yield the names of files, without folders, that an index lists."""
     try:
         with index.open("rb") as stream:
             content = stream.read(_LONGEST_INDEX)

@@ -1,4 +1,4 @@
-"""A slide's probabilities and decisions, put together again from its patches."""
+"""Maps of probabilities and decisions of cases, drawn from their patches or tiles."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from histopipe.core.operating_point import OperatingPoint
 from histopipe.evaluation.figures import DPI, new_figure, plain, save_figure
 from histopipe.evaluation.slide_figures import TRUTH_COLOURS, draw_values, file_name
 from histopipe.evaluation.slide_maps import CANVAS, PLACES, Canvas, canvas_of
-from histopipe.inference.graded import GradedSlide
+from histopipe.inference.graded import PredictedSlide
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEWEST = 2  # patches of a map
-BELOW = (0, 0.04, 1, 0.96)  # of a figure, what isn't needed for the numbers of its colour bar
+BELOW = (0, 0.04, 1, 0.96)  # the part of a figure that isn't needed for the labels of its colour bar
 OVER_TISSUE = 0.55  # opacity of what is drawn over a slide's picture
 
 
 def draw_maps(
     cases: pd.DataFrame, table: Path, point: OperatingPoint, folder: Path, slides: Collection[str] = ()
 ) -> list[Path]:
-    """Draw every case whose patches tell their places; returns the files, PNG.
+    """Draw a map of each case with patches of known position.
 
     Args:
-        cases: one row per case, with `case_id` and `placed`, how many of its patches have places.
-        table: the Parquet file of all patches; read case by case, so that memory doesn't grow with their number.
-        point: the operating point, for the names of the classes.
-        folder: where to draw.
-        slides: cases that have a map already.
+        cases: one row per case, with `case_id` and `placed`, the number of its patches with a position.
+        table: the Parquet file of all patches; it is read case by case, so that memory doesn't grow with it.
+        point: the operating point, with the names of the classes.
+        folder: the folder to write to.
+        slides: cases that already have a map.
+
+    Returns:
+        The files that were written, PNG.
     """
     drawn = []
     for case in cases.loc[(cases["placed"] >= FEWEST) & ~cases["case_id"].isin(list(slides)), "case_id"]:
@@ -44,8 +47,8 @@ def draw_maps(
     return drawn
 
 
-def draw_slide_map(slide: GradedSlide, folder: Path) -> Path:
-    """One slide: tissue as it is, and probability and decision over it; returns the file, PNG."""
+def draw_slide_map(slide: PredictedSlide, folder: Path) -> Path:
+    """Draw a slide in three panels: tissue, probability over tissue, decision over tissue; return the file, PNG."""
     from matplotlib.colors import ListedColormap
 
     canvas = _canvas_of(slide)
@@ -54,7 +57,7 @@ def draw_slide_map(slide: GradedSlide, folder: Path) -> Path:
     figure.set_layout_engine("constrained", rect=BELOW)
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes in panels:
-        axes.imshow(slide.seen.picture, interpolation="antialiased", extent=(0, width, height, 0))
+        axes.imshow(slide.overview.picture, interpolation="antialiased", extent=(0, width, height, 0))
     shades = draw_values(panels[1], canvas, slide.tiles["probability"].to_numpy(), "viridis", 1)
     positive = np.where(slide.tiles["decision"] == 1, 1.0, np.nan)
     called = draw_values(panels[2], canvas, positive, ListedColormap(TRUTH_COLOURS), 2)
@@ -72,8 +75,8 @@ def draw_slide_map(slide: GradedSlide, folder: Path) -> Path:
     return save_figure(figure, folder / file_name(slide.case_id), DPI)
 
 
-def _canvas_of(slide: GradedSlide) -> Canvas:
-    """Where the tiles lie on a picture of the whole slide."""
+def _canvas_of(slide: PredictedSlide) -> Canvas:
+    """Compute the positions of the tiles on a picture of the whole slide."""
     scale = max(1.0, max(slide.grid.size) / CANVAS)
     x, y, width, height = (slide.tiles[name].to_numpy(np.float64) for name in PLACES)
     edges = [np.floor(edge / scale + 0.5).astype(np.int64) for edge in (x, y, x + width, y + height)]
@@ -81,18 +84,18 @@ def _canvas_of(slide: GradedSlide) -> Canvas:
 
 
 def _length_bar(axes: Axes, width: float, pixel: float) -> None:
-    """A bar of a round length below a picture `width` pixels wide, of which each shows `pixel` micrometres."""
+    """Draw a scale bar of a round length below a picture of `width` pixels, each `pixel` micrometres wide."""
     target = width * pixel / 3
     unit = 10 ** np.floor(np.log10(target))
     length = unit * max(step for step in (1, 2, 5) if step * unit <= target)
     below = axes.get_xaxis_transform()  # across in pixels of the picture, up and down in shares of the panel
     axes.plot([0, length / pixel], [-0.03] * 2, color="black", linewidth=3, transform=below, clip_on=False)
-    said = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-    axes.annotate(said, (0, -0.05), xycoords=below, va="top", fontsize=8)
+    label = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+    axes.annotate(label, (0, -0.05), xycoords=below, va="top", fontsize=8)
 
 
 def draw_map(case: str, part: pd.DataFrame, point: OperatingPoint, path: Path) -> None:
-    """One case: probability and decision side by side."""
+    """Draw probability and decision of a case side by side."""
     from matplotlib.colors import ListedColormap
 
     canvas = canvas_of(part)

@@ -1,4 +1,4 @@
-"""What a grading of new patches leaves in MLflow, beside the experiment of the trainings."""
+"""Logging of predictions to MLflow, in an experiment separate from that of the trainings."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from pathlib import Path
 
 from histopipe.core.lineage import flow_run_tag
 from histopipe.core.workspace import Workspace
-from histopipe.inference.record import ScoreSummary
+from histopipe.inference.record import PredictionSummary
 from histopipe.tracking.logging import active_run, log_file, log_metrics, set_tags
 from histopipe.tracking.stores import errors_in_one_line, prepare_experiment
 
-LOGGED_MAPS = 20  # of them all; the folder holds the rest
-NOBODY = {"mlflow.user": "not told", "mlflow.source.name": "histopipe predict"}  # of a pseudonymised call
+LOGGED_MAPS = 20  # at most; the folder holds all
+ANONYMOUS = {"mlflow.user": "not recorded", "mlflow.source.name": "histopipe predict"}  # tags of a pseudonymised call
 
 
-def log_score(dataset: str, summary: ScoreSummary, folder: Path, workspace: Workspace) -> str:
-    """Log a grading into a run of the experiment `histopipe-D-scores`; returns the run's id.
+def log_predictions(dataset: str, summary: PredictionSummary, folder: Path, workspace: Workspace) -> str:
+    """Log predictions into a run of the experiment `histopipe-D-scores`; return the run's id.
 
     Args:
         dataset: the model's data set.
         summary: content of `summary.json`.
-        folder: with the table of patches, that of cases, and the maps.
-        workspace: whose tracking store is used.
+        folder: the folder with the table of patches, the table of cases, and the maps.
+        workspace: the checkout with the settings of the tracking store.
 
     Raises:
-        TrackingAwayError: MLflow can't be asked, or breaks off.
+        TrackingAwayError: MLflow can't be reached, or the connection breaks.
     """
     with errors_in_one_line(workspace):
         prepare_experiment(workspace, f"{dataset}-scores")
-        hidden = NOBODY if summary["pseudonymised"] else None
+        hidden = ANONYMOUS if summary["pseudonymised"] else None
         with active_run(name=folder.name, tags=hidden) as run_id:
             set_tags({"dataset": dataset, "model": summary["model"], **flow_run_tag()})
             aside = sum(reason["count"] for reason in summary["set_aside"].values())

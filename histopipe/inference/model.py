@@ -1,4 +1,4 @@
-"""The model that grades: from the registry, a run, or a folder; nothing in its files is run."""
+"""Loading of a model for prediction from the registry, a run or a folder; no code in its files is executed."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ SCHEMES = ("models:/", "runs:/")
 
 
 @dataclass(frozen=True)
-class Served:
-    """A calibrated network and what it needs to know of its patches.
+class ServedModel:
+    """A calibrated network with its operating point and origin.
 
     Attributes:
-        name: what people call it, such as `models:/histopipe-idc@champion`.
-        network: gives calibrated probabilities.
-        point: content of `operating_point.json`.
-        logged: `run_id` and `model_id` under which MLflow has it, as far as its folder says.
-        reference: profiles of the cases behind it (histopipe/monitoring); None of a model that carries none.
-        made_from: the data of its training.
-        data: how that and the data of this checkout are related.
+        name: its address, such as `models:/histopipe-idc@champion`.
+        network: the network, which returns calibrated probabilities.
+        point: the operating point, content of `operating_point.json`.
+        logged: `run_id` and `model_id` in MLflow, if its folder holds them.
+        reference: profiles of the cases that it was trained on (histopipe/monitoring); None if it has none.
+        made_from: the data that it was trained on.
+        data: the relation of that data to the data of this checkout.
     """
 
     name: str
@@ -65,49 +65,57 @@ class Served:
         return int(height), int(width)
 
 
-def load_served(asked: str, dataset: str, workspace: Workspace, followed: bool | None = None) -> Served:
-    """Load a model that `evaluate` logged, if it is one of the data set.
+def load_served_model(model: str, dataset: str, workspace: Workspace, followed: bool | None = None) -> ServedModel:
+    """Load a model that `evaluate` logged for a data set.
 
     Args:
-        asked: `champion` (of the data set), an address such as `models:/NAME/3` or `runs:/ID/model`, or the path of
+        model: `champion` (of the data set), an address such as `models:/NAME/3` or `runs:/ID/model`, or the path of
             such a model's folder.
         dataset: the data set's name.
-        workspace: whose tracking store is asked, and whose data the model must be of.
-        followed: whether the champion of the data set is meant, whichever that is; told by `asked` where None.
+        workspace: the checkout, with the settings of the tracking store and the data that the model must be of.
+        followed: whether the champion is requested, whichever version that is; decided from `model` if None.
+
+    Returns:
+        The model, ready to predict.
 
     Raises:
-        ScoringError: there is no such model, it isn't one of this project's, or it is one of other data.
-        TrackingAwayError: the tracking store can't be asked.
+        ScoringError: there is no such model, it wasn't logged by histopipe, or it is of other data.
+        TrackingAwayError: the tracking store can't be reached.
+
+    Example:
+        >>> served = load_served_model("champion", "idc", Workspace(Path.cwd()))
+        >>> served.patch_size
+        (50, 50)
     """
-    with model_folder(asked, dataset, workspace) as (folder, address):
+    with model_folder(model, dataset, workspace) as (folder, address):
         try:
             point, network_file = point_in(folder, address), _path(folder, NETWORK_ARTIFACT, address)
             made_from, data = check_data(folder, point, address, dataset, workspace, followed)
             network = _network(network_file, address)
         except UnreadableModelError as problem:
-            raise _lost_or(problem, address, dataset, workspace) from None
+            raise _explain(problem, address, dataset, workspace) from None
         logged, (_, reference) = _logged(folder), reference_in(folder)
-    return Served(address, network, point, logged, reference, made_from, data)
+    return ServedModel(address, network, point, logged, reference, made_from, data)
 
 
 def check_data(
     folder: Path, point: OperatingPoint, address: str, dataset: str, workspace: Workspace, followed: bool | None = None
 ) -> tuple[Provenance, Relation]:
-    """Check that a model is one of a data set, by name, classes and what is known of its data.
+    """Check that a model is of a data set, by its name, its classes and the record of its data.
 
     Args:
-        folder: of the model.
+        folder: the model's folder.
         point: content of its `operating_point.json`.
-        address: by which it was asked for.
+        address: the address by which it was requested.
         dataset: the data set's name.
-        workspace: whose data the model must be of.
-        followed: as of `load_served`.
+        workspace: the checkout with the data that the model must be of.
+        followed: whether the champion is requested, whichever version that is; decided from `address` if None.
 
     Returns:
-        Its data, and how that and the data of this checkout are related.
+        The model's data, and its relation to the data of this checkout.
 
     Raises:
-        ScoringError: it isn't.
+        ScoringError: it is of another data set.
     """
     if point.get("data_set") != dataset:
         raise ScoringError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
@@ -123,55 +131,55 @@ def check_data(
 
 
 def champion_address(dataset: str, workspace: Workspace) -> str:
-    """The address of a data set's champion."""
+    """Return the address of a data set's champion."""
     return f"models:/{registered_model_name(dataset, workspace)}@{CHAMPION}"
 
 
 def _version_at(address: str, workspace: Workspace) -> ModelVersion | None:
-    """The registered version at an address; None of any other model."""
-    found = REGISTERED.fullmatch(address)
-    if found is None:
+    """Return the registered version at an address; None for other models."""
+    match = REGISTERED.fullmatch(address)
+    if match is None:
         return None
     with errors_in_one_line(workspace):
         client = open_client(workspace)
         try:
-            return version_at(client, **found.groupdict())
+            return version_at(client, **match.groupdict())
         except store_error() as problem:
             if problem.error_code not in NOT_THERE:
                 raise
             return None
 
 
-def model_paths(*asked: str | None) -> list[Path]:
-    """Those of the models asked for that are folders on disk rather than names of the tracking store."""
-    return [Path(model) for model in asked if model and model != CHAMPION and not model.startswith(SCHEMES)]
+def model_paths(*models: str | None) -> list[Path]:
+    """Return the paths of those models that are folders on disk, not names in the tracking store."""
+    return [Path(model) for model in models if model and model != CHAMPION and not model.startswith(SCHEMES)]
 
 
 @contextmanager
-def model_folder(asked: str, dataset: str, workspace: Workspace) -> Iterator[tuple[Path, str]]:
-    """The folder of a model, copied from the tracking store where it lies there, and the model's address.
+def model_folder(model: str, dataset: str, workspace: Workspace) -> Iterator[tuple[Path, str]]:
+    """Provide the folder of a model, downloaded from the tracking store if necessary, and the model's address.
 
     Raises:
         ScoringError: there is no such model.
         TrackingAwayError: the tracking store can't be asked.
     """
-    address = champion_address(dataset, workspace) if asked == CHAMPION else asked
+    address = champion_address(dataset, workspace) if model == CHAMPION else model
     with _folder_of(address, dataset, workspace) as folder:
         yield folder, address
 
 
 def reference_in(folder: Path) -> tuple[str | None, pd.DataFrame | None]:
-    """A served model's id in MLflow, and the profiles of the cases behind it, as far as its folder holds them.
+    """Return a served model's id in MLflow and the profiles of its training cases, if its folder holds them.
 
     Raises:
         MonitoringError: the profiles can't be read.
     """
     try:
-        described = read_yaml(folder / "MLmodel")
-        place = described["flavors"]["python_function"]["artifacts"].get(REFERENCE_ARTIFACT)
+        content = read_yaml(folder / "MLmodel")
+        entry = content["flavors"]["python_function"]["artifacts"].get(REFERENCE_ARTIFACT)
     except (OSError, KeyError, TypeError, AttributeError):
         return None, None
-    return described.get("model_id"), read_profiles(folder / place["path"]) if place else None
+    return content.get("model_id"), read_profiles(folder / entry["path"]) if entry else None
 
 
 def _logged(folder: Path) -> dict[str, str]:
@@ -191,14 +199,14 @@ def _folder_of(address: str, dataset: str, workspace: Workspace) -> Iterator[Pat
         return
     with TemporaryDirectory() as scratch:
         with errors_in_one_line(workspace):
-            folder = _downloaded(address, dataset, workspace, scratch)
+            folder = _download(address, dataset, workspace, scratch)
         yield folder
 
 
-def _downloaded(address: str, dataset: str, workspace: Workspace, scratch: str) -> Path:
-    """Copy a model's files; a model that is registered or logged, but whose files aren't there, is told of as that."""
+def _download(address: str, dataset: str, workspace: Workspace, scratch: str) -> Path:
+    """Download a model's files; the error distinguishes registered models whose files are missing from unknown ones."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    client = open_client(workspace)  # points MLflow at the store, and sees that it answers
+    client = open_client(workspace)  # points MLflow at the store, and checks that it responds
     reason = ""
     try:
         folder = download(address, scratch)
@@ -210,31 +218,31 @@ def _downloaded(address: str, dataset: str, workspace: Workspace, scratch: str) 
         reason = one_line(problem, 160)
     version = _version_at(address, workspace)
     if version is not None:
-        raise ScoringError(lost(version, dataset, find_version_fault(version, client)))
+        raise ScoringError(describe_loss(version, dataset, find_version_fault(version, client)))
     remedy = "name one that MLflow lists"
     if address == champion_address(dataset, workspace):
         remedy = "promote a model first (`dvc repro`)"
-    raise ScoringError(f"{address} can't be had ({reason or 'there are no files of it'}): {remedy}")
+    raise ScoringError(f"{address} can't be loaded ({reason or 'it has no files'}): {remedy}")
 
 
-def lost(version: ModelVersion, dataset: str, fault: ModelFault | None) -> str:
-    """What people are told of a registered version whose files are gone or damaged, with what brings them back."""
+def describe_loss(version: ModelVersion, dataset: str, fault: ModelFault | None) -> str:
+    """Describe a registered version whose files are missing or damaged, and how to restore them."""
     return (
-        f"version {version.version} of {version.name} can't be loaded: {fault or 'its files were gone just now'}: "
+        f"version {version.version} of {version.name} can't be loaded: {fault or 'its files have just disappeared'}: "
         f"restore them from a backup, or run `histopipe promote {dataset}` in the checkout that trained it, "
-        f"which registers it again; `histopipe rollback {dataset}` goes back to the champion before"
+        f"which registers it again; `histopipe rollback {dataset}` returns to the previous champion"
     )
 
 
 class UnreadableModelError(ScoringError):
-    """A model's files are there, but not those that `evaluate` logs."""
+    """A model's folder doesn't hold the files that `evaluate` logs."""
 
 
 def point_in(folder: Path, address: str) -> OperatingPoint:
-    """The operating point of a model in a folder.
+    """Read the operating point of a model in a folder.
 
     Raises:
-        ScoringError: there is none; it is no model that `evaluate` logged.
+        ScoringError: there is none, so `evaluate` didn't log the model.
     """
     try:
         point = dict(read_json(_path(folder, POINT_ARTIFACT, address)))
@@ -242,7 +250,7 @@ def point_in(folder: Path, address: str) -> OperatingPoint:
         raise
     except (HistopipeError, OSError, TypeError, ValueError) as problem:
         raise UnreadableModelError(f"{address}: {problem}") from None
-    return cast(OperatingPoint, point)  # of models that other releases logged, some keys may be missing
+    return cast(OperatingPoint, point)  # models that other releases logged may lack some keys
 
 
 def _path(folder: Path, artifact: str, address: str) -> Path:
@@ -262,11 +270,11 @@ def _network(path: Path, address: str) -> keras.Model:
         raise UnreadableModelError(f"{address}: {str(problem).rpartition(': ')[0]}: name another model") from None
 
 
-def _lost_or(problem: ScoringError, address: str, dataset: str, workspace: Workspace) -> ScoringError:
-    """What to say of files that can't be read: of a registered model that was whole once, what brings it back."""
+def _explain(problem: ScoringError, address: str, dataset: str, workspace: Workspace) -> ScoringError:
+    """Return the error of unreadable files; for a registered model, which was complete once, with how to restore it."""
     version = _version_at(address, workspace)
     if version is None:
         return problem
     with errors_in_one_line(workspace):
         fault = find_version_fault(version, open_client(workspace))
-    return ScoringError(lost(version, dataset, fault)) if fault else problem
+    return ScoringError(describe_loss(version, dataset, fault)) if fault else problem

@@ -1,4 +1,4 @@
-"""Whether a model is one of the data that a checkout means by the data set's name."""
+"""Checks that a model is of the data that a checkout has under the data set's name."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _log = logging.getLogger(__name__)
 
 
 def data_in(folder: Path, point: OperatingPoint) -> Provenance:
-    """The data that a served model was made from, as its folder tells; of earlier ones data set and classes alone."""
+    """Read a served model's data from its folder; models of earlier versions only record data set and classes."""
     classes = (str(point.get("negative_class") or ""), str(point.get("positive_class") or ""))
-    known = Provenance(str(point.get("data_set") or ""), classes=classes)
+    partial = Provenance(str(point.get("data_set") or ""), classes=classes)
     try:
         described = read_yaml(folder / "MLmodel")["flavors"]["python_function"]["artifacts"]
         recorded = Provenance.from_json(read_json(folder / described[DATA_ARTIFACT]["path"]))
     except (HistopipeError, OSError, KeyError, TypeError, ValueError, AttributeError):
-        return known
-    return replace(recorded, dataset=known.dataset, classes=classes)
+        return partial
+    return replace(recorded, dataset=partial.dataset, classes=classes)
 
 
 def require_own_data(
@@ -38,18 +38,21 @@ def require_own_data(
 ) -> Relation:
     """Check that a model is of the data that this checkout has under its data set's name.
 
-    What can't be told, since either side records too little, is said in a warning. So is other data where a certain
-    model was asked for by name; but never other classes.
+    If either side records too little to decide, a warning is logged. Other data also only causes a warning if a certain
+    model was requested by name; other classes are always refused.
 
     Args:
         made_from: the model's data.
-        title: how people name the model.
-        version: of the registry, if it is one.
-        followed: whether whatever is champion was asked for, rather than this very model.
+        title: the model's name in messages.
+        version: its registered version; None for other models.
+        followed: whether the champion was requested, whichever version that is, rather than this very model.
         workspace: the checkout.
 
+    Returns:
+        The relation of the model's data to that of the checkout.
+
     Raises:
-        ScoringError: it is of other classes, or it was only followed and is of other data.
+        ScoringError: it is of other classes, or it is of other data and wasn't requested by name.
     """
     dataset = made_from.dataset
     here = _here(dataset, workspace)
@@ -64,13 +67,13 @@ def require_own_data(
     if relation.verdict == "other":
         _warn_once(f"{title} is made from other data than {dataset} is here: {relation.reason}")
     else:
-        _warn_once(f"whether {title} is of the {dataset} that is meant here isn't known: {relation.reason}")
+        _warn_once(f"{title} may be made from other data than {dataset} is here: {relation.reason}")
     return relation
 
 
 @cache
 def _warn_once(message: str) -> None:
-    """Warn of what a process has not warned of yet: a server's worker loads the same model for many jobs."""
+    """Log a warning once per process: a worker of the service loads the same model for many jobs."""
     _log.warning("%s", message)
 
 
@@ -83,18 +86,18 @@ def _here(dataset: str, workspace: Workspace) -> Provenance:
 
 
 def _remedy(made_from: Provenance, here: Provenance, version: ModelVersion | None, followed: bool) -> str:
-    """What helps; naming a model of other classes doesn't, and only drawn ones give way to others of themselves."""
+    """Describe what to do; only models of drawn slides are replaced without asking, and other classes never load."""
     if not followed:
         return "name a model of these classes"
     replaced = f"`histopipe promote {here.dataset} --replace {version.version if version else 'VERSION'}`"
-    apart = "under a name of its own (tracking.registered_model in params.yaml)"
+    own_name = "under a name of its own (tracking.registered_model in params.yaml)"
     if made_from.drawn and here.kind and not here.drawn:
         first = (
             f"train a model of this data in full (`quick: null` in params.yaml), which takes its place when it is "
-            f"promoted, let one trained under the caps of `quick` take it ({replaced}), promote one {apart}"
+            f"promoted, let one trained under the caps of `quick` take it ({replaced}), promote one {own_name}"
         )
     else:
-        first = f"promote a model of this data {apart} or in place of this one ({replaced})"
+        first = f"promote a model of this data {own_name} or in place of this one ({replaced})"
     if other_classes(made_from, here):
         return first
     named = f"models:/{version.name}/{version.version}" if version else "models:/NAME/VERSION"

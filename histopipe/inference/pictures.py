@@ -1,7 +1,7 @@
-"""A small picture of each case's tissue, for a page that draws its patches over it: of a slide, or of patches again.
+"""A small picture of each case's tissue, for pages that draw predictions over it: from a slide, or from patches.
 
-It shows the box around the case's graded patches, edge to edge, and nothing else: pixels of the slide itself, never its
-label, its macro image or what its file says.
+It shows the box around the case's patches and nothing else: pixels of the slide itself, never its label, its macro
+image or its metadata.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 from histopipe.data.store import Patches
 from histopipe.evaluation import slide_figures
 from histopipe.evaluation.slide_maps import canvas_of, paint_tissue
-from histopipe.inference.graded import GradedSlide
+from histopipe.inference.graded import PredictedSlide
 from histopipe.inference.table import SCHEMA
 from histopipe.ingest.images import Patch, resize_patch
 
@@ -25,32 +25,32 @@ FOLDER = "tissue"
 SIDES = ("x", "y", "width", "height")
 LONGEST = 1000  # pixels of a picture's longer side
 QUALITY = 85  # of JPEG
-SHARPEST, COARSEST = 32, 4  # pixels that are kept of a patch, across and down: fewer of each, the more there are
-MOST = 64 * 2**20  # bytes of them: 1.4 million patches, at their coarsest
+SHARPEST, COARSEST = 32, 4  # pixels kept per patch, across and down: the more patches, the fewer
+MOST = 64 * 2**20  # bytes of all patches: 1.4 million at the coarsest
 
 
 def picture_file(case: str) -> str:
-    """Name of a case's picture."""
+    """Return the file name of a case's picture."""
     return f"{Path(slide_figures.file_name(case)).stem}.jpg"
 
 
-def draw_slide_picture(slide: GradedSlide, folder: Path) -> Path:
-    """The part of a slide where its tiles are; returns the file."""
-    across, down = slide.seen.scale
+def draw_slide_picture(slide: PredictedSlide, folder: Path) -> Path:
+    """Draw the part of a slide that its tiles cover; return the file."""
+    across, down = slide.overview.scale
     left, top = (float(slide.tiles[name].min()) for name in "xy")
     right, bottom = (
         float((slide.tiles[name] + slide.tiles[side]).max()) for name, side in (("x", "width"), ("y", "height"))
     )
-    height, width = slide.seen.picture.shape[:2]
+    height, width = slide.overview.picture.shape[:2]
     box = left / across, top / down, min(right / across, width), min(bottom / down, height)
     sides = box[3] - box[1], box[2] - box[0]
     scale = max(1.0, max(sides) / LONGEST)
     size = max(1, round(sides[0] / scale)), max(1, round(sides[1] / scale))
-    return _save(resize_patch(slide.seen.picture, size, box), slide.case_id, folder)
+    return _save(resize_patch(slide.overview.picture, size, box), slide.case_id, folder)
 
 
 class PatchPictures:
-    """Patches that tell their places, kept small until their cases are put together.
+    """Patches with a position, kept small until the pictures of their cases are drawn.
 
     Args:
         resized: whether patches were resized to the model's size, rather than padded.
@@ -63,11 +63,11 @@ class PatchPictures:
         self._places: list[pd.DataFrame] = []
 
     def add(self, rows: Sequence[tuple[Any, ...]], patches: Patches) -> None:
-        """Keep some, unless there are too many already.
+        """Add patches, unless there are too many already.
 
         Args:
-            rows: columns of the table of patches up to `height`.
-            patches: uint8 (patches, height, width, 3).
+            rows: their rows of the table of predictions, up to column `height`.
+            patches: their pixels, uint8 (patches, height, width, 3).
         """
         if self._side < COARSEST:
             return
@@ -79,14 +79,14 @@ class PatchPictures:
             self._make_room()
 
     def draw(self, folder: Path) -> list[Path]:
-        """A picture for each case; returns the files. None at all where there were too many patches."""
+        """Draw a picture of each case; return the files. Nothing is drawn if there were too many patches."""
         if not self._places:
             return []
         places, pixels = pd.concat(self._places, ignore_index=True), np.concatenate(self._pixels)
         drawn = []
         for case, part in places.groupby("case_id", sort=False):
             canvas = canvas_of(part, LONGEST)
-            if min(canvas.shape):  # patches that are absurdly far apart leave nothing to see
+            if min(canvas.shape):  # patches that are absurdly far apart would be invisible
                 drawn.append(_save(paint_tissue(canvas, pixels[part.index], None), str(case), folder))
         return drawn
 

@@ -1,4 +1,4 @@
-"""How much tissue a pixel of a model's patches shows, which says at what size slides are cut up."""
+"""The pixel size of a model's patches, which decides at what resolution slides are cut into tiles."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from histopipe.ingest.datasets import get_dataset, list_datasets
 
 
 def trained_pixel_size(dataset: str, block: DatasetParams) -> float | None:
-    """Micrometres to a pixel of a data set's patches: by `mpp` in its block, else as published; None where unknown.
+    """Return the pixel size of a data set's patches in micrometres: `mpp` of its block, else as published; or None.
 
     Args:
         dataset: the data set's name.
-        block: its block of `params.yaml`.
+        block: its block in `params.yaml`.
     """
     if block.mpp is not None or block.manifest is not None or dataset not in list_datasets():
         return block.mpp

@@ -1,8 +1,8 @@
-"""Names for what is shared: the cases' own, or pseudonyms that say nothing without the key.
+"""Names of cases and files in outputs: their own, or pseudonyms that reveal nothing without the key.
 
-A pseudonym is an HMAC-SHA256 (RFC 2104) of the case id, of which 80 bits are shown. Case ids are short and often in
-sequence, so a plain digest could be undone by trying them all; with a secret key it can't. The same key gives a case
-the same pseudonym in every run, so that gradings can be joined; without one, a key is drawn, used and forgotten.
+A pseudonym shows 80 bits of an HMAC-SHA256 (RFC 2104) of the case id. Case ids are short and often sequential, so a
+plain digest could be inverted by trying them all; with a secret key it can't. The same key gives a case the same
+pseudonym in every run, so that predictions can be joined; without a key file, a random key is used once and discarded.
 """
 
 from __future__ import annotations
@@ -35,64 +35,64 @@ _ENDINGS = frozenset(
 
 
 class Names(Protocol):
-    """What cases and files are called in everything that is written.
+    """The names of cases and files in all outputs.
 
     Attributes:
-        pseudonymised: whether these are other names than their own.
-        known: what each pseudonym stands for, of cases and of files without a known case.
+        pseudonymised: whether they are pseudonyms.
+        originals: the original name of each pseudonym, for cases and for files without a known case.
     """
 
     pseudonymised: bool
-    known: dict[str, str]
+    originals: dict[str, str]
 
     def case(self, case_id: str) -> str:
-        """A case's name."""
+        """Return a case's name."""
 
     def file(self, file: str, case_id: str | None = None) -> str:
-        """A file's name; `case_id` is its case, where that is known."""
+        """Return a file's name; `case_id` is its case, if that is known."""
 
 
 @dataclass
 class OwnNames:
-    """Cases and files are called what they are called."""
+    """The original names of cases and files."""
 
     pseudonymised: bool = False
-    known: dict[str, str] = field(default_factory=dict)
+    originals: dict[str, str] = field(default_factory=dict)
 
     def case(self, case_id: str) -> str:
-        """The case id."""
+        """Return the case id."""
         return case_id
 
     def file(self, file: str, case_id: str | None = None) -> str:
-        """The file's name."""
+        """Return the file's name."""
         return file
 
 
 @dataclass
 class Pseudonyms:
-    """Cases and files are called by pseudonyms.
+    """Pseudonyms of cases and files.
 
     Attributes:
-        key: the secret.
-        known, pseudonymised: as in `Names`.
+        key: the secret key.
+        originals, pseudonymised: see `Names`.
     """
 
     key: bytes = field(repr=False)
-    known: dict[str, str] = field(default_factory=dict, repr=False)
+    originals: dict[str, str] = field(default_factory=dict, repr=False)
     pseudonymised: bool = True
 
     def case(self, case_id: str) -> str:
-        """`case-` and 16 letters, the same for the same case and key."""
+        """Return `case-` and 16 letters, the same for the same case and key."""
         pseudonym = f"case-{self._code('case', case_id := normal_id(case_id))}"
-        self.known[pseudonym] = case_id
+        self.originals[pseudonym] = case_id
         return pseudonym
 
     def file(self, file: str, case_id: str | None = None) -> str:
-        """The case's pseudonym as a folder, then 16 letters for the file, with its ending if it is a usual one."""
+        """Return the case's pseudonym as a folder, then 16 letters for the file, with its ending if that is common."""
         ending = Path(file).suffix.lower()
         pseudonym = self._code("file", file) + (ending if ending in _ENDINGS else "")
         if case_id is None:
-            self.known[pseudonym] = file
+            self.originals[pseudonym] = file
             return pseudonym
         return f"{self.case(case_id)}/{pseudonym}"
 
@@ -101,59 +101,59 @@ class Pseudonyms:
         return base64.b32encode(digest)[:LETTERS].decode().lower()
 
 
-def pseudonyms(key_file: Path | None) -> Pseudonyms:
-    """Pseudonyms by the key in a file, else by that in `HISTOPIPE_PSEUDONYM_KEY`, else by one for this run alone.
+def load_pseudonyms(key_file: Path | None) -> Pseudonyms:
+    """Return pseudonyms with the key from a file, else from `HISTOPIPE_PSEUDONYM_KEY`, else with a random key.
 
     Raises:
         PseudonymError: the key can't be read or is too short.
     """
-    where, key = KEY_VARIABLE, os.environ.get(KEY_VARIABLE, "").encode()
+    source, key = KEY_VARIABLE, os.environ.get(KEY_VARIABLE, "").encode()
     if key_file is not None:
-        where, key = str(key_file), _read(key_file)
+        source, key = str(key_file), _read_key(key_file)
     elif KEY_VARIABLE not in os.environ:
         return Pseudonyms(secrets.token_bytes(32))
     if len(key) < SHORTEST_KEY:
         raise PseudonymError(
-            f"{where} holds a key of {len(key)} bytes, which can be guessed: make one of at least {SHORTEST_KEY} "
+            f"{source} holds a key of {len(key)} bytes, which can be guessed: make one of at least {SHORTEST_KEY} "
             "(`openssl rand -hex 32`)"
         )
     return Pseudonyms(key)
 
 
-def _read(path: Path) -> bytes:
+def _read_key(path: Path) -> bytes:
     try:
         return path.read_bytes().strip()
     except OSError as problem:
         raise PseudonymError(f"{path} can't be read ({problem.strerror}): name the file of the key") from None
 
 
-def names_asked(asked: bool, key_file: Path | None, table: Path | None, out: Path) -> Names:
-    """Own names, or pseudonyms where they are asked for.
+def choose_names(pseudonymise: bool, key_file: Path | None, table: Path | None, out: Path) -> Names:
+    """Return pseudonyms if they are requested, else the original names.
 
     Args:
-        asked: whether they are.
-        key_file: of their key, as `pseudonyms` takes it.
-        table: where to write what they stand for; None for nowhere.
-        out: the folder that is to be shared.
+        pseudonymise: whether pseudonyms are requested.
+        key_file: the file with their key, see `load_pseudonyms`.
+        table: the file for the table of pseudonyms and original names; None to write none.
+        out: the folder of the outputs, which will be shared.
 
     Raises:
-        PseudonymError: the key is missing or too short, the table would lie in the folder or can't be written, or a key
-            or table is named without asking for pseudonyms.
+        PseudonymError: the key is missing or too short, the table would be in the folder or can't be written, or a key
+            or table is named without requesting pseudonyms.
     """
-    if not asked:
+    if not pseudonymise:
         if key_file or table:
-            raise PseudonymError("a key or table of pseudonyms is named, but none are asked for: add --pseudonymise")
+            raise PseudonymError("a key or table of pseudonyms is named without requesting them: add --pseudonymise")
         return OwnNames()
     if table and Location.of(out).holds(Location.of(table)):
-        raise PseudonymError(f"{table} lies in {out}, which would give the cases away: write the table elsewhere")
-    names = pseudonyms(key_file)
+        raise PseudonymError(f"{table} is in {out}, which would reveal the cases: write the table elsewhere")
+    names = load_pseudonyms(key_file)
     if table:
-        _require_place(table)
+        _require_writable(table)
     return names
 
 
-def _require_place(table: Path) -> None:
-    """Check before anything is graded that a table can be written, and that what lies there is one."""
+def _require_writable(table: Path) -> None:
+    """Check before any prediction that the table can be written, and that an existing file is such a table."""
     real = _behind_links(table)
     _earlier_rows(real)
     try:
@@ -166,19 +166,19 @@ def _require_place(table: Path) -> None:
 
 
 def _behind_links(table: Path) -> Path:
-    """The file that a link to a table leads to: the link must stay one."""
+    """Return the target of a link to a table, so that the link itself stays."""
     return Path(os.path.realpath(table))
 
 
 def _unwritable(table: Path, problem: OSError) -> PseudonymError:
-    return PseudonymError(f"{table} can't be written ({problem.strerror}): name another place for the table")
+    return PseudonymError(f"{table} can't be written ({problem.strerror}): name another path for the table")
 
 
 def _earlier_rows(table: Path) -> dict[str, str]:
-    """What a table holds already.
+    """Read the rows of an existing table; return the original name of each pseudonym.
 
     Raises:
-        PseudonymError: there is something else in its place.
+        PseudonymError: there is another file at its path.
     """
     try:
         if os.path.lexists(table) and not table.is_file():  # /dev/null would be replaced, a pipe waited for
@@ -189,49 +189,49 @@ def _earlier_rows(table: Path) -> dict[str, str]:
         return {}
     except PermissionError as problem:
         raise PseudonymError(
-            f"{table} can't be read ({problem.strerror}): have its owner let you, or name another place for the table"
+            f"{table} can't be read ({problem.strerror}): ask its owner for access, or name another path for the table"
         ) from None
     except (OSError, csv.Error):
         rows = [[]]
     if any(len(row) != len(_COLUMNS) for row in rows) or rows[:1] not in ([], [list(_COLUMNS)]):
-        raise PseudonymError(f"{table} is there already and no table of pseudonyms: name another place for the table")
+        raise PseudonymError(f"{table} exists and is no table of pseudonyms: name another path for the table")
     return {row[0]: row[1] for row in rows[1:]}
 
 
 def write_key_table(names: Names, path: Path) -> None:
-    """Add which pseudonym stands for what to a table, `pseudonym,original`; a new one is for its owner alone.
+    """Add pseudonyms with their original names to a table, `pseudonym,original`; only its owner can read a new one.
 
-    Rows that are there stay, those included that others add at the same time: a key that was drawn and forgotten leaves
-    nothing else behind. The table is on the disk when this returns.
+    Existing rows stay, also those that other processes add at the same time: if the key was random, the table is the
+    only way back to the original names. The table is on the disk when this returns.
 
     Raises:
-        PseudonymError: it can't be written.
-        BusyError: another process holds it for minutes.
+        PseudonymError: the table can't be written.
+        BusyError: another process has locked it for minutes.
     """
     table = _behind_links(path)
     try:
         table.parent.mkdir(parents=True, exist_ok=True)
         with locked_file(table):
-            _rewrite(table, _earlier_rows(table) | names.known)
+            _rewrite(table, _earlier_rows(table) | names.originals)
     except OSError as problem:
         raise _unwritable(path, problem) from None
 
 
 def _rewrite(table: Path, rows: Mapping[str, str]) -> None:
-    with replaced_file(table) as beside:
-        beside.touch(mode=0o600)
-        _as_permitted(table, beside)
-        with beside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+    with replaced_file(table) as partial:
+        partial.touch(mode=0o600)
+        _copy_permissions(table, partial)
+        with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(_COLUMNS)
             writer.writerows(sorted(rows.items()))
-        flush_file(beside)
+        flush_file(partial)
     flush_file(table)
 
 
-def _as_permitted(table: Path, beside: Path) -> None:
-    """Whom the table's owner shares it with keeps access."""
+def _copy_permissions(table: Path, partial: Path) -> None:
+    """Give the new file the group of the earlier table and the group's access to it."""
     state = table.stat()
-    with suppress(OSError):  # a group that one doesn't belong to
-        os.chown(beside, -1, state.st_gid)
-        beside.chmod(0o600 | (state.st_mode & 0o060))
+    with suppress(OSError):  # the process may not belong to that group
+        os.chown(partial, -1, state.st_gid)
+        partial.chmod(0o600 | (state.st_mode & 0o060))

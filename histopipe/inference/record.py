@@ -1,4 +1,4 @@
-"""What a grading of new patches tells: the content of `summary.json` and the rows of `slides.csv`."""
+"""The record of a prediction: the content of `summary.json` and the rows of `slides.csv`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ SUMMARY = "summary.json"
 
 
 class RefusedImages(TypedDict):
-    """Images that couldn't be graded for one reason: how many, and the names of some."""
+    """Images that were set aside for one reason: their number, and the names of some."""
 
     count: int
     files: list[str]
 
 
 class SlidesPart(TypedDict, total=False):
-    """What a summary tells of whole slides, where some were graded.
+    """The part of a summary about whole slides, if there were any.
 
     Attributes:
-        slides: how many.
-        patch_mpp: micrometres to a pixel that they were cut up at.
-        overlays: that were written of each.
+        slides: the number of slides.
+        patch_mpp: the resolution of their tiles, in micrometres per pixel.
+        overlays: the kinds of overlays written for each slide.
     """
 
     slides: int
@@ -34,23 +34,23 @@ class SlidesPart(TypedDict, total=False):
 
 
 class PatchesPart(TypedDict):
-    """What a summary tells of all patches, tiles of slides among them.
+    """The part of a summary about all patches, including tiles of slides.
 
     Attributes:
-        model: that graded, as it may be shown.
-        model_id: under which MLflow has it; None of one that MLflow doesn't have.
-        data_set: the model's.
-        data: how the model's data and those of the checkout are related: `verdict` and `reason`.
-        positive_class: name of the class of label 1.
-        threshold: probability from which a patch is called positive.
-        case_reading: what counts as a case, in data sets that have a choice.
-        precision: of the arithmetic.
-        pseudonymised: whether cases and files go by other names.
-        patches, cases: that were graded.
-        positive: patches that were called positive.
-        maps: that were drawn.
-        notes: texts and tables beside the images.
-        set_aside: what couldn't be graded, by reason.
+        model: the model's address; a path is left out of outputs with pseudonyms.
+        model_id: the model's id in MLflow; None if MLflow doesn't have it.
+        data_set: the model's data set.
+        data: the relation of the model's data to that of the checkout: `verdict` and `reason`.
+        positive_class: the name of the class with label 1.
+        threshold: the probability from which a patch is called positive.
+        case_reading: what counts as a case, in data sets that offer a choice.
+        precision: the arithmetic's precision.
+        pseudonymised: whether cases and files have pseudonyms.
+        patches, cases: the numbers of predicted patches and of their cases.
+        positive: the number of patches called positive.
+        maps: the number of maps drawn.
+        notes: the number of texts and tables next to the images.
+        set_aside: images that couldn't be predicted, by reason.
     """
 
     model: str
@@ -70,11 +70,11 @@ class PatchesPart(TypedDict):
     set_aside: dict[str, RefusedImages]
 
 
-class ScoreSummary(PatchesPart, SlidesPart):
+class PredictionSummary(PatchesPart, SlidesPart):
     """Content of `summary.json`.
 
     Attributes:
-        naming: how many images were told their case in each way.
+        naming: the number of images whose case was recognised in each way.
     """
 
     naming: NotRequired[dict[str, int]]
@@ -84,12 +84,13 @@ class SlideRow(TypedDict):
     """A row of `slides.csv`.
 
     Attributes:
-        case_id, file: of the slide.
-        width, height: of the slide at level 0, in pixels.
-        mpp_x, mpp_y: micrometres to a pixel of level 0, and `mpp_from` who says so.
-        tissue_mm2: area of the tissue, in square millimetres.
-        tiles: that were graded.
-        positive: tiles that were called positive.
+        case_id, file: the slide's case id and file.
+        width, height: the slide's size at level 0, in pixels.
+        mpp_x, mpp_y: micrometres per pixel of level 0.
+        mpp_from: the source of `mpp_x` and `mpp_y`.
+        tissue_mm2: the area of the tissue, in square millimetres.
+        tiles: the number of predicted tiles.
+        positive: the number of tiles called positive.
     """
 
     case_id: str
@@ -104,13 +105,13 @@ class SlideRow(TypedDict):
     positive: int
 
 
-def read_summary(folder: Path) -> ScoreSummary:
+def read_summary(folder: Path) -> PredictionSummary:
     """Read the summary that `histopipe predict` left in a folder.
 
     Raises:
         HistopipeError: the file is missing or damaged.
     """
-    summary: ScoreSummary = read_json(folder / SUMMARY)
+    summary: PredictionSummary = read_json(folder / SUMMARY)
     if not isinstance(summary, dict):
-        raise ScoringError(f"{folder / SUMMARY} holds no summary: grade the patches again")
+        raise ScoringError(f"{folder / SUMMARY} holds no summary: predict the patches again")
     return summary

@@ -1,4 +1,4 @@
-"""The table of graded patches and tiles, and what is kept of it while it is written."""
+"""The table of predictions of patches and tiles, and the counts kept while it is written."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pyarrow import csv
 
 from histopipe.core.colours import COLOURS, colour_statistics
 
-CHUNK, CHUNK_BYTES = 4096, 64 * 2**20  # patches graded and written together at most, and their pixels
-FEWEST = 256  # of a chunk, however large the patches: fewer would leave cores idle
-NAMED = 100  # unusable images that the summary names, of each reason
-LONGEST_NAME = 300  # letters of theirs
-SORTED_TOGETHER = 2**20  # rows that are sorted at once, but for a case that has more
+CHUNK, CHUNK_BYTES = 4096, 64 * 2**20  # patches predicted and written together at most, and their pixels
+FEWEST = 256  # patches of a chunk, however large they are: fewer would leave cores idle
+NAMED = 100  # unusable images that the summary names, per reason
+LONGEST_NAME = 300  # letters of such a name
+SORTED_TOGETHER = 2**20  # rows that are sorted at once, unless a single case has more
 
 SCHEMA = pa.schema(
     {
@@ -34,20 +34,22 @@ SCHEMA = pa.schema(
         "height": pa.int32(),
         "probability": pa.float64(),
         "decision": pa.int8(),
-        **dict.fromkeys(COLOURS, pa.float32()),  # by which `histopipe monitor` tells drift
+        **dict.fromkeys(COLOURS, pa.float32()),  # from which `histopipe monitor` detects drift
     }
 )
 
 
 @dataclass
-class Tally:
-    """What was seen so far, by case and by reason: all that is held of patches that were written.
+class PredictionTally:
+    """Running counts by case and by reason, which are kept in memory instead of the patches.
 
     Attributes:
-        by_name: whether cases and files are told by their names, not as they came: the order of pseudonyms is then
-            that of chance, where the order of the inputs would tell who is who.
-        rejected, refused: names, and how many, of what can't be graded, by reason.
-        notes: how many texts and tables lay beside the images.
+        by_name: whether cases and files are listed by name instead of in the order of the inputs. Pseudonyms are then
+            in random order, while the order of the inputs would reveal the cases.
+        parts: counts per case, one table per chunk of predictions.
+        rejected: names of images that can't be predicted, by reason.
+        refused: the number of such images, by reason.
+        notes: the number of texts and tables next to the images.
     """
 
     by_name: bool = False
@@ -57,28 +59,28 @@ class Tally:
     notes: int = 0
 
     def reject(self, reason: str, file: str) -> None:
-        """Note an image that can't be graded."""
+        """Count an image that can't be predicted."""
         self.refused[reason] += 1
         named = self.rejected[reason]
         (insort if self.by_name else list.append)(named, file[:LONGEST_NAME])
         del named[NAMED:]
 
     def note(self, _: str) -> None:
-        """Count a file that nobody takes for an image."""
+        """Count a file that isn't mistaken for an image."""
         self.notes += 1
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Note graded patches: a few numbers of each case."""
+        """Add predictions: a few numbers per case are kept."""
         by_case = rows.assign(placed=rows["x"].notna()).groupby("case_id", sort=False)
         sums = by_case[["decision", "probability", "placed"]].sum()
         self.parts.append(sums.assign(patches=by_case.size()))
 
     def cases(self) -> set[str]:
-        """Every case of which something was graded."""
+        """Return all cases with predictions."""
         return {str(case) for part in self.parts for case in part.index}
 
     def table(self) -> pd.DataFrame:
-        """One row per case, in the order in which they came, or by name."""
+        """Return one row per case, in the order of the inputs or by name."""
         if not self.parts:
             return pd.DataFrame()
         sums = pd.concat(self.parts).groupby(level=0, sort=self.by_name).sum()
@@ -91,17 +93,24 @@ class Tally:
 
 
 def chunk_size(patch_size: tuple[int, int]) -> int:
-    """How many patches are graded and written together; `patch_size` is their height and width."""
+    """Return how many patches of a height and width are predicted and written together."""
     return min(CHUNK, max(FEWEST, CHUNK_BYTES // (3 * patch_size[0] * patch_size[1])))
 
 
-def graded_rows(
+def prediction_rows(
     rows: Sequence[tuple[Any, ...]],
     patches: NDArray[np.uint8],
     probabilities: NDArray[np.float64],
     threshold: float,
 ) -> pd.DataFrame:
-    """Part of the table: `rows` hold the columns up to `height`; of the patches, its colours are told."""
+    """Return rows of the table of predictions.
+
+    Args:
+        rows: the columns up to `height`.
+        patches: the pixels, from which the colour statistics are computed.
+        probabilities: the probability of each patch, (patches,).
+        threshold: the probability from which a patch is called positive.
+    """
     part = pd.DataFrame(rows, columns=SCHEMA.names[:6])
     part["probability"] = probabilities
     part["decision"] = (part["probability"] >= threshold).astype(np.int8)
@@ -114,22 +123,22 @@ def sort_table(table: Path, cases: pd.DataFrame) -> None:
 
     Args:
         table: the file, which is replaced.
-        cases: `case_id` and `patches` of every case in it, sorted by the first.
+        cases: `case_id` and `patches` of every case in the table, sorted by `case_id`.
     """
-    beside = table.with_name(f"sorted-{table.name}")
+    sorted_table = table.with_name(f"sorted-{table.name}")
     group = cases["patches"].cumsum() // SORTED_TOGETHER
-    with pq.ParquetWriter(beside, SCHEMA) as writer:
+    with pq.ParquetWriter(sorted_table, SCHEMA) as writer:
         for _, ids in cases["case_id"].groupby(group):
-            among = [("case_id", ">=", ids.iloc[0]), ("case_id", "<=", ids.iloc[-1])]
-            part = pq.read_table(table, filters=among, schema=SCHEMA, partitioning=None)
+            within = [("case_id", ">=", ids.iloc[0]), ("case_id", "<=", ids.iloc[-1])]
+            part = pq.read_table(table, filters=within, schema=SCHEMA, partitioning=None)
             writer.write_table(part.sort_by([("case_id", "ascending"), ("file", "ascending")]), CHUNK)
-    beside.replace(table)
+    sorted_table.replace(table)
 
 
-def written_as_csv(table: Path) -> Path:
-    """Turn a Parquet table into a CSV one beside it, row group by row group; the first is gone then.
+def convert_to_csv(table: Path) -> Path:
+    """Convert a Parquet table to CSV, one row group at a time; the Parquet file is deleted.
 
-    Probabilities are written so that they read back as they were.
+    Probabilities are written with all digits, so that they read back unchanged.
     """
     path = table.with_suffix(".csv")
     with pq.ParquetFile(table) as source, csv.CSVWriter(path, source.schema_arrow) as target:

@@ -10,14 +10,14 @@ import pandas as pd
 from histopipe.core.params import MonitorParams
 from histopipe.core.tables import markdown_cell
 from histopipe.evaluation.drift.features import DESCRIBED
-from histopipe.inference.record import ScoreSummary
+from histopipe.inference.record import PredictionSummary
 from histopipe.monitoring.comparison import Comparison
 from histopipe.monitoring.record import DriftFeature, DriftSummary
 
 STRANGE_CASES = 20  # listed in the report; the table has them all
 
 
-def summary_of(comparison: Comparison, predicted: ScoreSummary, params: MonitorParams) -> DriftSummary:
+def summary_of(comparison: Comparison, predicted: PredictionSummary, params: MonitorParams) -> DriftSummary:
     """Return the content of `drift.json`.
 
     Args:

@@ -15,11 +15,11 @@ from histopipe.core.tables import write_csv
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.drift.profiles import new_profiles
 from histopipe.evaluation.figures import save_figure
-from histopipe.inference.model import check_data, load_served, model_folder, point_in, reference_in
+from histopipe.inference.model import check_data, load_served_model, model_folder, point_in, reference_in
 from histopipe.inference.pixel_size import trained_pixel_size
 from histopipe.inference.record import SUMMARY, read_summary
 from histopipe.inference.slide_prediction import SlideOptions
-from histopipe.inference.stage import CASES, PREDICTIONS, case_namer, grade_inputs
+from histopipe.inference.stage import CASES, PREDICTIONS, case_namer, predict_inputs
 from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.monitoring.comparison import compare_profiles
 from histopipe.monitoring.figure import draw_drift
@@ -41,7 +41,7 @@ def monitor_inputs(
     Args:
         dataset: the model's data set.
         inputs: image files, slides, folders of both, and archives.
-        model: the model, in a form that `histopipe.inference.model.load_served` accepts.
+        model: the model, in a form that `histopipe.inference.model.load_served_model` accepts.
         out: the folder to write, completely or not at all: `drift.json`, `drift.md`, `drift.png`, `cases.csv`,
             `scores/`. Either the result of `histopipe.core.outputs.claims.claim_folder`, or a path, where only an
             earlier drift report is replaced.
@@ -57,13 +57,13 @@ def monitor_inputs(
         OutputError: `out` holds other files, or would be read as input.
     """
     output = ensure_claimed(out, COMMAND, {"the input": inputs})
-    served = load_served(model, dataset, workspace)
+    served = load_served_model(model, dataset, workspace)
     reference = _require_reference(served.reference, served.name)
     with output.written() as folder:
         reading = SlideOptions(trained_pixel_size(dataset, params.dataset(dataset)))
         limit = MemberLimit(params.ingest.max_members)
         namer = case_namer(served, workspace)
-        grade_inputs(served, inputs, folder / PREDICTIONS_FOLDER, reading=reading, limit=limit, namer=namer)
+        predict_inputs(served, inputs, folder / PREDICTIONS_FOLDER, reading=reading, limit=limit, namer=namer)
         return _report(folder / PREDICTIONS_FOLDER, reference, folder, params)
 
 

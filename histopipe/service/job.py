@@ -105,7 +105,7 @@ def run_job(job: JobRequest) -> None:
     from histopipe.core.workspace import Workspace
     from histopipe.inference.pixel_size import trained_pixel_size
     from histopipe.inference.slide_prediction import SlideOptions
-    from histopipe.inference.stage import score
+    from histopipe.inference.stage import predict
     from histopipe.ingest.archives.limits import MemberLimit
 
     os.environ["TMPDIR"] = tempfile.tempdir = job["scratch"]
@@ -116,7 +116,7 @@ def run_job(job: JobRequest) -> None:
         reading = SlideOptions(mpp, job["slide_mpp"], tissue=True)
         limit = MemberLimit(job["members"], MEMBERS_REMEDY)
         model, precision = job["model"], job["precision"]
-        summary = score(files, model, job["dataset"], out, workspace, precision, reading=reading, limit=limit)
+        summary = predict(files, model, job["dataset"], out, workspace, precision, reading=reading, limit=limit)
         send(summary=for_clients(summary))
     except HistopipeError as problem:
         send(error=name_parameters(str(problem)))

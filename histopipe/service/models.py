@@ -21,7 +21,7 @@ from histopipe.core.errors import HistopipeError, ScoringError, one_line
 from histopipe.core.files import file_digest
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
-from histopipe.inference.model import CHAMPION, Served, champion_address, load_served
+from histopipe.inference.model import CHAMPION, ServedModel, champion_address, load_served_model
 from histopipe.networks.openvino import Precision
 from histopipe.networks.prediction import logit_network
 from histopipe.networks.predictor import Predictor, ready_predictor
@@ -46,7 +46,7 @@ class ModelRequest:
     """The model that the service was started with.
 
     Attributes:
-        model: address of the model, as `histopipe.inference.model.load_served` accepts it.
+        model: address of the model, as `histopipe.inference.model.load_served_model` accepts it.
         dataset: data set of the model.
         workspace: workspace with the tracking store.
         precision: number type that the model computes with.
@@ -89,7 +89,7 @@ class Model:
     name: str
     version: str
     address: str
-    served: Served
+    served: ServedModel
     engine: Predictor
     card: str
     loaded: float = field(default_factory=time.time)
@@ -121,7 +121,7 @@ def load(request: ModelRequest, version: str | None = None) -> Model:
     if request.alias:
         version = version or aliased_version(request)
         address = f"models:/{request.alias[0]}/{version}" if version else address
-    served = load_served(address, request.dataset, request.workspace, request.follows_champion)
+    served = load_served_model(address, request.dataset, request.workspace, request.follows_champion)
     name, number = _identify(address)
     engine = ready_predictor(logit_network(served.network), served.patch_size, request.precision)
     return Model(name, number, address, served, engine, _card(served, name, number, request))
@@ -175,7 +175,7 @@ def _identify(address: str) -> tuple[str, str]:
     return folder.name, file_digest(network)[:DIGEST]
 
 
-def _card(served: Served, name: str, version: str, request: ModelRequest) -> str:
+def _card(served: ServedModel, name: str, version: str, request: ModelRequest) -> str:
     """Return the model card that promotion wrote, or a short one for a model that isn't registered."""
     with suppress(HistopipeError), errors_in_one_line(request.workspace):
         if served.name.startswith("models:/") and version.isdigit():
@@ -195,7 +195,7 @@ def _full_card(version: ModelVersion, client: Any) -> str | None:
     return None
 
 
-def _short_card(served: Served) -> str:
+def _short_card(served: ServedModel) -> str:
     point, (height, width) = served.point, served.patch_size
     return (
         f"# {point['data_set']}\n\n"

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from histopipe.core.errors import ArchiveError, HistopipeError, SourceError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
-from histopipe.inference.inputs import _named as graded_name
+from histopipe.inference.inputs import _name_member as graded_name
 from histopipe.inference.inputs import find_images, find_slides
 from histopipe.ingest.archives.member import Member
 from histopipe.ingest.archives.reading import MAX_MEMBER_BYTES, check_member, open_archive

@@ -22,7 +22,7 @@ import yaml
 import flows.watch
 from flows.serve import LASTING_LEASES
 from histopipe.core.workspace import Workspace
-from histopipe.inference.stage import score
+from histopipe.inference.stage import predict
 from histopipe.ingest.synthetic.archive import write_archive
 from histopipe.ingest.synthetic.plan import SyntheticSlides
 from tests import servers
@@ -163,7 +163,7 @@ def served_folder(project: Checkout, folder: Path) -> Path:
     known = folder / "known.zip"
     write_archive(known, SyntheticSlides(cases=20, patches=900, nested_copy=False))
     save_model(folder / "served")
-    score([known], str(folder / "served"), "idc", folder / "known", Workspace(project.root))
+    predict([known], str(folder / "served"), "idc", folder / "known", Workspace(project.root))
     give_profiles(folder / "served", folder / "known")
     return folder / "served"
 
@@ -426,7 +426,7 @@ def test_drift_fails_the_run_and_an_automation_reacts(checkout: Make, server: st
     folder = tmp_path / "served"
     save_model(folder)
     known, dark = write_zip(tmp_path / "known.zip", new_cases(1, 40, 10000)), new_cases(2, 4, 20000, factor=0.6)
-    score([known], str(folder), "idc", tmp_path / "known", Workspace(project.root))
+    predict([known], str(folder), "idc", tmp_path / "known", Workspace(project.root))
     give_profiles(folder, tmp_path / "known")
     deploy(project)
     ids = {one["name"]: one["id"] for one in ask(server, "deployments")}

@@ -347,7 +347,7 @@ def test_unusable_archives_end_with_a_reason(server: Server, post: Any, ask: Any
             entry.size = 4
             archive.addfile(entry, io.BytesIO(b"evil"))
     sent = {
-        "empty.zip": (zip_of({}), "nothing to grade"),
+        "empty.zip": (zip_of({}), "nothing to predict"),
         "climbing.tar.gz": (climbing.getvalue(), "unsafe path"),
         "cut.zip": (slide_zip()[:-100], "truncated"),
         "../../etc/passwd": (b"root", "is no image, slide, folder or archive of patches"),
@@ -700,7 +700,7 @@ def test_what_a_slide_job_failed_of_is_said_on_the_page(page: Driver, tmp_path: 
     path = tmp_path / "empty.zip"
     path.write_bytes(zip_of({}))
     drop_files(page, path)
-    until(page, "document.getElementById('problem').innerText.includes('othing to grade')")
+    until(page, "document.getElementById('problem').innerText.includes('othing to predict')")
     assert not page.find_element("id", "slide").is_displayed()
 
 
@@ -820,7 +820,7 @@ def test_a_slide_is_graded_as_the_command_grades_it(
 
     from histopipe.core.workspace import Workspace
     from histopipe.inference.slide_prediction import SlideOptions
-    from histopipe.inference.stage import score
+    from histopipe.inference.stage import predict
 
     path = real("CMU-1-Small-Region.svs")
     form = {"files": {"file": (path.name, path.read_bytes())}, "data": {"slide_mpp": "0.25"}}
@@ -829,7 +829,7 @@ def test_a_slide_is_graded_as_the_command_grades_it(
     assert state["state"] == "done", state
     version = f"models:/histopipe-idc/{ask(address)['model']['version']}"
     with tracking_kept():
-        score([path], version, "idc", tmp_path / "out", Workspace(root), reading=SlideOptions(4.0, 0.25))
+        predict([path], version, "idc", tmp_path / "out", Workspace(root), reading=SlideOptions(4.0, 0.25))
     expected = pd.read_parquet(tmp_path / "out/predictions.parquet")
     found = ask(f"{address}/patches?case=CMU-1-Small-Region")
     assert len(expected) > 3
@@ -1099,7 +1099,7 @@ def test_a_full_disk_ends_an_upload_with_507() -> None:
         (["--host", "::"], None, "set HISTOPIPE_TOKEN, or say --no-token"),
         (["--host", "0.0.0.0"], "short", "16 or more"),
         (["--host", "no.such.host.invalid", "--no-token"], None, "can't listen"),
-        (["--model", "models:/nothing/1"], None, "can't be had"),
+        (["--model", "models:/nothing/1"], None, "can't be loaded"),
     ],
 )
 def test_a_server_that_may_not_start_says_why_in_one_line(

@@ -20,8 +20,8 @@ from histopipe.core.errors import PromotionError, ScoringError
 from histopipe.core.files import read_json, write_json
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE
-from histopipe.inference.model import load_served
-from histopipe.operations.doctor.models import models as examined
+from histopipe.inference.model import load_served_model
+from histopipe.operations.doctor.models import check_models
 from histopipe.promotion.stage import promote, rollback
 from histopipe.service.models import ModelReloader, ModelRequest, load
 from histopipe.tracking.relocation import _rename
@@ -104,7 +104,10 @@ def test_drawn_slides_make_way_for_real_ones_and_short_trainings_for_long_ones(w
     assert crowned(workspace, "good"), "worse than the champion, which has never seen such data"
     assert tags(workspace, "3")["gate.data.measured"] == "other"
     card = client(workspace).get_model_version(NAME, "3").description
-    assert "data beside the champion's: other (it was made from drawn slides, here are archive /data/idc.zip)" in card
+    data_line = (
+        "data compared with the champion's: other (it was made from drawn slides, here are archive /data/idc.zip)"
+    )
+    assert data_line in card
     assert not crowned(workspace, "worse"), "of the same data, it is compared"
     assert crowned(workspace, "better")
 
@@ -130,20 +133,20 @@ def test_predictions_are_those_of_the_checkouts_own_data(
 ) -> None:
     made_of(workspace, REAL)
     crowned(workspace, "good")
-    assert load_served("champion", "idc", workspace).data.verdict == "same"  # type: ignore[union-attr]
+    assert load_served_model("champion", "idc", workspace).data.verdict == "same"  # type: ignore[union-attr]
     made_of(workspace, REAL, opposite=True)
     line = (
         r"champion \(version 1\) is made from other data.*labelled otherwise.*registered_model.*models:/histopipe-idc/1"
     )
     for spelling in ("champion", f"models:/{NAME}@champion"):
         with pytest.raises(ScoringError, match=line):
-            load_served(spelling, "idc", workspace)
-    served = load_served(f"models:/{NAME}/1", "idc", workspace)
+            load_served_model(spelling, "idc", workspace)
+    served = load_served_model(f"models:/{NAME}/1", "idc", workspace)
     assert served.data and served.data.verdict == "other"
     assert "labelled otherwise" in caplog.text
     shutil.rmtree(workspace.store("idc"))
     caplog.clear()
-    served = load_served("champion", "idc", workspace)
+    served = load_served_model("champion", "idc", workspace)
     assert served.data and served.data.verdict in ("same", "unknown")
 
 
@@ -154,7 +157,7 @@ def test_a_name_of_its_own_keeps_two_checkouts_apart(workspace: Workspace) -> No
     workspace.params.write_text(yaml.safe_dump(own))
     made_of(workspace, REAL, opposite=True)
     assert promote("idc", asked("good", promotion=LENIENT), workspace).model == "north-wing"
-    assert load_served("champion", "idc", workspace).name == "models:/north-wing@champion"
+    assert load_served_model("champion", "idc", workspace).name == "models:/north-wing@champion"
     assert aliases(workspace) == {"champion": "1"}
 
 
@@ -205,14 +208,14 @@ def test_a_champion_whose_files_are_lost_is_registered_again(
     crowned(workspace, "good")
     lose(workspace)
     with pytest.raises(ScoringError, match=r"version 1 of histopipe-idc can't be loaded.*`histopipe promote idc`"):
-        load_served("champion", "idc", workspace)
-    (found,) = examined(asked("good"), workspace)
+        load_served_model("champion", "idc", workspace)
+    (found,) = check_models(asked("good"), workspace)
     assert (found.state, "`histopipe promote idc`" in found.remedy) == ("error", True)
     verdict = promote("idc", asked("good"), workspace)
     assert "version 2 (good) is champion: it is version 1 registered again" in str(verdict)
     assert aliases(workspace) == {"champion": "2"}
-    assert load_served("champion", "idc", workspace).point["threshold"]
-    (found,) = examined(asked("good"), workspace)
+    assert load_served_model("champion", "idc", workspace).point["threshold"]
+    (found,) = check_models(asked("good"), workspace)
     assert found.state == "ok", found
     assert "champion already" in str(promote("idc", asked("good"), workspace))
     assert versions(workspace) == 2
@@ -226,13 +229,13 @@ def test_what_is_kept_for_later_promotions_is_logged_again(
     crowned(workspace, "good")
     for folder in (workspace.root / "mlartifacts").rglob("promotion"):
         shutil.rmtree(folder)
-    (found,) = examined(asked("good"), workspace)
+    (found,) = check_models(asked("good"), workspace)
     assert found.state == "warning"
     with pytest.raises(PromotionError, match="--replace 1"):
         promote("idc", asked("better"), workspace)
     verdict = promote("idc", asked("better", "good"), workspace)
     assert verdict.promoted
-    assert "what later promotions need of version 1 was gone, and is logged again" in str(verdict)
+    assert "what later promotions need from version 1 was missing and has been logged again" in str(verdict)
     assert "gate.difference" in tags(workspace, verdict.version)
 
 
@@ -249,7 +252,7 @@ def test_a_champion_that_is_lost_for_good_is_replaced_where_it_is_named(
     assert aliases(workspace) == {"champion": "2"}
     with pytest.raises(PromotionError, match=r"version 1 .*files are gone from .*mlartifacts"):
         rollback("idc", workspace)
-    found = {each.what: each for each in examined(asked("better"), workspace)}
+    found = {each.subject: each for each in check_models(asked("better"), workspace)}
     assert [found[what].state for what in ("champion of idc", "before champion of idc")] == ["ok", "warning"]
 
 
@@ -257,7 +260,7 @@ def test_a_deleted_run_is_told_of_before_its_files_go(workspace: Workspace) -> N
     crowned(workspace, "good")
     run_id = tags(workspace, "1")["run_id"]
     client(workspace).delete_run(run_id)
-    (found,) = examined(asked("good"), workspace)
+    (found,) = check_models(asked("good"), workspace)
     assert (found.state, found.remedy) == ("warning", f"`mlflow runs restore --run-id {run_id}`")
 
 
@@ -272,7 +275,7 @@ def test_a_moved_checkout_finds_its_runs_files(
     moved = Workspace(workspace.root.rename(tmp_path / "moved"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # which MLflow itself sets
     _artifact_repos_cache.clear()
-    assert load_served("champion", "idc", moved).name.endswith("@champion")
+    assert load_served_model("champion", "idc", moved).name.endswith("@champion")
     assert "champion already" in str(promote("idc", asked("good"), moved))
     assert crowned(moved, "better")
     assert not workspace.root.exists()

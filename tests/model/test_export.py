@@ -24,11 +24,11 @@ from histopipe.evaluation.stage import evaluate
 from histopipe.export import litert, stage
 from histopipe.export.formats import FORMATS
 from histopipe.export.origin import Origin
-from histopipe.export.parity import TOLERANCE, parity, require_agreement
+from histopipe.export.parity import TOLERANCE, measure_parity, require_agreement
 from histopipe.export.patches import balanced_over_cases
 from histopipe.export.report import UNSEEN
 from histopipe.export.source import Quantize, Source
-from histopipe.export.stage import put_in_place
+from histopipe.export.stage import move_into_place
 from histopipe.networks.architectures import list_architectures
 from histopipe.networks.architectures.blocks import OUTPUT_LAYER, patch_input, probability, rescale
 from histopipe.networks.openvino import load_openvino
@@ -67,10 +67,10 @@ def agree(kind: str, network: keras.Model, folder: Path, size: int = 50) -> None
     batch = patches(9, size)
     expected = np.asarray(network.predict_on_batch(batch))[:, 0]
     made = FORMATS[kind].write(source(network, size=size), folder / f"model{FORMATS[kind].suffix}")
-    grade = FORMATS[kind].load(made[0], 1)
+    predict = FORMATS[kind].load(made[0], 1)
     assert np.ptp(expected) > 5e-4
     for count in (9, 1, 4):  # the batch may be of any size
-        np.testing.assert_allclose(grade(batch[:count]), expected[:count], rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(predict(batch[:count]), expected[:count], rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_parity_is_what_the_answers_say() -> None:
     keras_says = np.clip(0.5 + 0.3 * (table["label"] - 0.5) + random.normal(0, 0.2, 200), 0, 1).to_numpy()
     file_says = keras_says.copy()
     file_says[[3, 77]] = 1 - (keras_says[[3, 77]] >= 0.5)  # two decisions turned round
-    found = parity(keras_says, file_says, table, 0.5, 200, seed=1)
+    found = measure_parity(keras_says, file_says, table, 0.5, 200, seed=1)
     assert found["decisions_changed"]["value"] == pytest.approx(0.01)
     assert 0 < found["decisions_changed"]["low"] < 0.01 < found["decisions_changed"]["high"]
     change = found["change"]["roc_auc"]
@@ -178,7 +178,7 @@ def test_parity_is_what_the_answers_say() -> None:
         require_agreement(found, "none", lambda: "the onnx file")
     require_agreement(found, "int8", lambda: "the onnx file")
     with pytest.raises(ExportError, match="no probabilities"):
-        parity(keras_says, np.full(200, np.nan), table, 0.5, 200, seed=1)
+        measure_parity(keras_says, np.full(200, np.nan), table, 0.5, 200, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -249,8 +249,8 @@ def test_a_file_may_be_named_and_kept_out_of_mlflow(
         (["idc", "--format", "onnx", "--quantize", "int4"], "'int4' is not one of 'none', 'float16', 'int8'"),
         (["idc", "good", "--model", "champion", "--format", "onnx"], "are two models: give one of them"),
         (["idc", "better", "--format", "onnx"], "there is no model of better: run `dvc repro evaluate@idc-better`"),
-        (["idc", "--model", "models:/none/1", "--format", "onnx"], "models:/none/1 can't be had"),
-        (["idc", "--format", "onnx", "--out", "model.tflite"], "model.tflite is no place for a .onnx file"),
+        (["idc", "--model", "models:/none/1", "--format", "onnx"], "models:/none/1 can't be loaded"),
+        (["idc", "--format", "onnx", "--out", "model.tflite"], "model.tflite can't be a .onnx file"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -299,14 +299,14 @@ def test_a_kill_between_two_files_of_an_export_leaves_no_old_graph_with_new_weig
 
     monkeypatch.setattr(shutil, "copyfile", killed)
     with pytest.raises(KeyboardInterrupt):
-        put_in_place(made, tmp_path / "out/m.xml", {})
+        move_into_place(made, tmp_path / "out/m.xml", {})
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"m.bin": "new"}
 
 
 def test_a_model_of_unknown_origin_says_so(
     promoted: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "origin_of", lambda *_: Origin(None, None, None))
+    monkeypatch.setattr(stage, "find_origin", lambda *_: Origin(None, None, None))
     code, said = run(promoted, monkeypatch, "idc", "--format", "onnx", "--out", tmp_path)
     assert code == 0 and UNSEEN in said
     (record,) = read_json(tmp_path / "export.json")["exports"].values()

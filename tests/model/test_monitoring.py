@@ -17,7 +17,7 @@ from PIL import Image
 from histopipe.cli import main
 from histopipe.core.outputs.claims import MARKER, claim_folder
 from histopipe.core.workspace import Workspace
-from histopipe.inference.stage import score
+from histopipe.inference.stage import predict
 from tests.conftest import ROOT, write_zip
 from tests.drifting import give_profiles, new_cases, save_model
 
@@ -29,7 +29,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "params.yaml", folder)
     save_model(folder / "model")
     reference = write_zip(folder / "reference.zip", new_cases(1, 40, 10000))
-    score([reference], str(folder / "model"), "idc", folder / "known", Workspace(folder))
+    predict([reference], str(folder / "model"), "idc", folder / "known", Workspace(folder))
     give_profiles(folder / "model", folder / "known")
     write_zip(folder / "alike.zip", new_cases(2, 4, 20000))
     write_zip(folder / "dark.zip", new_cases(2, 4, 20000, factor=0.6))
@@ -68,7 +68,7 @@ def test_new_cases_like_the_reference_end_well_and_darker_ones_with_1(project: P
 
 
 def test_scores_give_what_their_patches_give(project: Path) -> None:
-    score([project / "dark.zip"], "model", "idc", project / "scores/dark", Workspace(project))
+    predict([project / "dark.zip"], "model", "idc", project / "scores/dark", Workspace(project))
     run("dark.zip", "--model", "model", "--out", "drift/patches")
     code, _ = run("--scores", "scores/dark", "--out", "drift/scores", "--exit-zero")
     assert code == 0
@@ -123,7 +123,7 @@ def without_colours(project: Path) -> None:
 def test_bad_input_is_one_line_and_leaves_the_earlier_report(
     project: Path, break_it: Callable[[Path], None], arguments: list[str], complaint: str
 ) -> None:
-    score([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
+    predict([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
     with claim_folder(project / "out", "monitor", {}).written() as folder:
         (folder / "earlier.txt").write_text("kept")
     break_it(project)
@@ -136,7 +136,7 @@ def test_bad_input_is_one_line_and_leaves_the_earlier_report(
 
 
 def test_a_report_does_not_replace_the_scores_that_it_is_about(project: Path) -> None:
-    score([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
+    predict([project / "alike.zip"], "model", "idc", project / "scores/new", Workspace(project))
     for out in ("scores/new", "scores"):
         code, said = run("--scores", "scores/new", "--out", out)
         assert code == 2 and "contains the predictions" in said

@@ -23,7 +23,7 @@ from histopipe.core.errors import ScoringError
 from histopipe.core.outputs.claims import MARKER, claim_folder
 from histopipe.core.workspace import Workspace
 from histopipe.inference import table as layout
-from histopipe.inference.stage import score
+from histopipe.inference.stage import predict
 from histopipe.ingest.archives.reading import open_archive
 from tests.conftest import ROOT
 from tests.drifting import POINT
@@ -86,7 +86,7 @@ def tarred(path: Path, content: dict[str, bytes]) -> Path:
 
 def graded(inputs: list[Path], model: Path, tmp_path: Path, **options: Any) -> tuple[dict[str, Any], pd.DataFrame]:
     out = tmp_path / "out"
-    summary = score(inputs, str(model), "idc", out, Workspace(tmp_path), **options)
+    summary = predict(inputs, str(model), "idc", out, Workspace(tmp_path), **options)
     return summary, pd.read_parquet(out / "predictions.parquet")
 
 
@@ -166,7 +166,7 @@ def run(*arguments: object) -> tuple[int, str]:
     ("break_it", "complaint"),
     [
         (lambda model, new: new.unlink(), "new.zip is missing: correct the path"),
-        (lambda model, new: zipped(new, {"a.txt": b"x"}), "nothing to grade in"),
+        (lambda model, new: zipped(new, {"a.txt": b"x"}), "nothing to predict in"),
         (lambda model, new: new.write_bytes(b"PK\x03\x04"), "is a truncated zip"),
         (lambda model, new: (model / "MLmodel").unlink(), "is no model that histopipe's `evaluate` logged"),
         (lambda model, new: (model / "artifacts/model.keras").write_bytes(b"?"), "can't be loaded"),
@@ -232,7 +232,7 @@ def test_nothing_of_a_users_is_deleted(tmp_path: Path, model: Path, monkeypatch:
 
 def test_names_of_what_is_set_aside_are_cut_and_the_first_hundred_told() -> None:
     for by_name, expected in ((False, range(150, 50, -1)), (True, range(1, 101))):
-        tally = layout.Tally(by_name=by_name)
+        tally = layout.PredictionTally(by_name=by_name)
         for number in range(150, 0, -1):
             tally.reject("damaged", f"{number:03}" + "x" * 5000)
         assert tally.refused == {"damaged": 150}
@@ -241,8 +241,8 @@ def test_names_of_what_is_set_aside_are_cut_and_the_first_hundred_told() -> None
 
 
 def test_no_champion_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ScoringError, match=r"histopipe-idc@champion can't be had .*: promote a model first"):
-        score([tmp_path], "champion", "idc", tmp_path / "out", Workspace(tmp_path))
+    with pytest.raises(ScoringError, match=r"histopipe-idc@champion can't be loaded .*: promote a model first"):
+        predict([tmp_path], "champion", "idc", tmp_path / "out", Workspace(tmp_path))
 
 
 def test_real_slides_are_graded_and_drawn(tmp_path: Path, model: Path, real: Callable[[str], Path]) -> None:

@@ -29,12 +29,12 @@ from histopipe.core.errors import PseudonymError, ScoringError
 from histopipe.core.workspace import Workspace
 from histopipe.inference import slide_prediction as slides_module
 from histopipe.inference import table as layout
-from histopipe.inference.mlflow_run import log_score
+from histopipe.inference.mlflow_run import log_predictions
 from histopipe.inference.pixel_size import trained_pixel_size
-from histopipe.inference.pseudonyms import KEY_VARIABLE, Pseudonyms, names_asked, pseudonyms
+from histopipe.inference.pseudonyms import KEY_VARIABLE, Pseudonyms, choose_names, load_pseudonyms
 from histopipe.inference.slide_prediction import SlideOptions
 from histopipe.inference.slides import slide as slide_module
-from histopipe.inference.stage import score
+from histopipe.inference.stage import predict
 from histopipe.ingest.archives.reading import open_archive
 from histopipe.ingest.images import decode_patch
 from histopipe.tracking.stores import tracking_uri
@@ -53,7 +53,7 @@ def graded_slides(
     inputs: list[Path], model: Path, tmp_path: Path, options: SlideOptions = BOTH, **others: Any
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     out = tmp_path / "out"
-    summary = score(inputs, str(model), "idc", out, Workspace(tmp_path), reading=options, **others)
+    summary = predict(inputs, str(model), "idc", out, Workspace(tmp_path), reading=options, **others)
     return summary, pd.read_parquet(out / "predictions.parquet")
 
 
@@ -136,7 +136,7 @@ def test_slides_patches_and_archives_go_together_into_a_csv(tmp_path: Path, mode
     for name in ("a", "b"):  # two slides of one name
         slide_file(folder / name / "S1.tif", tissue_on_glass())
     archive = zipped(tmp_path / "new.zip", members(4) | {"in/S9.svs": b"packed"})
-    summary = score(
+    summary = predict(
         [folder, archive], str(model), "idc", tmp_path / "out", Workspace(tmp_path), table="csv", reading=BOTH
     )
     table = pd.read_csv(tmp_path / "out/predictions.csv", dtype={"case_id": str})
@@ -193,11 +193,11 @@ def test_the_real_slide_is_graded_where_its_tissue_is(tmp_path: Path, model: Pat
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ((), "nothing to grade in new.tif (1 x unknown pixel size: give --slide-mpp)"),
+        ((), "nothing to predict in new.tif (1 x unknown pixel size: give --slide-mpp)"),
         (("--slide-mpp", "9"), "scanned more coarsely"),
-        (("--dataset", "malaria"), "malaria doesn't say how much tissue a pixel of its patches shows"),
+        (("--dataset", "malaria"), "the pixel size of malaria's patches is unknown"),
         (("--pseudonym-table", "t.csv"), "add --pseudonymise"),
-        (("--pseudonymise", "--pseudonym-table", "out/t.csv"), "would give the cases away"),
+        (("--pseudonymise", "--pseudonym-table", "out/t.csv"), "would reveal the cases"),
         (("--pseudonymise", "--pseudonym-key", "gone"), "gone can't be read"),
     ],
 )
@@ -260,10 +260,10 @@ def test_no_byte_of_what_is_written_or_logged_names_a_pseudonymised_case(
 ) -> None:
     out = workspace.root / "shared"
     names = Pseudonyms(b"a key of sixteen bytes or more")
-    summary = score(
+    summary = predict(
         hidden_inputs(tmp_path_factory.mktemp("in")), str(model), "idc", out, workspace, reading=BOTH, names=names
     )
-    log_score("idc", summary, out, workspace)
+    log_predictions("idc", summary, out, workspace)
     table = pd.read_parquet(out / "predictions.parquet")
     assert summary["pseudonymised"] and len(table) == 15
     assert {entry["count"] for entry in summary["set_aside"].values()} == {1}
@@ -297,8 +297,8 @@ def test_nothing_of_the_machine_is_in_what_a_pseudonymised_call_writes(
     out = tmp_path_factory.mktemp("shared") / "scores"
     names = Pseudonyms(b"a key of sixteen bytes or more") if hidden else None
     inputs = hidden_inputs(tmp_path_factory.mktemp("in"))
-    summary = score(inputs, str(model), "idc", out, workspace, reading=replace(BOTH, tissue=True), names=names)
-    run_id = log_score("idc", summary, out, workspace)
+    summary = predict(inputs, str(model), "idc", out, workspace, reading=replace(BOTH, tissue=True), names=names)
+    run_id = log_predictions("idc", summary, out, workspace)
     tags = MlflowClient(tracking_uri(workspace)).get_run(run_id).data.tags
     content = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert {".parquet", ".png", ".csv", ".json", ".geojson", ".tif"} <= {path.suffix for path in content}
@@ -334,9 +334,13 @@ def test_no_table_keeps_the_order_of_the_real_names(
     inputs, options = [folder], SlideOptions(mpp=4.0)
     summary, table = graded_slides(inputs, model, tmp_path, options, names=key)
     cases, slides = (pd.read_csv(tmp_path / f"out/{name}.csv") for name in ("cases", "slides"))
-    real = cases["case_id"].map(key.known)
+    real = cases["case_id"].map(key.originals)
     assert set(real) == {"a", "b", "c", "slide-a", "slide-b", "slide-c"}
-    assert list(real) != sorted(real) and list(slides["case_id"].map(key.known)) == ["slide-c", "slide-b", "slide-a"]
+    assert list(real) != sorted(real) and list(slides["case_id"].map(key.originals)) == [
+        "slide-c",
+        "slide-b",
+        "slide-a",
+    ]
     assert list(cases["case_id"]) == sorted(cases["case_id"])
     assert list(zip(table["case_id"], table["file"], strict=True)) == sorted(
         zip(table["case_id"], table["file"], strict=True)
@@ -346,7 +350,7 @@ def test_no_table_keeps_the_order_of_the_real_names(
     own_summary, own = graded_slides(inputs, model, tmp_path / "own", options)
     assert own_summary["patches"] == len(table) == len(own) == 3 * 3 + 3 * 12
     assert list(own["case_id"].unique()) == ["a", "b", "c", "slide-a", "slide-b", "slide-c"]
-    for case, part in table.groupby(table["case_id"].map(key.known)):
+    for case, part in table.groupby(table["case_id"].map(key.originals)):
         expected = own.loc[own["case_id"] == case, "probability"]
         np.testing.assert_allclose(sorted(part["probability"]), sorted(expected), rtol=0, atol=1e-4)
 
@@ -357,7 +361,7 @@ def test_a_slide_and_patches_of_one_name_are_two_cases(tmp_path: Path, model: Pa
     inputs = [slide, zipped(tmp_path / "new.zip", members(4))]
     for names in (None, key):
         summary, table = graded_slides(inputs, model, tmp_path, SlideOptions(mpp=4.0), names=names)
-        cases = table["case_id"].map(key.known) if names else table["case_id"]
+        cases = table["case_id"].map(key.originals) if names else table["case_id"]
         assert cases.value_counts().to_dict() == {"8863": 2, "8864": 2, "8863 (2)": 12}
         assert (summary["cases"], summary["maps"]) == (3, 3)
 
@@ -408,10 +412,10 @@ def test_a_place_where_no_table_of_pseudonyms_can_lie_is_told_before_anything_is
     (tmp_path / "file").write_text("mine")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(PseudonymError, match="can't be written"):
-        names_asked(True, None, tmp_path / "file/table.csv", tmp_path / "out")
+        choose_names(True, None, tmp_path / "file/table.csv", tmp_path / "out")
     for place in (tmp_path, tmp_path / "file"):
         with pytest.raises(PseudonymError, match="no table of pseudonyms"):
-            names_asked(True, None, place, tmp_path / "out")
+            choose_names(True, None, place, tmp_path / "out")
     assert (tmp_path / "file").read_text() == "mine" and sorted(tmp_path.iterdir()) == before
 
 
@@ -445,17 +449,17 @@ def test_the_same_key_gives_the_same_pseudonym_and_no_key_never_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    assert pseudonyms(None).case(ACCESSION) != pseudonyms(None).case(ACCESSION)
+    assert load_pseudonyms(None).case(ACCESSION) != load_pseudonyms(None).case(ACCESSION)
     (tmp_path / "key").write_text("0123456789abcdef0123456789abcdef\n")
-    by_file = pseudonyms(tmp_path / "key")
+    by_file = load_pseudonyms(tmp_path / "key")
     monkeypatch.setenv(KEY_VARIABLE, "0123456789abcdef0123456789abcdef")
-    by_variable = pseudonyms(None)
+    by_variable = load_pseudonyms(None)
     assert by_file.case(ACCESSION) == by_variable.case(ACCESSION) != by_variable.case("H26-004712")
     assert by_file.file("a/b.png", ACCESSION).startswith(by_file.case(ACCESSION) + "/")
     assert "0123" not in repr(by_file)
     monkeypatch.setenv(KEY_VARIABLE, "short")
     with pytest.raises(PseudonymError, match=r"HISTOPIPE_PSEUDONYM_KEY holds a key of 5 bytes, which can be guessed"):
-        pseudonyms(None)
+        load_pseudonyms(None)
 
 
 def test_the_table_of_pseudonyms_is_written_on_request_for_its_owner_alone(
@@ -475,7 +479,7 @@ def test_the_table_of_pseudonyms_is_written_on_request_for_its_owner_alone(
 
 
 def test_own_names_stay_unless_pseudonyms_are_asked_for(tmp_path: Path) -> None:
-    names = names_asked(False, None, None, tmp_path)
+    names = choose_names(False, None, None, tmp_path)
     assert names.case(ACCESSION) == ACCESSION and not names.pseudonymised
 
 
@@ -499,7 +503,7 @@ def test_a_real_slide_put_together_gets_what_its_patches_get(
     _, of_slide = graded_slides(
         [put_together(source, "8863", tmp_path / "8863.tif")], model, tmp_path, SlideOptions(4.0)
     )
-    score([source], str(model), "idc", tmp_path / "patches", Workspace(tmp_path))
+    predict([source], str(model), "idc", tmp_path / "patches", Workspace(tmp_path))
     patches = pd.read_parquet(tmp_path / "patches/predictions.parquet", filters=[("case_id", "==", "8863")])
     whole = patches[(patches["width"] == 50) & (patches["height"] == 50)].assign(x=patches["x"] - 1, y=patches["y"] - 1)
     both = whole.merge(of_slide, on=["x", "y"], suffixes=("", "_of_slide"))

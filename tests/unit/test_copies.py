@@ -228,8 +228,8 @@ def test_copies_count_as_one_case_in_intervals_and_tests() -> None:
 
 def test_an_export_is_not_measured_on_a_copy_of_what_was_trained_on(workspace: Workspace, params: Any) -> None:
     from histopipe.data.store import PatchStore
-    from histopipe.export.patches import choose_patches
-    from histopipe.export.stage import measured_patches
+    from histopipe.export.patches import select_patches
+    from histopipe.export.stage import labels_with_cases
 
     index = make_index(patches=30)
     write(workspace, index)
@@ -239,10 +239,10 @@ def test_an_export_is_not_measured_on_a_copy_of_what_was_trained_on(workspace: W
     copied = filed_again(filed_again(index, seen, "former"), twin, "twin")
     write(workspace, copied)
     split("idc", params, workspace)
-    chosen = choose_patches(PatchStore(workspace.store("idc"), copied, []), workspace.split("idc"), ["former"], 1)
+    chosen = select_patches(PatchStore(workspace.store("idc"), copied, []), workspace.split("idc"), ["former"], 1)
     tested = copied.iloc[chosen.test]
     assert not {"former", seen} & set(tested["case_id"]) and {twin, "twin"} <= set(tested["case_id"])
-    counted = measured_patches(tested)["case_id"]
+    counted = labels_with_cases(tested)["case_id"]
     assert counted.nunique() == (before == "test").sum() - 1 and (counted == twin).sum() == 60
 
 

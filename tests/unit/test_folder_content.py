@@ -14,7 +14,7 @@ from histopipe.inference.inputs import find_images, find_slides
 from histopipe.inference.kinds import ARCHIVE_IN_FOLDER, HIDDEN, NOTES, OTHER
 from histopipe.inference.slides.dicom import is_dicom, series_of
 from histopipe.inference.slides.slide import open_slide
-from histopipe.inference.slides.tiles import grid_of
+from histopipe.inference.slides.tiles import make_grid
 from histopipe.ingest.datasets import MemberRejected
 from tests.conftest import png
 
@@ -162,6 +162,6 @@ def test_real_dicom_slides(real: Callable[[str], Path], tmp_path: Path) -> None:
     with open_slide(folder / "camelyon-jpeg2000.dcm") as slide:
         assert slide.pixel[:2] == pytest.approx((28.969, 28.968))
         with pytest.raises(MemberRejected, match="more coarsely"):
-            grid_of(slide, mpp=4.0, patch=(50, 50))
+            make_grid(slide, mpp=4.0, patch=(50, 50))
     without_ending = shutil.copyfile(folder / "highdicom-sm_image.dcm", tmp_path / "IM0001")
     assert [slide.case_id for slide in find_slides([without_ending])] == ["IM0001"]

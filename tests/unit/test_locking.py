@@ -19,7 +19,7 @@ from histopipe.core.errors import BusyError, PseudonymError
 from histopipe.core.files import read_json
 from histopipe.core.locking import exclusive_lock, is_held
 from histopipe.export.report import add_to_report
-from histopipe.inference.pseudonyms import Pseudonyms, names_asked, write_key_table
+from histopipe.inference.pseudonyms import Pseudonyms, choose_names, write_key_table
 
 HOLDER = """
 import sys, time
@@ -76,7 +76,7 @@ def test_a_link_to_a_table_stays_a_link_and_its_group_keeps_access(tmp_path: Pat
     (tmp_path / "safe").mkdir()
     table, link = tmp_path / "safe/table.csv", tmp_path / "table.csv"
     link.symlink_to(table)
-    names_asked(True, None, link, tmp_path / "out")
+    choose_names(True, None, link, tmp_path / "out")
     add_rows(link, 0)
     table.chmod(0o660)
     add_rows(link, 1)
@@ -93,7 +93,7 @@ def test_a_place_without_locks_is_told_before_anything_is_graded(
 
     monkeypatch.setattr(locking.fcntl, "flock", refused)
     with pytest.raises(PseudonymError, match=r"can't be locked.*name a path on a file system that has locks"):
-        names_asked(True, None, tmp_path / "table.csv", tmp_path / "out")
+        choose_names(True, None, tmp_path / "table.csv", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -102,12 +102,12 @@ def test_a_table_takes_the_place_of_no_device_pipe_or_folder(tmp_path: Path) -> 
     (tmp_path / "null").symlink_to("/dev/null")
     for name in ("pipe", "null", "."):
         with pytest.raises(PseudonymError, match=r"no table of pseudonyms"):
-            names_asked(True, None, tmp_path / name, tmp_path / "out")
+            choose_names(True, None, tmp_path / name, tmp_path / "out")
 
 
 def test_a_table_lies_in_the_results_by_no_spelling_of_their_name(tmp_path: Path) -> None:
-    with pytest.raises(PseudonymError, match=r"would give the cases away"):
-        names_asked(True, None, tmp_path / "Results" / "t.csv", tmp_path / "results")
+    with pytest.raises(PseudonymError, match=r"would reveal the cases"):
+        choose_names(True, None, tmp_path / "Results" / "t.csv", tmp_path / "results")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,7 +126,7 @@ def add_exports(folder: Path, writer: int) -> None:
 
 
 def test_exports_into_one_folder_are_all_in_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("histopipe.export.report.page", str)
+    monkeypatch.setattr("histopipe.export.report.render_page", str)
     together(add_exports, [(tmp_path, writer) for writer in range(4)])
     assert len(read_json(tmp_path / "export.json")["exports"]) == 80
 

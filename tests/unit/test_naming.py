@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from histopipe.core.workspace import Workspace
-from histopipe.inference.inputs import Found, find_images, find_slides
+from histopipe.inference.inputs import ImageInput, find_images, find_slides
 from histopipe.inference.naming import CaseNamer, ImageName
 from tests.conftest import write_zip
 
@@ -35,7 +35,7 @@ def namer(dataset: str = "idc") -> CaseNamer:
     return CaseNamer.of(dataset, ())
 
 
-def found(inputs: list[Path], by: CaseNamer | None = None) -> list[Found]:
+def found(inputs: list[Path], by: CaseNamer | None = None) -> list[ImageInput]:
     return list(find_images(inputs, lambda *_: None, namer=by or namer()))
 
 
@@ -137,14 +137,14 @@ def test_a_place_without_a_slide_belongs_to_the_folder(tmp_path: Path) -> None:
     content = {f"S{c}/{kind}x{n}_y0.png": b"x" for c in range(2) for n in range(2) for kind in ("", "tile_")}
     by = namer()
     assert cases([in_folder(tmp_path / "new", content)], by) == {"S0": 4, "S1": 4}
-    assert by.counts["places_told_twice"] == 4 and "places are told by more than one image" in by.remarks[0]
+    assert by.counts["places_told_twice"] == 4 and "positions have more than one image" in by.remarks[0]
 
 
 def test_slides_of_one_name_and_place_in_two_folders_are_two(tmp_path: Path) -> None:
     content = {f"{site}/S1_x{n}_y0.png": b"x" for site in ("north", "south") for n in range(2)}
     by = namer()
     assert cases([write_zip(tmp_path / "new.zip", content)], by) == {"north/S1": 2, "south/S1": 2}
-    assert by.remarks == ["S1 has the same places in 2 folders: so many slides"]
+    assert by.remarks == ["S1 has the same positions in 2 folders: each is taken as a slide"]
 
 
 def test_a_slide_divided_over_folders_is_one(tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_two_numbers_are_no_place_but_are_told(tmp_path: Path) -> None:
     by = namer()
     assert cases([in_folder(tmp_path / "new", content)], by) == {"new": 4}
     assert by.remarks == [
-        "new holds images called S0 and S1 and two numbers: one case as it is; if the numbers are places and these are "
-        "slides, call the images SLIDE_x0_y0"
+        "new holds images called S0 and S1 and two numbers, taken as one case; if the numbers are positions and these "
+        "are slides, name the images SLIDE_x0_y0"
     ]
 
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from histopipe.inference import pictures
-from histopipe.inference.graded import GradedSlide
+from histopipe.inference.graded import PredictedSlide
 from histopipe.inference.pictures import PatchPictures, draw_slide_picture
 from histopipe.inference.slides.slide import open_slide
-from histopipe.inference.slides.tiles import grid_of
-from histopipe.inference.slides.tissue import overview
+from histopipe.inference.slides.tiles import make_grid
+from histopipe.inference.slides.tissue import read_overview
 from tests.unit.test_slide_maps import cut
 from tests.unit.test_slides import slide_file, tissue_on_glass
 
@@ -41,8 +41,8 @@ def test_a_slides_picture_shows_the_box_around_its_tiles(tmp_path: Path) -> None
     pixels = tissue_on_glass()
     tiles = pd.DataFrame({"x": [800, 2000], "y": [400, 1200], "width": 400, "height": 400})
     with open_slide(slide_file(tmp_path / "S.tif", pixels)) as slide:
-        seen, grid = overview(slide, 400), grid_of(slide, 4.0, (50, 50))
-        graded = GradedSlide("S.1", tiles, grid, seen, slide.pixel, slide.bounds, {})
+        seen, grid = read_overview(slide, 400), make_grid(slide, 4.0, (50, 50))
+        graded = PredictedSlide("S.1", tiles, grid, seen, slide.pixel, slide.bounds, {})
         found = shown(draw_slide_picture(graded, tmp_path / "tissue"))
     assert found.shape == (480, 640, 3)  # no pixels that the overview doesn't have
     expected = Image.fromarray(pixels).crop((800, 400, 2400, 1600)).resize((640, 480), Image.Resampling.BOX)

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from histopipe.inference.slides.slide import open_slide
-from histopipe.inference.slides.tissue import overview
+from histopipe.inference.slides.tissue import read_overview
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import decode_patch
 from histopipe.ingest.tiff_pixels import FLOATING, SEVERAL_PAGES, SIGNED, TOO_DARK, UNEXPLAINED
@@ -61,7 +61,7 @@ def as_slide(content: bytes, folder: Path) -> np.ndarray:
     path = folder / "slide.tif"
     path.write_bytes(content)
     with open_slide(path) as slide:
-        overview(slide, 64)
+        read_overview(slide, 64)
         return slide.read(0, (0, 0, *slide.size), (SIDE, SIDE))
 
 

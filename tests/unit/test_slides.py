@@ -21,8 +21,8 @@ from histopipe.inference.slides import tiles
 from histopipe.inference.slides.ahead import read_ahead
 from histopipe.inference.slides.pixel_size import PixelSize, pixel_size
 from histopipe.inference.slides.slide import Slide, blend_on_white, bounds_in, is_slide, open_slide
-from histopipe.inference.slides.tiles import grid_of, read_tiles, tissue_tiles
-from histopipe.inference.slides.tissue import BLOCK, Overview, find_tissue, overview
+from histopipe.inference.slides.tiles import make_grid, read_tiles, tissue_tiles
+from histopipe.inference.slides.tissue import BLOCK, Overview, find_tissue, read_overview
 from histopipe.ingest.datasets import MemberRejected, get_dataset
 
 PINK = (200, 120, 180)
@@ -130,7 +130,7 @@ def test_tiles_show_the_tissue_at_the_resolution_asked_for(tmp_path: Path, level
     pixels[..., 0] = (np.arange(2400) // 10)[None]
     pixels[..., 2] = (np.arange(1200) // 5)[:, None]
     with open_slide(slide_file(tmp_path / "s.tif", pixels, levels)) as slide:
-        grid = grid_of(slide, mpp=4.0, patch=(50, 50))
+        grid = make_grid(slide, mpp=4.0, patch=(50, 50))
         assert grid.side == (400, 400) and grid.shape == (3, 6)
         every = [grid.tile(column, row) for row in range(3) for column in range(6)]
         read = list(read_tiles(slide, grid, every))
@@ -145,7 +145,7 @@ def test_tiles_show_the_tissue_at_the_resolution_asked_for(tmp_path: Path, level
 def test_a_tile_cut_off_by_the_edge_is_padded_as_ingest_pads(tmp_path: Path) -> None:
     pixels = tissue_on_glass()[400:900, 800:1400]  # tissue all over
     with open_slide(slide_file(tmp_path / "s.tif", pixels)) as slide:
-        grid = grid_of(slide, mpp=4.0, patch=(50, 50))
+        grid = make_grid(slide, mpp=4.0, patch=(50, 50))
         tile = grid.tile(1, 1)
         (_, patch), *_ = read_tiles(slide, grid, [tile])
     assert tile[2:] == (400, 400, 600, 500)
@@ -155,7 +155,7 @@ def test_a_tile_cut_off_by_the_edge_is_padded_as_ingest_pads(tmp_path: Path) -> 
 
 def test_runs_of_tiles_give_what_single_ones_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_slide(slide_file(tmp_path / "s.tif", tissue_on_glass(), levels=2, mpp=0.47)) as slide:
-        grid = grid_of(slide, mpp=4.0, patch=(50, 50))
+        grid = make_grid(slide, mpp=4.0, patch=(50, 50))
         every = [grid.tile(column, row) for row in range(grid.shape[0]) for column in range(grid.shape[1])]
         in_runs = [patch for _, patch in read_tiles(slide, grid, every)]
         monkeypatch.setattr(tiles, "RUN", 1)
@@ -174,8 +174,8 @@ def test_background_is_never_read_at_full_resolution(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Slide, "read_around", counted)
     with open_slide(slide_file(tmp_path / "s.tif", tissue_on_glass(2100, 5000), levels=2)) as slide:
-        grid = grid_of(slide, mpp=0.5, patch=(100, 100))
-        seen = overview(slide, 100)
+        grid = make_grid(slide, mpp=0.5, patch=(100, 100))
+        seen = read_overview(slide, 100)
         found = tissue_tiles(grid, seen, find_tissue(seen))
         assert len(list(read_tiles(slide, grid, found))) == 14 * 12
     assert sum(areas) == 1400 * 1200
@@ -186,8 +186,8 @@ def test_tissue_is_found_and_glass_dirt_and_borders_are_not(tmp_path: Path) -> N
     pixels[:60] = 0  # a scanner's black border
     pixels[1900:1950, 200:600] = 120  # dust
     with open_slide(slide_file(tmp_path / "s.tif", pixels, compression="jpeg")) as slide:
-        grid = grid_of(slide, mpp=2.0, patch=(50, 50))
-        seen = overview(slide, 200)
+        grid = make_grid(slide, mpp=2.0, patch=(50, 50))
+        seen = read_overview(slide, 200)
         found = tissue_tiles(grid, seen, find_tissue(seen))
     places = {(tile.left, tile.top) for tile in found}
     assert places == {(x, y) for x in range(800, 2200, 200) for y in range(400, 1600, 200)}
@@ -244,7 +244,7 @@ def test_a_slide_too_coarse_for_the_model_is_refused(tmp_path: Path) -> None:
         open_slide(slide_file(tmp_path / "s.tif", tissue_on_glass(), mpp=8)) as slide,
         pytest.raises(MemberRejected, match="more coarsely"),
     ):
-        grid_of(slide, mpp=4.0, patch=(50, 50))
+        make_grid(slide, mpp=4.0, patch=(50, 50))
 
 
 @pytest.mark.parametrize("size", [(2_000_001, 10), (10, 2_000_001)])
@@ -264,8 +264,8 @@ def unreadable(size: tuple[int, int], mpp: float = 0.25) -> Slide:
 
 def test_more_tiles_than_any_slide_has_are_refused() -> None:
     with pytest.raises(MemberRejected, match="absurd dimensions"):
-        grid_of(unreadable((2_000_000, 2_000_000)), mpp=0.25, patch=(50, 50))
-    assert grid_of(unreadable((400_000, 400_000)), mpp=0.25, patch=(224, 224)).shape == (1786, 1786)
+        make_grid(unreadable((2_000_000, 2_000_000)), mpp=0.25, patch=(50, 50))
+    assert make_grid(unreadable((400_000, 400_000)), mpp=0.25, patch=(224, 224)).shape == (1786, 1786)
 
 
 @pytest.mark.parametrize("size", [(2_000_000, 2_000_000), (2_000_000, 700), (3_000, 400_000)])
@@ -282,7 +282,7 @@ def test_blocks_of_the_largest_slides_without_smaller_levels_stay_bounded(
 
     monkeypatch.setattr(Slide, "read", read)
     with contextlib.suppress(MemberRejected):
-        overview(unreadable(size), 800)
+        read_overview(unreadable(size), 800)
     assert 0 < max(areas) <= 1.5 * BLOCK**2
 
 
@@ -297,9 +297,9 @@ def test_nothing_is_asked_of_a_slide_after_a_failed_read(tmp_path: Path, monkeyp
             monkeypatch.setattr(openslide.OpenSlide, name, property(broken))
         for name in ("read_region", "get_best_level_for_downsample"):
             monkeypatch.setattr(openslide.OpenSlide, name, broken)
-        grid = grid_of(slide, mpp=4.0, patch=(50, 50))
+        grid = make_grid(slide, mpp=4.0, patch=(50, 50))
         with pytest.raises(MemberRejected, match="damaged slide"):
-            overview(slide, 400)
+            read_overview(slide, 400)
         with pytest.raises(MemberRejected, match="damaged slide"):
             list(read_tiles(slide, grid, [grid.tile(column, 0) for column in range(6)]))
 

@@ -18,10 +18,6 @@ PENDING_PACKAGES: frozenset[str] = frozenset(
     {
         "histopipe/core",
         "histopipe/data",
-        "histopipe/export",
-        "histopipe/inference",
-        "histopipe/operations",
-        "histopipe/promotion",
     }
 )
 PENDING_PAGES: frozenset[str] = frozenset()

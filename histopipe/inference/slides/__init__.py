@@ -1,1 +1,1 @@
-"""Whole slides: their pixel size, the tissue on them, and tiles of it at the resolution that a model knows."""
+"""Whole slides: their pixel size, their tissue, and tiles of it at the resolution that a model was trained on."""

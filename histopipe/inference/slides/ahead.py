@@ -1,4 +1,4 @@
-"""Parts of a slide read by threads while the ones before are used: OpenSlide decodes without Python's lock."""
+"""Reading parts of a slide ahead in threads: OpenSlide decodes without holding Python's lock."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TypeVar
 
 from histopipe.core.workers import available_cores
 
-THREADS = 4  # at most: more wait for the disk and for one another
+THREADS = 4  # at most: more would wait for the disk and for each other
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
 def read_ahead(read: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
-    """What `read` gives of every part, in their order; a few are read ahead, so that memory is bounded."""
+    """Yield the result of `read` for each part, in their order; only a few are read ahead, to bound memory."""
     threads = min(THREADS, available_cores())
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -1,4 +1,4 @@
-"""Which DICOM files are one slide: scanners write a file for each level, label and overview, all of one series."""
+"""DICOM files that belong to one slide: scanners write a series with a file for each level, label and overview."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 _PREAMBLE, _MARK = 128, b"DICM"
 _SERIES = (0x0020, 0x000E)  # the series' unique identifier
-_SYNTAX = (0x0002, 0x0010)  # how what follows is written
-_READABLE = b"1.2.840.10008.1.2."  # kinds of syntax that spell each value's type, but for two of them:
+_SYNTAX = (0x0002, 0x0010)  # the encoding of what follows
+_READABLE = b"1.2.840.10008.1.2."  # encodings that state each value's type, except for these two:
 _DEFLATED, _BIG_ENDIAN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2"
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _OPEN_ENDED = 0xFFFFFFFF
@@ -20,7 +20,7 @@ Tag = tuple[int, int]
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file starts as DICOM files do, whatever its name: many have none but a number."""
+    """Check whether a file starts like a DICOM file, whatever its name: many are only named by a number."""
     try:
         with path.open("rb") as stream:
             return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == _MARK
@@ -29,7 +29,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def series_of(path: Path) -> str | None:
-    """The identifier of the series that a DICOM file belongs to; None where it tells none that can be read."""
+    """Read the identifier of the series that a DICOM file belongs to; None if it has none that can be read."""
     try:
         with path.open("rb") as stream:
             if stream.read(_PREAMBLE + 4)[_PREAMBLE:] == _MARK:
@@ -66,7 +66,7 @@ def _read_head(stream: BinaryIO) -> tuple[Tag, int]:
 
 
 def _skip(stream: BinaryIO, length: int, depth: int) -> None:
-    """Pass over a value; a sequence or item without a length ends where its mark stands."""
+    """Skip a value; a sequence or item without a length ends at its end mark."""
     if length != _OPEN_ENDED:
         stream.seek(length, 1)
         return

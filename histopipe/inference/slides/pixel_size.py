@@ -1,4 +1,4 @@
-"""How much tissue a pixel shows: what the file of a slide says of it, the most trustworthy statement first."""
+"""The pixel size of a slide, from its file; the most reliable statement is used."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-PLAUSIBLE = (0.05, 20.0)  # micrometres: a 72 dpi that a program wrote for want of anything better means 353
-COARSEST = 1000.0  # micrometres: what a scanner or OME-XML states outright may be a slide's thumbnail
-OBJECTIVE = 10.0  # micrometres divided by the objective's power: 40x means 0.25, 20x 0.5, as most scanners have it
+PLAUSIBLE = (0.05, 20.0)  # micrometres: 72 dpi, which programs write by default, would mean 353
+COARSEST = 1000.0  # micrometres: a size stated by a scanner or OME-XML may be that of a slide's thumbnail
+OBJECTIVE = 10.0  # micrometres divided by the objective's power: 40x means 0.25 and 20x 0.5, as in most scanners
 
 _UNITS = {"inch": 25_400.0, "centimeter": 10_000.0}
 _OME_PIXELS = re.compile(r"""<(?:\w+:)?Pixels\b(?:[^>"']|"[^"]*"|'[^']*')*>""")
@@ -19,7 +19,7 @@ _OME_UNITS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}
 
 
 class PixelSize(NamedTuple):
-    """Micrometres to a pixel across and down, and where that is from."""
+    """Width and height of a pixel in micrometres, and the source of the numbers."""
 
     x: float
     y: float
@@ -27,7 +27,7 @@ class PixelSize(NamedTuple):
 
 
 def pixel_size(properties: Mapping[str, str]) -> PixelSize | None:
-    """What a slide's properties, by OpenSlide's names, say of its pixels; None where they say nothing plausible."""
+    """Return the pixel size from a slide's OpenSlide properties; None if none of them is plausible."""
     for source, x, y in _statements(properties):
         most = COARSEST if source == "OME-XML" or (source == "the file" and _by_scanner(properties)) else PLAUSIBLE[1]
         if all(math.isfinite(value) and PLAUSIBLE[0] <= value <= most for value in (x, y)):
@@ -36,13 +36,13 @@ def pixel_size(properties: Mapping[str, str]) -> PixelSize | None:
 
 
 def _by_scanner(properties: Mapping[str, str]) -> bool:
-    """Whether OpenSlide has the pixel size from a format that states it, not from the resolution of any TIFF."""
+    """Check that OpenSlide has the pixel size from a scanner's format, not from the resolution of a generic TIFF."""
     return properties.get("openslide.vendor", "generic-tiff") != "generic-tiff"
 
 
 def _statements(properties: Mapping[str, str]) -> Iterator[tuple[str, float, float]]:
     yield "the file", _number(properties, "openslide.mpp-x"), _number(properties, "openslide.mpp-y")
-    yield _of_ome(properties.get("tiff.ImageDescription", ""))
+    yield _read_ome(properties.get("tiff.ImageDescription", ""))
     unit = _UNITS.get(properties.get("tiff.ResolutionUnit", ""), math.nan)
     across, down = (_number(properties, f"tiff.{axis}Resolution") or math.nan for axis in "XY")
     yield "TIFF resolution", unit / across, unit / down
@@ -57,9 +57,9 @@ def _number(properties: Mapping[str, str], name: str) -> float:
         return math.nan
 
 
-def _of_ome(description: str) -> tuple[str, float, float]:
-    """By the first of its images, the slide itself: others are its label and the like."""
+def _read_ome(description: str) -> tuple[str, float, float]:
+    """Read the pixel size of the first image, the slide itself; others are its label and the like."""
     first = _OME_PIXELS.search(description)
-    told = {found["what"]: html.unescape(found["value"]) for found in _OME.finditer(first[0] if first else "")}
-    across, down = (_number(told, axis) * _OME_UNITS.get(told.get(f"{axis}Unit", "µm"), math.nan) for axis in "XY")
+    sizes = {match["what"]: html.unescape(match["value"]) for match in _OME.finditer(first[0] if first else "")}
+    across, down = (_number(sizes, axis) * _OME_UNITS.get(sizes.get(f"{axis}Unit", "µm"), math.nan) for axis in "XY")
     return "OME-XML", across, down

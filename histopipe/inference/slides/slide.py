@@ -1,4 +1,4 @@
-"""One whole slide, opened through OpenSlide."""
+"""A whole slide, opened with OpenSlide."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ if TYPE_CHECKING:
 SLIDES = frozenset(  # always slides
     {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi", ".dcm", ".dicom", ".vms", ".vmu"}
 )
-MAYBE = frozenset({".tif", ".tiff"})  # slides where tiled in several levels, or larger than any patch
+MAYBE = frozenset({".tif", ".tiff"})  # slides if tiled in several levels, or larger than any patch
 
-LONGEST_SIDE = 2_000_000  # pixels of level 0: half a metre at 0.25 um; beyond, a file's head is damaged or made up
+LONGEST_SIDE = (
+    2_000_000  # pixels of level 0: half a metre at 0.25 um; beyond that, a file's header is damaged or forged
+)
 
-_TILE_WIDTH = 322  # the tag of a TIFF that is cut into tiles
+_TILE_WIDTH = 322  # the tag of a tiled TIFF
 _BOUNDS = ("x", "y", "width", "height")
-_CACHE = 32 * 2**20  # bytes of decoded tiles that OpenSlide keeps: neighbours share them
+_CACHE = 32 * 2**20  # bytes of decoded tiles that OpenSlide caches: neighbours share them
 
 
 def is_slide(path: Path) -> bool:
-    """Whether a file is taken for a whole slide: by its name, a TIFF by its size and levels; only its head is read."""
+    """Check whether a file is treated as a whole slide, by its name; for a TIFF by size and levels in its header."""
     if path.suffix.lower() in SLIDES:
         return path.is_file()
     if path.suffix.lower() not in MAYBE or not path.is_file():
@@ -44,11 +46,11 @@ def is_slide(path: Path) -> bool:
             return image.width * image.height > MAX_PIXELS or (tiled and getattr(image, "n_frames", 1) > 1)
     except Image.DecompressionBombError:
         return True
-    except Exception:  # whatever Pillow makes of it, OpenSlide may know better
-        return _known(path)
+    except Exception:  # OpenSlide may read files that Pillow can't
+        return _is_known_format(path)
 
 
-def _known(path: Path) -> bool:
+def _is_known_format(path: Path) -> bool:
     import openslide
 
     return openslide.OpenSlide.detect_format(path) is not None
@@ -59,15 +61,17 @@ Bounds = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Slide:
-    """An open slide. All but its pixels is read when it is opened: after one failed read OpenSlide tells nothing more.
+    """An open slide.
+
+    All but its pixels is read when it is opened, since OpenSlide returns nothing more after one failed read.
 
     Attributes:
-        handle: OpenSlide's; threads may share it.
-        pixel: micrometres to a pixel of level 0.
+        handle: OpenSlide's object, which threads may share.
+        pixel: the size of a pixel of level 0.
         size: width and height of level 0, in pixels.
-        downsamples: pixels of level 0 to one of each level, on either side.
-        bounds: left, top, width and height of what the scanner saw, in pixels of level 0: all that viewers show.
-        bits: of a value in its file, of which OpenSlide gives the upper eight.
+        downsamples: for each level, the side of its pixels in pixels of level 0.
+        bounds: left, top, width and height of the scanned area, in pixels of level 0; viewers show only that.
+        bits: bits per value in its file, of which OpenSlide returns the upper eight.
     """
 
     handle: openslide.OpenSlide
@@ -78,36 +82,37 @@ class Slide:
     bits: int = 8
 
     def level_for(self, downsample: float) -> int:
-        """The smallest level that still shows every pixel of a picture `downsample` times smaller than level 0."""
+        """Return the smallest level with all pixels of a picture that is `downsample` times smaller than level 0."""
         enough = downsample * 1.01  # levels are a pixel more or less
         return max((level for level, own in enumerate(self.downsamples) if own <= enough), default=0)
 
     def downsample(self, level: int) -> float:
-        """Pixels of level 0 to one of `level`, on either side."""
+        """Return the side of a pixel of `level` in pixels of level 0."""
         return self.downsamples[level]
 
     def read(self, level: int, box: tuple[float, float, float, float], size: tuple[int, int]) -> Patch:
-        """Part of the slide, resized to `size` (height, width) as patches are; what isn't there is white.
+        """Read a part of the slide, resized like patches; areas outside the slide are white.
 
         Args:
-            level: from which to read.
-            box: left, top, right and bottom, in pixels of level 0 and parts of them.
+            level: the level to read from.
+            box: left, top, right and bottom, in pixels of level 0; may be fractional.
+            size: height and width of the result, in pixels.
 
         Raises:
             MemberRejected: the file is damaged.
         """
-        found, inside = self.read_around(level, box)
-        return resize_patch(found, size, inside)
+        pixels, inside = self.read_around(level, box)
+        return resize_patch(pixels, size, inside)
 
     def read_around(
         self, level: int, box: tuple[float, float, float, float]
     ) -> tuple[Patch, tuple[float, float, float, float]]:
-        """The whole pixels of `level` that hold a box of level 0, and where it lies in them."""
+        """Read the whole pixels of `level` that hold a box of level 0; return them and the box in their coordinates."""
         import openslide
 
         scale = self.downsample(level)
         corner = int(box[0] // scale * scale), int(box[1] // scale * scale)
-        inside = [(edge - corner[place % 2]) / scale for place, edge in enumerate(box)]
+        inside = [(edge - corner[side % 2]) / scale for side, edge in enumerate(box)]
         width, height = (max(1, int(np.ceil(edge - 1e-6))) for edge in inside[2:])
         try:
             region = self.handle.read_region(corner, level, (width, height))
@@ -119,15 +124,15 @@ class Slide:
 
 @contextmanager
 def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
-    """Open a slide for a while.
+    """Open a slide, and close it at the end of the `with` block.
 
     Args:
-        path: of the file.
-        mpp: micrometres to a pixel of level 0, where the user knows better than the file.
+        path: the slide's file.
+        mpp: pixel size of level 0 in micrometres, which overrides the file's; None to use the file's.
 
     Raises:
-        MemberRejected: OpenSlide can't read it or would read other colours, it is too large to be one, or nothing
-            tells its pixel size.
+        MemberRejected: OpenSlide can't read it or would read other colours, it is too large to be a slide, or its
+            pixel size is unknown.
     """
     import openslide
 
@@ -137,7 +142,7 @@ def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
             handle = opened.enter_context(openslide.OpenSlide(path))
             handle.set_cache(openslide.OpenSlideCache(_CACHE))
             width, height = (int(side) for side in handle.dimensions)
-            downsamples = tuple(float(one) for one in handle.level_downsamples)
+            downsamples = tuple(map(float, handle.level_downsamples))
             properties = dict(handle.properties)
         except openslide.OpenSlideUnsupportedFormatError:
             if is_dicom(path):
@@ -155,12 +160,12 @@ def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
 
 
 def bits_of(path: Path, vendor: str) -> int:
-    """Bits of a value of a slide's pixels: of a TIFF as its first page says, else the eight of every other format.
+    """Return the bits per value of a slide's pixels: from the first page of a TIFF; eight in every other format.
 
     Raises:
-        MemberRejected: OpenSlide would turn them into other colours.
+        MemberRejected: OpenSlide would change the colours.
     """
-    if vendor == "hamamatsu":  # NDPI: eight bits, and beyond 4 GiB its offsets aren't a TIFF's
+    if vendor == "hamamatsu":  # NDPI has eight bits, and beyond 4 GiB its offsets differ from TIFF's
         return 8
     try:
         with path.open("rb") as stream:
@@ -170,13 +175,13 @@ def bits_of(path: Path, vendor: str) -> int:
     if not pages:
         return 8
     layout = check_slide(pages[0])
-    if vendor == "generic-tiff" and layout.orientation != 1:  # each tile is turned by itself
+    if vendor == "generic-tiff" and layout.orientation != 1:  # each tile would be turned separately
         raise MemberRejected("a slide that its file wants turned: save it upright")
     return layout.bits
 
 
 def bounds_in(properties: Mapping[str, str], size: tuple[int, int]) -> Bounds:
-    """The box that a slide's properties name; the whole slide where they name none, or none that lies in it."""
+    """Return the bounds in a slide's properties; the whole slide if there are none, or none inside it."""
     try:
         left, top, width, height = (int(properties[f"openslide.bounds-{name}"]) for name in _BOUNDS)
     except (KeyError, ValueError):

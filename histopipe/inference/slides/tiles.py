@@ -1,4 +1,4 @@
-"""A slide cut into tiles that show as much tissue as a model's patches, pixel for pixel."""
+"""Tiles of a slide at the resolution of a model's patches."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from histopipe.inference.slides.tissue import Mask, Overview, tissue_shares
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import Patch, pad_patch, resize_patch
 
-COARSEST = 1.25  # a slide's pixels against the model's: beyond, enlarged ones would show nothing that it has learnt
-TISSUE = 0.1  # share of a tile: nearly all real IDC patches have that much
-MOST_TILES = 10**7  # of a slide; one of 5 x 8 cm has 100,000 of 0.2 mm
-RUN = 2**22  # pixels read at once, but for a single tile that has more
+COARSEST = (
+    1.25  # largest ratio of pixel sizes, slide to model: enlarged pixels would lack the detail that it has learnt
+)
+TISSUE = 0.1  # least share of tissue in a tile: nearly all real IDC patches have that much
+MOST_TILES = 10**7  # per slide; one of 5 x 8 cm has 100,000 of 0.2 mm
+RUN = 2**22  # pixels read at once, unless a single tile has more
 
 
 class Tile(NamedTuple):
-    """Column and row in the grid, and the place on the slide in whole pixels of level 0."""
+    """A tile's column and row in the grid, and its box on the slide in whole pixels of level 0."""
 
     column: int
     row: int
@@ -35,10 +37,10 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """A slide's tiles.
+    """The grid of a slide's tiles.
 
     Attributes:
-        x, y: where columns and rows begin, and the last one would end, in pixels of level 0 and parts of them.
+        x, y: the edges of columns and rows, in pixels of level 0; may be fractional.
         size: width and height of the slide.
         patch: height and width to which a whole tile is resized.
     """
@@ -50,33 +52,33 @@ class Grid:
 
     @property
     def side(self) -> tuple[float, float]:
-        """Width and height of a tile in pixels of level 0."""
+        """The width and height of a tile in pixels of level 0."""
         return float(self.x[1]), float(self.y[1])
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """The numbers of rows and columns."""
         return len(self.y) - 1, len(self.x) - 1
 
     def corner(self, column: int, row: int) -> tuple[int, int]:
-        """Where a tile begins, in whole pixels of level 0, within the slide."""
+        """Return the top left corner of a tile, in whole pixels of level 0, within the slide."""
         return min(int(self.x[column] + 0.5), self.size[0]), min(int(self.y[row] + 0.5), self.size[1])
 
     def tile(self, column: int, row: int) -> Tile:
-        """One tile, cut off where the slide ends."""
+        """Return a tile, cut off at the end of the slide."""
         return Tile(column, row, *self.corner(column, row), *self.corner(column + 1, row + 1))
 
 
-def grid_of(slide: Slide, mpp: float, patch: tuple[int, int]) -> Grid:
-    """Lay out the tiles of a slide.
+def make_grid(slide: Slide, mpp: float, patch: tuple[int, int]) -> Grid:
+    """Divide a slide into tiles.
 
     Args:
-        slide: that is cut up.
-        mpp: micrometres to a pixel of the patches that the model was trained on.
-        patch: their height and width.
+        slide: the slide.
+        mpp: pixel size of the patches that the model was trained on, in micrometres.
+        patch: height and width of these patches, in pixels.
 
     Raises:
-        MemberRejected: the slide was scanned too coarsely, or has absurdly many tiles.
+        MemberRejected: the slide was scanned too coarsely, or has an absurd number of tiles.
     """
     if max(slide.pixel.x, slide.pixel.y) > COARSEST * mpp:
         raise MemberRejected("scanned more coarsely than the model's patches")
@@ -90,13 +92,13 @@ def grid_of(slide: Slide, mpp: float, patch: tuple[int, int]) -> Grid:
     return Grid(across, down, slide.size, patch)
 
 
-def tissue_tiles(grid: Grid, seen: Overview, mask: Mask) -> list[Tile]:
-    """Tiles with tissue on them, row by row.
+def tissue_tiles(grid: Grid, overview: Overview, mask: Mask) -> list[Tile]:
+    """Return the tiles with tissue, row by row.
 
     Raises:
-        MemberRejected: there is none.
+        MemberRejected: there is no tissue.
     """
-    shares = tissue_shares(mask, grid.x / seen.scale[0], grid.y / seen.scale[1])
+    shares = tissue_shares(mask, grid.x / overview.scale[0], grid.y / overview.scale[1])
     tiles = [grid.tile(int(column), int(row)) for row, column in np.argwhere(shares >= TISSUE)]
     if not tiles:
         raise MemberRejected("no tissue found")
@@ -104,7 +106,7 @@ def tissue_tiles(grid: Grid, seen: Overview, mask: Mask) -> list[Tile]:
 
 
 def read_tiles(slide: Slide, grid: Grid, tiles: list[Tile]) -> Iterator[tuple[Tile, Patch]]:
-    """Every tile with its pixels, uint8 of the grid's `patch` size; threads read ahead, row by row.
+    """Yield each tile with its pixels, uint8 of the grid's `patch` size; threads read ahead, row by row.
 
     Raises:
         MemberRejected: the file is damaged.
@@ -118,7 +120,7 @@ def read_tiles(slide: Slide, grid: Grid, tiles: list[Tile]) -> Iterator[tuple[Ti
 
 
 def _runs(tiles: list[Tile], longest: int) -> Iterator[list[Tile]]:
-    """Tiles side by side, at most `longest` of them."""
+    """Yield runs of adjacent tiles of a row, at most `longest` tiles each."""
     run: list[Tile] = []
     for tile in tiles:
         if run and (tile.row != run[-1].row or tile.column != run[-1].column + 1 or len(run) == longest):
@@ -141,6 +143,6 @@ def _read_run(slide: Slide, level: int, grid: Grid, run: list[Tile]) -> list[Pat
             min(grid.patch[1], max(1, round(grid.patch[1] * (tile.right - tile.left) / grid.side[0]))),
         )
         around = whole[:, int(start) : math.ceil(end)]
-        found = resize_patch(around, size, (start - int(start), top, end - int(start), bottom))
-        patches.append(pad_patch(found, grid.patch))
+        pixels = resize_patch(around, size, (start - int(start), top, end - int(start), bottom))
+        patches.append(pad_patch(pixels, grid.patch))
     return patches

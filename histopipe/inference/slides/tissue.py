@@ -1,8 +1,8 @@
-"""Where on a slide there is tissue: what is coloured. Glass, dirt, shadows and a scanner's black borders are grey.
+"""Tissue on a slide, detected by its colour; glass, dirt, shadows and a scanner's black borders are grey.
 
-A pixel's colourfulness is the largest of its three channels less the smallest. Otsu's threshold (1979) divides a
-slide's own pixels, within bounds: on a slide full of tissue it would divide that, on one without it noise. With the
-bounds below, a threshold anywhere between them keeps 98.5 to 99.7 % of 8,310 real IDC patches (`tiles.TISSUE`).
+A pixel's colourfulness is the difference of its largest and smallest channel. Otsu's threshold (1979) separates tissue
+from background. It is bounded, since on a slide full of tissue it would divide the tissue, and on an empty slide the
+noise. Any threshold between the bounds below keeps 98.5 to 99.7 % of 8,310 real IDC patches (`tiles.TISSUE`).
 """
 
 from __future__ import annotations
@@ -18,38 +18,40 @@ from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import Patch
 from histopipe.ingest.tiff_pixels import require_bright
 
-LEAST, MOST = 8, 20  # bounds of the threshold: of 255
+LEAST, MOST = 8, 20  # bounds of the threshold, on a scale to 255
 PER_TILE = 8  # pixels of an overview across a tile
 SHARPEST, LARGEST = 1200, 4096  # pixels of an overview's longer side: at least, if the slide has them, and at most
-BLOCK = 2048  # pixels read at once, on either side
-GREY = 4  # a slide whose every pixel is less colourful than that holds no colour at all
-BRIGHT = 200  # glass; something darker, but as grey, was photographed without colour
+BLOCK = 2048  # side of a block that is read at once, in pixels
+GREY = 4  # a slide is without colour if all its pixels are less colourful than this
+BRIGHT = 200  # glass is brighter; a slide without colour that has darker pixels was photographed in grey
 
 Mask = NDArray[np.bool_]  # (height, width)
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A slide at a glance.
+    """A small picture of a whole slide.
 
     Attributes:
         picture: uint8 (height, width, 3).
-        scale: pixels of level 0 to one of the picture, across and down.
+        scale: width and height of a pixel of the picture, in pixels of level 0.
     """
 
     picture: Patch
     scale: tuple[float, float]
 
 
-def overview(slide: Slide, tile: float) -> Overview:
-    """The whole slide, small.
+def read_overview(slide: Slide, tile: float) -> Overview:
+    """Read a small picture of the whole slide.
+
+    It is read in blocks from the best level, so that memory is bounded also for a slide without smaller levels.
 
     Args:
-        slide: read in blocks from the best level, so that memory is bounded for one without smaller levels too.
+        slide: the slide.
         tile: side of a tile in pixels of level 0.
 
     Raises:
-        MemberRejected: the file is damaged, or has fewer bits in its pixels than it says.
+        MemberRejected: the file is damaged, or its pixels have fewer bits than it states.
     """
     size = slide.size
     scale = max(1.0, max(size) / LARGEST, min(tile / PER_TILE, max(size) / SHARPEST))
@@ -66,22 +68,22 @@ def overview(slide: Slide, tile: float) -> Overview:
         return (slice(top, bottom), slice(left, right)), slide.read(level, box, (bottom - top, right - left))
 
     corners = ((top, left) for top in range(0, height, step) for left in range(0, width, step))
-    for place, part in read_ahead(read, corners):
-        picture[place] = part
+    for area, part in read_ahead(read, corners):
+        picture[area] = part
     if slide.bits == 16:
         require_bright(picture, 255)
     return Overview(picture, (across, down))
 
 
-def find_tissue(seen: Overview) -> Mask:
-    """Which pixels of an overview show tissue.
+def find_tissue(overview: Overview) -> Mask:
+    """Return the mask of the pixels of an overview that show tissue.
 
     Raises:
-        MemberRejected: none does, or the slide has no colour, by which tissue is found.
+        MemberRejected: there is no tissue, or the slide has no colour to detect it by.
     """
     import cv2
 
-    smooth = cv2.medianBlur(seen.picture, 3) if min(seen.picture.shape[:2]) >= 3 else seen.picture
+    smooth = cv2.medianBlur(overview.picture, 3) if min(overview.picture.shape[:2]) >= 3 else overview.picture
     colour = np.ptp(smooth, axis=2).astype(np.uint8)
     if colour.max() < GREY and smooth.min() < BRIGHT:
         raise MemberRejected("a slide without colour")
@@ -93,11 +95,14 @@ def find_tissue(seen: Overview) -> Mask:
 
 
 def tissue_shares(mask: Mask, left: NDArray[np.float64], top: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of tissue in each tile of a grid, (rows, columns), of a whole tile even where the slide ends before.
+    """Compute the share of tissue in each tile of a grid, as a share of a whole tile also at the end of the slide.
 
     Args:
-        mask: as `find_tissue` gives it.
-        left, top: where columns and rows of tiles begin and the last one ends, in pixels of the mask.
+        mask: the mask of the tissue, from `find_tissue`.
+        left, top: the edges of columns and rows of tiles, in pixels of the mask.
+
+    Returns:
+        The shares, (rows, columns).
     """
     sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     x, y = (
