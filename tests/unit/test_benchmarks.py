@@ -59,8 +59,8 @@ def test_a_benchmark_deletes_only_folders_that_benchmarks_made(tmp_path: Path) -
     assert (claim(own) / "drawn.zip").exists() and not (claim(own, emptied=True) / "drawn.zip").exists()
     (tmp_path / "files").mkdir()
     (tmp_path / "files/thesis.txt").touch()
-    with pytest.raises(ClickException, match="holds files of no benchmark"):
+    with pytest.raises(ClickException, match="holds other files than a benchmark"):
         claim(tmp_path / "files", emptied=True)
-    with pytest.raises(ClickException, match="holds files of no benchmark"):
+    with pytest.raises(ClickException, match="holds other files than a benchmark"):
         ingest_into(tmp_path / "files", "idc", tmp_path / "a.zip", {"idc": {}})
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["thesis.txt"]

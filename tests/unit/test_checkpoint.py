@@ -110,13 +110,13 @@ def test_a_damaged_chunk_of_features_is_computed_again(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     features = PooledFeatures(tmp_path, ("first", "second"))
-    assert not features._is_whole(0, 5)
+    assert not features._is_complete(0, 5)
     assert not caplog.records
     features._write(0, [np.zeros((5, 400), np.float32), np.ones((5, 400), np.float32)])
-    assert features._is_whole(0, 5)
-    assert not features._is_whole(0, 6)
+    assert features._is_complete(0, 5)
+    assert not features._is_complete(0, 6)
     DAMAGES[damage](features._chunk(0))
-    assert not features._is_whole(0, 5)
+    assert not features._is_complete(0, 5)
     assert "computed again" in caplog.text
 
 

@@ -91,8 +91,8 @@ def test_rounding_stays_within_the_range(content: dict[str, Any]) -> None:
             {"label_smoothing": {"low": 0.0, "high": 1.0}},
             "search.cancernet.label_smoothing: 1.0 is not possible: Input should be less",
         ),
-        ({"imbalance": {"choices": ["focal", "weigths"]}}, "search.cancernet.imbalance: 'weigths' can't be"),
-        ({"batch_size": {"low": 0, "high": 8}}, "search.cancernet.batch_size: 0 can't be"),
+        ({"imbalance": {"choices": ["focal", "weigths"]}}, "search.cancernet.imbalance: 'weigths' is not possible"),
+        ({"batch_size": {"low": 0, "high": 8}}, "search.cancernet.batch_size: 0 is not possible"),
         ({"epochs": {"low": 1, "high": 8.5}}, "search.cancernet.epochs: "),
     ],
 )

@@ -182,7 +182,7 @@ def test_fewer_cases_than_folds_stop_the_study_only(workspace: Workspace, conten
 def test_folds_of_another_count_are_refused(workspace: Workspace, content: Content) -> None:
     write_index(workspace, small_cases())
     split("idc", changed(content, split={"folds": 3}), workspace)
-    with pytest.raises(SplitError, match=r"other folds than 0 to 3: run `dvc repro split@idc`"):
+    with pytest.raises(SplitError, match=r"folds other than 0 to 3: run `dvc repro split@idc`"):
         variant_split("folds", "idc", 0, changed(content, split={"folds": 4}), workspace)
 
 

@@ -66,7 +66,7 @@ def test_a_database_s_own_words_are_told_without_the_statement(workspace: Worksp
         "occurring prematurely)\n(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO tags]"
     )
     with (
-        pytest.raises(TrackingAwayError, match=r"can't be used \(database or disk is full\): see"),
+        pytest.raises(TrackingAwayError, match=r"can't be used \(database or disk is full\): check"),
         errors_in_one_line(workspace),
     ):
         raise MlflowException(said)
