@@ -1,4 +1,4 @@
-"""What a training tells of itself: the record that lies beside every network, and that later stages go by."""
+"""The record of a training (`run.json`): it is next to every network, and later stages read it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from histopipe.core.errors import HistopipeError
 from histopipe.core.files import read_json, restoring, write_json
 from histopipe.core.workspace import TRAINING_RECORD
 
-Caps = dict[str, int | str]  # those of `quick` that were set, by name
+Caps = dict[str, int | str]  # the caps of `quick` that were set, by name
 
 
 class TrainingMarks(TypedDict, total=False):
-    """What an evaluation takes over from the training; earlier versions didn't write all of it.
+    """The part of a training's record that its evaluation copies; earlier versions didn't write all keys.
 
     Attributes:
-        split_digest: SHA-256 of the split's file.
-        recipe_digest: of the recipe, with the weights that it starts from.
-        quick: the caps that the training was under; None where it had its whole recipe.
-        leaky: whether it saw test cases; `unknown` where nobody knows what its weights have seen.
-        unlisted_train: whether it also trained on cases that no published list has.
+        split_digest: the SHA-256 of the split's file.
+        recipe_digest: the digest of the recipe and its initial weights.
+        quick: the caps of the training; None if it followed its whole recipe.
+        leaky: whether the training saw test cases; `unknown` if the cases behind its initial weights are unknown.
+        unlisted_train: whether it also trained on cases that are in no published list.
     """
 
     split_digest: str | None
@@ -32,12 +32,11 @@ class TrainingMarks(TypedDict, total=False):
 
 
 class TrainingNotes(TypedDict, total=False):
-    """What a training notes on its way.
+    """The part of a training's record that is noted while it runs.
 
     Attributes:
-        weights: what the network started from: what was asked for, the file and its origin, and how many variables came
-            from it.
-        classifier: settings of a classifier on frozen features.
+        weights: the initial weights: the recipe's value, the file and its origin, and the number of variables used.
+        classifier: the chosen settings of a classifier on frozen features.
     """
 
     weights: dict[str, str | int]
@@ -45,17 +44,17 @@ class TrainingNotes(TypedDict, total=False):
 
 
 class DataRecord(TypedDict):
-    """Which data a training used, as `histopipe.tracking.provenance.Provenance` describes it.
+    """The data of a training, as `histopipe.tracking.provenance.Provenance` describes it.
 
     Attributes:
         data_set: the data set's name.
-        kind: of its source; None where nobody knows.
+        kind: the kind of its source; None if unknown.
         source: the value in `params.yaml`, without credentials.
         classes: names of the negative and of the positive class.
-        archives: what the raw archive and the index made of it are told by, such as `sha256:…`.
-        capped: whether `quick` capped the training; None where nobody knows.
-        digests: of a sample of patches, separated by spaces.
-        labels: of these patches, a digit each.
+        archives: identities of the raw archive and of its index, such as `sha256:…`.
+        capped: whether `quick` capped the training; None if unknown.
+        digests: digests of a sample of patches, separated by spaces.
+        labels: the labels of these patches, one digit each.
     """
 
     data_set: str
@@ -69,12 +68,12 @@ class DataRecord(TypedDict):
 
 
 class Effort(TypedDict):
-    """What a training took.
+    """The effort of a training.
 
     Attributes:
-        seconds: of training, without validation.
-        patches_per_second: over all epochs; None where a history doesn't tell.
-        peak_memory_mb: the most main memory that the process had, in 10^6 bytes.
+        seconds: the time of training, without validation.
+        patches_per_second: the rate over all epochs; None if the history doesn't have it.
+        peak_memory_mb: the most main memory that the process used, in 10^6 bytes.
     """
 
     seconds: float
@@ -83,26 +82,26 @@ class Effort(TypedDict):
 
 
 class TrainingRecord(TrainingMarks, TrainingNotes):
-    """Content of `run.json`; what earlier versions didn't write isn't required.
+    """The content of `run.json`; keys that earlier versions didn't write aren't required.
 
     Attributes:
-        run_id: of the MLflow run.
-        experiment: that the run belongs to.
+        run_id: the id of the MLflow run.
+        experiment: the MLflow experiment of the run.
         dataset: the data set's name.
         architecture: the recipe's name.
-        parameters: of the network.
-        split_scheme: as `split.scheme` is written.
-        case_reading: what counts as a case, in data sets that have a choice.
-        epochs: that were trained.
-        best_epoch: the one whose weights the network has, counted from 1.
-        effort: what it took.
-        lineage: commit and hashes of the data, as the run's tags have them.
-        versions: of Python and the packages in use.
-        unknown_before: whether it started from weights of which nobody knows all cases.
-        seen_before: cases, by data set, that trainings behind these weights trained or validated on.
+        parameters: the number of parameters of the network.
+        split_scheme: the value of `split.scheme`.
+        case_reading: the reading of case ids, in data sets that have a choice.
+        epochs: the number of trained epochs.
+        best_epoch: the epoch whose weights the network has, counted from 1.
+        effort: time and memory of the training.
+        lineage: commit and hashes of the data, as in the run's tags.
+        versions: versions of Python and the packages in use.
+        unknown_before: whether some cases behind the initial weights are unknown.
+        seen_before: cases, by data set, that trainings behind the initial weights trained or validated on.
         samples_before: digests of patches that those trainings saw, as `SeenData.samples`.
         train_cases, validation_cases: ids of the cases that it trained and validated on.
-        data: which data it used.
+        data: the data of the training.
     """
 
     run_id: str
@@ -126,20 +125,20 @@ class TrainingRecord(TrainingMarks, TrainingNotes):
 
 
 def read_training_record(path: Path) -> TrainingRecord:
-    """Read the record that a training left.
+    """Read the record of a training.
 
     Args:
-        path: as `Workspace.training_record` gives it.
+        path: the path that `Workspace.training_record` returns.
 
     Raises:
-        HistopipeError: it is missing or damaged.
+        HistopipeError: the record is missing or damaged.
     """
     record: TrainingRecord = read_json(path)
     if not isinstance(record, dict):
-        raise HistopipeError(f"{path} is no record of a training: {restoring(path)}")
+        raise HistopipeError(f"{path} is not the record of a training: {restoring(path)}")
     return record
 
 
 def write_training_record(folder: Path, record: TrainingRecord) -> None:
-    """Write the record into the folder that holds the network."""
+    """Write the record of a training into the network's folder."""
     write_json(folder / TRAINING_RECORD, record)

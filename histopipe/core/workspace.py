@@ -7,7 +7,7 @@ from pathlib import Path
 
 from histopipe.core.errors import ParamsError
 
-TRAINING_RECORD = "run.json"  # beside every network (histopipe/core/training_record.py)
+TRAINING_RECORD = "run.json"  # next to every network (histopipe/core/training_record.py)
 
 PARAMS_FILE = "params.yaml"
 
@@ -174,7 +174,7 @@ class Workspace:
         return self.root / ".locks" / f"{name}.lock"
 
     def home_lock(self, name: str) -> Path:
-        """A file that processes lock to take turns at what the checkout and its experiments' folders share."""
+        """Return the path of a lock file for things that the checkout and its experiments' folders share."""
         return Workspace(self.home).lock(name)
 
     @property

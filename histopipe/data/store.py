@@ -29,13 +29,13 @@ Rows = NDArray[np.int64]
 
 
 class SetAsideFiles(TypedDict):
-    """Members of an archive that ingest set aside for one reason: some by name, many by folder.
+    """Members of an archive that ingest set aside for one reason: a few by name, many by folder.
 
     Attributes:
-        count: how many there are.
+        count: the number of members.
         bad: whether they were meant to be patches.
         files: all of their names.
-        folders: how many lie in each folder, where there are too many names.
+        folders: the number of members per folder, if there are too many names.
     """
 
     count: int
@@ -45,13 +45,13 @@ class SetAsideFiles(TypedDict):
 
 
 class ManifestCounts(TypedDict):
-    """How the files that a manifest lists were found.
+    """Counts of a manifest's files by how they matched the archive's members.
 
     Attributes:
-        listed: how many rows there are.
-        matched_as_listed: how many name a member of the archive exactly.
-        matched_otherwise: how many name one in another way.
-        examples: a few of those, each as listed and as it is called in the archive.
+        listed: the number of rows of the manifest.
+        matched_as_listed: the number of files with exactly a member's name.
+        matched_otherwise: the number of files that matched a member in another way.
+        examples: a few of the latter, each with its name in the manifest and in the archive.
     """
 
     listed: int
@@ -61,24 +61,24 @@ class ManifestCounts(TypedDict):
 
 
 class StoreReport(TypedDict):
-    """Content of a store's `report.json`.
+    """The content of a store's `report.json`.
 
     Attributes:
         dataset: the data set's name.
-        members: files in the archive.
-        patches, cases: in the store.
-        positive: patches of the positive class.
+        members: the number of files in the archive.
+        patches, cases: numbers of patches and cases in the store.
+        positive: the number of patches of the positive class.
         classes: names of the negative and of the positive class.
-        patch_size: height and width that patches are stored in, in pixels.
-        image_size: side of the image that networks are given by default, in pixels.
-        undersized: patches that were smaller as found.
-        second_copies: members that repeat another one's name.
+        patch_size: height and width of stored patches, in pixels.
+        image_size: the default side of a network's input, in pixels.
+        undersized: the number of patches that were smaller in the archive.
+        second_copies: the number of members that repeat another one's name.
         look_alike_cases: groups of case ids that a reader may take for one.
-        same_pixels_in_two_cases: patches whose pixels also occur in another case.
-        bad: members that were meant to be patches and can't be used.
-        set_aside: what isn't in the store, by reason.
-        case_reading: what counts as a case, in data sets that have a choice.
-        manifest: of a data set of the user's own.
+        same_pixels_in_two_cases: the number of patches whose pixels also occur in another case.
+        bad: the number of members that were meant to be patches and can't be used.
+        set_aside: members that aren't in the store, by reason.
+        case_reading: the reading of case ids, in data sets that have a choice.
+        manifest: counts of the manifest, in data sets that have one.
         published: counts of the complete data set.
     """
 
@@ -193,10 +193,10 @@ def read_index(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFra
 
 
 def read_report(folder: Path) -> StoreReport:
-    """Read the report that ingest left in a store's folder.
+    """Read the record that ingest wrote into a store's folder.
 
     Raises:
-        HistopipeError: it is missing or damaged.
+        HistopipeError: the record is missing or damaged.
     """
     report: StoreReport = read_json(folder / REPORT_FILE)
     return report

@@ -27,7 +27,7 @@ CASE_OF_READING: dict[str, str] = {
 
 
 class ReadingEntry(TypedDict, total=False):
-    """What a record holds of a reading, where its data set has a choice."""
+    """The entry for a reading in a record, where its data set has a choice."""
 
     case_reading: Reading
 

@@ -131,13 +131,13 @@ def _alive(process: psutil.Process) -> bool:
 
 
 class FailureRecord(TypedDict):
-    """What a stage that failed leaves behind.
+    """The record of a stage's failure.
 
     Attributes:
-        stage: its name.
+        stage: the name of the stage.
         kind: `bad_input`, `busy`, `unreachable`, `interrupted` or `error`.
-        error: name of the exception.
-        message: for people.
+        error: the name of the exception.
+        message: the exception's message, for people.
     """
 
     stage: str

@@ -54,7 +54,7 @@ class JoinedCases:
 
 
 class LeftOutEntry(TypedDict):
-    """A `LeftOut` as a split's record keeps it."""
+    """The entry for a `LeftOut` in a split's record."""
 
     case: str
     group: str

@@ -29,11 +29,11 @@ _REMEMBERING = ("grouped", "kfold")  # the other schemes assign a case independe
 
 
 class CopiesRecord(TypedDict):
-    """What a split's record holds of cases that share patches.
+    """The part of a split's record about cases that share patches.
 
     Attributes:
-        joined: case ids that share patches, group by group.
-        left_out: cases that take no part, since a copy of theirs belongs to another split.
+        joined: groups of case ids that share patches.
+        left_out: cases that take no part, since a copy of them belongs to another split.
     """
 
     joined: NotRequired[list[list[str]]]
@@ -41,11 +41,11 @@ class CopiesRecord(TypedDict):
 
 
 class FoldsRecord(TypedDict):
-    """The folds of a study as a split's record keeps them.
+    """The folds of a study in a split's record.
 
     Attributes:
-        settings: that the folds were dealt out with.
-        cases: fold by case id, also of cases that have gone since.
+        settings: the settings that the folds were made with.
+        cases: the fold by case id, including cases that are gone by now.
     """
 
     settings: Settings
@@ -57,9 +57,9 @@ class SplitCounts(TypedDict):
 
     Attributes:
         split: `train`, `validation` or `test`.
-        cases, patches: in it.
-        positive: patches of the positive class.
-        positive_share: of the patches, 0 to 1.
+        cases, patches: numbers of cases and patches in the split.
+        positive: the number of patches of the positive class.
+        positive_share: the share of positive patches, 0 to 1.
     """
 
     split: str
@@ -70,15 +70,15 @@ class SplitCounts(TypedDict):
 
 
 class SplitRecord(CopiesRecord):
-    """Content of a split's record, `data/splits/D.json`; what earlier versions didn't write isn't required.
+    """The content of a split's record, `data/splits/D.json`; keys that earlier versions didn't write aren't required.
 
     Attributes:
-        settings: that known cases were dealt out with.
-        leaky: whether patches of one case stand in several splits.
+        settings: the settings that known cases were divided with.
+        leaky: whether patches of one case are in several splits.
         unlisted_train: whether training cases were added to the published ones.
-        cases: split (of `kfold`, fold) by case id, also of cases that have gone since.
-        folds: of a study.
-        summary: a row for each split.
+        cases: the split (under `kfold`, the fold) by case id, including cases that are gone by now.
+        folds: the folds of a study.
+        summary: one row per split.
     """
 
     settings: Settings
@@ -132,7 +132,7 @@ def _with_reading(settings: Settings, cases: Iterable[str], dataset: str) -> Set
 
 
 def read_split_record(path: Path) -> SplitRecord:
-    """Read a split's record, as `Workspace.split_record` says where it lies.
+    """Read a split's record; `Workspace.split_record` returns its path.
 
     Raises:
         HistopipeError: the file isn't a split's record.
