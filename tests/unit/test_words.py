@@ -16,8 +16,7 @@ from tests.conftest import ROOT
 # Not converted yet. These lists only ever get shorter: whoever converts an entry takes it off, and nothing is added.
 PENDING_PACKAGES: frozenset[str] = frozenset(
     {
-        "histopipe/core",
-        "histopipe/data",
+        "histopipe/core",  # ScoringError
     }
 )
 PENDING_PAGES: frozenset[str] = frozenset()
