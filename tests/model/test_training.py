@@ -341,7 +341,7 @@ def test_averaged_weights_are_those_of_the_formula(ready: Workspace, small: dict
         trainer.train_on_batch(patches, labels)
         now = trainer.trainable_variables[0].numpy()
         expected = now if expected is None else 0.5 * expected + 0.5 * now
-    with training_loop._averaged(plan, trainer):
+    with training_loop._averaged_weights(plan, trainer):
         np.testing.assert_allclose(trainer.trainable_variables[0].numpy(), expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(trainer.trainable_variables[0].numpy(), now)
 
@@ -362,7 +362,7 @@ def test_an_averaged_training_goes_on_from_its_own_weights(ready: Workspace, sma
             trainers[1].train_on_batch(*batches[number])
     by_epochs, by_steps = (trainer.trainable_variables[0].numpy() for trainer in trainers)
     np.testing.assert_allclose(by_epochs, by_steps, rtol=1e-4, atol=1e-6)
-    with training_loop._averaged(plan, trainers[0]):
+    with training_loop._averaged_weights(plan, trainers[0]):
         assert np.abs(trainers[0].trainable_variables[0].numpy() - by_epochs).max() > 1e-3
 
 

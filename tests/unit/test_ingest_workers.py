@@ -94,7 +94,7 @@ def test_a_failure_tells_the_flow_where_it_was(client: Any, tmp_path: Path) -> N
     outcome = parts._outcome(future(client.submit(fail, pure=False)), [], client)
     assert isinstance(outcome, PartFailed) and str(outcome) == "no room"
     assert parts._failed_at(outcome) <= set(listening(client)) and parts._failed_at(outcome)
-    assert not parts._brought(tmp_path / "1-2", outcome)
+    assert not parts._fetch_part(tmp_path / "1-2", outcome)
     assert not list(tmp_path.iterdir())
 
 
