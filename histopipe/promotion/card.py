@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from histopipe import __version__
 from histopipe.core.cases.readings import CASE_OF_READING, READING
-from histopipe.core.files import read_named
+from histopipe.core.files import read_json, read_named
 from histopipe.core.lineage import output_hash
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, leaky_state
@@ -24,7 +25,6 @@ from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explanatio
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.evaluation.record import MetricsRecord
-from histopipe.ingest.sources.record import SourceRecord
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
 from histopipe.promotion.gates import TITLES
 from histopipe.reporting.comparison.record import COMPARISON_FILE, Comparison, read_comparison
@@ -58,7 +58,7 @@ class Facts:
     Attributes:
         run: that holds the served model.
         report: of the store, as ingest wrote it.
-        source: where the data came from, as locate wrote it; None where it didn't.
+        origin: kind and file name of the data's source; None where `locate` wrote no record.
         subgroups, cases: tables of the evaluation.
         explanation: content of its `explanation.json`; None where there is none.
         comparison: content of `comparison.json`; None where there is none.
@@ -70,7 +70,7 @@ class Facts:
     candidate: Candidate
     run: Run
     report: StoreReport
-    source: SourceRecord | None
+    origin: tuple[str, str] | None
     subgroups: pd.DataFrame
     cases: pd.DataFrame
     explanation: Explanation | None
@@ -84,12 +84,11 @@ def read_facts(candidate: Candidate, run: Run, verdict: Mapping[str, str], works
     """Gather them; raises what the readers of the files raise."""
     dataset, architecture = candidate.dataset, candidate.architecture
     evaluation, report = workspace.evaluation(dataset, architecture), workspace.report(dataset)
-    source = workspace.source(dataset)
     return Facts(
         candidate,
         run,
         read_report(workspace.store(dataset)),
-        SourceRecord.read(source) if source.is_file() else None,
+        _origin(workspace.source(dataset)),
         read_named(evaluation / "subgroups.csv"),
         read_named(evaluation / "cases.csv"),
         read_explanation(evaluation) if (evaluation / EXPLANATION_FILE).is_file() else None,
@@ -98,6 +97,13 @@ def read_facts(candidate: Candidate, run: Run, verdict: Mapping[str, str], works
         _hashes(dataset, architecture, workspace),
         verdict,
     )
+
+
+def _origin(path: Path) -> tuple[str, str] | None:
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    return record["kind"], record["name"]
 
 
 def _environment(model_id: str) -> list[str]:
@@ -167,14 +173,14 @@ def _use(facts: Facts) -> str:
 
 
 def _data(facts: Facts) -> str:
-    report, source = facts.report, facts.source
+    report, origin = facts.report, facts.origin
     lines = [
         f"{report['patches']:,} patches of {report['cases']:,} cases, {report['positive']:,} of them "
         f"{report['classes'][1]}; {report['undersized']:,} smaller than the rest",
         *(f"set aside, {reason}: {entry['count']:,}" for reason, entry in report["set_aside"].items()),
     ]
-    if source:
-        lines.insert(0, f"source: {source.kind}, {source.name}")
+    if origin:
+        lines.insert(0, f"source: {origin[0]}, {origin[1]}")
     if report["same_pixels_in_two_cases"]:
         lines.append(f"{report['same_pixels_in_two_cases']:,} patches whose pixels occur in another case too")
     if reading := report.get(READING):
@@ -263,7 +269,7 @@ def _limits(facts: Facts) -> str:
         f"graded on {test['cases']:,} cases of the same source as the training: how it does elsewhere isn't known",
         "a case is what the source calls one; it need not be a patient",
     ]
-    if facts.source and facts.source.kind == "synthetic":
+    if facts.origin and facts.origin[0] == "synthetic":
         lines.append("trained and graded on drawn slides: its numbers say nothing of tissue")
     if quick := candidate.record.get("quick"):
         caps = ", ".join(f"{name} {value}" for name, value in quick.items())
