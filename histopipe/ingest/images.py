@@ -23,6 +23,7 @@ from histopipe.ingest.tiff_pixels import (
     page_size,
     read_pages,
     require_bright,
+    require_whole_jpegs,
 )
 
 MAX_PIXELS = 4_000_000  # a patch or field of view; larger ones are slides, which are tiled first
@@ -108,7 +109,7 @@ def _decode_tiff(content: bytes) -> Patch:
     _check_size(layout.width, layout.height)
     if layout.usual:
         with _opened(content, ("TIFF",)) as image:
-            _check_packing(image)
+            _check_packing(image, content)
             return _as_rgb(image, layout.bits)
     colours, alpha, multiplied = decode_unusual(content, layout)
     colours = np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours
@@ -189,13 +190,15 @@ def _check_size(width: int, height: int) -> None:
         raise MemberRejected("absurd dimensions")
 
 
-def _check_packing(image: Image.Image) -> None:
-    """Refuse TIFFs of black and white that are packed for fax machines.
+def _check_packing(image: Image.Image, content: bytes) -> None:
+    """Refuse TIFFs of black and white that are packed for fax machines, and JPEG data smaller than the image.
 
     Of a damaged one libtiff gives whatever lay in memory before, other pixels each time, and no error.
     """
     if image.info.get("compression") in _FAX:
         raise MemberRejected("packed for fax machines")
+    if image.info.get("compression") == "jpeg":
+        require_whole_jpegs(content)
 
 
 def _as_rgb(image: Image.Image, depth: int) -> Patch:

@@ -281,6 +281,27 @@ def _read_values(content: bytes) -> NDArray[Any]:
         raise MemberRejected(UNREADABLE) from None
 
 
+def require_whole_jpegs(content: bytes) -> None:
+    """Refuse a first page whose JPEG strips or tiles are smaller than the page says.
+
+    libtiff leaves whatever lay in memory before where they end, other pixels each time, and reports no error.
+
+    Raises:
+        MemberRejected: one is smaller, or damaged.
+    """
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+            page = tiff.pages.first
+            if math.prod(page.chunks) > _LARGEST_CHUNK:
+                raise MemberRejected(UNREADABLE)
+            page.asarray(maxworkers=1)
+    except Exception:  # whatever a decoder makes of hostile bytes, it is one unusable member
+        raise MemberRejected(UNREADABLE) from None
+
+
 def _eight_bits(values: NDArray[Any], layout: Layout, alpha: NDArray[Any] | None) -> Pixels:
     """The upper eight of the bits that the file states; `alpha`, if any, tells which pixels are seen."""
     if layout.numbers != 1 and layout.most is None:
