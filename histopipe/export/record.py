@@ -55,7 +55,7 @@ class Facts(ModelFacts):
 
 
 class Difference(TypedDict):
-    """Of probabilities, without sign: the largest and the mean one."""
+    """The largest and the mean absolute difference between probabilities."""
 
     max: float
     mean: float
