@@ -11,7 +11,7 @@ import io
 import logging
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -43,6 +43,7 @@ _WANTED = frozenset(
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}
 _MOST_ENTRIES = 4096  # of a page; usual are 10 to 40
 _PACKINGS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})  # none, LZW, deflate, PackBits, LZMA, Zstandard
+_JPEG = frozenset({7})
 _LARGEST_CHUNK = 20_000_000  # values of a strip or tile: those of the largest patch and its transparency
 _ROWS = 64  # that are brought to eight bits at a time
 _LONGEST = 3 * 2**16  # values of a tag: a colour map of 16 bits
@@ -265,7 +266,7 @@ def decode_unusual(content: bytes, layout: Layout) -> tuple[Pixels, Pixels | Non
     return shown, _eight_bits(alpha, layout, None) if alpha.size else None, layout.alpha == "associated"
 
 
-def _read_values(content: bytes) -> NDArray[Any]:
+def _read_values(content: bytes, packings: Collection[int] = _PACKINGS) -> NDArray[Any]:
     """A first page's values as stored. Not by libtiff, which of damaged ones gives whatever lay in memory before."""
     import tifffile
 
@@ -274,7 +275,7 @@ def _read_values(content: bytes) -> NDArray[Any]:
         with tifffile.TiffFile(io.BytesIO(content)) as tiff:
             page = tiff.pages.first
             whole = all(page.dataoffsets) and all(page.databytecounts)
-            if page.compression not in _PACKINGS or not whole or math.prod(page.chunks) > _LARGEST_CHUNK:
+            if page.compression not in packings or not whole or math.prod(page.chunks) > _LARGEST_CHUNK:
                 raise MemberRejected(UNREADABLE)
             return np.asarray(page.asarray(maxworkers=1))
     except Exception:  # whatever a decoder makes of hostile bytes, it is one unusable member
@@ -289,17 +290,7 @@ def require_whole_jpegs(content: bytes) -> None:
     Raises:
         MemberRejected: one is smaller, or damaged.
     """
-    import tifffile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    try:
-        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
-            page = tiff.pages.first
-            if math.prod(page.chunks) > _LARGEST_CHUNK:
-                raise MemberRejected(UNREADABLE)
-            page.asarray(maxworkers=1)
-    except Exception:  # whatever a decoder makes of hostile bytes, it is one unusable member
-        raise MemberRejected(UNREADABLE) from None
+    _read_values(content, _JPEG)
 
 
 def _eight_bits(values: NDArray[Any], layout: Layout, alpha: NDArray[Any] | None) -> Pixels:
