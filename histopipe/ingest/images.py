@@ -23,6 +23,7 @@ from histopipe.ingest.tiff_pixels import (
     parse_layout,
     read_pages,
     require_bright,
+    require_whole_jpegs,
 )
 
 MAX_PIXELS = 4_000_000  # of a patch or field of view; larger images are slides, which are tiled first
@@ -118,7 +119,7 @@ def _decode_tiff(content: bytes) -> Patch:
     _check_size(layout.width, layout.height)
     if layout.is_common:
         with _open_image(content, ("TIFF",)) as image:
-            _check_compression(image)
+            _check_compression(image, content)
             return _convert_to_rgb(image, layout.bits)
     colours, alpha, premultiplied = decode_uncommon(content, layout)
     colours = np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours
@@ -202,13 +203,15 @@ def _check_size(width: int, height: int) -> None:
         raise MemberRejected("absurd dimensions")
 
 
-def _check_compression(image: Image.Image) -> None:
-    """Check that a TIFF isn't compressed in a format of fax machines.
+def _check_compression(image: Image.Image, content: bytes) -> None:
+    """Check that a TIFF isn't compressed in a format of fax machines, and that its JPEG data is as large as the image.
 
     For a damaged one, libtiff returns uninitialised memory instead of an error: other pixels each time.
     """
     if image.info.get("compression") in _FAX:
         raise MemberRejected("unsupported fax compression")
+    if image.info.get("compression") == "jpeg":
+        require_whole_jpegs(content)
 
 
 def _convert_to_rgb(image: Image.Image, depth: int) -> Patch:

@@ -11,7 +11,7 @@ import io
 import logging
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -43,6 +43,7 @@ _TAGS = frozenset(
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}
 _MAX_ENTRIES = 4096  # of a page; 10 to 40 are usual
 _COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})  # none, LZW, deflate, PackBits, LZMA, Zstandard
+_JPEG = frozenset({7})
 _MAX_CHUNK = 20_000_000  # values of a strip or tile: the largest patch with transparency
 _ROWS = 64  # rows that are converted to 8 bits at a time
 _MAX_VALUES = 3 * 2**16  # of a tag: a 16-bit colour map
@@ -270,7 +271,7 @@ def decode_uncommon(content: bytes, layout: Layout) -> tuple[Pixels, Pixels | No
     return pixels, _convert_to_8_bits(alpha, layout, None) if alpha.size else None, layout.alpha == "associated"
 
 
-def _read_values(content: bytes) -> NDArray[Any]:
+def _read_values(content: bytes, compressions: Collection[int] = _COMPRESSIONS) -> NDArray[Any]:
     """Read the values of the first page as stored.
 
     libtiff isn't used because it returns uninitialised memory for damaged pages.
@@ -282,11 +283,22 @@ def _read_values(content: bytes) -> NDArray[Any]:
         with tifffile.TiffFile(io.BytesIO(content)) as tiff:
             page = tiff.pages.first
             complete = all(page.dataoffsets) and all(page.databytecounts)
-            if page.compression not in _COMPRESSIONS or not complete or math.prod(page.chunks) > _MAX_CHUNK:
+            if page.compression not in compressions or not complete or math.prod(page.chunks) > _MAX_CHUNK:
                 raise MemberRejected(UNREADABLE)
             return np.asarray(page.asarray(maxworkers=1))
     except Exception:  # decoders raise anything for hostile bytes
         raise MemberRejected(UNREADABLE) from None
+
+
+def require_whole_jpegs(content: bytes) -> None:
+    """Check that the JPEG strips or tiles of the first page are as large as the page states.
+
+    Where they end early, libtiff returns uninitialised memory, other pixels each time, and reports no error.
+
+    Raises:
+        MemberRejected: one is smaller, or damaged.
+    """
+    _read_values(content, _JPEG)
 
 
 def _convert_to_8_bits(values: NDArray[Any], layout: Layout, alpha: NDArray[Any] | None) -> Pixels:

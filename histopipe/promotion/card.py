@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import pandas as pd
 
 from histopipe import __version__
 from histopipe.core.cases.readings import CASE_OF_READING, READING
-from histopipe.core.files import read_named
+from histopipe.core.files import read_json, read_named
 from histopipe.core.lineage import output_hash
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, leaky_state
@@ -31,7 +32,6 @@ from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explanatio
 from histopipe.evaluation.figures import with_interval
 from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
 from histopipe.evaluation.record import MetricsRecord
-from histopipe.ingest.sources.record import SourceRecord
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
 from histopipe.promotion.gates import TITLES
 from histopipe.reporting.comparison.record import COMPARISON_FILE, Comparison, read_comparison
@@ -63,10 +63,9 @@ class CardContent:
     """The content of a model card.
 
     Attributes:
-        candidate: the model.
         run: the run that holds the served model.
         report: the store's report, as ingest wrote it.
-        source: where the data came from, as locate wrote it; None if there is no such record.
+        origin: kind and file name of the data's source; None if `locate` wrote no record.
         subgroups, cases: tables of the evaluation.
         explanation: content of the evaluation's `explanation.json`; None if there is none.
         comparison: content of `comparison.json`; None if there is none.
@@ -78,7 +77,7 @@ class CardContent:
     candidate: Candidate
     run: Run
     report: StoreReport
-    source: SourceRecord | None
+    origin: tuple[str, str] | None
     subgroups: pd.DataFrame
     cases: pd.DataFrame
     explanation: Explanation | None
@@ -92,12 +91,11 @@ def read_card_content(candidate: Candidate, run: Run, verdict: Mapping[str, str]
     """Read the content of a candidate's card; raises what the readers of the files raise."""
     dataset, architecture = candidate.dataset, candidate.architecture
     evaluation, report = workspace.evaluation(dataset, architecture), workspace.report(dataset)
-    source = workspace.source(dataset)
     return CardContent(
         candidate,
         run,
         read_report(workspace.store(dataset)),
-        SourceRecord.read(source) if source.is_file() else None,
+        _origin(workspace.source(dataset)),
         read_named(evaluation / "subgroups.csv"),
         read_named(evaluation / "cases.csv"),
         read_explanation(evaluation) if (evaluation / EXPLANATION_FILE).is_file() else None,
@@ -106,6 +104,13 @@ def read_card_content(candidate: Candidate, run: Run, verdict: Mapping[str, str]
         _hashes(dataset, architecture, workspace),
         verdict,
     )
+
+
+def _origin(path: Path) -> tuple[str, str] | None:
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    return record["kind"], record["name"]
 
 
 def _environment(model_id: str) -> list[str]:
@@ -175,14 +180,14 @@ def _use(content: CardContent) -> str:
 
 
 def _data(content: CardContent) -> str:
-    report, source = content.report, content.source
+    report, origin = content.report, content.origin
     lines = [
         f"{report['patches']:,} patches of {report['cases']:,} cases, {report['positive']:,} of them "
         f"{report['classes'][1]}; {report['undersized']:,} smaller than the rest",
         *(f"set aside, {reason}: {entry['count']:,}" for reason, entry in report["set_aside"].items()),
     ]
-    if source:
-        lines.insert(0, f"source: {source.kind}, {source.name}")
+    if origin:
+        lines.insert(0, f"source: {origin[0]}, {origin[1]}")
     if report["same_pixels_in_two_cases"]:
         lines.append(f"{report['same_pixels_in_two_cases']:,} patches whose pixels occur in another case too")
     if reading := report.get(READING):
@@ -273,7 +278,7 @@ def _limits(content: CardContent) -> str:
         f"evaluated on {test['cases']:,} cases of the same source as the training: its results elsewhere are unknown",
         "a case is what the source calls one; it need not be a patient",
     ]
-    if content.source and content.source.kind == "synthetic":
+    if content.origin and content.origin[0] == "synthetic":
         lines.append("trained and evaluated on drawn slides: its numbers say nothing about real tissue")
     if quick := candidate.record.get("quick"):
         caps = ", ".join(f"{name} {value}" for name, value in quick.items())

@@ -92,7 +92,6 @@ ALLOWED_TO: dict[str, dict[str, str]] = {
     | _OUTPUT_LAYER
     | {
         "ingest/datasets/layout.py": "names magnifications",
-        "ingest/sources/record.py": "says on the model card where data came from",
         "reporting/comparison/*": "words of the model card",
     },
 }

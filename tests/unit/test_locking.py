@@ -9,7 +9,9 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
@@ -36,8 +38,9 @@ def add_rows(table: Path, writer: int) -> None:
         write_key_table(Pseudonyms(b"", {f"case-{writer}-{number}": f"{writer}/{number}"}), table)
 
 
-def together(function: object, arguments: list[tuple[object, ...]]) -> None:
-    started = [multiprocessing.get_context("fork").Process(target=function, args=each) for each in arguments]  # type: ignore[arg-type]
+def together(function: Callable[..., None], arguments: list[tuple[object, ...]]) -> None:
+    # of interpreters of their own: a fork would inherit the threads of whatever tests this process ran before
+    started = [multiprocessing.get_context("spawn").Process(target=function, args=each) for each in arguments]
     for process in started:
         process.start()
     for process in started:
@@ -119,14 +122,14 @@ def test_names_that_are_no_text_come_back_as_they_are(tmp_path: Path) -> None:
 
 
 def add_exports(folder: Path, writer: int) -> None:
-    for number in range(20):
-        name = f"{writer}-{number}.onnx"
-        (folder / name).touch()
-        add_to_report(folder, name, {"facts": {}})
+    with patch("histopipe.export.report.render_page", str):  # which asks more of a record than this one holds
+        for number in range(20):
+            name = f"{writer}-{number}.onnx"
+            (folder / name).touch()
+            add_to_report(folder, name, {"facts": {}})
 
 
-def test_exports_into_one_folder_are_all_in_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("histopipe.export.report.render_page", str)
+def test_exports_into_one_folder_are_all_in_its_report(tmp_path: Path) -> None:
     together(add_exports, [(tmp_path, writer) for writer in range(4)])
     assert len(read_json(tmp_path / "export.json")["exports"]) == 80
 

@@ -367,3 +367,17 @@ def test_a_transparent_bitmap_is_white() -> None:
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"sRGB" + bytes(48)
     bitmap = b"BM" + struct.pack("<IHHI", 14 + 108 + 128, 0, 0, 14 + 108) + header + masks + bytes(128)
     assert (decode_patch(bitmap) == 255).all()
+
+
+def test_jpeg_data_smaller_than_the_tiff_says_are_refused() -> None:
+    """libtiff leaves what lay in memory before in the columns that the JPEG data lack."""
+    stream = io.BytesIO()
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (24, 16, 3), np.uint8))
+    picture.save(stream, "TIFF", compression="jpeg")
+    content = stream.getvalue()
+    assert decode_patch(content).shape == (24, 16, 3)
+    width = struct.pack("<HHI", 256, 4, 1), struct.pack("<HHI", 256, 3, 1)
+    place = max(content.find(entry) for entry in width)
+    assert content[place + 8 : place + 10] == b"\x10\x00"
+    with pytest.raises(MemberRejected, match="not a readable image"):
+        decode_patch(content[: place + 8] + b"\x18\x00" + content[place + 10 :])

@@ -531,3 +531,10 @@ def test_a_source_is_new_until_it_was_used(workspace: Workspace) -> None:
     workspace.used_source("idc").write_text("{")
     with pytest.raises(HistopipeError):
         describe_change("idc", workspace)
+
+
+def test_a_record_without_a_size_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Not every server says how large an archive is."""
+    record = SourceRecord("url", "https://host/a.zip", "https://host/a.zip", "a.zip", None, {"etag": "x"})
+    record.write(tmp_path / "idc.json")
+    assert SourceRecord.read(tmp_path / "idc.json") == record

@@ -41,7 +41,7 @@ class SourceRecord:
         """
         content = read_json(path)
         try:
-            return cls(**content)
+            return cls(**{"size": None, **content})  # `write` leaves out what is None
         except TypeError:
             raise SourceError(f"{path} is not the record of a source: run `histopipe locate {path.stem}`") from None
 
