@@ -86,9 +86,10 @@ def run_command(command: Sequence[str], folder: Path | None = None, surroundings
         with ThreadPoolExecutor(1) as pool:
             peak = pool.submit(_peak_memory, child)
             output, _ = child.communicate()
+            seconds = time.perf_counter() - began  # before the sampling of its memory notices the end
         if child.returncode != 0:
             raise SystemExit(f"{' '.join(command)} ended with {child.returncode}: {output[-2000:]}")
-    return Finished(time.perf_counter() - began, round(peak.result() / 2**30, 3), output)
+    return Finished(seconds, round(peak.result() / 2**30, 3), output)
 
 
 def run_side(*command: str, folder: Path | None = None, surroundings: Environment = None) -> dict[str, float]:
