@@ -9,7 +9,7 @@ import pandas as pd
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.splitting.membership import read_membership
 from histopipe.data.splitting.record import read_split_record
-from histopipe.data.store import read_report
+from histopipe.data.store import read_store_record
 from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.watch import describe_change, record_use
 from tasks.artifacts import publish_image, publish_table
@@ -38,7 +38,7 @@ def ingest(dataset: str) -> Path:
     decode_on_workers(dataset)
     reproduce(stage_name("ingest", dataset))
     store = Workspace.around().store(dataset)
-    report = read_report(store)
+    report = read_store_record(store)
     counts = {name: report[name] for name in ("patches", "cases", "positive", "undersized", "second_copies", "bad")}
     publish_table([counts], f"Contents of {dataset} after ingest", "ingest", dataset)
     return store

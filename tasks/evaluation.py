@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from histopipe.core.files import read_named
+from histopipe.core.files import read_case_table
 from histopipe.core.workspace import Workspace, stage_name
 from tasks.artifacts import publish_image, publish_markdown, publish_preview, publish_table, table_rows
 from tasks.declaration import stage_task
@@ -43,9 +43,9 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
     publish_table(rows, title, "metrics", dataset, architecture)
     for figure in sorted((folder / "figures").glob("*.png")):
         publish_image(figure, f"{title}: {figure.stem}", figure.stem, dataset, architecture)
-    subgroups = read_named(folder / "subgroups.csv").round(SHOWN_DIGITS)
+    subgroups = read_case_table(folder / "subgroups.csv").round(SHOWN_DIGITS)
     publish_table(table_rows(subgroups), f"{title}: subgroups", "subgroups-table", dataset, architecture)
-    worst = read_named(folder / "cases.csv").head(WORST_CASES).round(SHOWN_DIGITS)
+    worst = read_case_table(folder / "cases.csv").head(WORST_CASES).round(SHOWN_DIGITS)
     publish_table(table_rows(worst), f"{title}: worst cases", "cases-table", dataset, architecture)
     for case, slide in drawn_slides(folder)[:SHOWN_SLIDES]:
         publish_preview(slide, f"{title}: case {case}", "slide", dataset, architecture, slide.stem)

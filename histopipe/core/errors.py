@@ -110,7 +110,7 @@ class TrackingError(HistopipeError):
     """MLflow can't record the run as it is."""
 
 
-class TrackingAwayError(TrackingError):
+class TrackingUnreachableError(TrackingError):
     """MLflow can't be reached now, or the connection broke; unlike bad input, it is worth trying again later."""
 
 
@@ -118,7 +118,7 @@ class InferenceError(HistopipeError):
     """A network can't be compiled for this machine."""
 
 
-class ScoringError(HistopipeError):
+class PredictionError(HistopipeError):
     """A model to predict with doesn't exist, or there are no patches to predict."""
 
 
@@ -134,7 +134,7 @@ class ExportError(HistopipeError):
     """A model to export doesn't exist, or its exported file isn't accurate enough."""
 
 
-class ServingError(HistopipeError):
+class ServiceError(HistopipeError):
     """The service may not or can't start with these options."""
 
 

@@ -82,7 +82,7 @@ def swap_folders(new: Path, path: Path, check: Callable[[Path], object]) -> None
 
 def _exchange(new: Path, path: Path, check: Callable[[Path], object]) -> Path:
     """Rename both folders; return the path to which the old one, if there was any, was moved."""
-    aside = temporary(path, "old")
+    aside = temporary_path(path, "old")
     if os.path.lexists(path):
         path.rename(aside)
     try:
@@ -121,7 +121,7 @@ def _discard(aside: Path) -> None:
     It is renamed first, so that it isn't restored if the deletion is interrupted.
     """
     if os.path.lexists(aside):
-        unwanted = temporary(aside.with_name(_target(aside)), "part")
+        unwanted = temporary_path(aside.with_name(_target(aside)), "part")
         with suppress(OSError):
             aside.rename(unwanted)
             _remove(unwanted)
@@ -142,7 +142,7 @@ _WRITING: set[Path] = set()  # by this process; those of others are recognised b
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Yield a unique temporary name next to `path`, and delete what is left under that name afterwards."""
-    new = temporary(path, "part")
+    new = temporary_path(path, "part")
     _WRITING.add(new)
     try:
         yield new
@@ -151,7 +151,7 @@ def writing(path: Path) -> Iterator[Path]:
         _WRITING.discard(new)
 
 
-def temporary(path: Path, ending: Literal["part", "old"], pid: int | None = None) -> Path:
+def temporary_path(path: Path, ending: Literal["part", "old"], pid: int | None = None) -> Path:
     """Return a temporary name next to `path` that identifies its owner: histopipe, a machine and a process."""
     owner = f"{os.getpid() if pid is None else pid}-{_machine()}{secrets.token_hex(4)}"
     return path.with_name(f".{path.name}.{owner}.histopipe.{ending}")
@@ -235,10 +235,10 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise HistopipeError(f"{path} is missing: run the stage that writes it (`dvc repro`)") from None
     except ValueError as problem:
-        raise HistopipeError(f"{path} is not valid JSON ({problem}): {restoring(path)}") from None
+        raise HistopipeError(f"{path} is not valid JSON ({problem}): {restore_command(path)}") from None
 
 
-def restoring(path: Path) -> str:
+def restore_command(path: Path) -> str:
     """Return the command that restores a damaged output, for a message.
 
     DVC itself compares only sizes and times of change.
@@ -287,11 +287,11 @@ def require_disk(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise HistopipeError(
-            f"{what} needs {as_size(needed)} in {folder}, but only {as_size(free)} are free there: make room"
+            f"{what} needs {format_size(needed)} in {folder}, but only {format_size(free)} are free there: make room"
         )
 
 
-def as_size(count: float) -> str:
+def format_size(count: float) -> str:
     """Format a number of bytes for people: `2.1 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
@@ -300,7 +300,7 @@ def as_size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def read_named(path: Path) -> pd.DataFrame:
+def read_case_table(path: Path) -> pd.DataFrame:
     """Read a CSV table of cases or subgroups without converting names, which may be `NA` or `007`."""
     import pandas as pd
 

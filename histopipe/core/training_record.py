@@ -7,7 +7,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from histopipe.core.cases.readings import Reading
 from histopipe.core.errors import HistopipeError
-from histopipe.core.files import read_json, restoring, write_json
+from histopipe.core.files import read_json, restore_command, write_json
 from histopipe.core.workspace import TRAINING_RECORD
 
 Caps = dict[str, int | str]  # the caps of `quick` that were set, by name
@@ -135,7 +135,7 @@ def read_training_record(path: Path) -> TrainingRecord:
     """
     record: TrainingRecord = read_json(path)
     if not isinstance(record, dict):
-        raise HistopipeError(f"{path} is not the record of a training: {restoring(path)}")
+        raise HistopipeError(f"{path} is not the record of a training: {restore_command(path)}")
     return record
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from histopipe.core.cases.ids import with_normal_ids
 from histopipe.core.cases.readings import BEFORE, READING, Reading, accession_of, recorded_reading
 from histopipe.core.errors import StoreError
-from histopipe.core.files import read_json, restoring
+from histopipe.core.files import read_json, restore_command
 
 INDEX_FILE = "index.parquet"
 REPORT_FILE = "report.json"
@@ -60,7 +60,7 @@ class ManifestCounts(TypedDict):
     examples: list[list[str]]
 
 
-class StoreReport(TypedDict):
+class StoreRecord(TypedDict):
     """The content of a store's `report.json`.
 
     Attributes:
@@ -188,17 +188,17 @@ def read_index(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFra
     except FileNotFoundError:
         raise StoreError(f"{path} is missing: run `dvc repro ingest@{folder.name}`") from None
     except (OSError, ValueError) as problem:
-        raise StoreError(f"{path} can't be read ({problem}): {restoring(folder)}") from None
+        raise StoreError(f"{path} can't be read ({problem}): {restore_command(folder)}") from None
     return with_normal_ids(index, whole_column=True) if "case_id" in index else index
 
 
-def read_report(folder: Path) -> StoreReport:
+def read_store_record(folder: Path) -> StoreRecord:
     """Read the record that ingest wrote into a store's folder.
 
     Raises:
         HistopipeError: the record is missing or damaged.
     """
-    report: StoreReport = read_json(folder / REPORT_FILE)
+    report: StoreRecord = read_json(folder / REPORT_FILE)
     return report
 
 
@@ -214,7 +214,7 @@ def require_reading(folder: Path, reading: Reading | None) -> None:
     """
     if reading is None:
         return
-    report = read_report(folder) if (folder / REPORT_FILE).exists() else None
+    report = read_store_record(folder) if (folder / REPORT_FILE).exists() else None
     if report and READING in report:
         made = recorded_reading(report, folder.name)
     else:  # before there was a choice; without letters in any id both readings are the same
@@ -231,9 +231,9 @@ def _map_shard(path: Path) -> Patches:
     try:
         shard: Patches = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise StoreError(f"{path} is missing: {restoring(path.parent)}") from None
+        raise StoreError(f"{path} is missing: {restore_command(path.parent)}") from None
     except (OSError, ValueError) as problem:
-        raise StoreError(f"{path} can't be read ({problem}): {restoring(path.parent)}") from None
+        raise StoreError(f"{path} can't be read ({problem}): {restore_command(path.parent)}") from None
     if shard.dtype != np.uint8 or shard.ndim != 4 or shard.shape[-1] != 3:
-        raise StoreError(f"{path} holds {shard.dtype} {shard.shape}, not RGB patches: {restoring(path.parent)}")
+        raise StoreError(f"{path} holds {shard.dtype} {shard.shape}, not RGB patches: {restore_command(path.parent)}")
     return shard

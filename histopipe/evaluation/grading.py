@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import expit
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import restoring
+from histopipe.core.files import restore_command
 from histopipe.core.operating_point import EvaluatedPoint, LockedPoint
 from histopipe.core.params import Params, ThresholdRule
 from histopipe.core.training_record import TrainingMarks
@@ -86,7 +86,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     else:
         fault = _fault(table)
     if fault:
-        raise EvaluationError(f"{path} {fault}: {restoring(path)} or evaluate again")
+        raise EvaluationError(f"{path} {fault}: {restore_command(path)} or evaluate again")
     return table
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from histopipe.core.files import read_named
+from histopipe.core.files import read_case_table
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.params import EvaluateParams
 from histopipe.core.tables import write_csv
@@ -65,7 +65,7 @@ def draw_slides(
 def drawn_slides(folder: Path) -> list[tuple[str, Path]]:
     """List case and picture of each slide that an evaluation drew, in the order of `slides.csv`; none without it."""
     path = folder / f"{SLIDES}.csv"
-    return slide_pictures(read_named(path), folder) if path.is_file() else []
+    return slide_pictures(read_case_table(path), folder) if path.is_file() else []
 
 
 def slide_pictures(slides: pd.DataFrame, folder: Path) -> list[tuple[str, Path]]:

@@ -30,7 +30,7 @@ from histopipe.core.training_record import TrainingRecord, read_training_record
 from histopipe.core.workers import BackgroundProcess
 from histopipe.core.workspace import TRAINING_RECORD, Workspace, stage_name
 from histopipe.data.splitting.membership import Split, is_leaky, read_split
-from histopipe.data.store import Patches, PatchStore, read_report, require_reading
+from histopipe.data.store import Patches, PatchStore, read_store_record, require_reading
 from histopipe.evaluation.cases import JOINED, joined_cases, patch_columns
 from histopipe.evaluation.drift.profiles import REFERENCE_FILE, reference_profiles
 from histopipe.evaluation.grading import (
@@ -79,7 +79,7 @@ def evaluate(
         EvaluationError: the network is missing, unreadable, or trained on another split or on test cases; predictions
             aren't numbers; a patch has no case; a split lacks a class; or validation has too few cases for the rule.
         ChangedInputError: the inputs changed meanwhile.
-        TrackingAwayError: MLflow can't be reached, which is checked before anything is predicted, or fails later.
+        TrackingUnreachableError: MLflow can't be reached (checked before anything is predicted) or fails later.
     """
     from histopipe.evaluation.explanation.stage import explain_evaluation
     from histopipe.evaluation.figures import draw_figures
@@ -264,7 +264,7 @@ def require_both_classes(table: pd.DataFrame, origin: object) -> None:
 
 def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: PatchStore) -> OperatingPoint:
     """Choose calibration and threshold on validation; add what else a served model needs to know."""
-    classes = read_report(store.folder)["classes"]
+    classes = read_store_record(store.folder)["classes"]
     locked = locked_point(logits, params.evaluate.threshold)
     point: OperatingPoint = {
         "temperature": locked["temperature"],

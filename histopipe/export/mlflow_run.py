@@ -24,7 +24,7 @@ def log_export(
         A message that names where it was logged, or why it wasn't.
 
     Raises:
-        TrackingAwayError: MLflow can't be reached, or the connection breaks.
+        TrackingUnreachableError: MLflow can't be reached, or the connection breaks.
     """
     if origin.run is None:
         return "not logged: this tracking store has no run of that model"

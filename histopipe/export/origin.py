@@ -54,7 +54,7 @@ def logged_model_address(dataset: str, architecture: str, workspace: Workspace) 
 
     Raises:
         ExportError: there is no evaluation here, or its run isn't in this tracking store.
-        TrackingAwayError: the tracking store can't be reached.
+        TrackingUnreachableError: the tracking store can't be reached.
     """
     folder = workspace.evaluation(dataset, architecture)
     path = folder / METRICS_FILE
@@ -73,7 +73,7 @@ def find_origin(served: ServedModel, dataset: str, workspace: Workspace) -> Orig
     """Look up a model's origin in the tracking store.
 
     Raises:
-        TrackingAwayError: the tracking store can't be reached.
+        TrackingUnreachableError: the tracking store can't be reached.
     """
     run_id, model_id = served.logged.get("run_id"), served.logged.get("model_id")
     with errors_in_one_line(workspace):

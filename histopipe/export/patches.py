@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.ids import is_among
 from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.errors import ExportError
 from histopipe.data.splitting.membership import split_of_patches
@@ -67,7 +67,7 @@ def select_patches(store: PatchStore, split: Path, seen: Collection[str], seed: 
 
 def _are_seen(index: pd.DataFrame, seen: Collection[str], dataset: str) -> pd.Series:
     """Mark the rows of cases that were seen, or of their copies (other ids with the same patches)."""
-    is_seen = are_known(index["case_id"], seen, dataset)
+    is_seen = is_among(index["case_id"], seen, dataset)
     cases = joined_cases(index)
     return is_seen if cases is None else is_seen | cases.isin(cases[is_seen])
 

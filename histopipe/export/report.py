@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from histopipe.core.errors import HistopipeError
-from histopipe.core.files import as_size, read_json, write_text
+from histopipe.core.files import format_size, read_json, write_text
 from histopipe.core.locking import locked_file
 from histopipe.core.outputs.claims import OutputFiles, seal_text
 from histopipe.evaluation.intervals import Estimate
@@ -73,7 +73,7 @@ def _cells(name: str, record: ExportRecord) -> list[str]:
     return [
         f"`{name}`",
         _describe_model(record),
-        as_size(record["bytes"]),
+        format_size(record["bytes"]),
         f"{parity['file']['roc_auc']:.4f}",
         _format_change(parity["change"]["roc_auc"]),
         _format_share(parity["decisions_changed"]),
@@ -113,7 +113,7 @@ def describe_export(record: ExportResult) -> str:
     """Describe in one line what an export wrote."""
     parity = record["parity"]
     line = (
-        f"{record['path']}: {as_size(record['bytes'])}, ROC AUC {_format_change(parity['change']['roc_auc'])} "
+        f"{record['path']}: {format_size(record['bytes'])}, ROC AUC {_format_change(parity['change']['roc_auc'])} "
         f"compared with Keras, {_format_share(parity['decisions_changed'])} of decisions changed"
     )
     if record.get("seen") == "unknown":

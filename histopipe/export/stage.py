@@ -73,10 +73,10 @@ def export(
 
     Raises:
         ExportError: a package is missing, there is no such model, or the file doesn't predict as Keras does.
-        ScoringError: there is no such model.
+        PredictionError: there is no such model.
         StoreError, SplitError: patches or split are missing.
         InferenceError: OpenVINO can't read the network.
-        TrackingAwayError: MLflow can't be reached.
+        TrackingUnreachableError: MLflow can't be reached.
         OutputError: there is another file at `out`.
     """
     export_format = FORMATS[kind]

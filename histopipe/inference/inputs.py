@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from histopipe.core.cases.ids import normal_id
-from histopipe.core.errors import ArchiveError, ScoringError
+from histopipe.core.errors import ArchiveError, PredictionError
 from histopipe.core.names import CONTROL_IN_NAME, holds_control, printable, with_slashes
 from histopipe.core.system_files import is_leftover
 from histopipe.inference.kinds import (
@@ -78,8 +78,8 @@ def find_slides(inputs: list[Path], limit: MemberLimit = DEFAULT_LIMIT) -> list[
     """Find all whole slides among the inputs and in their folders.
 
     Raises:
-        ScoringError: an input is missing, can't be read, has a line break in its name, or is no image, slide, folder or
-            archive.
+        PredictionError: an input is missing, can't be read, has a line break in its name, or is no image, slide, folder
+            or archive.
         ArchiveError: a folder holds more files than `limit` allows.
     """
     slides = _slide_files(inputs, limit)
@@ -104,14 +104,14 @@ def _slide_files(inputs: list[Path], limit: MemberLimit) -> Iterator[SlideFile]:
         if path.is_dir():
             yield from _content(path, limit).slides
         elif not path.exists():
-            raise ScoringError(f"{path} is missing: correct the path")
+            raise PredictionError(f"{path} is missing: correct the path")
         elif is_slide(path) or (path.suffix.lower() not in IMAGES and is_dicom(path)):
             yield SlideFile(path.name, path, path.stem)
         elif not path.name.lower().endswith(ARCHIVES) and path.suffix.lower() not in IMAGES:
             reason = reason_aside(path)
             if reason in (OTHER, NOTES):
                 reason = "no image, slide, folder or archive of patches: give one of these"
-            raise ScoringError(f"{path} is {reason}")
+            raise PredictionError(f"{path} is {reason}")
 
 
 def _content(folder: Path, limit: MemberLimit) -> FolderContent:
@@ -131,7 +131,7 @@ def _require_name(path: Path) -> None:
     """Refuse an input if its name or its folder's can't be used as a case id."""
     resolved = path.resolve()
     if holds_control(path.name) or holds_control(resolved.name if path.is_dir() else resolved.parent.name):
-        raise ScoringError(
+        raise PredictionError(
             f"the name of {printable(str(path))} or of its folder holds a line break or another control character: "
             "rename it"
         )
@@ -142,7 +142,7 @@ def _list_files(folder: Path, limit: MemberLimit) -> list[FolderFile]:
         return list_files(folder, limit)
     except OSError as problem:
         where = printable(str(problem.filename or folder))
-        raise ScoringError(f"{where} can't be read ({problem.strerror}): allow it or remove it") from None
+        raise PredictionError(f"{where} can't be read ({problem.strerror}): allow it or remove it") from None
 
 
 class _Source(NamedTuple):
@@ -174,7 +174,7 @@ def find_images(
 
     Raises:
         ArchiveError: an archive can't be read, or holds too many members.
-        ScoringError: a folder can't be read.
+        PredictionError: a folder can't be read.
     """
     namer = namer or CaseNamer.of("idc", ())
 

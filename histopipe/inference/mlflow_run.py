@@ -24,7 +24,7 @@ def log_predictions(dataset: str, summary: PredictionSummary, folder: Path, work
         workspace: the checkout with the settings of the tracking store.
 
     Raises:
-        TrackingAwayError: MLflow can't be reached, or the connection breaks.
+        TrackingUnreachableError: MLflow can't be reached, or the connection breaks.
     """
     with errors_in_one_line(workspace):
         prepare_experiment(workspace, f"{dataset}-scores")

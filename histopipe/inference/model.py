@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from yaml import YAMLError
 
-from histopipe.core.errors import EvaluationError, HistopipeError, ScoringError, one_line
+from histopipe.core.errors import EvaluationError, HistopipeError, PredictionError, one_line
 from histopipe.core.files import read_json, read_yaml
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
@@ -79,8 +79,8 @@ def load_served_model(model: str, dataset: str, workspace: Workspace, followed: 
         The model, ready to predict.
 
     Raises:
-        ScoringError: there is no such model, it wasn't logged by histopipe, or it is of other data.
-        TrackingAwayError: the tracking store can't be reached.
+        PredictionError: there is no such model, it wasn't logged by histopipe, or it is of other data.
+        TrackingUnreachableError: the tracking store can't be reached.
 
     Example:
         >>> served = load_served_model("champion", "idc", Workspace(Path.cwd()))
@@ -115,10 +115,10 @@ def check_data(
         The model's data, and its relation to the data of this checkout.
 
     Raises:
-        ScoringError: it is of another data set.
+        PredictionError: it is of another data set.
     """
     if point.get("data_set") != dataset:
-        raise ScoringError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
+        raise PredictionError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
     made_from, version = data_in(folder, point), _version_at(address, workspace)
     if version is not None and not len(made_from.labels):
         with errors_in_one_line(workspace):
@@ -160,8 +160,8 @@ def model_folder(model: str, dataset: str, workspace: Workspace) -> Iterator[tup
     """Provide the folder of a model, downloaded from the tracking store if necessary, and the model's address.
 
     Raises:
-        ScoringError: there is no such model.
-        TrackingAwayError: the tracking store can't be asked.
+        PredictionError: there is no such model.
+        TrackingUnreachableError: the tracking store can't be asked.
     """
     address = champion_address(dataset, workspace) if model == CHAMPION else model
     with _folder_of(address, dataset, workspace) as folder:
@@ -194,7 +194,7 @@ def _logged(folder: Path) -> dict[str, str]:
 def _folder_of(address: str, dataset: str, workspace: Workspace) -> Iterator[Path]:
     if not address.startswith(SCHEMES):
         if not Path(address).is_dir():
-            raise ScoringError(f"{address} is no folder of a model: give champion, models:/NAME/VERSION or a path")
+            raise PredictionError(f"{address} is no folder of a model: give champion, models:/NAME/VERSION or a path")
         yield Path(address)
         return
     with TemporaryDirectory() as scratch:
@@ -218,11 +218,11 @@ def _download(address: str, dataset: str, workspace: Workspace, scratch: str) ->
         reason = one_line(problem, 160)
     version = _version_at(address, workspace)
     if version is not None:
-        raise ScoringError(describe_loss(version, dataset, find_version_fault(version, client)))
+        raise PredictionError(describe_loss(version, dataset, find_version_fault(version, client)))
     remedy = "name one that MLflow lists"
     if address == champion_address(dataset, workspace):
         remedy = "promote a model first (`dvc repro`)"
-    raise ScoringError(f"{address} can't be loaded ({reason or 'it has no files'}): {remedy}")
+    raise PredictionError(f"{address} can't be loaded ({reason or 'it has no files'}): {remedy}")
 
 
 def describe_loss(version: ModelVersion, dataset: str, fault: ModelFault | None) -> str:
@@ -234,7 +234,7 @@ def describe_loss(version: ModelVersion, dataset: str, fault: ModelFault | None)
     )
 
 
-class UnreadableModelError(ScoringError):
+class UnreadableModelError(PredictionError):
     """A model's folder doesn't hold the files that `evaluate` logs."""
 
 
@@ -242,11 +242,11 @@ def point_in(folder: Path, address: str) -> OperatingPoint:
     """Read the operating point of a model in a folder.
 
     Raises:
-        ScoringError: there is none, so `evaluate` didn't log the model.
+        PredictionError: there is none, so `evaluate` didn't log the model.
     """
     try:
         point = dict(read_json(_path(folder, POINT_ARTIFACT, address)))
-    except ScoringError:
+    except PredictionError:
         raise
     except (HistopipeError, OSError, TypeError, ValueError) as problem:
         raise UnreadableModelError(f"{address}: {problem}") from None
@@ -270,11 +270,11 @@ def _network(path: Path, address: str) -> keras.Model:
         raise UnreadableModelError(f"{address}: {str(problem).rpartition(': ')[0]}: name another model") from None
 
 
-def _explain(problem: ScoringError, address: str, dataset: str, workspace: Workspace) -> ScoringError:
+def _explain(problem: PredictionError, address: str, dataset: str, workspace: Workspace) -> PredictionError:
     """Return the error of unreadable files; for a registered model, which was complete once, with how to restore it."""
     version = _version_at(address, workspace)
     if version is None:
         return problem
     with errors_in_one_line(workspace):
         fault = find_version_fault(version, open_client(workspace))
-    return ScoringError(describe_loss(version, dataset, fault)) if fault else problem
+    return PredictionError(describe_loss(version, dataset, fault)) if fault else problem

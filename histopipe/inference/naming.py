@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from histopipe.core.cases.ids import normal_id, spelt
+from histopipe.core.cases.ids import normal_id, spell_out
 from histopipe.core.cases.readings import Reading
 from histopipe.core.errors import ParamsError, SourceError
 from histopipe.core.names import printable
@@ -222,7 +222,7 @@ class CaseNamer:
             if divided:
                 self._remark(
                     "divided",
-                    f"{spelt(slide)} has the same positions in {len(spots)} folders: each is taken as a slide",
+                    f"{spell_out(slide)} has the same positions in {len(spots)} folders: each is taken as a slide",
                 )
             for number in numbers:
                 folder = folders.get(case_folders[images[number].folders])
@@ -245,15 +245,15 @@ class CaseNamer:
                 beginnings[case].add(before)
         several_folders = [case for folder, case in folders.items() if case != _case_name(folder[-1:])]
         if several_folders:
-            shown = " and ".join(map(spelt, sorted(several_folders)[:2]))
+            shown = " and ".join(map(spell_out, sorted(several_folders)[:2]))
             self._remark("same_folder_names", f"{len(several_folders)} folders share their names with others: {shown}")
         for case, several in beginnings.items():
             if len(several) > 1:
                 shown = " and ".join(sorted(several)[:2])
                 self._remark(
                     "several_names",
-                    f"{spelt(case)} holds images called {shown} and two numbers, taken as one case; if the numbers are "
-                    "positions and these are slides, name the images SLIDE_x0_y0",
+                    f"{spell_out(case)} holds images called {shown} and two numbers, taken as one case; if the numbers "
+                    "are positions and these are slides, name the images SLIDE_x0_y0",
                 )
 
     def _remark_on_doubled(self, images: Sequence[ImageName], named: Sequence[CaseName]) -> None:
@@ -265,7 +265,7 @@ class CaseNamer:
             case, x, y = doubled[0]
             self._remark(
                 "doubled",
-                f"{len(doubled):,} positions have more than one image, first x {x}, y {y} of {spelt(case)}: "
+                f"{len(doubled):,} positions have more than one image, first x {x}, y {y} of {spell_out(case)}: "
                 "maps show the last image of each",
             )
 

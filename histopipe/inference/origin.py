@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from histopipe.core.errors import HistopipeError, ScoringError, StoreError
+from histopipe.core.errors import HistopipeError, PredictionError, StoreError
 from histopipe.core.files import read_json, read_yaml
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
@@ -52,7 +52,7 @@ def require_own_data(
         The relation of the model's data to that of the checkout.
 
     Raises:
-        ScoringError: it is of other classes, or it is of other data and wasn't requested by name.
+        PredictionError: it is of other classes, or it is of other data and wasn't requested by name.
     """
     dataset = made_from.dataset
     here = _here(dataset, workspace)
@@ -60,7 +60,7 @@ def require_own_data(
     if relation.verdict == "same":
         return relation
     if other_classes(made_from, here) or (followed and relation.verdict == "other"):
-        raise ScoringError(
+        raise PredictionError(
             f"{title} is made from other data than {dataset} is here ({relation.reason}): "
             f"{_remedy(made_from, here, version, followed)}"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from histopipe.core.cases.readings import Reading
-from histopipe.core.errors import ScoringError
+from histopipe.core.errors import PredictionError
 from histopipe.core.files import read_json
 
 SUMMARY = "summary.json"
@@ -113,5 +113,5 @@ def read_summary(folder: Path) -> PredictionSummary:
     """
     summary: PredictionSummary = read_json(folder / SUMMARY)
     if not isinstance(summary, dict):
-        raise ScoringError(f"{folder / SUMMARY} holds no summary: predict the patches again")
+        raise PredictionError(f"{folder / SUMMARY} holds no summary: predict the patches again")
     return summary

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histopipe.core.cases.readings import is_listed, reading_entry, recorded_reading
-from histopipe.core.errors import ScoringError
+from histopipe.core.errors import PredictionError
 from histopipe.core.files import write_json
 from histopipe.core.outputs.claims import OutputFolder, ensure_claimed
 from histopipe.core.tables import write_csv
@@ -79,7 +79,7 @@ def predict(
         The content of `summary.json`.
 
     Raises:
-        ScoringError: there is no such model or input, none of the images can be predicted, or there are slides and
+        PredictionError: there is no such model or input, none of the images can be predicted, or there are slides and
             the resolution for cutting them into tiles is unknown.
         ArchiveError: an archive can't be read.
         InferenceError: the CPU has no bfloat16.
@@ -169,18 +169,18 @@ def predict_inputs(
 
 def _require_resolution(slides: list[SlideInput], reading: SlideOptions, dataset: str) -> None:
     if slides and reading.mpp is None:
-        raise ScoringError(
+        raise PredictionError(
             f"the pixel size of {dataset}'s patches is unknown, so slides can't be cut into tiles: "
             f"give --mpp, in micrometres per pixel, or `{dataset}: {{mpp: …}}` in params.yaml"
         )
     if not slides and reading.overlays:
-        raise ScoringError("overlays are drawn over whole slides, and there are none: leave out --overlay")
+        raise PredictionError("overlays are drawn over whole slides, and there are none: leave out --overlay")
 
 
 def _require_some(cases: pd.DataFrame, tally: PredictionTally, inputs: list[Path]) -> None:
     if not len(cases):
         reasons = ", ".join(f"{count} x {reason}" for reason, count in tally.refused.items()) or "no images"
-        raise ScoringError(
+        raise PredictionError(
             f"nothing to predict in {', '.join(map(str, inputs))} ({reasons}): give PNG or JPEG patches, or slides"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from histopipe.core.cases.ids import look_alikes
-from histopipe.data.store import SetAsideFiles, StoreReport
+from histopipe.data.store import SetAsideFiles, StoreRecord
 from histopipe.ingest.datasets import OTHER_MAGNIFICATION, Dataset
 from histopipe.ingest.datasets.matching import FileMatching
 from histopipe.ingest.plan import HARMLESS, NOT_A_PATCH, SECOND_COPY, UnusedMembers
@@ -15,7 +15,7 @@ MAX_LISTED_BY_NAME = 20  # per reason; more (277,524 second copies on Kaggle) ar
 
 def build_report(
     dataset: Dataset, index: pd.DataFrame, unused: UnusedMembers, members: int, matching: FileMatching | None = None
-) -> StoreReport:
+) -> StoreRecord:
     """Build the content of `report.json`.
 
     Args:
@@ -26,7 +26,7 @@ def build_report(
         matching: how the names in a manifest were matched, if there is one.
     """
     height, width = dataset.patch_size
-    report: StoreReport = {
+    report: StoreRecord = {
         "dataset": dataset.name,
         "members": members,
         "patches": len(index),

@@ -21,7 +21,7 @@ from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.workers import Workers
 from histopipe.core.workspace import Workspace
-from histopipe.data.store import INDEX_FILE, REPORT_FILE, StoreReport
+from histopipe.data.store import INDEX_FILE, REPORT_FILE, StoreRecord
 from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.ingest.archives.reading import Archive, open_archive
 from histopipe.ingest.datasets import Dataset, MemberRejected, get_dataset, list_datasets
@@ -40,7 +40,7 @@ MAX_INFERRED_SIDE = 256  # pixels; larger images of a data set with a manifest a
 SIZE_SAMPLE = 64  # images by which the size is inferred
 
 
-def ingest(dataset: str, params: Params, workspace: Workspace) -> StoreReport:
+def ingest(dataset: str, params: Params, workspace: Workspace) -> StoreRecord:
     """Pack a data set's archive into its store, using shards that `ingest_part` has already decoded.
 
     Args:
@@ -205,7 +205,7 @@ def _pack(
     workspace: Workspace,
     path: Path,
     workers: Workers[ShardTask, Shard],
-) -> StoreReport:
+) -> StoreRecord:
     folder = workspace.store(dataset.name)
     count = len(plan.patches)
     _require_disk(folder, count, dataset)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.ids import is_among
 from histopipe.core.errors import MonitoringError
 from histopipe.core.params import MonitorParams
 from histopipe.evaluation.drift.features import COLOUR_FEATURES, PROBABILITY
@@ -73,7 +73,7 @@ def compare_profiles(
         raise MonitoringError(
             f"no new case has {params.min_patches} patches: provide more patches, or lower monitor.min_patches"
         )
-    again = are_known(reference["case_id"], judged["case_id"].unique(), dataset)
+    again = is_among(reference["case_id"], judged["case_id"].unique(), dataset)
     kept = reference[(reference["patches"] >= params.min_patches) & ~again]
     parts = [_compare_group(kept, judged, group, params, seed) for group in GROUPS]
     features = pd.concat([part for part, _ in parts], ignore_index=True)

@@ -24,7 +24,7 @@ def log_drift(dataset: str, summary: DriftSummary, folder: Path, workspace: Work
         The id of the run.
 
     Raises:
-        TrackingAwayError: MLflow can't be reached, or fails.
+        TrackingUnreachableError: MLflow can't be reached, or fails.
     """
     with errors_in_one_line(workspace):
         prepare_experiment(workspace, f"{dataset}-drift")

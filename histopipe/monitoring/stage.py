@@ -53,7 +53,7 @@ def monitor_inputs(
 
     Raises:
         MonitoringError: the model has no reference, or too few cases can be compared.
-        ScoringError, ArchiveError: the inputs can't be predicted.
+        PredictionError, ArchiveError: the inputs can't be predicted.
         OutputError: `out` holds other files, or would be read as input.
     """
     output = ensure_claimed(out, COMMAND, {"the input": inputs})

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import restoring
+from histopipe.core.files import restore_command
 from histopipe.data.store import PatchStore, Rows
 from histopipe.networks.backend import grow_gpu_memory
 from histopipe.networks.prediction import logit_network
@@ -40,7 +40,7 @@ def load_network(path: Path) -> keras.Model:
         network.get_layer(OUTPUT_LAYER)
     except Exception as problem:  # a damaged or foreign file fails in as many ways as there are bytes
         reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
-        raise EvaluationError(f"{path} can't be loaded ({reason}): {restoring(path)} or train again") from None
+        raise EvaluationError(f"{path} can't be loaded ({reason}): {restore_command(path)} or train again") from None
     return network
 
 

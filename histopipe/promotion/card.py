@@ -16,11 +16,11 @@ import pandas as pd
 
 from histopipe import __version__
 from histopipe.core.cases.readings import CASE_OF_READING, READING
-from histopipe.core.files import read_json, read_named
+from histopipe.core.files import read_case_table, read_json
 from histopipe.core.lineage import output_hash
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, leaky_state
-from histopipe.data.store import StoreReport, read_report
+from histopipe.data.store import StoreRecord, read_store_record
 from histopipe.evaluation.case_kinds import (
     KIND_METRICS,
     KIND_TITLES,
@@ -76,7 +76,7 @@ class CardContent:
 
     candidate: Candidate
     run: Run
-    report: StoreReport
+    report: StoreRecord
     origin: tuple[str, str] | None
     subgroups: pd.DataFrame
     cases: pd.DataFrame
@@ -94,10 +94,10 @@ def read_card_content(candidate: Candidate, run: Run, verdict: Mapping[str, str]
     return CardContent(
         candidate,
         run,
-        read_report(workspace.store(dataset)),
+        read_store_record(workspace.store(dataset)),
         _origin(workspace.source(dataset)),
-        read_named(evaluation / "subgroups.csv"),
-        read_named(evaluation / "cases.csv"),
+        read_case_table(evaluation / "subgroups.csv"),
+        read_case_table(evaluation / "cases.csv"),
         read_explanation(evaluation) if (evaluation / EXPLANATION_FILE).is_file() else None,
         read_comparison(report) if (report / COMPARISON_FILE).is_file() else None,
         _environment(run.data.tags[SERVED_MODEL_TAG]),

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit, logit
 
-from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.ids import is_among
 from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.params import Params
 from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky
@@ -134,7 +134,7 @@ def rolled_back_gate(since: str | None, again: bool) -> Gate:
 
 def select_unseen(table: pd.DataFrame, *seen: Iterable[str], dataset: str = "") -> pd.DataFrame:
     """Return the rows of cases that are in none of the lists of case ids; `dataset` decides how ids are compared."""
-    is_seen = are_known(table["case_id"], [case for cases in seen for case in cases], dataset)
+    is_seen = is_among(table["case_id"], [case for cases in seen for case in cases], dataset)
     return table[~is_seen].reset_index(drop=True)
 
 

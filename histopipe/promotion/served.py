@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.ids import is_among
 from histopipe.core.errors import PromotionError
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.store import Patches, PatchStore, read_index
@@ -115,6 +115,6 @@ def _log_from_files(candidate: Candidate, workspace: Workspace) -> str:
 def _example(candidate: Candidate, workspace: Workspace) -> Patches:
     """Return the first patch of a validation case: the served model's input example must not come from test."""
     store = workspace.store(candidate.dataset)
-    validation = are_known(read_index(store)["case_id"], candidate.record["validation_cases"])
+    validation = is_among(read_index(store)["case_id"], candidate.record["validation_cases"])
     example: Patches = PatchStore.open(store).gather(np.flatnonzero(validation.to_numpy())[:1])[0]
     return example

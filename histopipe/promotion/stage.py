@@ -106,7 +106,7 @@ def promote(
 
     Raises:
         PromotionError: no model can be judged, the champion can't be compared with, or isn't the one to be replaced.
-        TrackingAwayError: the registry can't be reached; the same command resumes.
+        TrackingUnreachableError: the registry can't be reached; the same command resumes.
         BusyError: another promotion or rollback is in progress.
     """
     candidate = read_candidate(dataset, params, workspace)
@@ -173,7 +173,7 @@ def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
 
     Raises:
         PromotionError: there is no champion, or none before it.
-        TrackingAwayError: the registry can't be reached; the same command resumes.
+        TrackingUnreachableError: the registry can't be reached; the same command resumes.
         BusyError: another promotion or rollback is in progress.
     """
     with locked_registry(dataset, workspace) as registry:

@@ -16,7 +16,7 @@ def promotion_summary(dataset: str, workspace: Workspace) -> str:
     """Render the champion and the challenger, with the gates that judged them, as Markdown.
 
     Raises:
-        TrackingAwayError: the registry can't be asked.
+        TrackingUnreachableError: the registry can't be asked.
     """
     with open_registry(dataset, workspace) as registry:
         parts = [_section(alias, registry) for alias in (CHAMPION, CHALLENGER)]
@@ -32,7 +32,7 @@ def describe_anchor(dataset: str, workspace: Workspace) -> str:
     """Describe which version is the anchor.
 
     Raises:
-        TrackingAwayError: the registry can't be asked.
+        TrackingUnreachableError: the registry can't be asked.
     """
     with open_registry(dataset, workspace) as registry:
         number = registry.model_tags().get(ANCHOR)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from histopipe.core.cases.ids import normal_id
-from histopipe.core.files import as_size
+from histopipe.core.files import format_size
 from histopipe.core.names import without_control
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.service.limits import Limits
@@ -153,7 +153,7 @@ class Jobs:
         if len(self) >= self._limits.jobs:
             raise busy_error(f"{self._limits.jobs} slides are under way", 30)
         if (free := shutil.disk_usage(self._scratch).free) < RESERVE:
-            raise RequestError(507, f"only {as_size(free)} of the service's disk are free: try again later")
+            raise RequestError(507, f"only {format_size(free)} of the service's disk are free: try again later")
         job_id = secrets.token_urlsafe(18)
         self._worker.prepare()
         job = Job(job_id, self._scratch / job_id, ModelReference(model.address, model.identity, model.point))

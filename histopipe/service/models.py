@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from histopipe.core.errors import HistopipeError, ScoringError, one_line
+from histopipe.core.errors import HistopipeError, PredictionError, one_line
 from histopipe.core.files import file_digest
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
@@ -113,8 +113,8 @@ def load(request: ModelRequest, version: str | None = None) -> Model:
         version: version that the alias points to; None to look it up.
 
     Raises:
-        ScoringError: there is no such model, or it isn't one of this project's.
-        TrackingAwayError: the tracking store can't be reached.
+        PredictionError: there is no such model, or it isn't one of this project's.
+        TrackingUnreachableError: the tracking store can't be reached.
         InferenceError: the model can't be used in the requested precision.
     """
     address = request.model
@@ -137,7 +137,7 @@ def load_copy(request: ModelRequest, scratch: Path) -> Model:
         scratch: folder to copy it into.
 
     Raises:
-        ScoringError, TrackingAwayError, InferenceError: as in `load`.
+        PredictionError, TrackingUnreachableError, InferenceError: as in `load`.
     """
     folder = Path(request.model)
     if request.alias or _VERSION.match(request.model) or not (folder / "MLmodel").is_file():
@@ -147,16 +147,16 @@ def load_copy(request: ModelRequest, scratch: Path) -> Model:
         shutil.copytree(folder, copy)
         return load(replace(request, model=str(copy)))
     except (OSError, shutil.Error) as problem:
-        raise ScoringError(f"{folder} can't be copied ({problem}): make sure that nothing else writes it") from None
-    except ScoringError as problem:
-        raise ScoringError(str(problem).replace(str(copy), request.model)) from None
+        raise PredictionError(f"{folder} can't be copied ({problem}): make sure that nothing else writes it") from None
+    except PredictionError as problem:
+        raise PredictionError(str(problem).replace(str(copy), request.model)) from None
 
 
 def aliased_version(request: ModelRequest) -> str | None:
     """Return the version that the requested alias points to; None if it isn't set.
 
     Raises:
-        TrackingAwayError: the tracking store can't be reached.
+        TrackingUnreachableError: the tracking store can't be reached.
     """
     from histopipe.tracking.registry import Registry
 
@@ -210,14 +210,14 @@ def require_same_data(model: Model, in_use: Model) -> None:
     """Check that a new version was made from the same data as the model in use, which clients expect.
 
     Raises:
-        ScoringError: it is known to be made from other data.
+        PredictionError: it is known to be made from other data.
     """
     made_from, before = model.served.made_from, in_use.served.made_from
     if made_from is None or before is None:
         return
     relation = relate(made_from, before)
     if relation.verdict == "other":
-        raise ScoringError(
+        raise PredictionError(
             f"it is made from other data than the one in use, {relation.reason}; restart the service to use it"
         )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from histopipe.core.errors import ServingError
+from histopipe.core.errors import ServiceError
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model, ModelReloader, ModelRequest, freeze_loaded_objects, load_copy
 
@@ -54,8 +54,8 @@ def serve(model_request: ModelRequest, address: ListenAddress, limits: Limits, p
         poll: seconds between two checks of the model's alias; 0 never checks.
 
     Raises:
-        ServingError: the service can't or mustn't listen there.
-        ScoringError, TrackingAwayError, InferenceError: the model can't be loaded.
+        ServiceError: the service can't or mustn't listen there.
+        PredictionError, TrackingUnreachableError, InferenceError: the model can't be loaded.
     """
     token = read_token(address)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while the model loads; else the scratch folder would stay
@@ -68,15 +68,15 @@ def read_token(address: ListenAddress) -> str | None:
     """Read the token that clients must send from the environment; None if there is none and none is needed.
 
     Raises:
-        ServingError: there is none although other machines can reach the service, or it is too short.
+        ServiceError: there is none although other machines can reach the service, or it is too short.
     """
     token = os.environ.get(TOKEN_VARIABLE, "").strip()
     if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
-        raise ServingError(
+        raise ServiceError(
             f"{TOKEN_VARIABLE} needs {SHORTEST_TOKEN} or more letters and digits: `openssl rand -hex 32` makes some"
         )
     if not token and not address.allow_anyone and not is_loopback(address.host):
-        raise ServingError(
+        raise ServiceError(
             f"other machines can reach {address.host}: set {TOKEN_VARIABLE}, or say --no-token to answer everyone"
         )
     return token or None
@@ -104,7 +104,7 @@ def bind_socket(address: ListenAddress) -> socket.socket:
     """Bind a socket to an address, before the model is loaded, so that an address in use is reported at once.
 
     Raises:
-        ServingError: the address can't be used.
+        ServiceError: the address can't be used.
     """
     try:
         family, _, _, _, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
@@ -114,7 +114,7 @@ def bind_socket(address: ListenAddress) -> socket.socket:
         sock.bind(target)
     except (OSError, UnicodeError, OverflowError) as problem:
         reason = getattr(problem, "strerror", None) or problem
-        raise ServingError(
+        raise ServiceError(
             f"can't listen at {address.host}:{address.port} ({reason}): choose another --host or --port"
         ) from None
     return sock

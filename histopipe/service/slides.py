@@ -219,9 +219,9 @@ def _result(job: Job) -> dict[str, object]:
 
 
 def _cases(job: Job) -> list[dict[str, object]]:
-    from histopipe.core.files import read_named
+    from histopipe.core.files import read_case_table
 
-    rows = read_named(job.result / "cases.csv")
+    rows = read_case_table(job.result / "cases.csv")
     columns = ["case_id", "patches", "positive", "positive_share", "mean_probability", "placed"]
     cases: list[dict[Any, Any]] = rows[columns].to_dict("records")
     images = {"map": _map_path, "tissue": _tissue_path}

@@ -15,14 +15,14 @@ from typing import Any, Literal
 import pandas as pd
 
 from histopipe.core.addresses import is_url, public_source
-from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.ids import is_among
 from histopipe.core.errors import HistopipeError
 from histopipe.core.files import file_digest, read_json
 from histopipe.core.lineage import output_hash
 from histopipe.core.params import read_params
 from histopipe.core.training_record import DataRecord
 from histopipe.core.workspace import Workspace, stage_name
-from histopipe.data.store import INDEX_FILE, read_index, read_report
+from histopipe.data.store import INDEX_FILE, read_index, read_store_record
 from histopipe.ingest.datasets import get_dataset, list_datasets
 
 DRAWN = "synthetic"  # kind of a source that histopipe draws itself
@@ -195,7 +195,7 @@ def data_of_training(dataset: str, cases: Iterable[str], index: pd.DataFrame, wo
         index: index of the store.
         workspace: workspace of the training.
     """
-    used = labels_by_digest(index[are_known(index["case_id"], list(cases))])
+    used = labels_by_digest(index[is_among(index["case_id"], list(cases))])
     return _describe(dataset, workspace, used.sort_index().head(SAMPLE))
 
 
@@ -258,7 +258,7 @@ def kind_of(source: str) -> str:
 def _classes(dataset: str, workspace: Workspace) -> tuple[str, str]:
     """Return the classes from the store, else from the data set's definition."""
     try:
-        negative, positive = read_report(workspace.store(dataset))["classes"]
+        negative, positive = read_store_record(workspace.store(dataset))["classes"]
         return negative, positive
     except (HistopipeError, OSError, KeyError, TypeError, ValueError):
         pass

@@ -185,7 +185,7 @@ def locked_registry(dataset: str, workspace: Workspace) -> Iterator[Registry]:
 
     Raises:
         BusyError: another promotion or rollback holds it for longer than a killed one takes to end.
-        TrackingAwayError: the registry can't be reached, or the connection breaks.
+        TrackingUnreachableError: the registry can't be reached, or the connection breaks.
     """
     path = workspace.home_lock(f"registry-{dataset}")
     busy = f"another promotion of {dataset} is under way: wait for it to end, then run again"
@@ -198,7 +198,7 @@ def open_registry(dataset: str, workspace: Workspace) -> Iterator[Registry]:
     """Open the registry for reading.
 
     Raises:
-        TrackingAwayError: the registry can't be reached.
+        TrackingUnreachableError: the registry can't be reached.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with errors_in_one_line(workspace):

@@ -40,7 +40,7 @@ def training_run(
             as killed.
 
     Raises:
-        TrackingAwayError: MLflow can't be reached, or the connection breaks before the run ends.
+        TrackingUnreachableError: MLflow can't be reached, or the connection breaks before the run ends.
     """
     with errors_in_one_line(workspace), _training_run(workspace, dataset, architecture, run_id, tags) as opened_run:
         yield opened_run
@@ -111,7 +111,7 @@ def continued_run(workspace: Workspace, dataset: str, architecture: str, run_id:
     `restored_from` takes its place; the next evaluation continues that one.
 
     Raises:
-        TrackingAwayError: MLflow can't be reached, or the connection breaks before the run ends.
+        TrackingUnreachableError: MLflow can't be reached, or the connection breaks before the run ends.
     """
     import mlflow
 

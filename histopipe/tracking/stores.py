@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from histopipe.core.addresses import public_url
-from histopipe.core.errors import TrackingAwayError, TrackingError, one_line
+from histopipe.core.errors import TrackingError, TrackingUnreachableError, one_line
 from histopipe.core.locking import exclusive_lock
 from histopipe.core.params import TrackingParams, read_params
 from histopipe.core.workspace import Workspace
@@ -99,7 +99,7 @@ def require_server(uri: str) -> None:
         uri: address of the tracking store; only http and https are checked.
 
     Raises:
-        TrackingAwayError: the server doesn't respond.
+        TrackingUnreachableError: the server doesn't respond.
     """
     import requests
 
@@ -114,7 +114,7 @@ def require_server(uri: str) -> None:
         except (requests.ConnectionError, requests.Timeout):
             continue
         return
-    raise TrackingAwayError(
+    raise TrackingUnreachableError(
         f"no MLflow server answers at {public_url(uri)}: start it or set MLFLOW_TRACKING_URI right, then run again"
     )
 
@@ -124,7 +124,7 @@ def errors_in_one_line(workspace: Workspace) -> Iterator[None]:
     """Turn an error of MLflow, or of its store of artifacts, into one line with the remedy.
 
     Raises:
-        TrackingAwayError: the store can't be reached or used.
+        TrackingUnreachableError: the store can't be reached or used.
         TrackingError: the server refuses this account or address; trying again doesn't help.
     """
     levels = {name: logging.getLogger(name).level for name in _LOUD}
@@ -137,7 +137,7 @@ def errors_in_one_line(workspace: Workspace) -> Iterator[None]:
             raise
         if remedy := _refusal(problem):
             raise TrackingError(f"MLflow at {_public_address(workspace)} refuses: {remedy}") from None
-        raise TrackingAwayError(
+        raise TrackingUnreachableError(
             f"MLflow at {_public_address(workspace)} can't be used ({_reason(problem)}): "
             "check that it runs and is writable, then run the same command again, which continues"
         ) from None
@@ -224,7 +224,7 @@ def prepare_experiment(workspace: Workspace, dataset: str) -> str:
     """Point MLflow at the tracking store and create the experiment if needed; return the experiment's id.
 
     Raises:
-        TrackingAwayError: no server responds at its address.
+        TrackingUnreachableError: no server responds at its address.
         TrackingError: the experiment was deleted.
     """
     import mlflow
@@ -246,7 +246,7 @@ def open_client(workspace: Workspace) -> MlflowClient:
     """Open a client of the tracking store, which holds the registered models too.
 
     Raises:
-        TrackingAwayError: no server responds at its address.
+        TrackingUnreachableError: no server responds at its address.
     """
     import mlflow
 

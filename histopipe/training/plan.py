@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.ids import is_among
 from histopipe.core.cases.labels import holds_both_classes
 from histopipe.core.errors import TrainingError
 from histopipe.core.params import Params, RecipeParams, TrainParams
@@ -18,7 +18,7 @@ from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky, worst_state
 from histopipe.data.sampling import cap_rows
 from histopipe.data.splitting.copies import cases_seen_as_pixels
 from histopipe.data.splitting.membership import is_leaky, read_split, split_of_patches
-from histopipe.data.store import PatchStore, Rows, read_report, require_reading
+from histopipe.data.store import PatchStore, Rows, read_store_record, require_reading
 from histopipe.networks.weights.record import Weights, read_weights
 from histopipe.training.recipe import effective_recipe, is_capped
 
@@ -83,7 +83,7 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
     split = read_split(workspace.split(dataset))
     splits = split_of_patches(split, store.index)
     limit = params.quick.max_patches if params.quick else None
-    image_size = read_report(store.folder)["image_size"]
+    image_size = read_store_record(store.folder)["image_size"]
     weights = read_weights(architecture, params, workspace)
     tested = store.index.loc[splits == "test", "case_id"]
     return Training(
@@ -110,11 +110,11 @@ def _saw_test_cases(weights: Weights | None, dataset: str, tested: pd.Series, in
     if weights is None:
         return False
     cases, seen = tested.drop_duplicates(), (weights.seen or {}).get(dataset, [])
-    shared = set(cases[are_known(cases, seen, dataset)])
+    shared = set(cases[is_among(cases, seen, dataset)])
     left = set(cases) - shared
     samples = [sample.split() for sample in weights.samples or []]
     if "digest" in index:  # a seen case's pixels here identify its copies, too
-        samples.append(list(index.loc[are_known(index["case_id"], seen, dataset), "digest"]))
+        samples.append(list(index.loc[is_among(index["case_id"], seen, dataset), "digest"]))
     copies = cases_seen_as_pixels(index, left, samples)
     if copies:
         warning = "%s: %s was trained on the patches of %d of today's test cases under other ids (first: %s); %s"

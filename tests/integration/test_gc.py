@@ -19,7 +19,7 @@ import requests
 from filelock import FileLock
 
 from benchmarks.checkouts import NO_FLOORS
-from histopipe.core.files import temporary
+from histopipe.core.files import temporary_path
 from histopipe.core.stages.running import EXIT_BUSY
 from histopipe.core.workspace import Workspace
 from histopipe.operations.gc.cache import cache_folder, unreferenced
@@ -115,7 +115,7 @@ def test_only_what_nothing_refers_to_goes(lived_in: tuple[Checkout, dict[str, st
     project, ids = lived_in
     lost = ids["lost model"].split()[0]
     others = somebody_elses_runs(project)
-    part = temporary(project.root / "models/idc/cancernet", "part", 999999999)
+    part = temporary_path(project.root / "models/idc/cancernet", "part", 999999999)
     part.mkdir()
     (part / "model.keras").write_bytes(b"half")
     before, looks = content(project), client(project).get_registered_model(NAME).tags

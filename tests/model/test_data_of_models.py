@@ -16,7 +16,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from benchmarks.checkouts import NO_FLOORS
 from histopipe.cli import main
-from histopipe.core.errors import PromotionError, ScoringError
+from histopipe.core.errors import PredictionError, PromotionError
 from histopipe.core.files import read_json, write_json
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE
@@ -139,7 +139,7 @@ def test_predictions_are_those_of_the_checkouts_own_data(
         r"champion \(version 1\) is made from other data.*labelled otherwise.*registered_model.*models:/histopipe-idc/1"
     )
     for spelling in ("champion", f"models:/{NAME}@champion"):
-        with pytest.raises(ScoringError, match=line):
+        with pytest.raises(PredictionError, match=line):
             load_served_model(spelling, "idc", workspace)
     served = load_served_model(f"models:/{NAME}/1", "idc", workspace)
     assert served.data and served.data.verdict == "other"
@@ -207,7 +207,7 @@ def test_a_champion_whose_files_are_lost_is_registered_again(
     own_files(workspace, evaluated)
     crowned(workspace, "good")
     lose(workspace)
-    with pytest.raises(ScoringError, match=r"version 1 of histopipe-idc can't be loaded.*`histopipe promote idc`"):
+    with pytest.raises(PredictionError, match=r"version 1 of histopipe-idc can't be loaded.*`histopipe promote idc`"):
         load_served_model("champion", "idc", workspace)
     (found,) = check_models(asked("good"), workspace)
     assert (found.state, "`histopipe promote idc`" in found.remedy) == ("error", True)

@@ -27,7 +27,7 @@ from mlflow import MlflowClient
 
 from benchmarks.checkouts import NO_FLOORS
 from histopipe.cli import main
-from histopipe.core.errors import BusyError, PromotionError, TrackingAwayError
+from histopipe.core.errors import BusyError, PromotionError, TrackingUnreachableError
 from histopipe.core.files import file_digest, read_json, write_json
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
@@ -1006,7 +1006,7 @@ def test_a_registry_that_goes_away_midway_costs_nothing(workspace: Workspace, mo
         assert promote("idc", asked("good"), workspace).promoted
         with monkeypatch.context() as patch:
             patch.setattr(Registry, "register", last_words)
-            with pytest.raises(TrackingAwayError, match="run the same command again") as problem:
+            with pytest.raises(TrackingUnreachableError, match="run the same command again") as problem:
                 promote("idc", asked("better"), workspace)
         assert "\n" not in str(problem.value)
         monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")  # a dead server is told of at once all the same

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from histopipe.cli import main
-from histopipe.core.errors import ScoringError
+from histopipe.core.errors import PredictionError
 from histopipe.core.outputs.claims import MARKER, claim_folder
 from histopipe.core.workspace import Workspace
 from histopipe.inference import table as layout
@@ -241,7 +241,7 @@ def test_names_of_what_is_set_aside_are_cut_and_the_first_hundred_told() -> None
 
 
 def test_no_champion_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ScoringError, match=r"histopipe-idc@champion can't be loaded .*: promote a model first"):
+    with pytest.raises(PredictionError, match=r"histopipe-idc@champion can't be loaded .*: promote a model first"):
         predict([tmp_path], "champion", "idc", tmp_path / "out", Workspace(tmp_path))
 
 

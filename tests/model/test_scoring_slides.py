@@ -25,7 +25,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from histopipe.core import files
-from histopipe.core.errors import PseudonymError, ScoringError
+from histopipe.core.errors import PredictionError, PseudonymError
 from histopipe.core.workspace import Workspace
 from histopipe.inference import slide_prediction as slides_module
 from histopipe.inference import table as layout
@@ -213,7 +213,7 @@ def test_bad_slides_and_options_are_one_line_and_write_nothing(
 
 
 def test_overlays_without_a_slide_are_refused(tmp_path: Path, model: Path) -> None:
-    with pytest.raises(ScoringError, match="leave out --overlay"):
+    with pytest.raises(PredictionError, match="leave out --overlay"):
         graded_slides([zipped(tmp_path / "new.zip", members(4))], model, tmp_path)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histopipe.core.cases.ids import are_known, look_alikes, normal_id, normal_ids
+from histopipe.core.cases.ids import is_among, look_alikes, normal_id, normal_ids
 from histopipe.core.errors import ParamsError, SourceError, SplitError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
@@ -253,7 +253,7 @@ def test_a_split_file_with_one_case_in_two_splits_is_refused(tmp_path: Path) -> 
 def test_what_a_champion_has_seen_is_told_by_normal_form() -> None:
     table = pd.DataFrame({"case_id": [COMPOSED, "12", "13", "c"], "label": [0, 1, 0, 1]})
     assert select_unseen(table, [DECOMPOSED, "12.0"], ["c\u200b"])["case_id"].tolist() == ["13"]
-    assert are_known(table["case_id"], [12]).tolist() == [False, True, False, False]
+    assert is_among(table["case_id"], [12]).tolist() == [False, True, False, False]
 
 
 def test_one_case_has_one_pseudonym() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from histopipe.core.cases.ids import are_known
+from histopipe.core.cases.ids import is_among
 from histopipe.core.errors import ParamsError, SplitError, StoreError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
@@ -216,7 +216,7 @@ def test_an_id_of_the_other_reading_cannot_be_excluded_silently(
 
 def test_what_a_model_saw_under_the_other_reading_counts_as_seen() -> None:
     def known(cases: list[str], seen: list[str], dataset: str = "breakhis") -> list[bool]:
-        return list(are_known(pd.Series(cases), seen, dataset))
+        return list(is_among(pd.Series(cases), seen, dataset))
 
     assert known(["14-22549", "14-9133"], ["14-22549CD"]) == [True, False]  # seen as a publishers' patient
     assert known(["14-22549AB", "14-22549G"], ["14-22549"]) == [True, True]  # seen as an accession number

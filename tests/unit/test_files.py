@@ -16,7 +16,7 @@ import pytest
 
 from histopipe.core import files
 from histopipe.core.errors import HistopipeError
-from histopipe.core.files import replaced_file, replaced_folder, temporary, write_text
+from histopipe.core.files import replaced_file, replaced_folder, temporary_path, write_text
 
 ENDINGS: tuple[Literal["part", "old"], ...] = ("part", "old")
 DIES = """
@@ -94,9 +94,9 @@ def test_a_new_folder_that_cannot_move_in_brings_the_old_one_back(tmp_path: Path
 
 def test_left_overs_of_other_names_stay(tmp_path: Path) -> None:
     pid = dead_pid()
-    others = [temporary(tmp_path / name, ending, pid) for name in ("store.v2", "stores") for ending in ENDINGS]
+    others = [temporary_path(tmp_path / name, ending, pid) for name in ("store.v2", "stores") for ending in ENDINGS]
     foreign = [tmp_path / name for name in (".store.7.part", f".store.{pid}-0a1b2c3d.part", f".store.{pid}.old")]
-    for path in (*others, *foreign, temporary(tmp_path / "store", "part", pid)):
+    for path in (*others, *foreign, temporary_path(tmp_path / "store", "part", pid)):
         make_folder(path, "x")
     start_and_fail(tmp_path / "store")
     write_text(tmp_path / "store", "x")
@@ -108,7 +108,7 @@ def test_an_old_version_with_a_file_of_a_users_is_not_deleted(tmp_path: Path) ->
         if (folder / "thesis.txt").exists():
             raise HistopipeError("thesis.txt")
 
-    path, aside = make_folder(tmp_path / "store", "new"), temporary(tmp_path / "store", "old", dead_pid())
+    path, aside = make_folder(tmp_path / "store", "new"), temporary_path(tmp_path / "store", "old", dead_pid())
     make_folder(aside, "old")
     (aside / "thesis.txt").write_text("mine")
     with replaced_folder(path, check) as folder:
@@ -134,7 +134,7 @@ def test_what_a_check_refuses_stays_even_if_it_came_meanwhile(tmp_path: Path) ->
 
 
 def test_another_machines_process_may_be_writing_still(tmp_path: Path) -> None:
-    ours = temporary(tmp_path / "a.csv", "part", dead_pid())
+    ours = temporary_path(tmp_path / "a.csv", "part", dead_pid())
     theirs = ours.with_name(re.sub(r"-[0-9a-f]{4}", "-" + ("0000" if "-0000" not in ours.name else "1111"), ours.name))
     for path in (ours, theirs):
         path.touch()
@@ -147,8 +147,8 @@ def test_another_machines_process_may_be_writing_still(tmp_path: Path) -> None:
 def test_files_of_dead_runs_are_swept_and_those_being_written_stay(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
-        dead, old = temporary(path, "part", dead_pid()), temporary(path, "part", 1)
-        alive, other = temporary(path, "part", writer.pid), temporary(tmp_path / "b.csv", "part", dead_pid())
+        dead, old = temporary_path(path, "part", dead_pid()), temporary_path(path, "part", 1)
+        alive, other = temporary_path(path, "part", writer.pid), temporary_path(tmp_path / "b.csv", "part", dead_pid())
         for left_over in (dead, old, alive, other):
             left_over.write_text("half")
         long_ago = time.time() - files.ABANDONED_SECONDS - 60

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from histopipe.core.errors import ScoringError
+from histopipe.core.errors import PredictionError
 from histopipe.inference.inputs import find_images, find_slides
 from histopipe.inference.kinds import ARCHIVE_IN_FOLDER, HIDDEN, NOTES, OTHER
 from histopipe.inference.slides.dicom import is_dicom, series_of
@@ -134,7 +134,7 @@ def test_slides_of_many_files_are_one_each_and_their_parts_are_no_patches(tmp_pa
 )
 def test_a_file_that_is_named_and_cannot_be_read_is_refused(tmp_path: Path, name: str, said: str) -> None:
     path = filled(tmp_path, {name: b"x"}) / name
-    with pytest.raises(ScoringError, match=said) as problem:
+    with pytest.raises(PredictionError, match=said) as problem:
         find_slides([path])
     assert name in str(problem.value) and "\n" not in str(problem.value)
 

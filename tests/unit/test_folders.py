@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from histopipe.core.errors import ArchiveError, HistopipeError, ScoringError
+from histopipe.core.errors import ArchiveError, HistopipeError, PredictionError
 from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.inference.inputs import find_images, find_slides
@@ -88,7 +88,7 @@ def test_predict_sets_names_with_line_breaks_aside(tmp_path: Path) -> None:
     found, rejected = graded(write_zip(tmp_path / "a.zip", members))
     assert (found, {name: rejected[name] for name in expected}) == (["c/a.png"], expected)
     for odd in (written(tmp_path / "in\r2", {"a.png": b"1"}), tmp_path / "in\r2/a.png"):
-        with pytest.raises(ScoringError, match="line break or another control character: rename it"):
+        with pytest.raises(PredictionError, match="line break or another control character: rename it"):
             find_slides([odd])
 
 

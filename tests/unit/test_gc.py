@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from histopipe.core.errors import BusyError, HistopipeError
-from histopipe.core.files import parse_temporary_name, replaced_file, temporary
+from histopipe.core.files import parse_temporary_name, replaced_file, temporary_path
 from histopipe.core.lineage import checkout_name
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.parts import forget_other_keys
@@ -78,8 +78,8 @@ def test_half_written_files_go_but_for_live_ones_tracked_ones_and_the_only_versi
     reports = repository.root / "reports"
     reports.mkdir()
     pids = (("a", DEAD), ("b", os.getpid()), ("c", DEAD))
-    gone, live, tracked = (temporary(reports / name, "part", pid) for name, pid in pids)
-    old = temporary(reports / "idc", "old", DEAD)  # a user's file may be in it
+    gone, live, tracked = (temporary_path(reports / name, "part", pid) for name, pid in pids)
+    old = temporary_path(reports / "idc", "old", DEAD)  # a user's file may be in it
     for path in (gone, live, tracked):
         path.touch()
     old.mkdir()
@@ -209,7 +209,7 @@ def test_every_stash_is_needed_and_hashes_are_read_however_yaml_writes_them(repo
 
 
 def test_outside_git_nothing_half_written_goes_and_one_line_says_why(workspace: Workspace) -> None:
-    temporary(workspace.root / "a", "part", DEAD).touch()
+    temporary_path(workspace.root / "a", "part", DEAD).touch()
     (line,) = collect(workspace, "0d", ["files"])
     assert line.state == "unknown" and "git" in line.reason and line.removal is None
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from histopipe.core.errors import TrackingAwayError
+from histopipe.core.errors import TrackingUnreachableError
 from histopipe.core.params import Params, parse_params
 from histopipe.core.stages.running import failure_kind
 from histopipe.evaluation.metrics import Numbers
@@ -305,4 +305,4 @@ def test_gates_are_shown_as_tags_hold_them() -> None:
 
 
 def test_a_registry_that_is_away_is_worth_another_try() -> None:
-    assert failure_kind(TrackingAwayError("away")) == "unreachable"
+    assert failure_kind(TrackingUnreachableError("away")) == "unreachable"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.core.errors import ParamsError, ScoringError
+from histopipe.core.errors import ParamsError, PredictionError
 from histopipe.core.params import parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE
@@ -173,6 +173,6 @@ def test_a_refusal_of_other_data_names_what_helps(
 ) -> None:
     here = at(tmp_path, table(1), {"kind": "archive", "source": "/data/mine.zip", "fingerprint": {}})
     (here.store("mine") / "report.json").write_text(json.dumps({"classes": ["normal", "tumour"]}))
-    with pytest.raises(ScoringError, match=helps) as refused:
+    with pytest.raises(PredictionError, match=helps) as refused:
         require_own_data(made_from, "the champion", None, True, here)
     assert useless not in str(refused.value)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from histopipe.core.files import read_named
+from histopipe.core.files import read_case_table
 from histopipe.core.tables import format_csv, markdown_cell, write_csv
 
 
@@ -13,7 +13,7 @@ from histopipe.core.tables import format_csv, markdown_cell, write_csv
 def test_a_csv_table_gives_names_back(tmp_path: Path, name: str) -> None:
     table = pd.DataFrame({"case_id": [name, "P2"], "patches": [1, 2], "share": [0.5, 0.25]})
     write_csv(table, tmp_path / "cases.csv")
-    read = read_named(tmp_path / "cases.csv")
+    read = read_case_table(tmp_path / "cases.csv")
     pd.testing.assert_frame_equal(read, table, check_dtype=False)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from histopipe.core.errors import TrackingAwayError, TrackingError
+from histopipe.core.errors import TrackingError, TrackingUnreachableError
 from histopipe.core.stages.running import failure_kind
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.services import check_runs
@@ -51,7 +51,7 @@ def test_a_bucket_that_breaks_off_is_one_line(
     workspace: Workspace, module: str, base: str, name: str, details: dict[str, Any]
 ) -> None:
     with (
-        pytest.raises(TrackingAwayError, match=r"can't be used \(.*run the same command again") as said,
+        pytest.raises(TrackingUnreachableError, match=r"can't be used \(.*run the same command again") as said,
         errors_in_one_line(workspace),
     ):
         raise raised_by(module, base, name, **details)
@@ -66,7 +66,7 @@ def test_a_database_s_own_words_are_told_without_the_statement(workspace: Worksp
         "occurring prematurely)\n(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO tags]"
     )
     with (
-        pytest.raises(TrackingAwayError, match=r"can't be used \(database or disk is full\): check"),
+        pytest.raises(TrackingUnreachableError, match=r"can't be used \(database or disk is full\): check"),
         errors_in_one_line(workspace),
     ):
         raise MlflowException(said)
@@ -86,7 +86,7 @@ def test_a_connection_that_mlflow_is_refused_is_one_line(workspace: Workspace, t
     experiment = mlflow.create_experiment("elsewhere", f"ftp://127.0.0.1:{free_port()}/artifacts")
     client = mlflow.MlflowClient()
     run_id = client.create_run(experiment).info.run_id
-    with pytest.raises(TrackingAwayError, match="Connection refused"), errors_in_one_line(workspace):
+    with pytest.raises(TrackingUnreachableError, match="Connection refused"), errors_in_one_line(workspace):
         client.log_artifact(run_id, str(workspace.params))
 
 
@@ -128,7 +128,7 @@ def test_a_server_that_goes_away_is_told_of_within_half_a_minute(
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server_of_one_answer)
     began = time.monotonic()
-    with pytest.raises(TrackingAwayError, match="can't be used"), errors_in_one_line(workspace):
+    with pytest.raises(TrackingUnreachableError, match="can't be used"), errors_in_one_line(workspace):
         open_client(workspace)
     assert 5 < time.monotonic() - began < 30
 

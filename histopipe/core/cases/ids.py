@@ -111,7 +111,7 @@ def case_key(text: str) -> str:
     return _whole_number(form) or form
 
 
-def are_known(cases: pd.Series, others: Iterable[object], dataset: str = "") -> pd.Series:
+def is_among(cases: pd.Series, others: Iterable[object], dataset: str = "") -> pd.Series:
     """Return for each case whether it is among the others, compared by `case_key`.
 
     Args:
@@ -199,12 +199,12 @@ def _undivided(name: str) -> str:
     return joined
 
 
-def spelt(name: str) -> str:
+def spell_out(name: str) -> str:
     """Format an id for a message, with the code points of characters outside ASCII."""
     return name if name.isascii() else f"{name} ({ascii(name)[1:-1]})"
 
 
-def describe_groups(groups: Sequence[Sequence[str]], write: Callable[[str], str] = spelt) -> str:
+def describe_groups(groups: Sequence[Sequence[str]], write: Callable[[str], str] = spell_out) -> str:
     """Format the first groups for a message: `p0 and P0; 1 and 01; 4 more`."""
     shown = [" and ".join(map(write, group)) for group in groups[:MOST_NAMED]]
     more = len(groups) - len(shown)

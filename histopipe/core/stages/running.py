@@ -13,7 +13,7 @@ from typing import TypedDict
 import psutil
 
 from histopipe.core.dvc import clear_broken_copies
-from histopipe.core.errors import BusyError, HistopipeError, TrackingAwayError, UnreachableError
+from histopipe.core.errors import BusyError, HistopipeError, TrackingUnreachableError, UnreachableError
 from histopipe.core.files import read_json, write_json, write_text
 from histopipe.core.locking import exclusive_lock, is_held
 from histopipe.core.stages.inputs import StageInputs, watch_inputs
@@ -164,7 +164,7 @@ def failure_kind(problem: BaseException) -> str:
         return "bad_input"
     kinds = (
         (UnreachableError, "unreachable"),
-        (TrackingAwayError, "unreachable"),
+        (TrackingUnreachableError, "unreachable"),
         (HistopipeError, "bad_input"),
         (BusyError, "busy"),
         (KeyboardInterrupt, "interrupted"),

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from histopipe.core.cases.ids import MOST_NAMED, spelt
+from histopipe.core.cases.ids import MOST_NAMED, spell_out
 from histopipe.core.colours import COLOURS
 
 UNIFORM = 8.0  # largest standard deviation of a channel, of 255: below it a patch is blank except for dust or noise
@@ -48,7 +48,7 @@ class JoinedCases:
     @property
     def shown(self) -> str:
         """The groups in words: `8863 = 9999; 12 = 13 = 14; 4 more`."""
-        named = [" = ".join(map(spelt, group)) for group in self.groups[:MOST_NAMED]]
+        named = [" = ".join(map(spell_out, group)) for group in self.groups[:MOST_NAMED]]
         more = len(self.groups) - len(named)
         return "; ".join([*named, *([f"{more} more"] if more > 0 else [])])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from histopipe.core.cases.ids import MOST_NAMED, spelt
+from histopipe.core.cases.ids import MOST_NAMED, spell_out
 from histopipe.core.params import SplitParams
 from histopipe.data.splitting.assignment import assign_cases, assign_folds, assign_patches
 from histopipe.data.splitting.canonical import assign_canonical, canonical_cases
@@ -46,7 +46,10 @@ class Division:
                 f"patches) {how}: {self.joined.shown}"
             )
         if self.left_out:
-            named = [f"{spelt(o.case)} ({o.group}) for {spelt(o.copy)} ({o.stays})" for o in self.left_out[:MOST_NAMED]]
+            named = [
+                f"{spell_out(o.case)} ({o.group}) for {spell_out(o.copy)} ({o.stays})"
+                for o in self.left_out[:MOST_NAMED]
+            ]
             more = len(self.left_out) - len(named)
             lines.append(
                 f"{len(self.left_out)} cases are known in another split than a larger copy of them and take no part: "

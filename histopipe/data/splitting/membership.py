@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from histopipe.core.cases.ids import normal_id, spelt, with_normal_ids
+from histopipe.core.cases.ids import normal_id, spell_out, with_normal_ids
 from histopipe.core.errors import SplitError
-from histopipe.core.files import restoring
+from histopipe.core.files import restore_command
 
 SPLITS = ("train", "validation", "test")
 
@@ -55,7 +55,7 @@ def read_split(path: Path) -> Split:
     except FileNotFoundError:
         raise SplitError(f"{path} is missing: run `dvc repro split@{path.stem}`") from None
     except (ValueError, UnicodeDecodeError) as problem:
-        raise SplitError(f"{path} is not a readable table ({problem}): {restoring(path)}") from None
+        raise SplitError(f"{path} is not a readable table ({problem}): {restore_command(path)}") from None
     if not {"case_id", "split"} <= set(table.columns) or not set(table["split"]) <= set(SPLITS):
         raise SplitError(f"{path} is not a split file (case_id,split): run `dvc repro --force split@{path.stem}`")
     table = _normalised(table, path)
@@ -72,8 +72,8 @@ def _normalised(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         if rows["split"].nunique() > 1:
             first, second = rows.drop_duplicates("split")["case_id"].iloc[:2]
             raise SplitError(
-                f"{path}: {spelt(first)} and {spelt(second)} are two spellings of one case and are in two splits: "
-                f"run `dvc repro --force split@{path.stem}`"
+                f"{path}: {spell_out(first)} and {spell_out(second)} are two spellings of one case and are in two "
+                f"splits: run `dvc repro --force split@{path.stem}`"
             )
     return renamed.drop_duplicates("case_id").reset_index(drop=True)
 

@@ -10,10 +10,10 @@ from typing import Any, NotRequired, TypedDict, TypeVar
 
 import pandas as pd
 
-from histopipe.core.cases.ids import are_known, case_key, normal_id, spelt
+from histopipe.core.cases.ids import case_key, is_among, normal_id, spell_out
 from histopipe.core.cases.readings import READING, READINGS, accession_of, reading_entry, recorded_reading
 from histopipe.core.errors import SplitError
-from histopipe.core.files import read_json, restoring
+from histopipe.core.files import read_json, restore_command
 from histopipe.core.lineage import locked_stage
 from histopipe.core.params import Params, SplitParams
 from histopipe.core.workspace import Workspace, stage_name
@@ -139,7 +139,7 @@ def read_split_record(path: Path) -> SplitRecord:
     """
     record: SplitRecord = read_json(path)
     if not isinstance(record, dict) or not isinstance(record.get("cases"), dict):
-        raise SplitError(f"{path} is not a split's record: {restoring(path)}")
+        raise SplitError(f"{path} is not a split's record: {restore_command(path)}")
     return record
 
 
@@ -152,7 +152,7 @@ def find_copies(cases: Iterable[str], dataset: str, workspace: Workspace) -> set
     record = workspace.split_record(dataset)
     groups = read_split_record(record).get("joined") or [] if record.exists() else []
     members = pd.Series([case for group in groups for case in group], dtype=object)
-    seen = set(members[are_known(members, cases, dataset)]) if len(members) else set()
+    seen = set(members[is_among(members, cases, dataset)]) if len(members) else set()
     return {case for group in groups if seen & set(group) for case in group}
 
 
@@ -197,9 +197,9 @@ def with_current_ids(groups: dict[str, Group], cases: Iterable[str], record: Pat
         if renamed.setdefault(case, group) != group:
             other = recorded[case]
             raise SplitError(
-                f"{record} holds {spelt(other)} ({renamed[case]}) and {spelt(spelling)} ({group}), which are one case: "
-                f"delete one of the two lines there, then run `dvc repro split@{record.stem}`, and train the models "
-                "again that had the case in training and will be tested on it"
+                f"{record} holds {spell_out(other)} ({renamed[case]}) and {spell_out(spelling)} ({group}), which are "
+                f"one case: delete one of the two lines there, then run `dvc repro split@{record.stem}`, and train the "
+                "models again that had the case in training and will be tested on it"
             )
         recorded.setdefault(case, spelling)
     return renamed

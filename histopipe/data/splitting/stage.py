@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from histopipe.core.cases.ids import case_key, look_alikes, spelt
+from histopipe.core.cases.ids import case_key, look_alikes, spell_out
 from histopipe.core.cases.readings import Reading, accession_of, siblings
 from histopipe.core.errors import SplitError
 from histopipe.core.files import write_json, write_text
@@ -142,8 +142,8 @@ def _warn_of_copies(dataset: str, excluded: set[str], index: pd.DataFrame) -> No
             LOG.warning(
                 "%s.exclude_cases leaves out %s, but not %s, which has the same patches: name both",
                 dataset,
-                " and ".join(map(spelt, out)),
-                " and ".join(map(spelt, left)),
+                " and ".join(map(spell_out, out)),
+                " and ".join(map(spell_out, left)),
             )
 
 
@@ -159,10 +159,12 @@ def _excluded(dataset: str, excluded: Iterable[str], present: set[str], reading:
     if absent:
         missing = min(absent)
         alike = [case for group in look_alikes({missing, *present}) if missing in group for case in group]
-        others = " and ".join(spelt(case) for case in alike if case != missing)
+        others = " and ".join(spell_out(case) for case in alike if case != missing)
         meant = f", which has {others}: write the id so, in quotes, in" if others else ": correct"
         meant = _meant_by_reading(missing, present, reading) or meant
-        raise SplitError(f"{dataset}.exclude_cases names {spelt(missing)}, which is not in the data{meant} params.yaml")
+        raise SplitError(
+            f"{dataset}.exclude_cases names {spell_out(missing)}, which is not in the data{meant} params.yaml"
+        )
     _warn_of_look_alikes(dataset, set(named.values()), present)
     _warn_of_siblings(dataset, set(named.values()), present, reading)
     return set(named.values())
@@ -175,8 +177,8 @@ def _warn_of_look_alikes(dataset: str, excluded: set[str], present: set[str]) ->
             LOG.warning(
                 "%s.exclude_cases leaves out %s, but not %s, which looks like it: name both if they are one case",
                 dataset,
-                " and ".join(map(spelt, out)),
-                " and ".join(map(spelt, left)),
+                " and ".join(map(spell_out, out)),
+                " and ".join(map(spell_out, left)),
             )
 
 

@@ -24,7 +24,7 @@ def log_summary(study: str, dataset: str, folder: Path, workspace: Workspace) ->
         workspace: workspace of the tracking store.
 
     Raises:
-        TrackingAwayError: MLflow can't be reached, or the connection breaks.
+        TrackingUnreachableError: MLflow can't be reached, or the connection breaks.
     """
     tags = {
         "dataset": dataset,

@@ -44,7 +44,7 @@ def summarise_study(study: Study, dataset: str, params: Params, workspace: Works
     Raises:
         ParamsError: `params.yaml` lists no variants.
         EvaluationError: no architecture has all its variants.
-        TrackingAwayError: MLflow can't be reached; the same command continues.
+        TrackingUnreachableError: MLflow can't be reached; the same command continues.
     """
     from histopipe.experiments.studies.figure import draw_study
     from histopipe.experiments.studies.table import as_markdown

@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from histopipe.core.errors import HistopipeError, SourceError, UnreachableError
-from histopipe.core.files import as_size, read_json, require_disk, write_json
+from histopipe.core.files import format_size, read_json, require_disk, write_json
 from histopipe.core.outputs.claims import remove_own_folder
 from histopipe.ingest.sources.progress import show_byte_progress
 
@@ -137,7 +137,7 @@ def download(task: Download) -> None:
     try:
         retry(lambda: _attempt(task), lambda: task.length)
     except TransientError as problem:
-        progress = f"stopped after {as_size(task.length)}" if task.length else "can't be downloaded"
+        progress = f"stopped after {format_size(task.length)}" if task.length else "can't be downloaded"
         raise UnreachableError(
             f"{task.display_name} {progress} ({problem})", "run the same command again to resume"
         ) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from histopipe.core.addresses import is_url
 from histopipe.core.errors import HistopipeError, SourceError, UnreachableError
-from histopipe.core.files import as_size, replaced_folder, require_disk
+from histopipe.core.files import format_size, replaced_folder, require_disk
 from histopipe.core.params import Params
 from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import require_unchanged_inputs
@@ -134,10 +134,10 @@ def _keep_record(earlier: SourceRecord | None, spec: SourceSpec, problem: Unreac
 
 def _print_sizes(spec: SourceSpec, source: Source, record: SourceRecord) -> None:
     """Print how much disk space the stages need, before they use any."""
-    line = f"{spec.dataset}: fetching {as_size(record.size) if record.size else 'an archive of unknown size'}"
+    line = f"{spec.dataset}: fetching {format_size(record.size) if record.size else 'an archive of unknown size'}"
     patches, patch_bytes = source.estimate_patches(), spec.patch_bytes
     if patches and patch_bytes:
-        line += f"; the packed store will need about {as_size(patches * patch_bytes)} more"
+        line += f"; the packed store will need about {format_size(patches * patch_bytes)} more"
     print(line, flush=True)
 
 

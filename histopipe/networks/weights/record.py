@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from histopipe.core.errors import HistopipeError, WeightsError
-from histopipe.core.files import file_digest, read_json, restoring, write_json
+from histopipe.core.files import file_digest, read_json, restore_command, write_json
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.networks.architectures import network_code
@@ -107,7 +107,7 @@ def read_weights(name: str, params: Params, workspace: Workspace) -> Weights | N
     if weights.choice != choice or not weights.file:
         raise WeightsError(f"{folder} holds {weights.choice} weights, but recipes.{name} names {choice}: {remedy}")
     if not (folder / weights.file).is_file() or file_digest(folder / weights.file) != weights.sha256:
-        raise WeightsError(f"{folder / weights.file} is missing or damaged: {restoring(folder)}")
+        raise WeightsError(f"{folder / weights.file} is missing or damaged: {restore_command(folder)}")
     return weights
 
 

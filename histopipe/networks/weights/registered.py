@@ -53,7 +53,7 @@ def bring_registered(
 
     Raises:
         WeightsError: there is no such model, or it holds no Keras network.
-        TrackingAwayError: the tracking store or its artifacts can't be reached.
+        TrackingUnreachableError: the tracking store or its artifacts can't be reached.
     """
     address = REGISTERED.fullmatch(choice)
     if address is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from histopipe.core.files import as_size
+from histopipe.core.files import format_size
 from histopipe.core.workers import available_cores
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
@@ -28,7 +28,7 @@ def check_python() -> Finding:
     """Check that histopipe is tested with this version of Python."""
     first, last = PYTHONS
     observation = (
-        f"{platform.python_version()}, {available_cores()} cores, {as_size(psutil.virtual_memory().total)} memory"
+        f"{platform.python_version()}, {available_cores()} cores, {format_size(psutil.virtual_memory().total)} memory"
     )
     if first <= sys.version_info[:2] <= last:
         return Finding("Python", observation)
@@ -101,7 +101,7 @@ def _gpus_of_tensorflow() -> int:
 def check_disk(workspace: Workspace) -> Finding:
     """Check that the disk has space for a run."""
     free = shutil.disk_usage(workspace.root).free
-    observation = f"{as_size(free)} free at {workspace.root}"
+    observation = f"{format_size(free)} free at {workspace.root}"
     if free < SCARCE:
         return Finding(
             "disk",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from histopipe.core.dvc import error_line, run_dvc
 from histopipe.core.errors import HistopipeError
-from histopipe.core.files import file_md5, replaced_file, temporary
+from histopipe.core.files import file_md5, replaced_file, temporary_path
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.outputs import Contents, Listing, RecordedFile, object_path, read_contents
 from histopipe.operations.gc.cache import is_shared
@@ -132,7 +132,7 @@ def _fetch_objects(workspace: Workspace, contents: Contents, digests: Sequence[s
 
 
 def _set_aside(path: Path) -> Path:
-    return path.rename(temporary(path, "old"))
+    return path.rename(temporary_path(path, "old"))
 
 
 def _clear_aside(path: Path, aside: Path, shared: bool) -> None:

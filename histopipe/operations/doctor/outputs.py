@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from histopipe.core.dvc import run_dvc
 from histopipe.core.errors import HistopipeError
-from histopipe.core.files import as_size, file_md5, read_yaml
+from histopipe.core.files import file_md5, format_size, read_yaml
 from histopipe.core.stages.running import running_stages
 from histopipe.core.workers import available_cores
 from histopipe.core.workspace import Workspace
@@ -96,7 +96,7 @@ def check_outputs(workspace: Workspace) -> Finding:
         contents = read_contents(workspace)
     except (HistopipeError, OSError, yaml.YAMLError) as problem:
         return Finding("outputs", f"can't be compared with dvc.lock ({problem})", "warning", "see DVC above")
-    cost = f"{contents.count:,} files, {as_size(contents.size)} with DVC's copies, read in {contents.seconds:.0f} s"
+    cost = f"{contents.count:,} files, {format_size(contents.size)} with DVC's copies, read in {contents.seconds:.0f} s"
     if faulty := damaged_paths(contents):
         observation = f"{len(faulty)} damaged, unnoticed by DVC: {_list_paths(workspace, faulty)} ({cost})"
         return Finding("outputs", observation, "error", "`histopipe doctor --mend`")

@@ -138,7 +138,7 @@ def unnamed(history: History, resumable: frozenset[str], age: Age) -> Iterator[L
     """Find runs and models that can be removed.
 
     Raises:
-        TrackingAwayError: the store can't be reached.
+        TrackingUnreachableError: the store can't be reached.
         HistopipeError: git can't list what commits refer to.
     """
     workspace = history.workspace

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from histopipe.core.files import as_size
+from histopipe.core.files import format_size
 from histopipe.operations.gc.leftover import Leftover
 
 COLOURS = {"garbage": "green", "removed": "green", "kept": "cyan", "unknown": "yellow"}
@@ -35,7 +35,7 @@ def show(leftovers: Iterable[Leftover], remove: Callable[[Leftover], Leftover] |
 
 
 def _add(table: Table, line: Leftover) -> None:
-    size = "?" if line.size is None else as_size(line.size)
+    size = "?" if line.size is None else format_size(line.size)
     counted = (f"{line.count:,}", size) if line.count else ("", "")
     table.add_row(f"[{COLOURS[line.state]}]{line.state}", line.kind, *counted, escape(line.reason))
 
@@ -43,6 +43,6 @@ def _add(table: Table, line: Leftover) -> None:
 def _sum_up(console: Console, lines: Iterable[Leftover], removed: bool) -> None:
     garbage = [line for line in lines if line.removal]
     if garbage:
-        size = as_size(sum(line.size or 0 for line in garbage if line.at_once))
+        size = format_size(sum(line.size or 0 for line in garbage if line.at_once))
         elsewhere = " and files elsewhere" if any(line.size is None for line in garbage) else ""
         console.print(f"{'removed' if removed else 'can be removed'}: {size}{elsewhere}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict, final
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import read_json, restoring
+from histopipe.core.files import read_json, restore_command
 from histopipe.core.training_record import TrainingMarks
 from histopipe.evaluation.intervals import Estimate
 from histopipe.evaluation.record import EvaluationMarks, MetricsRecord
@@ -165,5 +165,5 @@ def read_comparison(folder: Path) -> Comparison:
     path = folder / COMPARISON_FILE
     content: Comparison = read_json(path)
     if not isinstance(content, dict):
-        raise EvaluationError(f"{path} holds no comparison: {restoring(path)}")
+        raise EvaluationError(f"{path} holds no comparison: {restore_command(path)}")
     return content

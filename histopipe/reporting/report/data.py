@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from histopipe.core.cases.ids import spelt
+from histopipe.core.cases.ids import spell_out
 from histopipe.core.cases.readings import CASE_OF_READING, READING
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.record import CopiesRecord
-from histopipe.data.store import REPORT_FILE, SetAsideFiles, StoreReport, read_index
+from histopipe.data.store import REPORT_FILE, SetAsideFiles, StoreRecord, read_index
 from histopipe.reporting.report.reading import TableRow, read_json_if_present, rows_of
 
 LISTED = 8  # names of members set aside, per reason
@@ -45,7 +45,7 @@ class DataPart(TypedDict):
     source: str
     synthetic: bool
     excluded: list[str]
-    store: StoreReport
+    store: StoreRecord
     case: str | None
     set_aside: list[SetAsidePart]
     report: str
@@ -56,7 +56,7 @@ def data_part(dataset: str, params: Params, workspace: Workspace) -> DataPart:
     from histopipe.ingest.sources.wanted import SourceSpec
 
     path = workspace.store(dataset) / REPORT_FILE
-    store: StoreReport = read_json_if_present(path)
+    store: StoreRecord = read_json_if_present(path)
     return {
         "source": SourceSpec(dataset, params, workspace).display_source,
         "synthetic": params.dataset(dataset).source == "synthetic",
@@ -90,9 +90,9 @@ def copies_part(dataset: str, workspace: Workspace) -> dict[str, list[str]]:
     """
     record: CopiesRecord = read_json_if_present(workspace.split_record(dataset))
     return {
-        "joined": [" = ".join(map(spelt, group)) for group in record.get("joined") or []],
+        "joined": [" = ".join(map(spell_out, group)) for group in record.get("joined") or []],
         "left_out": [
-            f"{spelt(entry['case'])} ({entry['group']}), a copy of {spelt(entry['copy'])} ({entry['stays']})"
+            f"{spell_out(entry['case'])} ({entry['group']}), a copy of {spell_out(entry['copy'])} ({entry['stays']})"
             for entry in record.get("left_out") or []
         ],
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import restoring
+from histopipe.core.files import restore_command
 
 PAGE_PICTURES = 9_000_000  # bytes of all pictures of a page; base64 adds a third
 PICTURE = 900_000  # most bytes of one picture
@@ -54,7 +54,7 @@ def _embed_picture(path: Path, alt: str, share: int) -> Picture:
         with PIL.Image.open(path, formats=["PNG"]) as opened:
             image = opened.convert("RGB")
     except (OSError, ValueError, PIL.Image.DecompressionBombError) as problem:
-        raise EvaluationError(f"{path} is not a readable picture ({problem}): {restoring(path)}") from None
+        raise EvaluationError(f"{path} is not a readable picture ({problem}): {restore_command(path)}") from None
     for width in WIDTHS:
         smaller = image.copy()
         smaller.thumbnail((width, 4 * width), PIL.Image.Resampling.LANCZOS)

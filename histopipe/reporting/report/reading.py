@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import read_json, read_named, restoring
+from histopipe.core.files import read_case_table, read_json, restore_command
 
 TableRow = dict[str, Any]  # a row of a CSV table, by column
 
@@ -21,7 +21,7 @@ def read_json_if_present(path: Path) -> Any:
     """
     content = read_json(path) if path.is_file() else {}
     if not isinstance(content, dict):
-        raise EvaluationError(f"{path} holds no names and values: {restoring(path)}")
+        raise EvaluationError(f"{path} holds no names and values: {restore_command(path)}")
     return content
 
 
@@ -38,12 +38,12 @@ def read_table_if_present(path: Path, *columns: str) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        table = read_named(path)
+        table = read_case_table(path)
     except (ValueError, UnicodeDecodeError) as problem:
-        raise EvaluationError(f"{path} is not a readable table ({problem}): {restoring(path)}") from None
+        raise EvaluationError(f"{path} is not a readable table ({problem}): {restore_command(path)}") from None
     missing = [column for column in columns if column not in table]
     if missing:
-        raise EvaluationError(f"{path} has no column {', '.join(missing)}: {restoring(path)}")
+        raise EvaluationError(f"{path} has no column {', '.join(missing)}: {restore_command(path)}")
     return table
 
 
