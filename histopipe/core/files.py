@@ -238,6 +238,24 @@ def read_json(path: Path) -> Any:
         raise HistopipeError(f"{path} is not valid JSON ({problem}): {restore_command(path)}") from None
 
 
+def read_record(path: Path, what: str, error: type[HistopipeError] = HistopipeError, remedy: str = "") -> Any:
+    """Read a JSON file that holds one object.
+
+    Args:
+        path: the file.
+        what: what it holds, for the message: `metrics`.
+        error: the error to raise if it holds anything else.
+        remedy: what to do then; by default, the command that restores the file.
+
+    Raises:
+        HistopipeError: the file is missing, isn't JSON, or holds no object.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise error(f"{path} holds no {what}: {remedy or restore_command(path)}")
+    return content
+
+
 def restore_command(path: Path) -> str:
     """Return the command that restores a damaged output, for a message.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import read_json, restore_command
+from histopipe.core.files import read_record
 from histopipe.core.training_record import TrainingMarks
 from histopipe.evaluation.intervals import Estimate
 
@@ -88,8 +88,5 @@ def read_metrics(folder: Path) -> MetricsRecord:
         >>> metrics["test"]["roc_auc"]["value"], metrics["cases"]
         (0.91, 42)
     """
-    path = folder / METRICS_FILE
-    metrics: MetricsRecord = read_json(path)
-    if not isinstance(metrics, dict):
-        raise EvaluationError(f"{path} holds no metrics: {restore_command(path)}")
+    metrics: MetricsRecord = read_record(folder / METRICS_FILE, "metrics", EvaluationError)
     return metrics

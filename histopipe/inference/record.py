@@ -7,7 +7,7 @@ from typing import NotRequired, TypedDict
 
 from histopipe.core.cases.readings import Reading
 from histopipe.core.errors import PredictionError
-from histopipe.core.files import read_json
+from histopipe.core.files import read_record
 
 SUMMARY = "summary.json"
 
@@ -111,7 +111,6 @@ def read_summary(folder: Path) -> PredictionSummary:
     Raises:
         HistopipeError: the file is missing or damaged.
     """
-    summary: PredictionSummary = read_json(folder / SUMMARY)
-    if not isinstance(summary, dict):
-        raise PredictionError(f"{folder / SUMMARY} holds no summary: predict the patches again")
+    remedy = "predict the patches again"
+    summary: PredictionSummary = read_record(folder / SUMMARY, "summary", PredictionError, remedy)
     return summary

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from histopipe.core.errors import MonitoringError
-from histopipe.core.files import read_json
+from histopipe.core.files import read_record
 
 DRIFT = "drift.json"
 
@@ -71,7 +71,6 @@ def read_drift(folder: Path) -> DriftSummary:
     Raises:
         HistopipeError: the file is missing or damaged.
     """
-    summary: DriftSummary = read_json(folder / DRIFT)
-    if not isinstance(summary, dict):
-        raise MonitoringError(f"{folder / DRIFT} holds no drift report: run `histopipe monitor` again")
+    remedy = "run `histopipe monitor` again"
+    summary: DriftSummary = read_record(folder / DRIFT, "drift report", MonitoringError, remedy)
     return summary

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypedDict, final
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import read_json, restore_command
+from histopipe.core.files import read_record
 from histopipe.evaluation.intervals import Estimate
 
 EXPLANATION_FILE = "explanation.json"
@@ -98,8 +98,5 @@ def read_explanation(folder: Path) -> Explanation:
     Raises:
         HistopipeError: the file is missing or damaged.
     """
-    path = folder / EXPLANATION_FILE
-    content: Explanation = read_json(path)
-    if not isinstance(content, dict):
-        raise EvaluationError(f"{path} holds no explanation: {restore_command(path)}")
-    return content
+    explanation: Explanation = read_record(folder / EXPLANATION_FILE, "explanation", EvaluationError)
+    return explanation

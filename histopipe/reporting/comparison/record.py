@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict, final
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import read_json, restore_command
+from histopipe.core.files import read_record
 from histopipe.core.training_record import TrainingMarks
 from histopipe.evaluation.intervals import Estimate
 from histopipe.evaluation.record import EvaluationMarks, MetricsRecord
@@ -162,8 +162,5 @@ def read_comparison(folder: Path) -> Comparison:
         >>> [row["architecture"] for row in comparison["ranking"]]
         ['histonet', 'cancernet', 'baseline']
     """
-    path = folder / COMPARISON_FILE
-    content: Comparison = read_json(path)
-    if not isinstance(content, dict):
-        raise EvaluationError(f"{path} holds no comparison: {restore_command(path)}")
-    return content
+    comparison: Comparison = read_record(folder / COMPARISON_FILE, "comparison", EvaluationError)
+    return comparison
