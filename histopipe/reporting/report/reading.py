@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from histopipe.core.errors import EvaluationError
-from histopipe.core.files import read_case_table, read_json, restore_command
+from histopipe.core.files import read_case_table, read_record, restore_command
 
 TableRow = dict[str, Any]  # a row of a CSV table, by column
 
@@ -19,10 +19,7 @@ def read_json_if_present(path: Path) -> Any:
     Raises:
         HistopipeError: it isn't JSON, or not an object.
     """
-    content = read_json(path) if path.is_file() else {}
-    if not isinstance(content, dict):
-        raise EvaluationError(f"{path} holds no names and values: {restore_command(path)}")
-    return content
+    return read_record(path, "names and values", EvaluationError) if path.is_file() else {}
 
 
 def read_table_if_present(path: Path, *columns: str) -> pd.DataFrame | None:
