@@ -1,19 +1,19 @@
-"""What tests share: the real data where it is at hand, workspaces of their own, archives built to order."""
+"""Fixtures of all tests: the real data where it is at hand, workspaces of their own, a small disk, GPUs."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
+
+from tests.builders.machines import Machine, write_driver
+from tests.builders.paths import ROOT, SHARED
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -22,11 +22,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each, else as many threads as cores times workers
     for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(threads, "1")
-
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
-
-Machine = Callable[[int], None]
 
 
 @pytest.fixture(autouse=True)
@@ -104,43 +99,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     """Makes this a machine with so many GPUs, as its driver's own command tells."""
 
     def make(gpus: int) -> None:
-        lines = "\n".join(f"echo 'GPU {number}: NVIDIA A100 (UUID: GPU-{number}f)'" for number in range(gpus))
-        command = tmp_path_factory.mktemp("driver") / "nvidia-smi"
-        command.write_text(f'#!/bin/sh\n[ "$1" = --list-gpus ] || exit 1\n{lines}\n')
-        command.chmod(0o755)
-        monkeypatch.setenv("PATH", os.pathsep.join([str(command.parent), os.environ["PATH"]]))
+        driver = write_driver(tmp_path_factory.mktemp("driver"), gpus)
+        monkeypatch.setenv("PATH", os.pathsep.join([str(driver.parent), os.environ["PATH"]]))
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return make
-
-
-def png(height: int = 50, width: int = 50, seed: int = 0, mode: str = "RGB") -> bytes:
-    """An encoded image of random pixels."""
-    import io
-
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def patch_name(case: object, x: int, y: int, label: int, folder: object | None = None) -> str:
-    """A member's name in Kaggle's layout."""
-    return f"{case}/{label if folder is None else folder}/{case}_idx5_x{x}_y{y}_class{label}.png"
-
-
-def idc_members(cases: int = 6, patches: int = 20) -> dict[str, bytes]:
-    """A small, faultless archive's content: every case has both classes."""
-    return {
-        patch_name(10000 + case, 50 * number + 1, 51, number % 2): png(seed=case * 1000 + number)
-        for case in range(cases)
-        for number in range(patches)
-    }
-
-
-def write_zip(path: Path, members: Mapping[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return path

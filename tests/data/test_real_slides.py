@@ -11,7 +11,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 CASES = ["8863", "8865", "8867"]
 

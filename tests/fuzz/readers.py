@@ -35,7 +35,7 @@ from histopipe.ingest.sources.manifest import describe_manifest
 from histopipe.ingest.sources.wanted import SourceSpec
 from histopipe.service.problems import RequestError
 from histopipe.service.reading import LONGEST_NAME, MemoryBudget, TransferLimits, read_files, save_file
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 from tests.fuzz import samples
 from tests.fuzz.changes import damaged, repair_png, repair_tar, spelt
 from tests.fuzz.reader import READ, Reader

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 from tests.fuzz.reader import READ
 
 SEED = 1

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from benchmarks.checkouts import change_params, copy_project, environment
-from tests import servers
+from tests.builders import servers
 from tests.integration.loaded_code import NOTES, TRACER, notes_of
 
 SMALL = {

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import idc_members, patch_name, png, write_zip
+from tests.builders.archives import idc_members, patch_name, write_zip
+from tests.builders.images import png
 from tests.integration.conftest import Checkout
 
 Make = Callable[..., Checkout]

@@ -25,14 +25,15 @@ from histopipe.core.workspace import Workspace
 from histopipe.inference.stage import predict
 from histopipe.ingest.synthetic.archive import write_archive
 from histopipe.ingest.synthetic.plan import SyntheticSlides
-from tests import servers
-from tests.conftest import ROOT, write_zip
-from tests.drifting import give_profiles, new_cases, save_model
-from tests.faults import kill_with_children
+from tests.builders import servers
+from tests.builders.archives import write_zip
+from tests.builders.faults import kill_with_children
+from tests.builders.paths import ROOT
+from tests.builders.served_models import give_profiles, new_cases, save_model
+from tests.builders.servers import free_port, running, wait_until
 from tests.integration.conftest import Checkout, ask
 from tests.integration.test_kill import trainers
 from tests.integration.test_repro import LENIENT
-from tests.servers import free_port, running, wait_until
 
 Make = Callable[..., Checkout]
 Server = AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]

@@ -28,8 +28,7 @@ from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.sources.archive_file import find_archive
 from histopipe.ingest.sources.stage import fetch, locate
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.builders.paths import ROOT
 
 
 def archive(seed: int = 0, size: int = 1_000_000) -> bytes:
@@ -173,7 +172,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 def params_with(source: str, **changes: Any) -> Params:
-    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["idc"] = {"source": source, **changes}
     return parse_params(content)
 
@@ -445,11 +444,11 @@ def test_a_killed_process_goes_on_where_it_was(site: Site, workspace: Workspace)
         "from histopipe.core.workspace import Workspace; from histopipe.ingest.sources.stage import fetch;"
         "fetch('idc', parse_params(json.loads(sys.argv[1])), Workspace(Path(sys.argv[2])))"
     )
-    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["idc"] = {"source": site.url}
     child = subprocess.Popen(
         [sys.executable, "-c", script, json.dumps(content), str(workspace.root)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     deadline = time.monotonic() + 20
     while not (part.exists() and part.stat().st_size > 200_000) and time.monotonic() < deadline:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.faults import ServiceManager, processes
+from tests.builders.faults import ServiceManager, processes
 from tests.integration.conftest import Checkout
 from tests.integration.test_several_machines import (
     NO_FLOORS,

@@ -18,8 +18,17 @@ import pytest
 import requests
 
 from benchmarks import floods
-from tests.conftest import ROOT
-from tests.serving import PATIENCE, Server, point_of, register, serving, slide_zip, telling_network, until_ended
+from tests.builders.paths import ROOT
+from tests.builders.service import (
+    PATIENCE,
+    Server,
+    point_of,
+    register,
+    serving,
+    slide_zip,
+    telling_network,
+    until_ended,
+)
 
 MEMORY = 256  # MiB of bodies that the server may hold
 SLACK = 350  # MiB for what is decoded, copied and kept by the C library

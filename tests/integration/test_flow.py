@@ -18,7 +18,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.pipeline import pipeline
 from histopipe.core.workspace import Workspace
 from tasks.evaluation import SHOWN_SLIDES
-from tests.conftest import Machine
+from tests.builders.machines import Machine
 from tests.integration.conftest import Checkout, ask
 
 Make = Callable[..., Checkout]

@@ -25,9 +25,9 @@ from histopipe.core.workspace import Workspace
 from histopipe.operations.gc.cache import cache_folder, unreferenced
 from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age
-from tests import servers
+from tests.builders import servers
+from tests.builders.registry import NAME, client
 from tests.integration.conftest import Checkout
-from tests.registry import NAME, client
 
 Make = Callable[..., Checkout]
 LENIENT = NO_FLOORS  # two epochs on three test cases

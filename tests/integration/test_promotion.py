@@ -12,10 +12,11 @@ import yaml
 from PIL import Image
 
 from histopipe.core.files import read_json
-from tests.conftest import ROOT, write_zip
+from tests.builders.archives import write_zip
+from tests.builders.paths import ROOT
+from tests.builders.registry import NAME, aliases, client, tags
 from tests.integration.conftest import Checkout
 from tests.integration.test_repro import LENIENT
-from tests.registry import NAME, aliases, client, tags
 
 MIDDLING = {"max_epochs": 3, "max_patches": 1000, "max_image_size": 32}
 

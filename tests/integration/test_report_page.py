@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from histopipe.reporting.stage import compare
-from tests.browsing import DESK, LUMINANCE, PAPER, PHONE, Driver, look, screenshot, started_browser
-from tests.reporting import HOSTILE, MATHEMATICAL, make_reported, report_params
+from tests.builders.browser import DESK, LUMINANCE, PAPER, PHONE, Driver, look, screenshot, started_browser
+from tests.builders.reports import HOSTILE, MATHEMATICAL, make_reported, report_params
 
 STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
 

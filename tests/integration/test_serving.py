@@ -32,9 +32,9 @@ import yaml
 from PIL import Image
 
 from histopipe.ingest.datasets import get_dataset
-from tests.browsing import LUMINANCE, PHONE, Driver, look, screenshot, set_window, started_browser
-from tests.conftest import ROOT
-from tests.serving import (
+from tests.builders.browser import LUMINANCE, PHONE, Driver, look, screenshot, set_window, started_browser
+from tests.builders.paths import ROOT
+from tests.builders.service import (
     PATIENCE,
     POINT,
     TOKEN,

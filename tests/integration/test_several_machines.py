@@ -22,11 +22,11 @@ import yaml
 from mlflow import MlflowClient
 
 from benchmarks.checkouts import NO_FLOORS, commit_all, environment
-from tests import composed, servers
+from tests.builders import compose, servers
 from tests.integration.conftest import Checkout, ask
 
 Make = Callable[..., Checkout]
-SECRETS = tuple(text.rpartition(":")[2] for text in composed.PLANTED.values())
+SECRETS = tuple(text.rpartition(":")[2] for text in compose.PLANTED.values())
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
         plain = environment(folder)
         mlflow = stack.enter_context(servers.mlflow(folder, plain, database, store))
         prefect = stack.enter_context(servers.shared_prefect(folder, plain, database))
-        worker = composed.environment("worker", MLFLOW_TRACKING_URI=mlflow, PREFECT_API_URL=prefect, **store)
+        worker = compose.environment("worker", MLFLOW_TRACKING_URI=mlflow, PREFECT_API_URL=prefect, **store)
         for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
             monkeypatch.setenv(name, worker[name])
         own = ("HOME", "PYTHONPATH")  # each clone's

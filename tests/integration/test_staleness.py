@@ -13,7 +13,7 @@ import yaml
 from dvc.repo import Repo
 
 from benchmarks.checkouts import change_params, copy_project
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 Edit = Callable[[Path], None]
 PACKAGE = "histopipe"

@@ -22,7 +22,8 @@ from histopipe.training.devices import choose_devices
 from histopipe.training.loop import build_training
 from histopipe.training.plan import plan_training
 from histopipe.training.stage import train
-from tests.conftest import ROOT, idc_members, write_zip
+from tests.builders.archives import idc_members, write_zip
+from tests.builders.paths import ROOT
 from tests.model.test_architectures import SMALL_IMAGE, TINY, patches
 
 

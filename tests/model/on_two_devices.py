@@ -14,7 +14,7 @@ import yaml
 
 from histopipe.core.workspace import Workspace
 from histopipe.training.checkpoint import Progress
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 from tests.model.test_devices import run, small
 
 

@@ -14,6 +14,7 @@ from histopipe.core.errors import ArchitectureError
 from histopipe.networks.architectures import build, list_architectures
 from histopipe.networks.architectures.blocks import OUTPUT_LAYER
 from histopipe.networks.prediction import for_prediction
+from tests.builders.paths import ROOT
 
 # What makes a network cheap enough for one core, on top of a small image; the builders' own sizes elsewhere.
 TINY: dict[str, dict[str, Any]] = {
@@ -21,7 +22,7 @@ TINY: dict[str, dict[str, Any]] = {
     "resnet": {"image_size": 16},
     "wide_resnet": {"width": 1},
 }
-PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 SMALL_IMAGE = (PARAMS["quick"] or {}).get("max_image_size") or 32  # pixels: `make repro` needs networks of this size
 FITTED = {"features"}  # learn by a classifier on a frozen backbone: tests/model/test_features.py
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from histopipe.networks.architectures import list_architectures
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 # compiling would take longer than what is compiled
 HASTE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

@@ -25,9 +25,9 @@ from histopipe.operations.doctor.models import check_models
 from histopipe.promotion.stage import promote, rollback
 from histopipe.service.models import ModelReloader, ModelRequest, load
 from histopipe.tracking.relocation import _rename
+from tests.builders.registry import NAME, aliases, client, tags
 from tests.model import test_promotion
 from tests.model.test_promotion import asked, versions
-from tests.registry import NAME, aliases, client, tags
 
 evaluated, workspace = test_promotion.evaluated, test_promotion.workspace  # fixtures
 

@@ -29,7 +29,8 @@ from histopipe.training.loop import build_training, run_epochs
 from histopipe.training.plan import plan_training
 from histopipe.training.resampling import affine_gather
 from histopipe.training.stage import train
-from tests.conftest import ROOT, idc_members, write_zip
+from tests.builders.archives import idc_members, write_zip
+from tests.builders.paths import ROOT
 
 MODEL = {"depth": 10, "width": 1, "image_size": 32}
 

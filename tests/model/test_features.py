@@ -27,7 +27,7 @@ from histopipe.training import features as training_features
 from histopipe.training import pooled_features
 from histopipe.training.linear import fit, fold
 from histopipe.training.stage import train
-from tests.conftest import idc_members, write_zip
+from tests.builders.archives import idc_members, write_zip
 
 CLASSIFIERS = ("logistic_regression", "linear_svm", "lda")
 

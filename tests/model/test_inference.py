@@ -18,7 +18,7 @@ from histopipe.networks.logits import finite_logits
 from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork
 from histopipe.networks.prediction import Runtime, logit_network, predict_logits, row_logits
 from histopipe.networks.symmetry import averaged_over_symmetries
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 from tests.model.test_architectures import every_architecture, patches, settled
 from tests.model.test_prediction import store_of
 

@@ -18,8 +18,9 @@ from histopipe.cli import main
 from histopipe.core.outputs.claims import MARKER, claim_folder
 from histopipe.core.workspace import Workspace
 from histopipe.inference.stage import predict
-from tests.conftest import ROOT, write_zip
-from tests.drifting import give_profiles, new_cases, save_model
+from tests.builders.archives import write_zip
+from tests.builders.paths import ROOT
+from tests.builders.served_models import give_profiles, new_cases, save_model
 
 
 @pytest.fixture(scope="module")

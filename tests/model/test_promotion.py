@@ -43,8 +43,8 @@ from histopipe.tracking.ledger import count_looks, number_among_kind, read_looks
 from histopipe.tracking.provenance import Provenance
 from histopipe.tracking.registry import Registry
 from histopipe.training.recipe import recipe_digest
-from tests.conftest import ROOT
-from tests.registry import NAME, aliases, client, tags
+from tests.builders.paths import ROOT
+from tests.builders.registry import NAME, aliases, client, tags
 
 CASES, PATCHES = 36, 16
 CHANNELS = {"better": (0, 45), "good": (1, 22), "worse": (2, 6)}  # what each looks at, and how much darker IDC is there

@@ -25,8 +25,8 @@ from histopipe.core.workspace import Workspace
 from histopipe.inference import table as layout
 from histopipe.inference.stage import predict
 from histopipe.ingest.archives.reading import open_archive
-from tests.conftest import ROOT
-from tests.drifting import POINT
+from tests.builders.paths import ROOT
+from tests.builders.served_models import POINT
 from tests.model.test_architectures import settled
 
 

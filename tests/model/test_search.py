@@ -31,7 +31,7 @@ from histopipe.ingest.stage import ingest
 from histopipe.tracking.runs import training_run
 from histopipe.tracking.stores import current_client, prepare_experiment
 from histopipe.training import loop as training_loop
-from tests.conftest import idc_members, write_zip
+from tests.builders.archives import idc_members, write_zip
 
 RATE = "optimizer.learning_rate"
 

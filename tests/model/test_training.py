@@ -33,7 +33,8 @@ from histopipe.training.loading import PatchBatches
 from histopipe.training.plan import plan_training
 from histopipe.training.recipe import recipe_digest
 from histopipe.training.stage import train
-from tests.conftest import ROOT, idc_members, write_zip
+from tests.builders.archives import idc_members, write_zip
+from tests.builders.paths import ROOT
 
 
 @pytest.fixture

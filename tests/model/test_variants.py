@@ -23,7 +23,7 @@ from histopipe.experiments.studies.workspace import SETTINGS_FILE
 from histopipe.ingest.stage import ingest
 from histopipe.tracking.stores import current_client, prepare_experiment
 from histopipe.training.stage import train
-from tests.conftest import idc_members, write_zip
+from tests.builders.archives import idc_members, write_zip
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ from histopipe.tracking.stores import current_client, open_client, prepare_exper
 from histopipe.training.plan import plan_training
 from histopipe.training.recipe import recipe_digest
 from histopipe.training.stage import train
-from tests.conftest import ROOT, idc_members, write_zip
+from tests.builders.archives import idc_members, write_zip
+from tests.builders.paths import ROOT
 
 HISTONETS = ({"blocks": 2}, {"blocks": 1})
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}

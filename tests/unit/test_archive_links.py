@@ -16,7 +16,7 @@ from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.ingest.archives.reading import check_member, open_archive
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.stage import ingest
-from tests.conftest import idc_members
+from tests.builders.archives import idc_members
 
 CONTENT = {"a/1.png": b"1", "a/2.png": b"22", "b/3.png": b"333"}
 MODES: list[Literal["w", "w:gz"]] = ["w", "w:gz"]

@@ -25,7 +25,7 @@ from histopipe.ingest.archives.reading import (
     open_archive,
 )
 from histopipe.ingest.datasets import MemberRejected
-from tests.conftest import write_zip
+from tests.builders.archives import write_zip
 
 MEMBERS = {f"folder/{number}.png": bytes([number]) * (512 * number + 1) for number in range(12)}
 BLOCK = 512

@@ -24,7 +24,7 @@ from histopipe.reporting.comparison.baseline import with_baseline
 from histopipe.reporting.comparison.evaluations import read_evaluations
 from histopipe.reporting.report.answer import answer
 from histopipe.reporting.stage import compare
-from tests.reporting import make_reported, report_params
+from tests.builders.reports import make_reported, report_params
 
 
 def coloured(workspace: Workspace, gap: float) -> pd.DataFrame:

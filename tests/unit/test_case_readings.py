@@ -23,7 +23,8 @@ from histopipe.ingest.datasets import get_dataset
 from histopipe.ingest.stage import ingest
 from histopipe.promotion.gates import select_unseen
 from histopipe.reporting.comparison.evaluations import read_evaluations
-from tests.conftest import png, write_zip
+from tests.builders.archives import write_zip
+from tests.builders.images import png
 
 FILE = "SOB_B_A-14-22549{letters}-40-001.png"
 

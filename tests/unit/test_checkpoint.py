@@ -15,7 +15,7 @@ import yaml
 from histopipe.core.errors import TrainingError
 from histopipe.training.checkpoint import TRAINING_CODE, forget_finished, load_progress
 from histopipe.training.pooled_features import PooledFeatures
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 PROGRESS: dict[str, Any] = {"key": "k", "run_id": "r", "history": [{"epoch": 1, "train/loss": 0.5}], "notes": {}}
 

@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from histopipe.operations.doctor.machine import read_lock
-from tests import composed, servers
-from tests.conftest import ROOT
+from tests.builders import compose, servers
+from tests.builders.paths import ROOT
 
 TEXT = (ROOT / "compose.yaml").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/production.md").read_text(encoding="utf-8")
-SERVICES: dict[str, dict[str, Any]] = composed.COMPOSE["services"]
+SERVICES: dict[str, dict[str, Any]] = compose.COMPOSE["services"]
 SECRET = re.compile(r"PASSWORD|SECRET|AUTH_STRING")
 
 
@@ -32,8 +32,8 @@ def test_no_secret_stands_in_it_and_nothing_starts_without_one() -> None:
         for key, value in service.get("environment", {}).items():
             if SECRET.search(key):
                 assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), f"{name}: {key}"
-    required = {found["name"] for found in composed.VARIABLE.finditer(TEXT) if found["kind"] == "?"}
-    assert required == set(composed.PLANTED)
+    required = {found["name"] for found in compose.VARIABLE.finditer(TEXT) if found["kind"] == "?"}
+    assert required == set(compose.PLANTED)
     assert not [name for name in required if f"{name}=" not in PAGE]
     assert ".env" in (ROOT / ".gitignore").read_text().split()
 
@@ -88,7 +88,7 @@ def test_what_must_outlast_a_container_lies_in_a_volume() -> None:
     mounted = [
         volume.partition(":")[0] for name in ("postgres", "s3", "prefect") for volume in SERVICES[name]["volumes"]
     ]
-    assert set(mounted) == set(composed.COMPOSE["volumes"])
+    assert set(mounted) == set(compose.COMPOSE["volumes"])
     (leases,) = SERVICES["prefect"]["volumes"]
     assert leases.endswith(SERVICES["prefect"]["environment"]["PREFECT_HOME"])
 

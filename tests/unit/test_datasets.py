@@ -16,7 +16,8 @@ from histopipe.data.splitting.stage import split
 from histopipe.data.store import PatchStore, read_index
 from histopipe.ingest.datasets import MemberRejected, get_dataset, list_datasets
 from histopipe.ingest.stage import ingest
-from tests.conftest import png, write_zip
+from tests.builders.archives import write_zip
+from tests.builders.images import png
 
 BREAKHIS = "BreaKHis_v1/histology_slides/breast"
 

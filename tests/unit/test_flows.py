@@ -21,7 +21,7 @@ from flows.studies import studies
 from histopipe.core.errors import HistopipeError, UnreachableError
 from histopipe.core.workspace import Workspace
 from tasks.reproduction import may_overwrite
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from histopipe.inference.slides.dicom import is_dicom, series_of
 from histopipe.inference.slides.slide import open_slide
 from histopipe.inference.slides.tiles import make_grid
 from histopipe.ingest.datasets import MemberRejected
-from tests.conftest import png
+from tests.builders.images import png
 
 Content = tuple[list[str], list[tuple[str, str]], dict[str, str]]
 

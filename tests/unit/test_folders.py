@@ -15,7 +15,7 @@ from histopipe.ingest.archives.limits import MemberLimit
 from histopipe.ingest.folders import list_files
 from histopipe.ingest.sources.stage import fetch, locate
 from histopipe.ingest.stage import ingest
-from tests.conftest import idc_members, write_zip
+from tests.builders.archives import idc_members, write_zip
 
 
 def written(folder: Path, members: dict[str, bytes]) -> Path:

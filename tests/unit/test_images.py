@@ -13,7 +13,7 @@ from PIL import Image
 
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import _store_pixels, decode_patch
-from tests.conftest import png
+from tests.builders.images import png
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

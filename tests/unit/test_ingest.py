@@ -21,7 +21,8 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.store import PatchStore
 from histopipe.ingest.images import decode_patch
 from histopipe.ingest.stage import ingest
-from tests.conftest import idc_members, patch_name, png, write_zip
+from tests.builders.archives import idc_members, patch_name, write_zip
+from tests.builders.images import png
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from histopipe.core.known_datasets import KNOWN_DATASETS, MAGNIFIED_DATASETS
 from histopipe.ingest.datasets import get_dataset, list_datasets
 from histopipe.ingest.synthetic.plan import list_drawn
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 DOORS = 18
 LINES = 200

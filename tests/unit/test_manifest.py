@@ -14,7 +14,8 @@ from histopipe.data.store import PatchStore
 from histopipe.ingest.datasets.manifest import read_manifest
 from histopipe.ingest.images import decode_patch
 from histopipe.ingest.stage import ingest
-from tests.conftest import png, write_zip
+from tests.builders.archives import write_zip
+from tests.builders.images import png
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.store import PatchStore
 from histopipe.ingest.datasets.matching import match_files
 from histopipe.ingest.stage import ingest
-from tests.conftest import png, write_zip
+from tests.builders.archives import write_zip
+from tests.builders.images import png
 
 FILES = ("scans/a/Ren\u00e9_1.png", "scans/a/2.PNG", "scans/b/1.png", "scans/b/2.tif")
 

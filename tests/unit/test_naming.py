@@ -15,7 +15,7 @@ import pytest
 from histopipe.core.workspace import Workspace
 from histopipe.inference.inputs import ImageInput, find_images, find_slides
 from histopipe.inference.naming import CaseNamer, ImageName
-from tests.conftest import write_zip
+from tests.builders.archives import write_zip
 
 Content = dict[str, bytes]
 CELLS = {

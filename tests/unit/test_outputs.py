@@ -33,6 +33,7 @@ from histopipe.core.stages.folders import FILES, require_own_folder, stage_check
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.synthetic.archive import write_archive
 from histopipe.ingest.synthetic.plan import SyntheticSlides
+from tests.builders.paths import ROOT
 
 
 def write(out: Path, files: dict[str, str], command: str = "predict", overwrite: bool = False) -> None:
@@ -497,7 +498,7 @@ def test_commands_refuse_before_anything_is_read(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, arguments: list[str], named: str
 ) -> None:
     monkeypatch.chdir(workspace.root)
-    shutil.copy(Path(__file__).parents[2] / "params.yaml", workspace.root)
+    shutil.copy(ROOT / "params.yaml", workspace.root)
     for name in ("in/a.png", "mine/thesis.txt", "mine/a.onnx"):
         (workspace.root / name).parent.mkdir(exist_ok=True)
         (workspace.root / name).write_text("mine")
@@ -510,7 +511,7 @@ def test_commands_refuse_before_anything_is_read(
 
 def test_by_hand_too_a_stage_stops_before_any_work(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace.root)
-    shutil.copy(Path(__file__).parents[2] / "params.yaml", workspace.root)
+    shutil.copy(ROOT / "params.yaml", workspace.root)
     thesis = workspace.model("idc", "cancernet") / "thesis.txt"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("mine")

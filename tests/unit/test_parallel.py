@@ -12,7 +12,7 @@ import pytest
 
 from histopipe.core.params import parse_params
 from tasks.parallel import VISIBLE, GpuPool, parallel_trainings, visible_gpus
-from tests.conftest import Machine
+from tests.builders.machines import Machine
 
 
 class Rivals:

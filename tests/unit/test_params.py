@@ -7,7 +7,7 @@ import pytest
 
 from histopipe.core.errors import ParamsError
 from histopipe.core.params import parse_params, read_params, require_name
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 
 def change(content: dict[str, Any], path: str, value: object) -> dict[str, Any]:

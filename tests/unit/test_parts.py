@@ -20,7 +20,9 @@ from histopipe.ingest import packing
 from histopipe.ingest.parts import CODE, Part
 from histopipe.ingest.sources.stage import fetch, locate
 from histopipe.ingest.stage import get_parts_folder, ingest, ingest_part, list_missing_parts
-from tests.conftest import ROOT, idc_members, patch_name, png, write_zip
+from tests.builders.archives import idc_members, patch_name, write_zip
+from tests.builders.images import png
+from tests.builders.paths import ROOT
 from tests.unit.test_ingest import write_tar
 
 Find = Callable[[str], Path]

@@ -27,7 +27,7 @@ from histopipe.reporting.report.page import render_page
 from histopipe.reporting.report.pictures import embed
 from histopipe.reporting.stage import compare
 from histopipe.training.figures import draw_losses, draw_metrics
-from tests.reporting import HISTORY, HOSTILE, LINEAGE, MATHEMATICAL, cells, make_reported, report_params
+from tests.builders.reports import HISTORY, HOSTILE, LINEAGE, MATHEMATICAL, cells, make_reported, report_params
 
 STRENGTHS = {"cancernet": 2.0, "resnet": 0.4}
 

@@ -17,7 +17,7 @@ from histopipe.experiments.search.study import storage_address, storage_errors_i
 from histopipe.experiments.search.trial import result_metric
 from histopipe.experiments.search.workspace import TrialWorkspace
 from histopipe.networks.weights.record import Weights
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 RANGES = {
     "optimizer.learning_rate": {"low": 0.001, "high": 0.1, "log": True},

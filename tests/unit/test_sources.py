@@ -28,9 +28,9 @@ from histopipe.ingest.sources.record import SourceRecord
 from histopipe.ingest.sources.stage import fetch, locate
 from histopipe.ingest.sources.wanted import make_archive_name
 from histopipe.ingest.sources.watch import describe_change, record_use
+from tests.builders.paths import ROOT, SHARED
 
-REPOSITORY = Path(__file__).parents[2]
-SAMPLE = REPOSITORY.parent / "shared" / "data" / "idc-sample.zip"
+SAMPLE = SHARED / "idc-sample.zip"
 PATCH = "8863/0/8863_idx5_x51_y1251_class0.png"
 
 
@@ -41,7 +41,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def params_with(source: str, **changes: Any) -> Params:
-    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["idc"] = {"source": source, **changes}
     return parse_params(content)
 
@@ -402,7 +402,7 @@ def test_synthetic_slides_are_drawn_into_the_raw_folder(workspace: Workspace, mo
 
 def own_data(workspace: Workspace, manifest: str = "patches.csv", source: str = "loose") -> Params:
     folder_at(workspace.root / "loose")
-    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["mine"] = {"source": source, "manifest": manifest}
     return parse_params({**content, "datasets": ["mine"]})
 

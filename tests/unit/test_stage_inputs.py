@@ -24,7 +24,8 @@ from histopipe.core.stages.running import read_failure, running
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting import stage as splitting
 from histopipe.ingest.stage import ingest
-from tests.conftest import ROOT, idc_members, write_zip
+from tests.builders.archives import idc_members, write_zip
+from tests.builders.paths import ROOT
 
 TRAIN = "train@idc-cancernet"
 INPUTS = {

@@ -24,6 +24,7 @@ from histopipe.core.errors import HistopipeError
 from histopipe.ingest.synthetic.archive import write_archive
 from histopipe.ingest.synthetic.idc.plan import plan_cases
 from histopipe.ingest.synthetic.plan import SyntheticSlides
+from tests.builders.paths import ROOT
 
 KAGGLE_NAME = re.compile(
     r"^(?P<nested>IDC_regular_ps50_idx5/)?(?P<case>\d{5})/(?P<folder>[01])/"
@@ -268,7 +269,7 @@ def test_drawing_processes_end_soon_after_their_parent_is_killed(tmp_path: Path)
         "if __name__ == '__main__':\n"
         f"    write_archive(Path({str(tmp_path / 'a.zip')!r}), SyntheticSlides(400, 100_000), 2, False)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
     partial = f".a.zip.{parent.pid}-*.part"
     delivered = lambda: any(path.stat().st_size > 0 for path in tmp_path.glob(partial))  # noqa: E731

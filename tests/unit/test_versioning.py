@@ -17,7 +17,7 @@ from histopipe.core.locking import exclusive_lock
 from histopipe.core.stages.running import running
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor import services
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 
 @pytest.fixture

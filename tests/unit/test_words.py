@@ -11,7 +11,7 @@ import click
 import pytest
 
 from histopipe.cli import main
-from tests.conftest import ROOT
+from tests.builders.paths import ROOT
 
 # Not converted yet. These lists only ever get shorter: whoever converts an entry takes it off, and nothing is added.
 PENDING_PACKAGES: frozenset[str] = frozenset()

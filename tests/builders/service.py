@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.builders.paths import ROOT
+
 PATIENCE = 240.0  # seconds; a busy machine is slow, not broken
 TOKEN = "a-token-of-the-tests"
 POINT = {
@@ -147,7 +149,7 @@ def surroundings(scratch: Path) -> dict[str, str]:
     """The environment of a command of this checkout that keeps its files in `scratch`; nothing of the tests' own."""
     unwanted = ("HISTOPIPE_TOKEN", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # of MLflow's when told a store
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return kept | {"TMPDIR": str(scratch), "PYTHONPATH": path}
 
 

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from histopipe.evaluation.drift.profiles import new_profiles
-from tests.conftest import patch_name
+from tests.builders.archives import patch_name
 
 POINT = {
     "data_set": "idc",

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import requests
 
-from tests import composed
+from tests.builders import compose
 
 PATIENCE = 300.0  # seconds; a busy machine is slow, not broken
 
@@ -83,13 +83,13 @@ def postgres(folder: Path) -> Iterator[dict[str, str]]:
     other = [runuser, "-u", "postgres", "--"] if os.geteuid() == 0 else []
     with TemporaryDirectory(prefix="histopipe-postgres-", ignore_cleanup_errors=True) as place:
         data, password = Path(place, "data"), Path(place, "password")
-        password.write_text(composed.PLANTED["POSTGRES_PASSWORD"])
+        password.write_text(compose.PLANTED["POSTGRES_PASSWORD"])
         for path in (Path(place), password) if other else ():
             shutil.chown(path, "postgres")
         initialise = [str(programs / "initdb"), "-D", str(data), "-U", "histopipe", "--auth=scram-sha-256", "--no-sync"]
         subprocess.run([*other, *initialise, f"--pwfile={password}"], check=True, capture_output=True, cwd="/")
         serve = [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-k", str(data), "-c", "fsync=off"]
-        found = {name: value for name, value in composed.environment("mlflow").items() if name.startswith("PG")}
+        found = {name: value for name, value in compose.environment("mlflow").items() if name.startswith("PG")}
         found |= {"PGHOST": "127.0.0.1", "PGPORT": str(port)}
         with running([*other, *serve], folder / "postgres.log", os.environ, Path("/")):
             _create_databases(programs, found)
@@ -104,7 +104,7 @@ def _create_databases(programs: Path, found: Mapping[str, str]) -> None:
     while subprocess.run(up, env=surroundings, capture_output=True, check=False).returncode:
         assert time.monotonic() < deadline, "PostgreSQL does not answer"
         time.sleep(0.3)
-    subprocess.run(ask, env=surroundings, input=composed.content("databases"), text=True, check=True)
+    subprocess.run(ask, env=surroundings, input=compose.content("databases"), text=True, check=True)
 
 
 @contextmanager
@@ -114,8 +114,8 @@ def s3(folder: Path) -> Iterator[dict[str, str]]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(command, folder / "s3.log", os.environ) as process:
         wait_until(f"{address}/moto-api/", process)
-        found = composed.environment("buckets", AWS_ENDPOINT_URL=address)
-        subprocess.run(composed.command("buckets", {}), env=os.environ | found, check=True)
+        found = compose.environment("buckets", AWS_ENDPOINT_URL=address)
+        subprocess.run(compose.command("buckets", {}), env=os.environ | found, check=True)
         yield found
 
 
@@ -126,8 +126,8 @@ def mlflow(
     """An MLflow server with compose.yaml's authentication, on PostgreSQL and S3; yields its address."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     users = folder / "mlflow-users.ini"
-    users.write_text(composed.content("users"))
-    settings = composed.environment(
+    users.write_text(compose.content("users"))
+    settings = compose.environment(
         "mlflow",
         MLFLOW_AUTH_CONFIG_PATH=str(users),
         MLFLOW_S3_ENDPOINT_URL=store["AWS_ENDPOINT_URL"],
@@ -135,7 +135,7 @@ def mlflow(
         **store,
     )
     options = {"--host": "127.0.0.1", "--port": str(port), "--workers": "1"}
-    command = composed.command("mlflow", options, composed.PLANTED | {"MLFLOW_HOSTS": f"127.0.0.1:{port}"})
+    command = compose.command("mlflow", options, compose.PLANTED | {"MLFLOW_HOSTS": f"127.0.0.1:{port}"})
     with running(command, folder / "mlflow.log", dict(surroundings) | settings, folder) as process:
         wait_until(f"{address}/health", process)
         yield address
@@ -152,7 +152,7 @@ def prefect(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
 def shared_prefect(folder: Path, surroundings: Mapping[str, str], database: Mapping[str, str]) -> Iterator[str]:
     """A Prefect server with compose.yaml's settings on PostgreSQL; yields its API's address."""
     address = f"http://127.0.0.1:{(port := free_port())}"
-    settings = composed.environment(
+    settings = compose.environment(
         "prefect",
         PREFECT_HOME=str(folder / "prefect"),
         PREFECT_SERVER_DATABASE_HOST=database["PGHOST"],
@@ -169,7 +169,7 @@ def prefect_process(
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A Prefect server at a port; yields its API's address and its process."""
     address = f"http://127.0.0.1:{port}/api"
-    command = composed.command("prefect", {"--host": "127.0.0.1", "--port": str(port)})
+    command = compose.command("prefect", {"--host": "127.0.0.1", "--port": str(port)})
     with running(command, folder / "prefect.log", environment) as process:
         wait_until(f"{address}/health", process)
         yield address, process

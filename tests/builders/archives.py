@@ -1,0 +1,31 @@
+"""Archives and folders of patches, and their members in Kaggle's layout."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.builders.images import png
+
+
+def patch_name(case: object, x: int, y: int, label: int, folder: object | None = None) -> str:
+    """A member's name in Kaggle's layout."""
+    return f"{case}/{label if folder is None else folder}/{case}_idx5_x{x}_y{y}_class{label}.png"
+
+
+def idc_members(cases: int = 6, patches: int = 20) -> dict[str, bytes]:
+    """A small, faultless archive's content: every case has both classes."""
+    return {
+        patch_name(10000 + case, 50 * number + 1, 51, number % 2): png(seed=case * 1000 + number)
+        for case in range(cases)
+        for number in range(patches)
+    }
+
+
+def write_zip(path: Path, members: Mapping[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
