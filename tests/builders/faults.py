@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.builders.checkouts import Checkout
+
 
 @dataclass(frozen=True)
 class Service:
@@ -121,3 +123,16 @@ def _runs(process: psutil.Process, words: Sequence[str]) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and set(words) <= set(command)
     except psutil.Error:
         return False
+
+
+def trainers(project: Checkout) -> list[psutil.Process]:
+    """Processes in the checkout that run `histopipe train`, not the `dvc` or shell that started them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = [Path(argument).name for argument in process.cmdline()]
+            if Path(process.cwd()) == project.root and {"histopipe", "train"} <= set(command):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

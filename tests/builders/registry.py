@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlflow
 from mlflow import MlflowClient
@@ -30,3 +30,9 @@ def aliases(checkout: Rooted) -> dict[str, str]:
 
 def tags(checkout: Rooted, number: str) -> dict[str, str]:
     return dict(client(checkout).get_model_version(NAME, number).tags)
+
+
+def finished_runs(checkout: Rooted) -> list[Any]:
+    mlflow.set_tracking_uri(f"sqlite:///{checkout.root}/mlflow.db")
+    found = mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list")
+    return [run for run in found if run.info.status == "FINISHED"]

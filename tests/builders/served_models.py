@@ -41,7 +41,7 @@ def new_cases(seed: int, count: int, first: int, factor: float = 1.0) -> dict[st
 
 def save_model(folder: Path) -> None:
     """A small untrained network, laid out as MLflow keeps a served model."""
-    from tests.model.test_architectures import settled
+    from tests.builders.networks import settled
 
     (folder / "artifacts").mkdir(parents=True)
     settled("cancernet").save(folder / "artifacts/network.keras")

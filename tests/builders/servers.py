@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import requests
@@ -173,3 +174,10 @@ def prefect_process(
     with running(command, folder / "prefect.log", environment) as process:
         wait_until(f"{address}/health", process)
         yield address, process
+
+
+def ask(address: str, what: str, credentials: tuple[str, str] | None = None) -> list[dict[str, Any]]:
+    answer = requests.post(f"{address}/{what}/filter", json={"limit": 200}, timeout=30, auth=credentials)
+    answer.raise_for_status()
+    found: list[dict[str, Any]] = answer.json()
+    return found

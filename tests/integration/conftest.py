@@ -3,64 +3,18 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
-from benchmarks.checkouts import change_params, copy_project, environment
-from tests.builders import servers
+from benchmarks.checkouts import copy_project, environment
+from tests.builders import compose, servers
+from tests.builders.checkouts import SMALL, Checkout
+from tests.builders.shared_servers import Shared
 from tests.integration.loaded_code import NOTES, TRACER, notes_of
-
-SMALL = {
-    "architectures": ["cancernet"],
-    "synthetic": {"cases": 20, "patches": 900, "nested_copy": True},
-    "quick": {"max_epochs": 2, "max_patches": 320, "max_image_size": 24},
-}
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """A fresh copy of the project, with commands that run as a user's would."""
-
-    root: Path
-    environment: Mapping[str, str]
-
-    def change(self, **sections: Any) -> None:
-        """Merge into params.yaml."""
-        change_params(self.root, **sections)
-
-    def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a command; its output goes to one pipe."""
-        return subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            **options,
-        )
-
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
-        if check and done.returncode != 0:
-            pytest.fail(
-                f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-            )
-        return done
-
-    def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "dvc", *arguments, check=check)
-
-    def histopipe(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "histopipe", *arguments, check=check)
 
 
 @pytest.fixture
@@ -86,8 +40,19 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def ask(address: str, what: str, credentials: tuple[str, str] | None = None) -> list[dict[str, Any]]:
-    answer = requests.post(f"{address}/{what}/filter", json={"limit": 200}, timeout=30, auth=credentials)
-    answer.raise_for_status()
-    found: list[dict[str, Any]] = answer.json()
-    return found
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
+    """compose.yaml's servers: MLflow and Prefect on PostgreSQL with users, artifacts and DVC's remote on S3."""
+    folder = tmp_path / "servers"
+    folder.mkdir()
+    with ExitStack() as stack:
+        database = stack.enter_context(servers.postgres(folder))
+        store = stack.enter_context(servers.s3(folder))
+        plain = environment(folder)
+        mlflow = stack.enter_context(servers.mlflow(folder, plain, database, store))
+        prefect = stack.enter_context(servers.shared_prefect(folder, plain, database))
+        worker = compose.environment("worker", MLFLOW_TRACKING_URI=mlflow, PREFECT_API_URL=prefect, **store)
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            monkeypatch.setenv(name, worker[name])
+        own = ("HOME", "PYTHONPATH")  # each clone's
+        yield Shared(mlflow, prefect, {name: value for name, value in worker.items() if name not in own})

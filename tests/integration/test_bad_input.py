@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.builders.archives import idc_members, patch_name, write_zip
+from tests.builders.checkouts import Checkout
 from tests.builders.images import png
-from tests.integration.conftest import Checkout
 
 Make = Callable[..., Checkout]
 STAGES = ("locate", "fetch", "ingest", "split")

@@ -9,7 +9,7 @@ from typing import Any
 import mlflow
 import yaml
 
-from tests.integration.conftest import Checkout
+from tests.builders.checkouts import Checkout
 
 Make = Callable[..., Checkout]
 STAGE = "train@idc-cancernet"

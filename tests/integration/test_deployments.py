@@ -20,6 +20,7 @@ import requests
 import yaml
 
 import flows.watch
+from benchmarks.checkouts import NO_FLOORS
 from flows.serve import LASTING_LEASES
 from histopipe.core.workspace import Workspace
 from histopipe.inference.stage import predict
@@ -27,13 +28,11 @@ from histopipe.ingest.synthetic.archive import write_archive
 from histopipe.ingest.synthetic.plan import SyntheticSlides
 from tests.builders import servers
 from tests.builders.archives import write_zip
-from tests.builders.faults import kill_with_children
+from tests.builders.checkouts import Checkout
+from tests.builders.faults import kill_with_children, trainers
 from tests.builders.paths import ROOT
 from tests.builders.served_models import give_profiles, new_cases, save_model
-from tests.builders.servers import free_port, running, wait_until
-from tests.integration.conftest import Checkout, ask
-from tests.integration.test_kill import trainers
-from tests.integration.test_repro import LENIENT
+from tests.builders.servers import ask, free_port, running, wait_until
 
 Make = Callable[..., Checkout]
 Server = AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]
@@ -174,7 +173,7 @@ def test_one_command_serves_them_all(checkout: Make, tmp_path: Path, whole: bool
     """The whole of it trains the champion that grades; else a model of its own grades, as the drift is told by."""
     port = free_port()
     server = f"http://127.0.0.1:{port}/api"
-    plain = checkout(promotion=LENIENT)
+    plain = checkout(promotion=NO_FLOORS)
     project = at_server(plain, server)
     model = "models:/histopipe-idc@champion" if whole else str(served_folder(project, tmp_path))
     with in_checkout(plain, "flows.serve", "--port", str(port)) as serving:  # starts the server too
@@ -326,7 +325,7 @@ def test_a_run_whose_machine_died_is_marked_as_crashed_and_a_busy_one_is_not(che
 def test_a_pipeline_outlasts_a_killed_server(checkout: Make, tmp_path: Path) -> None:
     port = free_port()
     longer = {"max_epochs": 8, "max_patches": 320, "max_image_size": 24}
-    project = at_server(checkout(quick=longer, promotion=LENIENT), f"http://127.0.0.1:{port}/api")
+    project = at_server(checkout(quick=longer, promotion=NO_FLOORS), f"http://127.0.0.1:{port}/api")
     surroundings = {**project.environment, **LASTING_LEASES}
     with servers.prefect_process(tmp_path, surroundings, port) as (server, process):
         project.run(sys.executable, "-m", "flows.limits", "--gpus", "1")
@@ -357,7 +356,7 @@ def stalled(project: Checkout) -> psutil.Process | None:
 @pytest.mark.long
 def test_a_training_that_hangs_is_ended_and_the_retry_goes_on(checkout: Make) -> None:
     quick = {"max_epochs": 6, "max_patches": 320, "max_image_size": 24}
-    project = checkout(quick=quick, promotion=LENIENT, flow={"timeouts": {"train": 120 / 3600}})
+    project = checkout(quick=quick, promotion=NO_FLOORS, flow={"timeouts": {"train": 120 / 3600}})
     flow = project.start(sys.executable, "-m", "flows.pipeline")
     assert flow.stdout
     said = []

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from tests.integration.conftest import Checkout
+from tests.builders.checkouts import Checkout
 
 Make = Callable[..., Checkout]
 

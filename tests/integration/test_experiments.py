@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
-import sys
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
-from tests.integration.conftest import Checkout
-from tests.integration.test_repro import finished_runs
+from tests.builders.checkouts import Checkout, not_activated
+from tests.builders.registry import finished_runs
 
 Make = Callable[..., Checkout]
 RATE = "recipes.cancernet.optimizer.learning_rate"
 TINY = {"max_epochs": 1, "max_patches": 128, "max_image_size": 16}
-
-
-def not_activated(project: Checkout) -> Checkout:
-    """The checkout as a shell sees it in which nobody activated its `.venv`."""
-    (project.root / ".venv").mkdir()
-    (project.root / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    places = project.environment["PATH"].split(os.pathsep)
-    bare = os.pathsep.join(place for place in places if not (Path(place) / "histopipe").exists())
-    kept = {name: value for name, value in project.environment.items() if name != "PYTHONPATH"}
-    return replace(project, environment=kept | {"PATH": bare})
 
 
 def experiment(project: Checkout, rate: float, *options: str) -> str:

@@ -16,20 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.checkouts import NO_FLOORS
+from tests.builders.checkouts import Checkout
 from tests.builders.faults import ServiceManager, processes
-from tests.integration.conftest import Checkout
-from tests.integration.test_several_machines import (
-    NO_FLOORS,
-    Shared,
-    champion,
-    cloned,
-    iterate_runs,
-    shared,
-    with_remote,
-    workers,
-)
-
-__all__ = ["shared"]  # the fixture
+from tests.builders.shared_servers import Shared, champion, cloned, iterate_runs, with_remote, workers
 
 Make = Callable[..., Checkout]
 NETWORKS = ["cancernet", "resnet"]

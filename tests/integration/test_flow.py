@@ -18,8 +18,9 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.pipeline import pipeline
 from histopipe.core.workspace import Workspace
 from tasks.evaluation import SHOWN_SLIDES
+from tests.builders.checkouts import Checkout
 from tests.builders.machines import Machine
-from tests.integration.conftest import Checkout, ask
+from tests.builders.servers import ask
 
 Make = Callable[..., Checkout]
 

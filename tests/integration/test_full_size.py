@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.measuring import run_side
 from histopipe.data.splitting.membership import read_membership
-from tests.integration.conftest import Checkout
+from tests.builders.checkouts import Checkout
 
 
 @pytest.mark.long

@@ -26,8 +26,8 @@ from histopipe.operations.gc.cache import cache_folder, unreferenced
 from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age
 from tests.builders import servers
+from tests.builders.checkouts import Checkout
 from tests.builders.registry import NAME, client
-from tests.integration.conftest import Checkout
 
 Make = Callable[..., Checkout]
 LENIENT = NO_FLOORS  # two epochs on three test cases

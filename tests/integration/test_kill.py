@@ -24,7 +24,8 @@ import pytest
 
 from histopipe.core.dvc import clear_cut_off_lock
 from histopipe.core.workspace import Workspace
-from tests.integration.conftest import Checkout
+from tests.builders.checkouts import Checkout
+from tests.builders.faults import trainers
 
 Make = Callable[..., Checkout]
 LONGER = {"max_epochs": 6, "max_patches": 320, "max_image_size": 24}
@@ -36,19 +37,6 @@ def epochs_done(project: Checkout) -> int:
         return 0
     with np.load(path, allow_pickle=False) as arrays:
         return len(json.loads(arrays["progress"].tobytes())["history"])
-
-
-def trainers(project: Checkout) -> list[psutil.Process]:
-    """Processes in the checkout that run `histopipe train`, not the `dvc` or shell that started them."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            command = [Path(argument).name for argument in process.cmdline()]
-            if Path(process.cwd()) == project.root and {"histopipe", "train"} <= set(command):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def history(project: Checkout) -> pd.DataFrame:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.integration.conftest import Checkout
-from tests.integration.test_experiments import not_activated
+from tests.builders.checkouts import Checkout, not_activated
 
 Make = Callable[..., Checkout]
 

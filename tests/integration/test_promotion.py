@@ -11,12 +11,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from benchmarks.checkouts import NO_FLOORS
 from histopipe.core.files import read_json
 from tests.builders.archives import write_zip
+from tests.builders.checkouts import Checkout
 from tests.builders.paths import ROOT
 from tests.builders.registry import NAME, aliases, client, tags
-from tests.integration.conftest import Checkout
-from tests.integration.test_repro import LENIENT
 
 MIDDLING = {"max_epochs": 3, "max_patches": 1000, "max_image_size": 32}
 
@@ -40,7 +40,7 @@ def test_one_epoch_is_refused_a_longer_training_promoted_and_taken_back(checkout
 @pytest.mark.long
 def test_experiments_leave_the_registry_alone_until_one_is_kept_and_promoted(checkout: Callable[..., Checkout]) -> None:
     """Real ones, in place and in DVC's temporary folder; by DVC's account `promote` ran and ended well in both."""
-    project = checkout(promotion=LENIENT)
+    project = checkout(promotion=NO_FLOORS)
     project.run("git", "commit", "--quiet", "--all", "--message", "small")
     for place, epochs in (((), 1), (("--temp",), 3)):
         done = project.dvc("exp", "run", *place, "-S", f"quick.max_epochs={epochs}").stdout
@@ -63,7 +63,7 @@ def test_an_unchanged_clone_leaves_a_groups_champion_alone(checkout: Callable[..
     manifest.write_text("\n".join(rows) + "\n")
     archive = write_zip(tmp_path / "ours.zip", members)
     shared = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'shared.db'}"}
-    lenient = LENIENT | {"margin": 0.9}
+    lenient = NO_FLOORS | {"margin": 0.9}
     ours = {"source": str(archive), "manifest": str(manifest), "patch_size": [24, 24]}
     short = yaml.safe_load((ROOT / "params.yaml").read_text())["recipes"]["cancernet"] | {"epochs": 2}
     group = checkout(idc=ours, quick=None, recipes={"cancernet": short}, promotion=lenient)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -12,21 +11,12 @@ import pandas as pd
 
 from benchmarks.checkouts import NO_FLOORS
 from histopipe.data.store import PatchStore
-from tests.integration.conftest import Checkout
+from tests.builders.checkouts import Checkout, stages_run
+from tests.builders.registry import finished_runs
 from tests.integration.loaded_code import needless_code, unnamed_code
 
 Make = Callable[..., Checkout]
 LENIENT = NO_FLOORS  # two epochs on three test cases
-
-
-def stages_run(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-
-
-def finished_runs(checkout: Checkout) -> list[Any]:
-    mlflow.set_tracking_uri(f"sqlite:///{checkout.root}/mlflow.db")
-    found = mlflow.search_runs(experiment_names=["histopipe-idc"], output_format="list")
-    return [run for run in found if run.info.status == "FINISHED"]
 
 
 def test_from_nothing_to_a_compared_and_logged_model(checkout: Make) -> None:

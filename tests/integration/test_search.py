@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.integration.conftest import Checkout
+from tests.builders.checkouts import Checkout
 
 Make = Callable[..., Checkout]
 TINY = {"max_epochs": 4, "max_patches": 128, "max_image_size": 16}

@@ -49,7 +49,7 @@ from tests.builders.service import (
     telling_network,
     until_ended,
 )
-from tests.unit.test_slides import slide_file
+from tests.builders.slides import slide_file
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 BODY = 2 * 2**20  # bytes that the server takes

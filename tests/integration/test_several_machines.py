@@ -5,124 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow as tracking
 import psutil
 import pytest
 import requests
 import yaml
-from mlflow import MlflowClient
 
-from benchmarks.checkouts import NO_FLOORS, commit_all, environment
-from tests.builders import compose, servers
-from tests.integration.conftest import Checkout, ask
+from benchmarks.checkouts import NO_FLOORS, commit_all
+from tests.builders import compose
+from tests.builders.checkouts import Checkout
+from tests.builders.shared_servers import Shared, champion, cloned, iterate_runs, with_remote, workers
 
 Make = Callable[..., Checkout]
 SECRETS = tuple(text.rpartition(":")[2] for text in compose.PLANTED.values())
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Servers that several machines share.
-
-    Attributes:
-        surroundings: the variables that lead there, credentials among them.
-    """
-
-    mlflow: str
-    prefect: str
-    surroundings: Mapping[str, str]
-
-    def ask(self, what: str) -> list[dict[str, Any]]:
-        """What Prefect's server has of a kind."""
-        return ask(self.prefect, what, self.credentials)
-
-    @property
-    def credentials(self) -> tuple[str, str]:
-        """User and password at Prefect's server."""
-        user, _, password = self.surroundings["PREFECT_API_AUTH_STRING"].partition(":")
-        return user, password
-
-
-@pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
-    """compose.yaml's servers: MLflow and Prefect on PostgreSQL with users, artifacts and DVC's remote on S3."""
-    folder = tmp_path / "servers"
-    folder.mkdir()
-    with ExitStack() as stack:
-        database = stack.enter_context(servers.postgres(folder))
-        store = stack.enter_context(servers.s3(folder))
-        plain = environment(folder)
-        mlflow = stack.enter_context(servers.mlflow(folder, plain, database, store))
-        prefect = stack.enter_context(servers.shared_prefect(folder, plain, database))
-        worker = compose.environment("worker", MLFLOW_TRACKING_URI=mlflow, PREFECT_API_URL=prefect, **store)
-        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
-            monkeypatch.setenv(name, worker[name])
-        own = ("HOME", "PYTHONPATH")  # each clone's
-        yield Shared(mlflow, prefect, {name: value for name, value in worker.items() if name not in own})
-
-
-def with_remote(project: Checkout, shared: Shared) -> Checkout:
-    """The checkout with DVC's remote on S3 and the servers' addresses, committed so that it can be cloned."""
-    joined = Checkout(project.root, {**project.environment, **shared.surroundings})
-    joined.dvc("remote", "add", "--default", "shared", "s3://dvc/histopipe")
-    commit_all(project.root)
-    return joined
-
-
-def cloned(project: Checkout, root: Path) -> Checkout:
-    subprocess.run(["git", "clone", "--quiet", str(project.root), str(root)], check=True)
-    own = {name: environment(root)[name] for name in ("PYTHONPATH", "PREFECT_HOME")}
-    return Checkout(root, {**project.environment, **own})
-
-
-@contextmanager
-def workers(folder: Path, clones: list[Checkout], resources: tuple[str, ...] = ()) -> Iterator[str]:
-    """A Dask scheduler and a worker in each clone; yields the scheduler's address."""
-    port = servers.free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
-    with ExitStack() as stack:
-        log = folder / "scheduler.log"
-        stack.enter_context(servers.running([*start, "--no-dashboard"], log, clones[0].environment, folder))
-        for number, clone in enumerate(clones):
-            command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
-            command += ["--no-dashboard", "--name", clone.root.name, *resources]
-            log = folder / f"worker{number}.log"
-            stack.enter_context(servers.running(command, log, clone.environment, clone.root))
-        wait_for_workers(address, len(clones))
-        yield address
-
-
-def wait_for_workers(address: str, count: int) -> None:
-    from distributed import Client
-
-    deadline = time.monotonic() + servers.PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            with Client(address, timeout=5) as client:
-                client.wait_for_workers(count, timeout=60)
-                return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail("the workers didn't come")
-
-
-def iterate_runs(shared: Shared, dataset: str = "malaria") -> list[Any]:
-    tracking.set_tracking_uri(shared.mlflow)
-    return list(tracking.search_runs(experiment_names=[f"histopipe-{dataset}"], output_format="list"))
-
-
-def champion(shared: Shared, dataset: str = "malaria") -> str:
-    return str(MlflowClient(shared.mlflow).get_model_version_by_alias(f"histopipe-{dataset}", "champion").version)
 
 
 def everything_said(folder: Path, shared: Shared) -> str:

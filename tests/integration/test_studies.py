@@ -16,9 +16,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.integration.conftest import Checkout
+from tests.builders.checkouts import Checkout, stages_run
 from tests.integration.loaded_code import needless_code, unnamed_code
-from tests.integration.test_repro import stages_run
 
 Make = Callable[..., Checkout]
 STUDIES = {

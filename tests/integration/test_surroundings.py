@@ -18,7 +18,7 @@ import mlflow
 import pytest
 
 from benchmarks.checkouts import NO_FLOORS, copy_project, environment
-from tests.integration.conftest import SMALL, Checkout
+from tests.builders.checkouts import SMALL, Checkout
 
 Make = Callable[..., Checkout]
 SETTINGS: dict[str, Any] = {"train": {"deterministic": True}, "promotion": NO_FLOORS}

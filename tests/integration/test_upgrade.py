@@ -16,9 +16,9 @@ import yaml
 from benchmarks.checkouts import change_params, commit_all, copy_project, environment
 from histopipe.ingest.synthetic.archive import write_archive
 from histopipe.ingest.synthetic.plan import SyntheticSlides
+from tests.builders.checkouts import SMALL, Checkout
 from tests.builders.paths import ROOT
 from tests.builders.registry import NAME, client
-from tests.integration.conftest import SMALL, Checkout
 
 EARLIER = "3c314bd25c83f6a902239ab36e1f5b15d8b57187"  # the last one before the library was arranged in layers
 LENIENT = {"min_cases": 1, "max_calibration_error": 1, "min_sensitivity": 0}  # the floors that there were

@@ -23,8 +23,8 @@ from histopipe.training.loop import build_training
 from histopipe.training.plan import plan_training
 from histopipe.training.stage import train
 from tests.builders.archives import idc_members, write_zip
+from tests.builders.networks import SMALL_IMAGE, TINY, patches
 from tests.builders.paths import ROOT
-from tests.model.test_architectures import SMALL_IMAGE, TINY, patches
 
 
 def main(folder: Path, names: list[str]) -> None:

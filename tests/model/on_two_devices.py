@@ -15,7 +15,7 @@ import yaml
 from histopipe.core.workspace import Workspace
 from histopipe.training.checkpoint import Progress
 from tests.builders.paths import ROOT
-from tests.model.test_devices import run, small
+from tests.builders.trainings import run, small
 
 
 def main(folder: Path, last: int, recipe: str) -> None:

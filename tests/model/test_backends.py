@@ -11,11 +11,8 @@ from pathlib import Path
 import pytest
 
 from histopipe.networks.architectures import list_architectures
+from tests.builders.networks import HASTE
 from tests.builders.paths import ROOT
-
-# compiling would take longer than what is compiled
-HASTE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
 
 DEEP = "densenet201"  # XLA takes minutes over its 700 layers
 

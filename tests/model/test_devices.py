@@ -5,51 +5,31 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 from keras import ops
 
 from histopipe.core.errors import TrainingError
-from histopipe.core.params import AugmentationParams, Params, TrainParams, parse_params
+from histopipe.core.params import AugmentationParams, Params, TrainParams
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.stage import split
 from histopipe.ingest.stage import ingest
 from histopipe.networks.architectures import build
 from histopipe.networks.backend import grow_gpu_memory
 from histopipe.training.augmentation import RandomAffine
-from histopipe.training.checkpoint import CHECKPOINT_FILE, Progress, load_progress
+from histopipe.training.checkpoint import CHECKPOINT_FILE, load_progress
 from histopipe.training.devices import DEVICES_VARIABLE, Devices, choose_devices
-from histopipe.training.loop import build_training, run_epochs
+from histopipe.training.loop import build_training
 from histopipe.training.plan import plan_training
 from histopipe.training.resampling import affine_gather
 from histopipe.training.stage import train
 from tests.builders.archives import idc_members, write_zip
 from tests.builders.paths import ROOT
-
-MODEL = {"depth": 10, "width": 1, "image_size": 32}
-
-
-SGD = {"name": "sgd", "learning_rate": 0.01, "options": {"momentum": 0.9}}
-ADAMW = {"name": "adamw", "learning_rate": 0.001, "options": {"weight_decay": 0.01}}
-RECIPES: dict[str, dict[str, Any]] = {
-    "sgd": {"optimizer": SGD},
-    "adamw": {"optimizer": ADAMW},
-    "averaged": {"optimizer": SGD, "keep": "average", "average_momentum": 0.8, "imbalance": "class_weight"},
-}
-
-
-def small(content: dict[str, Any], recipe: str = "sgd", **execution: Any) -> Params:
-    """A short training of a network with batch norms and without dropout, whose patches aren't augmented."""
-    content["quick"] = None
-    content["recipes"]["wide_resnet"] = {"model": MODEL, "epochs": 3, "batch_size": 16} | RECIPES[recipe]
-    content["train"] |= execution
-    return parse_params(content)
+from tests.builders.trainings import MODEL, run, small
 
 
 def prepare(workspace: Workspace, params: Params, positives: int = 6) -> Workspace:
@@ -122,17 +102,6 @@ def test_memory_is_asked_for_at_any_time() -> None:
     ops.ones(1)
     grow_gpu_memory()
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
-
-
-def run(
-    workspace: Workspace, params: Params, after_epoch: Callable[[Progress], None] = lambda _: None
-) -> tuple[keras.Model, pd.DataFrame]:
-    """Train from the last checkpoint on; the network and its history."""
-    training = plan_training("idc", "wide_resnet", params, workspace)
-    progress = load_progress(training.checkpoints, "the same training")
-    keras.utils.set_random_seed(training.seed)
-    network = run_epochs(training, progress, after_epoch)
-    return network, pd.DataFrame(progress.history)
 
 
 def in_a_process_with_two_devices(

@@ -28,9 +28,8 @@ from histopipe.networks.architectures.blocks import OUTPUT_LAYER, patch_input, p
 from histopipe.networks.prediction import logit_network
 from histopipe.networks.symmetry import averaged_over_symmetries
 from histopipe.networks.temperature import calibrated
+from tests.builders.networks import HASTE, every_architecture, patches, tiny
 from tests.builders.paths import ROOT
-from tests.model.test_architectures import every_architecture, patches, tiny
-from tests.model.test_backends import HASTE
 
 AS_TRAINED = Calibration(1.0, 0.0)
 

@@ -34,8 +34,8 @@ from histopipe.networks.architectures.blocks import OUTPUT_LAYER, patch_input, p
 from histopipe.networks.openvino import load_openvino
 from histopipe.networks.symmetry import averaged_over_symmetries
 from histopipe.promotion.stage import promote
+from tests.builders.networks import patches, settled
 from tests.builders.registry import NAME, client
-from tests.model.test_architectures import patches, settled
 from tests.model.test_promotion import asked, make_workspace
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="converters read TensorFlow only")

@@ -18,9 +18,9 @@ from histopipe.networks.logits import finite_logits
 from histopipe.networks.openvino import BATCH_SIZE, CompiledNetwork
 from histopipe.networks.prediction import Runtime, logit_network, predict_logits, row_logits
 from histopipe.networks.symmetry import averaged_over_symmetries
+from tests.builders.networks import every_architecture, patches, settled
 from tests.builders.paths import ROOT
-from tests.model.test_architectures import every_architecture, patches, settled
-from tests.model.test_prediction import store_of
+from tests.builders.stores import store_of
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiles on TensorFlow only")
 without_gpu = pytest.mark.skipif(

@@ -7,27 +7,17 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 
-from histopipe.data.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 from histopipe.networks.architectures import build
 from histopipe.networks.prediction import BATCH_SIZE, logit_network, predict_logits
+from tests.builders.stores import store_of
 
 
 @pytest.fixture(scope="module")
 def network() -> Any:
     keras.utils.set_random_seed(1)
     return logit_network(build("cancernet", image_size=16))
-
-
-def store_of(folder: Path, count: int) -> PatchStore:
-    patches = np.random.default_rng(0).integers(0, 256, (count, 12, 12, 3), np.uint8)
-    np.save(folder / shard_name(0), patches)
-    index = pd.DataFrame({"file": [f"{row}.png" for row in range(count)], "shard": 0, "row": np.arange(count)})
-    index.to_parquet(folder / INDEX_FILE, index=False)
-    (folder / REPORT_FILE).write_text('{"patch_size": [12, 12]}')
-    return PatchStore.open(folder)
 
 
 @pytest.mark.parametrize("count", [1, 100, BATCH_SIZE, BATCH_SIZE + 1, 2 * BATCH_SIZE + 77])

@@ -14,7 +14,7 @@ from histopipe.core.errors import InferenceError
 from histopipe.networks import openvino, predictor
 from histopipe.networks.prediction import KerasNetwork, logit_network
 from histopipe.networks.predictor import Predictor, predictor_for, ready_predictor
-from tests.model.test_architectures import patches, settled
+from tests.builders.networks import patches, settled
 
 SIZE = (50, 50)
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiles on TensorFlow only")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,18 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from histopipe.cli import main
 from histopipe.core.errors import PredictionError
 from histopipe.core.outputs.claims import MARKER, claim_folder
 from histopipe.core.workspace import Workspace
 from histopipe.inference import table as layout
 from histopipe.inference.stage import predict
 from histopipe.ingest.archives.reading import open_archive
+from tests.builders.networks import settled
+from tests.builders.new_patches import in_folder, members, picture, run, tarred, zipped
 from tests.builders.paths import ROOT
 from tests.builders.served_models import POINT
-from tests.model.test_architectures import settled
 
 
 @pytest.fixture(scope="module")
@@ -46,42 +43,6 @@ def model(tmp_path: Path, network: keras.Model) -> Path:
     lines = "".join(f"      {name}: {{path: artifacts/{file}}}\n" for name, file in named.items())
     (folder / "MLmodel").write_text(f"flavors:\n  python_function:\n    artifacts:\n{lines}")
     return folder
-
-
-def picture(seed: int, size: tuple[int, int] = (50, 50), kind: str = "PNG", mode: str = "RGB") -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(stream, kind)
-    return stream.getvalue()
-
-
-def members(count: int = 12) -> dict[str, bytes]:
-    """Patches of two cases on a grid, as Kaggle names them."""
-    names = [f"{8863 + number % 2}_idx5_x{50 * (number // 2) + 1}_y101_class0.png" for number in range(count)]
-    return {f"{name[:4]}/0/{name}": picture(number) for number, name in enumerate(names)}
-
-
-def zipped(path: Path, content: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in content.items():
-            archive.writestr(name, data)
-    return path
-
-
-def in_folder(path: Path, content: dict[str, bytes]) -> Path:
-    for name, data in content.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(data)
-    return path
-
-
-def tarred(path: Path, content: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in content.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-    return path
 
 
 def graded(inputs: list[Path], model: Path, tmp_path: Path, **options: Any) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -155,11 +116,6 @@ def test_what_cannot_be_graded_is_set_aside_and_listed(tmp_path: Path, model: Pa
         "not a readable image": ["8863/0/cut.png", "8863/0/text.png"],
     }
     assert set(table["file"]) == {*good, "8863/0/grey.png", "8863/0/small.png"}
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    done = CliRunner().invoke(main, ["predict", *map(str, arguments)])
-    return done.exit_code, done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.output
 
 
 @pytest.mark.parametrize(

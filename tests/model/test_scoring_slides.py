@@ -38,10 +38,10 @@ from histopipe.inference.stage import predict
 from histopipe.ingest.archives.reading import open_archive
 from histopipe.ingest.images import decode_patch
 from histopipe.tracking.stores import tracking_uri
+from tests.builders.new_patches import in_folder, members, picture, run, zipped
 from tests.builders.paths import ROOT
+from tests.builders.slides import slide_file, tissue_on_glass
 from tests.model import test_scoring
-from tests.model.test_scoring import in_folder, members, picture, run, zipped
-from tests.unit.test_slides import slide_file, tissue_on_glass
 
 model, network = test_scoring.model, test_scoring.network  # fixtures
 

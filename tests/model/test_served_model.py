@@ -34,7 +34,7 @@ from histopipe.networks.architectures import build
 from histopipe.networks.architectures.blocks import OUTPUT_LAYER
 from histopipe.networks.temperature import calibrated
 from histopipe.tracking.served.packaging import CLASSIFIER
-from tests.unit.test_pixel_formats import EMPTY_UPPER_BITS, PNGS, inked_jpeg
+from tests.builders.pixel_formats import EMPTY_UPPER_BITS, PNGS, inked_jpeg
 
 TEMPERATURE, OFFSET = 1.7, -0.4
 POINT = {

@@ -27,7 +27,7 @@ from histopipe.ingest.stage import ingest
 from histopipe.promotion.gates import select_unseen
 from tests.builders.archives import write_zip
 from tests.builders.images import png
-from tests.unit.test_splitting import make_cases, small_cases, write_index
+from tests.builders.stores import make_cases, small_cases, write_index
 
 COMPOSED, DECOMPOSED = "Ren\u00e9 1", "Rene\u0301 1"
 SPELLINGS = (

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from histopipe.evaluation.cases import case_table, colour_clusters
 from histopipe.evaluation.metrics import Predictions
 from histopipe.evaluation.subgroups import patch_groups, subgroup_table
-from tests.unit.test_intervals import slides
+from tests.builders.predictions import slides
 
 CHANNELS = ("red", "green", "blue")
 

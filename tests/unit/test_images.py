@@ -13,11 +13,7 @@ from PIL import Image
 
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import _store_pixels, decode_patch
-from tests.builders.images import png
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+from tests.builders.images import chunk, png
 
 
 def slow(content: bytes) -> np.ndarray:

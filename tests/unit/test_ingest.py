@@ -4,11 +4,9 @@ import copy
 import io
 import json
 import struct
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.store import PatchStore
 from histopipe.ingest.images import decode_patch
 from histopipe.ingest.stage import ingest
-from tests.builders.archives import idc_members, patch_name, write_zip
+from tests.builders.archives import idc_members, patch_name, write_tar, write_zip
 from tests.builders.images import png
 
 
@@ -262,16 +260,6 @@ def test_an_archive_without_patches_is_refused(workspace: Workspace, params: Par
 def test_an_archive_whose_members_are_all_unreadable_is_refused(workspace: Workspace, params: Params) -> None:
     with pytest.raises(ArchiveError, match=r"120 of 120 members are unusable \(120 x not a readable image"):
         pack(workspace, params, dict.fromkeys(idc_members(), b"just text"))
-
-
-def write_tar(path: Path, members: Mapping[str, bytes], mode: Any = "w") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode, format=tarfile.GNU_FORMAT) as archive:
-        for name, data in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-    return path
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])

@@ -20,16 +20,7 @@ from histopipe.evaluation.intervals import (
     interval,
 )
 from histopipe.evaluation.metrics import METRICS, Predictions, measure
-
-
-def slides(cases: int, seed: int, patches: int = 30) -> Predictions:
-    """Patches of cases that differ: in their share of positives, and in how dark a scanner made them."""
-    random = np.random.default_rng(seed)
-    case = np.repeat(np.arange(cases), patches)
-    labels = random.random(cases * patches) < random.beta(0.8, 2, cases)[case]
-    logits = 0.9 * (2 * labels - 1) + random.normal(size=cases * patches) + 0.6 * random.normal(size=cases)[case]
-    probabilities = 1 / (1 + np.exp(-logits))
-    return Predictions(labels.astype(int), probabilities, (probabilities > 0.5).astype(int), case, cases)
+from tests.builders.predictions import slides
 
 
 def test_the_same_seed_draws_the_same_cases_for_ever() -> None:

@@ -20,10 +20,9 @@ from histopipe.ingest import packing
 from histopipe.ingest.parts import CODE, Part
 from histopipe.ingest.sources.stage import fetch, locate
 from histopipe.ingest.stage import get_parts_folder, ingest, ingest_part, list_missing_parts
-from tests.builders.archives import idc_members, patch_name, write_zip
+from tests.builders.archives import idc_members, patch_name, write_tar, write_zip
 from tests.builders.images import png
 from tests.builders.paths import ROOT
-from tests.unit.test_ingest import write_tar
 
 Find = Callable[[str], Path]
 DAMAGED = {patch_name(10000, 5001 + 50 * number, 1, 0): b"not a picture" for number in range(30)}

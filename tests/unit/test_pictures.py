@@ -16,8 +16,7 @@ from histopipe.inference.pictures import PatchPictures, draw_slide_picture
 from histopipe.inference.slides.slide import open_slide
 from histopipe.inference.slides.tiles import make_grid
 from histopipe.inference.slides.tissue import read_overview
-from tests.unit.test_slide_maps import cut
-from tests.unit.test_slides import slide_file, tissue_on_glass
+from tests.builders.slides import cut, slide_file, tissue_on_glass
 
 
 def shown(path: Path) -> np.ndarray:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from typing import Any
 from uuid import uuid4
 
@@ -17,30 +15,7 @@ from tasks import artifacts, processes
 from tasks.distributed import stages
 from tasks.processes import BadInput, Busy, StageFailed, worth_retrying
 from tasks.reproduction import reproduce
-
-BAR = r"""
-import os, sys
-for done in range(200):
-    sys.stderr.write(f"\rdrawing {done}")
-    sys.stderr.flush()
-sys.stderr.write("\rdrawing 200\n")
-sys.stderr.write("\rshort lived\r           \r")
-sys.stderr.write("epoch 1/2: loss 0.5\r\n")
-sys.stderr.flush()
-sys.stderr.buffer.write(b"not \xff text\n\n")
-print("redrawn every", os.environ["TQDM_MININTERVAL"])
-if "GREETING" in os.environ: print(os.environ["GREETING"])
-sys.exit(int(sys.argv[1]))
-"""
-
-
-def child(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, exit_code: int) -> None:
-    """Let a child that draws a progress bar stand in for `dvc`."""
-    start = subprocess.Popen
-    command = [sys.executable, "-c", BAR, str(exit_code)]
-    monkeypatch.chdir(workspace.root)
-    monkeypatch.delenv("TQDM_MININTERVAL", raising=False)
-    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: start(command, **options))
+from tests.builders.stage_processes import child
 
 
 def test_a_progress_bar_is_logged_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,22 +14,10 @@ from histopipe.data.store import INDEX_FILE, PatchStore, shard_name
 from histopipe.evaluation.mlflow_run import LOGGED_SLIDES, log_files
 from histopipe.evaluation.slide_figures import OUTCOMES, SLIDES, draw_slide, draw_slides, drawn_slides, file_name
 from histopipe.evaluation.slide_maps import CANVAS, Canvas, canvas_of, paint, paint_tissue
+from tests.builders.slides import cut
 
 POINT = {"negative_class": "benign", "positive_class": "IDC", "resized": False}
 ALL = EvaluateParams()
-
-
-def cut(slide: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, pd.DataFrame]:
-    """A slide in patches, those at the edge smaller and padded in the store by repeating their edge, in mixed order."""
-    rows, patches = [], []
-    for y in range(0, slide.shape[0], size):
-        for x in range(0, slide.shape[1], size):
-            patch = slide[y : y + size, x : x + size]
-            height, width = patch.shape[:2]
-            patches.append(np.pad(patch, ((0, size - height), (0, size - width), (0, 0)), mode="edge"))
-            rows.append({"x": x + offset[0], "y": y + offset[1], "width": width, "height": height})
-    order = np.random.default_rng(0).permutation(len(rows))
-    return np.stack(patches)[order], pd.DataFrame(rows).iloc[order].reset_index(drop=True)
 
 
 def pattern(height: int, width: int) -> np.ndarray:

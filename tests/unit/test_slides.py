@@ -13,7 +13,6 @@ import numpy as np
 import openslide
 import pytest
 import shapely
-import tifffile
 from PIL import Image
 
 from histopipe.inference.regions import regions
@@ -24,28 +23,7 @@ from histopipe.inference.slides.slide import Slide, blend_on_white, bounds_in, i
 from histopipe.inference.slides.tiles import make_grid, read_tiles, tissue_tiles
 from histopipe.inference.slides.tissue import BLOCK, Overview, find_tissue, read_overview
 from histopipe.ingest.datasets import MemberRejected, get_dataset
-
-PINK = (200, 120, 180)
-
-
-def slide_file(path: Path, pixels: np.ndarray, levels: int = 1, mpp: float | None = 0.5, **options: Any) -> Path:
-    """A tiled TIFF whose every level is four times smaller than the one before."""
-    with tifffile.TiffWriter(path) as tiff:
-        for level in range(levels):
-            step = 4**level
-            size = {"resolution": (1e4 / mpp / step,) * 2, "resolutionunit": "CENTIMETER"} if mpp else {}
-            small = pixels[: len(pixels) // step * step : step, : pixels.shape[1] // step * step : step]
-            kinds = {"tile": (256, 256), "photometric": "rgb", "metadata": None, "subfiletype": int(level > 0)}
-            tiff.write(small, **(kinds | size | options))
-    return path
-
-
-def tissue_on_glass(height: int = 2100, width: int = 3000) -> np.ndarray:
-    """White with one rectangle of textured tissue."""
-    pixels = np.full((height, width, 3), 250, np.uint8)
-    texture = np.random.default_rng(0).integers(-20, 20, (1200, 1400, 1))
-    pixels[400:1600, 800:2200] = np.clip(np.array(PINK) + texture, 0, 255)
-    return pixels
+from tests.builders.slides import PINK, slide_file, tissue_on_glass
 
 
 @pytest.mark.parametrize(

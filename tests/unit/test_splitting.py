@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -24,35 +23,9 @@ from histopipe.data.splitting.assignment import assign_cases, assign_folds
 from histopipe.data.splitting.difference import moved_cases
 from histopipe.data.splitting.membership import SPLITS, is_leaky, read_membership, split_of_patches
 from histopipe.data.splitting.stage import split
+from tests.builders.stores import make_cases, small_cases, write_index
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
-
-
-def make_cases(count: int, seed: int = 0) -> pd.DataFrame:
-    generator = np.random.default_rng(seed)
-    patches = generator.integers(50, 2000, count)
-    positives = (patches * generator.beta(1.2, 3, count)).astype(int)
-    return pd.DataFrame({"patches": patches, "positives": positives}, index=[f"{8800 + i}" for i in range(count)])
-
-
-def write_index(workspace: Workspace, cases: pd.DataFrame, dataset: str = "idc") -> pd.DataFrame:
-    rows = [
-        {"file": f"{case}/{number}.png", "case_id": case, "label": int(number < row.positives)}
-        for case, row in cases.iterrows()
-        for number in range(int(row.patches))
-    ]
-    folder = workspace.store(dataset)
-    folder.mkdir(parents=True, exist_ok=True)
-    index = pd.DataFrame(rows)
-    index.to_parquet(folder / "index.parquet")
-    return index
-
-
-def small_cases(count: int = 12) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"patches": [20 + i for i in range(count)], "positives": [5 + i % 4 for i in range(count)]},
-        index=[f"c{i:02d}" for i in range(count)],
-    )
 
 
 def with_split(content: dict[str, Any], **changes: Any) -> Any:

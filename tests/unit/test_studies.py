@@ -33,9 +33,9 @@ from histopipe.experiments.studies.summary import summarise_study
 from histopipe.experiments.studies.workspace import VariantWorkspace, apply_variant_settings
 from histopipe.tracking.stores import prepare_experiment
 from histopipe.training.recipe import recipe_digest
+from tests.builders.predictions import slides
 from tests.builders.registry import client
-from tests.unit.test_intervals import slides
-from tests.unit.test_splitting import make_cases, small_cases, write_index
+from tests.builders.stores import make_cases, small_cases, write_index
 
 Content = dict[str, Any]
 

@@ -15,7 +15,7 @@ from histopipe.core.workspace import Workspace
 from tasks import timeouts
 from tasks.processes import TookTooLong
 from tasks.reproduction import reproduce
-from tests.unit import test_reproduction
+from tests.builders.stage_processes import child
 
 # two generations that ignore a polite end; the younger one holds the pipe open, as a worker process does
 STUBBORN = """
@@ -30,8 +30,7 @@ time.sleep(600)
 
 def hang(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, pids: Path) -> None:
     """Let a child that never ends stand in for `dvc`."""
-    monkeypatch.setattr(test_reproduction, "BAR", STUBBORN.replace("sys.argv[1]", repr(str(pids))))
-    test_reproduction.child(monkeypatch, workspace, exit_code=0)
+    child(monkeypatch, workspace, exit_code=0, code=STUBBORN.replace("sys.argv[1]", repr(str(pids))))
 
 
 @pytest.mark.parametrize(("stage", "setting"), [("train@idc-x", "train"), ("train_variant@idc-x-fold-0", "train")])
@@ -62,9 +61,9 @@ def alive(pid: int) -> bool:
 
 
 def test_one_that_ends_in_time_is_left_alone() -> None:
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    with timeouts.Alarm(child, 60).set() as alarm:
-        assert child.wait() == 0
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    with timeouts.Alarm(ended, 60).set() as alarm:
+        assert ended.wait() == 0
     assert not alarm.rang
 
 
