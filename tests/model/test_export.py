@@ -35,8 +35,8 @@ from histopipe.networks.openvino import load_openvino
 from histopipe.networks.symmetry import averaged_over_symmetries
 from histopipe.promotion.stage import promote
 from tests.builders.networks import patches, settled
+from tests.builders.promotions import asked, make_workspace
 from tests.builders.registry import NAME, client
-from tests.model.test_promotion import asked, make_workspace
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="converters read TensorFlow only")
 for package in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "nncf"):

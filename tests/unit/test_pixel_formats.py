@@ -19,17 +19,7 @@ from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import decode_patch
 from histopipe.ingest.tiff_pixels import FLOATING, SEVERAL_PAGES, SIGNED, TOO_DARK, UNEXPLAINED
 from tests.builders.images import chunk
-from tests.builders.pixel_formats import (
-    EMPTY_UPPER_BITS,
-    PINK,
-    PNGS,
-    SIDE,
-    SMALL,
-    inked_jpeg,
-    png_of,
-    wide,
-    with_alpha,
-)
+from tests.builders.pixel_formats import EMPTY_UPPER_BITS, PINK, PNGS, SIDE, SMALL, inked_jpeg, png_of, wide, with_alpha
 
 GREY = PINK[..., 1]
 HALF = np.full((SIDE, SIDE, 1), 128, np.uint8)

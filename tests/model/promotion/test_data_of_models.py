@@ -25,11 +25,8 @@ from histopipe.operations.doctor.models import check_models
 from histopipe.promotion.stage import promote, rollback
 from histopipe.service.models import ModelReloader, ModelRequest, load
 from histopipe.tracking.relocation import _rename
+from tests.builders.promotions import asked, make_evaluated, versions
 from tests.builders.registry import NAME, aliases, client, tags
-from tests.model import test_promotion
-from tests.model.test_promotion import asked, versions
-
-evaluated, workspace = test_promotion.evaluated, test_promotion.workspace  # fixtures
 
 LENIENT = NO_FLOORS | {"margin": 0.9}
 REAL = {"name": "idc.zip", "kind": "archive", "source": "/data/idc.zip", "fingerprint": {"sha256": "5eed"}}
@@ -174,6 +171,12 @@ def test_a_server_keeps_its_model_where_the_alias_moves_to_other_data(workspace:
     reloader.check()
     assert (reloader.model.version, outcomes) == ("1", [False])
     assert reloader.problem and "other data than the one in use, none of 384 patches" in reloader.problem
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Networks of these tests alone, which change what their runs keep."""
+    return make_evaluated(tmp_path_factory.mktemp("evaluated"))
 
 
 def own_files(workspace: Workspace, evaluated: Workspace) -> None:
