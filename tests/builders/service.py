@@ -6,11 +6,13 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +20,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from tests.builders.paths import ROOT
 
 PATIENCE = 240.0  # seconds; a busy machine is slow, not broken
 TOKEN = "a-token-of-the-tests"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+IMAGE = BEARER | {"Content-Type": "image/png"}
+IMAGES = 40
+MOST_PIXELS = 10_000
+LIMITS = ("--max-images", str(IMAGES), "--max-body", "2", "--max-upload", "4", "--max-seconds", "5", "--poll", "0.5")
+LIMITS += ("--max-pixels", str(MOST_PIXELS))
 POINT = {
     "temperature": 1.7,
     "offset": -0.4,
@@ -185,8 +194,6 @@ def serving(root: Path, *options: str, token: str | None = None) -> Iterator[Ser
 
 def slide_zip(cases: int = 2, side: int = 6) -> bytes:
     """An archive in Kaggle's layout: whole small slides, brighter from one end to the other."""
-    import zipfile
-
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for case in range(cases):
@@ -206,3 +213,51 @@ def until_ended(ask: Any, address: str) -> dict[str, Any]:
             return state
         time.sleep(0.2)
     pytest.fail(f"the job didn't end: {json.dumps(state)}")
+
+
+def make_checkout(folder: Path, tracking_database: Path) -> Path:
+    """Give a folder the parameters, a tracking database and a champion."""
+    shutil.copy(ROOT / "params.yaml", folder)
+    shutil.copy(tracking_database, folder / "mlflow.db")
+    assert register(folder, telling_network()) == "1"
+    return folder
+
+
+def parts(*contents: bytes, name: str = "images") -> list[tuple[str, tuple[str, bytes, str]]]:
+    return [(name, (f"{number}.png", content, "image/png")) for number, content in enumerate(contents)]
+
+
+def refused(answer: requests.Response, status: int, reason: str) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    assert problem["status"] == status and problem["title"]
+    assert reason in problem["detail"], problem
+    return problem
+
+
+def zip_of(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+@contextmanager
+def tracking_kept() -> Iterator[None]:
+    """Where MLflow looks is the same afterwards."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)

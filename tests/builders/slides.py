@@ -43,3 +43,10 @@ def cut(slide: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)) -> tuple
             rows.append({"x": x + offset[0], "y": y + offset[1], "width": width, "height": height})
     order = np.random.default_rng(0).permutation(len(rows))
     return np.stack(patches)[order], pd.DataFrame(rows).iloc[order].reset_index(drop=True)
+
+
+def square_of_tissue(path: Path, mpp: float | None = None) -> Path:
+    """A slide that doesn't say how much tissue a pixel shows, unless it is told to."""
+    drawn = np.full((2100, 2100, 3), 240, np.uint8)
+    drawn[400:1600, 400:1600] = (170, 90, 160)
+    return slide_file(path, drawn, mpp=mpp, compression="zlib")
