@@ -41,9 +41,6 @@ from histopipe.tracking.stores import tracking_uri
 from tests.builders.new_patches import in_folder, members, picture, run, zipped
 from tests.builders.paths import ROOT
 from tests.builders.slides import slide_file, tissue_on_glass
-from tests.model import test_scoring
-
-model, network = test_scoring.model, test_scoring.network  # fixtures
 
 BOTH = SlideOptions(mpp=4.0, overlays=("geojson", "ome-tiff"))
 ACCESSION = "H26-004711"  # a case id to be hidden

@@ -15,7 +15,7 @@ from histopipe.networks.architectures.blocks import OUTPUT_LAYER
 from histopipe.networks.prediction import for_prediction
 from tests.builders.networks import every_architecture, patches, settled, tiny
 
-FITTED = {"features"}  # learn by a classifier on a frozen backbone: tests/model/test_features.py
+FITTED = {"features"}  # learn by a classifier on a frozen backbone: tests/model/training/test_features.py
 
 
 @every_architecture

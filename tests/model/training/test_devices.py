@@ -107,7 +107,7 @@ def test_memory_is_asked_for_at_any_time() -> None:
 def in_a_process_with_two_devices(
     workspace: Workspace, last: int, recipe: str = "sgd"
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.model.on_two_devices", str(workspace.root), str(last), recipe]
+    command = [sys.executable, "-m", "tests.model.training.on_two_devices", str(workspace.root), str(last), recipe]
     environment = os.environ | {DEVICES_VARIABLE: "CPU:0,CPU:1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 

@@ -22,7 +22,7 @@ def works_on(backend: str, folder: Path, names: list[str]) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}: install the `dev` extra" if backend == "jax" else f"{backend} is not installed")
     environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": HASTE}
-    command = [sys.executable, "-m", "tests.model.on_backend", str(folder), *names]
+    command = [sys.executable, "-m", "tests.model.networks.on_backend", str(folder), *names]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"backend: {backend}" in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,28 +20,8 @@ from histopipe.core.workspace import Workspace
 from histopipe.inference import table as layout
 from histopipe.inference.stage import predict
 from histopipe.ingest.archives.reading import open_archive
-from tests.builders.networks import settled
 from tests.builders.new_patches import in_folder, members, picture, run, tarred, zipped
 from tests.builders.paths import ROOT
-from tests.builders.served_models import POINT
-
-
-@pytest.fixture(scope="module")
-def network() -> keras.Model:
-    return settled("cancernet")
-
-
-@pytest.fixture
-def model(tmp_path: Path, network: keras.Model) -> Path:
-    """A folder laid out as MLflow keeps a served model."""
-    folder = tmp_path / "model"
-    (folder / "artifacts").mkdir(parents=True)
-    network.save(folder / "artifacts/model.keras")
-    (folder / "artifacts/operating_point.json").write_text(json.dumps(POINT))
-    named = {"network": "model.keras", "operating_point": "operating_point.json"}
-    lines = "".join(f"      {name}: {{path: artifacts/{file}}}\n" for name, file in named.items())
-    (folder / "MLmodel").write_text(f"flavors:\n  python_function:\n    artifacts:\n{lines}")
-    return folder
 
 
 def graded(inputs: list[Path], model: Path, tmp_path: Path, **options: Any) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -235,7 +235,7 @@ def test_a_stack_is_set_aside_and_smaller_copies_are_not() -> None:
 
 @pytest.mark.parametrize(("content", "expected"), PNGS)
 def test_pngs_of_every_depth_and_transparency(content: bytes, expected: np.ndarray) -> None:
-    """`tests/model/test_served_model.py` holds the served model to the same."""
+    """`tests/model/tracking/test_served.py` holds the served model to the same."""
     np.testing.assert_array_equal(decode_patch(content), expected)
     np.testing.assert_array_equal(decode_patch(content, np.zeros((4, 8, 3), np.uint8)), expected)
 

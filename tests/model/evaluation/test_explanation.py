@@ -250,7 +250,7 @@ def test_maps_are_the_same_on(backend: str, tmp_path: Path) -> None:
         network.save(tmp_path / f"{name}.keras")
         np.save(tmp_path / f"{name}.npy", Explainer.of(network).maps(batch))
     environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": HASTE}
-    command = [sys.executable, "-m", "tests.model.explain_on_backend", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.model.evaluation.explain_on_backend", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"backend: {backend}" in done.stdout
