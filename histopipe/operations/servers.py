@@ -4,7 +4,7 @@ A setting is taken from the environment, else from `.env`, `prefect.toml` or `py
 runs in, else from the active profile (https://docs.prefect.io/v3/concepts/settings-and-profiles).
 
 Prefect's own `Settings` aren't used: they always read the current folder, they don't tell where the address is set, and
-importing them takes 2.0 s of CPU. `test_servers.py` checks that both give the same settings.
+importing them takes 2.0 s of CPU. `tests/unit/operations/test_servers.py` checks that both give the same settings.
 """
 
 from __future__ import annotations

@@ -23,6 +23,16 @@ from tests.builders.registry import NAME, client, tags
 
 CASES, PATCHES = 36, 16
 CHANNELS = {"better": (0, 45), "good": (1, 22), "worse": (2, 6)}  # what each looks at, and how much darker IDC is there
+WRITES = (  # of a client to the registry
+    "create_registered_model",
+    "create_model_version",
+    "update_model_version",
+    "set_model_version_tag",
+    "delete_model_version_tag",
+    "set_registered_model_alias",
+    "delete_registered_model_alias",
+    "log_artifact",
+)
 
 
 def content(*architectures: str, **changes: Any) -> dict[str, Any]:

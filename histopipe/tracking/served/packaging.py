@@ -81,7 +81,7 @@ class _UntestedPyfunc:
     """MLflow's flavor `pyfunc`, logged without loading the model again and predicting its example.
 
     `mlflow.pyfunc.log_model` always does both, which takes a fifth of DenseNet201's evaluation time, and only warns of
-    a failure. `test_served_model.py` checks that served models load and predict their example.
+    a failure. `tests/model/tracking/test_served.py` checks that served models load and predict their example.
     """
 
     @staticmethod

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from histopipe.core.workspace import Workspace
-from tests.builders.promotions import Killed, make_evaluated
+from tests.builders.promotions import WRITES, Killed, make_evaluated
 
 
 @pytest.fixture(scope="package")
@@ -26,18 +26,6 @@ def workspace(evaluated: Workspace, tmp_path: Path) -> Workspace:
     root = tmp_path / "checkout"
     shutil.copytree(evaluated.root, root, ignore=shutil.ignore_patterns("mlartifacts"))
     return Workspace(root)
-
-
-WRITES = (
-    "create_registered_model",
-    "create_model_version",
-    "update_model_version",
-    "set_model_version_tag",
-    "delete_model_version_tag",
-    "set_registered_model_alias",
-    "delete_registered_model_alias",
-    "log_artifact",
-)
 
 
 @pytest.fixture
