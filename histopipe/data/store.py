@@ -232,7 +232,7 @@ def _map_shard(path: Path) -> Patches:
         shard: Patches = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise StoreError(f"{path} is missing: {restore_command(path.parent)}") from None
-    except (OSError, ValueError) as problem:
+    except (EOFError, OSError, ValueError) as problem:
         raise StoreError(f"{path} can't be read ({problem}): {restore_command(path.parent)}") from None
     if shard.dtype != np.uint8 or shard.ndim != 4 or shard.shape[-1] != 3:
         raise StoreError(f"{path} holds {shard.dtype} {shard.shape}, not RGB patches: {restore_command(path.parent)}")

@@ -45,3 +45,19 @@ def small_cases(count: int = 12) -> pd.DataFrame:
         {"patches": [20 + i for i in range(count)], "positives": [5 + i % 4 for i in range(count)]},
         index=[f"c{i:02d}" for i in range(count)],
     )
+
+
+def write_shards(folder: Path, *lengths: int, size: tuple[int, int] = (4, 5)) -> np.ndarray:
+    """Write a store of random patches whose shards have these lengths; return its patches in the order of the index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    patches = np.random.default_rng(0).integers(0, 256, (sum(lengths), *size, 3), np.uint8)
+    parts = np.split(patches, np.cumsum(lengths)[:-1])
+    for number, part in enumerate(parts):
+        np.save(folder / shard_name(number), part)
+    index = pd.DataFrame({"file": [f"{row}.png" for row in range(len(patches))]})
+    index["case_id"] = [f"P{row % 3}" for row in range(len(patches))]
+    index["label"] = np.arange(len(patches)) % 2
+    index["shard"] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    index["row"] = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+    index.to_parquet(folder / INDEX_FILE, index=False)
+    return patches
