@@ -13,12 +13,12 @@ from tests.builders.images import png
 
 
 def patch_name(case: object, x: int, y: int, label: int, folder: object | None = None) -> str:
-    """A member's name in Kaggle's layout."""
+    """Return a member's name in Kaggle's layout."""
     return f"{case}/{label if folder is None else folder}/{case}_idx5_x{x}_y{y}_class{label}.png"
 
 
 def idc_members(cases: int = 6, patches: int = 20) -> dict[str, bytes]:
-    """A small, faultless archive's content: every case has both classes."""
+    """Return the members of a small, faultless archive, where every case has both classes."""
     return {
         patch_name(10000 + case, 50 * number + 1, 51, number % 2): png(seed=case * 1000 + number)
         for case in range(cases)
@@ -27,6 +27,7 @@ def idc_members(cases: int = 6, patches: int = 20) -> dict[str, bytes]:
 
 
 def write_zip(path: Path, members: Mapping[str, bytes]) -> Path:
+    """Write members into a ZIP; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
@@ -35,6 +36,7 @@ def write_zip(path: Path, members: Mapping[str, bytes]) -> Path:
 
 
 def write_tar(path: Path, members: Mapping[str, bytes], mode: Any = "w") -> Path:
+    """Write members into a TAR in GNU's format; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode, format=tarfile.GNU_FORMAT) as archive:
         for name, data in members.items():

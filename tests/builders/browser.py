@@ -19,7 +19,7 @@ Driver = Any  # selenium's classes come without types
 
 @contextmanager
 def started_browser() -> Iterator[Driver]:
-    """Headless Chromium that keeps a log of its console and of its requests."""
+    """Start headless Chromium, which keeps a log of its console and of its requests."""
     from selenium import webdriver
 
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -39,7 +39,7 @@ def started_browser() -> Iterator[Driver]:
 
 
 def set_window(browser: Driver, width: int = DESK, theme: str = "light") -> None:
-    """A window of that width, with that colour scheme preferred."""
+    """Give the window a width and a preferred colour scheme."""
     features = [{"name": "prefers-color-scheme", "value": theme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < DESK}
@@ -47,13 +47,14 @@ def set_window(browser: Driver, width: int = DESK, theme: str = "light") -> None
 
 
 def look(browser: Driver, address: str, width: int = DESK, theme: str = "light") -> None:
-    """Open an address in such a window; the logs start anew."""
+    """Open an address in such a window, with empty logs."""
     browser.get_log("browser"), browser.get_log("performance")
     set_window(browser, width, theme)
     browser.get(address)
 
 
 def screenshot(browser: Driver, whole: bool = False) -> np.ndarray:
+    """Return the pixels of the window, or of the whole page."""
     shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": whole})
     with Image.open(io.BytesIO(base64.b64decode(shot["data"]))) as image:
         return np.asarray(image.convert("RGB"))

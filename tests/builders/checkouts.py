@@ -29,11 +29,11 @@ class Checkout:
     environment: Mapping[str, str]
 
     def change(self, **sections: Any) -> None:
-        """Merge into params.yaml."""
+        """Merge sections into params.yaml."""
         change_params(self.root, **sections)
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a command; its output goes to one pipe."""
+        """Start a command whose output goes to one pipe."""
         return subprocess.Popen(
             command,
             cwd=self.root,
@@ -54,14 +54,16 @@ class Checkout:
         return done
 
     def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run DVC to its end."""
         return self.run(sys.executable, "-m", "dvc", *arguments, check=check)
 
     def histopipe(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run histopipe to its end."""
         return self.run(sys.executable, "-m", "histopipe", *arguments, check=check)
 
 
 def not_activated(project: Checkout) -> Checkout:
-    """The checkout as a shell sees it in which nobody activated its `.venv`."""
+    """Return the checkout as a shell sees it in which its `.venv` isn't activated."""
     (project.root / ".venv").mkdir()
     (project.root / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     places = project.environment["PATH"].split(os.pathsep)
@@ -71,4 +73,5 @@ def not_activated(project: Checkout) -> Checkout:
 
 
 def stages_run(output: str) -> list[str]:
+    """List the stages that `dvc repro` says it ran."""
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]

@@ -23,7 +23,7 @@ VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[?-])(?P<text>[^}]*))?\}")
 
 
 def filled(text: str, variables: Mapping[str, str]) -> str:
-    """A text with its variables put in, as Docker would."""
+    """Put variables into a text, as Docker would."""
 
     def value(match: re.Match[str]) -> str:
         return variables.get(match["name"], match["text"] if match["kind"] == "-" else "") or match["text"]
@@ -32,7 +32,7 @@ def filled(text: str, variables: Mapping[str, str]) -> str:
 
 
 def command(service: str, options: Mapping[str, str], variables: Mapping[str, str] = PLANTED) -> list[str]:
-    """What a service runs, by this Python.
+    """Return what a service runs, by this Python.
 
     Args:
         service: its name.
@@ -46,12 +46,12 @@ def command(service: str, options: Mapping[str, str], variables: Mapping[str, st
 
 
 def environment(service: str, **changed: str) -> dict[str, str]:
-    """What a service finds in its environment, with some of it changed: addresses, and paths of this machine."""
+    """Return what a service finds in its environment, with some of it changed: addresses, and paths of this machine."""
     described = COMPOSE["services"][service]["environment"]
     assert set(changed) <= set(described), set(changed) - set(described)
     return {name: filled(value, PLANTED) for name, value in described.items()} | changed
 
 
 def content(config: str) -> str:
-    """A file that the servers are given."""
+    """Return the content of a file that the servers are given."""
     return str(COMPOSE["configs"][config]["content"])

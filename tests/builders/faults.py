@@ -23,9 +23,11 @@ class Service:
 
     @classmethod
     def of(cls, process: psutil.Process) -> Service:
+        """Note how a running process was started."""
         return cls(process.cmdline(), process.environ(), process.cwd())
 
     def start(self, log: Path) -> subprocess.Popen[bytes]:
+        """Start it again, with its output added to a log."""
         with log.open("a") as output:
             return subprocess.Popen(
                 self.command, cwd=self.folder, env=dict(self.environment), stdout=output, stderr=output
@@ -97,7 +99,7 @@ class ServiceManager:
 
 
 def kill_with_children(process: psutil.Process) -> None:
-    """As when the machine or container that a server runs in ends."""
+    """Kill a process with all that it started, as when its machine or container ends."""
     family = [process, *process.children(recursive=True)]
     for one in family:
         try:
@@ -108,7 +110,7 @@ def kill_with_children(process: psutil.Process) -> None:
 
 
 def processes(folders: Sequence[Path], *words: str) -> Iterator[psutil.Process]:
-    """Processes whose current folder is one of these and whose command has all these words."""
+    """Find processes whose current folder is one of these and whose command has all these words."""
     for process in psutil.process_iter():
         try:
             if Path(process.cwd()) in folders and _runs(process, words):
@@ -126,7 +128,7 @@ def _runs(process: psutil.Process, words: Sequence[str]) -> bool:
 
 
 def trainers(project: Checkout) -> list[psutil.Process]:
-    """Processes in the checkout that run `histopipe train`, not the `dvc` or shell that started them."""
+    """Find processes in the checkout that run `histopipe train`, not the `dvc` or shell that started them."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def png(height: int = 50, width: int = 50, seed: int = 0, mode: str = "RGB") -> bytes:
-    """An encoded image of random pixels."""
+    """Encode an image of random pixels."""
 
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     buffer = io.BytesIO()
@@ -20,4 +20,5 @@ def png(height: int = 50, width: int = 50, seed: int = 0, mode: str = "RGB") -> 
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -27,11 +27,12 @@ every_architecture = pytest.mark.parametrize(
 
 
 def patches(count: int, size: int = 50, seed: int = 0) -> np.ndarray:
+    """Draw patches of random pixels."""
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 def tiny(name: str, **params: Any) -> Any:
-    """A cheap network of the architecture, the same at each call."""
+    """Build a cheap network of the architecture, the same at each call."""
     import keras
 
     keras.utils.set_random_seed(1)
@@ -39,7 +40,7 @@ def tiny(name: str, **params: Any) -> Any:
 
 
 def settled(name: str) -> Any:
-    """A cheap network with the batch-norm statistics of other patches than it will see, so that training mode shows."""
+    """Build a cheap network with batch-norm statistics of other patches than it will see, so that training mode shows."""
     import keras
 
     network = for_prediction(tiny(name))

@@ -18,15 +18,17 @@ PINK[:, SIDE // 2 :] = (90, 60, 140)
 
 
 def wide(pixels: np.ndarray, times: int = 257) -> np.ndarray:
+    """Stretch 8-bit values to 16 bits."""
     return pixels.astype(np.uint16) * times
 
 
 def with_alpha(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Add an alpha channel."""
     return np.concatenate([colours, alpha], axis=2)
 
 
 def png_of(rows: np.ndarray, depth: int, colours: int, *others: bytes) -> bytes:
-    """A PNG of any depth; `rows` hold each row's bytes, `colours` is the kind as PNG numbers it."""
+    """Encode a PNG of any depth; `rows` hold each row's bytes, `colours` is the kind as PNG numbers it."""
     width = rows.shape[1] * 8 // (depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colours])
     header = struct.pack(">IIBBBBB", width, len(rows), depth, colours, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
@@ -36,10 +38,12 @@ def png_of(rows: np.ndarray, depth: int, colours: int, *others: bytes) -> bytes:
 
 
 def big(pixels: np.ndarray) -> np.ndarray:
+    """Return the bytes of 16-bit pixels, the upper byte first, row by row."""
     return np.ascontiguousarray(pixels.reshape(len(pixels), -1).astype(">u2")).view(np.uint8)
 
 
 def transparent(*values: int) -> bytes:
+    """Return a chunk that makes one colour transparent."""
     return chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
 
 
@@ -100,7 +104,7 @@ EMPTY_UPPER_BITS = [
 
 
 def inked_jpeg(inverted: bool) -> bytes:
-    """A CMYK JPEG; Pillow writes inverted values with Adobe's mark, by which readers know."""
+    """Encode a CMYK JPEG; Pillow writes inverted values with Adobe's mark, by which readers know."""
     inks = np.broadcast_to(np.array([55, 135, 75, 0], np.uint8), (16, 16, 4))
     stream = io.BytesIO()
     Image.frombytes("CMYK", (16, 16), inks.tobytes()).save(stream, "JPEG", quality=95)

@@ -8,7 +8,7 @@ from histopipe.evaluation.metrics import Predictions
 
 
 def slides(cases: int, seed: int, patches: int = 30) -> Predictions:
-    """Patches of cases that differ: in their share of positives, and in how dark a scanner made them."""
+    """Draw predictions for cases that differ: in their share of positives, and in how dark a scanner made them."""
     random = np.random.default_rng(seed)
     case = np.repeat(np.arange(cases), patches)
     labels = random.random(cases * patches) < random.beta(0.8, 2, cases)[case]

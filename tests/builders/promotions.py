@@ -36,6 +36,7 @@ WRITES = (  # of a client to the registry
 
 
 def content(*architectures: str, **changes: Any) -> dict[str, Any]:
+    """Return the content of a params.yaml that lists these architectures, with some sections changed."""
     recipe = {"architecture": "cancernet", "optimizer": {"name": "adam", "learning_rate": 0.001}}
     return {
         "datasets": ["idc"],
@@ -48,11 +49,12 @@ def content(*architectures: str, **changes: Any) -> dict[str, Any]:
 
 
 def asked(*architectures: str, **changes: Any) -> Params:
+    """Return parameters that list these architectures, with some sections changed."""
     return parse_params(content(*architectures, **changes))
 
 
 def make_workspace(root: Path) -> Workspace:
-    """A store whose colour channels tell the classes apart well, a little and hardly; and a network for each."""
+    """Make a store whose colour channels tell the classes apart well, a little and hardly; and a network for each."""
     workspace = Workspace(root)
     workspace.params.write_text(yaml.safe_dump(content("good")))
     random = np.random.default_rng(0)
@@ -82,6 +84,7 @@ def make_evaluated(root: Path) -> Workspace:
 
 
 def write_store(folder: Path, patches: np.ndarray, case: np.ndarray, label: np.ndarray) -> None:
+    """Write a store of one shard."""
     folder.mkdir(parents=True)
     np.save(folder / shard_name(0), patches)
     index = pd.DataFrame({"file": [f"{number}.png" for number in range(len(case))]})
@@ -95,6 +98,7 @@ def write_store(folder: Path, patches: np.ndarray, case: np.ndarray, label: np.n
 
 
 def write_training(workspace: Workspace, name: str, run_id: str) -> None:
+    """Write the network and the record of a training."""
     folder = workspace.model("idc", name)
     folder.mkdir(parents=True, exist_ok=True)
     channel_network(CHANNELS[name][0]).save(folder / "model.keras")
@@ -116,7 +120,7 @@ def write_training(workspace: Workspace, name: str, run_id: str) -> None:
 
 
 def channel_network(channel: int) -> keras.Model:
-    """Calls dark patches positive, by one colour channel alone."""
+    """Build a network that calls dark patches positive, by one colour channel alone."""
     patches = patch_input()
     output = probability(keras.layers.GlobalAveragePooling2D()(rescale(patches, 6)))
     network = keras.Model(patches, output)
@@ -127,16 +131,17 @@ def channel_network(channel: int) -> keras.Model:
 
 
 def versions(workspace: Workspace) -> int:
+    """Count the registered versions."""
     return len(client(workspace).search_model_versions(f"name = '{NAME}'"))
 
 
 def registered(workspace: Workspace) -> dict[str, str]:
-    """Tags of the registered model itself."""
+    """Return the tags of the registered model itself."""
     return dict(client(workspace).get_registered_model(NAME).tags)
 
 
 def kept(workspace: Workspace, number: str, name: str, scratch: Path) -> Path:
-    """A file that a version's run keeps for it."""
+    """Download a file that a version's run keeps for it."""
     held = tags(workspace, number)
     return Path(client(workspace).download_artifacts(held["run_id"], f"{held['kept']}/{name}", str(scratch)))
 

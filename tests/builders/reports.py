@@ -56,20 +56,20 @@ FOUND = {
 
 
 def report_params(*names: str) -> Params:
-    """Parameters that list these architectures; the first has published figures."""
+    """Return parameters that list these architectures; the first has published figures."""
     listed = {"architectures": list(names), "recipes": dict.fromkeys(names, RECIPE), "evaluate": {"resamples": 200}}
     listed |= {"published": {names[0]: PUBLISHED}}
     return parse_params({"datasets": ["idc"], "idc": {"source": "synthetic"}, **listed})
 
 
 def case_ids() -> list[str]:
-    """Every case's id; two test cases have the hostile ones, which come first by name."""
+    """List every case's id; two test cases have the hostile ones, which come first by name."""
     hostile = {CASES - 1: HOSTILE, CASES - 4: MATHEMATICAL}
     return [hostile.get(number, f"P{9000 + number}") for number in range(CASES)]
 
 
 def make_reported(root: Path, strengths: Mapping[str, float]) -> Workspace:
-    """A workspace in which networks of these strengths (0: chance, 3: good) have been trained and evaluated on idc."""
+    """Make a workspace in which networks of these strengths (0: chance, 3: good) have been evaluated on idc."""
     workspace, params = Workspace(root), report_params(*strengths)
     index = write_data(workspace)
     for number, (name, strength) in enumerate(strengths.items()):
@@ -79,7 +79,7 @@ def make_reported(root: Path, strengths: Mapping[str, float]) -> Workspace:
 
 
 def write_data(workspace: Workspace) -> pd.DataFrame:
-    """Square slides of noise in a store and their split; returns the store's index."""
+    """Write square slides of noise into a store, and their split; return the store's index."""
     random = np.random.default_rng(0)
     places = np.arange(SIDE * SIDE)
     index = pd.DataFrame(
@@ -116,7 +116,7 @@ def _logits(index: pd.DataFrame, strength: float, seed: int) -> pd.DataFrame:
 
 
 def write_training(workspace: Workspace, name: str, params: Params) -> None:
-    """The record of a training, and its history."""
+    """Write the record of a training, and its history."""
     record = {
         "run_id": "1" * 32,
         "parameters": 579_516,
@@ -138,7 +138,7 @@ def write_training(workspace: Workspace, name: str, params: Params) -> None:
 
 
 def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, params: Params) -> None:
-    """What `evaluate` writes, by its own functions, and a gallery."""
+    """Write what `evaluate` does, by its own functions, and a gallery."""
     from histopipe.core.files import read_json
 
     store = PatchStore.open(workspace.store("idc"))
@@ -156,7 +156,7 @@ def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, param
 
 
 def cells(page: str) -> list[list[str]]:
-    """The text of every table row of a page, cell by cell, without spaces around."""
+    """Return the text of every table row of a page, cell by cell, without spaces around."""
     from html.parser import HTMLParser
 
     class Rows(HTMLParser):

@@ -25,7 +25,7 @@ POINT = {
 
 
 def new_cases(seed: int, count: int, first: int, factor: float = 1.0) -> dict[str, bytes]:
-    """Eight patches of each of some cases that differ in colour, in Kaggle's layout; darker by a factor."""
+    """Draw eight patches of each of some cases that differ in colour, in Kaggle's layout; darker by a factor."""
     random = np.random.default_rng(seed)
     content = {}
     for case in range(first, first + count):
@@ -40,7 +40,7 @@ def new_cases(seed: int, count: int, first: int, factor: float = 1.0) -> dict[st
 
 
 def save_model(folder: Path) -> None:
-    """A small untrained network, laid out as MLflow keeps a served model."""
+    """Save a small untrained network, laid out as MLflow keeps a served model."""
     from tests.builders.networks import settled
 
     (folder / "artifacts").mkdir(parents=True)
@@ -51,13 +51,13 @@ def save_model(folder: Path) -> None:
 
 
 def write_description(folder: Path, artifacts: dict[str, dict[str, str]], model_id: str | None = None) -> None:
-    """What MLflow says of a served model."""
+    """Write what MLflow says of a served model."""
     described = {"flavors": {"python_function": {"artifacts": artifacts}}, "model_id": model_id}
     (folder / "MLmodel").write_text(yaml.safe_dump(described))
 
 
 def give_profiles(folder: Path, scores: Path) -> None:
-    """Let a served model carry the profiles of cases that were graded."""
+    """Let a served model carry the profiles of cases that were predicted."""
     profiles = new_profiles(pd.read_parquet(scores / "predictions.parquet"))
     profiles.to_parquet(folder / "artifacts/reference.parquet", index=False)
     described = yaml.safe_load((folder / "MLmodel").read_text())

@@ -26,6 +26,7 @@ PATIENCE = 300.0  # seconds; a busy machine is slow, not broken
 
 
 def free_port() -> int:
+    """Find a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -35,7 +36,7 @@ def free_port() -> int:
 def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server while this lasts; the end of its log is shown where the test fails."""
+    """Run a server while this lasts; the end of its log is shown where the test fails."""
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=folder, env=dict(environment), stdout=output, stderr=output)
     try:
@@ -50,7 +51,7 @@ def running(
 
 
 def wait_until(answers: str, process: subprocess.Popen[bytes]) -> None:
-    """Until an address answers anything but an error."""
+    """Wait until an address answers anything but an error."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended"
@@ -63,7 +64,7 @@ def wait_until(answers: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def postgres_folder() -> Path:
-    """Where PostgreSQL's programs are; skips the test where there are none."""
+    """Find PostgreSQL's programs; skip the test where there are none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if found:
         return found[-1].parent
@@ -74,7 +75,7 @@ def postgres_folder() -> Path:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[dict[str, str]]:
-    """A PostgreSQL server with compose.yaml's databases; yields the environment in which its own programs find it.
+    """Run PostgreSQL with compose.yaml's databases; yield the environment in which its own programs find it.
 
     It refuses to run as root; then the user `postgres`, which its package makes, runs it. That user can't enter
     pytest's folders, which every start of pytest closes to others again: its data lie in a folder of their own.
@@ -110,7 +111,7 @@ def _create_databases(programs: Path, found: Mapping[str, str]) -> None:
 
 @contextmanager
 def s3(folder: Path) -> Iterator[dict[str, str]]:
-    """An S3 store in memory with compose.yaml's buckets; yields the environment that leads to it."""
+    """Run an S3 store in memory with compose.yaml's buckets; yield the environment that leads to it."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(command, folder / "s3.log", os.environ) as process:
@@ -124,7 +125,7 @@ def s3(folder: Path) -> Iterator[dict[str, str]]:
 def mlflow(
     folder: Path, surroundings: Mapping[str, str], database: Mapping[str, str], store: Mapping[str, str]
 ) -> Iterator[str]:
-    """An MLflow server with compose.yaml's authentication, on PostgreSQL and S3; yields its address."""
+    """Run MLflow with compose.yaml's authentication, on PostgreSQL and S3; yield its address."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     users = folder / "mlflow-users.ini"
     users.write_text(compose.content("users"))
@@ -144,14 +145,14 @@ def mlflow(
 
 @contextmanager
 def prefect(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """A Prefect server on a database of its own, open to all; yields its API's address."""
+    """Run Prefect on a database of its own, open to all; yield its API's address."""
     with prefect_process(folder, environment, free_port()) as (address, _):
         yield address
 
 
 @contextmanager
 def shared_prefect(folder: Path, surroundings: Mapping[str, str], database: Mapping[str, str]) -> Iterator[str]:
-    """A Prefect server with compose.yaml's settings on PostgreSQL; yields its API's address."""
+    """Run Prefect with compose.yaml's settings on PostgreSQL; yield its API's address."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     settings = compose.environment(
         "prefect",
@@ -168,7 +169,7 @@ def shared_prefect(folder: Path, surroundings: Mapping[str, str], database: Mapp
 def prefect_process(
     folder: Path, environment: Mapping[str, str], port: int
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A Prefect server at a port; yields its API's address and its process."""
+    """Run Prefect at a port; yield its API's address and its process."""
     address = f"http://127.0.0.1:{port}/api"
     command = compose.command("prefect", {"--host": "127.0.0.1", "--port": str(port)})
     with running(command, folder / "prefect.log", environment) as process:
@@ -177,6 +178,7 @@ def prefect_process(
 
 
 def ask(address: str, what: str, credentials: tuple[str, str] | None = None) -> list[dict[str, Any]]:
+    """Return what Prefect's server has of a kind."""
     answer = requests.post(f"{address}/{what}/filter", json={"limit": 200}, timeout=30, auth=credentials)
     answer.raise_for_status()
     found: list[dict[str, Any]] = answer.json()

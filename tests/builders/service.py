@@ -63,13 +63,13 @@ CARD = """# idc: cancernet
 
 
 def sample_patches(count: int = 5, seed: int = 0) -> np.ndarray:
-    """Patches of different brightness, so that their probabilities differ."""
+    """Draw patches of different brightness, so that their probabilities differ."""
     noise = np.random.default_rng(seed).integers(0, 100, (count, 50, 50, 3))
     return (noise + np.linspace(0, 150, count).astype(int)[:, None, None, None]).astype(np.uint8)
 
 
 def telling_network(seed: int = 1, patches: np.ndarray | None = None) -> Any:
-    """An untrained network whose last layer is stretched until it tells the patches apart."""
+    """Build an untrained network whose last layer is stretched until it tells the patches apart."""
     import keras
 
     from histopipe.networks.architectures import build
@@ -86,7 +86,7 @@ def telling_network(seed: int = 1, patches: np.ndarray | None = None) -> Any:
 
 
 def point_of(dataset: str) -> dict[str, Any]:
-    """An operating point of another data set's."""
+    """Return an operating point of another data set."""
     from histopipe.ingest.datasets import get_dataset
 
     known = get_dataset(dataset)
@@ -101,7 +101,7 @@ def register(
     alias: str = "champion",
     point: dict[str, Any] = POINT,
 ) -> str:
-    """Log a network as `evaluate` does, and let the alias stand at it; returns its version."""
+    """Log a network as `evaluate` does, and point the alias at it; return its version."""
     import mlflow
 
     from histopipe.evaluation.mlflow_run import log_calibrated_model
@@ -130,6 +130,7 @@ def register(
 
 
 def picture(patch: np.ndarray, kind: str = "PNG", mode: str = "RGB", **options: Any) -> bytes:
+    """Encode a patch."""
     stream = io.BytesIO()
     Image.fromarray(patch).convert(mode).save(stream, kind, **options)
     return stream.getvalue()
@@ -146,16 +147,17 @@ class Server:
 
     @property
     def port(self) -> int:
+        """Return the port that it listens on."""
         return int(self.address.rpartition(":")[2])
 
     @property
     def left_on_disk(self) -> list[Path]:
-        """Files of its clients in its scratch folder."""
+        """List files of its clients in its scratch folder."""
         return [path for path in self.scratch.glob("histopipe-serve-*/**/*") if path.is_file()]
 
 
 def surroundings(scratch: Path) -> dict[str, str]:
-    """The environment of a command of this checkout that keeps its files in `scratch`; nothing of the tests' own."""
+    """Return the environment of a command that keeps its files in `scratch`; it holds nothing of the tests' own."""
     unwanted = ("HISTOPIPE_TOKEN", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # of MLflow's when told a store
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -164,7 +166,7 @@ def surroundings(scratch: Path) -> dict[str, str]:
 
 @contextmanager
 def serving(root: Path, *options: str, token: str | None = None) -> Iterator[Server]:
-    """`histopipe serve` in the checkout, on a port of its own."""
+    """Run `histopipe serve` in the checkout, on a port of its own."""
     scratch = root / f"tmp-{time.monotonic_ns()}"
     scratch.mkdir()
     log = scratch.with_suffix(".log")
@@ -193,7 +195,7 @@ def serving(root: Path, *options: str, token: str | None = None) -> Iterator[Ser
 
 
 def slide_zip(cases: int = 2, side: int = 6) -> bytes:
-    """An archive in Kaggle's layout: whole small slides, brighter from one end to the other."""
+    """Return an archive in Kaggle's layout: whole small slides, brighter from one end to the other."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for case in range(cases):
@@ -205,7 +207,7 @@ def slide_zip(cases: int = 2, side: int = 6) -> bytes:
 
 
 def until_ended(ask: Any, address: str) -> dict[str, Any]:
-    """The state in which a job ends; `ask` gives the content at an address."""
+    """Wait until a job ends and return its last state; `ask` gives the content at an address."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         state: dict[str, Any] = ask(address)
@@ -224,10 +226,12 @@ def make_checkout(folder: Path, tracking_database: Path) -> Path:
 
 
 def parts(*contents: bytes, name: str = "images") -> list[tuple[str, tuple[str, bytes, str]]]:
+    """Return images as parts of a form."""
     return [(name, (f"{number}.png", content, "image/png")) for number, content in enumerate(contents)]
 
 
 def refused(answer: requests.Response, status: int, reason: str) -> dict[str, Any]:
+    """Check that a request was refused with a reason; return the problem."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem: dict[str, Any] = answer.json()
@@ -237,6 +241,7 @@ def refused(answer: requests.Response, status: int, reason: str) -> dict[str, An
 
 
 def zip_of(members: dict[str, bytes]) -> bytes:
+    """Return a ZIP of these members."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in members.items():
@@ -246,7 +251,7 @@ def zip_of(members: dict[str, bytes]) -> bytes:
 
 @contextmanager
 def tracking_kept() -> Iterator[None]:
-    """Where MLflow looks is the same afterwards."""
+    """Restore where MLflow looks."""
     import mlflow
 
     before = mlflow.get_tracking_uri()
@@ -257,6 +262,7 @@ def tracking_kept() -> Iterator[None]:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
+    """Wait until something is true."""
     deadline = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < deadline

@@ -32,18 +32,18 @@ class Shared:
     surroundings: Mapping[str, str]
 
     def ask(self, what: str) -> list[dict[str, Any]]:
-        """What Prefect's server has of a kind."""
+        """Return what Prefect's server has of a kind."""
         return ask(self.prefect, what, self.credentials)
 
     @property
     def credentials(self) -> tuple[str, str]:
-        """User and password at Prefect's server."""
+        """Return user and password at Prefect's server."""
         user, _, password = self.surroundings["PREFECT_API_AUTH_STRING"].partition(":")
         return user, password
 
 
 def with_remote(project: Checkout, shared: Shared) -> Checkout:
-    """The checkout with DVC's remote on S3 and the servers' addresses, committed so that it can be cloned."""
+    """Return the checkout with DVC's remote on S3 and the servers' addresses, committed so that it can be cloned."""
     joined = Checkout(project.root, {**project.environment, **shared.surroundings})
     joined.dvc("remote", "add", "--default", "shared", "s3://dvc/histopipe")
     commit_all(project.root)
@@ -51,6 +51,7 @@ def with_remote(project: Checkout, shared: Shared) -> Checkout:
 
 
 def cloned(project: Checkout, root: Path) -> Checkout:
+    """Clone a checkout, with an environment of its own."""
     subprocess.run(["git", "clone", "--quiet", str(project.root), str(root)], check=True)
     own = {name: environment(root)[name] for name in ("PYTHONPATH", "PREFECT_HOME")}
     return Checkout(root, {**project.environment, **own})
@@ -58,7 +59,7 @@ def cloned(project: Checkout, root: Path) -> Checkout:
 
 @contextmanager
 def workers(folder: Path, clones: list[Checkout], resources: tuple[str, ...] = ()) -> Iterator[str]:
-    """A Dask scheduler and a worker in each clone; yields the scheduler's address."""
+    """Run a Dask scheduler and a worker in each clone; yield the scheduler's address."""
     port = servers.free_port()
     address = f"tcp://127.0.0.1:{port}"
     start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
@@ -75,6 +76,7 @@ def workers(folder: Path, clones: list[Checkout], resources: tuple[str, ...] = (
 
 
 def wait_for_workers(address: str, count: int) -> None:
+    """Wait until so many workers have joined."""
     from distributed import Client
 
     deadline = time.monotonic() + servers.PATIENCE
@@ -89,6 +91,7 @@ def wait_for_workers(address: str, count: int) -> None:
 
 
 def iterate_runs(shared: Shared, dataset: str = "malaria") -> list[Any]:
+    """List a data set's runs."""
     import mlflow as tracking
 
     tracking.set_tracking_uri(shared.mlflow)
@@ -96,6 +99,7 @@ def iterate_runs(shared: Shared, dataset: str = "malaria") -> list[Any]:
 
 
 def champion(shared: Shared, dataset: str = "malaria") -> str:
+    """Return the champion's version."""
     from mlflow import MlflowClient
 
     return str(MlflowClient(shared.mlflow).get_model_version_by_alias(f"histopipe-{dataset}", "champion").version)

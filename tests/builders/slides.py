@@ -13,7 +13,7 @@ PINK = (200, 120, 180)
 
 
 def slide_file(path: Path, pixels: np.ndarray, levels: int = 1, mpp: float | None = 0.5, **options: Any) -> Path:
-    """A tiled TIFF whose every level is four times smaller than the one before."""
+    """Write a tiled TIFF whose every level is four times smaller than the one before."""
     with tifffile.TiffWriter(path) as tiff:
         for level in range(levels):
             step = 4**level
@@ -25,7 +25,7 @@ def slide_file(path: Path, pixels: np.ndarray, levels: int = 1, mpp: float | Non
 
 
 def tissue_on_glass(height: int = 2100, width: int = 3000) -> np.ndarray:
-    """White with one rectangle of textured tissue."""
+    """Draw one rectangle of textured tissue on white."""
     pixels = np.full((height, width, 3), 250, np.uint8)
     texture = np.random.default_rng(0).integers(-20, 20, (1200, 1400, 1))
     pixels[400:1600, 800:2200] = np.clip(np.array(PINK) + texture, 0, 255)
@@ -33,7 +33,7 @@ def tissue_on_glass(height: int = 2100, width: int = 3000) -> np.ndarray:
 
 
 def cut(slide: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, pd.DataFrame]:
-    """A slide in patches, those at the edge smaller and padded in the store by repeating their edge, in mixed order."""
+    """Cut a slide into patches in mixed order; smaller ones at its edge are padded by repeating their own edge."""
     rows, patches = [], []
     for y in range(0, slide.shape[0], size):
         for x in range(0, slide.shape[1], size):
@@ -46,7 +46,7 @@ def cut(slide: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)) -> tuple
 
 
 def square_of_tissue(path: Path, mpp: float | None = None) -> Path:
-    """A slide that doesn't say how much tissue a pixel shows, unless it is told to."""
+    """Write a slide that doesn't say how much tissue a pixel shows, unless it is told to."""
     drawn = np.full((2100, 2100, 3), 240, np.uint8)
     drawn[400:1600, 400:1600] = (170, 90, 160)
     return slide_file(path, drawn, mpp=mpp, compression="zlib")

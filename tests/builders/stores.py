@@ -12,6 +12,7 @@ from histopipe.data.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 
 
 def store_of(folder: Path, count: int) -> PatchStore:
+    """Make a store of so many random patches in one shard."""
     patches = np.random.default_rng(0).integers(0, 256, (count, 12, 12, 3), np.uint8)
     np.save(folder / shard_name(0), patches)
     index = pd.DataFrame({"file": [f"{row}.png" for row in range(count)], "shard": 0, "row": np.arange(count)})
@@ -21,6 +22,7 @@ def store_of(folder: Path, count: int) -> PatchStore:
 
 
 def make_cases(count: int, seed: int = 0) -> pd.DataFrame:
+    """Draw cases of different sizes, with numbers of patches and positives."""
     generator = np.random.default_rng(seed)
     patches = generator.integers(50, 2000, count)
     positives = (patches * generator.beta(1.2, 3, count)).astype(int)
@@ -28,6 +30,7 @@ def make_cases(count: int, seed: int = 0) -> pd.DataFrame:
 
 
 def write_index(workspace: Workspace, cases: pd.DataFrame, dataset: str = "idc") -> pd.DataFrame:
+    """Write the index alone of a store with these cases; return it."""
     rows = [
         {"file": f"{case}/{number}.png", "case_id": case, "label": int(number < row.positives)}
         for case, row in cases.iterrows()
@@ -41,6 +44,7 @@ def write_index(workspace: Workspace, cases: pd.DataFrame, dataset: str = "idc")
 
 
 def small_cases(count: int = 12) -> pd.DataFrame:
+    """Return small cases with both classes, the same at each call."""
     return pd.DataFrame(
         {"patches": [20 + i for i in range(count)], "positives": [5 + i % 4 for i in range(count)]},
         index=[f"c{i:02d}" for i in range(count)],

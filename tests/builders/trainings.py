@@ -25,7 +25,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def small(content: dict[str, Any], recipe: str = "sgd", **execution: Any) -> Params:
-    """A short training of a network with batch norms and without dropout, whose patches aren't augmented."""
+    """Return parameters of a short training with batch norms and without dropout, whose patches aren't augmented."""
     content["quick"] = None
     content["recipes"]["wide_resnet"] = {"model": MODEL, "epochs": 3, "batch_size": 16} | RECIPES[recipe]
     content["train"] |= execution
@@ -35,7 +35,7 @@ def small(content: dict[str, Any], recipe: str = "sgd", **execution: Any) -> Par
 def run(
     workspace: Workspace, params: Params, after_epoch: Callable[[Progress], None] = lambda _: None
 ) -> tuple[keras.Model, pd.DataFrame]:
-    """Train from the last checkpoint on; the network and its history."""
+    """Train from the last checkpoint on; return the network and its history."""
     training = plan_training("idc", "wide_resnet", params, workspace)
     progress = load_progress(training.checkpoints, "the same training")
     keras.utils.set_random_seed(training.seed)
