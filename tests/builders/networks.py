@@ -40,7 +40,7 @@ def tiny(name: str, **params: Any) -> Any:
 
 
 def settled(name: str) -> Any:
-    """Build a cheap network with batch-norm statistics of other patches than it will see, so that training mode shows."""
+    """Build a cheap network with batch-norm statistics of other patches than those to come, to show training."""
     import keras
 
     network = for_prediction(tiny(name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,6 +20,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.services import check_runs
 from histopipe.tracking.runs import training_run
 from histopipe.tracking.stores import errors_in_one_line, open_client, prepare_experiment
+from tests.builders.servers import free_port
 
 
 def raised_by(module: str, base: str, name: str, **details: Any) -> Exception:
@@ -70,12 +70,6 @@ def test_a_database_s_own_words_are_told_without_the_statement(workspace: Worksp
         errors_in_one_line(workspace),
     ):
         raise MlflowException(said)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_connection_that_mlflow_is_refused_is_one_line(workspace: Workspace, tmp_path: Path) -> None:
