@@ -31,8 +31,10 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 IMAGE = BEARER | {"Content-Type": "image/png"}
 IMAGES = 40
 MOST_PIXELS = 10_000
-LIMITS = ("--max-images", str(IMAGES), "--max-body", "2", "--max-upload", "4", "--max-seconds", "5", "--poll", "0.5")
-LIMITS += ("--max-pixels", str(MOST_PIXELS))
+LIMITS = (
+    *("--max-images", str(IMAGES), "--max-body", "2", "--max-upload", "4", "--max-seconds", "5", "--poll", "0.5"),
+    *("--max-pixels", str(MOST_PIXELS)),
+)
 POINT = {
     "temperature": 1.7,
     "offset": -0.4,

@@ -6,11 +6,13 @@ import json
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from histopipe.core.cases.readings import READINGS, Reading
 from histopipe.core.errors import HistopipeError, StoreError
 from histopipe.data.store import (
     INDEX_FILE,
@@ -33,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "idc"
 
 
-def change_index(folder: Path, **columns: object) -> None:
+def change_index(folder: Path, **columns: Any) -> None:
     """Give columns of a store's index other values."""
     path = folder / INDEX_FILE
     pd.read_parquet(path).assign(**columns).to_parquet(path, index=False)
@@ -205,15 +207,13 @@ def test_a_data_set_without_a_choice_of_readings_needs_none(folder: Path) -> Non
     require_reading(folder, None)
 
 
-@pytest.mark.parametrize("reading", ["accession", "publisher"])
-def test_the_recorded_reading_is_the_only_one_that_passes(breakhis: Path, reading: str) -> None:
+@pytest.mark.parametrize("reading", READINGS["breakhis"])
+def test_the_recorded_reading_is_the_only_one_that_passes(breakhis: Path, reading: Reading) -> None:
     (breakhis / REPORT_FILE).write_text(json.dumps({"case_reading": reading}))
-    for other in ("accession", "publisher"):
-        if other == reading:
-            require_reading(breakhis, other)  # type: ignore[arg-type]
-            continue
+    require_reading(breakhis, reading)
+    for other in set(READINGS["breakhis"]) - {reading}:
         with pytest.raises(StoreError, match=f"`case: {reading}`, but breakhis.case in params.yaml is {other}"):
-            require_reading(breakhis, other)  # type: ignore[arg-type]
+            require_reading(breakhis, other)
 
 
 def test_ids_without_letters_are_the_same_under_both_readings(breakhis: Path) -> None:
