@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.training_record import DataRecord
 from histopipe.evaluation.explanation.record import EXPLANATION_FILE
-from histopipe.evaluation.record import MetricsRecord
+from histopipe.evaluation.record import SERVED_MODEL_TAG, MetricsRecord
 from histopipe.evaluation.slide_figures import SLIDES, drawn_slides
 from histopipe.networks.temperature import calibrated
 from histopipe.tracking.logging import log_file, log_metrics, set_tags
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from histopipe.tracking.entities import ModelInfo
 
 LOGGED_SLIDES = 6  # of the slides drawn: all slides of a real test split would add some hundred megabytes to every run
-SERVED_MODEL_TAG = "served_model"  # id of the newest logged model; a repeated evaluation logs another one
 
 
 def log_evaluation(

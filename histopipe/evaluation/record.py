@@ -11,6 +11,7 @@ from histopipe.core.training_record import TrainingMarks
 from histopipe.evaluation.intervals import Estimate
 
 METRICS_FILE = "metrics.json"
+SERVED_MODEL_TAG = "served_model"  # of a run: id of the newest logged model; a repeated evaluation logs another one
 
 
 class KindRecord(TypedDict):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from histopipe.core.errors import ExportError, HistopipeError
 from histopipe.core.training_record import read_training_record
 from histopipe.core.workspace import Workspace, stage_name
-from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.evaluation.record import METRICS_FILE, read_metrics
+from histopipe.evaluation.record import METRICS_FILE, SERVED_MODEL_TAG, read_metrics
 from histopipe.export.record import ModelFacts
 from histopipe.inference.model import ServedModel
 from histopipe.networks.weights.behind import cases_seen

@@ -30,8 +30,7 @@ from histopipe.evaluation.case_kinds import (
 )
 from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explanation, read_explanation
 from histopipe.evaluation.figures import with_interval
-from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
-from histopipe.evaluation.record import MetricsRecord
+from histopipe.evaluation.record import SERVED_MODEL_TAG, MetricsRecord
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
 from histopipe.promotion.gates import TITLES
 from histopipe.reporting.comparison.record import COMPARISON_FILE, Comparison, read_comparison

@@ -11,7 +11,7 @@ from histopipe.core.errors import PromotionError
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.store import Patches, PatchStore, read_index
 from histopipe.evaluation.drift.profiles import REFERENCE_FILE
-from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
+from histopipe.evaluation.record import SERVED_MODEL_TAG
 from histopipe.networks.weights.intact import find_model_fault, find_version_fault
 from histopipe.promotion.candidate import Candidate
 from histopipe.tracking.problems import store_error

@@ -11,7 +11,7 @@ from histopipe.core.params import Params
 from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE
-from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
+from histopipe.evaluation.record import SERVED_MODEL_TAG
 from histopipe.networks.weights.intact import find_version_fault
 from histopipe.networks.weights.registered import KEPT_TAG
 from histopipe.promotion.candidate import Candidate, find_twin

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from histopipe.core.errors import BusyError
 from histopipe.core.lineage import FLOW_RUN_TAG, is_own_checkout
 from histopipe.core.stages.running import running_stages
-from histopipe.evaluation.mlflow_run import SERVED_MODEL_TAG
+from histopipe.evaluation.record import SERVED_MODEL_TAG
 from histopipe.operations.gc.history import History
 from histopipe.operations.gc.leftover import Age, Leftover, room
 from histopipe.tracking.purging import Database, delete_artifacts, open_database
