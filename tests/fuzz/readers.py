@@ -127,7 +127,7 @@ def archive(_: bytes, folder: Path) -> str:
     with closing(opened):
         for name in list_datasets():
             plan = plan_ingest(opened.members, get_dataset(name))
-            assert len(plan.patches) + sum(map(len, plan.set_aside.files.values())) == len(opened.members)
+            assert len(plan.patches) + sum(map(len, plan.unused.files.values())) == len(opened.members)
         chosen = [member for member in opened.members if _usable(member)]
         for payload in opened.payloads(chosen):
             try:

@@ -114,7 +114,7 @@ def test_a_command_is_timed_with_its_memory_and_what_it_said(tmp_path: Path) -> 
 def test_larger_archives_repeat_few_cases_none_of_which_ingest_sets_aside(tmp_path: Path) -> None:
     plan = plan_ingest(open_archive(repeated_archive(tmp_path, 12_000)).members, get_dataset("idc"))
     assert len(plan.patches) == 12_000
-    assert not plan.set_aside.files
+    assert not plan.unused.files
     cases = {planned.name.case_id for planned in plan.patches}
     assert 10 < len(cases) <= 15  # five drawn, in three copies, the last of them in part
 
