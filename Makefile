@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro flow repository test test-long bench check format pictures lock clean help
+.PHONY: repro flow repository test test-quick test-long bench check format pictures lock clean help
 
 help:                      ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
@@ -36,6 +36,9 @@ repository: $(BIN)/.ready
 
 test: $(BIN)/.ready-dev check  ## lint, types, layers and all tests but the long ones
 	$(BIN)/python -m pytest -m "not long" $(SIDE_BY_SIDE)
+
+test-quick: $(BIN)/.ready-dev check  ## lint, types, layers and unit tests within two minutes, while writing
+	$(BIN)/python -m pytest tests/unit -m "not long and not slow" -q $(SIDE_BY_SIDE)
 
 test-long: $(BIN)/.ready-dev   ## what takes longer: many kills, full-size archives
 	$(BIN)/python -m pytest -m long

@@ -80,6 +80,7 @@ def test_the_table_takes_the_place_between_its_markers(tmp_path: Path) -> None:
     assert "an old table" not in text
 
 
+@pytest.mark.slow
 def test_what_a_benchmark_prints_last_is_kept_but_for_a_quick_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_command_is_timed_with_its_memory_and_what_it_said(tmp_path: Path) -> 
     assert done.peak_gib > 0.25
 
 
+@pytest.mark.slow
 def test_larger_archives_repeat_few_cases_none_of_which_ingest_sets_aside(tmp_path: Path) -> None:
     plan = plan_ingest(open_archive(repeated_archive(tmp_path, 12_000)).members, get_dataset("idc"))
     assert len(plan.patches) == 12_000

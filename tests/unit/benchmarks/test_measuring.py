@@ -29,6 +29,7 @@ def test_the_closing_line_holds_a_ratio_or_says_why_there_is_none(capsys: pytest
     assert (found["ratio"], found["no_ratio"]) == (None, "no rival")
 
 
+@pytest.mark.slow
 def test_the_coverage_of_differences_is_set_against_the_percentiles() -> None:
     options = {"--cases": 25, "--data-sets": 30, "--resamples": 100}
     done = CliRunner().invoke(paired_coverage.main, [str(part) for pair in options.items() for part in pair])

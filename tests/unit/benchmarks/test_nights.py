@@ -19,6 +19,7 @@ def lost(found: list[Year]) -> float:
     return float(np.mean([year.first - year.last for year in found]))
 
 
+@pytest.mark.slow
 def test_a_chain_of_champions_that_each_lose_a_little_stays_above_the_anchors_margin() -> None:
     """100 test cases, each night's network .003 worse than the champion and hardly another: before, all passed."""
     before, now = (years(mode, 100, 0.98, 40, 2) for mode in ("before", "now"))
@@ -26,6 +27,7 @@ def test_a_chain_of_champions_that_each_lose_a_little_stays_above_the_anchors_ma
     assert max(year.first - year.last for year in now) < 0.05
 
 
+@pytest.mark.slow
 def test_junk_does_not_become_the_first_champion_and_a_good_network_does() -> None:
     junk = {
         kind: accepted(kind, 18, 18, 10, SEED, settings()) for kind in ("inverted", "chance", "everything positive")

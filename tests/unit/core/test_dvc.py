@@ -63,6 +63,7 @@ def unpacked(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_downloaded_zip_is_told_what_it_lacks(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_downloaded_zip_is_told_what_it_lacks(
     assert services.check_dvc(Workspace(unpacked)).state == "ok"
 
 
+@pytest.mark.slow
 def test_make_sets_a_downloaded_zip_up_to_run_without_git(unpacked: Path) -> None:
     commands = Path(sys.executable).parent
     make = ["make", f"BIN={commands}", f"--assume-old={commands}/.ready", "repository"]
@@ -99,6 +101,7 @@ def test_a_git_repository_keeps_its_settings(unpacked: Path) -> None:
     assert not (unpacked / ".dvc/config.local").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", '{"write": {'])
 def test_dvc_runs_again_after_a_kill_cut_its_list_of_locked_paths_off(tmp_path: Path, content: str) -> None:
     (tmp_path / "dvc.yaml").write_text(STAGES)

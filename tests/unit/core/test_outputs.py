@@ -212,6 +212,7 @@ with claim_folder(Path(), "predict", {}, True).written() as folder:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [1, 2, 4, 6, 8, 10])
 def test_a_kill_while_a_folder_is_filled_lets_the_same_command_go_on(tmp_path: Path, moment: int) -> None:
     out = tmp_path / "out"
@@ -363,6 +364,7 @@ def test_a_file_is_replaced_only_where_it_is_the_commands_own(tmp_path: Path) ->
         claim_path(tmp_path / "a.zip", {"the input": [tmp_path / "a.zip"]})
 
 
+@pytest.mark.slow
 def test_synth_replaces_only_a_zip_that_it_wrote(tmp_path: Path) -> None:
     out = tmp_path / "a.zip"
     drawn = ["synth", "idc", "--cases", "2", "--patches", "20", "--out", str(out)]
@@ -383,6 +385,7 @@ def test_synth_replaces_only_a_zip_that_it_wrote(tmp_path: Path) -> None:
     assert code == 2 and "didn't write it" in said and out.read_bytes() == mine
 
 
+@pytest.mark.slow
 def test_synth_replaces_nothing_that_came_while_it_drew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "a.zip"
 

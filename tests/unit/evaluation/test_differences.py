@@ -109,6 +109,7 @@ def test_another_level_has_another_interval() -> None:
     assert ends[2][0] < ends[1][0] < ends[0][0] < found.value < ends[0][1] < ends[1][1] < ends[2][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["8 cases", "12 one-class cases", "8 cases, AUC .99"])
 def test_equal_models_of_few_cases_are_told_apart_one_time_in_twenty(regime: str) -> None:
     population, cases = REGIMES[regime]
@@ -123,6 +124,7 @@ def test_a_better_model_is_found_with_ten_cases() -> None:
     assert np.mean([answer["p"] < 0.05 for answer in Flips(found, 1).estimates()]) > 0.25  # t of Kish's cases: .07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [0.0, 0.3])
 def test_intervals_of_differences_hold_the_truth_about_as_often_as_they_say(gain: float) -> None:
     (shares, _), _ = coverage(cases=30, data_sets=100, resamples=100, seed=1, gain=gain)

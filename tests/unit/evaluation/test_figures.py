@@ -55,6 +55,7 @@ def evaluation(classes: tuple[str, str], cases: list[str]) -> tuple[Evaluation, 
     return Evaluation("idc", "resnet", classes, predictions, metrics, 0.5), case_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_figures_of_an_evaluation_show_names_letter_by_letter(name: str) -> None:
     graded, case_ids = evaluation((name, f"{name} too"), [name, "other"])
@@ -72,6 +73,7 @@ def test_figures_of_an_evaluation_show_names_letter_by_letter(name: str) -> None
     assert f"stain: {name}\n2 cases" in shown(draw_subgroups(graded, subgroups))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_slides_galleries_and_comparisons_show_names_letter_by_letter(name: str) -> None:
     classes = (name, f"{name} too")

@@ -77,6 +77,7 @@ def test_simulated_cases_look_like_the_real_ones() -> None:
     assert measure(sample.predict(0.5))["roc_auc"] == pytest.approx(0.92, abs=0.01)  # of a trained network, see docs
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     ours, plain = coverage(IDC, cases=49, data_sets=200, resamples=300, seed=1, truth_cases=5000)[:2]
     held = dict(zip(METRICS, np.round(ours, 3).tolist(), strict=True))
@@ -130,6 +131,7 @@ def test_a_wrong_pair_among_very_many_leaves_doubt(metric: str, wrong_pairs: int
     assert found["low"] > right["low"]  # of which it is surer than of none at all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["AUC .996, 24 cases of 21 patches", "AUC .9995, 25 cases"])
 def test_intervals_hold_an_auc_near_1(regime: str) -> None:
     population, cases = REGIMES[regime]
@@ -139,6 +141,7 @@ def test_intervals_hold_an_auc_near_1(regime: str) -> None:
     assert min(held["roc_auc"], held["average_precision"]) >= least, held
 
 
+@pytest.mark.slow
 def test_where_large_cases_are_harder_the_intervals_say_that_they_may_be_too_narrow() -> None:
     regime = simulate("large cases harder, heavy tails, 100 cases", data_sets=40, resamples=50, seed=1)
     assert regime.cautioned.mean() > 0.9

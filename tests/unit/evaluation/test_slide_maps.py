@@ -110,6 +110,7 @@ def samples_and_a_whole(folder: Path) -> tuple[PatchStore, pd.DataFrame]:
     return store_of(folder, slides | {"whole": places}, pixels | {"whole": patches})
 
 
+@pytest.mark.slow
 def test_every_slide_is_drawn_and_listed_whole_ones_before_samples(tmp_path: Path) -> None:
     store, table = samples_and_a_whole(tmp_path)
     drawn = draw_slides(table, store, POINT, ALL, tmp_path)
@@ -215,6 +216,7 @@ def test_legends_name_every_colour_that_is_drawn(places: pd.DataFrame) -> None:
         assert keys == [to_hex(drawn.cmap(drawn.norm(code))) for code in range(len(names))]
 
 
+@pytest.mark.slow
 def test_a_whole_slide_is_saved_with_every_pixel_of_its_map(tmp_path: Path) -> None:
     patches, places = cut(pattern(700, 1000), 50)
     store, table = store_of(tmp_path, {"whole": places}, {"whole": patches})
@@ -255,6 +257,7 @@ def test_patches_without_coordinates_give_no_slides(tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
 
 
+@pytest.mark.slow
 def test_an_mlflow_run_holds_the_first_slides_of_the_list_alone(tmp_path: Path) -> None:
     import mlflow
 

@@ -46,6 +46,7 @@ def test_equal_probabilities_are_called_together() -> None:
     assert decide(probabilities, threshold).tolist() == [1, 1, 1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["youden", "f1"])
 def test_no_other_threshold_does_better(name: str) -> None:
     random = np.random.default_rng(6)

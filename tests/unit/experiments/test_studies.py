@@ -72,6 +72,7 @@ def test_each_fold_tests_once_and_the_next_one_validates(workspace: Workspace, c
         assert each["train"] == set(small_cases(16).index) - each["test"] - each["validation"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["kfold", "random"])
 def test_folds_are_the_same_under_every_scheme(workspace: Workspace, content: Content, scheme: str) -> None:
     write_index(workspace, small_cases(16))
@@ -89,6 +90,7 @@ def test_fold_0_is_the_main_run_of_the_kfold_scheme(workspace: Workspace, conten
     assert as_csv(variant_split("folds", "idc", 0, params, workspace)) == workspace.split("idc").read_text()
 
 
+@pytest.mark.slow
 def test_known_cases_keep_their_fold_when_data_arrives(workspace: Workspace, content: Content) -> None:
     params = changed(content, split={"folds": 4})
     write_index(workspace, make_cases(20))
@@ -103,6 +105,7 @@ def test_known_cases_keep_their_fold_when_data_arrives(workspace: Workspace, con
     assert now[before.index].equals(before)
 
 
+@pytest.mark.slow
 def test_a_switch_to_kfold_keeps_the_folds_that_were_studied(workspace: Workspace, content: Content) -> None:
     write_index(workspace, make_cases(20))
     split("idc", changed(content, split={"folds": 4}), workspace)
@@ -303,6 +306,7 @@ def test_scores_of_different_models_are_not_pooled() -> None:
     assert measure(Predictions.of(*pooled, pooled[0], np.arange(120)))["roc_auc"] < 0.9
 
 
+@pytest.mark.slow
 def test_intervals_of_means_cover_the_truth_about_as_often_as_they_say() -> None:
     """The truth for the models at hand: what each scores on very many further cases, averaged."""
     truth = {
@@ -402,6 +406,7 @@ def studied(workspace: Workspace, two: Params) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow
 def test_folds_are_summed_up(studied: Workspace, two: Params) -> None:
     found = summarise_study("folds", "idc", two, studied)
     (difference,) = found["differences"]
@@ -421,6 +426,7 @@ def test_folds_are_summed_up(studied: Workspace, two: Params) -> None:
         assert picture.width > 800
 
 
+@pytest.mark.slow
 def test_a_summary_is_logged_into_one_run_however_often_it_is_made(
     studied: Workspace, two: Params, tmp_path: Path
 ) -> None:
@@ -435,6 +441,7 @@ def test_a_summary_is_logged_into_one_run_however_often_it_is_made(
         assert Path(logged).read_bytes() == (studied.study_summary("folds", "idc") / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_seeds_have_a_spread_and_no_interval(studied: Workspace, two: Params) -> None:
     found = summarise_study("seeds", "idc", two, studied)
     assert all("mean" not in row for row in [*found["ranking"], *found["differences"]])
@@ -445,6 +452,7 @@ def test_seeds_have_a_spread_and_no_interval(studied: Workspace, two: Params) ->
     assert "in 2 of 2" in text or "in 1 of 2" in text or "in 0 of 2" in text
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_out_of_date_is_left_out_with_its_reason(studied: Workspace, two: Params) -> None:
     path = VariantWorkspace(studied.root, "folds", "other", 1).folder("idc") / "metrics.json"
     path.unlink()
@@ -487,6 +495,7 @@ def test_the_flow_runs_what_is_summed_up(two: Params) -> None:
 # --- schemes and sizes
 
 
+@pytest.mark.slow
 def test_schemes_stand_side_by_side_and_the_leak_is_marked(studied: Workspace, two: Params) -> None:
     found = summarise_study("schemes", "idc", two, studied)
     assert all(list(row["variants"]) == ["grouped", "random"] for row in found["ranking"])
@@ -506,6 +515,7 @@ def test_a_scheme_divides_patches_or_cases(workspace: Workspace, two: Params) ->
     assert (grouped.groupby("case_id")["split"].nunique() == 1).all()
 
 
+@pytest.mark.slow
 def test_a_learning_curve_is_drawn(studied: Workspace, two: Params) -> None:
     found = summarise_study("sizes", "idc", two, studied)
     assert all(list(row["variants"]) == ["4", "8"] for row in found["ranking"])
@@ -555,6 +565,7 @@ def test_an_earlier_versions_lists_are_told_one_line_each(content: Content) -> N
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fold-0", "seed-7", "scheme-random", "size-4"])
 def test_a_training_gets_what_its_split_was_made_with(workspace: Workspace, content: Content, name: str) -> None:
     params = changed(content, split={"folds": 3})

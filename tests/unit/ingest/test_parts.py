@@ -65,6 +65,7 @@ def nothing_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("histopipe.ingest.packing.decode", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 22, 40])
 def test_parts_put_together_equal_the_whole(
     workspace: Workspace, lenient: Params, count: int, monkeypatch: pytest.MonkeyPatch
@@ -93,6 +94,7 @@ def test_what_lacks_is_decoded_where_the_parts_are_put_together(
     assert in_parts(workspace, "idc", lenient, (4,), 5) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dataset", "count"),
     [
@@ -158,6 +160,7 @@ def test_a_folder_of_many_archives_is_ingested_as_their_patches(
     assert in_parts(workspace, "idc", params, (1, 2, 3), 3) == whole
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_real_archives_is_ingested_whole(
     real: Find, workspace: Workspace, content: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -200,6 +203,7 @@ def lose_index(folder: Path) -> None:
     (folder / "patches-00006.parquet").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [spoil_pixels, flip_a_pixel, empty_pixels, spoil_index, spoil_rejects, lose_index])
 def test_a_damaged_part_is_decoded_again(workspace: Workspace, params: Params, spoil: Callable[[Path], None]) -> None:
     write_zip(workspace.raw("idc") / "archive.zip", idc_members())
@@ -222,6 +226,7 @@ def other_libraries(workspace: Workspace, content: dict[str, Any]) -> None:
     (workspace.root / "requirements.lock").write_text("imagecodecs==1\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [other_archive, other_parameters, other_libraries])
 def test_parts_of_something_else_are_not_used(
     workspace: Workspace, content: dict[str, Any], change: Callable[[Workspace, dict[str, Any]], None]

@@ -55,12 +55,14 @@ def compared(seed: int, old: tuple[int, int], new: tuple[int, int], darker: floa
     return compare_profiles(reference, new_profiles(patches(random, *new, "new", darker)), MonitorParams(), seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new", [(1, 40), (3, 40), (3, 6), (10, 200)])
 def test_chance_alone_raises_no_alarms_however_few_the_cases_and_patches(new: tuple[int, int]) -> None:
     verdicts = [compared(seed, (110, 40), new).verdict for seed in range(20)]
     assert verdicts.count("drift") <= 2  # of 20, where each may be one with a chance of 2 %
 
 
+@pytest.mark.slow
 def test_p_values_are_those_of_chance() -> None:
     smallest = [compared(seed, (40, 20), (6, 20)).features["chance"].iloc[:4].min() for seed in range(40)]
     assert (

@@ -50,6 +50,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_the_server_is_found_where_prefect_finds_it(place: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variables, files = PLACES[place]

@@ -235,6 +235,7 @@ def test_a_gate_that_can_only_refuse_says_so() -> None:
     assert "an equally good model passes in 100% of draws" in wide.reason
 
 
+@pytest.mark.slow
 def test_the_stated_power_is_how_often_an_equally_good_model_passes() -> None:
     """Over 60 draws of both models; what each gate states beforehand, on average."""
     limits = params(margin=0.05)

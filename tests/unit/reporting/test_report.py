@@ -60,6 +60,7 @@ def rows_of(page: str, first: str) -> list[list[str]]:
     return [row for row in cells(page) if row and row[0] == first]
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_numbers_of_the_comparison(page: str, content: dict[str, Any]) -> None:
     rows = cells(page)
     for ranked in content["ranking"]:
@@ -169,6 +170,7 @@ def test_candidates_are_no_epochs() -> None:
     assert axes.get_xlabel() == "candidate"
 
 
+@pytest.mark.slow
 def test_the_slides_shown_are_those_of_which_most_is_known(workspace: Workspace, content: dict[str, Any]) -> None:
     path = workspace.evaluation("idc", "resnet") / "slides.csv"
     slides = pd.read_csv(path, dtype=str)
@@ -206,10 +208,12 @@ def test_headings_are_in_order_and_links_lead_somewhere(page: str) -> None:
     assert all('alt="' in tag for tag in re.findall(r"<img [^>]*>", page))
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_page(workspace: Workspace, page: str, content: dict[str, Any]) -> None:
     assert render_page(content, report_params(*STRENGTHS), workspace) == page
 
 
+@pytest.mark.slow
 def test_one_model_has_nothing_to_be_compared_with(workspace: Workspace) -> None:
     content = compare("idc", report_params("resnet"), workspace)
     page = (workspace.report("idc") / "index.html").read_text(encoding="utf-8")
@@ -218,6 +222,7 @@ def test_one_model_has_nothing_to_be_compared_with(workspace: Workspace) -> None
     assert 'id="pairs"' not in page and "#pairs" not in page
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_left_out(workspace: Workspace, content: dict[str, Any]) -> None:
     for path in (workspace.evaluation("idc", "cancernet")).glob("*.csv"):
         path.unlink()
@@ -238,6 +243,7 @@ def section_of(page: str, name: str) -> str:
     return str(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
@@ -316,6 +322,7 @@ def test_the_answer_is_about_recipes() -> None:
     assert found.startswith("a is best") and "ensemble" not in found
 
 
+@pytest.mark.slow
 def test_pictures_share_what_the_page_may_take(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (700, 1900, 3), np.uint8)
     files = [(tmp_path / f"{number}.png", "noise") for number in range(3)]
@@ -365,6 +372,7 @@ def test_long_curves_are_thinned_but_keep_their_ends() -> None:
     assert max(map(len, places)) < 300
 
 
+@pytest.mark.slow
 def test_the_page_says_which_ids_count_as_one_case(workspace: Workspace, content: dict[str, Any]) -> None:
     left_out = {"case": "P8", "group": "test", "copy": "P9", "stays": "train"}
     write_json(workspace.split_record("idc"), {"joined": [["8863", "9999"], ["1", "2", "3"]], "left_out": [left_out]})
@@ -373,6 +381,7 @@ def test_the_page_says_which_ids_count_as_one_case(workspace: Workspace, content
     assert "P8 (test), a copy of P9 (train)" in shown
 
 
+@pytest.mark.slow
 def test_training_on_unlisted_cases_is_marked_as_not_the_published_protocol(
     workspace: Workspace, content: dict[str, Any]
 ) -> None:

@@ -198,6 +198,7 @@ def spoil_predictions(workspace: Workspace, name: str, spoil: Callable[[pd.DataF
     spoil(pd.read_parquet(path)).to_parquet(path, index=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -295,6 +296,7 @@ def test_a_number_too_good_to_be_true_is_a_warning(workspace: Workspace, caplog:
     assert "Too good to be true?" in (workspace.report("idc") / "comparison.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("roc_auc", "leaky", "source"), [(0.96, False, "a.zip"), (0.98, True, "a.zip"), (0.98, False, "synthetic")]
 )

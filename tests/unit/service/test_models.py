@@ -29,6 +29,7 @@ class Knot:
         self.itself = self
 
 
+@pytest.mark.slow
 def test_what_is_loaded_is_no_longer_gone_through() -> None:
     loaded = [Knot() for _ in range(1000)]
     freeze_loaded_objects()
@@ -36,6 +37,7 @@ def test_what_is_loaded_is_no_longer_gone_through() -> None:
     assert gc.get_freeze_count() >= len(loaded)
 
 
+@pytest.mark.slow
 def test_a_replaced_model_is_given_back_once_the_last_job_with_it_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_part_for_a_worker_that_went_away_is_given_up_though_another_listens(
     assert listening(client) and given.wrapped_future.cancelled()
 
 
+@pytest.mark.slow
 def test_a_part_waits_for_a_busy_worker_no_longer_than_a_stage_may_take(
     client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ def clones(tmp_path: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_a_folder_of_no_stage_comes_to_another_clone_whole_or_not_at_all(
     clones: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def hang(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, pids: Path) -> N
     child(monkeypatch, workspace, exit_code=0, code=STUBBORN.replace("sys.argv[1]", repr(str(pids))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "setting"), [("train@idc-x", "train"), ("train_variant@idc-x-fold-0", "train")])
 def test_it_is_ended_after_its_time_and_the_message_names_the_setting(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, setting: str

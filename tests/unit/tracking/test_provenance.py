@@ -56,6 +56,7 @@ def corrected(index: pd.DataFrame) -> pd.DataFrame:
     return index.assign(label=index["label"].where(np.arange(len(index)) % 20 > 0, 1 - index["label"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "verdict"),
     [

@@ -115,6 +115,7 @@ def server_of_one_answer() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_is_told_of_within_half_a_minute(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, server_of_one_answer: str
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_server_that_refuses_is_told_with_a_remedy_and_not_asked_again(
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["o'neil", 'say "hi"', 'o\'neil "x" #1 50%20 ü;&[x]*$HOME', "new: one"])
 def test_a_run_is_found_again_whatever_the_checkout_s_path(workspace: Workspace, name: str) -> None:
     root = workspace.root / name
@@ -182,6 +184,7 @@ def test_a_run_is_found_again_whatever_the_checkout_s_path(workspace: Workspace,
     assert check_runs(own).state == "ok"
 
 
+@pytest.mark.slow
 def test_the_database_is_made_whatever_the_checkout_s_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / 'o\'neil & "co" 50%20: one'  # MLflow puts it into its first row, as SQL
     root.mkdir()

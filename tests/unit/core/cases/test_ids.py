@@ -60,6 +60,7 @@ def test_spellings_of_one_name_have_one_normal_form(spelling: str) -> None:
     assert normal_id(spelling) == COMPOSED
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_a_normal_form_is_its_own(text: str) -> None:
     form = normal_id(text)
@@ -192,6 +193,7 @@ def test_a_look_alike_of_an_excluded_case_is_told(
     assert "leaves out c04, but not C04, which looks like it" in caplog.text
 
 
+@pytest.mark.slow
 def test_known_cases_keep_their_split_under_their_normal_form(workspace: Workspace, content: dict[str, Any]) -> None:
     cases = make_cases(20)
     names = {name: f"Ren\u00e9 {name}" for name in cases.index}

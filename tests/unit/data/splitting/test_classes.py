@@ -42,6 +42,7 @@ def both_classes_everywhere(cases: pd.DataFrame, splits: pd.Series) -> bool:
     return bool(((held["positives"] > 0) & (held["positives"] < held["patches"])).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixed", "negative", "positive"),
     [(3, 97, 0), (3, 0, 97), (0, 21, 3), (0, 3, 21), (0, 3, 3), (1, 2, 2), (2, 1, 1), (3, 0, 0), (1, 5, 2)],

@@ -61,6 +61,7 @@ def membership(workspace: Workspace) -> pd.Series:
     return read_membership(workspace.split("idc")).set_index("case_id")["split"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["grouped", "kfold"])
 def test_a_slide_filed_under_two_ids_stands_in_one_split(
     workspace: Workspace, content: dict[str, Any], scheme: str, caplog: pytest.LogCaptureFixture
@@ -108,6 +109,7 @@ def test_blank_tiles_and_placeholders_join_nothing(workspace: Workspace, params:
     assert json.loads(workspace.split_record("idc").read_text())["joined"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patches", "shared", "joined"), [(400, 2, False), (400, 3, True), (150, 2, True), (40, 1, True)]
 )

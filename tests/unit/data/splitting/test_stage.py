@@ -87,6 +87,7 @@ def test_known_cases_keep_their_split_when_new_ones_arrive(workspace: Workspace,
     assert set(new) == set(SPLITS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "irrelevant"),
     [
@@ -160,6 +161,7 @@ def test_a_clone_asks_for_the_record_of_a_split_that_grew(workspace: Workspace, 
         split("idc", parse_params(content), workspace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"seed": 7}, {"split": {"train": 0.6, "validation": 0.2, "test": 0.2}}, {"idc": {"source": "/archives/real.zip"}}],
@@ -172,6 +174,7 @@ def test_other_settings_or_real_data_are_dealt_anew(
     split("idc", parse_params(content | change), workspace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "{", "stages: 5", "stages: {split@idc: null}", "stages: {split@idc: {}}"])
 def test_a_lock_that_knows_no_split_does_not_matter(workspace: Workspace, params: Any, text: str) -> None:
     workspace.dvc_lock.write_text(text)
@@ -179,6 +182,7 @@ def test_a_lock_that_knows_no_split_does_not_matter(workspace: Workspace, params
     split("idc", params, workspace)
 
 
+@pytest.mark.slow
 def test_the_difference_names_the_case_that_moved(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a shell where the virtual environment isn't activated."""
     monkeypatch.setenv("PATH", os.path.dirname(str(shutil.which("git"))))  # noqa: PTH120

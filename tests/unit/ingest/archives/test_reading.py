@@ -316,6 +316,7 @@ def test_a_tar_of_too_many_members_is_left_before_it_costs_much(tmp_path: Path, 
     assert peak < 32 * 2**20  # of which xz takes most
 
 
+@pytest.mark.slow
 def test_members_of_a_tar_are_kept_once(tmp_path: Path) -> None:
     """tarfile's own entries take ten times what ours do."""
     path = recompressed(tmp_path / "a.tar", empty_members(20_000), "w:gz")

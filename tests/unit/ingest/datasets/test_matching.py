@@ -147,6 +147,7 @@ def test_left_overs_of_an_operating_system_that_are_listed_change_nothing(
     assert (report["patches"], report["bad"], report["manifest"]["listed"]) == (2, 0, 2)
 
 
+@pytest.mark.slow
 def test_names_in_very_many_folders_are_told_apart_soon() -> None:
     deep = "a/" * 100
     listed, names = {f"/{deep}{n}.png" for n in range(1000)}, [f"{deep}b/{n}.tif" for n in range(1000)]

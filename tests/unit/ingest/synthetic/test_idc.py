@@ -70,6 +70,7 @@ def features(patch: np.ndarray) -> list[float]:
     return [*colour, (grey < 110).mean(), (grey < 140).mean(), (grey > 215).mean()]
 
 
+@pytest.mark.slow
 def test_counts_are_those_asked_for_and_those_in_the_archive(default: Archive) -> None:
     patches = default.patches
     assert default.counts["cases"] == 60 == len({name["case"] for name, _ in patches})
@@ -79,6 +80,7 @@ def test_counts_are_those_asked_for_and_those_in_the_archive(default: Archive) -
     assert default.counts["nested"] == len(default.contents) - 6000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cases", "patches"), [(1, 1), (1, 30), (3, 3), (7, 101), (60, 61)])
 def test_small_archives_have_exactly_the_patches_asked_for(tmp_path: Path, cases: int, patches: int) -> None:
     archive = drawn(tmp_path / "a.zip", SyntheticSlides(cases=cases, patches=patches))
@@ -152,6 +154,7 @@ def test_without_nested_copy_every_member_is_a_patch(tmp_path: Path) -> None:
     assert len(archive.contents) == 120
 
 
+@pytest.mark.slow
 def test_the_same_slides_give_the_same_bytes_and_another_seed_gives_others(tmp_path: Path) -> None:
     one, again, two, other = (tmp_path / f"{name}.zip" for name in ("one", "again", "two", "other"))
     write_archive(one, SMALL, workers=1, progress=False)
@@ -162,6 +165,7 @@ def test_the_same_slides_give_the_same_bytes_and_another_seed_gives_others(tmp_p
     assert one.read_bytes() != other.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_pixels_are_pinned_so_that_every_version_draws_the_same(tmp_path: Path) -> None:
     digest = hashlib.sha256()
     for name, content in drawn(tmp_path / "a.zip", SMALL).contents.items():
@@ -239,6 +243,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_archive(tmp_path / "file" / "a.zip", SMALL, workers=1, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_midway_leaves_the_former_archive_and_nothing_half_written(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
@@ -259,6 +264,7 @@ def test_a_failure_midway_leaves_the_former_archive_and_nothing_half_written(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 def test_drawing_processes_end_soon_after_their_parent_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "draw.py"

@@ -76,6 +76,7 @@ def drawn(request: pytest.FixtureRequest, cells: Drawn, fields: Drawn) -> tuple[
     return request.param, {"malaria": cells, "breakhis": fields}[request.param]
 
 
+@pytest.mark.slow
 def test_counts_are_those_asked_for_and_those_in_the_archive(drawn: tuple[str, Drawn]) -> None:
     dataset, archive = drawn
     asked = SETS[dataset]
@@ -85,6 +86,7 @@ def test_counts_are_those_asked_for_and_those_in_the_archive(drawn: tuple[str, D
     assert len(archive.members) - len(archive.names) == archive.counts["nested"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", SETS)
 def test_the_same_bytes_for_any_number_of_workers_and_others_for_another_seed(tmp_path: Path, dataset: str) -> None:
     one, again, two, other = (tmp_path / f"{name}.zip" for name in ("one", "again", "two", "other"))
@@ -176,6 +178,7 @@ def colours(archive: Drawn, size: tuple[int, int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 def test_labels_of_unseen_cases_can_be_learnt_from_colour_but_not_perfectly(drawn: tuple[str, Drawn]) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -191,6 +194,7 @@ def test_labels_of_unseen_cases_can_be_learnt_from_colour_but_not_perfectly(draw
     assert 0.7 < roc_auc_score(table[1], scores[:, 1]) < 0.97
 
 
+@pytest.mark.slow
 def test_colour_differs_more_between_donors_than_within_one(cells: Drawn) -> None:
     table = colours(cells, (32, 32)).rename(columns={0: "case"})
     mean = table.groupby("case")[2].agg(["mean", "std"])
@@ -224,6 +228,7 @@ def run(*arguments: str) -> str:
     return done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["malaria", "breakhis"])
 def test_from_nothing_to_a_split_through_the_commands(
     workspace: Workspace, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, dataset: str
@@ -243,6 +248,7 @@ def test_from_nothing_to_a_split_through_the_commands(
     assert table.groupby("split")["label"].nunique().to_dict() == {"train": 2, "validation": 2, "test": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "patches"), [("malaria", 60), ("breakhis", 8)])
 def test_the_synth_command_draws_each_data_set(tmp_path: Path, dataset: str, patches: int) -> None:
     out = tmp_path / "a.zip"

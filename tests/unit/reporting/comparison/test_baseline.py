@@ -68,6 +68,7 @@ def baseline(workspace: Workspace, params: Params | None = None) -> dict[str, An
     return found.row
 
 
+@pytest.mark.slow
 def test_every_comparison_says_what_colours_alone_reach(compared: tuple[Workspace, dict[str, Any]]) -> None:
     workspace, content = compared
     row = row_of(content)
@@ -126,6 +127,7 @@ def test_it_is_no_candidate_for_promotion(compared: tuple[Workspace, dict[str, A
     assert "baseline" not in [each.row["architecture"] for each in ranked]
 
 
+@pytest.mark.slow
 def test_without_colour_statistics_a_line_says_so(tmp_path: Path) -> None:
     workspace = make_reported(tmp_path, {"cancernet": 1.0})
     content = compare("idc", report_params("cancernet"), workspace)
