@@ -23,7 +23,7 @@ flow: repository           ## the same through Prefect
 	$(BIN)/python -m flows.pipeline
 
 # a kill amid its writing leaves DVC's list of locked paths cut off, and DVC would refuse to run
-CLEAR_LOCK = from histopipe.core import dvc, workspace; dvc.clear_cut_off_lock(workspace.Workspace.around())
+CLEAR_LOCK = from histopipe.core import dvc, workspace; dvc.remove_damaged_rwlock(workspace.Workspace.find())
 
 # a ZIP that was downloaded is no git repository: DVC works there only if it is told to; nor need its files be executable
 repository: $(BIN)/.ready

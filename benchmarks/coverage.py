@@ -24,8 +24,15 @@ from scipy import special, stats
 from benchmarks.measuring import report
 from histopipe.core.params import ThresholdRule
 from histopipe.evaluation.calibration import Calibration, fit_calibration
-from histopipe.evaluation.intervals import Estimate, draw_fewer, estimate_metrics, leave_one_out
-from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.intervals import Estimate, estimate_metrics, leave_one_out, resample_fewer_cases
+from histopipe.evaluation.metrics import (
+    METRICS,
+    Codes,
+    Numbers,
+    Predictions,
+    compute_metrics,
+    compute_metrics_of_resamples,
+)
 from histopipe.evaluation.thresholds import choose_threshold
 
 TRUTH_CASES = 50_000
@@ -181,8 +188,8 @@ METHODS: dict[str, Callable[[IntervalInput], Ends]] = {
 def held(predictions: Predictions, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
     """Check which methods' intervals hold the truth, (methods, metrics): 1 or 0, NaN where there is no value."""
     count = predictions.case_count
-    draws, own = draw_fewer(count, resamples, seed), estimate_metrics(predictions, resamples, seed)
-    spread, left_out = (measure_resamples(predictions, drawn) for drawn in (draws, leave_one_out(count)))
+    draws, own = resample_fewer_cases(count, resamples, seed), estimate_metrics(predictions, resamples, seed)
+    spread, left_out = (compute_metrics_of_resamples(predictions, drawn) for drawn in (draws, leave_one_out(count)))
     answers = np.full((len(METHODS), len(METRICS)), np.nan)
     for column, name in enumerate(METRICS):
         value = own[name]["value"]
@@ -215,7 +222,9 @@ def coverage(
     """
     threshold, calibration = operating_point(population, np.random.default_rng([seed, 1]))
     calibration = calibration._replace(offset=calibration.offset + offset)
-    truth = measure(draw(population, truth_cases, np.random.default_rng([seed, 2])).predict(threshold, calibration))
+    truth = compute_metrics(
+        draw(population, truth_cases, np.random.default_rng([seed, 2])).predict(threshold, calibration)
+    )
     held_by_data_set = []
     for number in range(data_sets):
         sample = draw(population, cases, np.random.default_rng([seed, 3, cases, number]))

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from benchmarks.measuring import report
 from histopipe.core.colours import COLOURS, colour_statistics
 from histopipe.core.files import read_json
-from histopipe.core.operating_point import LockedPoint
+from histopipe.core.operating_point import ChosenPoint
 from histopipe.core.params import MonitorParams
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import split_of_patches
 from histopipe.data.store import PatchStore
 from histopipe.evaluation.drift.profiles import new_profiles, reference_profiles
-from histopipe.evaluation.grading import calibration_of, read_predictions
+from histopipe.evaluation.predictions import calibration_of, read_predictions
 from histopipe.ingest.archives.reading import open_archive
 from histopipe.ingest.datasets import MemberRejected, get_dataset
 from histopipe.ingest.images import decode_patch, resize_patch
@@ -64,7 +64,7 @@ def changes(patches: Pixels) -> Iterator[tuple[str, Pixels]]:
     yield "other stain (1.3, 0.7)", restained(patches, STAIN)
 
 
-def profile(patches: Pixels, cases: pd.Series, logits: Predict, point: LockedPoint) -> pd.DataFrame:
+def profile(patches: Pixels, cases: pd.Series, logits: Predict, point: ChosenPoint) -> pd.DataFrame:
     """Compute profiles of patches, predicted as by `histopipe predict`."""
     table = pd.DataFrame(colour_statistics(patches), columns=COLOURS)
     table["probability"] = calibration_of(point).apply(logits(patches).astype(np.float64))
@@ -128,7 +128,7 @@ def main(
     checkout: Path, dataset: str, architecture: str, archive: Path | None, counts: str, repeats: int, most: int
 ) -> None:
     """Print a table; the last line is JSON and holds the rates."""
-    workspace = Workspace.around(checkout)
+    workspace = Workspace.find(checkout)
     store = PatchStore.open(workspace.store(dataset))
     folder = workspace.evaluation(dataset, architecture)
     predictions, point = read_predictions(folder / "predictions.parquet"), read_json(folder / "operating_point.json")

@@ -28,7 +28,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from benchmarks.measuring import report, sides_in_turn
-from histopipe.core.workers import available_cores
+from histopipe.core.processes import available_cores
 
 PUBLISHED_PATCHES = 277_524
 PUBLISHED_CASES = 279

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.coverage import IDC, draw
 from benchmarks.measuring import report
-from histopipe.evaluation.intervals import draw_cases, estimate_metrics
+from histopipe.evaluation.intervals import estimate_metrics, resample_cases
 from histopipe.evaluation.metrics import Numbers, Predictions
 
 PUBLISHED_CASES, PUBLISHED_PATCHES = 279, 277_524
@@ -65,7 +65,7 @@ def main(resamples: int, sampled: int) -> None:
     """Time both ways; the last line is JSON and holds `ratio`."""
     predictions = full_size()
     ours = seconds(lambda: estimate_metrics(predictions, resamples, SEED))
-    weights = draw_cases(predictions.case_count, sampled, SEED)[:, predictions.cases]
+    weights = resample_cases(predictions.case_count, sampled, SEED)[:, predictions.cases]
     theirs = seconds(lambda: by_scikit_learn(predictions, weights)) / sampled * resamples
     report(
         "intervals",

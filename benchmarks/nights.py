@@ -34,11 +34,11 @@ from benchmarks.measuring import report
 from benchmarks.paired_coverage import draw_errors, draw_pair
 from histopipe.core.params import Params, parse_params
 from histopipe.evaluation.delong import clustered_delong
-from histopipe.evaluation.grading import locked_point, predictions_table
 from histopipe.evaluation.intervals import informative_cases
-from histopipe.evaluation.metrics import Numbers, Predictions, measure
-from histopipe.promotion.gates import judge, reasons
-from histopipe.promotion.noninferiority import Shortfall, shortfall
+from histopipe.evaluation.metrics import Numbers, Predictions, compute_metrics
+from histopipe.evaluation.predictions import choose_operating_point, predictions_table
+from histopipe.promotion.gates import evaluate_gates, reasons
+from histopipe.promotion.noninferiority import AucDifference, compare_roc_auc
 from histopipe.promotion.spending import risk_of_look
 
 FEWER_PATCHES = replace(IDC, patches=20)  # a case; the spread of cases is what counts
@@ -72,7 +72,7 @@ def _areas(population: Population) -> Numbers:
     """Compute the true ROC AUC at each of `GAPS`, with errors drawn once."""
     sample = draw(population, 4000, np.random.default_rng(7))
     errors = sample.logits - population.gap * (sample.labels - 0.5)
-    return np.array([measure(_at(sample, gap, errors).predict(0.5))["roc_auc"] for gap in GAPS])
+    return np.array([compute_metrics(_at(sample, gap, errors).predict(0.5))["roc_auc"] for gap in GAPS])
 
 
 def true_area(population: Population, gap: float) -> float:
@@ -151,7 +151,7 @@ def live(chain: Chain, mode: str, params: Params, seed: Sequence[int], populatio
         gap, champion, promoted = offered, tested, promoted + 1
         if false and chain.loss:
             break  # what becomes of it doesn't matter any more
-    test_first, test_last = (measure(predictions)["roc_auc"] for predictions in (anchor, champion))
+    test_first, test_last = (compute_metrics(predictions)["roc_auc"] for predictions in (anchor, champion))
     return Year(promoted, first, true_area(population, gap), test_first, test_last, false)
 
 
@@ -160,13 +160,13 @@ def _passes(tested: Predictions, reference: Predictions, risk: float, margin: fl
     return low is not None and low >= -margin
 
 
-def quick_shortfall(tested: Predictions, reference: Predictions, risk: float) -> Shortfall:
+def quick_shortfall(tested: Predictions, reference: Predictions, risk: float) -> AucDifference:
     """Compare as the product does, but with a standard error in closed form, which takes a tenth of the time."""
     comparison = clustered_delong(tested, reference)
     if comparison is None:
-        return Shortfall(None, np.inf, 0.0, tested.case_count, risk)
+        return AucDifference(None, np.inf, 0.0, tested.case_count, risk)
     freedom = informative_cases(tested)["roc_auc"] - 1
-    return Shortfall(comparison.value, comparison.error, freedom, tested.case_count, risk)
+    return AucDifference(comparison.value, comparison.error, freedom, tested.case_count, risk)
 
 
 def error_ratio(cases: int, pairs: int, params: Params, seed: int) -> float:
@@ -176,7 +176,7 @@ def error_ratio(cases: int, pairs: int, params: Params, seed: int) -> float:
         tested, reference = draw_pair(FEWER_PATCHES, cases, 0.0, np.random.default_rng([seed, 7, cases, number]))
         table = pd.DataFrame({"case_id": tested.cases, "label": tested.labels, "decision": 0})
         table["probability"] = tested.probabilities
-        ours = shortfall(table, reference.probabilities, params, 0.025).error
+        ours = compare_roc_auc(table, reference.probabilities, params, 0.025).error
         ratios.append(ours / quick_shortfall(tested, reference, 0.025).error)
     return round(float(np.mean(ratios)), 3)
 
@@ -219,11 +219,11 @@ def first_champion(
     logits = pd.concat(parts, ignore_index=True)
     if logits.groupby("split")["label"].nunique().min() < 2:
         return False
-    point = locked_point(logits, params.evaluate.threshold)
+    point = choose_operating_point(logits, params.evaluate.threshold)
     if kind == "everything positive":
         point |= {"threshold": 0.0}
     evaluated = predictions_table(logits, point)
-    return not reasons(judge(evaluated[evaluated["split"] == "test"].reset_index(drop=True), None, params))
+    return not reasons(evaluate_gates(evaluated[evaluated["split"] == "test"].reset_index(drop=True), None, params))
 
 
 def accepted(

@@ -25,8 +25,8 @@ from benchmarks.measuring import report
 from histopipe.evaluation.case_parts import CaseMetrics
 from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.differences import Flips
-from histopipe.evaluation.intervals import draw_fewer
-from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.intervals import resample_fewer_cases
+from histopipe.evaluation.metrics import Numbers, Predictions, compute_metrics, compute_metrics_of_resamples
 from histopipe.reporting.comparison.pairs import COMPARED
 
 ALIKE = 0.8
@@ -56,7 +56,7 @@ def draw_errors(sample: Sample, population: Population, random: np.random.Genera
 def true_differences(population: Population, gain: float, seed: int) -> dict[str, float]:
     """Compute the second network's metrics less the first's, on very many cases."""
     first, second = (
-        measure(predictions)
+        compute_metrics(predictions)
         for predictions in draw_pair(population, TRUTH_CASES, gain, np.random.default_rng([seed, 2]))
     )
     return {name: second[name] - first[name] for name in COMPARED}
@@ -65,8 +65,8 @@ def true_differences(population: Population, gain: float, seed: int) -> dict[str
 def held(pair: Pair, truth: dict[str, float], resamples: int, seed: int) -> Numbers:
     """Check whether our interval and the percentiles' hold the truth, (2, metrics): 1 or 0."""
     apart = CaseMetrics(pair[1], COMPARED).minus(CaseMetrics(pair[0], COMPARED))
-    drawn = draw_fewer(pair[0].case_count, resamples, seed)
-    ones, others = (measure_resamples(predictions, drawn) for predictions in pair)
+    drawn = resample_fewer_cases(pair[0].case_count, resamples, seed)
+    ones, others = (compute_metrics_of_resamples(predictions, drawn) for predictions in pair)
     measured = Flips([apart[name] for name in COMPARED], seed).estimates()
     answers = np.zeros((len(METHODS), len(COMPARED)))
     for column, (name, difference) in enumerate(zip(COMPARED, measured, strict=True)):

@@ -27,7 +27,7 @@ from benchmarks.paired_coverage import Pair, draw_pair
 from histopipe.evaluation.case_parts import CaseParts, area_difference
 from histopipe.evaluation.delong import clustered_delong, is_applicable
 from histopipe.evaluation.differences import Flips
-from histopipe.evaluation.intervals import draw_fewer, informative_cases
+from histopipe.evaluation.intervals import informative_cases, resample_fewer_cases
 from histopipe.evaluation.metrics import Numbers, Predictions
 
 METHODS = ("ours", "former", "t", "delong")
@@ -100,7 +100,7 @@ def by_t(parts: CaseParts) -> float:
 
 def former(pair: Pair, resamples: int) -> float:
     """Compute the p-value from the spread over resamples of cases, with a t quantile."""
-    drawn = draw_fewer(pair[0].case_count, resamples, 1)
+    drawn = resample_fewer_cases(pair[0].case_count, resamples, 1)
     once = np.ones((1, pair[0].case_count))
     (value,), spread = (areas(pair[1], draws) - areas(pair[0], draws) for draws in (once, drawn))
     freedom = informative_cases(pair[0])["roc_auc"] - 1

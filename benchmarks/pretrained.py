@@ -62,7 +62,7 @@ def fit_and_evaluate(dataset: str, params: Params, workspace: Workspace) -> dict
     """Split, fit and evaluate as the stages do."""
     from histopipe.data.splitting.stage import split
     from histopipe.data.store import PatchStore
-    from histopipe.evaluation.grading import evaluate_predictions, predictions_table
+    from histopipe.evaluation.predictions import evaluate_predictions, predictions_table
     from histopipe.evaluation.stage import operating_point, predict_splits
     from histopipe.networks.logits import load_network
     from histopipe.networks.weights.stage import fetch_weights

@@ -22,8 +22,8 @@ from scipy import special, stats
 from benchmarks.coverage import IDC, NOMINAL, TRUTH_CASES, Ends, Population, draw, operating_point
 from benchmarks.measuring import report
 from histopipe.evaluation.cautions import cautions
-from histopipe.evaluation.intervals import draw_fewer, estimate_metrics, informative_cases
-from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.intervals import estimate_metrics, informative_cases, resample_fewer_cases
+from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, compute_metrics, compute_metrics_of_resamples
 
 TRUTH_PATCHES = 4_000_000
 FORMERLY = [name for name in METRICS if name != "calibration_error"]  # whose interval was another one already
@@ -91,7 +91,7 @@ def simulate(name: str, data_sets: int, resamples: int, seed: int) -> Regime:
     population, cases = REGIMES[name]
     threshold, calibration = operating_point(population, np.random.default_rng([seed, 1]))
     many = draw(population, _truth_cases(population), np.random.default_rng([seed, 2]))
-    truth = measure(many.predict(threshold, calibration))
+    truth = compute_metrics(many.predict(threshold, calibration))
     ends, cautioned = [], []
     for number in range(data_sets):
         sample = draw(population, cases, np.random.default_rng([seed, 3, cases, number]))
@@ -108,7 +108,7 @@ def simulate(name: str, data_sets: int, resamples: int, seed: int) -> Regime:
 def _both_ends(predictions: Predictions, resamples: int, seed: int) -> list[list[Ends]]:
     """Compute the ends of the product's interval and of the former rule's, (rules, metrics, 2); NaN if undefined."""
     ours = estimate_metrics(predictions, resamples, seed)
-    spread = measure_resamples(predictions, draw_fewer(predictions.case_count, resamples, seed))
+    spread = compute_metrics_of_resamples(predictions, resample_fewer_cases(predictions.case_count, resamples, seed))
     cases = informative_cases(predictions)
     nothing = (np.nan, np.nan)
     return [

@@ -55,7 +55,7 @@ LOGGING_STAGES = frozenset({"train", "evaluate", "promote"})
 
 WATCHED = {  # functions by module
     "validation": {
-        "histopipe.ingest.archives.reading": ("check_member",),
+        "histopipe.ingest.archives.reading": ("require_usable_member",),
         "histopipe.evaluation.stage": ("require_both_classes", "require_cases"),
         "histopipe.core.files": ("require_disk",),
         "histopipe.ingest.plan": ("_drop_contradictions", "_drop_double_labels"),
@@ -158,10 +158,10 @@ class _TimedHash:
 def measure(stage: str) -> dict[str, float]:
     """Run a stage in the current folder; return its seconds, and those of each kind of safety."""
     from histopipe.cli import main as histopipe
-    from histopipe.core import workers
+    from histopipe.core import processes
 
     watch = Stopwatch()
-    workers.available_cores = lambda: 1  # before ingest takes it from there
+    processes.available_cores = lambda: 1  # before ingest takes it from there
     began = time.perf_counter()
     with watch.watching(stage):
         histopipe([stage, *STAGES[stage]], standalone_mode=False)

@@ -86,7 +86,7 @@ def evaluate(root: Path, archive: Path) -> float:
     from histopipe.core.workspace import Workspace
     from histopipe.data.store import PatchStore
     from histopipe.evaluation import curves, figures, stage, subgroups  # noqa: F401 # loaded before the clock runs
-    from histopipe.evaluation.grading import evaluate_predictions, predictions_table
+    from histopipe.evaluation.predictions import evaluate_predictions, predictions_table
 
     params, workspace = read_params(ROOT / "params.yaml"), Workspace(root)
     random = np.random.default_rng(params.seed)

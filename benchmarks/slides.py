@@ -52,7 +52,7 @@ def predict_slides(sample: Path, slides: Path, recipe: str, pictures: Path) -> l
     from histopipe.core.workspace import Workspace
     from histopipe.data.store import PatchStore
     from histopipe.evaluation.cases import case_table
-    from histopipe.evaluation.grading import predictions_of, predictions_table
+    from histopipe.evaluation.predictions import predictions_of, predictions_table
     from histopipe.evaluation.slide_figures import draw_slides
     from histopipe.networks.logits import finite_logits, load_network
 

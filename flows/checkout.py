@@ -18,7 +18,7 @@ def enter() -> dict[str, str]:
         HistopipeError: there is no checkout.
     """
     try:
-        root = Workspace.around(Path(os.environ.get("HISTOPIPE_HOME") or __file__)).root
+        root = Workspace.find(Path(os.environ.get("HISTOPIPE_HOME") or __file__)).root
     except HistopipeError as problem:
         raise HistopipeError(f"{problem}; or set HISTOPIPE_HOME to the worker's checkout") from None
     os.chdir(root)

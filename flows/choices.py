@@ -28,7 +28,7 @@ class Listed:
         """Return the text's JSON schema, with the names as choices."""
         description = handler(schema)
         with suppress(HistopipeError):  # the flow itself reads the parameters and reports the error
-            description["enum"] = list(getattr(read_params(Workspace.around().params), self._key))
+            description["enum"] = list(getattr(read_params(Workspace.find().params), self._key))
         return description
 
 

@@ -45,7 +45,7 @@ def one_line_errors() -> Iterator[None]:
 def _require_repository() -> None:
     """Check that DVC works in the checkout, where this is one: some commands, such as the watch, need none."""
     try:
-        workspace = Workspace.around()
+        workspace = Workspace.find()
     except HistopipeError:
         return
     require_repository(workspace)

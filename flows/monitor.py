@@ -57,7 +57,7 @@ def main(dataset: str, inputs: tuple[str, ...], scores: str, model: str, out: st
     """Look for drift as a Prefect flow; exit with code 1 where there is some."""
     with one_line_errors():
         require_name("data set", dataset)
-        Workspace.around()
+        Workspace.find()
         report_end(monitor(dataset, inputs, scores, model, out, overwrite, return_state=True))
 
 

@@ -33,7 +33,7 @@ def pipeline(datasets: tuple[ListedDataset, ...] = (), architectures: tuple[List
         datasets: Some of the data sets that params.yaml lists; all of them by default.
         architectures: Some of the architectures that params.yaml lists; all of them by default.
     """
-    params = read_params(Workspace.around().params)
+    params = read_params(Workspace.find().params)
     names = select_names(architectures, params.architectures, "architecture")
     starts = {name: start_weights(name) for name in names}
     for dataset in select_names(datasets, params.datasets, "data set"):
@@ -83,7 +83,7 @@ def select_names(selected: Sequence[str], available: tuple[str, ...], kind: str)
 def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
     """Run the pipeline as a Prefect flow."""
     with one_line_errors():
-        params = read_params(Workspace.around().params)
+        params = read_params(Workspace.find().params)
         select_names(datasets, params.datasets, "data set")
         select_names(architectures, params.architectures, "architecture")
         pipeline(datasets, architectures)

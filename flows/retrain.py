@@ -34,7 +34,7 @@ def retrain(
         datasets: Some of the data sets that params.yaml lists; all of them by default.
         architectures: Some of the architectures that params.yaml lists; all of them by default.
     """
-    params = read_params(Workspace.around().params)
+    params = read_params(Workspace.find().params)
     names = select_names(architectures, params.architectures, "architecture")
     everything = set(names) == set(params.architectures)
     selected = select_names(datasets, params.datasets, "data set")
@@ -79,7 +79,7 @@ def retrain_if_changed(dataset: str, architectures: list[str], everything: bool)
 def main(datasets: tuple[str, ...], architectures: tuple[str, ...]) -> None:
     """Retrain where a source changed."""
     with one_line_errors():
-        params = read_params(Workspace.around().params)
+        params = read_params(Workspace.find().params)
         select_names(datasets, params.datasets, "data set")
         select_names(architectures, params.architectures, "architecture")
         report_end(retrain(datasets, architectures, return_state=True))

@@ -78,7 +78,7 @@ def main(
     """Predict new patches and slides as a Prefect flow."""
     with one_line_errors():
         require_name("data set", dataset)
-        Workspace.around()
+        Workspace.find()
         chosen = cast("tuple[Overlay, ...]", overlays)
         report_end(score(dataset, list(inputs), model, out, chosen, pseudonymise, overwrite, return_state=True))
 

@@ -58,7 +58,7 @@ def count_missing(dataset: str, architecture: str, trials: int) -> int:
 
 
 def _checkout() -> tuple[Params, Workspace]:
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     return read_params(workspace.params), workspace
 
 

@@ -118,7 +118,7 @@ def wait_for_server(address: str, process: subprocess.Popen[bytes] | None = None
 def main(port: int, limit: int) -> None:
     """Register every deployment of prefect.yaml, and run them by schedule and on demand."""
     with one_line_errors():
-        root = Workspace.around().root
+        root = Workspace.find().root
         os.chdir(root)
         if address := _configured_server():
             wait_for_server(address)

@@ -33,7 +33,7 @@ def studies(names: tuple[Study, ...] = (), datasets: tuple[ListedDataset, ...] =
         names: Some of the studies that params.yaml lists (its key studies.summaries); all of them by default.
         datasets: Some of the data sets that params.yaml lists; all of them by default.
     """
-    params = read_params(Workspace.around().params)
+    params = read_params(Workspace.find().params)
     selected = select_studies(names, params)
     starts = {name: start_weights(name) for name in params.architectures}
     for dataset in select_names(datasets, params.datasets, "data set"):
@@ -98,7 +98,7 @@ def select_studies(names: Sequence[Study], params: Params) -> list[Study]:
 def main(names: tuple[str, ...], datasets: tuple[str, ...]) -> None:
     """Run the variants as a Prefect flow; without a choice, all that studies.summaries lists."""
     with one_line_errors():
-        params = read_params(Workspace.around().params)
+        params = read_params(Workspace.find().params)
         select_studies(cast("tuple[Study, ...]", names), params)
         select_names(datasets, params.datasets, "data set")
         studies(cast("tuple[Study, ...]", names), datasets)

@@ -22,14 +22,14 @@ from tasks.reproduction import reproduce
 def locate(dataset: str) -> Path:
     """Look at the source again: the later stages depend on whether it changed."""
     reproduce(stage_name("locate", dataset), force=True)
-    return Workspace.around().source(dataset)
+    return Workspace.find().source(dataset)
 
 
 @stage_task("fetch", retries=2, delay=30)
 def fetch(dataset: str) -> Path:
     """Fetch the archive; return its folder."""
     reproduce(stage_name("fetch", dataset))
-    return Workspace.around().raw(dataset)
+    return Workspace.find().raw(dataset)
 
 
 @stage_task("ingest")
@@ -37,7 +37,7 @@ def ingest(dataset: str) -> Path:
     """Pack the archive, with parts decoded by workers where there are any; return the store's folder."""
     decode_on_workers(dataset)
     reproduce(stage_name("ingest", dataset))
-    store = Workspace.around().store(dataset)
+    store = Workspace.find().store(dataset)
     report = read_store_record(store)
     counts = {name: report[name] for name in ("patches", "cases", "positive", "undersized", "second_copies", "bad")}
     publish_table([counts], f"Contents of {dataset} after ingest", "ingest", dataset)
@@ -48,7 +48,7 @@ def ingest(dataset: str) -> Path:
 def split(dataset: str) -> Path:
     """Divide the cases; return the split file."""
     reproduce(stage_name("split", dataset))
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     summary = read_split_record(workspace.split_record(dataset))["summary"]
     publish_table([dict(row) for row in summary], f"Split of the cases of {dataset}", "split", dataset)
     publish_image(workspace.split_plot(dataset), f"Split of the cases of {dataset}", "split-plot", dataset)
@@ -57,22 +57,22 @@ def split(dataset: str) -> Path:
 
 def source_change(dataset: str) -> str | None:
     """Describe what changed in a source that was just located; None if nothing did."""
-    return describe_change(dataset, Workspace.around())
+    return describe_change(dataset, Workspace.find())
 
 
 def source_record(dataset: str) -> SourceRecord:
     """Read the record of a source that was just located."""
-    return SourceRecord.read(Workspace.around().source(dataset))
+    return SourceRecord.read(Workspace.find().source(dataset))
 
 
 def use_source(record: SourceRecord, dataset: str) -> None:
     """Record that results were made from the source as it was located before."""
-    record_use(record, dataset, Workspace.around())
+    record_use(record, dataset, Workspace.find())
 
 
 def splits_of_cases(dataset: str) -> pd.Series:
     """Return the split of every known case; empty before the first split."""
-    path = Workspace.around().split(dataset)
+    path = Workspace.find().split(dataset)
     if not path.exists():
         return pd.Series(dtype=str)
     table = read_membership(path)

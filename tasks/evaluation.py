@@ -21,7 +21,7 @@ def evaluate(dataset: str, architecture: str) -> Path:
     """Evaluate one model on the test split; return the evaluation's folder."""
     with for_prediction() as environment:
         reproduce(stage_name("evaluate", dataset, architecture), environment=environment)
-    folder = Workspace.around().evaluation(dataset, architecture)
+    folder = Workspace.find().evaluation(dataset, architecture)
     publish_evaluation(folder, dataset, architecture)
     return folder
 
@@ -58,7 +58,7 @@ def compare(dataset: str) -> Path:
     from histopipe.reporting.report.answer import answer
 
     reproduce(stage_name("compare", dataset))
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     folder = workspace.report(dataset)
     page = (folder / "index.html").relative_to(workspace.root)
     summary = f"**{answer(read_comparison(folder))}**\n\nEverything on one page: `{page}`."

@@ -29,7 +29,7 @@ def monitor(
     arguments += ["--overwrite"] if overwrite else []
     with for_prediction() as environment:
         run_stage(stage_name("monitor", dataset, folder_key(Path(out))), *arguments, environment=environment)
-    folder = Workspace.around().root / out
+    folder = Workspace.find().root / out
     summary = read_drift(folder)
     text = (folder / REPORT).read_text(encoding="utf-8").replace(f"![Distributions and cases]({FIGURE})", "")
     publish_markdown(text, summary["said"], "drift", dataset)

@@ -32,7 +32,7 @@ class ParallelRunner(ThreadPoolTaskRunner[Any]):
     def duplicate(self) -> Any:
         """Create the runner of one flow run."""
         try:
-            params = read_params(Workspace.around().params)
+            params = read_params(Workspace.find().params)
         except HistopipeError:
             return type(self)(max_workers=1)  # the flow itself reads the parameters next, and reports the error
         return self._runner(params)
@@ -90,7 +90,7 @@ GPUS = GpuPool()
 
 def for_training() -> AbstractContextManager[dict[str, str]]:
     """Return the environment of a training: one GPU or all of them, by `train.devices`."""
-    return GPUS.lend(read_params(Workspace.around().params).train.devices)
+    return GPUS.lend(read_params(Workspace.find().params).train.devices)
 
 
 def for_prediction() -> AbstractContextManager[dict[str, str]]:

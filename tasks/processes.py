@@ -20,7 +20,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.runtime import flow_run
 
-from histopipe.core.dvc import clear_cut_off_lock
+from histopipe.core.dvc import remove_damaged_rwlock
 from histopipe.core.lineage import FLOW_RUN_VARIABLE
 from histopipe.core.stages.running import PARENT_VARIABLE, read_failure
 from histopipe.core.workspace import Workspace
@@ -121,7 +121,7 @@ def _run_when_free(
     watch: Watch,
 ) -> None:
     deadline = time.monotonic() + longest_seconds(
-        Workspace.around()
+        Workspace.find()
     )  # another stage that uses the same files takes at most that long
     while True:
         try:
@@ -141,8 +141,8 @@ def _run_once(
     watch: Watch,
 ) -> None:
     """Run a module with its arguments as a child process."""
-    workspace = Workspace.around()
-    clear_cut_off_lock(workspace)
+    workspace = Workspace.find()
+    remove_damaged_rwlock(workspace)
     workspace.failure(stage).unlink(missing_ok=True)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with (

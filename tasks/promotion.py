@@ -15,4 +15,4 @@ def promote(dataset: str) -> None:
     """Make the best model by validation champion if it passes the gates; show which did and why."""
     with for_prediction() as environment:
         reproduce(stage_name("promote", dataset), environment=environment)
-    publish_markdown(promotion_summary(dataset, Workspace.around()), f"Champion of {dataset}", "promotion", dataset)
+    publish_markdown(promotion_summary(dataset, Workspace.find()), f"Champion of {dataset}", "promotion", dataset)

@@ -25,7 +25,7 @@ def predict(dataset: str, inputs: Sequence[str], model: str, out: str, options: 
     arguments = ["predict", *inputs, "--dataset", dataset, "--model", model, "--out", out, "--log", *options]
     with for_prediction() as environment:
         run_stage(stage_name("predict", dataset, folder_key(Path(out))), *arguments, environment=environment)
-    folder = Workspace.around().root / out
+    folder = Workspace.find().root / out
     cases = pd.read_csv(folder / CASES, dtype={"case_id": str}, keep_default_na=False)
     publish_table(table_rows(cases.head(SHOWN_CASES)), f"New cases predicted by {model}", "score", dataset)
     for number, picture in enumerate(sorted((folder / MAPS).glob("*.png"))[:SHOWN_MAPS]):

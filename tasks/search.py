@@ -35,7 +35,7 @@ def conclude(dataset: str, architecture: str, name: str | None) -> Path:
     """Write the best trial as a recipe; return the search's folder."""
     named = ["--name", name] if name else []
     run_stage(stage_name("search", dataset, architecture), "search", dataset, architecture, "--trials", "0", *named)
-    folder = Workspace.around().search(dataset, architecture)
+    folder = Workspace.find().search(dataset, architecture)
     title = f"Search of {architecture} on {dataset}"
     trials = pd.read_csv(folder / TRIALS_FILE)
     publish_table(table_rows(trials), title, "search", dataset, architecture)

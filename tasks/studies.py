@@ -22,7 +22,7 @@ def train_variant(dataset: str, architecture: str, variant: str) -> Path:
     """Train one variant, such as `fold-0`; a retry resumes from the last finished epoch. Return its folder."""
     title = f"Epochs of {architecture} {variant} on {dataset}"
     show = epoch_progress(title, "epochs", dataset, architecture, variant)
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     with for_training() as environment:
         reproduce(stage_name("train_variant", dataset, architecture, variant), on_line=show, environment=environment)
     return workspace.variant_folder(dataset, architecture, variant)
@@ -33,14 +33,14 @@ def evaluate_variant(dataset: str, architecture: str, variant: str) -> Path:
     """Evaluate one variant; return its folder."""
     with for_prediction() as environment:
         reproduce(stage_name("evaluate_variant", dataset, architecture, variant), environment=environment)
-    return Workspace.around().variant_folder(dataset, architecture, variant)
+    return Workspace.find().variant_folder(dataset, architecture, variant)
 
 
 @stage_task("study", "study-{dataset}-{name}")
 def study(dataset: str, name: str) -> Path:
     """Summarise the variants of a study on a data set; return the summary's folder."""
     reproduce(stage_name("study", dataset, name))
-    folder = Workspace.around().study_summary(name, dataset)
+    folder = Workspace.find().study_summary(name, dataset)
     title = f"Architectures on {dataset}, by {name}"
     publish_markdown((folder / "summary.md").read_text(encoding="utf-8"), title, "study", dataset, name)
     publish_image(folder / "summary.png", title, "study-plot", dataset, name)

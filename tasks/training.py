@@ -17,7 +17,7 @@ from tasks.reproduction import reproduce
 def weights(architecture: str) -> Path:
     """Fetch the weights that a recipe's network starts from; return the folder."""
     reproduce(stage_name("weights", architecture))
-    return Workspace.around().weights(architecture)
+    return Workspace.find().weights(architecture)
 
 
 def start_weights(architecture: str) -> Any:
@@ -32,7 +32,7 @@ def start_weights(architecture: str) -> Any:
 def train(dataset: str, architecture: str) -> Path:
     """Train one recipe; a retry resumes from the last finished epoch. Return the model's folder."""
     show = epoch_progress(f"Epochs of {architecture} on {dataset}", "epochs", dataset, architecture)
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     with for_training() as environment:
         reproduce(stage_name("train", dataset, architecture), on_line=show, environment=environment)
     folder = workspace.model(dataset, architecture)

@@ -82,9 +82,9 @@ def main() -> None:
 
     `dvc repro` runs the stages that are out of date; each stage can also be run by hand.
     """
-    from histopipe.core.startup_lines import drop_start_up_lines
+    from histopipe.core.startup_lines import drop_startup_lines
 
-    drop_start_up_lines()
+    drop_startup_lines()
     # both are read on import; they silence TensorFlow's remarks and MLflow's lines about creating its database
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -101,7 +101,7 @@ def stage(
     from histopipe.core.stages.running import running
     from histopipe.core.workspace import Workspace, stage_name
 
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     with running(stage_name(name, dataset, architecture, variant), workspace) as inputs:
         params = read_params(workspace.params, inputs.params_text)
         if dataset:
@@ -112,7 +112,7 @@ def stage(
         yield params, workspace
 
 
-def named(kind: str) -> Callable[[click.Context, click.Parameter, str], str]:
+def check_name(kind: str) -> Callable[[click.Context, click.Parameter, str], str]:
     """Return a callback that checks a name before any file name is built from it."""
 
     def check(context: click.Context, parameter: click.Parameter, name: str) -> str:
@@ -125,20 +125,20 @@ def named(kind: str) -> Callable[[click.Context, click.Parameter, str], str]:
     return check
 
 
-def named_if_given(kind: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """Return a callback like that of `named` for an argument or option that may be missing."""
-    check = named(kind)
+def check_optional_name(kind: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Return a callback like that of `check_name` for an argument or option that may be missing."""
+    check = check_name(kind)
     return lambda context, parameter, name: None if name is None else check(context, parameter, name)
 
 
 def dataset_argument(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument DATASET to a command."""
-    return click.argument("dataset", callback=named("data set"))(command)
+    return click.argument("dataset", callback=check_name("data set"))(command)
 
 
 def architecture_argument(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument ARCHITECTURE to a command."""
-    return click.argument("architecture", callback=named("architecture"))(command)
+    return click.argument("architecture", callback=check_name("architecture"))(command)
 
 
 def overwrite_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -153,7 +153,7 @@ def model_dataset_option(command: Callable[..., None]) -> Callable[..., None]:
         "--dataset",
         default="idc",
         show_default=True,
-        callback=named("data set"),
+        callback=check_name("data set"),
         metavar="NAME",
         help="Data set that the model was trained on.",
     )(command)
@@ -197,7 +197,7 @@ def patch_pixel_size_option(command: Callable[..., None]) -> Callable[..., None]
     )(command)
 
 
-def with_interval(metric: dict[str, float | None]) -> str:
+def format_with_interval(metric: dict[str, float | None]) -> str:
     """Format a metric with its interval, for example `0.932 [0.907, 0.951]`."""
     shown = {name: "n/a" if value is None else f"{value:.3f}" for name, value in metric.items()}
     return f"{shown['value']} [{shown['low']}, {shown['high']}]"

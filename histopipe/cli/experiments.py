@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from histopipe.cli.command import architecture_argument, dataset_argument, main, named_if_given, stage, with_interval
+from histopipe.cli.command import (
+    architecture_argument,
+    check_optional_name,
+    dataset_argument,
+    format_with_interval,
+    main,
+    stage,
+)
 from histopipe.core.errors import HistopipeError
 
 
@@ -56,7 +63,7 @@ def evaluate_variant(dataset: str, architecture: str, variant: str) -> None:
         from histopipe.experiments.studies.evaluate_stage import evaluate_variant
 
         metrics = evaluate_variant(dataset, architecture, variant, params, workspace)
-        auc = with_interval(metrics["test"]["roc_auc"])
+        auc = format_with_interval(metrics["test"]["roc_auc"])
         click.echo(f"{dataset} {architecture} {variant}: ROC AUC {auc} from {metrics['cases']} cases")
 
 
@@ -64,7 +71,7 @@ def evaluate_variant(dataset: str, architecture: str, variant: str) -> None:
 @dataset_argument
 @click.argument("name", type=click.Choice(["folds", "seeds", "schemes", "sizes"]))
 def study(dataset: str, name: Any) -> None:
-    """Summarise the folds, seeds, schemes or sizes of every architecture."""
+    """Summarise a study (folds, seeds, schemes or sizes) over all recipes."""
     with stage("study", dataset, variant=name) as (params, workspace):
         from histopipe.experiments.studies.summary import summarise_study
 
@@ -81,18 +88,18 @@ def study(dataset: str, name: Any) -> None:
     show_default=True,
     type=click.IntRange(min=0),
     metavar="N",
-    help="Number of trials in the study when the search ends, earlier trials included.",
+    help="Total number of trials of this search, earlier ones included.",
 )
 @click.option(
     "--name",
-    callback=named_if_given("recipe"),
+    callback=check_optional_name("recipe"),
     metavar="RECIPE",
     help="Name of the recipe made from the best trial.  [default: ARCHITECTURE_tuned]",
 )
 def search(dataset: str, architecture: str, trials: int, name: str | None) -> None:
-    """Search the ranges of an architecture's recipe and write the best trial as a new recipe.
+    """Search hyper-parameters of a recipe and write the best trial as a new recipe.
 
-    Runs the trials that the study still lacks, one after the other.
+    Runs the missing trials one after the other, until there are --trials of them.
     """
     with stage("search", dataset, architecture) as (params, workspace):
         from histopipe.experiments.search.stage import search
@@ -112,7 +119,7 @@ def search(dataset: str, architecture: str, trials: int, name: str | None) -> No
     show_default=True,
     type=click.IntRange(min=0),
     metavar="N",
-    help="Number of this process; trials that run in parallel need different numbers.",
+    help="Number of this process; give trials that run in parallel different numbers.",
 )
 def trial(dataset: str, architecture: str, side: int) -> None:
     """Run one trial of a search: the one that a killed process left unfinished, or the next."""

@@ -9,11 +9,11 @@ import click
 
 from histopipe.cli.command import (
     MICROMETRES,
+    check_optional_name,
     dataset_argument,
     main,
     model_dataset_option,
     model_option,
-    named_if_given,
     out_folder_option,
     overwrite_option,
     patch_pixel_size_option,
@@ -136,7 +136,7 @@ def predict(
     "--scores",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Folder written by `histopipe predict`, to compare its predictions instead of new inputs.",
+    help="Folder written by `histopipe predict`; compare its predictions instead of predicting INPUT.",
 )
 @click.option(
     "--model",
@@ -188,7 +188,7 @@ def monitor(
 
 @main.command()
 @dataset_argument
-@click.argument("architecture", required=False, callback=named_if_given("architecture"))
+@click.argument("architecture", required=False, callback=check_optional_name("architecture"))
 @click.option(
     "--model",
     metavar="MODEL",
@@ -228,9 +228,9 @@ def export(
     log: bool,
     overwrite: bool,
 ) -> None:
-    """Export a model as one file for phones, browsers and other runtimes, and measure the loss.
+    """Export a model as one file for phones, browsers and other runtimes, and compare its predictions.
 
-    Exports the champion, or the latest evaluated model of ARCHITECTURE.
+    Exports the champion, or the latest evaluated model of the recipe ARCHITECTURE.
     """
     from histopipe.inference.inputs import folder_key
 

@@ -25,11 +25,11 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
         return click.option(name, default=default, show_default=True, type=kind, metavar=unit, help=text, **more)
 
     options = (
-        option("--max-images", "N", 64, 1, "Most images in one request."),
-        option("--max-pixels", "N", 4_000_000, 1, "Most pixels in one image.", most=4_000_000),
-        option("--max-body", "MIB", 32.0, 0, "Largest request with images, in MiB.", callback=in_bytes),
-        option("--max-upload", "MIB", 4096.0, 0, "Largest slide or archive, in MiB.", callback=in_bytes),
-        option("--max-members", "N", 1_000_000, 1, "Most files, folders and links in one archive."),
+        option("--max-images", "N", 64, 1, "Maximum number of images in one request."),
+        option("--max-pixels", "N", 4_000_000, 1, "Maximum number of pixels in one image.", most=4_000_000),
+        option("--max-body", "MIB", 32.0, 0, "Maximum size of a request with images, in MiB.", callback=in_bytes),
+        option("--max-upload", "MIB", 4096.0, 0, "Maximum size of a slide or an archive, in MiB.", callback=in_bytes),
+        option("--max-members", "N", 1_000_000, 1, "Maximum number of files, folders and links in one archive."),
         option(
             *("--max-seconds", "SECONDS", 20.0, 0.1),
             "Time limit for the headers of a request, for its body, and for each pause in an upload or a response.",
@@ -37,19 +37,19 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
         option("--max-upload-seconds", "SECONDS", 3600.0, 0.1, "Time limit for one upload."),
         option(
             *("--max-wait", "SECONDS", 1.0, 0.01),
-            "Longest time that patches may wait for prediction; after that the answer is status 429.",
+            "Maximum time that patches wait for prediction; longer waits are refused with status 429.",
         ),
-        option("--max-queue", "N", 1024, 1, "Most patches that may wait for prediction."),
+        option("--max-queue", "N", 1024, 1, "Maximum number of patches that wait for prediction."),
         option(
             *("--max-requests", "N", 64, 1),
-            "Most requests with images at the same time; beyond that the answer is status 429.",
+            "Maximum number of concurrent requests with images; more are refused with status 429.",
         ),
         option(
             *("--max-memory", "MIB", 512.0, 1),
-            "Memory for all request bodies and answers, in MiB; when it is full the answer is status 429.",
+            "Memory for request bodies and large responses, in MiB; when it is full, requests get status 429.",
             callback=in_bytes,
         ),
-        option("--max-jobs", "N", 8, 1, "Most slides and archives that run or wait."),
+        option("--max-jobs", "N", 8, 1, "Maximum number of slides and archives that are predicted or wait."),
         option("--max-job-seconds", "SECONDS", 3600.0, 0.1, "Time limit for one slide or archive."),
         option("--keep", "SECONDS", 3600.0, 0, "How long results of finished jobs stay on disk."),
     )
@@ -66,7 +66,7 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Address to listen at; 0.0.0.0 listens at every address of the machine.",
+    help="Address to listen on; 0.0.0.0 listens on all addresses of the machine.",
 )
 @click.option(
     "--port",
@@ -74,10 +74,10 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="Port to listen at; 0 takes any free port.",
+    help="Port to listen on; 0 chooses a free port.",
 )
 @click.option(
-    "--no-token", is_flag=True, help="Answer every client, also on other machines, without a token ($HISTOPIPE_TOKEN)."
+    "--no-token", is_flag=True, help="Accept requests without a token ($HISTOPIPE_TOKEN), even from other machines."
 )
 @precision_option
 @patch_pixel_size_option
@@ -108,7 +108,7 @@ def serve(
     from histopipe.service.models import ModelRequest
     from histopipe.service.server import ListenAddress, serve
 
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     read_params(workspace.params).dataset(dataset)
     limits = {name.removeprefix("max_"): value for name, value in limits.items()}
     request = ModelRequest(model, dataset, workspace, precision, mpp)

@@ -7,17 +7,29 @@ from pathlib import Path
 
 import click
 
-from histopipe.cli.command import architecture_argument, dataset_argument, main, overwrite_option, stage, with_interval
+from histopipe.cli.command import (
+    architecture_argument,
+    dataset_argument,
+    format_with_interval,
+    main,
+    overwrite_option,
+    stage,
+)
 
 
 @main.command()
 @dataset_argument
-@click.option("--cases", default=60, show_default=True, metavar="N", help="Number of cases to draw, a slide each.")
 @click.option(
-    "--patches", type=int, metavar="N", help="Number of patches of all cases together.  [default: 6000; breakhis: 360]"
+    "--cases", default=60, show_default=True, metavar="N", help="Number of synthetic cases, one slide per case."
 )
 @click.option(
-    "--seed", default=42, show_default=True, metavar="N", help="Random seed; the same seed draws the same archive."
+    "--patches",
+    type=int,
+    metavar="N",
+    help="Total number of patches, without the second copies of --nested-copy.  [default: 6000; breakhis: 360]",
+)
+@click.option(
+    "--seed", default=42, show_default=True, metavar="N", help="Random seed; the same seed gives the same archive."
 )
 @click.option(
     "--nested-copy/--no-nested-copy",
@@ -32,7 +44,7 @@ from histopipe.cli.command import architecture_argument, dataset_argument, main,
 def synth(
     dataset: str, cases: int, patches: int | None, seed: int, nested_copy: bool, out: Path, overwrite: bool
 ) -> None:
-    """Draw synthetic slides as a zip archive with the layout of a data set."""
+    """Generate synthetic slides as a zip archive in the layout of a data set."""
     from histopipe.core.outputs.claims import claim_file
     from histopipe.core.params import SyntheticParams
     from histopipe.core.workspace import Workspace
@@ -41,7 +53,7 @@ def synth(
     from histopipe.ingest.synthetic.plan import SyntheticSlides
 
     require_drawable(dataset)
-    claim = partial(claim_file, out, "synth", {}, overwrite, Workspace.if_around(), is_drawn)
+    claim = partial(claim_file, out, "synth", {}, overwrite, Workspace.find_or_none(), is_drawn)
     path = claim()
     patches = SyntheticParams().patches_of(dataset) if patches is None else patches
     drawn = SyntheticSlides(cases, patches, nested_copy, seed, dataset)
@@ -75,7 +87,11 @@ def fetch(dataset: str) -> None:
 
 @main.command()
 @dataset_argument
-@click.option("--part", metavar="K/N", help="Decode only part K of N, for an ingest on this or another machine.")
+@click.option(
+    "--part",
+    metavar="K/N",
+    help="Decode only part K of N parts of the archive, such as 2/4; a later ingest joins the parts.",
+)
 @click.option("--missing-parts", metavar="N", type=int, hidden=True, help="List at most N parts not yet decoded here.")
 def ingest(dataset: str, part: str | None, missing_parts: int | None) -> None:
     """Pack the archive's patches into the store."""
@@ -110,7 +126,7 @@ def _list_missing_parts(dataset: str, limit: int) -> None:
     from histopipe.core.workspace import Workspace
     from histopipe.ingest.stage import get_parts_folder, list_missing_parts
 
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     params = read_params(workspace.params)
     if parts := list_missing_parts(dataset, limit, params.flow.part_shards, params, workspace):
         folder = get_parts_folder(dataset, params, workspace).relative_to(workspace.root)
@@ -128,7 +144,7 @@ def split(dataset: str, diff: str | None) -> None:
     if diff:
         from histopipe.data.splitting.difference import moved_cases
 
-        click.echo(moved_cases(dataset, diff, Workspace.around()))
+        click.echo(moved_cases(dataset, diff, Workspace.find()))
         return
     with stage("split", dataset) as (params, workspace):
         from histopipe.data.splitting.stage import split
@@ -152,7 +168,7 @@ def weights(architecture: str, force: bool) -> None:
 @dataset_argument
 @architecture_argument
 def train(dataset: str, architecture: str) -> None:
-    """Train one architecture, or resume its training after a kill."""
+    """Train the model of one recipe, or resume its training after a kill."""
     with stage("train", dataset, architecture) as (params, workspace):
         from histopipe.training.stage import train
 
@@ -166,12 +182,12 @@ def train(dataset: str, architecture: str) -> None:
 def evaluate(dataset: str, architecture: str) -> None:
     """Evaluate a trained model on the test split, at the threshold chosen on validation."""
     with stage("evaluate", dataset, architecture) as (params, workspace):
-        from histopipe.core.workers import available_cores
+        from histopipe.core.processes import available_cores
         from histopipe.evaluation.stage import evaluate
 
         metrics = evaluate(dataset, architecture, params, workspace, processes=available_cores())
         auc = metrics["test"]["roc_auc"]
-        click.echo(f"{dataset} {architecture}: ROC AUC {with_interval(auc)} from {metrics['cases']} cases")
+        click.echo(f"{dataset} {architecture}: ROC AUC {format_with_interval(auc)} from {metrics['cases']} cases")
         for caution in metrics["cautions"]:
             click.echo(f"intervals may be too narrow: {caution}", err=True)
 
@@ -179,7 +195,7 @@ def evaluate(dataset: str, architecture: str) -> None:
 @main.command()
 @dataset_argument
 def compare(dataset: str) -> None:
-    """Compare the evaluated architectures and rank them."""
+    """Compare and rank the evaluated models of a data set."""
     with stage("compare", dataset) as (params, workspace):
         from histopipe.reporting.stage import compare
 
@@ -189,18 +205,19 @@ def compare(dataset: str) -> None:
 
 @main.command()
 @dataset_argument
-@click.option("--again", is_flag=True, help="Allow a model that was rolled back before.")
+@click.option("--again", is_flag=True, help="Promote the model even if it was rolled back before.")
 @click.option(
     "--replace",
     type=click.IntRange(1),
     metavar="VERSION",
-    help="Replace the champion with this version number even if it is of other data, was trained in full or lost its "
-    "files.",
+    help="Number of the present champion, which may then be replaced even if its data differ, its files are gone, or "
+    "only the candidate was trained under `quick`.",
 )
 @click.option(
     "--move-anchor",
     is_flag=True,
-    help="First make the present champion the anchor, which later models are compared with.",
+    help="First make the present champion the anchor, from which later champions may differ by promotion.total_margin "
+    "at most.",
 )
 def promote(dataset: str, again: bool, replace: int | None, move_anchor: bool) -> None:
     """Make the model that is best on validation the champion, if it passes every gate on test."""

@@ -18,31 +18,32 @@ from histopipe.core.workspace import Workspace
 BROKEN_OFF_SECONDS = 60.0  # without a write, after which a copy that no process has open won't be continued
 
 
-def run_dvc(workspace: Workspace, *arguments: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+def run_dvc(workspace: Workspace, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
     """Run a DVC command in the checkout and wait for its end.
 
     Args:
         workspace: the checkout.
         arguments: the command and its arguments, without `dvc`.
-        seconds: how long to wait at most; a command that takes longer is ended, and counts as failed.
+        timeout: maximum duration in seconds; a command that takes longer is killed and returned as failed.
 
     Returns:
         The finished process with its exit status and output.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
     try:
-        return subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False, timeout=seconds)
+        return subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False, timeout=timeout)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer within {seconds:.0f} s")
+        return subprocess.CompletedProcess(command, 1, "", f"no answer within {timeout:.0f} s")
 
 
 def require_repository(workspace: Workspace) -> None:
     """Check that DVC works here: in a git repository, or configured to work without one.
 
     Raises:
-        HistopipeError: neither is the case, as in a ZIP that was downloaded instead of cloned.
+        HistopipeError: the checkout is in no git repository (for instance, a downloaded ZIP), and DVC isn't configured
+            with `core.no_scm`.
     """
-    home = workspace.home
+    home = workspace.checkout
     if any((folder / ".git").exists() for folder in (home, *home.parents)):
         return
     if run_dvc(Workspace(home), "config", "core.no_scm").stdout.strip().lower() in ("true", "yes", "on", "1"):
@@ -60,13 +61,13 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
     return (errors or lines or ["no answer"])[-1].removeprefix("ERROR: ")[:120]
 
 
-def lock_list(workspace: Workspace) -> Path:
-    """Return the path of DVC's list of paths that are being read or written."""
-    return workspace.home / ".dvc" / "tmp" / "rwlock"
+def rwlock_path(workspace: Workspace) -> Path:
+    """Return the path of `rwlock`, DVC's list of paths that are being read or written."""
+    return workspace.checkout / ".dvc" / "tmp" / "rwlock"
 
 
-def is_cut_off(path: Path) -> bool:
-    """Return whether DVC's list of locked paths is damaged, so that DVC refuses to run any stage."""
+def is_rwlock_damaged(path: Path) -> bool:
+    """Return whether DVC's list of locked paths (`rwlock`) is damaged, so that DVC refuses to run any stage."""
     try:
         json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -76,8 +77,8 @@ def is_cut_off(path: Path) -> bool:
     return False
 
 
-def clear_cut_off_lock(workspace: Workspace) -> bool:
-    """Remove DVC's list of locked paths if a kill left it empty or half-written; DVC then makes a new one.
+def remove_damaged_rwlock(workspace: Workspace) -> bool:
+    """Remove DVC's list of locked paths (`rwlock`) if a killed process left it incomplete; DVC then creates a new one.
 
     DVC empties the file and fills it again. A kill in between leaves a file that DVC can't read and never repairs. The
     lock with which DVC itself protects the file is held meanwhile; where DVC holds it, nothing is done.
@@ -85,24 +86,25 @@ def clear_cut_off_lock(workspace: Workspace) -> bool:
     Returns:
         Whether the list was removed.
     """
-    path = lock_list(workspace)
-    if not is_cut_off(path):
+    path = rwlock_path(workspace)
+    if not is_rwlock_damaged(path):
         return False
     try:
         with exclusive_lock(path.with_name("rwlock.lock"), wait=1.0):
-            if damaged := is_cut_off(path):
+            if damaged := is_rwlock_damaged(path):
                 path.unlink(missing_ok=True)
             return damaged
     except BusyError:
         return False
 
 
-def clear_broken_copies(workspace: Workspace) -> None:
+def remove_unfinished_copies(workspace: Workspace) -> None:
     """Remove unfinished copies that DVC left in the checkout's own cache.
 
-    DVC leaves such a part where the disk was full, one more at every attempt, which would soon fill any room made.
+    Whenever the disk is full, DVC leaves one behind. They add up with every attempt and fill the space that was just
+    freed.
     """
-    parts = (workspace.home / ".dvc" / "cache" / "files").glob("*/??/.*.tmp")
+    parts = (workspace.checkout / ".dvc" / "cache" / "files").glob("*/??/.*.tmp")
     abandoned = [path for path in parts if _is_old_and_ours(path)]
     in_use = _open_files() if abandoned else set()
     for path in abandoned:

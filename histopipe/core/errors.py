@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from histopipe.core.names import printable
+from histopipe.core.names import escape_control_characters
 
 
 def one_line(reason: object, limit: int | None = None) -> str:
@@ -70,12 +70,12 @@ class UnreachableError(SourceError):
     """A source that may exist but can't be reached now; unlike bad input, it is worth trying again later.
 
     Attributes:
-        what: the problem, without the remedy.
+        problem: the problem, without the remedy.
     """
 
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}: {remedy}")
-        self.what = what
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}: {remedy}")
+        self.problem = problem
 
 
 class ArchiveError(HistopipeError):
@@ -146,7 +146,9 @@ class OutputError(HistopipeError):
     """Results can't be written to their path: something is there, or the command reads from there."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))  # it names files of a user, whose names may contain line breaks
+        super().__init__(
+            escape_control_characters(message)
+        )  # it names files of a user, whose names may contain line breaks
 
 
 class PromotionError(HistopipeError):

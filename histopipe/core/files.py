@@ -43,8 +43,8 @@ def replaced_file(path: Path, check: Callable[[], object] = lambda: None) -> Ite
         ...     temporary_path.write_text("complete, or not there at all")
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path)
-    with writing(path) as new:
+    remove_abandoned_versions(path)
+    with reserve_temporary_path(path) as new:
         yield new
         check()
         new.replace(path)
@@ -62,10 +62,10 @@ def replaced_folder(path: Path, check: Callable[[Path], object] = lambda folder:
             after it has been put aside: if someone has put a file there meanwhile, the old folder returns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    restore(path, check)
+    recover_after_kill(path, check)
     if os.path.lexists(path):
         check(path)
-    with writing(path) as new:
+    with reserve_temporary_path(path) as new:
         new.mkdir()
         yield new
         swap_folders(new, path, check)
@@ -96,9 +96,9 @@ def _exchange(new: Path, path: Path, check: Callable[[Path], object]) -> Path:
     return aside
 
 
-def restore(path: Path, check: Callable[[Path], object] = lambda folder: None) -> None:
-    """Delete half-written versions that killed runs left; bring back an old version whose successor never came."""
-    sweep(path)
+def recover_after_kill(path: Path, check: Callable[[Path], object] = lambda folder: None) -> None:
+    """Delete half-written versions that killed runs left; restore an old version whose successor was never moved in."""
+    remove_abandoned_versions(path)
     for _, left_over in _left_over(path, "old"):
         if not os.path.lexists(path):
             left_over.rename(path)
@@ -108,7 +108,7 @@ def restore(path: Path, check: Callable[[Path], object] = lambda folder: None) -
                 _discard(left_over)
 
 
-def sweep(path: Path) -> None:
+def remove_abandoned_versions(path: Path) -> None:
     """Delete what killed runs left of `path`, except versions that a live process may be writing."""
     for pid, left_over in _left_over(path, "part"):
         if is_abandoned(left_over) or (pid == os.getpid() and left_over not in _WRITING):
@@ -140,7 +140,7 @@ _WRITING: set[Path] = set()  # by this process; those of others are recognised b
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def reserve_temporary_path(path: Path) -> Iterator[Path]:
     """Yield a unique temporary name next to `path`, and delete what is left under that name afterwards."""
     new = temporary_path(path, "part")
     _WRITING.add(new)
@@ -238,12 +238,12 @@ def read_json(path: Path) -> Any:
         raise HistopipeError(f"{path} is not valid JSON ({problem}): {restore_command(path)}") from None
 
 
-def read_record(path: Path, what: str, error: type[HistopipeError] = HistopipeError, remedy: str = "") -> Any:
+def read_record(path: Path, content_name: str, error: type[HistopipeError] = HistopipeError, remedy: str = "") -> Any:
     """Read a JSON file that holds one object.
 
     Args:
         path: the file.
-        what: what it holds, for the message: `metrics`.
+        content_name: what it should hold, for the message, such as `metrics`.
         error: the error to raise if it holds anything else.
         remedy: what to do then; by default, the command that restores the file.
 
@@ -252,14 +252,14 @@ def read_record(path: Path, what: str, error: type[HistopipeError] = HistopipeEr
     """
     content = read_json(path)
     if not isinstance(content, dict):
-        raise error(f"{path} holds no {what}: {remedy or restore_command(path)}")
+        raise error(f"{path} holds no {content_name}: {remedy or restore_command(path)}")
     return content
 
 
 def restore_command(path: Path) -> str:
     """Return the command that restores a damaged output, for a message.
 
-    DVC itself compares only sizes and times of change.
+    It forces DVC, which otherwise compares only sizes and modification times.
     """
     return f"run `dvc checkout --force {path}`, or `histopipe doctor --mend` where DVC sees no change"
 
@@ -295,17 +295,17 @@ def file_md5(path: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def require_disk(folder: Path, needed: int, what: str) -> None:
+def require_disk(folder: Path, needed: int, purpose: str) -> None:
     """Check that the disk that holds `folder` has `needed` bytes free.
 
     Raises:
-        HistopipeError: it has not; the message states what is needed and what is free.
+        HistopipeError: less is free; the message states both numbers.
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise HistopipeError(
-            f"{what} needs {format_size(needed)} in {folder}, but only {format_size(free)} are free there: make room"
+            f"{purpose} needs {format_size(needed)} in {folder}, but only {format_size(free)} are free there: make room"
         )
 
 

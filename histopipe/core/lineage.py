@@ -58,7 +58,7 @@ def is_own_checkout(name: str, workspace: Workspace) -> bool:
         name: the name that `checkout_name` returned there.
         workspace: the checkout, or one of those folders.
     """
-    own = checkout_name(Workspace(workspace.home))
+    own = checkout_name(Workspace(workspace.checkout))
     return name == own or name.startswith(f"{own}/.dvc/tmp/exps/")
 
 

@@ -22,7 +22,7 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL
 
 @contextmanager
 def exclusive_lock(path: Path, busy: str = "", wait: float | None = None) -> Iterator[None]:
-    """Hold a lock file that represents something else, such as a stage; only one process at a time enters.
+    """Hold an exclusive lock on a lock file, for instance one that belongs to a stage.
 
     Args:
         path: the lock file; its folder is created.
@@ -124,7 +124,7 @@ def require_locks(folder: Path) -> None:
     """Check that files of a folder can be locked.
 
     Raises:
-        HistopipeError: they can't.
+        HistopipeError: the file system has no locks.
         OSError: the folder can't be written to.
     """
     from tempfile import NamedTemporaryFile

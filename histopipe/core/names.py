@@ -1,8 +1,7 @@
 """Characters that names of files and cases may contain: one definition for every reader and every table.
 
 Names come from archives, folders, manifests and uploads, and end up in tables, titles, log lines and addresses. A line
-break in a name would become the row of an invented case; an override of the writing direction would display another
-name.
+break in a name would add the row of a case that doesn't exist; a bidirectional override would display another name.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ CONTROL_IN_NAME = "name holds a line break or another control character"  # why 
 _CONTROL = re.compile(CONTROL)
 
 
-def holds_control(name: str) -> bool:
-    """Return whether a name has a character that breaks lines, steers a terminal or turns the writing direction."""
+def has_control_characters(name: str) -> bool:
+    """Return whether a name has a line break, another control character or a bidirectional override."""
     return not name.isprintable() and _CONTROL.search(name) is not None
 
 
-def without_control(name: str) -> str:
+def remove_control_characters(name: str) -> str:
     """Return a name without control characters."""
     return _CONTROL.sub("", name) if not name.isprintable() else name
 
 
-def printable(name: str) -> str:
+def escape_control_characters(name: str) -> str:
     r"""Return a name as one line of valid text; control characters and bytes outside UTF-8 are escaped.
 
     Example:
-        >>> printable("Icon\r")
+        >>> escape_control_characters("Icon\r")
         'Icon\\x0d'
     """
     if name.isprintable():
@@ -47,7 +46,8 @@ def _spelt(character: str) -> str:
 def with_slashes(name: str) -> str:
     r"""Return a path with forward slashes, as zip and tar have them: Windows writes `\` for the same folders.
 
-    A path that would lead out of its archive stays unchanged, so that `check_member` refuses it under its real name.
+    A path that would lead out of its archive stays unchanged, so that `require_usable_member` refuses it under its real
+    name.
 
     Example:
         >>> with_slashes("10253\\0\\a.png")

@@ -1,4 +1,4 @@
-"""The operating point, and the patches that it applies to: the record that goes with every evaluated network."""
+"""The record of an operating point (`operating_point.json`): calibration, threshold and the patches they apply to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from histopipe.core.files import read_json, write_json
 POINT_FILE = "operating_point.json"
 
 
-class LockedPoint(TypedDict):
+class ChosenPoint(TypedDict):
     """Calibration and threshold, which validation alone chooses.
 
     Attributes:
@@ -27,7 +27,7 @@ class LockedPoint(TypedDict):
     rule: str
 
 
-class EvaluatedPoint(LockedPoint):
+class EvaluatedPoint(ChosenPoint):
     """Calibration and threshold with the class that they are about, as an evaluation records them.
 
     Attributes:

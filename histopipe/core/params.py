@@ -59,7 +59,7 @@ class DatasetParams(Section):
     source: str = "synthetic"
     exclude_cases: tuple[CaseId, ...] = ()
     manifest: str | None = None
-    patch_size: tuple[Count, Count] | None = None
+    patch_size: tuple[Count, Count] | None = None  # height and width of a stored patch, in pixels
     checksum: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     complete: bool = False
     magnification: Literal[40, 100, 200, 400, "all"] | None = None  # only where a data set has several
@@ -83,7 +83,7 @@ class SyntheticParams(Section):
 class IngestParams(Section):
     """Limits of an archive: the share of unusable members, and the number of members."""
 
-    max_bad: Fraction = 0.01
+    max_bad: Fraction = 0.01  # share of the members that may be unusable, 0 to 1
     max_members: Count = MAX_MEMBERS  # files, folders and links; Kaggle's IDC has 555,048
 
 
@@ -284,8 +284,8 @@ class ScheduleParams(Section):
     """The schedule of the learning rate.
 
     `inverse_time` is rate / (1 + decay * step), as in Keras before 2.3; `linear` falls to 0 over the recipe's epochs;
-    `cosine` rises over `warmup_epochs`, then falls to 0 on half a cosine (Loshchilov & Hutter 2017); `plateau` is
-    multiplied by `factor` whenever validation has not become better for `patience` epochs, but never below `floor`.
+    `cosine` rises over `warmup_epochs`, then falls to 0 on half a cosine (Loshchilov & Hutter 2017); `plateau`
+    multiplies the rate by `factor` whenever validation ROC AUC hasn't improved for `patience` epochs, down to `floor`.
     """
 
     name: Literal["constant", "inverse_time", "linear", "cosine", "plateau"] = "constant"
@@ -405,7 +405,7 @@ class StudiesParams(Section):
     summaries: tuple[Study, ...] = ()
 
     def listed(self, study: str) -> tuple[VariantValue, ...]:
-        """Return the folds, seeds, schemes or sizes among the variants."""
+        """Return the values of one study among the variants, such as the fold numbers of `folds`."""
         parsed = map(parse_variant, self.variants)
         return tuple(value for kind, value in parsed if kind == study)
 
@@ -469,7 +469,7 @@ class Params(Section):
         return self.recipes[name]
 
     def weights(self, name: str) -> str:
-        """Return what the network of a recipe starts from, under the caps of `quick`."""
+        """Return a recipe's `weights`, such as `random` or the path of a file; `quick.weights` takes precedence."""
         return (self.quick.weights if self.quick else None) or self.recipe(name).weights
 
 
@@ -533,7 +533,7 @@ def require_folds(params: Params, numbers: Sequence[int], origin: str) -> None:
     """Check that these fold numbers exist under `split.folds`; `origin` starts the message.
 
     Raises:
-        ParamsError: one of them is too high.
+        ParamsError: a fold number is `split.folds` or higher.
     """
     highest = params.split.folds - 1
     for number in numbers:
@@ -541,14 +541,18 @@ def require_folds(params: Params, numbers: Sequence[int], origin: str) -> None:
             raise ParamsError(f"{origin}: there is no fold {number}: split.folds gives 0 to {highest}")
 
 
-def require_name(what: str, name: str) -> None:
-    """Check that `name` is a valid name of a `what`, before it becomes part of a path.
+def require_name(kind: str, name: str) -> None:
+    """Check that a name may become part of a path.
+
+    Args:
+        kind: what it names, for the message, such as `data set`.
+        name: the name.
 
     Raises:
-        ParamsError: it could not.
+        ParamsError: the name isn't made of lower-case letters, digits and _, or doesn't begin with a letter.
     """
     if not re.fullmatch(NAME_PATTERN, name):
-        raise ParamsError(f"{name!r} is no {what} name: write lower-case letters, digits and _")
+        raise ParamsError(f"{name!r} is no {kind} name: write lower-case letters, digits and _")
 
 
 def _section_names() -> list[str]:

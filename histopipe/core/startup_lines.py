@@ -1,7 +1,7 @@
 """Drop the lines that TensorFlow writes at every start (no GPU driver, oneDNN is on) from a command's output.
 
-Its C++ libraries write them to file descriptor 2 before anything can be configured. So the descriptor leads through a
-filter while TensorFlow is imported. The filter is a separate process, so that lines before a crash are still written.
+Its C++ libraries write them to file descriptor 2 before anything can be configured. So the descriptor is redirected to
+a filter while TensorFlow is imported. The filter is a separate process, so that lines before a crash are still written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 FLUSH_SECONDS = 2.0  # for the filter's last lines to come out before the command's own
 
 # remarks and warnings of C++ files, and their errors about a missing GPU or a plugin that is registered twice
-START_UP_LINES = (
+STARTUP_LINES = (
     r"^WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR$",
     r"^[IW][0-9]{4} [0-9:.]+ +[0-9]+ [a-z0-9_/]+\.cc:[0-9]+\] ",
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:.]+: [IW] [a-z0-9_/]+\.cc:[0-9]+\] ",
@@ -29,7 +29,7 @@ START_UP_LINES = (
 )
 
 
-def drop_start_up_lines() -> None:
+def drop_startup_lines() -> None:
     """Filter TensorFlow's output during its import, whichever module of this process imports it first."""
     if "tensorflow" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
@@ -52,14 +52,14 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def _load_filtered(load: Any, module: ModuleType) -> None:
-    with start_up_lines_dropped():
+    with startup_lines_dropped():
         load(module)
         module.config.list_physical_devices()  # where CUDA has no GPU, the first request writes a line
 
 
 @contextmanager
-def start_up_lines_dropped() -> Iterator[None]:
-    """Lead file descriptor 2 through the filter inside the block; without `grep` nothing changes."""
+def startup_lines_dropped() -> Iterator[None]:
+    """Redirect file descriptor 2 to the filter inside the block; do nothing if `grep` isn't installed."""
     sys.stderr.flush()
     try:
         stderr = os.dup(2)
@@ -82,7 +82,7 @@ def _filter_into(stderr: int) -> subprocess.Popen[bytes] | None:
     command = ["grep", "--text", "--line-buffered", "--invert-match", "--extended-regexp"]
     try:
         child = subprocess.Popen(
-            [*command, "|".join(START_UP_LINES)],
+            [*command, "|".join(STARTUP_LINES)],
             stdin=subprocess.PIPE,
             stdout=stderr,
             stderr=subprocess.DEVNULL,

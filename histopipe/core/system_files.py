@@ -93,7 +93,7 @@ def is_leftover(name: str) -> bool:
 
 
 def leftovers_among(names: Iterable[str]) -> frozenset[str]:
-    """Return those names of an archive that are left-overs, three times as fast as asking for each."""
+    """Return the names of an archive that are left-overs; three times as fast as `is_leftover` for each."""
     verdicts: dict[str, bool] = {}
     left = []
     for name in names:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from histopipe.core.files import write_text
-from histopipe.core.names import holds_control, printable
+from histopipe.core.names import escape_control_characters, has_control_characters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 def format_csv(table: pd.DataFrame) -> str:
     """Return a table as CSV, one line per row, without its index.
 
-    Python's csv module leaves a carriage return unquoted, which readers take for the end of a row. If any text holds
-    one, all texts are quoted.
+    Python's csv module leaves a carriage return unquoted, which readers take for the end of a row. If any text has a
+    control character, all texts are quoted.
     """
     texts = (value for name in table.columns for value in table[name] if isinstance(value, str))
-    quoted = any(holds_control(text) for text in texts)
+    quoted = any(has_control_characters(text) for text in texts)
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if quoted else csv.QUOTE_MINIMAL
     return str(table.to_csv(index=False, lineterminator="\n", quoting=quoting))
 
@@ -38,7 +38,7 @@ def markdown_cell(text: str) -> str:
         >>> markdown_cell("a|b")
         'a\\|b'
     """
-    return _BAR.sub(r"\|", printable(text))
+    return _BAR.sub(r"\|", escape_control_characters(text))
 
 
 _BAR = re.compile(r"(?<!\\)\|")

@@ -13,8 +13,8 @@ from histopipe.core.workspace import TRAINING_RECORD
 Caps = dict[str, int | str]  # the caps of `quick` that were set, by name
 
 
-class TrainingMarks(TypedDict, total=False):
-    """The part of a training's record that its evaluation copies; earlier versions didn't write all keys.
+class CopiedTrainingFields(TypedDict, total=False):
+    """Fields of a training's record that its evaluation copies; records of earlier versions may lack any of them.
 
     Attributes:
         split_digest: the SHA-256 of the split's file.
@@ -31,8 +31,8 @@ class TrainingMarks(TypedDict, total=False):
     unlisted_train: bool | None
 
 
-class TrainingNotes(TypedDict, total=False):
-    """The part of a training's record that is noted while it runs.
+class RunningTrainingFields(TypedDict, total=False):
+    """Fields of a training's record that are filled while the training runs.
 
     Attributes:
         weights: the initial weights: the recipe's value, the file and its origin, and the number of variables used.
@@ -81,14 +81,14 @@ class Effort(TypedDict):
     peak_memory_mb: float
 
 
-class TrainingRecord(TrainingMarks, TrainingNotes):
+class TrainingRecord(CopiedTrainingFields, RunningTrainingFields):
     """The content of `run.json`; keys that earlier versions didn't write aren't required.
 
     Attributes:
         run_id: the id of the MLflow run.
         experiment: the MLflow experiment of the run.
         dataset: the data set's name.
-        architecture: the recipe's name.
+        architecture: the recipe's name (the key is older than the word).
         parameters: the number of parameters of the network.
         split_scheme: the value of `split.scheme`.
         case_reading: the reading of case ids, in data sets that have a choice.

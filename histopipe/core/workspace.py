@@ -27,7 +27,7 @@ class Workspace:
     root: Path
 
     @classmethod
-    def around(cls, folder: Path | None = None) -> Workspace:
+    def find(cls, folder: Path | None = None) -> Workspace:
         """Find the checkout that contains `folder` (default: the current one).
 
         Raises:
@@ -42,16 +42,16 @@ class Workspace:
         raise ParamsError(f"no {PARAMS_FILE} in {start} or above: change to a histopipe checkout and run again")
 
     @classmethod
-    def if_around(cls) -> Workspace | None:
+    def find_or_none(cls) -> Workspace | None:
         """Return the checkout that contains the current folder; None if there is none."""
         try:
-            return cls.around()
+            return cls.find()
         except ParamsError:
             return None
 
     @property
-    def home(self) -> Path:
-        """The checkout itself, even from inside one of DVC's temporary experiment folders.
+    def checkout(self) -> Path:
+        """The checkout's root, also for a workspace in one of DVC's temporary experiment folders.
 
         Databases and relative sources belong to the checkout: the logs of an experiment must outlive its folder.
         """
@@ -71,11 +71,11 @@ class Workspace:
         return self.root / "data" / "source" / f"{dataset}.json"
 
     def used_source(self, dataset: str) -> Path:
-        """Return the path of the fingerprint of the source that a schedule last made results from."""
+        """Return the path of the fingerprint of the source that the last scheduled run processed."""
         return self.root / ".used-sources" / f"{dataset}.json"
 
     def digest(self, dataset: str) -> Path:
-        """Return the path of a local archive's remembered digest."""
+        """Return the path of the cached digest of a local archive."""
         return self.root / ".digests" / f"{dataset}.json"
 
     def raw(self, dataset: str) -> Path:
@@ -130,7 +130,7 @@ class Workspace:
         return self.root / "evaluations" / dataset / architecture
 
     def report(self, dataset: str) -> Path:
-        """Return the folder of the comparison of a data set's architectures."""
+        """Return the folder of a data set's comparison and report."""
         return self.root / "reports" / dataset
 
     def variant_folder(self, dataset: str, architecture: str, name: str) -> Path:
@@ -149,7 +149,7 @@ class Workspace:
         return self.root / "searches" / dataset / architecture
 
     def training_stage(self, dataset: str, architecture: str) -> str:
-        """Return the name of the stage that trains an architecture in this workspace."""
+        """Return the name of the stage that trains a recipe in this workspace."""
         return stage_name("train", dataset, architecture)
 
     def training_record(self, dataset: str, architecture: str) -> Path:
@@ -173,9 +173,9 @@ class Workspace:
         """Return the path of a lock file by which processes take turns."""
         return self.root / ".locks" / f"{name}.lock"
 
-    def home_lock(self, name: str) -> Path:
-        """Return the path of a lock file for things that the checkout and its experiments' folders share."""
-        return Workspace(self.home).lock(name)
+    def checkout_lock(self, name: str) -> Path:
+        """Return the path of a lock file that the checkout and its DVC experiments share."""
+        return Workspace(self.checkout).lock(name)
 
     @property
     def dvc_lock(self) -> Path:
@@ -197,6 +197,6 @@ def _require_usable(checkout: Path) -> None:
         )
 
 
-def stage_name(stage: str, *of: str | None) -> str:
+def stage_name(stage: str, *items: str | None) -> str:
     """Return a stage's name as DVC's matrix writes it: `train@idc-cancernet`, `train_variant@idc-cancernet-fold-3`."""
-    return f"{stage}@{'-'.join(name for name in of if name)}"
+    return f"{stage}@{'-'.join(name for name in items if name)}"

@@ -1,4 +1,4 @@
-"""Metrics within cases of one kind, for comparison with those of all cases.
+"""Compute metrics within the cases that hold positives, or both classes, for comparison with those of all cases.
 
 Some cases may hold patches of one class only, such as the blood films of healthy donors. Then a model may recognise
 the case instead of the patch: by the stain, the camera or the day. That looks like skill at distinguishing a healthy
@@ -48,7 +48,7 @@ def within_kinds(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Ki
 
 
 def _evaluate_part(part: pd.DataFrame, reason: str | None, resamples: int, seed: int) -> KindRecord:
-    predictions = Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
+    predictions = Predictions.from_arrays(part["label"], part["probability"], part["decision"], counted_cases(part))
     return {
         "cases": predictions.case_count,
         "patches": len(part),

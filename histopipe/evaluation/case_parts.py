@@ -22,7 +22,14 @@ from scipy.stats import rankdata
 
 from histopipe.core.cases.labels import holds_both_classes
 from histopipe.evaluation.intervals import informative_cases, leave_one_out
-from histopipe.evaluation.metrics import METRICS, Codes, Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.metrics import (
+    METRICS,
+    Codes,
+    Numbers,
+    Predictions,
+    compute_metrics,
+    compute_metrics_of_resamples,
+)
 
 
 class CaseParts(NamedTuple):
@@ -81,8 +88,8 @@ def area_difference(first: Predictions, second: Predictions) -> CaseParts:
     """Return the first model's ROC AUC minus the second's, on the same patches in the same order.
 
     Example:
-        >>> good = Predictions.of([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], [0, 1, 0, 1], ["a", "a", "b", "b"])
-        >>> bad = Predictions.of([0, 1, 0, 1], [0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], ["a", "a", "b", "b"])
+        >>> good = Predictions.from_arrays([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], [0, 1, 0, 1], ["a", "a", "b", "b"])
+        >>> bad = Predictions.from_arrays([0, 1, 0, 1], [0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], ["a", "a", "b", "b"])
         >>> area_difference(good, bad).value
         1.0
     """
@@ -203,8 +210,8 @@ def _share_below(values: Numbers, others: Numbers) -> Numbers:
 
 def _left_out(predictions: Predictions) -> dict[str, CaseParts]:
     """Divide all metrics but the ROC AUC among the cases, by leaving out each case."""
-    values = measure(predictions)
-    left_out = measure_resamples(predictions, leave_one_out(predictions.case_count))
+    values = compute_metrics(predictions)
+    left_out = compute_metrics_of_resamples(predictions, leave_one_out(predictions.case_count))
     positives, negatives = (_shares(predictions, predictions.labels == label) for label in (1, 0))
     patches = _shares(predictions, predictions.labels >= 0)
     weights = dict.fromkeys(METRICS, patches) | {"sensitivity": positives, "specificity": negatives}

@@ -59,10 +59,11 @@ def case_table(predictions: Predictions, case_ids: pd.Series) -> pd.DataFrame:
 
     Example:
         >>> ids = pd.Series(["a", "a", "b", "b"])
-        >>> case_table(Predictions.of([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.8], [0, 1, 1, 1], ids), ids)["accuracy"].tolist()
+        >>> predictions = Predictions.from_arrays([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.8], [0, 1, 1, 1], ids)
+        >>> case_table(predictions, ids)["accuracy"].tolist()
         [0.5, 1.0]
     """
-    names = np.unique(np.asarray(case_ids, dtype=str))  # in the order in which `Predictions.of` numbers them
+    names = np.unique(np.asarray(case_ids, dtype=str))  # in the order in which `Predictions.from_arrays` numbers them
     label, decision = predictions.labels == 1, predictions.decisions == 1
     hits, false_alarms, positives, negatives = (
         predictions.per_case(patches) for patches in (label & decision, ~label & decision, label, ~label)

@@ -43,13 +43,13 @@ class Flips:
     Args:
         differences: the differences, divided among the cases.
         seed: seed of the random signs, where there are too many combinations to try all of them.
-        least: least number of random combinations.
+        min_flips: minimum number of random combinations of signs.
     """
 
-    def __init__(self, differences: Sequence[CaseParts], seed: int, least: int = LEAST_FLIPS) -> None:
+    def __init__(self, differences: Sequence[CaseParts], seed: int, min_flips: int = LEAST_FLIPS) -> None:
         self._differences = list(differences)
         columns = [column for parts in differences for column in (parts.parts, parts.weights)]
-        flips = max(least, LEAST_FLIPS)
+        flips = max(min_flips, LEAST_FLIPS)
         sums = flipped_sums(np.column_stack(columns), seed, flips) if columns else np.empty((1, 0))
         self._sums, self._weights = sums[:, ::2], sums[:, 1::2]
 
@@ -99,7 +99,7 @@ class Flips:
 
 
 def agreeing_cases(parts: CaseParts) -> float:
-    """Return the effective number of cases if all of them agree exactly on a difference; 0 if some differ."""
+    """Return the effective number of cases if every case has the same difference; 0 otherwise."""
     if np.isnan(parts.value) or parts.weights.max() >= 1:
         return 0.0
     spread = np.abs(parts.parts - parts.value * parts.weights).max()
@@ -126,7 +126,9 @@ def _signs(cases: int, seed: int, flips: int) -> Iterator[Numbers]:
     listed = cases <= LISTED_CASES
     count = 2 ** (cases - 1) if listed else flips
     words = -(-cases // 64)
-    random = np.random.Philox(seed)  # numpy keeps its raw numbers the same across versions, see `intervals.draw_cases`
+    random = np.random.Philox(
+        seed
+    )  # numpy keeps its raw numbers the same across versions, see `intervals.resample_cases`
     for start in range(0, count, FLIPS_AT_ONCE):
         number = min(FLIPS_AT_ONCE, count - start)
         raw = np.arange(start, start + number, dtype="<u8") * 2 if listed else random.random_raw(number * words)

@@ -30,9 +30,9 @@ class Evaluation:
     """The results of an evaluation that its figures show.
 
     Attributes:
-        dataset, architecture: names of the data set and the recipe.
+        dataset, architecture: names of the data set and of the recipe.
         classes: the negative class, then the positive one.
-        predictions: predictions of the test split, at the locked threshold.
+        predictions: predictions of the test split, at the threshold that was chosen on validation.
         metrics: value and interval of each metric; under `uncalibrated`, the calibration error before calibration.
         threshold: the probability from which a patch is called positive.
     """
@@ -62,7 +62,7 @@ def draw_figures(evaluation: Evaluation, tables: Mapping[str, pd.DataFrame], fol
         "precision_recall": lambda: draw_precision_recall(evaluation, tables["precision_recall"]),
         "confusion": lambda: draw_confusion(evaluation),
         "calibration": lambda: draw_calibration(evaluation, tables["calibration"], tables["uncalibrated"]),
-        "cases": lambda: draw_cases(evaluation, tables["cases"]),
+        "cases": lambda: draw_case_accuracy(evaluation, tables["cases"]),
         "subgroups": lambda: draw_subgroups(evaluation, tables["subgroups"]),
     }
     return [save_figure(draw(), folder / f"{name}.png") for name, draw in drawings.items()]
@@ -88,7 +88,7 @@ def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> Path:
     return path
 
 
-def plain(text: str) -> str:
+def escape_mathtext(text: str) -> str:
     """Escape a text for Matplotlib, which would read what is between two dollar signs as a formula.
 
     Names of cases and classes come from archives and tables by anyone, so they may contain any character.
@@ -105,8 +105,8 @@ def draw_roc(evaluation: Evaluation, curve: pd.DataFrame) -> Figure:
     specificity, sensitivity = (evaluation.metrics[name]["value"] for name in ("specificity", "sensitivity"))
     if specificity is not None and sensitivity is not None:
         _mark_operating_point(axes, 1 - specificity, sensitivity, evaluation)
-    axes.set_xlabel(plain(f"1 - specificity ({evaluation.classes[0]} called {evaluation.classes[1]})"))
-    axes.set_ylabel(plain(f"sensitivity ({evaluation.classes[1]} detected)"))
+    axes.set_xlabel(escape_mathtext(f"1 - specificity ({evaluation.classes[0]} called {evaluation.classes[1]})"))
+    axes.set_ylabel(escape_mathtext(f"sensitivity ({evaluation.classes[1]} detected)"))
     finish_unit_square(axes, "lower right")
     _title(axes, evaluation, "ROC curve")
     return figure
@@ -123,8 +123,8 @@ def draw_precision_recall(evaluation: Evaluation, curve: pd.DataFrame) -> Figure
     precision, sensitivity = (evaluation.metrics[name]["value"] for name in ("precision", "sensitivity"))
     if precision is not None and sensitivity is not None:
         _mark_operating_point(axes, sensitivity, precision, evaluation)
-    axes.set_xlabel(plain(f"recall = sensitivity ({evaluation.classes[1]} detected)"))
-    axes.set_ylabel(plain(f"precision ({evaluation.classes[1]} among patches called so)"))
+    axes.set_xlabel(escape_mathtext(f"recall = sensitivity ({evaluation.classes[1]} detected)"))
+    axes.set_ylabel(escape_mathtext(f"precision ({evaluation.classes[1]} among patches called so)"))
     finish_unit_square(axes, "lower left")
     _title(axes, evaluation, "Precision and recall")
     return figure
@@ -148,7 +148,7 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
             fontsize=15,
             color="white" if share > 0.55 else "black",
         )
-    classes = [plain(name) for name in evaluation.classes]
+    classes = [escape_mathtext(name) for name in evaluation.classes]
     axes.set_xticks([0, 1], classes)
     axes.set_yticks([0, 1], classes, rotation=90, va="center")
     axes.tick_params(length=0)
@@ -176,20 +176,20 @@ def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.Data
         markersize=5,
         label=label,
     )
-    axes.set_ylabel(plain(f"observed share of {evaluation.classes[1]}"))
+    axes.set_ylabel(escape_mathtext(f"observed share of {evaluation.classes[1]}"))
     finish_unit_square(axes, "upper left")
     axes.set_aspect("auto")  # as wide as the panel below, whose axis it shares
     below.bar(bins["low"], bins["patches"], bins["high"] - bins["low"], align="edge", color=CURVE, edgecolor="white")
     below.axvline(evaluation.threshold, color=MARK, linewidth=1.5, label=f"threshold {evaluation.threshold:.3f}")
     below.set_ylabel("patches")
-    below.set_xlabel(plain(f"calibrated probability of {evaluation.classes[1]}"))
+    below.set_xlabel(escape_mathtext(f"calibrated probability of {evaluation.classes[1]}"))
     below.spines[["top", "right"]].set_visible(False)
     below.legend(frameon=False, fontsize=9)
     _title(axes, evaluation, "Calibration")
     return figure
 
 
-def draw_cases(evaluation: Evaluation, cases: pd.DataFrame) -> Figure:
+def draw_case_accuracy(evaluation: Evaluation, cases: pd.DataFrame) -> Figure:
     """Draw the accuracy of every case, with names of the worst cases; larger dots are cases of more patches."""
     figure = new_figure(7.2, 4.6)
     axes = figure.add_subplot()
@@ -198,7 +198,7 @@ def draw_cases(evaluation: Evaluation, cases: pd.DataFrame) -> Figure:
     accuracy = evaluation.metrics["accuracy"]["value"] or 0.0
     axes.axhline(accuracy, color=REFERENCE, linewidth=1, linestyle=":", label=f"all patches {accuracy:.3f}")
     for x, row in enumerate(cases.head(NAMED_CASES).itertuples()):
-        name = plain(f" {row.case_id}")  # a long name is cut off and doesn't shrink the axes
+        name = escape_mathtext(f" {row.case_id}")  # a long name is cut off and doesn't shrink the axes
         axes.annotate(name, (x, row.accuracy), fontsize=8.5, color=MARK, va="center", in_layout=False)
     axes.set_xticks([])
     axes.set_xlabel("cases, worst first; larger dots have more patches")
@@ -222,7 +222,7 @@ def draw_subgroups(evaluation: Evaluation, subgroups: pd.DataFrame) -> Figure:
     axes.hlines(defined.index, defined["roc_auc_low"], defined["roc_auc_high"], color=CURVE, linewidth=2.5, alpha=0.55)
     axes.plot(defined["roc_auc"], defined.index, "o", color=CURVE, markersize=7)
     labels = [
-        plain(f"{row.group}: {row.level}\n{row.cases:,} cases, {row.patches:,} patches")
+        escape_mathtext(f"{row.group}: {row.level}\n{row.cases:,} cases, {row.patches:,} patches")
         for row in subgroups.itertuples()
     ]
     axes.set_yticks(range(len(subgroups)), labels, fontsize=8.5)
@@ -233,11 +233,11 @@ def draw_subgroups(evaluation: Evaluation, subgroups: pd.DataFrame) -> Figure:
     return figure
 
 
-def with_interval(measured: Estimate) -> str:
+def format_estimate(measured: Estimate) -> str:
     """Format a value with its interval, such as `0.912 [0.880, 0.941]`.
 
     Example:
-        >>> with_interval({"value": 0.912, "low": 0.88, "high": 0.941})
+        >>> format_estimate({"value": 0.912, "low": 0.88, "high": 0.941})
         '0.912 [0.880, 0.941]'
     """
     if measured["value"] is None:
@@ -246,7 +246,7 @@ def with_interval(measured: Estimate) -> str:
 
 
 def _named(name: str, evaluation: Evaluation, metric: str) -> str:
-    return f"{name} {with_interval(evaluation.metrics[metric])}"
+    return f"{name} {format_estimate(evaluation.metrics[metric])}"
 
 
 def _rates(evaluation: Evaluation) -> str:
@@ -273,4 +273,4 @@ def _title(axes: Axes, evaluation: Evaluation, what: str) -> None:
         f"{what}: {evaluation.architecture} on {evaluation.dataset}\n"
         f"test split, {cases:,} cases, {patches:,} patches; 95 % intervals by case"
     )
-    axes.set_title(plain(title), fontsize=10.5, loc="left")
+    axes.set_title(escape_mathtext(title), fontsize=10.5, loc="left")

@@ -6,7 +6,7 @@ there are, with replacement, each with all its patches (drawing all n understate
 it is more symmetric and stays within [0, 1], and widened by a t quantile for the number of cases. The effective number
 of cases is smaller where their sizes differ (Kish 1965, "Survey sampling"; Carter, Schnepel & Steigerwald 2017,
 "Asymptotic behavior of a t-test robust to cluster heterogeneity") and where a few cases make up the whole spread
-(`cases_behind`). The coverage of these intervals was simulated: docs/evaluation.md.
+(`effective_cases_from_spread`). The coverage of these intervals was simulated: docs/evaluation.md.
 
 Special cases:
 
@@ -16,7 +16,7 @@ Special cases:
   value between 0 and 1 have no spread either. There the same share of all cases may be like these, and the rest at 0
   or at 1.
 * A metric that isn't defined (precision if nothing is called positive) has no interval: its ends are None.
-* The calibration error is a sum of absolute values, which chance only increases: see `absolute_sum`.
+* The calibration error is a sum of absolute values, which chance only increases: see `estimate_absolute_sum`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibration_gaps, measure_resamples
+from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibration_gaps, compute_metrics_of_resamples
 
 LEVEL = 0.95
 LOWER_RISK = 0.04  # for the lower end of an absolute sum, whose upper end hardly ever misses if there is only noise
@@ -49,7 +49,7 @@ def interval_of(estimate: Estimate) -> tuple[float, float, float]:
 
 
 def estimate_metrics(
-    predictions: Predictions, resamples: int, seed: int, metrics: MetricFunction = measure_resamples
+    predictions: Predictions, resamples: int, seed: int, metrics: MetricFunction = compute_metrics_of_resamples
 ) -> dict[str, Estimate]:
     """Compute every metric with its 95 % interval.
 
@@ -63,19 +63,21 @@ def estimate_metrics(
         `{"value": .., "low": .., "high": ..}` per metric, each None if the metric isn't defined.
 
     Example:
-        >>> predictions = Predictions.of([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.8], [0, 1, 1, 1], ["a", "a", "b", "b"])
+        >>> predictions = Predictions.from_arrays([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.8], [0, 1, 1, 1], list("aabb"))
         >>> estimate_metrics(predictions, resamples=200, seed=0)["accuracy"]["value"]
         0.75
     """
     count = predictions.case_count
-    draws = np.concatenate([draw_fewer(count, resamples, seed), leave_one_out(count)])
+    draws = np.concatenate([resample_fewer_cases(count, resamples, seed), leave_one_out(count)])
     informative, steps = informative_cases(predictions), half_steps(predictions)
     values, spread = metrics(predictions, np.ones((1, count))), metrics(predictions, draws)
     intervals = {
         name: estimate(
             float(value[0]),
             spread[name][:resamples],
-            cases_behind(spread[name][resamples:], informative[name], _least_cases(name, informative[name])),
+            effective_cases_from_spread(
+                spread[name][resamples:], informative[name], _least_cases(name, informative[name])
+            ),
             steps[name],
         )
         for name, value in values.items()
@@ -89,8 +91,10 @@ def _calibration_error(predictions: Predictions, draws: Numbers, informative: fl
     with np.errstate(invalid="ignore"):  # a single case can't be left out
         gaps, drawn = (calibration_gaps(predictions, drawn) for drawn in (np.ones((1, count)), draws))
     resampled, left_out = drawn[:-count], drawn[-count:]
-    cases = min(cases_behind(sums, informative) for sums in (np.abs(left_out).sum(axis=1), left_out.sum(axis=1)))
-    return absolute_sum(gaps[0], resampled, cases)
+    cases = min(
+        effective_cases_from_spread(sums, informative) for sums in (np.abs(left_out).sum(axis=1), left_out.sum(axis=1))
+    )
+    return estimate_absolute_sum(gaps[0], resampled, cases)
 
 
 def leave_one_out(cases: int) -> Numbers:
@@ -108,7 +112,7 @@ def _least_cases(metric: str, informative: float) -> float:
     return max(LEAST_CASES, float(freedom) + 1)
 
 
-def cases_behind(left_out: Numbers, informative: float, least: float = LEAST_CASES) -> float:
+def effective_cases_from_spread(left_out: Numbers, informative: float, least: float = LEAST_CASES) -> float:
     """Compute the effective number of cases behind a metric's spread.
 
     A variance s^2 from n cases is itself uncertain: its own variance is s^4 (k - 1) / n, where k is the kurtosis of the
@@ -136,7 +140,7 @@ def cases_behind(left_out: Numbers, informative: float, least: float = LEAST_CAS
 
 
 def half_steps(predictions: Predictions) -> dict[str, float]:
-    """Return half of the smallest possible distance of each metric from 0 or 1.
+    """Return half of the smallest step by which each metric can differ from 0 or 1.
 
     A share of patches changes by a patch, the ROC AUC by a pair of a positive and a negative patch, average precision
     by the loss at the last positive from a single false alarm. Squared errors have no smallest step.
@@ -151,7 +155,7 @@ def half_steps(predictions: Predictions) -> dict[str, float]:
     return dict.fromkeys(METRICS, 0.5 / patches) | particular
 
 
-def draw_cases(cases: int, resamples: int, seed: int | Sequence[int], draws: int | None = None) -> Numbers:
+def resample_cases(cases: int, resamples: int, seed: int | Sequence[int], draws: int | None = None) -> Numbers:
     """Draw cases with replacement.
 
     The draws use the generator's raw numbers, which numpy keeps the same across versions (NEP 19), unlike those of its
@@ -173,9 +177,9 @@ def draw_cases(cases: int, resamples: int, seed: int | Sequence[int], draws: int
     return np.bincount(cell.ravel(), minlength=resamples * cases).reshape(resamples, cases).astype(np.float64)
 
 
-def draw_fewer(cases: int, resamples: int, seed: int | Sequence[int]) -> Numbers:
-    """Draw one case fewer than there are, see `draw_cases`; returns (resamples, cases)."""
-    return draw_cases(cases, resamples, seed, max(1, cases - 1))
+def resample_fewer_cases(cases: int, resamples: int, seed: int | Sequence[int]) -> Numbers:
+    """Draw resamples of one case fewer than there are; return how often each case was drawn, (resamples, cases)."""
+    return resample_cases(cases, resamples, seed, max(1, cases - 1))
 
 
 def informative_cases(predictions: Predictions) -> dict[str, float]:
@@ -240,12 +244,12 @@ def interval(value: float, resampled: Numbers, cases: float, half_step: float) -
     return float(_expit(centre - reach)), float(_expit(centre + reach))
 
 
-def absolute_sum(terms: Numbers, resampled: Numbers, cases: float) -> Estimate:
+def estimate_absolute_sum(terms: Numbers, resampled: Numbers, cases: float) -> Estimate:
     """Return the sum of the absolute values of `terms`, with its interval.
 
     Noise in a term increases the sum if the true term is near 0, and resampling increases it once more. So the lower
-    end is found by inverting a test: it is the smallest multiple of the observed terms that noise, as the resamples
-    show it, raises to the observed sum one time in 25. At the upper end noise may have added nothing, or even hidden
+    end is found by inverting a test: it is the smallest multiple of the observed terms that noise, estimated from the
+    resamples, raises to the observed sum one time in 25. At the upper end noise may have added nothing, or even hidden
     what all terms have in common. There the spread is that of the sum of absolute values or, if larger, of the net sum.
 
     Args:

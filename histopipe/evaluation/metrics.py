@@ -1,4 +1,4 @@
-"""The metrics of an evaluation, for many resamples of cases at once.
+"""Compute the metrics of an evaluation for many resamples of cases at once.
 
 A resample draws whole cases with replacement, so it is described by how often each case was drawn. Every metric is
 therefore weighted, and the weight of a patch is the number of times that its case was drawn. Sensitivity is the recall
@@ -47,7 +47,7 @@ class Predictions:
         case_count: number of cases.
 
     Example:
-        >>> Predictions.of([0, 1], [0.2, 0.7], [0, 1], ["case-2", "case-1"]).cases.tolist()
+        >>> Predictions.from_arrays([0, 1], [0.2, 0.7], [0, 1], ["case-2", "case-1"]).cases.tolist()
         [1, 0]
     """
 
@@ -58,7 +58,9 @@ class Predictions:
     case_count: int
 
     @classmethod
-    def of(cls, labels: ArrayLike, probabilities: ArrayLike, decisions: ArrayLike, case_ids: ArrayLike) -> Predictions:
+    def from_arrays(
+        cls, labels: ArrayLike, probabilities: ArrayLike, decisions: ArrayLike, case_ids: ArrayLike
+    ) -> Predictions:
         """Create predictions from case ids; cases are numbered in the order of ids, whatever the order of patches."""
         names, cases = np.unique(np.asarray(case_ids, dtype=str), return_inverse=True)
         return cls(
@@ -74,18 +76,19 @@ class Predictions:
         return np.bincount(self.cases, np.asarray(values, np.float64), self.case_count).astype(np.float64)
 
 
-def measure(predictions: Predictions) -> dict[str, float]:
+def compute_metrics(predictions: Predictions) -> dict[str, float]:
     """Compute every metric on all patches; NaN if undefined, such as precision if nothing is called positive.
 
     Example:
-        >>> measure(Predictions.of([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.8], [0, 1, 1, 1], ["a", "a", "b", "b"]))["roc_auc"]
+        >>> predictions = Predictions.from_arrays([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.8], [0, 1, 1, 1], list("aabb"))
+        >>> compute_metrics(predictions)["roc_auc"]
         1.0
     """
     once = np.ones((1, predictions.case_count))
-    return {name: float(values[0]) for name, values in measure_resamples(predictions, once).items()}
+    return {name: float(values[0]) for name, values in compute_metrics_of_resamples(predictions, once).items()}
 
 
-def measure_resamples(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
+def compute_metrics_of_resamples(predictions: Predictions, multiplicities: Numbers) -> dict[str, Numbers]:
     """Compute every metric on every resample.
 
     Args:
@@ -126,7 +129,7 @@ def probability_metrics(predictions: Predictions, multiplicities: Numbers) -> di
     """Compute the Brier score and the expected calibration error on every resample.
 
     The calibration error is the mean over patches of the difference between mean probability and share of positives in
-    their bin. Arguments as for `measure_resamples`.
+    their bin. Arguments as for `compute_metrics_of_resamples`.
     """
     squares = predictions.per_case((predictions.probabilities - predictions.labels) ** 2)
     return {
@@ -138,7 +141,7 @@ def probability_metrics(predictions: Predictions, multiplicities: Numbers) -> di
 def calibration_gaps(predictions: Predictions, multiplicities: Numbers) -> Numbers:
     """Compute the signed contribution of each bin to the calibration error: (resamples, bins).
 
-    It is above 0 where probabilities are too high. Arguments as for `measure_resamples`.
+    It is above 0 where probabilities are too high. Arguments as for `compute_metrics_of_resamples`.
     """
     cell = predictions.cases * CALIBRATION_BINS + calibration_bins(predictions.probabilities)
     size = predictions.case_count * CALIBRATION_BINS

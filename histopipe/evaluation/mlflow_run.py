@@ -43,7 +43,8 @@ def log_evaluation(
         operating_point: content of `operating_point.json`.
         results: content of `metrics.json`.
         example: a patch for the model's input example, uint8 (height, width, 3).
-        reference: file with the profiles of the model's cases, to be logged with the model.
+        reference: file with the reference profiles for drift (`histopipe.evaluation.drift.profiles`), to be logged
+            with the model.
         made_from: the record of its data, to be logged with the model.
     """
     tags = {

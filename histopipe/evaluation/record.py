@@ -7,7 +7,7 @@ from typing import NotRequired, TypedDict
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import read_record
-from histopipe.core.training_record import TrainingMarks
+from histopipe.core.training_record import CopiedTrainingFields
 from histopipe.evaluation.intervals import Estimate
 
 METRICS_FILE = "metrics.json"
@@ -31,8 +31,8 @@ class KindRecord(TypedDict):
     reason: str | None
 
 
-class EvaluationMarks(TrainingMarks):
-    """The marks that a combination of models, or the baseline, takes from other rows of a comparison.
+class SharedRowFields(CopiedTrainingFields):
+    """Fields that rows of a comparison without a training of their own (combination, baseline) take from others.
 
     Attributes:
         positive_class: name of the class of label 1.
@@ -41,18 +41,18 @@ class EvaluationMarks(TrainingMarks):
     positive_class: str
 
 
-class MetricsRecord(EvaluationMarks):
+class MetricsRecord(SharedRowFields):
     """The content of `metrics.json`, and of similar rows of a comparison; keys that are newer are not required.
 
     Attributes:
         test: every metric with its interval, on the test split.
         cautions: reasons why these intervals may be too narrow.
         uncalibrated: metrics of the probabilities before calibration.
-        within: metrics within the test cases of one kind.
+        within: metrics within the test cases that hold positives, and within those that hold both classes.
         validation: every metric on the validation split; None if it isn't defined.
         threshold: calibrated probability from which a patch is called positive.
         temperature, offset: parameters of the calibration.
-        rule: rule by which the threshold was chosen.
+        rule: rule by which the threshold was chosen, as in `evaluate.threshold`, such as `sensitivity>=0.95`.
         cases, patches: size of the test split.
         validation_cases, validation_patches: size of the validation split.
         run_id: id of the MLflow run with the evaluation; a comparison's row without an evaluation of its own has none.

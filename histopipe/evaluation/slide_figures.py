@@ -15,8 +15,8 @@ from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.params import EvaluateParams
 from histopipe.core.tables import write_csv
 from histopipe.data.store import PatchStore
-from histopipe.evaluation.figures import DPI, new_figure, plain, save_figure
-from histopipe.evaluation.slide_maps import PLACES, Canvas, Image, canvas_of, paint, paint_tissue
+from histopipe.evaluation.figures import DPI, escape_mathtext, new_figure, save_figure
+from histopipe.evaluation.slide_maps import PLACES, Canvas, Image, lay_out_patches, paint, paint_tissue
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,7 @@ def _choose_cases(
         return []
     placed = table.join(index[list(PLACES)], on="row").dropna(subset=list(PLACES))
     parts = placed.groupby("case_id", sort=True)
-    slides = [(str(case), part, canvas_of(part, params.slide_side)) for case, part in parts]
+    slides = [(str(case), part, lay_out_patches(part, params.slide_side)) for case, part in parts]
     slides.sort(key=lambda slide: (not slide[2].complete, -len(slide[1])))
     return slides if params.slides == "all" else slides[: params.slides]
 
@@ -120,10 +120,10 @@ def draw_slide(case: str, part: pd.DataFrame, tissue_image: Image, canvas: Canva
     _legend(error, OUTCOMES, OUTCOME_COLOURS)
     _scale_bar(tissue, canvas)
     for axes, title in zip((tissue, truth, probability, error), _titles(classes), strict=True):
-        axes.set_title(plain(title), fontsize=10, loc="left")
+        axes.set_title(escape_mathtext(title), fontsize=10, loc="left")
         axes.set(xticks=[], yticks=[], xlim=(-margin, width + margin), ylim=(height + margin, -margin))
     kind = "" if canvas.complete else ", a sample of the slide"
-    figure.suptitle(plain(f"case {case}: {len(part):,} patches{kind}"), fontsize=11, x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(f"case {case}: {len(part):,} patches{kind}"), fontsize=11, x=0.01, ha="left")
     return figure
 
 
@@ -158,7 +158,7 @@ def draw_values(axes: Axes, canvas: Canvas, values: Any, colours: str | ListedCo
 def _legend(axes: Axes, names: tuple[str, ...], colours: tuple[str, ...]) -> None:
     from matplotlib.patches import Patch
 
-    keys = [Patch(facecolor=colour, label=plain(name)) for name, colour in zip(names, colours, strict=True)]
+    keys = [Patch(facecolor=colour, label=escape_mathtext(name)) for name, colour in zip(names, colours, strict=True)]
     options = {"ncols": 2, "frameon": False, "fontsize": 8, "handlelength": 1}
     axes.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.01), **options)
 

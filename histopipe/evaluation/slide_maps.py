@@ -53,20 +53,20 @@ class Canvas:
         return 0, self.shape[1], self.shape[0], 0
 
 
-def canvas_of(places: pd.DataFrame, longest: int | None = CANVAS) -> Canvas:
+def lay_out_patches(patches: pd.DataFrame, longest: int | None = CANVAS) -> Canvas:
     """Lay out the patches of one slide.
 
     Args:
-        places: columns `x`, `y` (upper left corner on the slide), `width` and `height` (before resizing or padding), in
-            slide pixels.
-        longest: most pixels along the map's longer side, None for as many as the slide has; a slide is never enlarged,
-            and the map of a sample never has more than `CANVAS`.
+        patches: columns `x`, `y` (upper left corner on the slide), `width` and `height` (before resizing or padding),
+            in slide pixels.
+        longest: maximum number of pixels along the map's longer side, None for as many as the slide has; a slide is
+            never enlarged, and the map of a sample never has more than `CANVAS`.
     """
-    x, y, width, height = (places[name].to_numpy(np.float64) for name in PLACES)
+    x, y, width, height = (patches[name].to_numpy(np.float64) for name in PLACES)
     x, y = x - x.min(), y - y.min()
     extent = (float((x + width).max()), float((y + height).max()))
     covered = float((width * height).sum()) / (extent[0] * extent[1])
-    complete = covered >= COMPLETE and len(places) >= FEWEST
+    complete = covered >= COMPLETE and len(patches) >= FEWEST
     sides = [side for side in (longest, None if complete else CANVAS) if side is not None]
     scale = max([1.0, *(max(extent) / side for side in sides)])
     edges = [np.floor(edge / scale + 0.5).astype(np.int64) for edge in (x, y, x + width, y + height)]
@@ -74,7 +74,7 @@ def canvas_of(places: pd.DataFrame, longest: int | None = CANVAS) -> Canvas:
 
 
 def paint(canvas: Canvas, values: ArrayLike) -> Field:
-    """Fill the area of each patch with its value."""
+    """Return the map, (height, width), with each patch's area filled with its value and NaN elsewhere."""
     field = np.full(canvas.shape, np.nan)
     for area, value in zip(_areas(canvas), np.asarray(values, np.float64), strict=True):
         field[area] = value

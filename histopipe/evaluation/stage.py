@@ -23,28 +23,28 @@ from histopipe.core.errors import EvaluationError
 from histopipe.core.files import replaced_folder, write_json, write_text
 from histopipe.core.operating_point import OperatingPoint, write_operating_point
 from histopipe.core.params import EvaluateParams, Params
+from histopipe.core.processes import BackgroundProcess
 from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import StageInputs, current_inputs, rerun_command
 from histopipe.core.tables import write_csv
 from histopipe.core.training_record import TrainingRecord, read_training_record
-from histopipe.core.workers import BackgroundProcess
 from histopipe.core.workspace import TRAINING_RECORD, Workspace, stage_name
 from histopipe.data.splitting.membership import Split, is_leaky, read_split
 from histopipe.data.store import Patches, PatchStore, read_store_record, require_reading
 from histopipe.evaluation.cases import JOINED, joined_cases, patch_columns
 from histopipe.evaluation.drift.profiles import REFERENCE_FILE, reference_profiles
-from histopipe.evaluation.grading import (
+from histopipe.evaluation.metrics import Numbers
+from histopipe.evaluation.predictions import (
     EVALUATED_SPLITS,
     before_calibration,
     calibration_of,
+    choose_operating_point,
     evaluate_predictions,
-    locked_point,
     predictions_of,
     predictions_table,
 )
-from histopipe.evaluation.metrics import Numbers
 from histopipe.evaluation.record import METRICS_FILE, MetricsRecord
-from histopipe.evaluation.thresholds import require_bound
+from histopipe.evaluation.thresholds import require_cases_for_rule
 
 if TYPE_CHECKING:
     import keras
@@ -60,17 +60,17 @@ def evaluate(
     architecture: str,
     params: Params,
     workspace: Workspace,
-    explained: bool = True,
+    explain: bool = True,
     processes: int = 1,
 ) -> MetricsRecord:
     """Evaluate one trained network and log it into its MLflow run as a model that can be served.
 
     Args:
-        dataset, architecture: names of the data set and the recipe.
+        dataset, architecture: names of the data set and of the recipe.
         params: the parameters.
         workspace: the workspace to read from and write to.
-        explained: whether to write the files of `explain_evaluation` too.
-        processes: with two, a second process draws the figures in parallel.
+        explain: whether to write the explanation as well (see `explain_evaluation`).
+        processes: the number of processes; with two or more, figures are drawn in a background process.
 
     Returns:
         The content of `metrics.json`.
@@ -98,13 +98,13 @@ def evaluate(
         table = predictions_table(logits, point)
         (figures := folder / "figures").mkdir()
         drawing.start(draw_slides_of_store, table[table.split == "test"], store.folder, point, params.evaluate, folder)
-        table = table.assign(**other_views(network, store, table, params, f"{dataset} {architecture}"))
+        table = table.assign(**predict_other_views(network, store, table, params, f"{dataset} {architecture}"))
         results = evaluate_predictions(table, point, record, params)
         reference = write_reference(folder / REFERENCE_FILE, table, store, split)
         parts = tables_by_part(table, store, split, params)
         shown, tables = write_outputs(folder, table, parts, point, results, architecture)
         drawing.start(draw_figures, shown, tables, figures)
-        if explained:
+        if explain:
             explain_evaluation(network, table, store, point, architecture, params, folder)
         inputs.require_unchanged()
         with continued_run(workspace, dataset, architecture, record["run_id"]) as run_id:
@@ -120,7 +120,7 @@ def evaluate(
 def _require_evaluable(store: PatchStore, split: Split, record: TrainingRecord, stage: str, params: Params) -> None:
     patches = patches_to_evaluate(store, split)
     require_unseen(record, patches, split, stage)
-    require_bound(params.evaluate.threshold, patches)
+    require_cases_for_rule(params.evaluate.threshold, patches)
 
 
 def _checked_inputs(
@@ -133,7 +133,7 @@ def _checked_inputs(
     inputs = current_inputs(stage_name("evaluate", dataset, architecture), workspace, files)
     require_reading(workspace.store(dataset), params.case_reading(dataset))
     split = read_split(workspace.split(dataset))
-    record = read_run(dataset, architecture, workspace, split)
+    record = read_matching_training_record(dataset, architecture, workspace, split)
     require_server(tracking_uri(workspace))
     return inputs, split, record
 
@@ -141,13 +141,15 @@ def _checked_inputs(
 def draw_slides_of_store(
     table: pd.DataFrame, store: Path, point: OperatingPoint, params: EvaluateParams, folder: Path
 ) -> None:
-    """Open a store and call `draw_slides`, since another process can't pass the arrays of an open store."""
+    """Open a store and call `draw_slides`; for a background process, to which no open store can be passed."""
     from histopipe.evaluation.slide_figures import draw_slides
 
     draw_slides(table, PatchStore.open(store), point, params, folder)
 
 
-def read_run(dataset: str, architecture: str, workspace: Workspace, split: Split) -> TrainingRecord:
+def read_matching_training_record(
+    dataset: str, architecture: str, workspace: Workspace, split: Split
+) -> TrainingRecord:
     """Read the training's record; check that the network was trained with the current split.
 
     Raises:
@@ -175,7 +177,7 @@ def require_unseen(record: TrainingRecord, table: pd.DataFrame, split: Split, st
         stage: name of the stage that trains the network.
 
     Raises:
-        EvaluationError: it was; the message names the first case.
+        EvaluationError: the network has seen a test case; the message names the first one.
     """
     if is_leaky(split.table):
         return
@@ -232,7 +234,7 @@ def require_cases(index: pd.DataFrame, folder: Path) -> None:
     """Check that every patch of a store has a case, since a patch without one would silently be in no split.
 
     Raises:
-        EvaluationError: a patch has none.
+        EvaluationError: a patch has no case.
     """
     nameless = index["case_id"].isna() | (index["case_id"].astype(str).str.strip() == "")
     if nameless.any():
@@ -250,7 +252,7 @@ def require_both_classes(table: pd.DataFrame, origin: object) -> None:
         origin: the split's file, for the message.
 
     Raises:
-        EvaluationError: one of the splits has not.
+        EvaluationError: a split lacks patches of one class.
     """
     for split in EVALUATED_SPLITS:
         labels = table.loc[table["split"] == split, "label"]
@@ -265,7 +267,7 @@ def require_both_classes(table: pd.DataFrame, origin: object) -> None:
 def operating_point(logits: pd.DataFrame, dataset: str, params: Params, store: PatchStore) -> OperatingPoint:
     """Choose calibration and threshold on validation; add what else a served model needs to know."""
     classes = read_store_record(store.folder)["classes"]
-    locked = locked_point(logits, params.evaluate.threshold)
+    locked = choose_operating_point(logits, params.evaluate.threshold)
     point: OperatingPoint = {
         "temperature": locked["temperature"],
         "offset": locked["offset"],
@@ -290,7 +292,7 @@ def _is_resized(dataset: str, params: Params) -> bool:
     return own or get_dataset(dataset).resized
 
 
-def other_views(
+def predict_other_views(
     network: keras.Model, store: PatchStore, table: pd.DataFrame, params: Params, title: str
 ) -> dict[str, Numbers]:
     """Predict without averaging over symmetries (`one_view`) or, if the parameters ask for it, with it (`d4`).
@@ -308,7 +310,7 @@ def other_views(
     else:
         return {}
     logits = finite_logits(other, store, table["row"].to_numpy(), f"evaluate {title}, {column}")
-    point = locked_point(table[patch_columns(table)].assign(logit=logits), params.evaluate.threshold)
+    point = choose_operating_point(table[patch_columns(table)].assign(logit=logits), params.evaluate.threshold)
     return {column: calibration_of(point).apply(logits)}
 
 

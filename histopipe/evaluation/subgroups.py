@@ -40,7 +40,7 @@ def _metric_columns() -> list[str]:
 
 
 def _evaluate_part(part: pd.DataFrame, resamples: int, seed: int) -> dict[str, int | float | None]:
-    predictions = Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
+    predictions = Predictions.from_arrays(part["label"], part["probability"], part["decision"], counted_cases(part))
     metrics = estimate_metrics(predictions, resamples, seed)
     counts = {"cases": predictions.case_count, "patches": len(part), "positives": int(part["label"].sum())}
     ends = {"": "value", "_low": "low", "_high": "high"}

@@ -13,7 +13,7 @@ from histopipe.core.errors import EvaluationError
 from histopipe.core.params import ThresholdRule
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.cases import counted_cases
-from histopipe.evaluation.intervals import cases_behind, draw_fewer, leave_one_out
+from histopipe.evaluation.intervals import effective_cases_from_spread, leave_one_out, resample_fewer_cases
 from histopipe.evaluation.metrics import Codes, Numbers
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def choose_threshold(
 ) -> float:
     """Choose the best threshold by a rule; a patch is called positive at or above it.
 
-    The threshold is halfway between two probabilities that occur, so that rounding in the served model (single
-    precision) moves no patch across it. Of equally good thresholds the lowest is chosen, since it misses fewer
-    positives.
+    The threshold is halfway between two neighbouring probabilities, or between the lowest one and 0 or the highest one
+    and 1, so that rounding in the served model (single precision) moves no patch across it. Of equally good thresholds
+    the lowest is chosen, since it misses fewer positives.
 
     Args:
         rule: `youden` maximises sensitivity + specificity - 1 (Youden 1950), `f1` the F1 score, `sensitivity` the
@@ -64,7 +64,7 @@ def choose_threshold(
     return _midpoint(falling[steps[best]], falling[steps[best + 1]] if best + 1 < len(steps) else 0.0)
 
 
-def require_bound(rule: ThresholdRule, table: pd.DataFrame) -> None:
+def require_cases_for_rule(rule: ThresholdRule, table: pd.DataFrame) -> None:
     """Check, before anything is predicted, that validation has enough cases for a rule with a confidence.
 
     Args:
@@ -72,7 +72,7 @@ def require_bound(rule: ThresholdRule, table: pd.DataFrame) -> None:
         table: columns `case_id,split,label` of the patches to evaluate.
 
     Raises:
-        EvaluationError: it has too few.
+        EvaluationError: fewer than `LEAST_CASES` validation cases have positive patches.
     """
     positives = table[(table["split"] == "validation") & (table["label"] == 1)]
     if rule.confidence is not None:
@@ -105,11 +105,11 @@ def _choose_bound(rule: ThresholdRule, labels: Codes, probabilities: Numbers, ca
     order = np.argsort(-probabilities[positive], kind="stable")
     falling, cases = log_odds(probabilities[positive][order]), cases[order]
     draws = np.concatenate(
-        [np.ones((1, len(sizes))), leave_one_out(len(sizes)), draw_fewer(len(sizes), RESAMPLES, SEED)]
+        [np.ones((1, len(sizes))), leave_one_out(len(sizes)), resample_fewer_cases(len(sizes), RESAMPLES, SEED)]
     )
     reached, *others = _thresholds_reaching(rule.at_least, falling, cases, draws)
     left_out, resampled = np.array(others[: len(sizes)]), np.array(others[len(sizes) :])
-    freedom = max(1.0, cases_behind(left_out, float(sizes.sum() ** 2 / (sizes**2).sum())) - 1)
+    freedom = max(1.0, effective_cases_from_spread(left_out, float(sizes.sum() ** 2 / (sizes**2).sum())) - 1)
     downwards = np.sqrt(2 * (np.minimum(0.0, resampled - reached) ** 2).mean())
     spread = max(float(np.std(resampled, ddof=1)), float(downwards))
     bias = max(0.0, float(resampled.mean()) - reached)

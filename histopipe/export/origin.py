@@ -11,8 +11,8 @@ from histopipe.core.workspace import Workspace, stage_name
 from histopipe.evaluation.record import METRICS_FILE, SERVED_MODEL_TAG, read_metrics
 from histopipe.export.record import ModelFacts
 from histopipe.inference.model import ServedModel
-from histopipe.networks.weights.behind import cases_seen
 from histopipe.networks.weights.registered import cases_seen_by_version
+from histopipe.networks.weights.seen_data import cases_seen
 from histopipe.tracking.runs import find_run_of_training, run_exists
 from histopipe.tracking.stores import errors_in_one_line, open_client
 

@@ -14,8 +14,8 @@ from histopipe.core.errors import ExportError
 from histopipe.data.store import PatchStore, Rows
 from histopipe.evaluation.case_parts import CaseMetrics
 from histopipe.evaluation.differences import Flips
-from histopipe.evaluation.intervals import Estimate, draw_fewer, estimate, informative_cases
-from histopipe.evaluation.metrics import Numbers, Predictions, measure
+from histopipe.evaluation.intervals import Estimate, estimate, informative_cases, resample_fewer_cases
+from histopipe.evaluation.metrics import Numbers, Predictions, compute_metrics
 from histopipe.evaluation.thresholds import decide
 from histopipe.export.record import Parity
 from histopipe.export.source import PredictFunction
@@ -63,14 +63,14 @@ def measure_parity(
     if not ((exported >= 0) & (exported <= 1)).all():
         raise ExportError("the file returns values that are no probabilities on test patches: export in float32")
     both = [
-        Predictions.of(patches["label"], values, decide(values, threshold), patches["case_id"])
+        Predictions.from_arrays(patches["label"], values, decide(values, threshold), patches["case_id"])
         for values in (reference, exported)
     ]
-    values = [measure(predictions) for predictions in both]
+    values = [compute_metrics(predictions) for predictions in both]
     keras, file = (CaseMetrics(predictions, COMPARED) for predictions in both)
     changed = file.minus(keras)
     changes = Flips([changed[name] for name in COMPARED], seed, resamples).estimates()
-    draws = draw_fewer(both[0].case_count, resamples, seed)
+    draws = resample_fewer_cases(both[0].case_count, resamples, seed)
     cases = informative_cases(both[0])["accuracy"]
     differences = np.abs(reference - exported)
     return {

@@ -20,7 +20,7 @@ from histopipe.core.files import file_digest, format_json, replaced_file, write_
 from histopipe.core.locking import locked_file
 from histopipe.core.outputs.claims import OutputFiles, claim_path, text_digest
 from histopipe.core.params import Params
-from histopipe.core.workers import available_cores
+from histopipe.core.processes import available_cores
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import PatchStore
 from histopipe.evaluation.cases import joined_cases

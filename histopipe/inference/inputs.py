@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from histopipe.core.cases.ids import normal_id
 from histopipe.core.errors import ArchiveError, PredictionError
-from histopipe.core.names import CONTROL_IN_NAME, holds_control, printable, with_slashes
+from histopipe.core.names import CONTROL_IN_NAME, escape_control_characters, has_control_characters, with_slashes
 from histopipe.core.system_files import is_leftover
-from histopipe.inference.kinds import (
+from histopipe.inference.case_naming import SECOND_COPY, CaseNamer, ImageName
+from histopipe.inference.file_kinds import (
     ARCHIVE_IN_FOLDER,
     ARCHIVES,
     IMAGES,
@@ -23,15 +24,14 @@ from histopipe.inference.kinds import (
     NamedFile,
     SlideFile,
     distinct_series,
+    explain_ignored_file,
     parts_of_slides,
-    reason_aside,
     sort_files,
 )
-from histopipe.inference.naming import SECOND_COPY, CaseNamer, ImageName
 from histopipe.inference.slides.dicom import is_dicom
 from histopipe.inference.slides.slide import SLIDES, is_slide
 from histopipe.ingest.archives.limits import DEFAULT_LIMIT, MemberLimit
-from histopipe.ingest.archives.reading import check_member, open_archive
+from histopipe.ingest.archives.reading import open_archive, require_usable_member
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.folders import FolderFile, list_files
 from histopipe.ingest.images import MAX_PIXELS
@@ -47,7 +47,7 @@ class ImageInput(NamedTuple):
 
     Attributes:
         file: its name in the table of predictions.
-        case_id: its case, from `histopipe.inference.naming`.
+        case_id: its case, from `histopipe.inference.case_naming`.
         x, y: its position on the slide in pixels, from its name; None if the name holds none.
         read: reads its bytes; raises MemberRejected if it is damaged.
     """
@@ -83,7 +83,12 @@ def find_slides(inputs: list[Path], limit: MemberLimit = DEFAULT_LIMIT) -> list[
         ArchiveError: a folder holds more files than `limit` allows.
     """
     slides = _slide_files(inputs, limit)
-    return [SlideInput(slide.path, printable(slide.name), normal_id(printable(slide.case)) or "_") for slide in slides]
+    return [
+        SlideInput(
+            slide.path, escape_control_characters(slide.name), normal_id(escape_control_characters(slide.case)) or "_"
+        )
+        for slide in slides
+    ]
 
 
 def distinct_slides(slides: list[SlideInput], taken: Collection[str]) -> list[SlideInput]:
@@ -108,7 +113,7 @@ def _slide_files(inputs: list[Path], limit: MemberLimit) -> Iterator[SlideFile]:
         elif is_slide(path) or (path.suffix.lower() not in IMAGES and is_dicom(path)):
             yield SlideFile(path.name, path, path.stem)
         elif not path.name.lower().endswith(ARCHIVES) and path.suffix.lower() not in IMAGES:
-            reason = reason_aside(path)
+            reason = explain_ignored_file(path)
             if reason in (OTHER, NOTES):
                 reason = "no image, slide, folder or archive of patches: give one of these"
             raise PredictionError(f"{path} is {reason}")
@@ -116,24 +121,28 @@ def _slide_files(inputs: list[Path], limit: MemberLimit) -> Iterator[SlideFile]:
 
 def _content(folder: Path, limit: MemberLimit) -> FolderContent:
     """Sort the files of a folder; names that can't be used and broken links are set aside."""
-    files, aside = [], []
+    files, ignored = [], []
     for file in _list_files(folder, limit):
-        control = CONTROL_IN_NAME if holds_control(file.name) and reason_aside(file.path) != NOTES else None
+        control = (
+            CONTROL_IN_NAME if has_control_characters(file.name) and explain_ignored_file(file.path) != NOTES else None
+        )
         if fault := file.fault or control:
-            aside.append((file.name, fault))
+            ignored.append((file.name, fault))
         else:
             files.append(NamedFile(file.name, file.path))
     content = sort_files(files, folder.resolve().name)
-    return content._replace(aside=aside + content.aside)
+    return content._replace(ignored=ignored + content.ignored)
 
 
 def _require_name(path: Path) -> None:
     """Refuse an input if its name or its folder's can't be used as a case id."""
     resolved = path.resolve()
-    if holds_control(path.name) or holds_control(resolved.name if path.is_dir() else resolved.parent.name):
+    if has_control_characters(path.name) or has_control_characters(
+        resolved.name if path.is_dir() else resolved.parent.name
+    ):
         raise PredictionError(
-            f"the name of {printable(str(path))} or of its folder holds a line break or another control character: "
-            "rename it"
+            f"the name of {escape_control_characters(str(path))} or of its folder holds a line break or another "
+            "control character: rename it"
         )
 
 
@@ -141,7 +150,7 @@ def _list_files(folder: Path, limit: MemberLimit) -> list[FolderFile]:
     try:
         return list_files(folder, limit)
     except OSError as problem:
-        where = printable(str(problem.filename or folder))
+        where = escape_control_characters(str(problem.filename or folder))
         raise PredictionError(f"{where} can't be read ({problem.strerror}): allow it or remove it") from None
 
 
@@ -154,9 +163,9 @@ class _Source(NamedTuple):
 
 def find_images(
     inputs: list[Path],
-    rejected: Callable[[str, str], None],
+    on_rejected: Callable[[str, str], None],
     limit: MemberLimit = DEFAULT_LIMIT,
-    noted: Callable[[str], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
     namer: CaseNamer | None = None,
 ) -> Iterator[ImageInput]:
     """Yield the images of the inputs; whole slides and their parts are skipped.
@@ -164,9 +173,9 @@ def find_images(
     Args:
         inputs: files, folders and archives. All are listed before the first image is yielded, since a case is
             recognised from the names of all images together.
-        rejected: called with the reason and the name of each other file or member.
+        on_rejected: called with the reason and the name of each other file or member.
         limit: the number of members that an archive or a folder may have.
-        noted: called instead with the name of each text or table, which isn't mistaken for an image.
+        on_note: called, instead of `on_rejected`, with the name of each text or table file.
         namer: names the cases and collects remarks; by default the one of IDC.
 
     Yields:
@@ -176,13 +185,13 @@ def find_images(
         ArchiveError: an archive can't be read, or holds too many members.
         PredictionError: a folder can't be read.
     """
-    namer = namer or CaseNamer.of("idc", ())
+    namer = namer or CaseNamer.for_data_set("idc", ())
 
     def set_aside(reason: str, name: str) -> None:
         if reason == NOTES:
-            noted(printable(name))
+            on_note(escape_control_characters(name))
         else:
-            rejected(reason, printable(name))
+            on_rejected(reason, escape_control_characters(name))
 
     with ExitStack() as opened:
         sources = list(_sources(inputs, set_aside, limit, opened))
@@ -190,7 +199,7 @@ def find_images(
         names = namer.name(images)
         copies = namer.second_copies(images, names)
         for number in sorted(copies):
-            rejected(SECOND_COPY, images[number].file)
+            on_rejected(SECOND_COPY, images[number].file)
         start = 0
         for source in sources:
             chosen = [number for number in range(len(source.images)) if start + number not in copies]
@@ -218,7 +227,7 @@ def _source_of_files(files: Sequence[tuple[str, Path]], source: int) -> _Source:
     parents = {path.parent: path.parent.resolve() for _, path in files}
     images = [
         ImageName(
-            printable(with_slashes(name)),
+            escape_control_characters(with_slashes(name)),
             _folders_on_disk(parents[path.parent], path.name),
             1,
             source,
@@ -238,7 +247,7 @@ def _folders_on_disk(parent: Path, name: str) -> tuple[str, ...]:
 
 def _source_of_folder(folder: Path, number: int, set_aside: Callable[[str, str], None], limit: MemberLimit) -> _Source:
     content = _content(folder, limit)
-    for name, reason in content.aside:
+    for name, reason in content.ignored:
         set_aside(reason, name)
     return _source_of_files([(name, path) for name, path in content.images], number)
 
@@ -259,13 +268,13 @@ def _source_of_archive(
             set_aside(SLIDE_IN_ARCHIVE, member.name)
         elif ending in IMAGES or member.fault:
             try:
-                check_member(member)
+                require_usable_member(member)
             except MemberRejected as problem:
                 set_aside(str(problem), member.name)
                 continue
             members.append(member)
         else:
-            reason = reason_aside(Path(member.name))
+            reason = explain_ignored_file(Path(member.name))
             set_aside(ARCHIVE_INSIDE if reason == ARCHIVE_IN_FOLDER else reason, member.name)
     around = (*path.resolve().parent.parts, path.name)
     images = [_image_in_archive(member.name, around, number) for member in members]
@@ -273,15 +282,15 @@ def _source_of_archive(
 
 
 def _image_in_archive(name: str, around: tuple[str, ...], source: int) -> ImageName:
-    file = printable(with_slashes(name))
+    file = escape_control_characters(with_slashes(name))
     folders = tuple(part for part in file.split("/")[:-1] if part not in ("", "."))
     return ImageName(file, (*around, *folders[-DEEPEST:]), len(around), source, name)
 
 
 def _name_member(file: str, container: str, read: Callable[[], bytes]) -> ImageInput:
     """Return an image of an archive called `container`, with the case from its name there."""
-    image = _image_in_archive(file, (printable(container) or "_",), 0)
-    name = CaseNamer.of("idc", ()).name([image])[0]
+    image = _image_in_archive(file, (escape_control_characters(container) or "_",), 0)
+    name = CaseNamer.for_data_set("idc", ()).name([image])[0]
     return ImageInput(image.file, name.case_id, name.x, name.y, read)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from histopipe.core.operating_point import OperatingPoint
-from histopipe.evaluation.figures import DPI, new_figure, plain, save_figure
+from histopipe.evaluation.figures import DPI, escape_mathtext, new_figure, save_figure
 from histopipe.evaluation.slide_figures import TRUTH_COLOURS, draw_values, file_name
-from histopipe.evaluation.slide_maps import CANVAS, PLACES, Canvas, canvas_of
-from histopipe.inference.graded import PredictedSlide
+from histopipe.evaluation.slide_maps import CANVAS, PLACES, Canvas, lay_out_patches
+from histopipe.inference.predicted_slide import PredictedSlide
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,12 +65,12 @@ def draw_slide_map(slide: PredictedSlide, folder: Path) -> Path:
         drawn.set_alpha(OVER_TISSUE)
     titles = ("tissue", f"probability of {slide.classes[1]}", f"at or above {slide.point['threshold']:.3f}")
     for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(plain(title), fontsize=10, loc="left")
+        axes.set_title(escape_mathtext(title), fontsize=10, loc="left")
         axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
     _length_bar(panels[0], width, canvas.scale * slide.pixel.x)
     figure.colorbar(shades, cax=panels[1].inset_axes((0, -0.07, 1, 0.035)), orientation="horizontal")
     title = f"{slide.case_id}: {len(slide.tiles):,} tiles, {int(slide.tiles['decision'].sum()):,} positive"
-    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(title), fontsize=11, x=0.01, ha="left")
     folder.mkdir(parents=True, exist_ok=True)
     return save_figure(figure, folder / file_name(slide.case_id), DPI)
 
@@ -98,7 +98,7 @@ def draw_map(case: str, part: pd.DataFrame, point: OperatingPoint, path: Path) -
     """Draw probability and decision of a case side by side."""
     from matplotlib.colors import ListedColormap
 
-    canvas = canvas_of(part)
+    canvas = lay_out_patches(part)
     height, width = canvas.shape
     figure = new_figure(8, min(9.0, 3.8 * height / width + 1.2))
     probability, decision = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -106,9 +106,9 @@ def draw_map(case: str, part: pd.DataFrame, point: OperatingPoint, path: Path) -
     draw_values(decision, canvas, part["decision"].to_numpy(), ListedColormap(TRUTH_COLOURS), 2)
     for axes in (probability, decision):
         axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
-    probability.set_title(plain(f"probability of {point['positive_class']}"), fontsize=10, loc="left")
-    decision.set_title(plain(f"at or above {point['threshold']:.3f}"), fontsize=10, loc="left")
+    probability.set_title(escape_mathtext(f"probability of {point['positive_class']}"), fontsize=10, loc="left")
+    decision.set_title(escape_mathtext(f"at or above {point['threshold']:.3f}"), fontsize=10, loc="left")
     figure.colorbar(shades, cax=probability.inset_axes((0, -0.09, 1, 0.05)), orientation="horizontal")
     kind = "" if canvas.complete else ", a sample of the slide"
-    figure.suptitle(plain(f"case {case}: {len(part):,} patches{kind}"), fontsize=11, x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(f"case {case}: {len(part):,} patches{kind}"), fontsize=11, x=0.01, ha="left")
     save_figure(figure, path, DPI)

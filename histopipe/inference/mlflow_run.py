@@ -15,7 +15,7 @@ ANONYMOUS = {"mlflow.user": "not recorded", "mlflow.source.name": "histopipe pre
 
 
 def log_predictions(dataset: str, summary: PredictionSummary, folder: Path, workspace: Workspace) -> str:
-    """Log predictions into a run of the experiment `histopipe-D-scores`; return the run's id.
+    """Log predictions into a run of the experiment `histopipe-DATASET-scores`; return the run's id.
 
     Args:
         dataset: the model's data set.

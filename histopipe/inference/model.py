@@ -17,7 +17,7 @@ from histopipe.core.files import read_json, read_yaml
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.drift.profiles import read_profiles
-from histopipe.inference.origin import data_in, require_own_data
+from histopipe.inference.origin import read_provenance, require_own_data
 from histopipe.networks.weights.intact import POINT_ARTIFACT, ModelFault, find_version_fault, is_gone
 from histopipe.networks.weights.registered import NETWORK_ARTIFACT, NOT_THERE, REGISTERED, data_of_version, version_at
 from histopipe.tracking.artifacts import download
@@ -45,7 +45,8 @@ class ServedModel:
         network: the network, which returns calibrated probabilities.
         point: the operating point, content of `operating_point.json`.
         logged: `run_id` and `model_id` in MLflow, if its folder holds them.
-        reference: profiles of the cases that it was trained on (histopipe/monitoring); None if it has none.
+        reference: reference profiles for drift (`histopipe.evaluation.drift.profiles`): colours of training cases,
+            probabilities of validation and test cases; None if it has none.
         made_from: the data that it was trained on.
         data: the relation of that data to the data of this checkout.
     """
@@ -65,7 +66,9 @@ class ServedModel:
         return int(height), int(width)
 
 
-def load_served_model(model: str, dataset: str, workspace: Workspace, followed: bool | None = None) -> ServedModel:
+def load_served_model(
+    model: str, dataset: str, workspace: Workspace, follows_champion: bool | None = None
+) -> ServedModel:
     """Load a model that `evaluate` logged for a data set.
 
     Args:
@@ -73,7 +76,8 @@ def load_served_model(model: str, dataset: str, workspace: Workspace, followed: 
             such a model's folder.
         dataset: the data set's name.
         workspace: the checkout, with the settings of the tracking store and the data that the model must be of.
-        followed: whether the champion is requested, whichever version that is; decided from `model` if None.
+        follows_champion: whether the champion is requested, whichever version that is, rather than one version; None
+            to derive it from `model`.
 
     Returns:
         The model, ready to predict.
@@ -89,17 +93,22 @@ def load_served_model(model: str, dataset: str, workspace: Workspace, followed: 
     """
     with model_folder(model, dataset, workspace) as (folder, address):
         try:
-            point, network_file = point_in(folder, address), _path(folder, NETWORK_ARTIFACT, address)
-            made_from, data = check_data(folder, point, address, dataset, workspace, followed)
+            point, network_file = read_served_point(folder, address), _path(folder, NETWORK_ARTIFACT, address)
+            made_from, data = require_data_set(folder, point, address, dataset, workspace, follows_champion)
             network = _network(network_file, address)
         except UnreadableModelError as problem:
             raise _explain(problem, address, dataset, workspace) from None
-        logged, (_, reference) = _logged(folder), reference_in(folder)
+        logged, (_, reference) = _logged(folder), read_reference(folder)
     return ServedModel(address, network, point, logged, reference, made_from, data)
 
 
-def check_data(
-    folder: Path, point: OperatingPoint, address: str, dataset: str, workspace: Workspace, followed: bool | None = None
+def require_data_set(
+    folder: Path,
+    point: OperatingPoint,
+    address: str,
+    dataset: str,
+    workspace: Workspace,
+    follows_champion: bool | None = None,
 ) -> tuple[Provenance, Relation]:
     """Check that a model is of a data set, by its name, its classes and the record of its data.
 
@@ -109,25 +118,26 @@ def check_data(
         address: the address by which it was requested.
         dataset: the data set's name.
         workspace: the checkout with the data that the model must be of.
-        followed: whether the champion is requested, whichever version that is; decided from `address` if None.
+        follows_champion: whether the champion is requested, whichever version that is, rather than one version; None
+            to derive it from `address`.
 
     Returns:
         The model's data, and its relation to the data of this checkout.
 
     Raises:
-        PredictionError: it is of another data set.
+        PredictionError: the model is of another data set.
     """
     if point.get("data_set") != dataset:
         raise PredictionError(f"{address} is a model of {point.get('data_set')}, not of {dataset}: name its --dataset")
-    made_from, version = data_in(folder, point), _version_at(address, workspace)
+    made_from, version = read_provenance(folder, point), _version_at(address, workspace)
     if version is not None and not len(made_from.labels):
         with errors_in_one_line(workspace):
             registered = data_of_version(version, open_client(workspace))
         made_from = replace(registered, dataset=dataset, classes=made_from.classes)
-    if followed is None:
-        followed = address == champion_address(dataset, workspace)
+    if follows_champion is None:
+        follows_champion = address == champion_address(dataset, workspace)
     title = f"{address} (version {version.version})" if version and "@" in address else address
-    return made_from, require_own_data(made_from, title, version, followed, workspace)
+    return made_from, require_own_data(made_from, title, version, follows_champion, workspace)
 
 
 def champion_address(dataset: str, workspace: Workspace) -> str:
@@ -168,8 +178,8 @@ def model_folder(model: str, dataset: str, workspace: Workspace) -> Iterator[tup
         yield folder, address
 
 
-def reference_in(folder: Path) -> tuple[str | None, pd.DataFrame | None]:
-    """Return a served model's id in MLflow and the profiles of its training cases, if its folder holds them.
+def read_reference(folder: Path) -> tuple[str | None, pd.DataFrame | None]:
+    """Read a model's id in MLflow and its reference profiles for drift from its folder; None for what is missing.
 
     Raises:
         MonitoringError: the profiles can't be read.
@@ -238,11 +248,11 @@ class UnreadableModelError(PredictionError):
     """A model's folder doesn't hold the files that `evaluate` logs."""
 
 
-def point_in(folder: Path, address: str) -> OperatingPoint:
+def read_served_point(folder: Path, address: str) -> OperatingPoint:
     """Read the operating point of a model in a folder.
 
     Raises:
-        PredictionError: there is none, so `evaluate` didn't log the model.
+        PredictionError: there is no operating point, so `evaluate` didn't log the model.
     """
     try:
         point = dict(read_json(_path(folder, POINT_ARTIFACT, address)))

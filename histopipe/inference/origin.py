@@ -1,4 +1,4 @@
-"""Checks that a model is of the data that a checkout has under the data set's name."""
+"""Check that a model was trained on the data that the checkout has under the data set's name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def data_in(folder: Path, point: OperatingPoint) -> Provenance:
+def read_provenance(folder: Path, point: OperatingPoint) -> Provenance:
     """Read a served model's data from its folder; models of earlier versions only record data set and classes."""
     classes = (str(point.get("negative_class") or ""), str(point.get("positive_class") or ""))
     partial = Provenance(str(point.get("data_set") or ""), classes=classes)
@@ -34,7 +34,7 @@ def data_in(folder: Path, point: OperatingPoint) -> Provenance:
 
 
 def require_own_data(
-    made_from: Provenance, title: str, version: ModelVersion | None, followed: bool, workspace: Workspace
+    made_from: Provenance, title: str, version: ModelVersion | None, follows_champion: bool, workspace: Workspace
 ) -> Relation:
     """Check that a model is of the data that this checkout has under its data set's name.
 
@@ -45,24 +45,24 @@ def require_own_data(
         made_from: the model's data.
         title: the model's name in messages.
         version: its registered version; None for other models.
-        followed: whether the champion was requested, whichever version that is, rather than this very model.
+        follows_champion: whether the champion was requested, whichever version that is, rather than this version.
         workspace: the checkout.
 
     Returns:
         The relation of the model's data to that of the checkout.
 
     Raises:
-        PredictionError: it is of other classes, or it is of other data and wasn't requested by name.
+        PredictionError: the model has other classes, or was trained on other data and only the champion was requested.
     """
     dataset = made_from.dataset
     here = _here(dataset, workspace)
     relation = relate(made_from, here)
     if relation.verdict == "same":
         return relation
-    if other_classes(made_from, here) or (followed and relation.verdict == "other"):
+    if other_classes(made_from, here) or (follows_champion and relation.verdict == "other"):
         raise PredictionError(
             f"{title} is made from other data than {dataset} is here ({relation.reason}): "
-            f"{_remedy(made_from, here, version, followed)}"
+            f"{_remedy(made_from, here, version, follows_champion)}"
         )
     if relation.verdict == "other":
         _warn_once(f"{title} is made from other data than {dataset} is here: {relation.reason}")
@@ -85,9 +85,9 @@ def _here(dataset: str, workspace: Workspace) -> Provenance:
         return Provenance(dataset)
 
 
-def _remedy(made_from: Provenance, here: Provenance, version: ModelVersion | None, followed: bool) -> str:
+def _remedy(made_from: Provenance, here: Provenance, version: ModelVersion | None, follows_champion: bool) -> str:
     """Describe what to do; only models of drawn slides are replaced without asking, and other classes never load."""
-    if not followed:
+    if not follows_champion:
         return "name a model of these classes"
     replaced = f"`histopipe promote {here.dataset} --replace {version.version if version else 'VERSION'}`"
     own_name = "under a name of its own (tracking.registered_model in params.yaml)"

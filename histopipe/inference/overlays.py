@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histopipe.evaluation.slide_figures import TRUTH_COLOURS, file_name
-from histopipe.inference.graded import PredictedSlide
+from histopipe.inference.predicted_slide import PredictedSlide
 from histopipe.inference.regions import regions
 
 Overlay = Literal["geojson", "ome-tiff"]

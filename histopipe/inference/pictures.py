@@ -16,8 +16,8 @@ from PIL import Image
 
 from histopipe.data.store import Patches
 from histopipe.evaluation import slide_figures
-from histopipe.evaluation.slide_maps import canvas_of, paint_tissue
-from histopipe.inference.graded import PredictedSlide
+from histopipe.evaluation.slide_maps import lay_out_patches, paint_tissue
+from histopipe.inference.predicted_slide import PredictedSlide
 from histopipe.inference.table import SCHEMA
 from histopipe.ingest.images import Patch, resize_patch
 
@@ -85,7 +85,7 @@ class PatchPictures:
         places, pixels = pd.concat(self._places, ignore_index=True), np.concatenate(self._pixels)
         drawn = []
         for case, part in places.groupby("case_id", sort=False):
-            canvas = canvas_of(part, LONGEST)
+            canvas = lay_out_patches(part, LONGEST)
             if min(canvas.shape):  # patches that are absurdly far apart would be invisible
                 drawn.append(_save(paint_tissue(canvas, pixels[part.index], None), str(case), folder))
         return drawn

@@ -144,7 +144,7 @@ def choose_names(pseudonymise: bool, key_file: Path | None, table: Path | None, 
         if key_file or table:
             raise PseudonymError("a key or table of pseudonyms is named without requesting them: add --pseudonymise")
         return OwnNames()
-    if table and Location.of(out).holds(Location.of(table)):
+    if table and Location.from_path(out).holds(Location.from_path(table)):
         raise PseudonymError(f"{table} is in {out}, which would reveal the cases: write the table elsewhere")
     names = load_pseudonyms(key_file)
     if table:

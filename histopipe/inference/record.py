@@ -20,7 +20,7 @@ class RefusedImages(TypedDict):
 
 
 class SlidesPart(TypedDict, total=False):
-    """The part of a summary about whole slides, if there were any.
+    """Fields of a summary about whole slides; absent if there were none.
 
     Attributes:
         slides: the number of slides.

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from histopipe.core.operating_point import OperatingPoint
-from histopipe.inference.graded import PredictedSlide
 from histopipe.inference.inputs import SlideInput
 from histopipe.inference.maps import draw_slide_map
 from histopipe.inference.overlays import Overlay, write_overlay
 from histopipe.inference.pictures import FOLDER as TISSUE
 from histopipe.inference.pictures import draw_slide_picture
+from histopipe.inference.predicted_slide import PredictedSlide
 from histopipe.inference.record import SlideRow
 from histopipe.inference.slides.slide import Slide, open_slide
 from histopipe.inference.slides.tiles import Grid, Tile, make_grid, read_tiles, tissue_tiles
@@ -39,7 +39,7 @@ class SlideOptions:
 
     Attributes:
         mpp: pixel size of the patches that the model was trained on, in micrometres; None if unknown.
-        slide_mpp: pixel size of level 0 of every slide; None to use the value in each file.
+        slide_mpp: pixel size of level 0 of every slide, in micrometres; None to use the value in each file.
         overlays: the kinds of overlays to write for each slide.
         tissue: whether to write a small picture of each case's tissue as well.
     """

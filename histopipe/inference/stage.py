@@ -22,11 +22,11 @@ from histopipe.core.files import write_json
 from histopipe.core.outputs.claims import OutputFolder, ensure_claimed
 from histopipe.core.tables import write_csv
 from histopipe.core.workspace import Workspace
-from histopipe.inference.grader import PatchPredictor
+from histopipe.inference.case_naming import CaseNamer
 from histopipe.inference.inputs import ImageInput, SlideInput, distinct_slides, find_images, find_slides
 from histopipe.inference.maps import draw_maps
 from histopipe.inference.model import SCHEMES, ServedModel, load_served_model
-from histopipe.inference.naming import CaseNamer
+from histopipe.inference.patch_predictor import PatchPredictor
 from histopipe.inference.pictures import FOLDER as TISSUE
 from histopipe.inference.pictures import PatchPictures
 from histopipe.inference.pseudonyms import Names, OwnNames, write_key_table
@@ -54,7 +54,7 @@ def predict(
     workspace: Workspace,
     precision: Precision = "float32",
     table: Format = "parquet",
-    reading: SlideOptions | None = None,
+    slide_options: SlideOptions | None = None,
     names: Names | None = None,
     key_table: Path | None = None,
     limit: MemberLimit = DEFAULT_LIMIT,
@@ -68,9 +68,9 @@ def predict(
         out: the folder to write, completely or not at all: from `histopipe.core.outputs.claims.claim_folder`, or a
             path, where only an earlier output of `predict` is replaced.
         workspace: the checkout with the settings of the tracking store.
-        precision: the arithmetic's precision; bfloat16 needs a CPU that has it.
+        precision: the number type of the computation; bfloat16 needs a CPU that supports it.
         table: the format of the table of patches.
-        reading: options for reading slides, and the overlays to write.
+        slide_options: options for reading slides, and the overlays to write.
         names: the names of cases and files in all outputs; their own names by default.
         key_table: the file for the table of pseudonyms; it is written before `out`.
         limit: the number of members that an archive or a folder may have.
@@ -88,13 +88,14 @@ def predict(
 
     Example:
         >>> summary = predict([Path("new.zip")], "champion", "idc", Path("scores/new"), Workspace(Path.cwd()))
-        >>> summary["positive"] / summary["patches"]
+        >>> round(summary["positive"] / summary["patches"], 2)
+        0.27
     """
-    reading = reading or SlideOptions()
-    _require_resolution(find_slides(inputs, limit), reading, dataset)
+    slide_options = slide_options or SlideOptions()
+    _require_resolution(find_slides(inputs, limit), slide_options, dataset)
     served = load_served_model(model, dataset, workspace)
     namer = case_namer(served, workspace)
-    return predict_inputs(served, inputs, out, precision, table, reading, names, key_table, limit, namer)
+    return predict_inputs(served, inputs, out, precision, table, slide_options, names, key_table, limit, namer)
 
 
 def case_namer(served: ServedModel, workspace: Workspace | None = None) -> CaseNamer:
@@ -106,7 +107,9 @@ def case_namer(served: ServedModel, workspace: Workspace | None = None) -> CaseN
     classes = [served.point[key] for key in ("negative_class", "positive_class") if key in served.point]
     dataset = served.point["data_set"]
     # cases are read as in training, so that cases it has seen are recognised and pseudonyms stay the same
-    return CaseNamer.of(dataset, classes, workspace, recorded_reading(served.point, dataset), is_listed(served.point))
+    return CaseNamer.for_data_set(
+        dataset, classes, workspace, recorded_reading(served.point, dataset), is_listed(served.point)
+    )
 
 
 def predict_inputs(
@@ -115,7 +118,7 @@ def predict_inputs(
     out: Path | OutputFolder,
     precision: Precision = "float32",
     table: Format = "parquet",
-    reading: SlideOptions | None = None,
+    slide_options: SlideOptions | None = None,
     names: Names | None = None,
     key_table: Path | None = None,
     limit: MemberLimit = DEFAULT_LIMIT,
@@ -125,21 +128,21 @@ def predict_inputs(
 
     Args:
         served: the model.
-        inputs, out, precision, table, reading, names, key_table, limit: see `predict`.
+        inputs, out, precision, table, slide_options, names, key_table, limit: see `predict`.
         namer: names the cases; by default the one of the model's data set.
 
     Returns:
         The content of `summary.json`.
     """
-    names, reading, namer = names or OwnNames(), reading or SlideOptions(), namer or case_namer(served)
+    names, slide_options, namer = names or OwnNames(), slide_options or SlideOptions(), namer or case_namer(served)
     output = ensure_claimed(out, COMMAND, {"the input": inputs})
     slides = find_slides(inputs, limit)
-    _require_resolution(slides, reading, served.point["data_set"])
+    _require_resolution(slides, slide_options, served.point["data_set"])
     predictor, tally = PatchPredictor(served, precision), PredictionTally(by_name=names.pseudonymised)
-    pictures = PatchPictures(served.point["resized"]) if reading.tissue else None
+    pictures = PatchPictures(served.point["resized"]) if slide_options.tissue else None
     with output.written() as folder:
         slide_predictor = SlidePredictor(
-            predictor.probabilities, served.patch_size, served.point, reading, folder, tally
+            predictor.probabilities, served.patch_size, served.point, slide_options, folder, tally
         )
         with pq.ParquetWriter(folder / PREDICTIONS, SCHEMA) as writer:
             _predict_patches(served, predictor, inputs, names, tally, pictures, writer, limit, namer)
@@ -156,7 +159,7 @@ def predict_inputs(
         maps = len(draw_maps(cases, folder / PREDICTIONS, served.point, folder / MAPS, own_maps)) + len(own_maps)
         summary: PredictionSummary = {
             **_summary(served, cases, tally, maps, precision, names),
-            **_slides_part(slide_rows, reading),
+            **_slides_part(slide_rows, slide_options),
             "naming": dict(sorted((kind, count) for kind, count in namer.counts.items() if count)),
         }
         write_json(folder / SUMMARY, summary)
@@ -167,13 +170,13 @@ def predict_inputs(
     return summary
 
 
-def _require_resolution(slides: list[SlideInput], reading: SlideOptions, dataset: str) -> None:
-    if slides and reading.mpp is None:
+def _require_resolution(slides: list[SlideInput], slide_options: SlideOptions, dataset: str) -> None:
+    if slides and slide_options.mpp is None:
         raise PredictionError(
             f"the pixel size of {dataset}'s patches is unknown, so slides can't be cut into tiles: "
             f"give --mpp, in micrometres per pixel, or `{dataset}: {{mpp: …}}` in params.yaml"
         )
-    if not slides and reading.overlays:
+    if not slides and slide_options.overlays:
         raise PredictionError("overlays are drawn over whole slides, and there are none: leave out --overlay")
 
 
@@ -230,10 +233,14 @@ def _shown_name(served: ServedModel, names: Names) -> str:
     return served.name if own else "a folder"
 
 
-def _slides_part(slides: list[SlideRow], reading: SlideOptions) -> SlidesPart:
+def _slides_part(slides: list[SlideRow], slide_options: SlideOptions) -> SlidesPart:
     if not slides:
         return {}
-    return {"slides": len(slides), "patch_mpp": reading.mpp, "overlays": list(dict.fromkeys(reading.overlays))}
+    return {
+        "slides": len(slides),
+        "patch_mpp": slide_options.mpp,
+        "overlays": list(dict.fromkeys(slide_options.overlays)),
+    }
 
 
 def _predict_patches(

@@ -66,7 +66,7 @@ class PredictionTally:
         del named[NAMED:]
 
     def note(self, _: str) -> None:
-        """Count a file that isn't mistaken for an image."""
+        """Count a text or table file next to the images."""
         self.notes += 1
 
     def add(self, rows: pd.DataFrame) -> None:

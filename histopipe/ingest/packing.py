@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from histopipe.core.workers import Workers, available_cores
+from histopipe.core.processes import Workers, available_cores
 from histopipe.data.store import shard_length, shard_name
 from histopipe.ingest.archives.reading import Archive
 from histopipe.ingest.datasets import Dataset

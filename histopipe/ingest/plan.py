@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from histopipe.core.names import printable, with_slashes
+from histopipe.core.names import escape_control_characters, with_slashes
 from histopipe.core.system_files import is_leftover, leftovers_among
 from histopipe.ingest.archives.member import Member
-from histopipe.ingest.archives.reading import check_member
+from histopipe.ingest.archives.reading import require_usable_member
 from histopipe.ingest.datasets import OTHER_MAGNIFICATION, Dataset, MemberRejected, PatchName
 from histopipe.ingest.datasets.matching import FileMatching, match_files
 
@@ -36,7 +36,7 @@ class UnusedMembers:
 
     def add(self, reason: str, file: str) -> None:
         """Record one member; characters in its name that can't be printed are escaped."""
-        self.files[reason].append(printable(file))
+        self.files[reason].append(escape_control_characters(file))
 
     @property
     def bad_count(self) -> int:
@@ -123,7 +123,7 @@ def _select_patches(
             continue
         file = rows.get(member.name, member.name)
         try:
-            check_member(member)
+            require_usable_member(member)
             name = dataset.read_name(file)
             if name is not None and file in seen:
                 raise MemberRejected("name occurs twice in the archive")

@@ -17,9 +17,9 @@ from histopipe.core.errors import ArchiveError
 from histopipe.core.files import replaced_folder, require_disk, write_json
 from histopipe.core.outputs.claims import remove_own_folder
 from histopipe.core.params import Params
+from histopipe.core.processes import Workers
 from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import require_unchanged_inputs
-from histopipe.core.workers import Workers
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE, REPORT_FILE, StoreRecord
 from histopipe.ingest.archives.limits import MemberLimit

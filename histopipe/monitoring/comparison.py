@@ -13,7 +13,7 @@ from histopipe.core.errors import MonitoringError
 from histopipe.core.params import MonitorParams
 from histopipe.evaluation.drift.features import COLOUR_FEATURES, PROBABILITY
 from histopipe.evaluation.drift.profiles import QUANTILES, thin_profiles
-from histopipe.monitoring.distances import Curves, Numbers, chances, least_chance
+from histopipe.monitoring.distances import Curves, Numbers, least_p_value, p_values
 from histopipe.monitoring.record import Verdict
 
 GROUPS: tuple[tuple[str, ...], ...] = (COLOUR_FEATURES, (PROBABILITY,))  # the reference cases of the two differ
@@ -89,7 +89,7 @@ def compare_profiles(
 def _verdict(features: pd.DataFrame, new: int, params: MonitorParams) -> Verdict:
     if features["drifted"].any():
         return "drift"
-    least = min(least_chance(count, new) for count in features["reference_cases"]) * len(GROUPS)
+    least = min(least_p_value(count, new) for count in features["reference_cases"]) * len(GROUPS)
     return "none" if least <= params.max_chance else "undecided"
 
 
@@ -104,7 +104,7 @@ def _compare_group(
             "which is too few for a comparison: provide cases that the model wasn't made from"
         )
     curves = [_curves(old, fresh, seed) for old, fresh in pairs]
-    distances, chance = chances(curves, seed)
+    distances, chance = p_values(curves, seed)
     chance = np.minimum(1.0, chance * len(GROUPS))
     rows = pd.DataFrame(
         {
@@ -130,16 +130,16 @@ def _profiles_of(profiles: pd.DataFrame, feature: str) -> pd.DataFrame:
 def _curves(reference: pd.DataFrame, new: pd.DataFrame, seed: int) -> Curves:
     counts = new["patches"].to_numpy()
     old = thin_profiles(reference[QUANTILES].to_numpy(float), reference["patches"].to_numpy(), counts, seed)
-    return Curves.of(old, new[QUANTILES].to_numpy(float))
+    return Curves.from_profiles(old, new[QUANTILES].to_numpy(float))
 
 
 def _case_columns(curves: Curves, feature: str, cases: pd.Index) -> pd.DataFrame:
     """Return the distance of every new case, and its rank among the distances of reference cases to the others."""
     distances = curves.of_cases()
     old, fresh = distances[: curves.reference], distances[curves.reference :]
-    return pd.DataFrame({f"{feature}_distance": fresh, f"{feature}_rank": ranks(old, fresh)}, index=cases)
+    return pd.DataFrame({f"{feature}_distance": fresh, f"{feature}_rank": rank_among(old, fresh)}, index=cases)
 
 
-def ranks(old: Numbers, fresh: Numbers) -> Numbers:
+def rank_among(old: Numbers, fresh: Numbers) -> Numbers:
     """Return, for each new distance, the share of reference cases (and the case itself) that are as far away."""
     return np.asarray((1 + (old[None, :] >= fresh[:, None]).sum(axis=1)) / (1 + len(old)))

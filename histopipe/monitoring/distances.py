@@ -35,7 +35,7 @@ class Curves:
     reference: int
 
     @classmethod
-    def of(cls, reference: Numbers, new: Numbers) -> Curves:
+    def from_profiles(cls, reference: Numbers, new: Numbers) -> Curves:
         """Create curves from the profiles of reference cases and of new cases, each (cases, levels)."""
         values = np.concatenate([reference, new])
         grid = np.quantile(values, np.linspace(0, 1, GRID))
@@ -83,7 +83,7 @@ def memberships(reference: int, new: int, seed: int) -> Numbers:
     return chosen
 
 
-def chances(curves: Sequence[Curves], seed: int) -> tuple[Numbers, Numbers]:
+def p_values(curves: Sequence[Curves], seed: int) -> tuple[Numbers, Numbers]:
     """Compute the distance of the new cases in each feature, and its p-value under random exchanges of cases.
 
     P-values are adjusted by the single-step maxT method of Westfall & Young 1993. The same exchanges are used for all
@@ -107,6 +107,6 @@ def chances(curves: Sequence[Curves], seed: int) -> tuple[Numbers, Numbers]:
     return distances[0], as_far
 
 
-def least_chance(reference: int, new: int) -> float:
+def least_p_value(reference: int, new: int) -> float:
     """Return the smallest p-value that is possible with these numbers of cases."""
     return 1 / min(PERMUTATIONS, comb(reference + new, new))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from histopipe.evaluation.drift.features import DESCRIBED
 from histopipe.evaluation.drift.profiles import QUANTILES, Numbers
-from histopipe.evaluation.figures import CURVE, MARK, REFERENCE, new_figure, plain
+from histopipe.evaluation.figures import CURVE, MARK, REFERENCE, escape_mathtext, new_figure
 from histopipe.monitoring.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ def draw_drift(reference: pd.DataFrame, new: pd.DataFrame, comparison: Compariso
         _draw_densities(densities, old, fresh, colour)
         _draw_cases(points, old, fresh, colour)
         points.sharex(densities)
-        points.set_xlabel(plain(DESCRIBED[row["feature"]]), fontsize=8)
+        points.set_xlabel(escape_mathtext(DESCRIBED[row["feature"]]), fontsize=8)
         result = f"{row['distance']:.2f} SD, p = {row['chance']:.2g}" + (": drift" if row["drifted"] else "")
         densities.set_title(
             f"{row['feature']}\n{result}", fontsize=10, loc="left", color=MARK if row["drifted"] else "black"
         )
     above[0].set_ylim(top=1.25 * above[0].get_ylim()[1])  # room for the legend
     above[0].legend(frameon=False, fontsize=8, loc="upper left")
-    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(title), fontsize=11, x=0.01, ha="left")
     return figure
 
 

@@ -15,7 +15,13 @@ from histopipe.core.tables import write_csv
 from histopipe.core.workspace import Workspace
 from histopipe.evaluation.drift.profiles import new_profiles
 from histopipe.evaluation.figures import save_figure
-from histopipe.inference.model import check_data, load_served_model, model_folder, point_in, reference_in
+from histopipe.inference.model import (
+    load_served_model,
+    model_folder,
+    read_reference,
+    read_served_point,
+    require_data_set,
+)
 from histopipe.inference.pixel_size import trained_pixel_size
 from histopipe.inference.record import SUMMARY, read_summary
 from histopipe.inference.slide_prediction import SlideOptions
@@ -60,10 +66,12 @@ def monitor_inputs(
     served = load_served_model(model, dataset, workspace)
     reference = _require_reference(served.reference, served.name)
     with output.written() as folder:
-        reading = SlideOptions(trained_pixel_size(dataset, params.dataset(dataset)))
+        slide_options = SlideOptions(trained_pixel_size(dataset, params.dataset(dataset)))
         limit = MemberLimit(params.ingest.max_members)
         namer = case_namer(served, workspace)
-        predict_inputs(served, inputs, folder / PREDICTIONS_FOLDER, reading=reading, limit=limit, namer=namer)
+        predict_inputs(
+            served, inputs, folder / PREDICTIONS_FOLDER, slide_options=slide_options, limit=limit, namer=namer
+        )
         return _report(folder / PREDICTIONS_FOLDER, reference, folder, params)
 
 
@@ -91,8 +99,8 @@ def monitor_predictions(
     if predicted.get("data_set") != dataset:
         raise MonitoringError(f"{scores} was predicted by a model of {predicted.get('data_set')}, not of {dataset}")
     with model_folder(model or predicted["model"], dataset, workspace) as (folder, address):
-        check_data(folder, point_in(folder, address), address, dataset, workspace)
-        model_id, reference = reference_in(folder)
+        require_data_set(folder, read_served_point(folder, address), address, dataset, workspace)
+        model_id, reference = read_reference(folder)
     if model_id != predicted.get("model_id"):
         raise MonitoringError(
             f"{scores} was predicted by another model than {address} is now: name it (--model models:/NAME/VERSION)"

@@ -1,8 +1,9 @@
-"""The anchor: the model that no champion may fall short of by more than a total margin.
+"""The anchor: a reference model whose ROC AUC no champion may undercut by more than `promotion.total_margin`.
 
 Champions that each lose a little could together lose much; comparing with the anchor limits that. It is the first
-accepted model, and a tag of the registered model holds its version. It moves in two cases only: by `histopipe promote D
---move-anchor`, and where the champion is replaced by a model of other data, with which it can't be compared any more.
+accepted model, and a tag of the registered model holds its version. It moves in two cases only: by `histopipe promote
+DATASET --move-anchor`, and where the champion is replaced by a model of other data, with which it can't be compared any
+more.
 """
 
 from __future__ import annotations
@@ -83,13 +84,13 @@ def drop_anchor(registry: Registry) -> None:
     registry.client.delete_registered_model_tag(registry.name, ANCHOR)
 
 
-def announce_anchor(registry: Registry, version: ModelVersion, becomes: bool) -> None:
+def announce_anchor(registry: Registry, version: ModelVersion, becomes_anchor: bool) -> None:
     """Record, before the champion's alias moves to a version, whether that version also becomes the anchor.
 
-    A process killed before the move changes nothing. One killed after it leaves a champion with that tag, from which
-    `settle_anchor` continues.
+    If the process is killed before the alias moves, nothing changes. If it is killed afterwards, the champion has the
+    tag, and `settle_anchor` continues from there.
     """
-    if becomes:
+    if becomes_anchor:
         registry.tag(version, {NEXT_ANCHOR: "true"})
     else:
         registry.untag(version, NEXT_ANCHOR)

@@ -19,7 +19,7 @@ from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.leakage import UNKNOWN, Leaky, worst_state
 from histopipe.data.store import read_index
 from histopipe.evaluation.cases import patch_columns
-from histopipe.networks.weights.behind import cases_seen, starts_from_unknown
+from histopipe.networks.weights.seen_data import cases_seen, starts_from_unknown
 from histopipe.reporting.comparison.evaluations import EvaluatedModel, read_evaluations
 from histopipe.reporting.comparison.record import ModelRow
 from histopipe.reporting.comparison.table import unranked_text
@@ -69,7 +69,10 @@ class Candidate:
 
     @property
     def leaky(self) -> Leaky:
-        """True if a record says that it was trained on its test cases; `unknown` if its weights' cases are unknown."""
+        """Return whether it was trained on its test cases; `unknown` if the cases behind its initial weights are.
+
+        A split that divides patches instead of cases (`random`) counts as training on test cases.
+        """
         behind = UNKNOWN if starts_from_unknown(self.record) else False
         scheme = self.record.get("split_scheme") == "random"
         return worst_state([self.metrics.get("leaky"), self.record.get("leaky"), scheme, behind])
@@ -88,8 +91,8 @@ def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candid
     return replace(_read(dataset, best_by_validation(evaluated), workspace), compared_runs=runs)
 
 
-def find_twin(dataset: str, identity: str | None, params: Params, workspace: Workspace) -> Candidate | None:
-    """Find the model of this checkout that a version of this identity was made from; None if it is gone."""
+def find_source_model(dataset: str, identity: str | None, params: Params, workspace: Workspace) -> Candidate | None:
+    """Find the model in this checkout whose `identity` this is; None if there is none any more."""
     evaluated, _ = read_evaluations(dataset, params, workspace)
     for evaluation in evaluated:
         try:

@@ -29,7 +29,7 @@ from histopipe.evaluation.case_kinds import (
     missing_kinds_reason,
 )
 from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explanation, read_explanation
-from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.figures import format_estimate
 from histopipe.evaluation.record import SERVED_MODEL_TAG, MetricsRecord
 from histopipe.promotion.candidate import CHOSEN_BY, Candidate
 from histopipe.promotion.gates import TITLES
@@ -63,7 +63,7 @@ class CardContent:
 
     Attributes:
         run: the run that holds the served model.
-        report: the store's report, as ingest wrote it.
+        store_record: the store's record, as ingest wrote it.
         origin: kind and file name of the data's source; None if `locate` wrote no record.
         subgroups, cases: tables of the evaluation.
         explanation: content of the evaluation's `explanation.json`; None if there is none.
@@ -75,7 +75,7 @@ class CardContent:
 
     candidate: Candidate
     run: Run
-    report: StoreRecord
+    store_record: StoreRecord
     origin: tuple[str, str] | None
     subgroups: pd.DataFrame
     cases: pd.DataFrame
@@ -169,8 +169,8 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _use(content: CardContent) -> str:
-    negative, positive = content.report["classes"]
-    height, width = content.report["patch_size"]
+    negative, positive = content.store_record["classes"]
+    height, width = content.store_record["patch_size"]
     return (
         f"Probability that a patch of {width} x {height} pixels is {positive} rather than {negative}, for research on "
         f"patches made like those of {content.candidate.dataset}: to rank patches and slides, and as a baseline. It "
@@ -179,17 +179,17 @@ def _use(content: CardContent) -> str:
 
 
 def _data(content: CardContent) -> str:
-    report, origin = content.report, content.origin
+    store_record, origin = content.store_record, content.origin
     lines = [
-        f"{report['patches']:,} patches of {report['cases']:,} cases, {report['positive']:,} of them "
-        f"{report['classes'][1]}; {report['undersized']:,} smaller than the rest",
-        *(f"set aside, {reason}: {entry['count']:,}" for reason, entry in report["set_aside"].items()),
+        f"{store_record['patches']:,} patches of {store_record['cases']:,} cases, {store_record['positive']:,} of them "
+        f"{store_record['classes'][1]}; {store_record['undersized']:,} smaller than the rest",
+        *(f"set aside, {reason}: {entry['count']:,}" for reason, entry in store_record["set_aside"].items()),
     ]
     if origin:
         lines.insert(0, f"source: {origin[0]}, {origin[1]}")
-    if report["same_pixels_in_two_cases"]:
-        lines.append(f"{report['same_pixels_in_two_cases']:,} patches whose pixels occur in another case too")
-    if reading := report.get(READING):
+    if store_record["same_pixels_in_two_cases"]:
+        lines.append(f"{store_record['same_pixels_in_two_cases']:,} patches whose pixels occur in another case too")
+    if reading := store_record.get(READING):
         lines.append(f"a case is {CASE_OF_READING[reading]}")
     lines += [_gate_line(name, content.verdict) for name in ("data", "quick") if f"gate.{name}" in content.verdict]
     return _bullets(lines)
@@ -211,7 +211,7 @@ def _split(content: CardContent) -> str:
 
 def _results(content: CardContent) -> str:
     metrics = content.candidate.metrics
-    rows = [[name.replace("_", " "), with_interval(metrics["test"][name])] for name in SHOWN]
+    rows = [[name.replace("_", " "), format_estimate(metrics["test"][name])] for name in SHOWN]
     table = markdown_table([["metric", "value [95 % interval by case]"], [":--", ":--"], *rows])
     chosen = metrics["validation"][CHOSEN_BY]
     shown = "undefined" if chosen is None else f"{chosen:.3f}"
@@ -226,7 +226,7 @@ def _within(metrics: MetricsRecord) -> str:
     """List the metrics within cases of one kind, or why there are none; empty for older evaluations without them."""
     lines = [
         f"within the {part['cases']:,} {KIND_TITLES[kind]}: "
-        + ", ".join(f"{name.replace('_', ' ')} {with_interval(values[name])}" for name in KIND_METRICS)
+        + ", ".join(f"{name.replace('_', ' ')} {format_estimate(values[name])}" for name in KIND_METRICS)
         for kind, part, values in evaluated_kinds(metrics)
     ]
     if not lines and (reason := missing_kinds_reason(metrics)):
@@ -249,7 +249,7 @@ def _point(content: CardContent) -> str:
     return (
         f"{point['positive_class']} at a probability of {point['threshold']:.4f} or more; validation chose by the rule "
         f"{point['rule']}. Temperature {point['temperature']:.3f} and offset {point['offset']:.3f}, also from "
-        f"validation: calibration error on test {with_interval(before)} before, {with_interval(after)} after."
+        f"validation: calibration error on test {format_estimate(before)} before, {format_estimate(after)} after."
     )
 
 
@@ -258,7 +258,7 @@ def _weakest(content: CardContent) -> str:
     metric = "balanced_accuracy"
     defined = content.subgroups.dropna(subset=[metric])
     lines = [
-        f"{row['group']} {row['level']}: balanced accuracy {with_interval(_measured(row, metric))} "
+        f"{row['group']} {row['level']}: balanced accuracy {format_estimate(_measured(row, metric))} "
         f"({row['cases']:,} cases, {row['patches']:,} patches)"
         for _, row in defined.loc[defined.groupby("group", sort=False)[metric].idxmin()].iterrows()
     ]

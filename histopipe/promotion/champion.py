@@ -16,8 +16,8 @@ from histopipe.core.training_record import read_training_record, write_training_
 from histopipe.core.workspace import TRAINING_RECORD
 from histopipe.data.store import PatchStore
 from histopipe.evaluation.metrics import Numbers
-from histopipe.networks.weights.behind import cases_seen, pixels_seen
 from histopipe.networks.weights.registered import KEPT, PREDICTIONS, data_of_record, kept_folder
+from histopipe.networks.weights.seen_data import cases_seen, pixels_seen
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.card import CARD_FILE
 from histopipe.tracking.problems import store_error
@@ -39,7 +39,7 @@ class Champion:
         seen: the cases that it, or a model that its weights come from, was trained or validated on.
         logged: its predictions of the test patches when it was promoted: columns `file,digest,probability`.
         made_from: the data that it was trained on.
-        samples: digests of patches that these trainings saw, in the form of `Behind.samples`.
+        samples: digests of patches that these trainings saw, in the form of `SeenData.samples`.
     """
 
     version: ModelVersion
@@ -54,7 +54,7 @@ class Champion:
         return f"the champion (version {self.version.version} of {self.version.name})"
 
 
-def keep(candidate: Candidate, card: str, client: MlflowClient, run_id: str) -> str:
+def log_for_later_promotions(candidate: Candidate, card: str, client: MlflowClient, run_id: str) -> str:
     """Log into a run what later promotions need of its model: the training's record and the test predictions.
 
     The card is logged with them, into a folder for this candidate alone. A process that is killed can't damage the
@@ -75,10 +75,10 @@ def keep(candidate: Candidate, card: str, client: MlflowClient, run_id: str) -> 
 
 
 def read_champion(version: ModelVersion, client: MlflowClient) -> Champion:
-    """Read what `keep` logged.
+    """Read the champion's training record and predictions, which `log_for_later_promotions` logged.
 
     Raises:
-        PromotionError: it is missing or damaged.
+        PromotionError: the record or the predictions are missing or damaged.
     """
     kept = kept_folder(version)
     if not {TRAINING_RECORD, PREDICTIONS} <= _kept_files(version, kept, client):

@@ -17,32 +17,33 @@ def relation_to(champion: Provenance, candidate: Provenance, workspace: Workspac
 
 
 def data_gates(
-    relation: Relation, champion: Provenance, candidate: Provenance, version: str, named: bool
+    relation: Relation, champion: Provenance, candidate: Provenance, version: str, replaceable: bool
 ) -> list[Gate]:
-    """Compare the data of champion and candidate, and check that each was trained in full.
+    """Return the gate on equal data and, for a candidate trained under `quick`, the gate that the champion was too.
 
-    Drawn slides and capped trainings are for trying out, so they never replace a champion of other data. A model of
-    real data, trained in full, replaces one of drawn slides, or one whose data isn't recorded.
+    Synthetic slides and capped trainings are for trying out: a model of either replaces a champion of other data only
+    if the user allows it, and a capped one no champion that was trained in full. A model of real data, trained in full,
+    replaces one of synthetic slides, or one whose data isn't recorded.
 
     Args:
         relation: the relation of the champion's data to the candidate's.
         champion: the champion's data.
         candidate: the candidate's data.
         version: the number of the champion's version.
-        named: whether the user named this champion as one that may be replaced all the same.
+        replaceable: whether the user allowed this champion to be replaced all the same (`--replace`).
     """
     in_full = not candidate.drawn and not candidate.capped
     free = champion.drawn or relation.verdict == "unknown"
-    passed = relation.verdict == "same" or (in_full and free) or named
+    passed = relation.verdict == "same" or (in_full and free) or replaceable
     gates = [Gate("data", passed, relation.verdict, _unless_replaced("same", version), f"({relation.reason})")]
     if candidate.capped:
-        fits = champion.capped is True or named
+        fits = champion.capped is True or replaceable
         gates.append(Gate("quick", fits, "yes", _unless_replaced("no, as of the champion", version)))
     return gates
 
 
 def unavailable_gate(version: str) -> Gate:
-    """Return the gate for a champion that the user named and whose files are gone, so that nothing can be compared."""
+    """Return a passed gate, which records that a replaceable champion's files are gone and nothing was compared."""
     return Gate("data", True, "unknown", _unless_replaced("same", version), "(its files are gone)")
 
 

@@ -25,7 +25,7 @@ from histopipe.data.leakage import UNKNOWN, WHY_UNKNOWN, Leaky
 from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.intervals import Estimate, estimate_metrics, informative_cases
 from histopipe.evaluation.metrics import METRICS, Numbers
-from histopipe.promotion.noninferiority import ONE_SIDED, UNDEFINED, Shortfall, predictions_in, shortfall
+from histopipe.promotion.noninferiority import ONE_SIDED, UNDEFINED, AucDifference, compare_roc_auc, predictions_in
 from histopipe.promotion.spending import risk_of_look, why_spent
 
 _JUDGED = ["case_id", "label", "probability"]
@@ -86,13 +86,13 @@ class Gate:
     @property
     def measurement(self) -> str:
         """The measured value, in words."""
-        shown = "undefined" if self.measured is None else short(self.measured)
+        shown = "undefined" if self.measured is None else format_measurement(self.measured)
         return f"{shown} {self.interval}".rstrip()
 
     @property
     def rule(self) -> str:
         """The required value, in words."""
-        return rule(self.name, self.limit)
+        return describe_requirement(self.name, self.limit)
 
     @property
     def reason(self) -> str:
@@ -100,36 +100,36 @@ class Gate:
         return f"{self.title}: {self.measurement}, wanted {self.rule}"
 
 
-def rule(name: str, limit: float | str) -> str:
+def describe_requirement(name: str, limit: float | str) -> str:
     """Describe the value that a gate requires, such as `at least 0.5`."""
-    return f"{RELATIONS.get(name, '')} {short(limit)}".lstrip()
+    return f"{RELATIONS.get(name, '')} {format_measurement(limit)}".lstrip()
 
 
-def short(value: float | str) -> str:
+def format_measurement(value: float | str) -> str:
     """Format a number to three digits; a word is returned as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def leak_gate(leaky: Leaky, trusted: bool = False) -> Gate:
+def leak_gate(leaky: Leaky, allow_unknown: bool = False) -> Gate:
     """Return the gate that a model passes if it was trained on no test case; otherwise its metrics measure memory.
 
     Args:
-        leaky: whether it was trained on test cases, or `unknown` if the training cases of its weights are.
-        trusted: whether `promotion.unknown_weights` lets unknown pass.
+        leaky: whether it was trained on test cases; `unknown` if the cases behind its initial weights are unknown.
+        allow_unknown: whether `unknown` passes (`promotion.unknown_weights: allow`).
     """
     if leaky == UNKNOWN:
-        return Gate("leak", trusted, UNKNOWN, _LEAK_RULE, f"({WHY_UNKNOWN})")
+        return Gate("leak", allow_unknown, UNKNOWN, _LEAK_RULE, f"({WHY_UNKNOWN})")
     return Gate("leak", not leaky, "yes" if leaky else "no", "no")
 
 
-def rolled_back_gate(since: str | None, again: bool) -> Gate:
+def rolled_back_gate(since: str | None, allow: bool) -> Gate:
     """Return the gate that a rolled-back model passes only if the user asks for it again.
 
     Args:
         since: the time of the rollback; None if it wasn't rolled back.
-        again: whether the user asked for it.
+        allow: whether the user allowed it (`--again`).
     """
-    return Gate("rolled_back", since is None or again, since or "no", "no, or to be asked for with --again")
+    return Gate("rolled_back", since is None or allow, since or "no", "no, or to be asked for with --again")
 
 
 def select_unseen(table: pd.DataFrame, *seen: Iterable[str], dataset: str = "") -> pd.DataFrame:
@@ -158,44 +158,44 @@ class Reference:
         return same and self.table[_JUDGED].equals(table[_JUDGED])
 
 
-def judge(
+def evaluate_gates(
     table: pd.DataFrame,
     champion: Numbers | None,
     params: Params,
     look: int = 1,
     anchor: Reference | None = None,
-    everywhere: int = 0,
+    unrecorded_looks: int = 0,
 ) -> list[Gate]:
     """Compare a model's predictions with the limits of `promotion`.
 
     Args:
         table: test patches that neither model has seen: columns `case_id,label,probability,decision`,
             and those of `counted_cases`.
-        champion: the champion's probability of the same patches, (patches,); None if there is no champion, so that only
-            the floors count.
+        champion: the champion's probabilities of the same patches, (patches,); None if there is no champion, so that
+            only the floors count.
         params: parameters with the limits, the number of resamples and the seed.
         look: the number of this look at the cases, from 1; later ones have a stricter level.
         anchor: the anchor's predictions; None if there is no anchor to compare with.
-        everywhere: earlier looks at unknown cases, which therefore count at all cases, also at new ones.
+        unrecorded_looks: number of earlier looks whose cases weren't recorded; they count at every set of test cases.
 
     Returns:
         The gates, each with its measurement and its limit.
     """
     limits = params.promotion
-    risk, spent = risk_of_look(look, limits.risk, limits.looks), why_spent(look, limits.looks, everywhere)
+    risk, spent = risk_of_look(look, limits.risk, limits.looks), why_spent(look, limits.looks, unrecorded_looks)
     cases = int(counted_cases(table).nunique())
     alone = champion is None and anchor is None
     gates = [
         Gate("cases", cases >= limits.min_cases, cases, limits.min_cases),
         *_floors(table, params, risk if alone else limits.risk / 2, spent if alone else ""),
     ]
-    champion_shortfall = None if champion is None else shortfall(table, champion, params, risk, spent)
-    if champion_shortfall is not None:
-        gates.append(_not_inferior("difference", champion_shortfall, limits.margin))
+    champion_difference = None if champion is None else compare_roc_auc(table, champion, params, risk, spent)
+    if champion_difference is not None:
+        gates.append(_not_inferior("difference", champion_difference, limits.margin))
     if anchor is not None:
-        anchor_shortfall = champion_shortfall if anchor.is_same(table, champion) else None
-        anchor_shortfall = anchor_shortfall or shortfall(anchor.table, anchor.probability, params, risk, spent)
-        gates.append(_not_inferior("anchor", anchor_shortfall, limits.anchor_margin, anchor.title))
+        anchor_difference = champion_difference if anchor.is_same(table, champion) else None
+        anchor_difference = anchor_difference or compare_roc_auc(anchor.table, anchor.probability, params, risk, spent)
+        gates.append(_not_inferior("anchor", anchor_difference, limits.anchor_margin, anchor.title))
     return gates
 
 
@@ -211,7 +211,7 @@ def _floors(table: pd.DataFrame, params: Params, risk: float, spent: str) -> lis
     metrics, undefined = _evaluate(table, params), _undefined(table)
     if not table.empty:
         informative = informative_cases(predictions_in(table, table["probability"].to_numpy()))["roc_auc"]
-        metrics["roc_auc"] = at_risk(metrics["roc_auc"], informative, risk)
+        metrics["roc_auc"] = tighten_lower_bound(metrics["roc_auc"], informative, risk)
     gates = [
         _at_least(name, metrics[name], limit, undefined, spent if name == "roc_auc" else "")
         for name, limit in floors.items()
@@ -229,7 +229,7 @@ def _evaluate(table: pd.DataFrame, params: Params) -> dict[str, Estimate]:
     return estimate_metrics(predictions, params.evaluate.resamples, params.seed)
 
 
-def at_risk(measured: Estimate, cases: float, risk: float) -> Estimate:
+def tighten_lower_bound(measured: Estimate, cases: float, risk: float) -> Estimate:
     """Move the lower end of a share's 95 % interval to a stricter one-sided level.
 
     This is done on the logit scale, on which the interval was computed, with quantiles of the t distribution whose
@@ -267,7 +267,7 @@ def _at_most(name: str, measured: Estimate, limit: float, why: str) -> Gate:
     return Gate(name, high is not None and high <= limit, value, limit, _interval(measured, why), high)
 
 
-def _not_inferior(name: str, compared: Shortfall, margin: float, title: str = "") -> Gate:
+def _not_inferior(name: str, compared: AucDifference, margin: float, title: str = "") -> Gate:
     verdict = " ".join(filter(None, [title, compared.verdict(margin)]))
     return Gate(name, compared.holds(margin), compared.low, -margin, verdict)
 

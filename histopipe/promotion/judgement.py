@@ -17,7 +17,7 @@ from histopipe.promotion.anchor import AnchorState, anchor_reference
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.champion import Champion, champion_probabilities, read_champion
 from histopipe.promotion.data import data_gates, relation_to, unavailable_gate
-from histopipe.promotion.gates import Gate, Reference, judge, leak_gate, rolled_back_gate
+from histopipe.promotion.gates import Gate, Reference, evaluate_gates, leak_gate, rolled_back_gate
 from histopipe.promotion.unseen_cases import unseen_patches
 from histopipe.tracking.ledger import Counts, count_looks, count_unrecorded, number_among_kind, record_look
 from histopipe.tracking.registry import ROLLED_BACK, Registry
@@ -39,7 +39,7 @@ class PromotionRequest:
         params: parameters with the limits of the gates.
         workspace: the checkout with the evaluations.
         again: whether a model that was rolled back may be promoted again.
-        named: whether the user named this champion as one that may be replaced.
+        replaceable: whether the user allowed this champion to be replaced all the same (`--replace`).
     """
 
     candidate: Candidate
@@ -50,7 +50,7 @@ class PromotionRequest:
     params: Params
     workspace: Workspace
     again: bool
-    named: bool
+    replaceable: bool
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def judge_candidate(request: PromotionRequest) -> Judgement:
     """Judge a candidate by every gate, after recording the look at its test cases.
 
     Raises:
-        PromotionError: the champion can't be compared with, and wasn't named as one to be replaced.
+        PromotionError: the champion can't be compared with, and the user didn't allow it to be replaced.
     """
     candidate, params = request.candidate, request.params
     leaky = worst_state([candidate.leaky, request.run.data.tags.get("leaky")])
@@ -112,7 +112,7 @@ def judge_candidate(request: PromotionRequest) -> Judgement:
         candidate.compared_runs,
     )
     gates += opponent.gates
-    gates += judge(
+    gates += evaluate_gates(
         opponent.table,
         opponent.probability,
         params,
@@ -125,13 +125,13 @@ def judge_candidate(request: PromotionRequest) -> Judgement:
 
 
 def _read_champion(request: PromotionRequest) -> Champion | None:
-    """Read the champion; None if there is none, or if its files are gone and the user named it."""
+    """Read the champion; None if there is none, or if its files are gone and it is replaceable."""
     if request.champion is None:
         return None
     try:
         return read_champion(request.champion, request.registry.client)
     except PromotionError:
-        if not request.named:
+        if not request.replaceable:
             raise
         return None
 
@@ -145,14 +145,14 @@ def _find_opponent(champion: Champion | None, unseen: pd.DataFrame, request: Pro
     if champion is None:
         return Opponent([unavailable_gate(number)], unseen)
     relation = relation_to(champion.made_from, candidate.made_from, request.workspace)
-    gates = data_gates(relation, champion.made_from, candidate.made_from, number, request.named)
+    gates = data_gates(relation, champion.made_from, candidate.made_from, number, request.replaceable)
     if relation.verdict == "other":
         return Opponent(gates, unseen)
     patches = unseen_patches(candidate, request.workspace, champion)
     try:
         probabilities = champion_probabilities(champion, patches, request.workspace.store(candidate.dataset))
     except PromotionError:
-        if not request.named:
+        if not request.replaceable:
             raise
         return Opponent([unavailable_gate(number)], unseen)
     return Opponent(gates, patches, probabilities)

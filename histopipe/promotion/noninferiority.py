@@ -1,4 +1,4 @@
-"""Non-inferiority: is a model at most a margin worse than one that it may replace, and can so few cases show that?
+"""Test whether a model is non-inferior, that is, at most a margin worse than one that it may replace.
 
 The difference and its 95 % interval come from `differences`. From them follow the standard error, the bound at the
 level that this look may spend (see `spending`), and the power: how often an equally good model would pass. If two
@@ -31,30 +31,30 @@ ONE_SIDED = (1 - LEVEL) / 2  # one-sided level of an end of a 95 % interval
 
 
 @dataclass(frozen=True)
-class Shortfall:
-    """The difference of a model's ROC AUC and that of a reference, on the same cases.
+class AucDifference:
+    """A model's ROC AUC minus that of a reference on the same cases, with its error.
 
     Attributes:
         value: the difference; None if it isn't defined.
         error: its standard error; infinite if it is unknown.
-        freedom: the error's degrees of freedom.
+        degrees_of_freedom: degrees of freedom of the standard error.
         cases: how many cases were compared.
         risk: the bound's one-sided level.
         agreeing: the effective number of cases, if both models agree on all of them; 0 if some differ.
-        spent: the reason why the risk is 0, if it is.
+        why_no_risk: the reason why the risk is 0; empty otherwise.
     """
 
     value: float | None
     error: float
-    freedom: float
+    degrees_of_freedom: float
     cases: int
     risk: float
     agreeing: float = 0.0
-    spent: str = ""
+    why_no_risk: str = ""
 
     @property
     def low(self) -> float | None:
-        """The lower bound, below which the true difference is with a chance of `risk`; None if it isn't defined."""
+        """The one-sided lower confidence bound at the level `risk`; -1 if `risk` is 0, None if it isn't defined."""
         if self.value is None:
             return None
         return max(-1.0, self.value - self._reach) if self.risk > 0 else -1.0
@@ -68,10 +68,12 @@ class Shortfall:
     @property
     def quantile(self) -> float:
         """The number of standard errors from the bound to the difference."""
-        return float(stats.t.isf(self.risk, self.freedom)) if self.risk > 0 and self.freedom > 0 else inf
+        if self.risk <= 0 or self.degrees_of_freedom <= 0:
+            return inf
+        return float(stats.t.isf(self.risk, self.degrees_of_freedom))
 
     def holds(self, margin: float) -> bool:
-        """Check that the bound isn't below `-margin`."""
+        """Return whether the lower bound is at least `-margin`."""
         return self.low is not None and self.low >= -margin
 
     def power(self, margin: float) -> float:
@@ -82,10 +84,10 @@ class Shortfall:
             return 1.0
         if self.value is None or inf in (self.error, self.quantile):
             return 0.0
-        return float(stats.t.cdf(margin / self.error - self.quantile, self.freedom))
+        return float(stats.t.cdf(margin / self.error - self.quantile, self.degrees_of_freedom))
 
     def cases_for_even_odds(self, margin: float) -> int | None:
-        """Estimate how many cases like these let an equally good model pass in half of all draws; None if unknown."""
+        """Estimate how many such cases let an equally good model pass with a probability of 50 %; None if unknown."""
         if self.risk <= 0 or not 0 < margin < 1:
             return None
         if self.agreeing > 0:
@@ -102,7 +104,7 @@ class Shortfall:
             return "(no test case of both kinds that neither model has seen)"
         shown = f"difference {self.value:+.3f}"
         if self.risk <= 0:
-            return f"({shown}; {self.spent or 'this look may spend no risk'})"
+            return f"({shown}; {self.why_no_risk or 'this look may spend no risk'})"
         power = self.power(margin)
         chance = f"an equally good model passes in {power:.0%} of draws"
         if power >= HOPELESS or self.holds(margin):
@@ -116,7 +118,9 @@ class Shortfall:
         return f"({shown}; with {self.cases} test cases this gate can only refuse: {chance}{enough})"
 
 
-def shortfall(table: pd.DataFrame, reference: Numbers, params: Params, risk: float, spent: str = "") -> Shortfall:
+def compare_roc_auc(
+    table: pd.DataFrame, reference: Numbers, params: Params, risk: float, why_no_risk: str = ""
+) -> AucDifference:
     """Compare a model with a reference.
 
     Two models that rank all patches alike, such as one network under two thresholds, don't differ, and their error is
@@ -128,19 +132,19 @@ def shortfall(table: pd.DataFrame, reference: Numbers, params: Params, risk: flo
         reference: the reference's probability of the same patches, (patches,).
         params: parameters with the number of resamples and the seed.
         risk: the bound's one-sided level, 0 to 1; 0 if no more may be spent.
-        spent: the reason why it is 0.
+        why_no_risk: the reason why the risk is 0.
     """
     predictions = predictions_in(table, table["probability"].to_numpy())
     cases = predictions.case_count
     if not holds_both_classes(table["label"]):
-        return Shortfall(None, inf, 0.0, cases, risk, spent=spent)
+        return AucDifference(None, inf, 0.0, cases, risk, why_no_risk=why_no_risk)
     freedom = max(0.0, informative_cases(predictions)[COMPARED] - 1)
     if is_same_order(predictions.probabilities, reference):
-        return Shortfall(0.0, 0.0, freedom, cases, risk, spent=spent)
+        return AucDifference(0.0, 0.0, freedom, cases, risk, why_no_risk=why_no_risk)
     parts = area_difference(predictions, predictions_in(table, reference))
     error = _standard_error(parts, freedom, params.seed)
     agreeing = agreeing_cases(parts) if freedom > 0 else 0.0
-    return Shortfall(float(parts.value), error, freedom, cases, risk, agreeing, spent)
+    return AucDifference(float(parts.value), error, freedom, cases, risk, agreeing, why_no_risk)
 
 
 def _standard_error(parts: CaseParts, freedom: float, seed: int) -> float:
@@ -153,7 +157,7 @@ def _standard_error(parts: CaseParts, freedom: float, seed: int) -> float:
 
 def predictions_in(table: pd.DataFrame, probability: Numbers) -> Predictions:
     """Return the patches of a table with a model's probabilities, in the form that the metrics take."""
-    return Predictions.of(table["label"], probability, table["decision"], counted_cases(table))
+    return Predictions.from_arrays(table["label"], probability, table["decision"], counted_cases(table))
 
 
 def is_same_order(first: Numbers, second: Numbers) -> bool:

@@ -31,23 +31,23 @@ def risk_of_look(number: int, risk: float, looks: int) -> float:
     return risk / 2 / number / float((1 / np.arange(2, looks + 1)).sum())
 
 
-def why_spent(number: int, looks: int, everywhere: int) -> str:
-    """Explain why a look may spend no risk, and what to do about it.
+def why_spent(number: int, looks: int, unrecorded_looks: int) -> str:
+    """Explain why a look has no risk of a false promotion left to spend, and name the remedy.
 
     Args:
         number: the number of this look at the cases, from 1.
         looks: the number of planned looks.
-        everywhere: earlier looks at unknown cases, which therefore count at all cases, also at new ones.
+        unrecorded_looks: number of earlier looks whose cases weren't recorded; they count at every set of test cases.
 
     Returns:
         A clause for messages; empty if the look is one of those planned.
     """
     if number <= looks:
         return ""
-    if everywhere < looks:
+    if unrecorded_looks < looks:
         return "these test cases have had all the looks that `promotion.looks` plans: bring fresh ones"
     return (
-        f"{everywhere:,} earlier looks whose cases aren't recorded (versions from before there was a ledger) "
+        f"{unrecorded_looks:,} earlier looks whose cases aren't recorded (versions from before there was a ledger) "
         f"count at every test case, also at fresh ones, and `promotion.looks: {looks}` in params.yaml plans no more: "
         f"raise it to {number:,} or above"
     )

@@ -41,16 +41,16 @@ class Verdict:
         model: the registered model's name.
         version: the number of the candidate's version.
         architecture: the candidate's recipe.
-        changed: whether it was judged; a candidate that is champion already isn't.
+        judged: whether gates were evaluated; False if the candidate is champion already.
         gates: the gates that judged it.
         note: what happened to a champion whose files are gone, and to the anchor; empty if nothing did.
-        looks: how often the test cases have been looked at.
+        looks: a sentence on how many models have been compared on these test cases; empty if none has.
     """
 
     model: str
     version: str
     architecture: str
-    changed: bool
+    judged: bool
     gates: Sequence[Gate]
     note: str = ""
     looks: str = ""
@@ -62,7 +62,7 @@ class Verdict:
 
     def __str__(self) -> str:
         title = f"{self.model} version {self.version} ({self.architecture})"
-        if not self.changed:
+        if not self.judged:
             return f"{title} is champion" + (f": {self.note}" if self.note else " already")
         lines = [f"{title} {'is champion' if self.promoted else 'is refused and becomes challenger'}"]
         lines += [f"  ! {self.note}"] if self.note else []
@@ -71,11 +71,11 @@ class Verdict:
 
 
 def why_not_promoted(dataset: str, workspace: Workspace) -> str | None:
-    """Explain why the pipeline's `promote` does nothing in one of DVC's experiments; None elsewhere.
+    """Return the reason why the pipeline's `promote` does nothing in a DVC experiment; None outside of one.
 
     An experiment is for choosing by validation: it must neither move the checkout's champion nor look at test.
     """
-    if not (os.environ.get("DVC_EXP_NAME") or workspace.home != workspace.root):
+    if not (os.environ.get("DVC_EXP_NAME") or workspace.checkout != workspace.root):
         return None
     return f"experiments don't promote: keep this one with `dvc exp apply`, then run `histopipe promote {dataset}`"
 
@@ -85,7 +85,7 @@ def promote(
     params: Params,
     workspace: Workspace,
     again: bool = False,
-    replace: str | None = None,
+    replaceable: str | None = None,
     move_anchor: bool = False,
 ) -> Verdict:
     """Register the best model by validation, and make it champion if every gate holds; else it becomes challenger.
@@ -97,8 +97,8 @@ def promote(
         params: parameters with the limits of the gates.
         workspace: the checkout with the evaluations and the settings of the tracking store.
         again: promote the model also if it was rolled back before.
-        replace: the number of a champion that may be replaced though it is of other data, was trained in full where
-            the candidate wasn't, or can no longer be compared with.
+        replaceable: the version number of the champion that may be replaced even if its data differ, its files are
+            gone, or it was trained in full and the candidate wasn't.
         move_anchor: make the champion the anchor before anything is judged.
 
     Returns:
@@ -112,30 +112,30 @@ def promote(
     candidate = read_candidate(dataset, params, workspace)
     with locked_registry(dataset, workspace) as registry:
         standing = registry.version_at(CHAMPION)
-        _require_named(standing, replace, registry)
+        _require_champion(standing, replaceable, registry)
         settled = f"version {standing.version} is the anchor" if standing and settle_anchor(registry, standing) else ""
         champion, note = restore_champion(standing, dataset, registry, params, workspace)
         anchor = find_anchor(registry, champion, move_anchor)
         note = "; ".join(filter(None, [settled, note, anchor.note]))
-        named = champion is not None and replace is not None  # the one named may have been registered again by now
+        may_replace = champion is not None and replaceable is not None  # that one may have been registered again by now
         if champion and champion.tags.get(IDENTITY) == candidate.identity:
-            registry.dismiss(champion)
+            registry.remove_challenger(champion)
             if run_exists(str(champion.run_id)):
                 log_report(dataset, registry.client, str(champion.run_id), workspace)
             return Verdict(registry.name, str(champion.version), candidate.architecture, False, [], note)
         run = served_run(candidate, registry.client, workspace)
-        request = PromotionRequest(candidate, run, champion, anchor, registry, params, workspace, again, named)
+        request = PromotionRequest(candidate, run, champion, anchor, registry, params, workspace, again, may_replace)
         judged = judge_candidate(request)
         require_unchanged_inputs()
         tags = verdict_tags(judged.gates) | judged.looks.tags()
         version = register(candidate, run, tags, registry, workspace)
         if reasons(judged.gates):
-            registry.challenge(version)
+            registry.set_challenger(version)
         else:
             require_intact(version, registry.client)
             require_unchanged_inputs()
             announce_anchor(registry, version, judged.becomes_anchor)
-            _crown(version, champion, candidate, registry)
+            _set_champion(version, champion, candidate, registry)
             if settle_anchor(registry, registry.version_at(CHAMPION)):
                 note = "; ".join(filter(None, [note, f"version {version.version} is the anchor from now on"]))
         return Verdict(
@@ -143,15 +143,19 @@ def promote(
         )
 
 
-def _require_named(champion: ModelVersion | None, replace: str | None, registry: Registry) -> None:
+def _require_champion(champion: ModelVersion | None, replaceable: str | None, registry: Registry) -> None:
     """Check that the champion is still the one that the user named with `--replace`."""
     number = str(champion.version) if champion else None
-    if replace not in (None, number):
+    if replaceable not in (None, number):
         current = f"version {number}" if number else "no version"
-        raise PromotionError(f"--replace {replace}: {current} of {registry.name} is champion: name that one, or none")
+        raise PromotionError(
+            f"--replace {replaceable}: {current} of {registry.name} is champion: name that one, or none"
+        )
 
 
-def _crown(version: ModelVersion, champion: ModelVersion | None, candidate: Candidate, registry: Registry) -> None:
+def _set_champion(
+    version: ModelVersion, champion: ModelVersion | None, candidate: Candidate, registry: Registry
+) -> None:
     """Write the tags, then move the alias: if killed in between, the old champion stays and the command resumes."""
     before = str(champion.version) if champion else None
     if before:
@@ -162,11 +166,11 @@ def _crown(version: ModelVersion, champion: ModelVersion | None, candidate: Cand
         registry.untag(earlier, ROLLED_BACK)  # the user has asked for it again
     if champion:
         registry.untag(champion, ROLLED_BACK)  # of a rollback that was killed before it moved the alias
-    registry.crown(version, before)
+    registry.set_champion(version, before)
 
 
 def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
-    """Make the champion before the present one champion again.
+    """Make the previous champion the champion again.
 
     Returns:
         The numbers of the version that was rolled back and of the champion now.
@@ -192,7 +196,7 @@ def rollback(dataset: str, workspace: Workspace) -> tuple[str, str]:
         registry.tag(champion, {"verdict": TAKEN_BACK, ROLLED_BACK: now})
         registry.tag(target, {"verdict": PROMOTED, "reasons": f"version {champion.version} was rolled back"})
         announce_anchor(registry, target, is_anchor(registry, champion))
-        registry.crown(target, str(champion.version))
+        registry.set_champion(target, str(champion.version))
         settle_anchor(registry, registry.version(str(target.version)))
         return str(champion.version), str(target.version)
 

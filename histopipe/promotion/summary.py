@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from histopipe.core.workspace import Workspace
 from histopipe.promotion.anchor import ANCHOR
-from histopipe.promotion.gates import TITLES, rule, short
+from histopipe.promotion.gates import TITLES, describe_requirement, format_measurement
 from histopipe.reporting.comparison.table import markdown_table
 from histopipe.tracking.ledger import read_counts
 from histopipe.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, open_registry
@@ -62,7 +62,7 @@ def gates_table(tags: Mapping[str, str]) -> str:
         [
             TITLES.get(name, name),
             _measured(name, tags),
-            rule(name, _number_or_word(tags[f"gate.{name}.limit"])),
+            describe_requirement(name, _number_or_word(tags[f"gate.{name}.limit"])),
             tags[f"gate.{name}"],
         ]
         for name in names
@@ -72,8 +72,8 @@ def gates_table(tags: Mapping[str, str]) -> str:
 
 def _measured(name: str, tags: Mapping[str, str]) -> str:
     """Return what was measured, and the end of its interval that decided."""
-    measured, bound = short(_number_or_word(tags[f"gate.{name}.measured"])), tags.get(f"gate.{name}.bound")
-    return measured if bound is None else f"{measured} (bound {short(_number_or_word(bound))})"
+    measured, bound = format_measurement(_number_or_word(tags[f"gate.{name}.measured"])), tags.get(f"gate.{name}.bound")
+    return measured if bound is None else f"{measured} (bound {format_measurement(_number_or_word(bound))})"
 
 
 def _number_or_word(text: str) -> float | str:

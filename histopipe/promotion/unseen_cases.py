@@ -8,7 +8,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.copies import cases_seen_as_pixels
 from histopipe.data.splitting.record import find_copies
 from histopipe.data.store import read_index
-from histopipe.networks.weights.behind import pixels_seen
+from histopipe.networks.weights.seen_data import pixels_seen
 from histopipe.promotion.candidate import Candidate
 from histopipe.promotion.champion import Champion
 from histopipe.promotion.gates import select_unseen

@@ -14,9 +14,9 @@ from histopipe.data.store import INDEX_FILE
 from histopipe.evaluation.record import SERVED_MODEL_TAG
 from histopipe.networks.weights.intact import find_version_fault
 from histopipe.networks.weights.registered import KEPT_TAG
-from histopipe.promotion.candidate import Candidate, find_twin
+from histopipe.promotion.candidate import Candidate, find_source_model
 from histopipe.promotion.card import LINEAGE, read_card_content, render_model_card, shorten_card
-from histopipe.promotion.champion import keep, read_champion
+from histopipe.promotion.champion import log_for_later_promotions, read_champion
 from histopipe.promotion.gates import Gate, reasons
 from histopipe.promotion.served import require_intact, served_run
 from histopipe.tracking.registry import IDENTITY, PREVIOUS, TRAINING, Registry
@@ -46,7 +46,7 @@ def register(
     """
     run_id, client = run.info.run_id, registry.client
     card = render_model_card(read_card_content(candidate, run, verdict, workspace))
-    kept = keep(candidate, card, client, run_id)
+    kept = log_for_later_promotions(candidate, card, client, run_id)
     log_report(candidate.dataset, client, run_id, workspace)
     tags = {**_tags(candidate, run, workspace), **verdict, KEPT_TAG: kept}
     description = shorten_card(card, kept)
@@ -59,7 +59,7 @@ def register(
 
 
 def log_report(dataset: str, client: MlflowClient, run_id: str, workspace: Workspace) -> None:
-    """Log what the model was compared with: the report's page and its two pictures of the ranking."""
+    """Log the report and its two figures of the ranking into the run that holds the model."""
     for name in REPORT_FILES:
         path = workspace.report(dataset) / name
         if path.exists():
@@ -119,7 +119,7 @@ def restore_champion(
     fault = find_version_fault(champion, registry.client)
     if fault is None and _is_kept(champion, registry):
         return champion, ""
-    twin = find_twin(dataset, champion.tags.get(IDENTITY), params, workspace)
+    twin = find_source_model(dataset, champion.tags.get(IDENTITY), params, workspace)
     title = f"version {champion.version}"
     if twin is None:
         remedy = "restore them from a backup, or run `histopipe promote` where it was trained"
@@ -142,7 +142,7 @@ def _is_kept(champion: ModelVersion, registry: Registry) -> bool:
 def _keep_again(champion: ModelVersion, twin: Candidate, registry: Registry, workspace: Workspace) -> None:
     run = registry.client.get_run(str(champion.run_id))
     card = render_model_card(read_card_content(twin, run, champion.tags, workspace))
-    kept = keep(twin, card, registry.client, run.info.run_id)
+    kept = log_for_later_promotions(twin, card, registry.client, run.info.run_id)
     registry.tag(champion, {KEPT_TAG: kept})
 
 
@@ -155,7 +155,7 @@ def _register_again(champion: ModelVersion, twin: Candidate, registry: Registry,
     version = register(twin, run, verdict, registry, workspace)
     require_intact(version, registry.client)
     require_unchanged_inputs()
-    registry.crown(version, str(champion.version))
+    registry.set_champion(version, str(champion.version))
     return version
 
 

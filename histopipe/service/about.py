@@ -11,10 +11,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from histopipe.service.answers import Example, Health, ModelDescription
 from histopipe.service.examples import PLACED, draw_case
 from histopipe.service.problems import RequestError, describe_problems
 from histopipe.service.protocol import gone_check
+from histopipe.service.schemas import Example, Health, ModelDescription
 from histopipe.service.state import Service, service_of
 
 PAGE = Path(__file__).with_name("page")
@@ -61,9 +61,9 @@ async def model(request: Request) -> Response:
     responses={200: {"model": list[Example]}, **describe_problems(401)},
 )
 async def examples(request: Request) -> Response:
-    """Return patches that the project draws itself; they say nothing about real tissue.
+    """Return synthetic patches to try; they say nothing about real tissue.
 
-    The list is empty for data sets that can't be drawn.
+    The list is empty for data sets that have no synthetic source.
     """
     return JSONResponse(await service_of(request).examples())
 
@@ -98,7 +98,7 @@ async def healthz(request: Request) -> Response:
     responses={200: {"model": Health}, 503: {"model": Health}},
 )
 async def readyz(request: Request) -> Response:
-    """Return status 503 while the service stops or can't predict any more.
+    """Return status 200 if the service accepts requests, 503 while it stops or if its predicting thread has died.
 
     `problem` says why a new version of the model couldn't be loaded.
     """

@@ -1,4 +1,4 @@
-"""Decode the images of all clients in threads, for as long as their clients wait for them.
+"""Decode the images of all clients in threads; images of clients that no longer wait are dropped.
 
 Small and large images have separate queues, and one thread decodes small images only: a patch of 7 kB doesn't wait for
 another client's images of 4 million pixels, whose files can be just as small. A request that waits for too long is
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from histopipe.core.workers import available_cores
+from histopipe.core.processes import available_cores
 from histopipe.data.store import Patches
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import Patch, decode_patch, pad_patch, read_header_size, resize_patch
@@ -94,16 +94,16 @@ class PredictionRequest:
         """Drop files and patches and pass the outcome to the client; can be called from any thread."""
         self.drop_files()
         self.patches = None
-        settle_from_thread(self.loop, [(self, outcome)])
+        set_results_from_thread(self.loop, [(self, outcome)])
 
 
-def settle_from_thread(loop: asyncio.AbstractEventLoop, outcomes: list[tuple[PredictionRequest, Any]]) -> None:
-    """Call `settle` in the event loop, from another thread; do nothing if the loop has ended."""
+def set_results_from_thread(loop: asyncio.AbstractEventLoop, outcomes: list[tuple[PredictionRequest, Any]]) -> None:
+    """Call `set_results` in the event loop, from another thread; do nothing if the loop has ended."""
     with suppress(RuntimeError):
-        loop.call_soon_threadsafe(settle, outcomes)
+        loop.call_soon_threadsafe(set_results, outcomes)
 
 
-def settle(outcomes: list[tuple[PredictionRequest, Any]]) -> None:
+def set_results(outcomes: list[tuple[PredictionRequest, Any]]) -> None:
     """Set the futures of requests to their outcomes; must be called in the event loop."""
     for request, outcome in outcomes:
         if request.future.done():

@@ -84,7 +84,7 @@ class ExplanationQueue:
 
         if self._latest is None or self._latest[0] is not model:
             try:
-                self._latest = (model, Explainer.of(model.served.network))
+                self._latest = (model, Explainer.for_network(model.served.network))
             except EvaluationError as problem:
                 raise RequestError(501, f"this model can't be explained ({problem})") from None
         return self._latest[1]

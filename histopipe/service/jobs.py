@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 
 from histopipe.core.cases.ids import normal_id
 from histopipe.core.files import format_size
-from histopipe.core.names import without_control
+from histopipe.core.names import remove_control_characters
 from histopipe.core.operating_point import OperatingPoint
 from histopipe.service.limits import Limits
 from histopipe.service.messages import JobMessage, JobRequest
@@ -39,7 +39,7 @@ _LONGEST_FILE_NAME = 200  # bytes, of the 255 that file systems allow
 
 @dataclass(frozen=True)
 class ModelReference:
-    """What is kept of a job's model; the model itself would stay in memory for as long as the result is kept.
+    """A reference to a job's model, kept instead of the model so that its memory can be released.
 
     Attributes:
         address: address by which exactly this version is loaded.
@@ -104,7 +104,7 @@ class Job:
 
     def create(self, name: str) -> BinaryIO:
         """Create the file to upload into, under a safe form of its name."""
-        self.name = without_control(name) or DEFAULT_NAME
+        self.name = remove_control_characters(name) or DEFAULT_NAME
         safe = "".join(letter if letter.isalnum() or letter in _SAFE else "_" for letter in normal_id(self.name))
         short = safe.encode("utf-8", "ignore")[-_LONGEST_FILE_NAME:].decode("utf-8", "ignore")
         (self.folder / "upload").mkdir()

@@ -13,19 +13,20 @@ class Limits:
     """Limits of the service; a request that exceeds one is refused with a reason.
 
     Attributes:
-        images: number of images in one request.
-        pixels: number of pixels of one image, read from its header before it is decoded.
-        body: bytes of a request to `/v1/predict` or `/v1/explain`.
-        upload: bytes of a slide or an archive.
-        members: number of files, folders and links in an archive.
-        seconds: time for the headers of a request, for its body, and between two pieces of an upload.
-        upload_seconds: time for a whole upload.
-        wait: seconds that patches may wait for prediction; beyond that the status is 429.
-        queue: number of patches that may wait, however short the wait.
-        requests: number of requests with images at the same time; beyond that the status is 429.
-        memory: bytes of request bodies and large responses at the same time; beyond that the status is 429.
-        jobs: number of slides and archives that run or wait.
-        job_seconds: time for one slide or archive.
+        images: maximum number of images in one request.
+        pixels: maximum number of pixels of one image, read from its header before it is decoded.
+        body: maximum bytes of a request to `/v1/predict` or `/v1/explain`.
+        upload: maximum bytes of a slide or an archive.
+        members: maximum number of files, folders and links in an archive.
+        seconds: maximum seconds for the headers of a request, for its body, and for each pause in an upload or in
+            reading a response.
+        upload_seconds: maximum seconds for a whole upload.
+        wait: maximum seconds that patches wait for prediction; beyond that the status is 429.
+        queue: maximum number of waiting patches, even if the expected wait is shorter than `wait`.
+        requests: maximum number of concurrent requests with images; beyond that the status is 429.
+        memory: maximum bytes of request bodies and large responses at the same time; beyond that the status is 429.
+        jobs: maximum number of slides and archives that are predicted or wait.
+        job_seconds: maximum seconds for the prediction of one slide or archive.
         keep: seconds that the result of a finished job stays on disk.
     """
 

@@ -10,12 +10,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from histopipe.service.answers import Explanation, Predictions
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
 from histopipe.service.problems import describe_problems
 from histopipe.service.protocol import gone_check
 from histopipe.service.reading import TransferLimits, read_files
+from histopipe.service.schemas import Explanation, Predictions
 from histopipe.service.state import service_of
 
 IMAGE_TYPES = ("image/", "application/octet-stream")

@@ -18,14 +18,14 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Fault(BaseModel):
-    """What is wrong with one image or parameter."""
+    """An error about one image or parameter."""
 
     name: str = Field(description="Name of the image's file, or of the parameter.")
     reason: str
 
 
 class Problem(BaseModel):
-    """Why a request was refused."""
+    """The body of an error response (RFC 9457)."""
 
     title: str = Field(description="The status in words.")
     status: int

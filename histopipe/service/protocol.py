@@ -109,7 +109,7 @@ class CountingTransport:
 
 
 class TransferProgress:
-    """The amount of data that a client transfers while it is its turn."""
+    """Measures how fast a client sends or reads, counting only the time in which the service waits for it."""
 
     def __init__(self) -> None:
         self._start: tuple[float, int] | None = None
@@ -119,12 +119,14 @@ class TransferProgress:
         self._start = None
 
     def is_slow(self, now: float, transferred: int, patience: float) -> bool:
-        """Check whether the client transferred fewer than `MIN_RATE` bytes per second in the last `patience` seconds.
+        """Return whether fewer than `MIN_RATE` bytes per second were transferred since the last measurement.
+
+        A measurement takes `patience` seconds; False is returned before its end, and at its end the next one begins.
 
         Args:
             now: present time in seconds.
             transferred: number of bytes so far.
-            patience: seconds.
+            patience: length of a measurement, in seconds.
         """
         if self._start is None:
             self._start = now, transferred
@@ -137,11 +139,11 @@ class TransferProgress:
 
 
 class HeadersTooLarge(Exception):
-    """Raised inside the parser to stop it."""
+    """The headers of a request are too large; raised inside the parser to stop it."""
 
 
 class PipelineTooLong(Exception):
-    """Raised inside the parser to stop it."""
+    """A client has sent too many requests ahead; raised inside the parser to stop it."""
 
 
 class TimeLimitedProtocol(HttpToolsProtocol):
@@ -197,8 +199,8 @@ class TimeLimitedProtocol(HttpToolsProtocol):
         Args:
             now: time of the loop's clock.
             patience: seconds that the client may take.
-            crowded: whether a minimum rate is required of bodies, which otherwise their reader checks, and no
-                pipelined request is accepted.
+            crowded: whether many connections are open: then bodies must arrive at `MIN_RATE` (which otherwise only
+                their reader checks), and no pipelined request is accepted.
         """
         transport: Any = self.transport
         if (self.flow.read_paused and transport.is_abandoned) or (crowded and self.pipeline):

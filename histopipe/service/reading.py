@@ -16,7 +16,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from histopipe.core.names import without_control
+from histopipe.core.names import remove_control_characters
 from histopipe.service.problems import RequestError
 
 DRAIN_BYTES, DRAIN_SECONDS = 64 * 2**20, 5.0  # read of a refused body: some clients read no response before all is sent
@@ -103,8 +103,8 @@ class MemoryBudget:
         """Bytes in use."""
         return self._held
 
-    def needs_trim(self) -> bool:
-        """Check whether enough memory was released since the last such answer to call `trim_memory`."""
+    def take_trim_request(self) -> bool:
+        """Return whether `TRIM_BYTES` were released since this last returned True, and start to count again."""
         with self._lock:
             if self._released < TRIM_BYTES:
                 return False
@@ -165,17 +165,17 @@ async def read_files(
     limit: int,
     count: int,
     transfer_limits: TransferLimits,
-    single: tuple[str, ...],
+    file_types: tuple[str, ...],
     memory: MemoryShare,
 ) -> list[UploadedFile]:
     """Read all files of a request into memory, in their order.
 
     Args:
         request: a request whose body is either `multipart/form-data` with files in parts of any name, or one file.
-        limit: largest number of bytes of the body.
-        count: largest number of files.
+        limit: maximum number of bytes of the body.
+        count: maximum number of files.
         transfer_limits: time that the client may take.
-        single: media types of a body that is one file; an entry that ends with `/` matches all its subtypes.
+        file_types: media types of a body that is one file; an entry that ends with `/` matches all its subtypes.
         memory: memory of the request, from which the body is taken.
 
     Raises:
@@ -191,7 +191,7 @@ async def read_files(
             return form.files()
         finally:
             form.clear()
-    if not media.startswith(single):
+    if not media.startswith(file_types):
         detail = "send multipart/form-data with one or many files, or one file as the body"
         raise await drain_and_refuse(request, 415, detail)
     content = bytearray()
@@ -207,14 +207,14 @@ async def save_file(
     request: Request,
     limit: int,
     transfer_limits: TransferLimits,
-    single: tuple[str, ...],
+    file_types: tuple[str, ...],
     create: Callable[[str], BinaryIO],
     fields: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """Write the one file of a request to disk, piece by piece.
 
     Args:
-        request, limit, transfer_limits, single: as in `read_files`.
+        request, limit, transfer_limits, file_types: as in `read_files`.
         create: opens the file to write; is given its name, which is empty if the file is the whole body.
         fields: names of text fields that a form may contain besides the file.
 
@@ -226,7 +226,7 @@ async def save_file(
     """
     media, boundary = _media_type(request)
     whole = media != "multipart/form-data"
-    if whole and not media.startswith(single):
+    if whole and not media.startswith(file_types):
         detail = "send multipart/form-data with one file, or the file as the body"
         raise await drain_and_refuse(request, 415, detail)
     form = _SingleFileParser(b"body" if whole else boundary, create, fields)
@@ -452,4 +452,4 @@ def _incomplete_form_error() -> RequestError:
 def display_name(raw: bytes) -> str:
     """Return a file's name as the client wrote it, without its folders; for display, never used as a path."""
     name = raw.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
-    return without_control(name)[:LONGEST_NAME]
+    return remove_control_characters(name)[:LONGEST_NAME]

@@ -54,7 +54,7 @@ def serve(model_request: ModelRequest, address: ListenAddress, limits: Limits, p
         poll: seconds between two checks of the model's alias; 0 never checks.
 
     Raises:
-        ServiceError: the service can't or mustn't listen there.
+        ServiceError: the address is in use or invalid, or it is public and there is no token.
         PredictionError, TrackingUnreachableError, InferenceError: the model can't be loaded.
     """
     token = read_token(address)
@@ -153,7 +153,7 @@ def _run(
 
 
 def raise_connection_limit() -> int:
-    """Raise the soft limit of open files as far as needed; return the number of connections that it allows."""
+    """Raise the soft limit on open files if necessary; return the number of connections that fit in it."""
     from histopipe.service.protocol import SPARE
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from histopipe.service.answers import CasePatches, JobResult, JobState
 from histopipe.service.jobs import Job
-from histopipe.service.large import json_response
+from histopipe.service.large_responses import json_response
 from histopipe.service.problems import RequestError, describe_problems
 from histopipe.service.protocol import gone_check
 from histopipe.service.reading import MIN_RATE, TransferLimits, save_file
+from histopipe.service.schemas import CasePatches, JobResult, JobState
 from histopipe.service.state import service_of
 
 UPLOAD_TYPES = ("application/", "image/")
@@ -59,7 +59,7 @@ CaseId = Annotated[str, Query(max_length=LONGEST_CASE, description="The `case_id
     responses={202: {"model": JobState}, **describe_problems(400, 401, 408, 413, 415, 422, 429, 507)},
     openapi_extra=_BODY,
 )
-async def send(
+async def create_job(
     request: Request,
     name: Annotated[str, Query(max_length=200, description="Name of the file, if the file is the whole body.")] = "",
     mpp: PixelSize = None,
@@ -175,7 +175,7 @@ async def slide_map(request: Request, id: str, case: CaseId) -> Response:
     responses={200: {"content": {"image/jpeg": _BINARY}}, **describe_problems(401, 404, 409, 422)},
 )
 async def tissue(request: Request, id: str, case: CaseId) -> Response:
-    """Return a JPEG of the box around a case's patches, at most 1,000 pixels a side."""
+    """Return a JPEG of the tissue in the bounding box of a case's patches, at most 1,000 pixels on its longer side."""
     job = _finished_job(request, id)
     return _image_response(_tissue_path(job, case), "image/jpeg", "image")
 

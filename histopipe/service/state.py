@@ -8,11 +8,11 @@ from pathlib import Path
 
 from starlette.requests import Request
 
+from histopipe.service.batching import BatchPredictor
 from histopipe.service.examples import draw_examples
 from histopipe.service.explaining import ExplanationQueue
-from histopipe.service.grading import BatchPredictor
 from histopipe.service.jobs import Jobs
-from histopipe.service.large import ReadLimiter
+from histopipe.service.large_responses import ReadLimiter
 from histopipe.service.limits import Limits
 from histopipe.service.metrics import Metrics
 from histopipe.service.models import Model, ModelReloader, ModelRequest
@@ -74,7 +74,7 @@ class Service:
         """Refuse requests that wait for too long and release memory; must be called regularly in the event loop."""
         self.predictor.drop_late()
         if self._trimming is None or self._trimming.done():
-            self._trimming = self._trim() if self.memory.needs_trim() else None
+            self._trimming = self._trim() if self.memory.take_trim_request() else None
 
     def _trim(self) -> asyncio.Future[None]:
         return asyncio.get_running_loop().run_in_executor(None, trim_memory)

@@ -19,7 +19,7 @@ MAX_JOBS = 50  # of one process: its end releases the memory that libraries leak
 
 
 class Worker:
-    """A process that runs `histopipe.service.job`, one job at a time.
+    """A process that runs `histopipe.service.job_process`, one job at a time.
 
     A job that is cancelled or crashes ends the process; the next job then needs a new one.
     """
@@ -39,7 +39,7 @@ class Worker:
         """Run one job.
 
         Args:
-            job: the job, as `histopipe.service.job` reads it.
+            job: the job, as `histopipe.service.job_process` reads it.
             on_message: is called with every message of the process about the job.
 
         Returns:
@@ -85,7 +85,7 @@ class Worker:
 
 async def _start_process() -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "histopipe.service.job"),
+        *(sys.executable, "-m", "histopipe.service.job_process"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={name: value for name, value in os.environ.items() if name not in SECRETS} | {"TF_CPP_MIN_LOG_LEVEL": "2"},

@@ -154,7 +154,7 @@ class Registry:
         if key in version.tags:
             self.client.delete_model_version_tag(self.name, version.version, key)
 
-    def crown(self, version: ModelVersion, instead_of: str | None) -> None:
+    def set_champion(self, version: ModelVersion, instead_of: str | None) -> None:
         """Move the alias `champion` to a version: one row of the database, so there is always exactly one champion.
 
         Args:
@@ -167,13 +167,13 @@ class Registry:
         if self.aliases().get(CHAMPION) != instead_of:
             raise BusyError(f"the champion of {self.name} changed meanwhile: run the same command again")
         self.client.set_registered_model_alias(self.name, CHAMPION, str(version.version))
-        self.dismiss(version)
+        self.remove_challenger(version)
 
-    def challenge(self, version: ModelVersion) -> None:
+    def set_challenger(self, version: ModelVersion) -> None:
         """Move the alias `challenger` to a version."""
         self.client.set_registered_model_alias(self.name, CHALLENGER, str(version.version))
 
-    def dismiss(self, version: ModelVersion) -> None:
+    def remove_challenger(self, version: ModelVersion) -> None:
         """Remove the alias `challenger` from a version that has it."""
         if self.aliases().get(CHALLENGER) == str(version.version):
             self.client.delete_registered_model_alias(self.name, CHALLENGER)
@@ -187,7 +187,7 @@ def locked_registry(dataset: str, workspace: Workspace) -> Iterator[Registry]:
         BusyError: another promotion or rollback holds it for longer than a killed one takes to end.
         TrackingUnreachableError: the registry can't be reached, or the connection breaks.
     """
-    path = workspace.home_lock(f"registry-{dataset}")
+    path = workspace.checkout_lock(f"registry-{dataset}")
     busy = f"another promotion of {dataset} is under way: wait for it to end, then run again"
     with exclusive_lock(path, busy, LOCK_SECONDS), open_registry(dataset, workspace) as registry:
         yield registry

@@ -73,7 +73,7 @@ def tracking_uri(workspace: Workspace) -> str:
 
 
 def _embedded(workspace: Workspace) -> str:
-    return f"sqlite:///{workspace.home / 'mlflow.db'}"
+    return f"sqlite:///{workspace.checkout / 'mlflow.db'}"
 
 
 def is_embedded(workspace: Workspace) -> bool:
@@ -83,7 +83,7 @@ def is_embedded(workspace: Workspace) -> bool:
 
 def is_database_missing(workspace: Workspace) -> bool:
     """Return true if the embedded database doesn't exist yet; opening it would create it."""
-    return is_embedded(workspace) and not (workspace.home / "mlflow.db").exists()
+    return is_embedded(workspace) and not (workspace.checkout / "mlflow.db").exists()
 
 
 def own_experiments(client: MlflowClient) -> list[Experiment]:
@@ -179,7 +179,7 @@ def _refusal(problem: Exception) -> str | None:
 def _public_address(workspace: Workspace) -> str:
     """Return the tracking store's address without credentials."""
     if is_embedded(workspace):
-        return str(workspace.home / "mlflow.db")
+        return str(workspace.checkout / "mlflow.db")
     parts = urlsplit(tracking_uri(workspace))
     return f"{parts.scheme}://{parts.hostname}" if parts.hostname else parts.path.replace("//", "/")
 
@@ -192,13 +192,13 @@ def _first_use(workspace: Workspace) -> Iterator[None]:
     """
     import mlflow
 
-    from histopipe.core.stages.running import running_checkouts
+    from histopipe.core.stages.running import checkouts_of_running_stages
 
     require_server(tracking_uri(workspace))
     mlflow.set_tracking_uri(tracking_uri(workspace))
-    with exclusive_lock(workspace.home_lock("mlflow")):
+    with exclusive_lock(workspace.checkout_lock("mlflow")):
         if is_embedded(workspace):
-            follow_move(workspace.home / "mlflow.db", partial(running_checkouts, workspace))
+            follow_move(workspace.checkout / "mlflow.db", partial(checkouts_of_running_stages, workspace))
             _create_database(workspace)
         yield
 
@@ -208,11 +208,11 @@ def _create_database(workspace: Workspace) -> None:
 
     MLflow's client would insert the current folder's path into its first row unescaped, and break at quotes and colons.
     """
-    path = str(workspace.home)
+    path = str(workspace.checkout)
     if is_database_missing(workspace) or any(character in path for character in "'\":\\"):
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        SqlAlchemyStore(_embedded(workspace), (workspace.home / "mlartifacts").as_uri())
+        SqlAlchemyStore(_embedded(workspace), (workspace.checkout / "mlartifacts").as_uri())
 
 
 def limit_retries() -> None:
@@ -260,7 +260,7 @@ def _artifacts(workspace: Workspace) -> str | None:
     """Return the folder of artifacts next to the embedded database; None for a server, which chooses itself."""
     if tracking_uri(workspace) != _embedded(workspace):
         return None
-    return (workspace.home / ARTIFACTS).as_uri()
+    return (workspace.checkout / ARTIFACTS).as_uri()
 
 
 def current_client() -> MlflowClient:

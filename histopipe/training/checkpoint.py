@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from histopipe.core.errors import HistopipeError, TrainingError, one_line
 from histopipe.core.files import file_digest, read_json, replaced_file, write_json
-from histopipe.core.training_record import TrainingNotes
+from histopipe.core.training_record import RunningTrainingFields
 from histopipe.core.workspace import Workspace
 from histopipe.networks.architectures import network_code
 
@@ -60,7 +60,7 @@ class Progress:
     key: str
     run_id: str | None = None
     history: list[dict[str, float]] = field(default_factory=list)
-    notes: TrainingNotes = field(default_factory=TrainingNotes)
+    notes: RunningTrainingFields = field(default_factory=RunningTrainingFields)
 
 
 class DamagedCheckpoint(Exception):

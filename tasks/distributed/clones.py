@@ -34,7 +34,7 @@ class Clone:
     lock: str
 
     @classmethod
-    def of(cls, workspace: Workspace) -> Clone:
+    def of_workspace(cls, workspace: Workspace) -> Clone:
         """Describe this checkout as it is now.
 
         Raises:

@@ -78,7 +78,7 @@ class Decoded:
 def decode_part(dataset: str, number: int, of: int, folder: str) -> Decoded:
     """Decode one part of an archive on a worker, into this folder of its clone, and push it to DVC's remote."""
     clone = flow_clone()
-    part = Workspace.around().root / folder
+    part = Workspace.find().root / folder
     try:
         with working_for(clone, [stage_name("fetch", dataset)]):
             stage = stage_name("ingest", dataset, part.name)
@@ -100,7 +100,7 @@ def decode_on_workers(dataset: str) -> None:
         return
     share([stage_name("fetch", dataset)])
     task_logger().info("%s is ingested in %d parts by the workers", dataset, len(parts))
-    root, failed = Workspace.around().root, dict.fromkeys(parts, frozenset[str]())
+    root, failed = Workspace.find().root, dict.fromkeys(parts, frozenset[str]())
     for _ in range(ROUNDS):
         outcomes = _decode_parts(dataset, failed, client)
         failed = {
@@ -117,7 +117,7 @@ def decode_on_workers(dataset: str) -> None:
 
 def _out_of_date(stage: str) -> bool:
     """Return true if DVC would run a stage, rather than leave it or take it from its cache."""
-    done = run_dvc(Workspace.around(), "--wait-for-lock", "status", "--json", stage)
+    done = run_dvc(Workspace.find(), "--wait-for-lock", "status", "--json", stage)
     changes = json.loads(done.stdout).get(stage, []) if done.returncode == 0 and done.stdout.strip() else []
     return any("changed outs" not in change for change in changes)
 
@@ -125,7 +125,7 @@ def _out_of_date(stage: str) -> bool:
 def _missing_parts(dataset: str, most: int) -> list[Part]:
     """List the parts that workers should decode; empty for a bad archive, which ingest itself will report."""
     command = [sys.executable, "-m", "histopipe", "ingest", dataset, "--missing-parts", str(most)]
-    root = Workspace.around().root
+    root = Workspace.find().root
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
     return [Part.parse(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
@@ -149,7 +149,7 @@ def _only_on(workers: Sequence[str]) -> AbstractContextManager[Any]:
 
 def _outcome(run: Any, workers: Sequence[str], client: Any) -> Decoded | Exception:
     """Wait for a part's result or error; a scheduler without free workers would keep the part for ever."""
-    deadline = time.monotonic() + seconds_for("ingest", Workspace.around()) if workers else math.inf
+    deadline = time.monotonic() + seconds_for("ingest", Workspace.find()) if workers else math.inf
     while True:
         try:
             result: Decoded | Exception = run.result(timeout=LOOK_SECONDS, raise_on_failure=False)

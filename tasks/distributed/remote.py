@@ -95,7 +95,7 @@ def _opened(access: str) -> Iterator[Any]:
     from dvc.repo import Repo
 
     try:
-        with Repo(str(Workspace.around().root)) as repo:
+        with Repo(str(Workspace.find().root)) as repo:
             yield repo
     except Exception as problem:  # of DVC, of the remote's own library, of the network
         raise _away(access, one_line(problem)) from problem
@@ -103,7 +103,7 @@ def _opened(access: str) -> Iterator[Any]:
 
 def _run(access: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     limit = seconds_for("fetch", workspace)
     try:
         done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False, timeout=limit)

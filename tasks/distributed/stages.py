@@ -16,7 +16,7 @@ from tasks.processes import BadInput, StageFailed, run_repro
 
 def is_distributed() -> bool:
     """Return true if submitted tasks run in other clones."""
-    return read_params(Workspace.around().params).flow.task_runner == "dask"
+    return read_params(Workspace.find().params).flow.task_runner == "dask"
 
 
 def hand_out(stage: str) -> None:
@@ -62,7 +62,7 @@ def working_for(clone: Clone, inputs: Sequence[str]) -> Iterator[None]:
         StageFailed: DVC's remote can't be reached.
     """
     try:
-        with clone.applied_to(Workspace.around()):
+        with clone.applied_to(Workspace.find()):
             fetch_inputs(inputs)
             yield
     except UnreachableError as problem:

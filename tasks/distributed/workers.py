@@ -49,7 +49,7 @@ def dask_runner(address: str) -> TaskRunner[Any]:
 
         def submit(self, task: Any, *arguments: Any, **options: Any) -> Any:
             """Submit a task; see `DaskTaskRunner`."""
-            self.client.set_metadata(_metadata_key(), asdict(Clone.of(Workspace.around())))
+            self.client.set_metadata(_metadata_key(), asdict(Clone.of_workspace(Workspace.find())))
             trains = GPU_TAG in task.tags and _have_gpus(self.client)
             with dask.annotate(resources={GPU_RESOURCE: 1}) if trains else nullcontext():  # type: ignore[attr-defined]
                 return super().submit(task, *arguments, **options)

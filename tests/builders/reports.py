@@ -15,7 +15,7 @@ from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.store import INDEX_FILE, REPORT_FILE, PatchStore, shard_name
 from histopipe.evaluation.figures import draw_figures
-from histopipe.evaluation.grading import evaluate_predictions, locked_point, predictions_table
+from histopipe.evaluation.predictions import choose_operating_point, evaluate_predictions, predictions_table
 from histopipe.evaluation.slide_figures import draw_slides
 from histopipe.evaluation.stage import tables_by_part, write_outputs
 from histopipe.training.recipe import recipe_digest
@@ -143,7 +143,7 @@ def write_evaluated(workspace: Workspace, name: str, logits: pd.DataFrame, param
 
     store = PatchStore.open(workspace.store("idc"))
     classes = {"positive_class": "IDC", "negative_class": "benign", "data_set": "idc", "resized": False}
-    point = locked_point(logits, params.evaluate.threshold) | classes
+    point = choose_operating_point(logits, params.evaluate.threshold) | classes
     table = predictions_table(logits, point)
     results = evaluate_predictions(table, point, read_json(workspace.model("idc", name) / "run.json"), params)
     folder = workspace.evaluation("idc", name)

@@ -24,7 +24,7 @@ from histopipe.core.workspace import Workspace
 from histopipe.inference.inputs import _name_member as graded_name
 from histopipe.inference.inputs import find_images, find_slides
 from histopipe.ingest.archives.member import Member
-from histopipe.ingest.archives.reading import MAX_MEMBER_BYTES, check_member, open_archive
+from histopipe.ingest.archives.reading import MAX_MEMBER_BYTES, open_archive, require_usable_member
 from histopipe.ingest.datasets import MemberRejected, get_dataset, list_datasets
 from histopipe.ingest.datasets.manifest import load_manifest_dataset, read_manifest
 from histopipe.ingest.images import MAX_PIXELS, decode_patch
@@ -140,7 +140,7 @@ def archive(_: bytes, folder: Path) -> str:
 def _usable(member: Member) -> bool:
 
     try:
-        check_member(member)
+        require_usable_member(member)
     except MemberRejected:
         return False
     assert not member.name.startswith("/") and ".." not in member.name.split("/")

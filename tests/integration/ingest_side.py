@@ -7,5 +7,5 @@ from histopipe.core.workspace import Workspace
 from histopipe.ingest.stage import ingest
 
 if __name__ == "__main__":
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     print(json.dumps({"patches": ingest("idc", read_params(workspace.params), workspace)["patches"]}))

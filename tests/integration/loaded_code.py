@@ -37,7 +37,7 @@ ALLOWED = {
     "core/tables.py": "writes a table as its content is given",
     "core/training_record.py": "names the keys of a record and its file",
     "core/variants.py": "reads names of variants in params.yaml",
-    "core/workers.py": "shares work out; what comes back is the same",
+    "core/processes.py": "shares work out; what comes back is the same",
     "core/workspace.py": "says where files lie",
     "evaluation/explanation/record.py": "names the keys of a record and its file",
     "evaluation/record.py": "names the keys of a record and its file",

@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from histopipe.core.dvc import clear_cut_off_lock
+from histopipe.core.dvc import remove_damaged_rwlock
 from histopipe.core.workspace import Workspace
 from tests.builders.checkouts import Checkout
 from tests.builders.faults import trainers
@@ -115,14 +115,14 @@ def test_many_kills_at_random_moments_change_nothing(checkout: Make) -> None:
     expected = history(project), graded(project)
     killed = checkout(train={"deterministic": True}, quick=LONGER)
     for _ in range(15):
-        clear_cut_off_lock(Workspace(killed.root))  # as `make repro` does
+        remove_damaged_rwlock(Workspace(killed.root))  # as `make repro` does
         dvc = start_pipeline(killed)
         with contextlib.suppress(psutil.TimeoutExpired):
             dvc.wait(moments.uniform(1, 16))
             break
         os.kill(dvc.pid, signal.SIGKILL)
         dvc.wait()
-    clear_cut_off_lock(Workspace(killed.root))
+    remove_damaged_rwlock(Workspace(killed.root))
     killed.dvc("repro")
     pd.testing.assert_frame_equal(history(killed), expected[0], check_exact=True)
     assert graded(killed) == expected[1]

@@ -112,7 +112,7 @@ def case_key(text: str) -> str:
 
 
 def is_among(cases: pd.Series, others: Iterable[object], dataset: str = "") -> pd.Series:
-    """Return for each case whether it is among the others, compared by `case_key`.
+    """Return a boolean Series: whether each case is one of `others`, compared by `case_key`.
 
     Args:
         cases: the ids to look up.

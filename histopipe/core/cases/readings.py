@@ -1,4 +1,4 @@
-"""The reading of case ids where a data set leaves a choice: the biopsy, or the publishers' patient.
+"""Define how case ids are read where a data set leaves a choice: as biopsies, or as the publishers' patients.
 
 BreakHis' ids end in letters: `14-22549AB`, `14-22549CD` and `14-22549G`. Consecutive pairs are how blocks of one
 specimen are named, and all nine numbers that carry several ids are of one class each, which chance would give once in

@@ -1,1 +1,1 @@
-"""Whose files lie where something is to be written."""
+"""Check that no command overwrites files of others."""

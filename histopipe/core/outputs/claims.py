@@ -22,7 +22,15 @@ from typing import Any
 
 from histopipe import __version__
 from histopipe.core.errors import OutputError
-from histopipe.core.files import file_digest, parse_temporary_name, restore, swap_folders, sweep, write_json, writing
+from histopipe.core.files import (
+    file_digest,
+    parse_temporary_name,
+    recover_after_kill,
+    remove_abandoned_versions,
+    reserve_temporary_path,
+    swap_folders,
+    write_json,
+)
 from histopipe.core.outputs.overlap import Location, find_crossing, is_mount
 from histopipe.core.system_files import is_leftover, is_leftover_folder
 from histopipe.core.workspace import Workspace
@@ -89,7 +97,7 @@ class OutputFolder:
             OutputError: the folder may not be written.
         """
         if self.path.parent.is_dir():
-            restore(self.path, self._check_own)
+            recover_after_kill(self.path, self._check_own)
         if self.path.is_dir():
             self._check(self.path)
 
@@ -103,8 +111,8 @@ class OutputFolder:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         target = self.path / self.path.name if self._in_place else self.path
-        sweep(target)
-        with writing(target) as new:
+        remove_abandoned_versions(target)
+        with reserve_temporary_path(target) as new:
             new.mkdir()
             yield new
             write_json(new / MARKER, self._marker(new))
@@ -118,7 +126,7 @@ class OutputFolder:
         """True if the folder itself has to stay: it is mounted, someone is in it, or its parent is read-only."""
         if not self.path.is_dir():
             return False
-        here = Location.of(self.path).holds(Location.of(Path.cwd()))
+        here = Location.from_path(self.path).holds(Location.from_path(Path.cwd()))
         return here or is_mount(self.path) or not os.access(self.path.parent, os.W_OK | os.X_OK)
 
     def _put_in_place(self, new: Path) -> None:
@@ -274,7 +282,7 @@ def claim_file(
     reads: Reads,
     overwrite: bool = False,
     workspace: Workspace | None = None,
-    own: Callable[[Path], bool] = lambda path: False,
+    is_own: Callable[[Path], bool] = lambda path: False,
 ) -> Path:
     """Check, before any work, that a command may write the file `out`; return its path, links followed.
 
@@ -284,7 +292,7 @@ def claim_file(
         reads: all paths that the command reads.
         overwrite: whether the command's own earlier output may be replaced.
         workspace: the checkout, whose own folders are refused.
-        own: a function that returns whether the same command wrote a file, and it is unchanged.
+        is_own: a function that returns whether a file was written by this command and is unchanged since.
 
     Raises:
         OutputError: the file may not be written.
@@ -293,7 +301,7 @@ def claim_file(
     if path.is_dir():
         raise OutputError(f"{out} is a folder: name a file")
     if os.path.lexists(path):
-        if not path.is_file() or not own(path):
+        if not path.is_file() or not is_own(path):
             raise OutputError(f"{out} is there already, and `histopipe {command}` didn't write it: name another file")
         if not overwrite:
             raise OutputError(
@@ -372,7 +380,7 @@ class OutputFiles:
         self._write(content, {"files": listed["files"] | files, "unfinished": sorted(unfinished)})
 
     def finish(self, content: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-        """Write the register again, with `content`, after these files were moved into place."""
+        """Write the final register, with `content`, once the files are in place."""
         listed = self._read()["written"]
         unfinished = [name for name in listed["unfinished"] if name not in digests]
         files = listed["files"] | {name: [digest] for name, digest in digests.items()}
@@ -440,7 +448,7 @@ def _resolved(out: Path) -> Path:
 def _require_apart(out: Path, path: Path, reads: Reads) -> None:
     """Check that the output and the inputs don't contain each other, through whatever links or mounts."""
     try:
-        target = Location.of(path)
+        target = Location.from_path(path)
         for what, paths in reads.items():
             for source in paths:
                 _require_apart_from(out, target, what, source)
@@ -450,7 +458,7 @@ def _require_apart(out: Path, path: Path, reads: Reads) -> None:
 
 
 def _require_apart_from(out: Path, target: Location, what: str, source: Path) -> None:
-    origin = Location.of(source)
+    origin = Location.from_path(source)
     if target.holds(origin):
         raise OutputError(f"{out} contains {what} ({source}), which would be replaced: write to another folder")
     if origin.holds(target):
@@ -461,15 +469,15 @@ def _require_apart_from(out: Path, target: Location, what: str, source: Path) ->
 
 def _require_unreserved(out: Path, path: Path, workspace: Workspace | None) -> None:
     """Check that `out` isn't the disk's root, a home, the checkout or one of its own folders."""
-    target = Location.of(path)
+    target = Location.from_path(path)
     if path == path.parent or _holds_home(target):
         raise OutputError(f"{out} is {path}, which is not a folder for results: name one inside of it")
-    roots = {workspace.root, workspace.home} if workspace else set()
+    roots = {workspace.root, workspace.checkout} if workspace else set()
     for root in roots:
-        if target.holds(Location.of(root)):
+        if target.holds(Location.from_path(root)):
             raise OutputError(f"{out} is or contains the checkout {root}: name a folder in it, such as scores/new")
         for name in (*_RESERVED, *_RESERVED_FILES):
-            reserved = Location.of(root / name)
+            reserved = Location.from_path(root / name)
             if reserved.holds(target) or target.holds(reserved):
                 own = name if name in _RESERVED_FILES else f"{name}/"
                 raise OutputError(f"{out} belongs to the checkout's own {own}: name another folder, such as scores/new")
@@ -477,7 +485,7 @@ def _require_unreserved(out: Path, path: Path, workspace: Workspace | None) -> N
 
 def _holds_home(target: Location) -> bool:
     try:
-        return target.holds(Location.of(Path.home()))
+        return target.holds(Location.from_path(Path.home()))
     except (OSError, RuntimeError):  # a user without one, as in containers
         return False
 

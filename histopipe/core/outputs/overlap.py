@@ -24,11 +24,11 @@ class Location:
     missing: tuple[str, ...]
 
     @classmethod
-    def of(cls, path: Path) -> Location:
+    def from_path(cls, path: Path) -> Location:
         """Look up the location that `path` leads to, links followed.
 
         Raises:
-            OSError: links lead in circles, or a folder above it can't be entered.
+            OSError: symbolic links form a loop, or a parent folder can't be entered.
         """
         real = Path(os.path.realpath(path))
         parts = (real, *real.parents)
@@ -57,7 +57,7 @@ def find_crossing(folder: Path, target: Location) -> Path | None:
     """Return the first link or mount in `folder`, at any depth, that leads to, into or out of `target`."""
     for path in _crossings(folder, {inode for _, inode in target.existing}):
         try:
-            location = Location.of(path)
+            location = Location.from_path(path)
         except OSError:  # a link in a circle, or gone by now
             continue
         if location.holds(target) or target.holds(location):

@@ -1,1 +1,1 @@
-"""Stages as processes: locked, watched, with their inputs on record."""
+"""Run stages as processes: hold a lock, record the inputs, detect changes of them, and record failures."""

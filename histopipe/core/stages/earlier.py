@@ -11,7 +11,7 @@ LIBRARY = "histopipe/"
 
 
 def trained_by_earlier_version(dataset: str, workspace: Workspace) -> list[str]:
-    """List the architectures whose recorded training names code that has been moved or deleted since.
+    """List the recipes whose training in `dvc.lock` depends on code that has been moved or deleted since.
 
     DVC calls such a training stale, whether or not the code itself has changed.
 

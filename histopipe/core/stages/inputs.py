@@ -96,7 +96,7 @@ class StageInputs:
     warned: bool = False
 
     @classmethod
-    def taken(cls, stage: str, workspace: Workspace, further: Iterable[Path] = ()) -> StageInputs:
+    def record(cls, stage: str, workspace: Workspace, further: Iterable[Path] = ()) -> StageInputs:
         """Note the current state of a stage's inputs.
 
         Args:
@@ -117,22 +117,22 @@ class StageInputs:
         inputs.recorded = inputs._on_record(workspace)
         return inputs
 
-    def require_unchanged(self, kept: str = "", written: bool = False) -> None:
+    def require_unchanged(self, remedy: str = "", written: bool = False) -> None:
         """Check that no input has changed.
 
         Args:
-            kept: the remedy for the message, where work isn't lost.
+            remedy: what the user can do, for the message; by default, to undo the change or run the command again.
             written: whether the stage has written its outputs by now.
 
         Raises:
             ChangedInputError: an input has changed; the message names it.
         """
         if change := self.change(written):
-            remedy = kept or "undo the change, or keep it, and run the same command again"
+            remedy = remedy or "undo the change, or keep it, and run the same command again"
             raise ChangedInputError(f"{self.stage}: {change} while it ran, so its result is not kept: {remedy}")
 
     def warn_if_changed(self) -> None:
-        """Warn once, before the end, that the result won't be kept as things are."""
+        """Log one warning while the stage runs if an input has changed, since its result will then be discarded."""
         if not self.warned and (change := self.change()):
             self.warned = True
             LOG.warning("%s: %s while it runs: its result won't be kept unless you undo that", self.stage, change)
@@ -216,7 +216,7 @@ def watch_inputs(inputs: StageInputs) -> Iterator[None]:
     """Set the inputs that `require_unchanged_inputs` checks inside the block, and check them again at its end.
 
     Raises:
-        ChangedInputError: some of it changed.
+        ChangedInputError: an input has changed since the stage began.
     """
     token = _CURRENT.set(inputs)
     try:
@@ -230,7 +230,7 @@ def require_unchanged_inputs() -> None:
     """Check, before outputs are moved into place, that the running stage's inputs haven't changed since its start.
 
     Raises:
-        ChangedInputError: some of it changed.
+        ChangedInputError: an input has changed since the stage began.
     """
     if inputs := _CURRENT.get():
         inputs.require_unchanged()
@@ -245,7 +245,7 @@ def current_inputs(stage: str, workspace: Workspace, files: Iterable[Path]) -> S
         files: files that the stage reads in any case.
     """
     current = _CURRENT.get()
-    return current if current and current.files else StageInputs.taken(stage, workspace, files)
+    return current if current and current.files else StageInputs.record(stage, workspace, files)
 
 
 def read_declaration(stage: str, workspace: Workspace) -> Declaration:
@@ -311,7 +311,7 @@ def recorded_files(workspace: Workspace, path: str) -> dict[Path, str]:
         digest = str(outputs[0]["md5"]) if outputs else ""
         if not digest.endswith(".dir"):
             return {workspace.root / path: digest} if digest else {}
-        listing = workspace.home / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+        listing = workspace.checkout / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
         entries = json.loads(listing.read_text(encoding="utf-8"))
         return {workspace.root / path / entry["relpath"]: str(entry["md5"]) for entry in entries}
     return {}

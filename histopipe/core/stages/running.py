@@ -1,4 +1,4 @@
-"""The frame around every stage: one process at a time, an end with its parent's end, a recorded reason of failure."""
+"""Run a stage: one process at a time, which ends with its parent process; the reason of a failure is recorded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TypedDict
 
 import psutil
 
-from histopipe.core.dvc import clear_broken_copies
+from histopipe.core.dvc import remove_unfinished_copies
 from histopipe.core.errors import BusyError, HistopipeError, TrackingUnreachableError, UnreachableError
 from histopipe.core.files import read_json, write_json, write_text
 from histopipe.core.locking import exclusive_lock, is_held
@@ -38,15 +38,15 @@ def running(stage: str, workspace: Workspace) -> Iterator[StageInputs]:
     Yields the inputs of the stage, as they are now.
 
     Raises:
-        BusyError: another process has been running the same stage for longer than a killed one takes to end.
+        BusyError: another process runs the same stage and hasn't ended within `LOCK_SECONDS`.
         ChangedInputError: inputs of the stage have changed since its start.
     """
     watch_parents()
     try:
         with _exclusive(stage, workspace):
             workspace.failure(stage).unlink(missing_ok=True)
-            clear_broken_copies(workspace)
-            inputs = StageInputs.taken(stage, workspace)
+            remove_unfinished_copies(workspace)
+            inputs = StageInputs.record(stage, workspace)
             with watch_inputs(inputs):
                 yield inputs
     except BaseException as problem:
@@ -60,12 +60,12 @@ def _exclusive(stage: str, workspace: Workspace) -> Iterator[None]:
     busy = f"{stage} is running in another process: wait for it to end, then run again"
     with exclusive_lock(path, busy, LOCK_SECONDS):
         with suppress(OSError):  # on a full disk the stage may still end well
-            write_text(path.with_suffix(PLACE), str(workspace.home))
+            write_text(path.with_suffix(PLACE), str(workspace.checkout))
         yield
 
 
-def running_checkouts(workspace: Workspace) -> dict[str, Path]:
-    """Return the stages that run now, each with its path of the checkout: a container may mount it elsewhere."""
+def checkouts_of_running_stages(workspace: Workspace) -> dict[str, Path]:
+    """Map each running stage to the path by which its process sees the checkout, which may differ in a container."""
     folder = workspace.lock("any").parent
     noted = {name: folder / f"{name}{PLACE}" for name in running_stages(workspace)}
     return {name: Path(path.read_text(encoding="utf-8")) for name, path in noted.items() if path.is_file()}

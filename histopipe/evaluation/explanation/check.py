@@ -18,8 +18,15 @@ from histopipe.evaluation.case_parts import mean_parts
 from histopipe.evaluation.differences import difference
 from histopipe.evaluation.explanation.record import MapsCheck
 from histopipe.evaluation.explanation.references import orient_maps
-from histopipe.evaluation.explanation.removal import Predictor, area, move_maps, ranks, removal_curves, shares
-from histopipe.evaluation.intervals import Estimate, draw_fewer, estimate
+from histopipe.evaluation.explanation.removal import (
+    Predictor,
+    area_under_curve,
+    move_maps,
+    rank_pixels,
+    removal_curves,
+    removal_shares,
+)
+from histopipe.evaluation.intervals import Estimate, estimate, resample_fewer_cases
 from histopipe.evaluation.metrics import Codes, Numbers
 
 if TYPE_CHECKING:
@@ -31,8 +38,8 @@ CHANCE = "chance"
 BETTER, UNDECIDED, WORSE = "better than chance", "not distinguishable from chance", "worse than chance"
 
 
-def spread_over_cases(case_ids: pd.Series, called: Codes, count: int, seed: int) -> Rows:
-    """Draw up to `count` patches at random, as evenly as possible from all cases and both classes called.
+def sample_over_cases(case_ids: pd.Series, called: Codes, count: int, seed: int) -> Rows:
+    """Sample up to `count` patches at random, as evenly as possible over cases and predicted classes.
 
     Patches called negative are less informative, since a blank patch is mostly called negative too, and in most cases
     they are the majority.
@@ -77,8 +84,8 @@ def check_maps(
     own = orient_maps(maps, called)
     generator = np.random.Generator(np.random.Philox(key=[seed, 1]))
     others = references or {}
-    orders = [ranks(own, generator), *(ranks(move_maps(own, generator), generator) for _ in range(MOVES))]
-    orders += [ranks(other, generator) for other in others.values()]
+    orders = [rank_pixels(own, generator), *(rank_pixels(move_maps(own, generator), generator) for _ in range(MOVES))]
+    orders += [rank_pixels(other, generator) for other in others.values()]
     curves = [
         np.where(called[:, np.newaxis] == 1, positive, 1 - positive)
         for positive in removal_curves(patches, orders, predict)
@@ -96,7 +103,9 @@ def _by_map(values: Numbers, references: list[str]) -> dict[str, Numbers]:
 def _compare(curves: dict[str, dict[str, Numbers]], case_ids: pd.Series, resamples: int, seed: int) -> MapsCheck:
     """Compute the result from curves by the map, by moved maps and by references, each (patches, steps + 1)."""
     means = _Means(case_ids, resamples, seed)
-    areas = {name: {other: area(values) for other, values in by_map.items()} for name, by_map in curves.items()}
+    areas = {
+        name: {other: area_under_curve(values) for other, values in by_map.items()} for name, by_map in curves.items()
+    }
     shown = {name: {other: means.share(values) for other, values in by_map.items()} for name, by_map in areas.items()}
     for name, by_map in shown.items():
         by_map["gain"] = means.gain(_ahead(areas, CHANCE, name))
@@ -115,7 +124,7 @@ def _compare(curves: dict[str, dict[str, Numbers]], case_ids: pd.Series, resampl
         "gain": gain,
         "references": {other: {"gain": ahead, "verdict": verdict(ahead, other)} for other, ahead in gains.items()},
         "verdict": "; ".join([verdict(gain), *(verdict(ahead, other) for other, ahead in gains.items())]),
-        "curves": {"shares": shares().tolist(), "deletion": drawn["deletion"], "insertion": drawn["insertion"]},
+        "curves": {"shares": removal_shares().tolist(), "deletion": drawn["deletion"], "insertion": drawn["insertion"]},
     }
 
 
@@ -126,7 +135,7 @@ def _ahead(areas: Mapping[str, Mapping[str, Numbers]], other: str, curve: str) -
 
 
 def verdict(gain: Estimate, other: str = CHANCE) -> str:
-    """State the verdict on maps that follows from their gain on other maps; it is open if the interval contains 0."""
+    """Return the verdict on maps: `better than`, `worse than`, or neither if the interval of their gain contains 0."""
     low, high = gain["low"] or 0.0, gain["high"] or 0.0
     if low > 0:
         return f"better than {other}"
@@ -139,7 +148,7 @@ class _Means:
     def __init__(self, case_ids: pd.Series, resamples: int, seed: int) -> None:
         self._case, names = pd.factorize(case_ids, sort=True)
         self.cases, self._seed = len(names), seed
-        drawn = draw_fewer(self.cases, resamples, seed)
+        drawn = resample_fewer_cases(self.cases, resamples, seed)
         weights = drawn[:, self._case]
         self._weights = weights / weights.sum(axis=1, keepdims=True)
 

@@ -13,7 +13,7 @@ from histopipe.data.store import Patches
 from histopipe.evaluation.explanation.gallery import GROUPS, PER_ROW, WRONG
 from histopipe.evaluation.explanation.record import MapsCheck
 from histopipe.evaluation.explanation.references import DARKNESS, GREY, RANDOM_WEIGHTS
-from histopipe.evaluation.figures import CURVE, REFERENCE, new_figure, plain, with_interval
+from histopipe.evaluation.figures import CURVE, REFERENCE, escape_mathtext, format_estimate, new_figure
 from histopipe.evaluation.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def draw_gallery(chosen: pd.DataFrame, patches: Patches, maps: Maps, point: Oper
         places = np.flatnonzero((chosen["group"] == group) & (chosen["label"] == label))
         for axes, position in zip(row, places, strict=False):
             axes.imshow(side_by_side(patches[position], maps[position]), interpolation="nearest")
-            axes.set_xlabel(plain(_caption(chosen.iloc[position], classes, point["threshold"])), fontsize=8)
+            axes.set_xlabel(escape_mathtext(_caption(chosen.iloc[position], classes, point["threshold"])), fontsize=8)
         for axes in row:
             axes.set(xticks=[], yticks=[], frame_on=False)
-        row[0].set_title(plain(_row_title(group, label, classes, len(places))), fontsize=10, loc="left")
+        row[0].set_title(escape_mathtext(_row_title(group, label, classes, len(places))), fontsize=10, loc="left")
     _key(figure, classes)
-    figure.suptitle(plain(title), fontsize=11, x=0.02, y=0.985, ha="left")
+    figure.suptitle(escape_mathtext(title), fontsize=11, x=0.02, y=0.985, ha="left")
     return figure
 
 
@@ -94,7 +94,7 @@ def _key(figure: Figure, classes: tuple[str, str]) -> None:
 
     shades = ScalarMappable(Normalize(-1, 1), EVIDENCE)
     bar = figure.colorbar(shades, cax=figure.add_axes(KEY), orientation="horizontal")
-    against, along = (plain(f"speaks for {name}") for name in classes)
+    against, along = (escape_mathtext(f"speaks for {name}") for name in classes)
     bar.set_ticks([-1, 0, 1], labels=[against, "neither", along])
     bar.set_label("evidence, each map on its own scale", fontsize=8)
 
@@ -121,14 +121,14 @@ def draw_curves(check: MapsCheck, title: str) -> Figure:
         axes.plot(x, curves["map"], color=CURVE, linewidth=2, label=_area("map", areas["map"]))
         axes.fill_between(x, curves["chance"], curves["map"], color=CURVE, alpha=0.15, linewidth=0)
         axes.set(xlim=(0, 1), ylim=(-0.01, 1.01), xlabel=f"share of the patch {what}, highest values of the map first")
-        axes.set_title(f"{name}: gain on chance {with_interval(areas['gain'])}", fontsize=10, loc="left")
+        axes.set_title(f"{name}: gain on chance {format_estimate(areas['gain'])}", fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         corner = "lower left" if name == "deletion" else "lower right"
         axes.legend(loc=corner, framealpha=0.85, edgecolor="none", fontsize=9)
     deletion.set_ylabel("mean probability of the class called")
-    figure.suptitle(plain(title), fontsize=10.5, x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(title), fontsize=10.5, x=0.01, ha="left")
     return figure
 
 
 def _area(name: str, area: Estimate) -> str:
-    return f"{name}: area {with_interval(area)}"
+    return f"{name}: area {format_estimate(area)}"

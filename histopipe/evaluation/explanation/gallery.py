@@ -25,8 +25,8 @@ def choose_gallery(
     Args:
         table: predictions with `file`, `case_id`, `label`, `probability`, `decision` and any other columns.
         threshold: the probability from which a patch is called positive.
-        per_row: most patches of a group and class.
-        per_case: most of these patches from one case.
+        per_row: maximum number of patches per group and class.
+        per_case: maximum number of these patches from one case.
 
     Returns:
         The chosen rows with a further column `group`, by group, negative patches first, the most extreme first.

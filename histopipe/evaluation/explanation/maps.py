@@ -44,7 +44,7 @@ class Explainer:
         averaged: whether the network averages over the symmetries of the square.
 
     Example:
-        >>> maps = Explainer.of(network).maps(patches)
+        >>> maps = Explainer.for_network(network).maps(patches)
         >>> maps.shape
         (8, 48, 48)
     """
@@ -53,7 +53,7 @@ class Explainer:
     averaged: bool
 
     @classmethod
-    def of(cls, network: keras.Model, layer: str | None = None) -> Explainer:
+    def for_network(cls, network: keras.Model, layer: str | None = None) -> Explainer:
         """Create an explainer for any network of this project; `layer` as for `cut_network`.
 
         Raises:
@@ -82,7 +82,7 @@ class Explainer:
         if not self.averaged:
             return self._of_one_view(patches)
         views = product(FLIPS, (False, True))
-        return np.mean([turn_back(self._of_one_view(turn(patches, *view)), *view) for view in views], axis=0)
+        return np.mean([undo_transform(self._of_one_view(transform(patches, *view)), *view) for view in views], axis=0)
 
     def _of_one_view(self, patches: Patches) -> Maps:
         with without_gradients():
@@ -91,14 +91,14 @@ class Explainer:
         return np.asarray(ops.convert_to_numpy(ops.sum(activations * gradients, axis=-1)), np.float32)
 
 
-def turn(patches: Patches, flip: tuple[int, ...], transposed: bool) -> Patches:
+def transform(patches: Patches, flip: tuple[int, ...], transposed: bool) -> Patches:
     """Flip patches along axes, and then transpose them if asked to."""
     flipped = np.flip(patches, flip)
     return np.ascontiguousarray(np.swapaxes(flipped, 1, 2) if transposed else flipped)  # torch needs contiguous arrays
 
 
-def turn_back(maps: Maps, flip: tuple[int, ...], transposed: bool) -> Maps:
-    """Undo `turn` on the maps of turned patches."""
+def undo_transform(maps: Maps, flip: tuple[int, ...], transposed: bool) -> Maps:
+    """Undo `transform` on the maps of transformed patches."""
     return np.flip(np.swapaxes(maps, 1, 2) if transposed else maps, flip)
 
 

@@ -66,7 +66,7 @@ class ExplanationRecord(MapsCheck):
     Attributes:
         method: the method that computes maps.
         layer: name of the layer whose maps are used.
-        places: height and width of that layer's maps.
+        places: height and width of that layer's maps, before they are enlarged.
     """
 
     method: str

@@ -1,8 +1,8 @@
 """Reference maps that a network's maps should beat: darkness, and maps of the same network with random weights.
 
-Any method that finds tissue finds much of what decides, with or without a network. And a map that an untrained network
-produces as well shows the architecture and the patch, but not what was learnt (Adebayo et al. 2018, "Sanity checks for
-saliency maps", arXiv:1810.03292: the test by randomised parameters).
+Any method that finds tissue finds many of the decisive pixels, even without a network. And a map that an untrained
+network produces as well shows the architecture and the patch, but not what was learnt (Adebayo et al. 2018, "Sanity
+checks for saliency maps", arXiv:1810.03292: the test by randomised parameters).
 """
 
 from __future__ import annotations

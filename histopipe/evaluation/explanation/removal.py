@@ -1,6 +1,6 @@
 """Deletion and insertion curves (Petsiuk, Das & Saenko 2018, RISE, arXiv:1806.07421).
 
-A map is right about a network if the network's prediction falls early when the pixels that the map ranks first are
+A map is faithful to a network if the network's prediction falls early when the pixels that the map ranks first are
 removed (deletion), and rises early when these pixels are shown first (insertion). Removed pixels are replaced by the
 patch's mean colour. This removes structure and keeps the stain, and it adds no black, which doesn't occur on slides.
 """
@@ -25,12 +25,12 @@ Ranks = NDArray[np.int64]  # (patches, height, width)
 Predictor = Callable[[Patches], Numbers]  # a number per patch: (count, height, width, 3) to (count,)
 
 
-def shares(steps: int = STEPS) -> Numbers:
+def removal_shares(steps: int = STEPS) -> Numbers:
     """Return the shares of a patch at which the curves are computed, from 0 to 1, (steps + 1,)."""
     return np.linspace(0, 1, steps + 1)
 
 
-def ranks(maps: Maps, generator: np.random.Generator) -> Ranks:
+def rank_pixels(maps: Maps, generator: np.random.Generator) -> Ranks:
     """Rank the pixels of each patch by falling values of its map, from 0; pixels of equal value in random order."""
     flat = maps.reshape(len(maps), -1)
     order = np.lexsort((generator.random(flat.shape), -flat), axis=-1)
@@ -73,7 +73,7 @@ def removal_curves(
 
     Args:
         patches: uint8 (patches, height, width, 3).
-        orders: orders of the pixels, each a result of `ranks`.
+        orders: orders of the pixels, each a result of `rank_pixels`.
         predict: function that returns a number for each patch of a batch.
         steps: number of steps.
 
@@ -90,13 +90,13 @@ def removal_curves(
 
 def _between(patches: Patches, places: Ranks, predict: Predictor, steps: int) -> tuple[Numbers, Numbers]:
     """Predict patches with some pixels removed, and with only these pixels shown, each (patches, steps - 1)."""
-    first = [places < round(share * places[0].size) for share in shares(steps)[1:-1]]
+    first = [places < round(share * places[0].size) for share in removal_shares(steps)[1:-1]]
     shown = np.stack([*(~taken for taken in first), *first])[..., np.newaxis]
     partly = np.where(shown, patches, blank(patches)).reshape(-1, *patches.shape[1:])
     gone, come = predict(partly).reshape(2, steps - 1, len(patches)).transpose(0, 2, 1)
     return gone, come
 
 
-def area(curves: Numbers) -> Numbers:
+def area_under_curve(curves: Numbers) -> Numbers:
     """Compute the area under each curve over shares from 0 to 1 by trapezoids: (patches, steps + 1) to (patches,)."""
     return np.asarray(np.trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1))

@@ -26,8 +26,8 @@ from histopipe.evaluation.explanation.record import (
     MissingExplanation,
 )
 from histopipe.evaluation.figures import save_figure
-from histopipe.evaluation.grading import calibration_of
 from histopipe.evaluation.metrics import Numbers
+from histopipe.evaluation.predictions import calibration_of
 from histopipe.networks.prediction import BATCH_SIZE, logit_network
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def explain_evaluation(
     chosen = choose_gallery(test, point["threshold"])
     write_csv(chosen[COLUMNS], folder / "gallery.csv")
     try:
-        explainer = Explainer.of(network)
+        explainer = Explainer.for_network(network)
     except EvaluationError as problem:
         return _write_missing(f"{point['data_set']} {architecture}", problem, folder)
     check = _check(network, explainer, test, store, calibration_of(point), params)
@@ -107,10 +107,10 @@ def _check(
     calibration: Calibration,
     params: Params,
 ) -> MapsCheck:
-    from histopipe.evaluation.explanation.check import check_maps, spread_over_cases
+    from histopipe.evaluation.explanation.check import check_maps, sample_over_cases
     from histopipe.evaluation.explanation.references import reference_maps
 
-    chosen = spread_over_cases(counted_cases(test), test["decision"].to_numpy(), CHECKED, params.seed)
+    chosen = sample_over_cases(counted_cases(test), test["decision"].to_numpy(), CHECKED, params.seed)
     sample = test.iloc[chosen]
     patches = store.gather(sample["row"].to_numpy())
     predict = predictor(network, calibration)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from histopipe.evaluation.figures import CURVE, MARK, REFERENCE, new_figure, plain
+from histopipe.evaluation.figures import CURVE, MARK, REFERENCE, escape_mathtext, new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ def draw_search(trials: pd.DataFrame, importances: Mapping[str, float], title: s
     else:
         history = figure.subplots()
     _draw_trials(history, trials)
-    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(title), fontsize=11, x=0.01, ha="left")
     return figure
 
 
@@ -53,7 +53,7 @@ def _draw_trials(axes: Axes, trials: pd.DataFrame) -> None:
 
 def _draw_importances(axes: Axes, importances: Mapping[str, float]) -> None:
     ordered = sorted(importances.items(), key=lambda item: item[1])
-    axes.barh([plain(name) for name, _ in ordered], [share for _, share in ordered], color=CURVE)
+    axes.barh([escape_mathtext(name) for name, _ in ordered], [share for _, share in ordered], color=CURVE)
     axes.set_xlim(0, 1)
     axes.set_title("share of the variance explained (fANOVA)", fontsize=10.5, loc="left")
     axes.spines[["top", "right"]].set_visible(False)

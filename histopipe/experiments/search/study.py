@@ -101,7 +101,7 @@ def study_name(dataset: str, architecture: str, params: Params, workspace: Works
 
 def storage_address(workspace: Workspace) -> str:
     """Return `OPTUNA_STORAGE`, else the address of a database file in the checkout."""
-    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{workspace.home / 'optuna.db'}"
+    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{workspace.checkout / 'optuna.db'}"
 
 
 def _study(
@@ -139,7 +139,7 @@ def storage_errors_in_one_line(workspace: Workspace) -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError) as problem:
         cause = problem.__cause__ or problem
-        storage = workspace.home / "optuna.db" if STORAGE_VARIABLE not in os.environ else f"${STORAGE_VARIABLE}"
+        storage = workspace.checkout / "optuna.db" if STORAGE_VARIABLE not in os.environ else f"${STORAGE_VARIABLE}"
         raise SearchError(
             f"{storage} can't be used ({one_line(cause, 120)}): restore it from a backup, "
             "or move it away to start a new search"
@@ -161,7 +161,7 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 @contextmanager
 def study_lock(workspace: Workspace) -> Iterator[None]:
     """Lock out other processes of the checkout that create a study, a search's run, or choose a trial."""
-    with exclusive_lock(workspace.home_lock("optuna")):
+    with exclusive_lock(workspace.checkout_lock("optuna")):
         yield
 
 
@@ -254,7 +254,7 @@ def _lock(search: Search, number: int, wait: float | None = None) -> ExitStack:
     """
     name = stage_name("trial", search.study.study_name, "number", str(number))
     stack = ExitStack()
-    stack.enter_context(exclusive_lock(search.workspace.home_lock(name), wait=wait))
+    stack.enter_context(exclusive_lock(search.workspace.checkout_lock(name), wait=wait))
     return stack
 
 

@@ -32,7 +32,7 @@ def evaluate_variant(dataset: str, architecture: str, name: str, params: Params,
     study, variant = parse_variant(name)
     own = TrainedVariant(workspace.root, study, architecture, variant)
     changed = with_limited_outputs(apply_variant_settings(dataset, params, own))
-    metrics = evaluate(dataset, architecture, changed, own, explained=False)
+    metrics = evaluate(dataset, architecture, changed, own, explain=False)
     keep_files(own.evaluation(dataset, architecture), own.folder(dataset), EVALUATION_FILES)
     return metrics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from histopipe.evaluation.figures import CURVE, MARK, new_figure, plain
+from histopipe.evaluation.figures import CURVE, MARK, escape_mathtext, new_figure
 from histopipe.evaluation.intervals import interval_of
 from histopipe.experiments.studies.record import StudyRow, StudySummary
 from histopipe.experiments.studies.table import extent
@@ -34,7 +34,7 @@ def draw_study(content: StudySummary) -> Figure:
         finish_panel(axes, ranking, -0.75)
         axes.set_title(title, fontsize=10.5, loc="left")
     about = f"{content['dataset']}, {extent(content)}; positive class {content['positive_class']}"
-    figure.suptitle(plain(f"{about}\n{LEGEND[content['study']]}"), fontsize=11, x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(f"{about}\n{LEGEND[content['study']]}"), fontsize=11, x=0.01, ha="left")
     return figure
 
 

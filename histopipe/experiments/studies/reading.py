@@ -11,12 +11,12 @@ from pathlib import Path
 from histopipe.core.errors import EvaluationError
 from histopipe.core.params import Params
 from histopipe.core.stages.inputs import is_up_to_date, rerun_command
-from histopipe.core.training_record import TrainingMarks, read_training_record
+from histopipe.core.training_record import CopiedTrainingFields, read_training_record
 from histopipe.core.variants import KINDS, Study, VariantValue
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.splitting.stage import as_csv
-from histopipe.evaluation.grading import predictions_of, read_predictions
 from histopipe.evaluation.metrics import Predictions
+from histopipe.evaluation.predictions import predictions_of, read_predictions
 from histopipe.evaluation.record import METRICS_FILE, MetricsRecord, read_metrics
 from histopipe.experiments.studies.definition import variant_params, variant_split
 from histopipe.experiments.studies.workspace import VariantWorkspace
@@ -94,7 +94,7 @@ def _remedy(own: VariantWorkspace, dataset: str, today: Mapping[str, str], works
     """Return the command that updates a variant: all of it, or its evaluation alone where its training is current."""
     evaluation = stage_name("evaluate_variant", dataset, own.architecture, own.name)
     record_file = own.training_record(dataset, own.architecture)
-    record: TrainingMarks = read_training_record(record_file) if record_file.is_file() else {}
+    record: CopiedTrainingFields = read_training_record(record_file) if record_file.is_file() else {}
     if all(record.get(key) == digest for key, digest in today.items()):
         return rerun_command(evaluation, workspace)
     training = own.training_stage(dataset, own.architecture)

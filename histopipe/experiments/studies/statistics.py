@@ -31,15 +31,22 @@ from histopipe.evaluation.case_parts import CaseMetrics, mean_over_folds
 from histopipe.evaluation.differences import Flips
 from histopipe.evaluation.intervals import (
     Estimate,
-    absolute_sum,
-    cases_behind,
-    draw_fewer,
+    effective_cases_from_spread,
     estimate,
+    estimate_absolute_sum,
     half_steps,
     informative_cases,
     leave_one_out,
+    resample_fewer_cases,
 )
-from histopipe.evaluation.metrics import METRICS, Numbers, Predictions, calibration_gaps, measure, measure_resamples
+from histopipe.evaluation.metrics import (
+    METRICS,
+    Numbers,
+    Predictions,
+    calibration_gaps,
+    compute_metrics,
+    compute_metrics_of_resamples,
+)
 
 Folds = Sequence[Predictions]
 
@@ -52,7 +59,7 @@ def fold_means(folds: Folds, resamples: int, seed: int) -> dict[str, Estimate]:
         name: estimate(
             means[name],
             spread[name],
-            cases_behind(shifts[name], degrees(folds, name) + 1),
+            effective_cases_from_spread(shifts[name], degrees(folds, name) + 1),
             min(step[name] for step in steps) / len(folds),
         )
         for name in METRICS
@@ -60,7 +67,7 @@ def fold_means(folds: Folds, resamples: int, seed: int) -> dict[str, Estimate]:
     gaps = _mean_gaps(folds, [np.ones((1, fold.case_count)) for fold in folds])[0]
     resampled_gaps = _mean_gaps(folds, _draws(folds, resamples, seed))
     cases = degrees(folds, "calibration_error") + 1
-    return intervals | {"calibration_error": absolute_sum(gaps, resampled_gaps, cases)}
+    return intervals | {"calibration_error": estimate_absolute_sum(gaps, resampled_gaps, cases)}
 
 
 def _mean_gaps(folds: Folds, draws: Sequence[Numbers]) -> Numbers:
@@ -71,7 +78,7 @@ def _mean_gaps(folds: Folds, draws: Sequence[Numbers]) -> Numbers:
 
 def _shifts(folds: Folds) -> dict[str, Numbers]:
     """Compute how far leaving out each case of each fold moves the mean, by metric, (cases of all folds,)."""
-    left_out = [measure_resamples(fold, leave_one_out(fold.case_count)) for fold in folds]
+    left_out = [compute_metrics_of_resamples(fold, leave_one_out(fold.case_count)) for fold in folds]
     return {
         name: np.concatenate([metrics[name] - _mean(metrics[name]) for metrics in left_out]) / len(folds)
         for name in METRICS
@@ -86,12 +93,12 @@ def _mean(values: Numbers) -> float:
 
 def _draws(folds: Folds, resamples: int, seed: int) -> list[Numbers]:
     """Draw the cases of every resample: how often each is drawn, (resamples, cases) per fold."""
-    return [draw_fewer(fold.case_count, resamples, [seed, number]) for number, fold in enumerate(folds)]
+    return [resample_fewer_cases(fold.case_count, resamples, [seed, number]) for number, fold in enumerate(folds)]
 
 
 def mean_metrics(folds: Folds) -> dict[str, float]:
     """Measure each metric per fold and average it; NaN where a fold leaves it undefined."""
-    measured_folds = [measure(fold) for fold in folds]
+    measured_folds = [compute_metrics(fold) for fold in folds]
     return {name: float(np.mean([metrics[name] for metrics in measured_folds])) for name in METRICS}
 
 
@@ -102,7 +109,7 @@ def resampled_means(folds: Folds, resamples: int, seed: int) -> dict[str, Number
     tested on the same folds get the same resamples.
     """
     draws = _draws(folds, resamples, seed)
-    resampled = [measure_resamples(fold, drawn) for fold, drawn in zip(folds, draws, strict=True)]
+    resampled = [compute_metrics_of_resamples(fold, drawn) for fold, drawn in zip(folds, draws, strict=True)]
     return {name: np.mean([metrics[name] for metrics in resampled], axis=0) for name in METRICS}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from histopipe.data.leakage import leaky_mark
-from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.figures import format_estimate
 from histopipe.evaluation.intervals import Estimate
 from histopipe.experiments.studies.record import StudyDifference, StudyRow, StudySummary
 from histopipe.reporting.comparison.table import COLUMNS, NOT_PUBLISHED, leaky_notes, markdown_table, marks, signed
@@ -73,7 +73,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _mean_cells(row: StudyRow, study: str) -> list[str]:
-    shown = [with_interval(row["mean"][name]) if study == "folds" else _spread(row["spread"][name]) for name in COLUMNS]
+    shown = [
+        format_estimate(row["mean"][name]) if study == "folds" else _spread(row["spread"][name]) for name in COLUMNS
+    ]
     return [row["architecture"] + marks(row), *shown]
 
 
@@ -84,7 +86,7 @@ def _variant_rows(content: StudySummary) -> list[list[str]]:
             number + (leaky_mark(variant["leaky"]) if not row["leaky"] else ""),
             f"{variant['cases']:,}",
             f"{variant['patches']:,}",
-            *(with_interval(variant["test"][name]) for name in COLUMNS),
+            *(format_estimate(variant["test"][name]) for name in COLUMNS),
         ]
         for row in content["ranking"]
         for number, variant in row["variants"].items()

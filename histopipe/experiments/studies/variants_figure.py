@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from histopipe.evaluation.figures import new_figure, plain
+from histopipe.evaluation.figures import escape_mathtext, new_figure
 from histopipe.evaluation.intervals import Estimate, interval_of
 from histopipe.experiments.studies.record import StudyRow, StudySummary
 from histopipe.experiments.studies.table import extent
@@ -79,4 +79,4 @@ def _curve(axes: Axes, row: StudyRow, metric: str, colour: str) -> None:
 
 def _title(figure: Figure, content: StudySummary) -> None:
     about = f"{content['dataset']}, {extent(content)}; positive class {content['positive_class']}"
-    figure.suptitle(plain(f"{about}\n95 % intervals by case"), fontsize=11, x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(f"{about}\n95 % intervals by case"), fontsize=11, x=0.01, ha="left")

@@ -29,7 +29,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def series_of(path: Path) -> str | None:
-    """Read the identifier of the series that a DICOM file belongs to; None if it has none that can be read."""
+    """Return the series instance UID of a DICOM file; None if there is none that can be read."""
     try:
         with path.open("rb") as stream:
             if stream.read(_PREAMBLE + 4)[_PREAMBLE:] == _MARK:

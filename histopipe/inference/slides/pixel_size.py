@@ -1,4 +1,4 @@
-"""The pixel size of a slide, from its file; the most reliable statement is used."""
+"""Read the pixel size of a slide from its properties; the most reliable statement is used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PixelSize(NamedTuple):
     source: str
 
 
-def pixel_size(properties: Mapping[str, str]) -> PixelSize | None:
+def read_pixel_size(properties: Mapping[str, str]) -> PixelSize | None:
     """Return the pixel size from a slide's OpenSlide properties; None if none of them is plausible."""
     for source, x, y in _statements(properties):
         most = COARSEST if source == "OME-XML" or (source == "the file" and _by_scanner(properties)) else PLAUSIBLE[1]

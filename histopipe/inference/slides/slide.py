@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from histopipe.inference.slides.dicom import is_dicom
-from histopipe.inference.slides.pixel_size import PixelSize, pixel_size
+from histopipe.inference.slides.pixel_size import PixelSize, read_pixel_size
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import MAX_PIXELS, Patch, blend_on_white, resize_patch
 from histopipe.ingest.tiff_pixels import check_slide, read_pages
@@ -82,7 +82,7 @@ class Slide:
     bits: int = 8
 
     def level_for(self, downsample: float) -> int:
-        """Return the smallest level with all pixels of a picture that is `downsample` times smaller than level 0."""
+        """Return the coarsest level with all pixels of a picture that is `downsample` times smaller than level 0."""
         enough = downsample * 1.01  # levels are a pixel more or less
         return max((level for level, own in enumerate(self.downsamples) if own <= enough), default=0)
 
@@ -152,10 +152,10 @@ def open_slide(path: Path, mpp: float | None = None) -> Iterator[Slide]:
             raise MemberRejected("damaged slide") from None
         if max(width, height) > LONGEST_SIDE:
             raise MemberRejected(f"absurd dimensions: over {LONGEST_SIDE:,} pixels a side")
-        pixel = PixelSize(mpp, mpp, "--slide-mpp") if mpp else pixel_size(properties)
+        pixel = PixelSize(mpp, mpp, "--slide-mpp") if mpp else read_pixel_size(properties)
         if pixel is None:
             raise MemberRejected("unknown pixel size: give --slide-mpp")
-        bounds = bounds_in(properties, (width, height))
+        bounds = read_bounds(properties, (width, height))
         yield Slide(handle, pixel, (width, height), downsamples, bounds, bits)
 
 
@@ -180,7 +180,7 @@ def bits_of(path: Path, vendor: str) -> int:
     return layout.bits
 
 
-def bounds_in(properties: Mapping[str, str], size: tuple[int, int]) -> Bounds:
+def read_bounds(properties: Mapping[str, str], size: tuple[int, int]) -> Bounds:
     """Return the bounds in a slide's properties; the whole slide if there are none, or none inside it."""
     try:
         left, top, width, height = (int(properties[f"openslide.bounds-{name}"]) for name in _BOUNDS)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from histopipe.inference.slides.ahead import read_ahead
+from histopipe.inference.slides.read_ahead import read_ahead
 from histopipe.inference.slides.slide import Slide
 from histopipe.inference.slides.tissue import Mask, Overview, tissue_shares
 from histopipe.ingest.datasets import MemberRejected
@@ -78,7 +78,8 @@ def make_grid(slide: Slide, mpp: float, patch: tuple[int, int]) -> Grid:
         patch: height and width of these patches, in pixels.
 
     Raises:
-        MemberRejected: the slide was scanned too coarsely, or has an absurd number of tiles.
+        MemberRejected: the slide's resolution is lower than the model's patches need, or it would have more than
+            `MOST_TILES` tiles.
     """
     if max(slide.pixel.x, slide.pixel.y) > COARSEST * mpp:
         raise MemberRejected("scanned more coarsely than the model's patches")

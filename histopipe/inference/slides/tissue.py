@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histopipe.inference.slides.ahead import read_ahead
+from histopipe.inference.slides.read_ahead import read_ahead
 from histopipe.inference.slides.slide import Slide
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.images import Patch
@@ -95,7 +95,7 @@ def find_tissue(overview: Overview) -> Mask:
 
 
 def tissue_shares(mask: Mask, left: NDArray[np.float64], top: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the share of tissue in each tile of a grid, as a share of a whole tile also at the end of the slide.
+    """Compute the share of tissue in each tile of a grid, 0 to 1; tiles cut by the slide's edge count as whole ones.
 
     Args:
         mask: the mask of the tissue, from `find_tissue`.

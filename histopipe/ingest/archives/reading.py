@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from histopipe.core.errors import ArchiveError, one_line
-from histopipe.core.names import CONTROL_IN_NAME, holds_control, with_slashes
+from histopipe.core.names import CONTROL_IN_NAME, has_control_characters, with_slashes
 from histopipe.ingest.archives.limits import DEFAULT_LIMIT, MemberLimit, ReadBudget
 from histopipe.ingest.archives.links import LONGEST_TARGET, Link, follow_links
 from histopipe.ingest.archives.member import Member
@@ -96,7 +96,7 @@ def open_archive(path: Path, limit: MemberLimit = DEFAULT_LIMIT) -> Archive:
     raise ArchiveError(f"{path} is neither a zip nor a tar archive: set the source to the archive itself")
 
 
-def check_member(member: Member) -> None:
+def require_usable_member(member: Member) -> None:
     """Check that a member may be read.
 
     Raises:
@@ -106,7 +106,7 @@ def check_member(member: Member) -> None:
     name = member.name
     if not name.isascii() and not _is_text(name):
         raise MemberRejected("name is not valid text")
-    if not name.isprintable() and holds_control(name):
+    if not name.isprintable() and has_control_characters(name):
         raise MemberRejected(CONTROL_IN_NAME)
     # most names contain neither, so the quick search of the whole name comes first
     climbs = ".." in name and ".." in name.split("/")

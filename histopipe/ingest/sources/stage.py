@@ -128,7 +128,7 @@ def _keep_record(earlier: SourceRecord | None, spec: SourceSpec, problem: Unreac
     """Return the earlier record of an unreachable source; DVC still has the archive that was fetched with it."""
     if earlier is None or earlier.source != spec.display_source:
         raise problem
-    _log.warning("%s: %s; the earlier record is kept", spec.dataset, problem.what)
+    _log.warning("%s: %s; the earlier record is kept", spec.dataset, problem.problem)
     return earlier
 
 

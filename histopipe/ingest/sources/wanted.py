@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histopipe.core.addresses import public_source
-from histopipe.core.names import without_control
+from histopipe.core.names import remove_control_characters
 from histopipe.core.params import DatasetParams, Params
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.datasets import Dataset, get_dataset, list_datasets
@@ -64,12 +64,12 @@ class SourceSpec:
     def path(self, text: str) -> Path:
         """Resolve a path in `params.yaml`; a relative one starts from the checkout."""
         try:
-            return self.workspace.home / Path(text).expanduser()
+            return self.workspace.checkout / Path(text).expanduser()
         except (RuntimeError, ValueError):  # `~name` of a user who doesn't exist
-            return self.workspace.home / text
+            return self.workspace.checkout / text
 
 
 def make_archive_name(name: str, dataset: str) -> str:
     """Return a safe file name for the archive, other than that of the manifest next to it."""
-    bare = re.sub(r"[/\\\ud800-\udfff]", "", without_control(name)).strip().lstrip(".")[-100:]
+    bare = re.sub(r"[/\\\ud800-\udfff]", "", remove_control_characters(name)).strip().lstrip(".")[-100:]
     return bare if bare and bare != MANIFEST_NAME else f"{dataset}.archive"

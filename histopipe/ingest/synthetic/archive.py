@@ -12,7 +12,7 @@ from pathlib import Path
 
 from histopipe.core.errors import HistopipeError
 from histopipe.core.files import replaced_file, require_disk
-from histopipe.core.workers import Workers, available_cores
+from histopipe.core.processes import Workers, available_cores
 from histopipe.ingest.synthetic.drawing import Drawing, DrawnCase
 from histopipe.ingest.synthetic.drawings import get_drawing
 from histopipe.ingest.synthetic.plan import SyntheticSlides

@@ -16,7 +16,7 @@ from histopipe.core.errors import HistopipeError, WeightsError, one_line
 from histopipe.core.files import read_yaml
 from histopipe.core.training_record import TrainingRecord, read_training_record
 from histopipe.core.workspace import TRAINING_RECORD, Workspace
-from histopipe.networks.weights.behind import Cases, SeenData, cases_seen, read_seen_data
+from histopipe.networks.weights.seen_data import Cases, SeenData, cases_seen, read_seen_data
 from histopipe.tracking.artifacts import download
 from histopipe.tracking.problems import store_error
 from histopipe.tracking.provenance import Provenance, kind_of, labels_by_digest, no_labels

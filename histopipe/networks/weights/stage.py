@@ -14,8 +14,8 @@ from histopipe.core.stages.folders import stage_check
 from histopipe.core.stages.inputs import require_unchanged_inputs
 from histopipe.core.workspace import Workspace
 from histopipe.data.leakage import WHY_UNKNOWN
-from histopipe.networks.weights.behind import SeenData, seen_data_of_file
 from histopipe.networks.weights.record import IMAGENET, RANDOM, Weights, code_digest
+from histopipe.networks.weights.seen_data import SeenData, seen_data_of_file
 
 LOG = logging.getLogger(__name__)
 REGISTERED = "models:/"
@@ -129,7 +129,7 @@ def _is_looked_up_once(choice: str) -> bool:
 
 
 def _source(choice: str, workspace: Workspace) -> Path:
-    return workspace.home / Path(choice).expanduser()
+    return workspace.checkout / Path(choice).expanduser()
 
 
 def _copy(choice: str, key: str, workspace: Workspace, target: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from histopipe.core.files import format_size
-from histopipe.core.workers import available_cores
+from histopipe.core.processes import available_cores
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
 

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from histopipe.core.dvc import run_dvc
 from histopipe.core.errors import HistopipeError
 from histopipe.core.files import file_md5, format_size, read_yaml
+from histopipe.core.processes import available_cores
 from histopipe.core.stages.running import running_stages
-from histopipe.core.workers import available_cores
 from histopipe.core.workspace import Workspace
 from histopipe.operations.doctor.finding import Finding
 from histopipe.operations.gc.cache import cache_folder

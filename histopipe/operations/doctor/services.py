@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from histopipe.core.addresses import public_url
-from histopipe.core.dvc import error_line, is_cut_off, lock_list, require_repository, run_dvc
+from histopipe.core.dvc import error_line, is_rwlock_damaged, require_repository, run_dvc, rwlock_path
 from histopipe.core.errors import HistopipeError, one_line
 from histopipe.core.files import read_yaml
 from histopipe.core.lineage import checkout_name, git_commit, git_problem
@@ -104,7 +104,7 @@ def check_prefect(workspace: Workspace) -> Finding:
     """Check that the server that flows report to can be reached, and has the installed release."""
     import requests
 
-    server, ours = prefect_server(workspace.home), version("prefect")
+    server, ours = prefect_server(workspace.checkout), version("prefect")
     if server is None:
         return Finding(
             "Prefect", f"{ours}; no PREFECT_API_URL: flows start their own server, but schedules need a permanent one"
@@ -144,21 +144,20 @@ def check_dvc(workspace: Workspace) -> Finding:
         stages = len((read_yaml(workspace.dvc_lock) if workspace.dvc_lock.exists() else {}).get("stages") or {})
     except Exception:  # YAML raises errors of many kinds
         return Finding("DVC", f"{workspace.dvc_lock.name} can't be read", "error", "`git checkout dvc.lock`")
-    if is_cut_off(lock_list(workspace)):
-        observation = (
-            f"{lock_list(workspace)} was left incomplete by a killed process, and DVC runs no stage until it is removed"
-        )
+    if is_rwlock_damaged(rwlock_path(workspace)):
+        path = rwlock_path(workspace)
+        observation = f"{path} was left incomplete by a killed process, and DVC runs no stage until it is removed"
         return Finding("DVC", observation, "error", "`histopipe doctor --mend`")
     return _check_remote(workspace, stages)
 
 
 def _check_remote(workspace: Workspace, stages: int) -> Finding:
     """Check that DVC's remote can be reached, if there is one."""
-    listed = run_dvc(workspace, "config", "core.remote", seconds=ANSWER_SECONDS)
+    listed = run_dvc(workspace, "config", "core.remote", timeout=ANSWER_SECONDS)
     remote = listed.stdout.strip()
     if listed.returncode != 0 or not remote:
         return Finding("DVC", f"{stages} stages recorded; no remote, results stay on this machine")
-    answer = run_dvc(workspace, "list-url", f"remote://{remote}", seconds=ANSWER_SECONDS)
+    answer = run_dvc(workspace, "list-url", f"remote://{remote}", timeout=ANSWER_SECONDS)
     if answer.returncode != 0 and "not exist" not in answer.stderr:  # an empty remote has no folder yet
         return Finding(
             "DVC",

@@ -32,14 +32,14 @@ def list_activities(workspace: Workspace) -> list[str]:
     clone = workspace.lock("clone")
     activities += ["a Dask worker's task"] if clone.exists() and is_held(clone) else []
     activities += _processes(workspace)
-    server = prefect_server(workspace.home)
+    server = prefect_server(workspace.checkout)
     return activities + (_flow_runs(server, workspace) if server else [])
 
 
 def _checkouts(workspace: Workspace) -> list[Workspace]:
     """Return the checkout and the folders in which DVC runs experiments."""
-    inner = (path.parent for path in (workspace.home / ".dvc" / "tmp" / "exps").glob("*/*/.locks"))
-    return [Workspace(workspace.home), *map(Workspace, inner)]
+    inner = (path.parent for path in (workspace.checkout / ".dvc" / "tmp" / "exps").glob("*/*/.locks"))
+    return [Workspace(workspace.checkout), *map(Workspace, inner)]
 
 
 def _processes(workspace: Workspace) -> list[str]:
@@ -59,7 +59,7 @@ def _processes(workspace: Workspace) -> list[str]:
 
 
 def _is_within(folder: str, workspace: Workspace) -> bool:
-    home = str(workspace.home.resolve())
+    home = str(workspace.checkout.resolve())
     return folder == home or folder.startswith(f"{home}/")
 
 
@@ -98,4 +98,4 @@ def _runs_here(deployment: dict[str, Any], workspace: Workspace) -> bool:
     options = [values for step in steps for values in step.values() if isinstance(values, dict)]
     named = [deployment.get("path"), *(values.get("directory") for values in options)]
     folders = [Path(name) for name in named if name and Path(name).is_absolute()]
-    return not folders or any(folder.resolve() == workspace.home.resolve() for folder in folders)
+    return not folders or any(folder.resolve() == workspace.checkout.resolve() for folder in folders)

@@ -31,15 +31,15 @@ def cache_folder(workspace: Workspace) -> Path:
     Raises:
         HistopipeError: this is no DVC repository.
     """
-    done = run_dvc(Workspace(workspace.home), "cache", "dir")
+    done = run_dvc(Workspace(workspace.checkout), "cache", "dir")
     if done.returncode != 0:
         raise HistopipeError(f"DVC's cache can't be found ({error_line(done)}): run in a clone of histopipe")
-    return (workspace.home / done.stdout.strip().splitlines()[-1]).resolve()
+    return (workspace.checkout / done.stdout.strip().splitlines()[-1]).resolve()
 
 
 def is_shared(folder: Path, workspace: Workspace) -> bool:
     """Check whether the cache is outside the checkout, so that other checkouts may use it too."""
-    return not folder.is_relative_to(workspace.home.resolve())
+    return not folder.is_relative_to(workspace.checkout.resolve())
 
 
 def unreferenced(history: History, age: Age) -> Iterator[Leftover]:
@@ -74,7 +74,7 @@ def _kept_for_age(kind: str, count: int, size: int | None, age: Age) -> Leftover
 
 def _unused(workspace: Workspace, *options: str) -> list[Path]:
     """List what DVC would remove."""
-    done = run_dvc(Workspace(workspace.home), *EVERY_COMMIT, *options, "--dry")
+    done = run_dvc(Workspace(workspace.checkout), *EVERY_COMMIT, *options, "--dry")
     if done.returncode != 0:
         raise HistopipeError(f"DVC can't list unused objects ({error_line(done)}): see `dvc gc --all-commits --dry`")
     return [Path(match["path"]) for match in _REMOVING.finditer(done.stdout)]
@@ -86,7 +86,7 @@ def _hash(path: Path) -> str:
 
 def _dangling(history: History, garbage: Sequence[Path]) -> list[Path]:
     """List run-cache entries that name an output which isn't in the cache, or won't be."""
-    listed = run_dvc(Workspace(history.workspace.home), "remote", "list")
+    listed = run_dvc(Workspace(history.workspace.checkout), "remote", "list")
     if listed.returncode != 0 or listed.stdout.strip():
         return []
     gone = {_hash(path) for path in garbage}
@@ -135,7 +135,7 @@ def _repository_lock(workspace: Workspace) -> Iterator[None]:
     Raises:
         BusyError: a DVC command holds it.
     """
-    path = workspace.home / ".dvc" / "tmp" / "lock"
+    path = workspace.checkout / ".dvc" / "tmp" / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
         try:
@@ -182,6 +182,6 @@ def _unused_anywhere(history: History, age: Age) -> list[Path]:
 
 def _clean_remote(history: History, age: Age) -> None:
     _unused_anywhere(history.reread(), age)  # a stage or a commit may need some of it by now
-    done = run_dvc(Workspace(history.workspace.home), *EVERY_COMMIT, "--cloud", "--force")
+    done = run_dvc(Workspace(history.workspace.checkout), *EVERY_COMMIT, "--cloud", "--force")
     if done.returncode != 0:
         raise HistopipeError(f"DVC could not clean the remote ({error_line(done)}): run this again to continue")

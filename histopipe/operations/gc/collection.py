@@ -29,7 +29,7 @@ class Search:
     """
 
     def __init__(self, workspace: Workspace, age: Age) -> None:
-        self.workspace = Workspace(workspace.home)
+        self.workspace = Workspace(workspace.checkout)
         self.age = age
 
     @cached_property
@@ -95,7 +95,7 @@ def removing(workspace: Workspace) -> Iterator[Callable[[Leftover], Leftover]]:
         BusyError: a stage, a flow, DVC or another removal runs in this checkout.
         HistopipeError: Prefect's server can't be reached, so flows may be running.
     """
-    path = workspace.home_lock("gc")
+    path = workspace.checkout_lock("gc")
     with exclusive_lock(path, "another gc is running here: wait for it to end, then run this again", wait=0):
         _require_inactive(workspace)
         yield partial(_remove, workspace)

@@ -86,7 +86,9 @@ class History:
 
     def _present_records(self) -> Iterator[Path]:
         for folder in OUTPUTS:
-            yield from (path for path in (self.workspace.home / folder).rglob("*") if path.suffix in (".json", ".md"))
+            yield from (
+                path for path in (self.workspace.checkout / folder).rglob("*") if path.suffix in (".json", ".md")
+            )
 
     def _past_records(self) -> Iterator[Path]:
         return (self.object(name) for path, name in self._recorded if path.endswith(RECORDS))
@@ -132,13 +134,13 @@ def git(workspace: Workspace, *arguments: str) -> str:
     Raises:
         HistopipeError: the command fails.
     """
-    command = ["git", "-C", str(workspace.home), *arguments]
+    command = ["git", "-C", str(workspace.checkout), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as problem:  # there is no git
         raise HistopipeError(f"git can't list what commits need ({problem}): install it") from None
     if done.returncode != 0:
         message = (done.stderr.strip().splitlines() or ["no output"])[0]
-        reason, remedy = git_problem(workspace.home) or (message, "run in a clone that git can read")
+        reason, remedy = git_problem(workspace.checkout) or (message, "run in a clone that git can read")
         raise HistopipeError(f"git can't list what commits need ({reason}): {remedy}")
     return done.stdout

@@ -50,7 +50,7 @@ def resumable_runs(workspace: Workspace) -> frozenset[str]:
 
 
 def _checkpoints(workspace: Workspace) -> Path:
-    return workspace.home / ".checkpoints"
+    return workspace.checkout / ".checkpoints"
 
 
 def _progress(path: Path) -> dict[str, object]:
@@ -193,7 +193,7 @@ def half_written(workspace: Workspace, age: Age) -> Iterator[Leftover]:
 
 def _walk(workspace: Workspace) -> Iterator[Path]:
     """Yield the files and folders that stages write, without following links."""
-    home = workspace.home
+    home = workspace.checkout
     yield from (entry for entry in home.iterdir() if not entry.is_dir())
     for top in (*WRITTEN, *HIDDEN):
         for folder, folders, files in os.walk(home / top):
@@ -208,7 +208,7 @@ def _tracked(workspace: Workspace) -> frozenset[Path]:
         HistopipeError: git fails.
     """
     listed = git(workspace, "ls-files", "-z")
-    return frozenset(workspace.home / name for name in listed.split("\0") if name)
+    return frozenset(workspace.checkout / name for name in listed.split("\0") if name)
 
 
 def old_notes(workspace: Workspace, age: Age) -> Iterator[Leftover]:
@@ -219,7 +219,7 @@ def old_notes(workspace: Workspace, age: Age) -> Iterator[Leftover]:
         ("DVC's experiment folders", ".dvc/tmp/exps/standalone/tmp*/", "left by killed `dvc exp run --temp`"),
     )
     for kind, pattern, reason in sorts:
-        present = sorted(workspace.home.glob(pattern))
+        present = sorted(workspace.checkout.glob(pattern))
         if kind == "unfinished downloads":
             present = [path for path in present if find_foreign_file(path, DOWNLOADED) is None]
         yield from _untouched(kind, present, reason, age)

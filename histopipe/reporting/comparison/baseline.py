@@ -21,7 +21,7 @@ from histopipe.data.sampling import cap_rows
 from histopipe.data.store import read_index
 from histopipe.evaluation.cases import patch_columns
 from histopipe.evaluation.metrics import Numbers
-from histopipe.evaluation.record import EvaluationMarks
+from histopipe.evaluation.record import SharedRowFields
 from histopipe.reporting.comparison.combination import evaluate_row
 from histopipe.reporting.comparison.evaluations import EvaluatedModel
 
@@ -44,7 +44,7 @@ def with_baseline(
     index, split = read_index(workspace.store(dataset)), read_split(workspace.split(dataset))
     rows = [model.row for model in evaluated]
     quick = next((row["quick"] for row in rows if row.get("quick")), None)
-    marks: EvaluationMarks = {
+    marks: SharedRowFields = {
         "positive_class": rows[0]["positive_class"],
         "quick": quick,
         "leaky": is_leaky(split.table),
@@ -57,7 +57,7 @@ def with_baseline(
 
 
 def colour_baseline(
-    index: pd.DataFrame, splits: pd.Series, patches: pd.DataFrame, marks: EvaluationMarks, params: Params
+    index: pd.DataFrame, splits: pd.Series, patches: pd.DataFrame, marks: SharedRowFields, params: Params
 ) -> EvaluatedModel:
     """Fit a logistic regression to the colours of the training patches, and evaluate it in the same way as networks.
 

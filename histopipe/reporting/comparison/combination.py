@@ -8,11 +8,11 @@ import pandas as pd
 
 from histopipe.core.operating_point import EvaluatedPoint
 from histopipe.core.params import Params
-from histopipe.core.training_record import TrainingMarks
+from histopipe.core.training_record import CopiedTrainingFields
 from histopipe.data.leakage import worst_state
 from histopipe.evaluation.calibration import log_odds
 from histopipe.evaluation.cases import patch_columns
-from histopipe.evaluation.grading import evaluate_predictions, locked_point, predictions_table
+from histopipe.evaluation.predictions import choose_operating_point, evaluate_predictions, predictions_table
 from histopipe.reporting.comparison.evaluations import EvaluatedModel
 from histopipe.reporting.comparison.record import Member, ModelRow
 
@@ -70,9 +70,9 @@ def evaluate_row(name: str, logits: pd.DataFrame, members: Sequence[Member], par
         members: rows of the members, from which the result takes its marks.
         params: rule for the threshold, number of resamples and seed.
     """
-    locked = locked_point(logits, params.evaluate.threshold)
+    locked = choose_operating_point(logits, params.evaluate.threshold)
     point: EvaluatedPoint = {**locked, "positive_class": members[0]["positive_class"]}
-    marks: TrainingMarks = {
+    marks: CopiedTrainingFields = {
         "quick": next((row["quick"] for row in members if row.get("quick")), None),
         "leaky": worst_state(row.get("leaky") for row in members) or None,
         "unlisted_train": any(row.get("unlisted_train") for row in members),

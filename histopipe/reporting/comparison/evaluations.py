@@ -11,11 +11,11 @@ from histopipe.core.errors import EvaluationError, HistopipeError
 from histopipe.core.files import file_digest
 from histopipe.core.params import Params
 from histopipe.core.stages.inputs import rerun_command
-from histopipe.core.training_record import TrainingMarks, read_training_record
+from histopipe.core.training_record import CopiedTrainingFields, read_training_record
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.store import read_index, require_reading
 from histopipe.evaluation.cases import JOINED, joined_cases
-from histopipe.evaluation.grading import EVALUATED_SPLITS, read_predictions
+from histopipe.evaluation.predictions import EVALUATED_SPLITS, read_predictions
 from histopipe.evaluation.record import METRICS_FILE, read_metrics
 from histopipe.reporting.comparison.record import EvaluationRow, ModelRow, UnrankedRow
 
@@ -123,7 +123,7 @@ def _remedy(dataset: str, architecture: str, today: Mapping[str, tuple[str, str]
     """Return the command that repeats a training and its evaluation, even if DVC considers one of them up to date."""
     evaluate, train = _stage(dataset, architecture), stage_name("train", dataset, architecture)
     try:
-        record: TrainingMarks = read_training_record(workspace.training_record(dataset, architecture))
+        record: CopiedTrainingFields = read_training_record(workspace.training_record(dataset, architecture))
     except (HistopipeError, OSError, ValueError):
         record = {}
     if all(record.get(key) == digest for key, digest in today.values()):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from histopipe.evaluation.figures import CURVE, GRID, REFERENCE, new_figure, plain
+from histopipe.evaluation.figures import CURVE, GRID, REFERENCE, escape_mathtext, new_figure
 from histopipe.evaluation.intervals import interval_of
 from histopipe.reporting.comparison.pairs import SEPARATING
 from histopipe.reporting.comparison.record import Comparison, NamedRow, RankedRow
@@ -41,7 +41,7 @@ def draw_comparison(content: Comparison) -> Figure:
         f"{content['dataset']}, test split: {first['cases']:,} cases, {first['patches']:,} patches; "
         f"95 % intervals by case; positive class {content['positive_class']}"
     )
-    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(title), fontsize=11, x=0.01, ha="left")
     return figure
 
 

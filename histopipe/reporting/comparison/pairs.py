@@ -8,8 +8,8 @@ from itertools import combinations
 from histopipe.evaluation.case_parts import CaseMetrics, CaseParts
 from histopipe.evaluation.delong import clustered_delong, is_applicable
 from histopipe.evaluation.differences import Flips, rank_ranges
-from histopipe.evaluation.grading import predictions_of
 from histopipe.evaluation.metrics import Predictions
+from histopipe.evaluation.predictions import predictions_of
 from histopipe.reporting.comparison.evaluations import EvaluatedModel
 from histopipe.reporting.comparison.record import JudgedPair, ModelRow, Pair, RankedRow
 

@@ -7,20 +7,20 @@ from typing import NotRequired, TypedDict, final
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import read_record
-from histopipe.core.training_record import TrainingMarks
+from histopipe.core.training_record import CopiedTrainingFields
 from histopipe.evaluation.intervals import Estimate
-from histopipe.evaluation.record import EvaluationMarks, MetricsRecord
+from histopipe.evaluation.record import MetricsRecord, SharedRowFields
 
 COMPARISON_FILE = "comparison.json"
 
 
-class NamedRow(TrainingMarks):
+class NamedRow(CopiedTrainingFields):
     """A row with a model's name and the marks that are shown with it."""
 
     architecture: str
 
 
-class Member(EvaluationMarks):
+class Member(SharedRowFields):
     """The name and marks of a row that is a member of a combination."""
 
     architecture: str

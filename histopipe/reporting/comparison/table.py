@@ -9,7 +9,7 @@ from histopipe.core.tables import markdown_cell
 from histopipe.data.leakage import LEAKY_NOTE, UNKNOWN_NOTE, leaky_mark
 from histopipe.evaluation.case_kinds import KIND_METRICS, KIND_TITLES, evaluated_kinds, missing_kinds_reason
 from histopipe.evaluation.delong import LEAST_CASES
-from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.figures import format_estimate
 from histopipe.evaluation.intervals import Estimate
 from histopipe.reporting.comparison.baseline import BASELINE
 from histopipe.reporting.comparison.combination import D4, ENSEMBLE, ONE_VIEW
@@ -97,7 +97,7 @@ def _within_table(content: Comparison) -> list[str]:
         [
             row["architecture"],
             f"{row['kind']}: {row['cases']:,}, {row['patches']:,} patches",
-            *(with_interval(row["metrics"][name][which]) for name in KIND_METRICS for which in ("within", "all")),
+            *(format_estimate(row["metrics"][name][which]) for name in KIND_METRICS for which in ("within", "all")),
         ]
         for row in within_kinds_of(content["ranking"])
     ]
@@ -171,7 +171,7 @@ def _published_table(content: Comparison) -> list[str]:
             title.replace("_", " "),
             f"{value:.3f}",
             ", ".join(filter(None, (entry["split"], entry.get("source")))),
-            with_interval(here[entry["architecture"]][title]),
+            format_estimate(here[entry["architecture"]][title]),
         ]
         for entry in content["published"]
         for title, value in entry["metrics"].items()
@@ -190,9 +190,9 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 def _cells(row: RankedRow) -> list[str]:
     validation = row["validation"]["roc_auc"]
     return [
-        ranks(row),
+        format_ranks(row),
         row["architecture"] + marks(row),
-        *(with_interval(row["test"][name]) for name in COLUMNS),
+        *(format_estimate(row["test"][name]) for name in COLUMNS),
         f"{row['threshold']:.3f}",
         f"{row['cases']:,}",
         f"{row['patches']:,}",
@@ -200,7 +200,7 @@ def _cells(row: RankedRow) -> list[str]:
     ]
 
 
-def ranks(row: RankedRow) -> str:
+def format_ranks(row: RankedRow) -> str:
     """Format the range of possible ranks: `2`, `1–3` if models aren't separable, a dash if the row isn't a recipe."""
     if row["rank_range"] is None:
         return "–"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.figures import format_estimate
 from histopipe.evaluation.intervals import Estimate
 from histopipe.reporting.comparison.baseline import BASELINE
 from histopipe.reporting.comparison.pairs import SEPARATING, is_descriptive
@@ -25,7 +25,7 @@ def answer(content: Comparison) -> str:
 
 
 def _best(content: Comparison, best: ModelRow) -> str:
-    name, reached = best["architecture"], with_interval(best["test"][SEPARATING])
+    name, reached = best["architecture"], format_estimate(best["test"][SEPARATING])
     where = f"on {best['cases']:,} test cases"
     against = [pair for pair in content["pairs"] if pair["first"] == name and not is_descriptive(pair)]
     if not against:
@@ -46,7 +46,7 @@ def _beyond_colours(content: Comparison, best: ModelRow) -> str:
         return ""
     ahead = pairs[0]["differences"][SEPARATING]
     ahead = ahead if pairs[0]["first"] == name else reverse_difference(ahead)
-    reached = f"Colours alone ({BASELINE}) reach {with_interval(colours[0])}"
+    reached = f"Colours alone ({BASELINE}) reach {format_estimate(colours[0])}"
     low, high = ahead["low"], ahead["high"]
     if low is None or high is None or low <= 0 <= high:
         return f"{reached}; {name} isn't distinguishable from them ({signed(ahead)})."

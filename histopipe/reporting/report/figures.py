@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from histopipe.evaluation.figures import REFERENCE, finish_unit_square, new_figure, plain
+from histopipe.evaluation.figures import REFERENCE, escape_mathtext, finish_unit_square, new_figure
 from histopipe.reporting.report.drawings import SERIES, SIDE
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def draw_roc_curves(curves: Curves) -> Figure:
     figure, axes = _square("chance")
     for number, (name, table) in enumerate(curves):
         colour = SERIES[number % len(SERIES)]
-        axes.plot(table["fpr"], table["tpr"], color=colour, linewidth=2, label=plain(name))
+        axes.plot(table["fpr"], table["tpr"], color=colour, linewidth=2, label=escape_mathtext(name))
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
     finish_unit_square(axes, "lower right")
     return figure
@@ -34,9 +34,9 @@ def draw_calibrations(curves: Curves, positive_class: str) -> Figure:
     figure, axes = _square("perfectly calibrated")
     for number, (name, table) in enumerate(curves):
         style: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "marker": "o", "markersize": 4}
-        axes.plot(table["predicted"], table["observed"], label=plain(name), **style)
-    axes.set_xlabel(plain(f"calibrated probability of {positive_class}"))
-    axes.set_ylabel(plain(f"observed share of {positive_class}"))
+        axes.plot(table["predicted"], table["observed"], label=escape_mathtext(name), **style)
+    axes.set_xlabel(escape_mathtext(f"calibrated probability of {positive_class}"))
+    axes.set_ylabel(escape_mathtext(f"observed share of {positive_class}"))
     finish_unit_square(axes, "upper left")
     return figure
 

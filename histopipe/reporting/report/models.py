@@ -16,7 +16,7 @@ from histopipe.evaluation.explanation.record import EXPLANATION_FILE, Explanatio
 from histopipe.evaluation.figures import (
     Evaluation,
     draw_calibration,
-    draw_cases,
+    draw_case_accuracy,
     draw_precision_recall,
     draw_roc,
 )
@@ -145,7 +145,7 @@ def overview(dataset: str, names: Sequence[str], positive: str, workspace: Works
 
 def _plots(dataset: str, row: ModelRow, folder: Path, test: pd.DataFrame, classes: tuple[str, str]) -> list[Drawing]:
     """Draw the figures of an evaluation from its tables; figures without a table are left out."""
-    predictions = Predictions.of(test["label"], test["probability"], test["decision"], test["case_id"])
+    predictions = Predictions.from_arrays(test["label"], test["probability"], test["decision"], test["case_id"])
     before = _before_calibration(row, folder, test)
     metrics = (
         row["test"] if before is None else row["test"] | {"uncalibrated": row["uncalibrated"]["calibration_error"]}
@@ -155,7 +155,7 @@ def _plots(dataset: str, row: ModelRow, folder: Path, test: pd.DataFrame, classe
         "roc": ("ROC curve", lambda table: draw_roc(evaluation, table)),
         "precision_recall": ("precision and recall", lambda table: draw_precision_recall(evaluation, table)),
         "calibration": ("calibration", lambda table: draw_calibration(evaluation, table, before)),
-        "cases": ("accuracy of every case", lambda table: draw_cases(evaluation, table)),
+        "cases": ("accuracy of every case", lambda table: draw_case_accuracy(evaluation, table)),
     }
     tables = [(_table(folder, name), *drawn) for name, drawn in draw.items()]
     name = row["architecture"]
@@ -184,7 +184,9 @@ def _before_calibration(row: ModelRow, folder: Path, test: pd.DataFrame) -> pd.D
     if not {"temperature", "offset"} <= set(point) or "uncalibrated" not in row:
         return None
     logits = (log_odds(test["probability"].to_numpy()) - point["offset"]) * point["temperature"]
-    before = Predictions.of(test["label"], pd.Series(expit(logits), test.index), test["decision"], test["case_id"])
+    before = Predictions.from_arrays(
+        test["label"], pd.Series(expit(logits), test.index), test["decision"], test["case_id"]
+    )
     return calibration_table(before)
 
 

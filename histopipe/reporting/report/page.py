@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from histopipe.core.files import write_text
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
-from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.figures import format_estimate
 from histopipe.evaluation.metrics import METRICS
 from histopipe.reporting.comparison.pairs import COMPARED, SEPARATING
 from histopipe.reporting.comparison.record import Comparison, JudgedPair, NamedRow, RankedRow
 from histopipe.reporting.comparison.table import (
     COLUMNS,
     footnotes,
+    format_ranks,
     marks,
     p_if_there,
     p_value,
-    ranks,
     verdict,
     within_kinds_of,
 )
@@ -114,7 +114,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"interval": with_interval, "p_value": p_value, "ranks": ranks}
+    environment.filters |= {"interval": format_estimate, "p_value": p_value, "ranks": format_ranks}
     environment.filters |= {"p_if_there": p_if_there, "verdict": verdict}
     environment.filters |= {"number": _number, "share": _share, "marks": _marks, "label": _label, "plain": _plain}
     return environment

@@ -26,8 +26,8 @@ SHOWN = "".join(f"{line}\n" for line in SAID.splitlines()[-3:])
 def test_errors_come_out_of_the_filter_whatever_ends_the_process(end: str) -> None:
     code = f"""
         import os
-        from histopipe.core.startup_lines import start_up_lines_dropped
-        with start_up_lines_dropped():
+        from histopipe.core.startup_lines import startup_lines_dropped
+        with startup_lines_dropped():
             os.write(2, {SAID.encode()!r})
             {end}
     """.replace("\n        ", "\n")

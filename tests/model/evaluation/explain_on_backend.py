@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     for file in sorted(folder.glob("*.keras")):
         network = keras.saving.load_model(file, compile=False, safe_mode=True)
         expected = np.load(file.with_suffix(".npy"))
-        found = Explainer.of(network).maps(patches)
+        found = Explainer.for_network(network).maps(patches)
         assert found.dtype == np.float32 and found.shape == expected.shape, file.stem
         np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max(), err_msg=file.stem)
     print("backend:", keras.backend.backend())

@@ -55,7 +55,7 @@ def last_maps(network: keras.Model) -> str:
 @every_architecture
 def test_every_architecture_is_explained_at_the_size_of_its_patches(name: str) -> None:
     network = stirred(name)
-    explainer = Explainer.of(network)
+    explainer = Explainer.for_network(network)
     assert min(explainer.cut.shape[:2]) >= 4
     for size in (32, 50):
         maps = explainer.maps(patches(3, size))
@@ -71,7 +71,7 @@ def test_every_architecture_is_explained_at_the_size_of_its_patches(name: str) -
 def test_maps_sum_to_the_logit_where_a_linear_layer_follows(name: str) -> None:
     """Pooling and a linear layer, and at most a batch norm between, which adds the same to every patch."""
     network, batch = stirred(name), patches(6)
-    found = logits(network, batch) - Explainer.of(network, last_maps(network)).evidence(batch).sum(axis=(1, 2))
+    found = logits(network, batch) - Explainer.for_network(network, last_maps(network)).evidence(batch).sum(axis=(1, 2))
     assert np.ptp(logits(network, batch)) > 100 * np.ptp(found)
     if name != "transfer":
         assert found == pytest.approx(network.get_layer(OUTPUT_LAYER).get_weights()[1][0], abs=1e-4)
@@ -80,31 +80,31 @@ def test_maps_sum_to_the_logit_where_a_linear_layer_follows(name: str) -> None:
 def test_maps_of_an_average_over_symmetries_sum_to_its_logit_and_turn_with_the_patch() -> None:
     single = stirred("histonet")
     network, batch = averaged_over_symmetries(single), patches(4, 32)
-    explainer = Explainer.of(network, last_maps(single))
+    explainer = Explainer.for_network(network, last_maps(single))
     bias = network.get_layer(OUTPUT_LAYER).get_weights()[1][0]
     np.testing.assert_allclose(explainer.evidence(batch).sum(axis=(1, 2)), logits(network, batch) - bias, atol=1e-4)
     turned = np.ascontiguousarray(np.rot90(batch, axes=(1, 2)))
-    maps = Explainer.of(network).maps(batch)
-    np.testing.assert_allclose(Explainer.of(network).maps(turned), np.rot90(maps, axes=(1, 2)), atol=1e-5)
-    assert np.abs(maps - Explainer.of(single).maps(batch)).max() > 1e-4
+    maps = Explainer.for_network(network).maps(batch)
+    np.testing.assert_allclose(Explainer.for_network(network).maps(turned), np.rot90(maps, axes=(1, 2)), atol=1e-5)
+    assert np.abs(maps - Explainer.for_network(single).maps(batch)).max() > 1e-4
 
 
 def test_patches_that_are_not_square_keep_their_shape_in_an_average_too() -> None:
     batch = np.random.default_rng(0).integers(0, 256, (2, 23, 35, 3), np.uint8)
-    assert Explainer.of(averaged_over_symmetries(tiny("histonet"))).maps(batch).shape == (2, 23, 35)
+    assert Explainer.for_network(averaged_over_symmetries(tiny("histonet"))).maps(batch).shape == (2, 23, 35)
 
 
 def test_calibration_divides_the_maps_and_leaves_their_order() -> None:
     network, batch = stirred("cancernet"), patches(3)
-    expected = Explainer.of(network).maps(batch) / 2.5
+    expected = Explainer.for_network(network).maps(batch) / 2.5
     with calibrated(network, 2.5, 0.7):
-        np.testing.assert_allclose(Explainer.of(network).maps(batch), expected, atol=1e-5)
+        np.testing.assert_allclose(Explainer.for_network(network).maps(batch), expected, atol=1e-5)
 
 
 def test_a_network_explained_can_still_be_saved_and_served(tmp_path: Path) -> None:
     network, batch = stirred("transfer"), patches(3)
     expected = network.predict(batch, verbose=0)
-    Explainer.of(network).maps(batch)
+    Explainer.for_network(network).maps(batch)
     with calibrated(network, 1.0):
         network.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
@@ -113,10 +113,10 @@ def test_a_network_explained_can_still_be_saved_and_served(tmp_path: Path) -> No
 
 def test_a_layer_can_be_named_also_inside_a_backbone() -> None:
     network = tiny("transfer")
-    explainer = Explainer.of(network, "fire5_concat")
+    explainer = Explainer.for_network(network, "fire5_concat")
     assert explainer.cut.shape == (3, 3, 256)
     assert explainer.evidence(patches(2)).shape == (2, 3, 3)
-    found = Explainer.of(network).cut
+    found = Explainer.for_network(network).cut
     assert (found.layer, found.shape) == ("fire3_concat", (7, 7, 128)), (
         "the last layer of this image size has one place"
     )
@@ -125,7 +125,7 @@ def test_a_layer_can_be_named_also_inside_a_backbone() -> None:
 @pytest.mark.parametrize("layer", ["conv9", "fire3_expand1x1", OUTPUT_LAYER, "patch"])
 def test_what_cannot_be_cut_there_is_refused_in_one_line(layer: str) -> None:
     with pytest.raises(EvaluationError, match=rf"can't be explained by its layer '{layer}'") as problem:
-        Explainer.of(tiny("transfer"), layer)
+        Explainer.for_network(tiny("transfer"), layer)
     assert "\n" not in str(problem.value)
 
 
@@ -133,7 +133,7 @@ def test_a_network_without_places_is_refused() -> None:
     inputs = patch_input()
     network = keras.Model(inputs, probability(layers.GlobalAveragePooling2D()(rescale(inputs, 8))))
     with pytest.raises(EvaluationError, match="can't be explained by any of its layers"):
-        Explainer.of(network)
+        Explainer.for_network(network)
 
 
 def bright_spots(count: int = 48, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +162,7 @@ def test_where_a_bright_square_decides_the_map_lies_on_it_and_is_better_than_cha
     network, bright = spot_network(), inside.any(axis=(1, 2))
     called = (logits(network, batch) > 0).astype(int)
     assert (called == bright).all()
-    maps = Explainer.of(network).maps(batch)
+    maps = Explainer.for_network(network).maps(batch)
     mass = np.abs(maps)[bright]
     assert (mass * inside[bright]).sum() > 0.9 * mass.sum()
     cases = pd.Series(np.arange(len(batch)) % 12).astype(str)[bright]
@@ -225,7 +225,7 @@ def test_maps_are_held_against_darkness_and_a_network_with_random_weights(
 @pytest.mark.parametrize("name", ["cancernet", "histonet", "resnet", "transfer"])
 def test_random_weights_are_another_network_for_a_while(name: str) -> None:
     network, batch = stirred(name), patches(3)
-    before, explainer = network.get_weights(), Explainer.of(network)
+    before, explainer = network.get_weights(), Explainer.for_network(network)
     maps = explainer.maps(batch)
     with random_weights(network, 1):
         one = explainer.maps(batch)
@@ -248,7 +248,7 @@ def test_maps_are_the_same_on(backend: str, tmp_path: Path) -> None:
     networks = {"nested": stirred("transfer"), "averaged": averaged_over_symmetries(stirred("histonet"))}
     for name, network in networks.items():
         network.save(tmp_path / f"{name}.keras")
-        np.save(tmp_path / f"{name}.npy", Explainer.of(network).maps(batch))
+        np.save(tmp_path / f"{name}.npy", Explainer.for_network(network).maps(batch))
     environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": HASTE}
     command = [sys.executable, "-m", "tests.model.evaluation.explain_on_backend", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

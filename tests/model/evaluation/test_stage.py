@@ -391,7 +391,7 @@ def test_on_request_a_network_shows_what_averaging_would_give(tmp_path: Path) ->
     """Calibrated by itself, and without any effect on what is graded and served."""
     workspace = make_workspace(tmp_path)
     asked = parse_params(CONTENT | {"evaluate": {"resamples": 200, "symmetries": True}})
-    evaluate("idc", "cancernet", asked, workspace, explained=False)
+    evaluate("idc", "cancernet", asked, workspace, explain=False)
     table = pd.read_parquet(workspace.evaluation("idc", "cancernet") / "predictions.parquet")
     patches = np.load(workspace.store("idc") / shard_name(0))[table["file"].str.removesuffix(".png").astype(int)]
     single = keras.saving.load_model(workspace.model("idc", "cancernet") / "model.keras", compile=False)

@@ -390,7 +390,7 @@ def test_overlays_lie_where_qupath_shows_the_bounds_of_a_slide(
     shown = json.loads((tmp_path / "out/overlays/S1.geojson").read_text())["features"]
     picture = tifffile.imread(tmp_path / "out/overlays/S1.ome.tif")
     told = {"x": 600, "y": 300, "width": 2000, "height": 1500}
-    monkeypatch.setattr(slide_module, "bounds_in", lambda properties, size: tuple(told.values()))
+    monkeypatch.setattr(slide_module, "read_bounds", lambda properties, size: tuple(told.values()))
     _, table = graded_slides([path], model, tmp_path)
     pd.testing.assert_frame_equal(table, whole)  # only overlays are moved
     moved = json.loads((tmp_path / "out/overlays/S1.geojson").read_text())["features"]

@@ -34,10 +34,10 @@ from histopipe.networks.architectures import build
 from histopipe.networks.architectures.backbones import BACKBONE_LAYER, build_backbone
 from histopipe.networks.architectures.blocks import OUTPUT_LAYER
 from histopipe.networks.symmetry import averaged_over_symmetries
-from histopipe.networks.weights.behind import starts_from_unknown
 from histopipe.networks.weights.imagenet import SQUEEZENET_FILE
 from histopipe.networks.weights.loading import load_into
 from histopipe.networks.weights.record import Weights, read_weights, weights_digest
+from histopipe.networks.weights.seen_data import starts_from_unknown
 from histopipe.networks.weights.stage import fetch_weights
 from histopipe.tracking.stores import current_client, open_client, prepare_experiment
 from histopipe.training.plan import plan_training

@@ -78,7 +78,7 @@ def test_the_champions_run_gets_the_report_of_a_later_comparison_too(
     promote("idc", asked("good"), workspace)
     assert written == [], "what hasn't changed isn't logged again"
     client(workspace).delete_run(run_id)
-    assert not promote("idc", asked("good"), workspace).changed
+    assert not promote("idc", asked("good"), workspace).judged
 
 
 def test_a_champion_that_nothing_is_known_of_is_not_taken_for_granted(workspace: Workspace) -> None:

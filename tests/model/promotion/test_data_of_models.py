@@ -87,8 +87,8 @@ def test_a_champion_is_replaced_by_other_data_only_where_it_is_named(
     assert said in held["reasons"]
     assert "failed" in (held["gate.data"], held.get("gate.quick"))
     with pytest.raises(PromotionError, match="--replace 2: version 1 of histopipe-idc is champion"):
-        promote("idc", lenient, workspace, replace="2")
-    assert promote("idc", lenient, workspace, replace="1").promoted
+        promote("idc", lenient, workspace, replaceable="2")
+    assert promote("idc", lenient, workspace, replaceable="1").promoted
     assert aliases(workspace) == {"champion": "2"}
 
 
@@ -165,7 +165,7 @@ def test_a_server_keeps_its_model_where_the_alias_moves_to_other_data(workspace:
     reloader = ModelReloader(request, load(request), 0, outcomes.append)
     made_of(workspace, REAL, digests="b")
     write_json(workspace.source("idc"), REAL | {"fingerprint": {"sha256": "other"}})
-    assert crowned(workspace, "better", replace="1")
+    assert crowned(workspace, "better", replaceable="1")
     shutil.rmtree(workspace.store("idc"))  # as where only a server runs: it can't tell by its own data
     workspace.source("idc").unlink()
     reloader.check()
@@ -251,7 +251,7 @@ def test_a_champion_that_is_lost_for_good_is_replaced_where_it_is_named(
     lose_all(workspace)
     with pytest.raises(PromotionError, match=r"restore the run's artifacts.*--replace 1"):
         promote("idc", asked("better"), workspace)
-    assert promote("idc", asked("better"), workspace, replace="1").promoted
+    assert promote("idc", asked("better"), workspace, replaceable="1").promoted
     assert aliases(workspace) == {"champion": "2"}
     with pytest.raises(PromotionError, match=r"version 1 .*files are gone from .*mlartifacts"):
         rollback("idc", workspace)

@@ -52,7 +52,7 @@ def test_a_kill_between_any_two_steps_of_a_rollback_leaves_the_champion(
             rollback("idc", workspace)
         killer(None)
         assert aliases(workspace)["champion"] == "2"
-        assert not promote("idc", asked("better"), workspace).changed
+        assert not promote("idc", asked("better"), workspace).judged
     assert rollback("idc", workspace) == ("2", "1")
     assert not promote("idc", asked("better"), workspace).promoted
 
@@ -101,7 +101,7 @@ def test_a_kill_between_the_champion_and_its_anchor_is_mended_by_the_same_comman
     params = make_anchor_of_other_data(workspace)
     revive = request.getfixturevalue("anchorless")
     with pytest.raises(Killed):
-        promote("idc", params, workspace, replace="1")
+        promote("idc", params, workspace, replaceable="1")
     revive()
     assert (aliases(workspace)["champion"], registered(workspace)["anchor"]) == ("2", "1")
     assert "version 2 is the anchor" in str(promote("idc", params, workspace))

@@ -71,7 +71,7 @@ def test_an_alias_that_moved_meanwhile_is_left_alone(workspace: Workspace) -> No
     registry = Registry(NAME, client(workspace))
     version = registry.client.create_model_version(NAME, str(registry.client.get_model_version(NAME, "1").source))
     with pytest.raises(BusyError, match="changed meanwhile: run the same command again"):
-        registry.crown(version, None)
+        registry.set_champion(version, None)
     assert aliases(workspace) == {"champion": "1"}
 
 
@@ -82,7 +82,7 @@ def test_a_killed_process_leaves_the_old_champion(workspace: Workspace) -> None:
     code = (
         "import os, signal\n"
         "from histopipe.tracking.registry import Registry\n"
-        "Registry.crown = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Registry.set_champion = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from histopipe.cli import main\n"
         "main(['promote', 'idc'])\n"
     )

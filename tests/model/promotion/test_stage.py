@@ -78,7 +78,7 @@ def test_promoted_again_nothing_changes(workspace: Workspace) -> None:
     promote("idc", asked("good"), workspace)
     before = tags(workspace, "1")
     verdict = promote("idc", asked("good"), workspace)
-    assert not verdict.changed
+    assert not verdict.judged
     assert "champion already" in str(verdict)
     assert (versions(workspace), aliases(workspace), tags(workspace, "1")) == (1, {"champion": "1"}, before)
 

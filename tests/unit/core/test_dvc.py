@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.command import one_line_errors
-from histopipe.core.dvc import clear_cut_off_lock, lock_list, require_repository, run_dvc
+from histopipe.core.dvc import remove_damaged_rwlock, require_repository, run_dvc, rwlock_path
 from histopipe.core.locking import exclusive_lock
 from histopipe.core.stages.running import running
 from histopipe.core.workspace import Workspace
@@ -22,7 +22,7 @@ from tests.builders.paths import ROOT
 
 @pytest.fixture
 def folder(workspace: Workspace) -> Path:
-    found = workspace.home / ".dvc/cache/files/md5/35"
+    found = workspace.checkout / ".dvc/cache/files/md5/35"
     found.mkdir(parents=True)
     return found
 
@@ -107,12 +107,12 @@ def test_dvc_runs_again_after_a_kill_cut_its_list_of_locked_paths_off(tmp_path: 
     (tmp_path / "dvc.yaml").write_text(STAGES)
     workspace = Workspace(tmp_path)
     run_dvc(workspace, "init", "--no-scm")
-    lock_list(workspace).write_text(content)
+    rwlock_path(workspace).write_text(content)
     assert "JSON structure is corrupted" in run_dvc(workspace, "repro").stderr
     found = services.check_dvc(workspace)
     assert (found.state, found.remedy) == ("error", "`histopipe doctor --mend`")
-    with exclusive_lock(lock_list(workspace).with_name("rwlock.lock")):  # DVC is about to fill it
-        assert not clear_cut_off_lock(workspace) and lock_list(workspace).read_text() == content
-    assert clear_cut_off_lock(workspace)
+    with exclusive_lock(rwlock_path(workspace).with_name("rwlock.lock")):  # DVC is about to fill it
+        assert not remove_damaged_rwlock(workspace) and rwlock_path(workspace).read_text() == content
+    assert remove_damaged_rwlock(workspace)
     assert run_dvc(workspace, "repro").returncode == 0
-    assert not clear_cut_off_lock(workspace) and lock_list(workspace).exists()
+    assert not remove_damaged_rwlock(workspace) and rwlock_path(workspace).exists()

@@ -2,7 +2,12 @@
 
 import pytest
 
-from histopipe.core.names import holds_control, printable, with_slashes, without_control
+from histopipe.core.names import (
+    escape_control_characters,
+    has_control_characters,
+    remove_control_characters,
+    with_slashes,
+)
 from histopipe.core.system_files import is_leftover, leftovers_among
 
 LEFT_BEHIND = [
@@ -57,17 +62,17 @@ def test_all_names_of_an_archive_are_judged_like_each_by_itself() -> None:
     "character", ["\0", "\n", "\r", "\t", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\u202e", "\u2066"]
 )
 def test_a_name_holds_no_control_character(character: str) -> None:
-    assert holds_control(f"a{character}b")
-    assert without_control(f"a{character}b") == "ab"
-    assert printable(f"a{character}b").isprintable()
+    assert has_control_characters(f"a{character}b")
+    assert remove_control_characters(f"a{character}b") == "ab"
+    assert escape_control_characters(f"a{character}b").isprintable()
 
 
 def test_other_letters_are_names() -> None:
     for name in ("größe 3.png", "患者/1.png", "a|b", "a\u00a0b", "e\u0301"):
-        assert not holds_control(name)
-        assert without_control(name) == name
-        assert printable(name) == name
-    assert printable("\udcff.png") == "\\udcff.png"
+        assert not has_control_characters(name)
+        assert remove_control_characters(name) == name
+        assert escape_control_characters(name) == name
+    assert escape_control_characters("\udcff.png") == "\\udcff.png"
 
 
 @pytest.mark.parametrize(

@@ -317,9 +317,9 @@ def test_mounts_are_filled_and_seen_through(tmp_path: Path) -> None:
 
 
 def test_names_that_differ_in_case_or_form_alone_are_one_place(tmp_path: Path) -> None:
-    one, other = (Location.of(tmp_path / name) for name in ("Bär/x", "BA\u0308R"))
+    one, other = (Location.from_path(tmp_path / name) for name in ("Bär/x", "BA\u0308R"))
     assert other.holds(one) and not one.holds(other)
-    assert not Location.of(tmp_path / "Ba").holds(one)
+    assert not Location.from_path(tmp_path / "Ba").holds(one)
 
 
 @pytest.mark.parametrize(
@@ -358,8 +358,8 @@ def test_a_file_is_replaced_only_where_it_is_the_commands_own(tmp_path: Path) ->
     with pytest.raises(OutputError, match=r"didn't write it"):
         claim_file(tmp_path / "a.zip", "synth", {}, overwrite=True)
     with pytest.raises(OutputError, match=r"--overwrite"):
-        claim_file(tmp_path / "a.zip", "synth", {}, own=lambda path: True)
-    assert claim_file(tmp_path / "a.zip", "synth", {}, True, own=lambda path: True) == tmp_path / "a.zip"
+        claim_file(tmp_path / "a.zip", "synth", {}, is_own=lambda path: True)
+    assert claim_file(tmp_path / "a.zip", "synth", {}, True, is_own=lambda path: True) == tmp_path / "a.zip"
     with pytest.raises(OutputError, match=r"contains the input"):
         claim_path(tmp_path / "a.zip", {"the input": [tmp_path / "a.zip"]})
 

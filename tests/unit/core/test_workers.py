@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from histopipe.core.errors import EvaluationError, HistopipeError
-from histopipe.core.workers import BackgroundProcess
+from histopipe.core.processes import BackgroundProcess
 
 
 def write_process(path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from histopipe.core.params import Params
-from histopipe.evaluation.grading import evaluate_predictions, locked_point, predictions_table
+from histopipe.evaluation.predictions import choose_operating_point, evaluate_predictions, predictions_table
 from histopipe.reporting.comparison.table import as_markdown
 
 MIXED, NEGATIVE, POSITIVE = 0.5, 0.0, 1.0  # shares of positive patches in a case
@@ -39,7 +39,7 @@ def predicted(kinds: list[float], skill: float = 0.3, donor: float = 3.0) -> pd.
 
 def graded(kinds: list[float], params: Params) -> tuple[dict[str, Any], pd.DataFrame]:
     logits = predicted(kinds)
-    point = locked_point(logits, params.evaluate.threshold) | {"positive_class": "Parasitized"}
+    point = choose_operating_point(logits, params.evaluate.threshold) | {"positive_class": "Parasitized"}
     table = predictions_table(logits, point)
     return evaluate_predictions(table, point, {}, params), table[table["split"] == "test"]
 

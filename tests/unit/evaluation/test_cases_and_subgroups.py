@@ -17,7 +17,9 @@ CHANNELS = ("red", "green", "blue")
 
 def test_cases_by_hand() -> None:
     case_ids = pd.Series(["B", "B", "B", "A", "A", "C"])
-    predictions = Predictions.of([1, 0, 0, 1, 1, 0], [0.9, 0.8, 0.1, 0.7, 0.2, 0.3], [1, 1, 0, 1, 0, 0], case_ids)
+    predictions = Predictions.from_arrays(
+        [1, 0, 0, 1, 1, 0], [0.9, 0.8, 0.1, 0.7, 0.2, 0.3], [1, 1, 0, 1, 0, 0], case_ids
+    )
     table = case_table(predictions, case_ids).set_index("case_id")
     assert list(table.index) == ["A", "B", "C"]  # accuracies 1/2, 2/3 and 1
     assert table["accuracy"].tolist() == pytest.approx([1 / 2, 2 / 3, 1])

@@ -16,8 +16,8 @@ from histopipe.evaluation import differences
 from histopipe.evaluation.case_parts import CaseMetrics, CaseParts, area_difference
 from histopipe.evaluation.delong import clustered_delong
 from histopipe.evaluation.differences import Flips, difference, holm, rank_ranges
-from histopipe.evaluation.intervals import Estimate, draw_cases
-from histopipe.evaluation.metrics import Numbers, Predictions, measure, measure_resamples
+from histopipe.evaluation.intervals import Estimate, resample_cases
+from histopipe.evaluation.metrics import Numbers, Predictions, compute_metrics, compute_metrics_of_resamples
 
 
 def two_models(
@@ -52,7 +52,7 @@ def test_parts_are_what_exchanging_ranks_in_whole_cases_does() -> None:
 
 def test_parts_add_up_and_shares_are_counted() -> None:
     first, second = two_models(7, 20, 2, gain=0.5)
-    one, other = measure(first), measure(second)
+    one, other = compute_metrics(first), compute_metrics(second)
     for name, found in CaseMetrics(first).minus(CaseMetrics(second)).items():
         assert found.value == pytest.approx(one[name] - other[name])
         assert found.parts.sum() == pytest.approx(found.value)
@@ -96,7 +96,7 @@ def test_what_leaving_out_cases_moves_is_the_jackknifes() -> None:
     first, second = two_models(9, 20, 3, gain=0.3)
     found = CaseMetrics(first).minus(CaseMetrics(second))
     draws = 1 - np.eye(9)
-    left_out = [measure_resamples(model, draws) for model in (first, second)]
+    left_out = [compute_metrics_of_resamples(model, draws) for model in (first, second)]
     for name in ("roc_auc", "average_precision", "balanced_accuracy", "brier"):
         apart = left_out[0][name] - left_out[1][name]
         error = np.sqrt(8 / 9 * ((apart - apart.mean()) ** 2).sum())
@@ -160,7 +160,7 @@ def test_a_class_in_one_case_tells_nothing() -> None:
 
 
 def test_an_undefined_difference_has_no_interval() -> None:
-    one = Predictions.of([1, 1, 1], [0.9, 0.2, 0.4], [1, 0, 0], ["A", "B", "C"])
+    one = Predictions.from_arrays([1, 1, 1], [0.9, 0.2, 0.4], [1, 0, 0], ["A", "B", "C"])
     assert set(area(one, one).values()) == {None}
 
 
@@ -232,10 +232,10 @@ def test_delongs_own_example_gives_the_published_areas_and_errors() -> None:
     albumin, protein, score, outcome = np.array(OVARIAN.split(), float).reshape(43, 4).T
     patients = range(43)
     models = {
-        name: Predictions.of(outcome == 0, expit(values), outcome == 0, patients)
+        name: Predictions.from_arrays(outcome == 0, expit(values), outcome == 0, patients)
         for name, values in {"albumin": -albumin, "protein": -protein, "score": score}.items()
     }
-    areas = {name: measure(model)["roc_auc"] for name, model in models.items()}
+    areas = {name: compute_metrics(model)["roc_auc"] for name, model in models.items()}
     assert areas == pytest.approx({"albumin": 0.7366, "protein": 0.6478, "score": 0.7258}, abs=5e-5)
     for name, value, error in (("albumin", 0.7366 - 0.7258, 0.0953), ("protein", 0.6478 - 0.7258, 0.1046)):
         found = clustered_delong(models[name], models["score"])
@@ -247,10 +247,10 @@ def test_delongs_own_example_gives_the_published_areas_and_errors() -> None:
 def test_it_agrees_with_resampling_cases() -> None:
     first, second = two_models(cases=150, patches=20, seed=5, gain=0.1)
     found = clustered_delong(first, second)
-    draws = draw_cases(first.case_count, 400, 3)
-    one, other = (measure_resamples(model, draws)["roc_auc"] for model in (first, second))
+    draws = resample_cases(first.case_count, 400, 3)
+    one, other = (compute_metrics_of_resamples(model, draws)["roc_auc"] for model in (first, second))
     assert found is not None
-    assert found.value == pytest.approx(measure(first)["roc_auc"] - measure(second)["roc_auc"])
+    assert found.value == pytest.approx(compute_metrics(first)["roc_auc"] - compute_metrics(second)["roc_auc"])
     assert found.error == pytest.approx((one - other).std(), rel=0.12)
 
 
@@ -262,5 +262,5 @@ def test_patches_taken_for_independent_would_feign_certainty() -> None:
 
 
 def test_a_class_in_a_single_case_has_no_variance() -> None:
-    one = Predictions.of([1, 1, 0, 0], [0.9, 0.2, 0.4, 0.1], [1, 0, 0, 0], ["A", "A", "B", "C"])
+    one = Predictions.from_arrays([1, 1, 0, 0], [0.9, 0.2, 0.4, 0.1], [1, 0, 0, 0], ["A", "A", "B", "C"])
     assert clustered_delong(one, one) is None

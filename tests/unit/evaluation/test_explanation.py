@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histopipe.evaluation.explanation.check import BETTER, UNDECIDED, WORSE, check_maps, spread_over_cases, verdict
+from histopipe.evaluation.explanation.check import BETTER, UNDECIDED, WORSE, check_maps, sample_over_cases, verdict
 from histopipe.evaluation.explanation.figures import draw_gallery, overlay, side_by_side
 from histopipe.evaluation.explanation.gallery import RIGHT, UNCERTAIN, WRONG, choose_gallery
 from histopipe.evaluation.explanation.references import darkness
-from histopipe.evaluation.explanation.removal import area, blank, move_maps, ranks, removal_curves
+from histopipe.evaluation.explanation.removal import area_under_curve, blank, move_maps, rank_pixels, removal_curves
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -18,15 +18,15 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 
 def test_the_area_is_that_of_trapezoids() -> None:
-    assert area(np.array([[1.0, 0.5, 0.0], [0.3, 0.3, 0.3], [0.0, 1.0, 0.0]])).tolist() == [0.5, 0.3, 0.5]
-    assert area(np.array([[1.0, 0.8, 0.2, 0.0, 0.0]]))[0] == pytest.approx((0.5 + 0.8 + 0.2) / 4)
+    assert area_under_curve(np.array([[1.0, 0.5, 0.0], [0.3, 0.3, 0.3], [0.0, 1.0, 0.0]])).tolist() == [0.5, 0.3, 0.5]
+    assert area_under_curve(np.array([[1.0, 0.8, 0.2, 0.0, 0.0]]))[0] == pytest.approx((0.5 + 0.8 + 0.2) / 4)
 
 
 def test_pixels_go_in_falling_order_and_those_of_one_value_at_random() -> None:
     maps = np.array([[[0.5, 3.0], [-1.0, 2.0]]], np.float32)
-    assert ranks(maps, generator()).tolist() == [[[2, 0], [3, 1]]]
+    assert rank_pixels(maps, generator()).tolist() == [[[2, 0], [3, 1]]]
     level = np.zeros((200, 3, 3), np.float32)
-    places = ranks(level, generator())
+    places = rank_pixels(level, generator())
     assert (np.sort(places.reshape(200, 9), axis=1) == np.arange(9)).all()
     assert places.mean(axis=0) == pytest.approx(4, abs=0.8), "a map that says nothing must not mean top to bottom"
 
@@ -64,12 +64,12 @@ def test_a_blank_patch_has_its_mean_colour_everywhere() -> None:
 def test_a_sample_takes_from_all_cases_and_both_classes_alike() -> None:
     case_ids = pd.Series(["a"] * 100 + ["b"] * 20 + ["c"] * 2)
     called = np.array(([1] + [0] * 9) * 12 + [0, 0])
-    places = spread_over_cases(case_ids, called, 10, seed=1)
+    places = sample_over_cases(case_ids, called, 10, seed=1)
     found = pd.crosstab(case_ids[places], called[places])
     assert found.to_numpy().tolist() == [[2, 2], [2, 2], [2, 0]]  # of c no patch is called positive
-    assert places.tolist() == spread_over_cases(case_ids, called, 10, seed=1).tolist()
-    assert places.tolist() != spread_over_cases(case_ids, called, 10, seed=2).tolist()
-    assert spread_over_cases(case_ids, called, 1000, seed=1).tolist() == list(range(122))
+    assert places.tolist() == sample_over_cases(case_ids, called, 10, seed=1).tolist()
+    assert places.tolist() != sample_over_cases(case_ids, called, 10, seed=2).tolist()
+    assert sample_over_cases(case_ids, called, 1000, seed=1).tolist() == list(range(122))
 
 
 def bright_square(count: int = 60, size: int = 24) -> tuple[np.ndarray, np.ndarray]:

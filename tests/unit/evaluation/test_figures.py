@@ -16,16 +16,16 @@ from histopipe.evaluation.explanation.gallery import choose_gallery
 from histopipe.evaluation.figures import (
     Evaluation,
     draw_calibration,
-    draw_cases,
+    draw_case_accuracy,
     draw_confusion,
     draw_precision_recall,
     draw_roc,
     draw_subgroups,
-    plain,
+    escape_mathtext,
 )
 from histopipe.evaluation.metrics import METRICS, Predictions
 from histopipe.evaluation.slide_figures import draw_slide
-from histopipe.evaluation.slide_maps import canvas_of
+from histopipe.evaluation.slide_maps import lay_out_patches
 from histopipe.reporting.comparison.figure import draw_comparison
 from histopipe.reporting.comparison.table import COLUMNS
 
@@ -50,7 +50,7 @@ def shown(figure: Figure) -> str:
 def evaluation(classes: tuple[str, str], cases: list[str]) -> tuple[Evaluation, pd.Series]:
     case_ids = pd.Series(np.repeat(cases, 4))
     labels = np.tile([0, 1], 2 * len(cases))
-    predictions = Predictions.of(labels, np.where(labels == 1, 0.8, 0.3), labels, case_ids)
+    predictions = Predictions.from_arrays(labels, np.where(labels == 1, 0.8, 0.3), labels, case_ids)
     metrics = dict.fromkeys([*METRICS, "uncalibrated"], MEASURED)
     return Evaluation("idc", "resnet", classes, predictions, metrics, 0.5), case_ids
 
@@ -67,7 +67,7 @@ def test_figures_of_an_evaluation_show_names_letter_by_letter(name: str) -> None
         draw_calibration(graded, bins, bins),
     ):
         assert f"{name} too" in shown(figure)
-    assert f" {name}\n" in shown(draw_cases(graded, case_table(graded.predictions, case_ids))) + "\n"
+    assert f" {name}\n" in shown(draw_case_accuracy(graded, case_table(graded.predictions, case_ids))) + "\n"
     area = {f"roc_auc{end}": [0.7] for end in ("", "_low", "_high")}
     subgroups = pd.DataFrame({"group": ["stain"], "level": [name], "cases": [2], "patches": [8], **area})
     assert f"stain: {name}\n2 cases" in shown(draw_subgroups(graded, subgroups))
@@ -79,7 +79,7 @@ def test_slides_galleries_and_comparisons_show_names_letter_by_letter(name: str)
     classes = (name, f"{name} too")
     part = pd.DataFrame({"x": [0, 900], "y": [0, 500], "width": 50, "height": 50, "label": [0, 1], "decision": [0, 1]})
     part = part.assign(probability=[0.2, 0.9], case_id=name, file=["a.png", "b.png"])
-    canvas = canvas_of(part)
+    canvas = lay_out_patches(part)
     slide = shown(draw_slide(name, part, np.zeros((*canvas.shape, 3), np.uint8), canvas, classes))
     assert f"case {name}: 2 patches" in slide and f"probability of {name} too" in slide
     point = {"negative_class": name, "positive_class": f"{name} too", "threshold": 0.5}
@@ -93,4 +93,4 @@ def test_slides_galleries_and_comparisons_show_names_letter_by_letter(name: str)
 
 
 def test_other_texts_stay_as_they_are() -> None:
-    assert plain("95 % of 3 cases, P(IDC) {0.5} ^ _") == "95 % of 3 cases, P(IDC) {0.5} ^ _"
+    assert escape_mathtext("95 % of 3 cases, P(IDC) {0.5} ^ _") == "95 % of 3 cases, P(IDC) {0.5} ^ _"

@@ -11,26 +11,26 @@ from benchmarks.regimes import REGIMES, Regime, simulate
 from histopipe.evaluation.cautions import cautions
 from histopipe.evaluation.intervals import (
     SHARES,
-    absolute_sum,
-    cases_behind,
-    draw_cases,
+    effective_cases_from_spread,
     estimate,
+    estimate_absolute_sum,
     estimate_metrics,
     informative_cases,
     interval,
+    resample_cases,
 )
-from histopipe.evaluation.metrics import METRICS, Predictions, measure
+from histopipe.evaluation.metrics import METRICS, Predictions, compute_metrics
 from tests.builders.predictions import slides
 
 
 def test_the_same_seed_draws_the_same_cases_for_ever() -> None:
-    drawn = draw_cases(cases=5, resamples=3, seed=42)
+    drawn = resample_cases(cases=5, resamples=3, seed=42)
     assert drawn.tolist() == [[2, 0, 3, 0, 0], [0, 2, 2, 0, 1], [0, 1, 1, 2, 1]]
-    assert not np.array_equal(drawn, draw_cases(5, 3, seed=43))
+    assert not np.array_equal(drawn, resample_cases(5, 3, seed=43))
 
 
 def test_every_resample_draws_as_many_cases_as_there_are() -> None:
-    drawn = draw_cases(cases=49, resamples=2000, seed=1)
+    drawn = resample_cases(cases=49, resamples=2000, seed=1)
     assert (drawn.sum(axis=1) == 49).all()
     assert drawn.mean(axis=0) == pytest.approx(np.ones(49), abs=0.15)  # each case once on average
 
@@ -74,7 +74,9 @@ def test_simulated_cases_look_like_the_real_ones() -> None:
     assert sizes.mean() == pytest.approx(40.8, rel=0.03)
     assert np.quantile(sizes, [0.25, 0.5, 0.95]) == pytest.approx([21, 34, 94], rel=0.1)  # of the sample's 230 cases
     assert sample.labels.mean() == pytest.approx(2574 / 9387, abs=0.025)
-    assert measure(sample.predict(0.5))["roc_auc"] == pytest.approx(0.92, abs=0.01)  # of a trained network, see docs
+    assert compute_metrics(sample.predict(0.5))["roc_auc"] == pytest.approx(
+        0.92, abs=0.01
+    )  # of a trained network, see docs
 
 
 @pytest.mark.slow
@@ -87,12 +89,12 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 
 def test_one_case_says_nothing_of_the_spread() -> None:
-    found = estimate_metrics(Predictions.of([1, 0, 1], [0.9, 0.8, 0.3], [1, 1, 0], ["A"] * 3), 100, 42)
+    found = estimate_metrics(Predictions.from_arrays([1, 0, 1], [0.9, 0.8, 0.3], [1, 1, 0], ["A"] * 3), 100, 42)
     assert found["sensitivity"] == {"value": 0.5, "low": 0.0, "high": 1.0}
 
 
 def test_a_class_in_one_case_only_says_nothing_of_what_compares_the_classes() -> None:
-    predictions = Predictions.of([1, 1, 0, 0], [0.9, 0.2, 0.4, 0.1], [1, 0, 0, 0], ["A", "A", "B", "C"])
+    predictions = Predictions.from_arrays([1, 1, 0, 0], [0.9, 0.2, 0.4, 0.1], [1, 0, 0, 0], ["A", "A", "B", "C"])
     assert informative_cases(predictions)["roc_auc"] == 1
     found = estimate_metrics(predictions, 200, 42)
     assert (found["roc_auc"]["low"], found["roc_auc"]["high"]) == (0.0, 1.0)
@@ -101,7 +103,7 @@ def test_a_class_in_one_case_only_says_nothing_of_what_compares_the_classes() ->
 def test_a_perfect_model_is_as_certain_as_its_cases_allow() -> None:
     labels = np.tile([0, 1], 20)
     cases = np.repeat(np.arange(10), 4)
-    found = estimate_metrics(Predictions.of(labels, labels * 0.8 + 0.1, labels, cases), 100, 42)
+    found = estimate_metrics(Predictions.from_arrays(labels, labels * 0.8 + 0.1, labels, cases), 100, 42)
     assert found["roc_auc"] == {
         "value": 1.0,
         "low": pytest.approx(0.025**0.1),
@@ -152,15 +154,15 @@ def test_too_few_cases_of_the_rarer_class_and_uneven_cases_are_said() -> None:
     random = np.random.default_rng(1)
     cases = np.repeat(np.arange(30), 20)
     labels = random.random(600) < 0.4
-    even = Predictions.of(labels, random.random(600), labels, cases)
+    even = Predictions.from_arrays(labels, random.random(600), labels, cases)
     assert cautions(even) == []
-    rare = Predictions.of(labels & (cases < 3), random.random(600), labels, cases)
+    rare = Predictions.from_arrays(labels & (cases < 3), random.random(600), labels, cases)
     (few,) = cautions(rare)
     assert "few cases hold positive patches" in few
     sizes = np.repeat(np.arange(30), [2000, *[20] * 29])
-    few, uneven = cautions(Predictions.of(np.arange(2580) % 2, random.random(2580), np.ones(2580), sizes))
+    few, uneven = cautions(Predictions.from_arrays(np.arange(2580) % 2, random.random(2580), np.ones(2580), sizes))
     assert "few cases" in few and "outweigh" in uneven
-    (none,) = cautions(Predictions.of(np.zeros(600), random.random(600), labels, cases))
+    (none,) = cautions(Predictions.from_arrays(np.zeros(600), random.random(600), labels, cases))
     assert "positive patches (none" in none
 
 
@@ -187,10 +189,12 @@ def assert_hardly_wider(name: str, regime: Regime) -> None:
 
 def test_a_spread_that_sits_in_one_case_counts_for_few() -> None:
     even, lonely = np.arange(50) / 50, np.eye(1, 50)[0]
-    assert cases_behind(even, informative=40.0) == 40.0
-    assert cases_behind(lonely, informative=40.0) == 4.0
-    assert cases_behind(lonely, informative=3.0) == 3.0
-    assert cases_behind(np.ones(50), informative=40.0) == 40.0  # no spread at all, of which nothing can be said
+    assert effective_cases_from_spread(even, informative=40.0) == 40.0
+    assert effective_cases_from_spread(lonely, informative=40.0) == 4.0
+    assert effective_cases_from_spread(lonely, informative=3.0) == 3.0
+    assert (
+        effective_cases_from_spread(np.ones(50), informative=40.0) == 40.0
+    )  # no spread at all, of which nothing can be said
 
 
 def test_cases_that_agree_exactly_do_not_feign_certainty() -> None:
@@ -209,7 +213,9 @@ def test_cases_that_agree_exactly_do_not_feign_certainty() -> None:
 
 
 def test_an_undefined_metric_has_no_value_and_no_interval() -> None:
-    found = estimate_metrics(Predictions.of([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], [0] * 4, ["A", "A", "B", "B"]), 100, 42)
+    found = estimate_metrics(
+        Predictions.from_arrays([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], [0] * 4, ["A", "A", "B", "B"]), 100, 42
+    )
     assert found["precision"] == {"value": None, "low": None, "high": None}
     assert found["sensitivity"]["value"] == 0.0
 
@@ -228,7 +234,7 @@ def test_too_few_usable_resamples_say_nothing() -> None:
 def test_the_lower_end_of_an_absolute_sum_is_what_chance_would_raise_to_it_one_time_in_25() -> None:
     """One term and the normal law, where both ends are known: 1.75 errors below, 1.96 above."""
     noise = np.random.default_rng(1).normal(0, 0.01, (200_000, 1))
-    found = absolute_sum(np.array([-0.2]), -0.2 + noise, cases=1e6)
+    found = estimate_absolute_sum(np.array([-0.2]), -0.2 + noise, cases=1e6)
     assert found["value"] == pytest.approx(0.2)
     assert found["low"] == pytest.approx(0.2 - 1.7507 * 0.01, abs=2e-4)
     assert found["high"] == pytest.approx(0.2 + 1.96 * 0.01, abs=2e-4)
@@ -237,13 +243,13 @@ def test_the_lower_end_of_an_absolute_sum_is_what_chance_would_raise_to_it_one_t
 def test_an_absolute_sum_that_chance_alone_explains_may_be_none() -> None:
     random = np.random.default_rng(2)
     noise = random.normal(0, 0.01, (2000, 15))
-    assert absolute_sum(random.normal(0, 0.01, 15), noise, cases=1e6)["low"] == 0.0
-    doubled = absolute_sum(np.full(15, 0.03), 0.03 + noise, cases=1e6)
+    assert estimate_absolute_sum(random.normal(0, 0.01, 15), noise, cases=1e6)["low"] == 0.0
+    doubled = estimate_absolute_sum(np.full(15, 0.03), 0.03 + noise, cases=1e6)
     assert 0.3 < doubled["low"] < doubled["value"] == pytest.approx(0.45)
 
 
 def test_the_upper_end_of_an_absolute_sum_knows_what_its_terms_have_in_common() -> None:
     shared = np.random.default_rng(3).normal(0, 0.01, (2000, 1)) * np.ones(4)
     terms = np.array([0.05, -0.05, 0.05, -0.05])  # what one gains the next one loses: the absolute sum hardly varies
-    found = absolute_sum(terms, terms + shared, cases=1e6)
+    found = estimate_absolute_sum(terms, terms + shared, cases=1e6)
     assert found["high"] == pytest.approx(0.2 + 1.96 * 0.04, rel=0.05)

@@ -8,7 +8,7 @@ from sklearn import metrics as sklearn_metrics
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from histopipe.evaluation import metrics
-from histopipe.evaluation.metrics import METRICS, Predictions, measure, measure_resamples
+from histopipe.evaluation.metrics import METRICS, Predictions, compute_metrics, compute_metrics_of_resamples
 
 # Twelve patches of four cases: (case, label, probability). Label 1 is the positive class.
 TABLE = [
@@ -50,7 +50,7 @@ BY_HAND = {
 
 def graded(cases: object, labels: object, probabilities: object, threshold: float) -> Predictions:
     values = np.asarray(probabilities, dtype=float)
-    return Predictions.of(labels, values, values >= threshold, cases)
+    return Predictions.from_arrays(labels, values, values >= threshold, cases)
 
 
 @pytest.fixture
@@ -68,24 +68,24 @@ def drawn() -> Predictions:
 
 
 def test_every_metric_is_what_the_table_gives_by_hand(by_hand: Predictions) -> None:
-    assert measure(by_hand) == pytest.approx(BY_HAND, abs=1e-12)
+    assert compute_metrics(by_hand) == pytest.approx(BY_HAND, abs=1e-12)
     assert tuple(BY_HAND) == METRICS
 
 
 def test_sensitivity_is_the_recall_of_the_positive_class(by_hand: Predictions) -> None:
-    swapped = Predictions.of(
+    swapped = Predictions.from_arrays(
         1 - by_hand.labels, 1 - by_hand.probabilities, 1 - by_hand.decisions, by_hand.cases.astype(str)
     )
-    assert measure(swapped)["sensitivity"] == pytest.approx(BY_HAND["specificity"])
-    assert measure(swapped)["specificity"] == pytest.approx(BY_HAND["sensitivity"])
-    assert measure(swapped)["roc_auc"] == pytest.approx(BY_HAND["roc_auc"])
+    assert compute_metrics(swapped)["sensitivity"] == pytest.approx(BY_HAND["specificity"])
+    assert compute_metrics(swapped)["specificity"] == pytest.approx(BY_HAND["sensitivity"])
+    assert compute_metrics(swapped)["roc_auc"] == pytest.approx(BY_HAND["roc_auc"])
 
 
 def test_a_resample_counts_each_patch_as_often_as_its_case_was_drawn(by_hand: Predictions) -> None:
-    drawn = measure_resamples(by_hand, np.array([[2.0, 0, 1, 1]]))
+    drawn = compute_metrics_of_resamples(by_hand, np.array([[2.0, 0, 1, 1]]))
     copies = [row for row in TABLE for _ in range({"A": 2, "B": 0, "C": 1, "D": 1}[row[0]])]
     cases, labels, probabilities = zip(*copies, strict=True)
-    expected = measure(graded(cases, labels, probabilities, THRESHOLD))
+    expected = compute_metrics(graded(cases, labels, probabilities, THRESHOLD))
     assert {name: values[0] for name, values in drawn.items()} == pytest.approx(expected)
 
 
@@ -93,7 +93,7 @@ def test_a_resample_counts_each_patch_as_often_as_its_case_was_drawn(by_hand: Pr
 def test_weights_and_ties_agree_with_scikit_learn(drawn: Predictions, whole: bool) -> None:
     random = np.random.default_rng(8)
     multiplicities = random.integers(0, 4, (6, 9)).astype(float) if whole else random.random((6, 9))
-    found = measure_resamples(drawn, multiplicities)
+    found = compute_metrics_of_resamples(drawn, multiplicities)
     for number, drawn_cases in enumerate(multiplicities):
         expected = by_scikit_learn(drawn, drawn_cases[drawn.cases])
         assert {name: values[number] for name, values in found.items()} == pytest.approx(expected, abs=1e-12)
@@ -127,10 +127,10 @@ def calibration_error_by_loop(labels: np.ndarray, scores: np.ndarray, weights: n
 
 def test_resamples_worked_off_in_pieces_give_the_same(drawn: Predictions, monkeypatch: pytest.MonkeyPatch) -> None:
     multiplicities = np.random.default_rng(1).integers(0, 3, (50, 9)).astype(float)
-    whole = measure_resamples(drawn, multiplicities)
+    whole = compute_metrics_of_resamples(drawn, multiplicities)
     monkeypatch.setattr(metrics, "RESAMPLES_AT_ONCE", 7)
     monkeypatch.setattr(metrics, "STEPS_AT_ONCE", 3)
-    pieces = measure_resamples(drawn, multiplicities)
+    pieces = compute_metrics_of_resamples(drawn, multiplicities)
     for name in METRICS:
         np.testing.assert_allclose(pieces[name], whole[name], rtol=1e-12, equal_nan=True)
 
@@ -145,7 +145,7 @@ def test_small_products_are_left_to_one_thread(drawn: Predictions, monkeypatch: 
 
     monkeypatch.setattr(metrics, "_sums", watched)
     with threadpool_limits(2, "blas"):
-        measure(drawn)
+        compute_metrics(drawn)
         assert blas_threads() == {2}
     assert seen == [{1}]
 
@@ -156,7 +156,7 @@ def blas_threads() -> set[int]:
 
 def test_what_a_resample_leaves_undefined_is_nan() -> None:
     predictions = graded(["A", "A", "B"], [1, 1, 0], [0.9, 0.2, 0.1], 0.5)
-    found = measure_resamples(predictions, np.array([[2.0, 0], [0, 2]]))  # only case A, then only case B
+    found = compute_metrics_of_resamples(predictions, np.array([[2.0, 0], [0, 2]]))  # only case A, then only case B
     undefined = {name: list(np.isnan(values)) for name, values in found.items() if np.isnan(values).any()}
     assert undefined == {
         "roc_auc": [True, True],
@@ -170,7 +170,7 @@ def test_what_a_resample_leaves_undefined_is_nan() -> None:
 
 
 def test_cases_are_numbered_by_their_ids_whatever_the_order_of_patches() -> None:
-    forward = Predictions.of([1, 0, 1], [0.1, 0.2, 0.3], [0, 0, 1], ["10", "9", "10"])
-    backward = Predictions.of([1, 0, 1], [0.3, 0.2, 0.1], [1, 0, 0], ["10", "9", "10"])
+    forward = Predictions.from_arrays([1, 0, 1], [0.1, 0.2, 0.3], [0, 0, 1], ["10", "9", "10"])
+    backward = Predictions.from_arrays([1, 0, 1], [0.3, 0.2, 0.1], [1, 0, 0], ["10", "9", "10"])
     assert forward.case_count == 2
     assert np.array_equal(forward.cases, backward.cases)

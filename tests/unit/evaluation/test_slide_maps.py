@@ -13,7 +13,7 @@ from histopipe.core.params import EvaluateParams
 from histopipe.data.store import INDEX_FILE, PatchStore, shard_name
 from histopipe.evaluation.mlflow_run import LOGGED_SLIDES, log_files
 from histopipe.evaluation.slide_figures import OUTCOMES, SLIDES, draw_slide, draw_slides, drawn_slides, file_name
-from histopipe.evaluation.slide_maps import CANVAS, Canvas, canvas_of, paint, paint_tissue
+from histopipe.evaluation.slide_maps import CANVAS, Canvas, lay_out_patches, paint, paint_tissue
 from tests.builders.slides import cut
 
 POINT = {"negative_class": "benign", "positive_class": "IDC", "resized": False}
@@ -31,7 +31,7 @@ def pattern(height: int, width: int) -> np.ndarray:
 def test_at_full_size_the_slide_comes_back_pixel_by_pixel(height: int, width: int, offset: tuple[int, int]) -> None:
     slide = pattern(height, width)
     patches, places = cut(slide, 50, offset)
-    canvas = canvas_of(places)
+    canvas = lay_out_patches(places)
     assert canvas.complete and canvas.scale == 1.0
     np.testing.assert_array_equal(paint_tissue(canvas, patches, places), slide)
 
@@ -41,7 +41,7 @@ def test_reduced_maps_have_neither_seams_nor_shifts(longest: int) -> None:
     slide = np.zeros((400, 600, 3), np.uint8)
     slide[100:250, 150:450] = 200
     patches, places = cut(slide, 50, (3, 9))
-    canvas = canvas_of(places, longest)
+    canvas = lay_out_patches(places, longest)
     tissue = paint_tissue(canvas, patches, places)
     assert max(canvas.shape) == longest
     assert tissue.max() == 200, "white would show where no patch was drawn"
@@ -54,7 +54,7 @@ def test_reduced_maps_have_neither_seams_nor_shifts(longest: int) -> None:
 
 def test_every_patch_has_its_own_value_and_the_rest_has_none() -> None:
     places = pd.DataFrame({"x": [0, 50, 0], "y": [0, 0, 50], "width": [50, 20, 50], "height": [50, 50, 10]})
-    field = paint(canvas_of(places), [0.1, 0.5, 0.9])
+    field = paint(lay_out_patches(places), [0.1, 0.5, 0.9])
     assert field.shape == (60, 70)
     assert np.unique(field[:50, :50]) == 0.1 and np.unique(field[:50, 50:]) == 0.5 and np.unique(field[50:, :50]) == 0.9
     assert np.isnan(field[50:, 50:]).all()
@@ -62,25 +62,25 @@ def test_every_patch_has_its_own_value_and_the_rest_has_none() -> None:
 
 def test_a_sample_of_a_slide_is_told_from_a_whole_one() -> None:
     places = pd.DataFrame({"x": [0, 5000, 2500], "y": [0, 3000, 200], "width": 50, "height": 50})
-    canvas = canvas_of(places)
+    canvas = lay_out_patches(places)
     assert not canvas.complete
     assert canvas.shape == (725, 1200)
-    assert not canvas_of(places[:1]).complete, "one patch is no slide"
+    assert not lay_out_patches(places[:1]).complete, "one patch is no slide"
 
 
 def test_a_whole_slide_has_every_pixel_where_that_is_asked_for_and_a_sample_never() -> None:
     patches, places = cut(pattern(50, 2600), 50)
-    assert canvas_of(places).shape[1] == CANVAS
-    assert canvas_of(places, None).shape == (50, 2600)
-    np.testing.assert_array_equal(paint_tissue(canvas_of(places, None), patches, places), pattern(50, 2600))
+    assert lay_out_patches(places).shape[1] == CANVAS
+    assert lay_out_patches(places, None).shape == (50, 2600)
+    np.testing.assert_array_equal(paint_tissue(lay_out_patches(places, None), patches, places), pattern(50, 2600))
     apart = pd.DataFrame({"x": [0, 50_000], "y": [0, 40_000], "width": 50, "height": 50})
-    assert canvas_of(apart, None).shape[1] == CANVAS
-    assert canvas_of(apart, 600).shape[1] == 600
+    assert lay_out_patches(apart, None).shape[1] == CANVAS
+    assert lay_out_patches(apart, 600).shape[1] == 600
 
 
 def test_a_sliver_that_vanishes_when_reduced_does_no_harm() -> None:
     places = pd.DataFrame({"x": [0, 5000], "y": [0, 0], "width": [5000, 1], "height": [5000, 5000]})
-    canvas = canvas_of(places, 100)
+    canvas = lay_out_patches(places, 100)
     assert paint(canvas, [1.0, 2.0]).shape == canvas.shape
     patches = np.zeros((2, 50, 50, 3), np.uint8)
     assert paint_tissue(canvas, patches, places.clip(upper=50)).shape == (*canvas.shape, 3)
@@ -150,7 +150,7 @@ def graded(places: pd.DataFrame) -> pd.DataFrame:
 def test_each_panel_shows_its_own_values_at_the_same_places() -> None:
     slide = pattern(173, 211)
     patches, places = cut(slide, 50, (1, 51))
-    part, canvas = graded(places), canvas_of(places)
+    part, canvas = graded(places), lay_out_patches(places)
     figure = draw_slide("1", part, paint_tissue(canvas, patches, places), canvas, ("benign", "IDC"))
     tissue, truth, probability, error = figure.axes[:4]
     assert [axes.get_title(loc="left") for axes in figure.axes[:4]] == [
@@ -167,7 +167,7 @@ def test_each_panel_shows_its_own_values_at_the_same_places() -> None:
 
 def test_the_dots_of_a_sample_lie_in_the_middle_of_their_patches() -> None:
     places = pd.DataFrame({"x": [0, 900, 400], "y": [0, 500, 100], "width": [50, 50, 20], "height": [50, 50, 30]})
-    part, canvas = graded(places), canvas_of(places)
+    part, canvas = graded(places), lay_out_patches(places)
     patches = np.zeros((3, 50, 50, 3), np.uint8)
     figure = draw_slide("1", part, paint_tissue(canvas, patches, places), canvas, ("benign", "IDC"))
     assert not canvas.complete
@@ -184,7 +184,7 @@ SAMPLE = pd.DataFrame({"x": [0, 9000, 4000], "y": [0, 5000, 1000], "width": 50, 
 @pytest.mark.parametrize(("places", "length"), [(WHOLE, 200), (SAMPLE, 2000)])
 @pytest.mark.parametrize("longest", [1200, 500])
 def test_the_scale_bar_is_as_long_as_it_says(places: pd.DataFrame, length: int, longest: int) -> None:
-    canvas = canvas_of(places, longest)
+    canvas = lay_out_patches(places, longest)
     bar, said = scale_bar(places, canvas)
     assert said == f"{length:,} px of the slide"
     assert bar * canvas.scale == pytest.approx(length)
@@ -207,7 +207,7 @@ def scale_bar(places: pd.DataFrame, canvas: Canvas) -> tuple[float, str]:
 def test_legends_name_every_colour_that_is_drawn(places: pd.DataFrame) -> None:
     from matplotlib.colors import to_hex
 
-    canvas = canvas_of(places)
+    canvas = lay_out_patches(places)
     figure = draw_slide("1", graded(places), np.zeros((*canvas.shape, 3), np.uint8), canvas, ("benign", "IDC"))
     for axes, names in ((figure.axes[1], ("benign", "IDC")), (figure.axes[3], OUTCOMES)):
         legend, drawn = axes.get_legend(), (axes.images or axes.collections)[0]
@@ -229,9 +229,9 @@ def test_patches_that_were_resized_are_not_cut() -> None:
     places = pd.DataFrame({"x": [0, 50], "y": [0, 0], "width": [50, 25], "height": [50, 50]})
     patches = np.zeros((2, 50, 50, 3), np.uint8)
     patches[1, :, 25:] = 255  # the right half of the narrow one, stretched when it was stored
-    stretched = paint_tissue(canvas_of(places), patches, None)
+    stretched = paint_tissue(lay_out_patches(places), patches, None)
     assert stretched[0, 50].tolist() == [0, 0, 0] and stretched[0, 74].tolist() == [255, 255, 255]
-    assert (paint_tissue(canvas_of(places), patches, places) == 0).all()
+    assert (paint_tissue(lay_out_patches(places), patches, places) == 0).all()
 
 
 @pytest.mark.parametrize("case", ["hospital/17", "../../outside", "..", "/etc/x", "a.b"])

@@ -14,7 +14,7 @@ from benchmarks.coverage import IDC, draw
 from benchmarks.threshold_bounds import POPULATIONS, RULES, reached
 from histopipe.core.errors import EvaluationError, ParamsError
 from histopipe.core.params import EvaluateParams, ThresholdRule, parse_params
-from histopipe.evaluation.thresholds import choose_threshold, decide, require_bound
+from histopipe.evaluation.thresholds import choose_threshold, decide, require_cases_for_rule
 
 
 def rule(written: Any) -> ThresholdRule:
@@ -190,12 +190,12 @@ def test_too_few_cases_for_a_bound_are_told_before_anything_is_predicted() -> No
     with pytest.raises(
         EvaluationError, match=r"sensitivity>=0.95@0.9 needs \d+ validation cases .* there are 4"
     ) as found:
-        require_bound(bound, table)
+        require_cases_for_rule(bound, table)
     assert "\n" not in str(found.value)
     with pytest.raises(EvaluationError, match="there are 4"):
         choose_threshold(bound, table["label"].to_numpy(), np.linspace(0, 1, 10), table["case_id"])
-    require_bound(rule("sensitivity>=0.95"), table)
-    require_bound(bound, pd.concat([table, table.assign(case_id=table["case_id"] + "2")]))
+    require_cases_for_rule(rule("sensitivity>=0.95"), table)
+    require_cases_for_rule(bound, pd.concat([table, table.assign(case_id=table["case_id"] + "2")]))
 
 
 @pytest.mark.parametrize("positives", [0.0, 0.3, 0.6369616873214543, 0.9999999999999, 1.0])

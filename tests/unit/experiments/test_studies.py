@@ -21,8 +21,8 @@ from histopipe.core.variants import KINDS, Study, parse_variant, variant_name
 from histopipe.core.workspace import Workspace, stage_name
 from histopipe.data.splitting.membership import SPLITS, read_membership
 from histopipe.data.splitting.stage import as_csv, fold_membership, split
-from histopipe.evaluation.intervals import draw_cases
-from histopipe.evaluation.metrics import METRICS, Predictions, measure
+from histopipe.evaluation.intervals import resample_cases
+from histopipe.evaluation.metrics import METRICS, Predictions, compute_metrics
 from histopipe.evaluation.mlflow_run import LOGGED_SLIDES
 from histopipe.experiments.studies.definition import keep_training_cases, variant_params, variant_split
 from histopipe.experiments.studies.evaluate_stage import with_limited_outputs
@@ -274,7 +274,7 @@ def slow_interval(folds: list[Predictions], name: str, resamples: int, seed: int
     for draw in range(resamples):
         scores = []
         for place, fold in enumerate(folds):
-            times = draw_cases(fold.case_count, resamples, [seed, place], fold.case_count - 1)[draw]
+            times = resample_cases(fold.case_count, resamples, [seed, place], fold.case_count - 1)[draw]
             assert times.sum() == fold.case_count - 1
             drawn = [
                 row for row, case in zip(patches[place], cases[place], strict=True) for _ in range(int(times[case]))
@@ -300,17 +300,17 @@ def test_the_interval_is_that_of_a_slow_reference(name: str) -> None:
 def test_scores_of_different_models_are_not_pooled() -> None:
     """Folds on different scales: each ranks its own patches perfectly, one curve through all would not."""
     labels, cases = np.tile([0, 1], 20), np.repeat(np.arange(10), 4)
-    folds = [Predictions.of(labels, base + 0.1 * labels, labels, cases) for base in (0.1, 0.5, 0.8)]
+    folds = [Predictions.from_arrays(labels, base + 0.1 * labels, labels, cases) for base in (0.1, 0.5, 0.8)]
     assert fold_means(folds, 100, 1)["roc_auc"]["value"] == 1.0
     pooled = [np.concatenate([getattr(fold, name) for fold in folds]) for name in ("labels", "probabilities")]
-    assert measure(Predictions.of(*pooled, pooled[0], np.arange(120)))["roc_auc"] < 0.9
+    assert compute_metrics(Predictions.from_arrays(*pooled, pooled[0], np.arange(120)))["roc_auc"] < 0.9
 
 
 @pytest.mark.slow
 def test_intervals_of_means_cover_the_truth_about_as_often_as_they_say() -> None:
     """The truth for the models at hand: what each scores on very many further cases, averaged."""
     truth = {
-        name: float(np.mean([measure(fold)[name] for fold in folds_of(seed=99, sizes=(2500, 2500, 2500))]))
+        name: float(np.mean([compute_metrics(fold)[name] for fold in folds_of(seed=99, sizes=(2500, 2500, 2500))]))
         for name in METRICS
     }
     covered = dict.fromkeys(("roc_auc", "sensitivity", "specificity", "brier", "calibration_error"), 0)
@@ -322,14 +322,14 @@ def test_intervals_of_means_cover_the_truth_about_as_often_as_they_say() -> None
 
 
 def test_a_metric_undefined_in_one_fold_has_no_mean() -> None:
-    silent = Predictions.of([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], [0] * 4, ["A", "A", "B", "B"])
+    silent = Predictions.from_arrays([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], [0] * 4, ["A", "A", "B", "B"])
     found = fold_means([*folds_of(1), silent], 100, 1)
     assert found["precision"] == {"value": None, "low": None, "high": None}
     assert found["sensitivity"]["value"] is not None
 
 
 def test_a_fold_of_one_case_tells_no_spread() -> None:
-    single = Predictions.of([1, 0, 1], [0.9, 0.8, 0.3], [1, 1, 0], ["A"] * 3)
+    single = Predictions.from_arrays([1, 0, 1], [0.9, 0.8, 0.3], [1, 1, 0], ["A"] * 3)
     found = fold_means([*folds_of(1), single], 100, 1)["sensitivity"]
     assert (found["low"], found["high"]) == (0.0, 1.0)
     assert fold_differences([single], [single], 100, 1)["sensitivity"] == {
@@ -343,7 +343,7 @@ def test_a_fold_of_one_case_tells_no_spread() -> None:
 def test_differences_of_folds_are_those_of_all_their_cases() -> None:
     first, second = folds_of(seed=2, skill=1.5), folds_of(seed=2, skill=1.0)
     found = fold_differences(first, second, 300, 7)["brier"]
-    errors = [np.mean([measure(fold)["brier"] for fold in folds]) for folds in (first, second)]
+    errors = [np.mean([compute_metrics(fold)["brier"] for fold in folds]) for folds in (first, second)]
     assert found["value"] == pytest.approx(errors[0] - errors[1])
     ones, others = resampled_means(first, 300, 7)["brier"], resampled_means(second, 300, 7)["brier"]
     width = stats.norm.ppf(0.975) * 2 * np.std(ones - others, ddof=1)
@@ -386,7 +386,9 @@ def write_variants(workspace: Workspace, params: Params, study: Study, architect
         folder = VariantWorkspace(workspace.root, study, architecture, number).folder("idc")
         folder.mkdir(parents=True)
         table.to_parquet(folder / "predictions.parquet")
-        values = measure(Predictions.of(table["label"], probability, table["decision"], table["case_id"]))
+        values = compute_metrics(
+            Predictions.from_arrays(table["label"], probability, table["decision"], table["case_id"])
+        )
         metrics = {
             "test": {name: {"value": each, "low": each - 0.01, "high": each + 0.01} for name, each in values.items()},
             "cases": len(cases), "patches": len(table), "threshold": 0.5, "positive_class": "IDC", "run_id": "0",

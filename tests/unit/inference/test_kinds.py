@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from histopipe.core.errors import PredictionError
+from histopipe.inference.file_kinds import ARCHIVE_IN_FOLDER, HIDDEN, NOTES, OTHER
 from histopipe.inference.inputs import find_images, find_slides
-from histopipe.inference.kinds import ARCHIVE_IN_FOLDER, HIDDEN, NOTES, OTHER
 from histopipe.inference.slides.dicom import is_dicom, series_of
 from histopipe.inference.slides.slide import open_slide
 from histopipe.inference.slides.tiles import make_grid
@@ -59,7 +59,7 @@ def content_of(*inputs: Path) -> Content:
         for image in find_images(
             list(inputs),
             lambda reason, name: aside.update({name: reason}),
-            noted=lambda name: aside.update({name: NOTES}),
+            on_note=lambda name: aside.update({name: NOTES}),
         )
     ]
     return images, slides, aside

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from histopipe.core.workspace import Workspace
+from histopipe.inference.case_naming import CaseNamer, ImageName
 from histopipe.inference.inputs import ImageInput, find_images, find_slides
-from histopipe.inference.naming import CaseNamer, ImageName
 from tests.builders.archives import write_zip
 
 Content = dict[str, bytes]
@@ -32,7 +32,7 @@ FIELDS = {
 
 
 def namer(dataset: str = "idc") -> CaseNamer:
-    return CaseNamer.of(dataset, ())
+    return CaseNamer.for_data_set(dataset, ())
 
 
 def found(inputs: list[Path], by: CaseNamer | None = None) -> list[ImageInput]:
@@ -191,7 +191,7 @@ def manifest(tmp_path: Path, rows: str) -> CaseNamer:
     workspace = Workspace(tmp_path)
     workspace.raw("mine").mkdir(parents=True)
     (workspace.raw("mine") / "manifest.csv").write_text("file,case_id,label,x,y\n" + rows)
-    return CaseNamer.of("mine", ("negative", "positive"), workspace)
+    return CaseNamer.for_data_set("mine", ("negative", "positive"), workspace)
 
 
 @pytest.mark.parametrize("way", ["folder", "files", "zip", "wrapped zip", "tar"])

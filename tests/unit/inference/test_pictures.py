@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from histopipe.inference import pictures
-from histopipe.inference.graded import PredictedSlide
 from histopipe.inference.pictures import PatchPictures, draw_slide_picture
+from histopipe.inference.predicted_slide import PredictedSlide
 from histopipe.inference.slides.slide import open_slide
 from histopipe.inference.slides.tiles import make_grid
 from histopipe.inference.slides.tissue import read_overview

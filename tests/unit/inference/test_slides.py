@@ -17,9 +17,9 @@ from PIL import Image
 
 from histopipe.inference.regions import regions
 from histopipe.inference.slides import tiles
-from histopipe.inference.slides.ahead import read_ahead
-from histopipe.inference.slides.pixel_size import PixelSize, pixel_size
-from histopipe.inference.slides.slide import Slide, blend_on_white, bounds_in, is_slide, open_slide
+from histopipe.inference.slides.pixel_size import PixelSize, read_pixel_size
+from histopipe.inference.slides.read_ahead import read_ahead
+from histopipe.inference.slides.slide import Slide, blend_on_white, is_slide, open_slide, read_bounds
 from histopipe.inference.slides.tiles import make_grid, read_tiles, tissue_tiles
 from histopipe.inference.slides.tissue import BLOCK, Overview, find_tissue, read_overview
 from histopipe.ingest.datasets import MemberRejected, get_dataset
@@ -79,7 +79,7 @@ from tests.builders.slides import PINK, slide_file, tissue_on_glass
 def test_the_pixel_size_is_the_most_trustworthy_one_stated(
     properties: dict[str, str], expected: tuple[float, float, str] | None
 ) -> None:
-    found = pixel_size(properties)
+    found = read_pixel_size(properties)
     assert (found is None) == (expected is None)
     if found and expected:
         assert found[:2] == pytest.approx(expected[:2]) and found.source == expected[2]
@@ -300,7 +300,7 @@ def test_levels_are_chosen_as_openslide_chooses_them(tmp_path: Path, downsample:
 )
 def test_bounds_are_the_files_own_if_they_lie_in_the_slide(told: tuple[str, ...], expected: tuple[int, ...]) -> None:
     names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
-    assert bounds_in(dict(zip(names, told, strict=False)), (3000, 2100)) == expected
+    assert read_bounds(dict(zip(names, told, strict=False)), (3000, 2100)) == expected
 
 
 @pytest.mark.parametrize("kind", ["grey", "sixteen"])

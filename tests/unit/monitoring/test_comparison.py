@@ -94,7 +94,7 @@ def test_a_small_change_of_many_cases_is_no_drift() -> None:
 def test_distances_are_wassersteins() -> None:
     random = np.random.default_rng(0)
     old, new = np.sort(random.normal(size=(9, 25)), axis=1), np.sort(random.normal(1.3, 2, size=(4, 25)), axis=1)
-    curves = Curves.of(old, new)
+    curves = Curves.from_profiles(old, new)
     both = np.concatenate([old, new])
     found = curves.chosen(memberships(9, 4, 0))
     assert found[0] == pytest.approx(wasserstein_distance(old.ravel(), new.ravel()) / old.std(), rel=0.02)
@@ -167,4 +167,4 @@ def test_features_that_never_vary_are_compared_too() -> None:
     grey = pd.DataFrame({"brightness": [100.0] * 40})
     profile = case_profiles(grey, pd.Series([f"c{number // 4}" for number in range(40)]))
     values = profile.filter(like="q").to_numpy(float)
-    assert Curves.of(values[:8], values[8:]).chosen(memberships(8, 2, 0)).max() == 0
+    assert Curves.from_profiles(values[:8], values[8:]).chosen(memberships(8, 2, 0)).max() == 0

@@ -247,7 +247,7 @@ def test_a_dask_worker_s_task_counts_as_work(repository: Workspace) -> None:
 
 
 def test_a_deployment_runs_here_unless_it_names_another_folder(repository: Workspace) -> None:
-    home = str(repository.home)
+    home = str(repository.checkout)
     assert _runs_here({"path": None, "pull_steps": [{"flows.checkout.enter": {}}]}, repository)
     assert _runs_here({"path": "", "pull_steps": None}, repository)
     assert _runs_here({"path": home}, repository)

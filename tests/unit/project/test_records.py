@@ -16,7 +16,7 @@ from histopipe.core.params import Params
 from histopipe.core.training_record import TrainingRecord, read_training_record
 from histopipe.data.splitting.record import read_split_record
 from histopipe.evaluation.explanation.record import read_explanation
-from histopipe.evaluation.grading import evaluate_predictions, locked_point, predictions_table
+from histopipe.evaluation.predictions import choose_operating_point, evaluate_predictions, predictions_table
 from histopipe.evaluation.record import MetricsRecord, read_metrics
 from histopipe.experiments.studies.record import StudyRow
 from histopipe.inference.record import read_summary
@@ -92,5 +92,5 @@ def graded(params: Params) -> tuple[pd.DataFrame, Any]:
             "logit": labels + random.normal(size=120),
         }
     )
-    point = {**locked_point(logits, params.evaluate.threshold), "positive_class": "IDC"}
+    point = {**choose_operating_point(logits, params.evaluate.threshold), "positive_class": "IDC"}
     return predictions_table(logits, point), point

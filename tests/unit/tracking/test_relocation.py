@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from histopipe.core.errors import TrackingError
-from histopipe.core.stages.running import PLACE, running, running_checkouts
+from histopipe.core.stages.running import PLACE, checkouts_of_running_stages, running
 from histopipe.core.workspace import Workspace
 from histopipe.networks.weights.intact import is_gone
 from histopipe.tracking.relocation import follow_move
@@ -58,13 +58,13 @@ def test_a_database_is_not_rewritten_under_a_stage_that_sees_it_elsewhere(worksp
     before = locations_in(workspace.root / "mlflow.db")
     with running("train@idc-cancernet", workspace):
         place = workspace.lock("train@idc-cancernet").with_suffix(PLACE)
-        assert running_checkouts(workspace) == {"train@idc-cancernet": Path(place.read_text())}
+        assert checkouts_of_running_stages(workspace) == {"train@idc-cancernet": Path(place.read_text())}
         place.write_text(str(workspace.root / "inside"))  # as a container has it
         (workspace.root / "inside").rmdir()
         with pytest.raises(TrackingError, match=r"train@idc-cancernet runs in this checkout as .*/inside, a path that"):
             open_client(workspace)
         assert locations_in(workspace.root / "mlflow.db") == before
-    follow_move(workspace.root / "mlflow.db", partial(running_checkouts, workspace))
+    follow_move(workspace.root / "mlflow.db", partial(checkouts_of_running_stages, workspace))
     assert locations_in(workspace.root / "mlflow.db") == [(workspace.root / "mlartifacts").as_uri()]
 
 

@@ -105,10 +105,10 @@ def test_all_names_of_the_real_set_by_reading(
 
 
 def test_new_images_are_named_as_the_model_or_the_checkout_reads_cases(workspace: Workspace) -> None:
-    from histopipe.inference.naming import CaseNamer
+    from histopipe.inference.case_naming import CaseNamer
 
     def named(**arguments: Any) -> str | None:
-        dataset = CaseNamer.of("breakhis", (), **arguments).dataset
+        dataset = CaseNamer.for_data_set("breakhis", (), **arguments).dataset
         assert dataset is not None
         return dataset.read_case(FILE.format(letters="AB"))
 
@@ -133,8 +133,8 @@ def test_a_data_set_of_ones_own_under_a_built_in_name_is_not_read_as_that(
 ) -> None:
     """Its model tells by its classes: a manifest gives labels only."""
     from histopipe.core.cases.readings import recorded_reading
+    from histopipe.inference.case_naming import ImageName
     from histopipe.inference.model import ServedModel
-    from histopipe.inference.naming import ImageName
     from histopipe.inference.stage import case_namer
 
     def named(negative: str, positive: str) -> str:

@@ -164,7 +164,7 @@ def test_variants_and_trials_read_what_their_training_reads(checkout: Workspace)
 def test_a_dvc_yaml_that_is_none_is_one_line(checkout: Workspace) -> None:
     (checkout.root / "dvc.yaml").write_text("<<<<<<< mine\n")
     with pytest.raises(HistopipeError, match=r"dvc.yaml is not valid: run `git checkout dvc.yaml`"):
-        StageInputs.taken(TRAIN, checkout)
+        StageInputs.record(TRAIN, checkout)
 
 
 def test_a_split_whose_seed_changes_meanwhile_writes_nothing(
@@ -197,5 +197,5 @@ def test_a_checkout_under_a_name_that_nothing_can_work_in_is_one_line(tmp_path: 
     root.mkdir()
     (root / "params.yaml").write_text("")
     with pytest.raises(ParamsError, match="rename the folder") as problem:
-        Workspace.around(root)
+        Workspace.find(root)
     assert "\n" not in str(problem.value)

@@ -127,8 +127,8 @@ def test_a_failure_record_is_json_for_tasks(workspace: Workspace) -> None:
 
 def test_an_experiment_folder_belongs_to_the_enclosing_checkout() -> None:
     inside = Workspace(Path("/lab/project/.dvc/tmp/exps/tmpx1"))
-    assert inside.home == Path("/lab/project")
-    assert Workspace(Path("/lab/project")).home == Path("/lab/project")
+    assert inside.checkout == Path("/lab/project")
+    assert Workspace(Path("/lab/project")).checkout == Path("/lab/project")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"kind": "busy"}'])

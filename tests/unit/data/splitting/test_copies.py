@@ -199,8 +199,8 @@ def test_copies_count_as_one_case_in_intervals_and_tests() -> None:
     from histopipe.evaluation.case_parts import area_difference
     from histopipe.evaluation.cases import JOINED, joined_cases
     from histopipe.evaluation.differences import difference
-    from histopipe.evaluation.grading import predictions_of
     from histopipe.evaluation.intervals import estimate_metrics
+    from histopipe.evaluation.predictions import predictions_of
 
     once = make_index(12, 30)
     random = np.random.default_rng(1)

@@ -13,7 +13,7 @@ from histopipe.core.errors import ArchiveError
 from histopipe.core.params import Params
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.archives.limits import MemberLimit
-from histopipe.ingest.archives.reading import check_member, open_archive
+from histopipe.ingest.archives.reading import open_archive, require_usable_member
 from histopipe.ingest.datasets import MemberRejected
 from histopipe.ingest.stage import ingest
 from tests.builders.archives import idc_members
@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, bytes | str]:
     usable, found = [], {}
     for member in archive.members:
         try:
-            check_member(member)
+            require_usable_member(member)
             usable.append(member)
         except MemberRejected as reason:
             found[member.name] = str(reason)

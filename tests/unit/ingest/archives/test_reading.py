@@ -21,8 +21,8 @@ from histopipe.ingest.archives.reading import (
     Member,
     TarArchive,
     ZipArchive,
-    check_member,
     open_archive,
+    require_usable_member,
 )
 from histopipe.ingest.datasets import MemberRejected
 from tests.builders.archives import write_zip
@@ -153,7 +153,7 @@ def test_an_absurd_size_in_an_extended_header_is_refused(tmp_path: Path, size: s
 
 def rejection(member: Member) -> str:
     with pytest.raises(MemberRejected) as caught:
-        check_member(member)
+        require_usable_member(member)
     return str(caught.value)
 
 
@@ -178,7 +178,7 @@ def test_names_in_another_encoding_are_refused(tmp_path: Path) -> None:
 )
 def test_absurd_sizes_are_refused(size: int, stored: int, reason: str) -> None:
     assert rejection(Member("a.png", size, 0, stored)) == reason
-    check_member(Member("a.png", MAX_MEMBER_BYTES, 0, MAX_MEMBER_BYTES + 2**15))
+    require_usable_member(Member("a.png", MAX_MEMBER_BYTES, 0, MAX_MEMBER_BYTES + 2**15))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

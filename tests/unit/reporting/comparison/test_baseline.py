@@ -19,7 +19,7 @@ from histopipe.core.params import Params, parse_params
 from histopipe.core.workspace import Workspace
 from histopipe.data.splitting.membership import split_of_patches
 from histopipe.data.store import INDEX_FILE, read_index
-from histopipe.evaluation.figures import with_interval
+from histopipe.evaluation.figures import format_estimate
 from histopipe.reporting.comparison.baseline import with_baseline
 from histopipe.reporting.comparison.evaluations import read_evaluations
 from histopipe.reporting.report.answer import answer
@@ -96,7 +96,7 @@ def test_the_answer_says_what_the_best_network_adds_and_never_calls_colours_the_
     assert content["ranking"][0]["architecture"] == "baseline", "colours are better than these networks"
     said = answer(content)
     assert not said.startswith("baseline")
-    reached = with_interval(row_of(content)["test"]["roc_auc"])
+    reached = format_estimate(row_of(content)["test"]["roc_auc"])
     (sentence,) = [part for part in said.split(". ") if "Colours alone (baseline) reach" in part]
     assert f"reach {reached}; " in sentence
     assert " behind them (-0." in sentence or "isn't distinguishable from them (-0." in sentence

@@ -22,8 +22,8 @@ EXIT_UNKNOWN = 1  # `gc` could not check one of its parts
 def doctor(context: click.Context, mend: bool) -> None:
     """Check machine, packages, servers, disk and data.
 
-    Exit code 1 means warnings, 2 errors. Reads every recorded output and DVC's copy of it, which takes seconds per
-    gigabyte.
+    Exits with 0 if all is well, 1 on warnings, 2 on errors. Reads every recorded output and its copy in DVC's cache,
+    which takes seconds per gigabyte.
     """
     from rich import box
     from rich.console import Console
@@ -34,13 +34,13 @@ def doctor(context: click.Context, mend: bool) -> None:
     from histopipe.operations.doctor.examination import examine, severity
 
     if mend:
-        _repair(Workspace.around())
+        _repair(Workspace.find())
     console = Console()
     colours = {"ok": "green", "warning": "yellow", "error": "bold red"}
     table = Table("", "", "found", "remedy", box=box.SIMPLE_HEAD, pad_edge=False)
     findings = []
     with console.status("checking"):
-        for finding in examine(Workspace.around()):
+        for finding in examine(Workspace.find()):
             findings.append(finding)
             table.add_row(
                 f"[{colours[finding.state]}]{finding.state}",
@@ -53,11 +53,11 @@ def doctor(context: click.Context, mend: bool) -> None:
 
 def _repair(workspace: Workspace) -> None:
     """Restore damaged outputs and print which."""
-    from histopipe.core.dvc import clear_cut_off_lock, lock_list
+    from histopipe.core.dvc import remove_damaged_rwlock, rwlock_path
     from histopipe.operations.doctor.mending import repair_outputs
 
-    if clear_cut_off_lock(workspace):
-        click.echo(f"removed {lock_list(workspace)}, which a killed process left incomplete; DVC writes it again")
+    if remove_damaged_rwlock(workspace):
+        click.echo(f"removed {rwlock_path(workspace)}, which a killed process left incomplete; DVC writes it again")
     repairs = repair_outputs(workspace)
     for path in repairs.restored:
         click.echo(f"repaired {path}")
@@ -74,24 +74,24 @@ def _repair(workspace: Workspace) -> None:
     default="7d",
     show_default=True,
     metavar="AGE",
-    help="Select only what has not changed for this long, e.g. 90s, 30m, 12h, 7d or 2w.",
+    help="Select only what is unchanged for AGE: a number and s, m, h, d or w, such as 90s, 12h or 7d.",
 )
 @click.option(
     "--only",
     multiple=True,
     type=click.Choice(["mlflow", "dvc", "checkpoints", "files"]),
-    help="Check only this kind of files; can be given several times.",
+    help="Only check this kind; repeat the option for several.",
 )
 @click.option("--cloud", is_flag=True, help="Also clean DVC's remote, which other clones may use.")
 def gc(force: bool, older_than: str, only: tuple[Any, ...], cloud: bool) -> None:
-    """List what no commit, registered model or running flow refers to; remove it with --force."""
+    """List files and MLflow runs that no commit, registered model or running flow needs; --force removes them."""
     from contextlib import nullcontext
 
     from histopipe.core.workspace import Workspace
     from histopipe.operations.gc.collection import activity, collect, removing
     from histopipe.operations.gc.table import show
 
-    workspace = Workspace.around()
+    workspace = Workspace.find()
     with removing(workspace) if force else nullcontext() as remove:
         groups = show(collect(workspace, older_than, only, cloud), remove)
     if not force and any(group.removal for group in groups):

@@ -65,12 +65,12 @@ class FolderContent(NamedTuple):
     Attributes:
         images: images, which may be patches.
         slides: one entry per slide, however many files it has.
-        aside: the names of files that aren't read, each with the reason.
+        ignored: the names of files that aren't read, each with the reason.
     """
 
     images: list[NamedFile]
     slides: list[SlideFile]
-    aside: list[tuple[str, str]]
+    ignored: list[tuple[str, str]]
 
 
 def sort_files(files: Sequence[NamedFile], folder: str) -> FolderContent:
@@ -87,7 +87,7 @@ def sort_files(files: Sequence[NamedFile], folder: str) -> FolderContent:
         if file.path in parts:
             continue
         if any(part.startswith(".") for part in file.name.split("/")):
-            content.aside.append((file.name, HIDDEN))
+            content.ignored.append((file.name, HIDDEN))
         elif ending in DICOM or (ending not in IMAGES | SLIDES and not _is_archive(file.path) and is_dicom(file.path)):
             dicom.append(file)
         elif is_slide(file.path):
@@ -95,14 +95,14 @@ def sort_files(files: Sequence[NamedFile], folder: str) -> FolderContent:
         elif ending in IMAGES:
             content.images.append(file)
         else:
-            content.aside.append((file.name, reason_aside(file.path)))
+            content.ignored.append((file.name, explain_ignored_file(file.path)))
     content.slides.extend(_dicom_slides(dicom, folder))
     content.slides.sort(key=lambda slide: slide.name.split("/"))
     return content
 
 
-def reason_aside(path: Path) -> str:
-    """Explain, from its name, why a file isn't read and what to do about it."""
+def explain_ignored_file(path: Path) -> str:
+    """Return, judged by its name, why a file is ignored and what to do about it."""
     if _is_archive(path):
         return ARCHIVE_IN_FOLDER
     ending = path.suffix.lower()

@@ -1,7 +1,7 @@
-"""Work spread over processes, with results in order and in bounded memory; and work in a background process.
+"""Run work in several processes, with results in order and bounded memory, or in one background process.
 
 Processes rather than threads: decoding and drawing release the interpreter's lock only for microseconds at a time, so
-that two threads reach .6 of two processes' speed.
+that two threads reach only 60 % of the speed of two processes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class PredictedSlide:
         grid: the grid of the tiles.
         overview: the whole slide, small.
         pixel: the size of a pixel of level 0, in micrometres.
-        bounds: left, top, width and height of the scanned area; viewers count pixels from its corner.
+        bounds: left, top, width and height of the scanned area, in pixels of level 0; viewers count from its corner.
         point: the operating point, with the threshold and the names of the classes.
     """
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from histopipe.core.cases.ids import normal_id, spell_out
 from histopipe.core.cases.readings import Reading
 from histopipe.core.errors import ParamsError, SourceError
-from histopipe.core.names import printable
+from histopipe.core.names import escape_control_characters
 from histopipe.core.params import read_params
 from histopipe.core.workspace import Workspace
 from histopipe.ingest.datasets import Dataset, get_dataset, list_datasets
@@ -52,14 +52,14 @@ class ImageName(NamedTuple):
     Attributes:
         file: its name in the table of predictions.
         folders: its folders, outermost first; an archive counts as a folder.
-        outermost: how many of them, from the front, can't name a class: an archive and the folders around it.
+        outer_count: number of leading folders that can't be class names: an archive and the folders around it.
         source: the number of its input.
         listed_as: its name in a manifest.
     """
 
     file: str
     folders: Folders
-    outermost: int
+    outer_count: int
     source: int
     listed_as: str
 
@@ -75,13 +75,13 @@ class CaseName(NamedTuple):
     Attributes:
         case_id: the case.
         x, y: the position on the slide, in pixels; None if the name holds none.
-        by: what the case was recognised by.
+        recognised_by: `manifest`, `data set` (its pattern of names), `place` (the position in the name) or `folder`.
     """
 
     case_id: str
     x: int | None
     y: int | None
-    by: str
+    recognised_by: str
 
 
 @dataclass
@@ -101,13 +101,13 @@ class CaseNamer:
     remarks: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(
+    def for_data_set(
         cls,
         dataset: str,
         classes: Iterable[str],
         workspace: Workspace | None = None,
         reading: Reading | None = None,
-        listed: bool = False,
+        has_manifest: bool = False,
     ) -> CaseNamer:
         """Return the namer of a built-in data set, or of one with a manifest that was fetched with its archive.
 
@@ -116,14 +116,14 @@ class CaseNamer:
             classes: the names of its classes.
             workspace: the checkout, which may hold the manifest; its `params.yaml` defines what counts as a case.
             reading: what counts as a case, if the model recorded it.
-            listed: whether it is the user's own data set, though it may have the name of a built-in one.
+            has_manifest: whether it is a user's data set with a manifest, even if it has the name of a built-in one.
 
         Raises:
             SourceError: the manifest can't be read.
         """
         manifest = workspace.raw(dataset) / "manifest.csv" if workspace else None
         described = None
-        if dataset in list_datasets() and not listed:
+        if dataset in list_datasets() and not has_manifest:
             described = get_dataset(dataset, case=reading or _reading_here(dataset, workspace))
         if manifest and manifest.is_file():
             described = load_manifest_dataset(dataset, manifest, (1, 1))
@@ -142,7 +142,7 @@ class CaseNamer:
         self._name_by_position(images, names, positions, case_folders)
         self._name_by_folder(images, names, positions, case_folders)
         named = [names[number] for number in range(len(images))]
-        self.counts.update(f"by {name.by}" for name in named)
+        self.counts.update(f"by {name.recognised_by}" for name in named)
         self._remark_on_doubled(images, named)
         return named
 
@@ -151,11 +151,11 @@ class CaseNamer:
         order = sorted(range(len(images)), key=lambda number: images[number].file.count("/"))
         first: dict[tuple[str, Folders], int] = {}
         for number in order:
-            if named[number].by == "data set":
+            if named[number].recognised_by == "data set":
                 labels = tuple(part for part in map(str.casefold, images[number].folders) if part in self.classes)
                 first.setdefault((images[number].last, tuple(dict.fromkeys(labels))), number)
         kept = set(first.values())
-        return {number for number, name in enumerate(named) if name.by == "data set" and number not in kept}
+        return {number for number, name in enumerate(named) if name.recognised_by == "data set" and number not in kept}
 
     def _name_by_manifest(self, images: Sequence[ImageName]) -> dict[int, CaseName]:
         if self.dataset is None or self.dataset.listed is None:
@@ -179,13 +179,13 @@ class CaseNamer:
 
     def _remove_class_folders(self, images: Sequence[ImageName]) -> dict[Folders, Folders]:
         """Return, for each image's folders, the same without folders of classes at their end."""
-        outermost = {image.folders: image.outermost for image in images}
+        outer_counts = {image.folders: image.outer_count for image in images}
         children: dict[Folders, set[str]] = defaultdict(set)
-        for folders in outermost:
+        for folders in outer_counts:
             for depth in range(1, len(folders)):
                 children[folders[:depth]].add(folders[depth])
         case_folders = {}
-        for folders, least in outermost.items():
+        for folders, least in outer_counts.items():
             left = folders
             while len(left) > least and self._is_class(left, children[left[:-1]]):
                 left = left[:-1]
@@ -337,7 +337,7 @@ def _case_name(folders: Folders) -> str:
 
 @lru_cache(maxsize=1024)
 def _part_of_case_name(part: str) -> str:
-    return normal_id(printable(_without_ending(part))) or "_"
+    return normal_id(escape_control_characters(_without_ending(part))) or "_"
 
 
 def _without_ending(name: str) -> str:

@@ -20,7 +20,7 @@ class PatchPredictor:
 
     Args:
         served: the model.
-        precision: the arithmetic's precision.
+        precision: the number type of the computation.
 
     Raises:
         InferenceError: the network can't be compiled for the requested precision.

@@ -1,4 +1,4 @@
-"""Reading parts of a slide ahead in threads: OpenSlide decodes without holding Python's lock."""
+"""Read parts of a slide ahead in threads: OpenSlide decodes without holding Python's global interpreter lock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from histopipe.core.workers import available_cores
+from histopipe.core.processes import available_cores
 
 THREADS = 4  # at most: more would wait for the disk and for each other
 

@@ -1,4 +1,4 @@
-"""From logits to calibrated, evaluated predictions, for the evaluate stage and for combinations of models."""
+"""Turn logits into calibrated predictions and evaluate them, for the evaluate stage and combinations of models."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from scipy.special import expit
 
 from histopipe.core.errors import EvaluationError
 from histopipe.core.files import restore_command
-from histopipe.core.operating_point import EvaluatedPoint, LockedPoint
+from histopipe.core.operating_point import ChosenPoint, EvaluatedPoint
 from histopipe.core.params import Params, ThresholdRule
-from histopipe.core.training_record import TrainingMarks
+from histopipe.core.training_record import CopiedTrainingFields
 from histopipe.evaluation.calibration import Calibration, fit_calibration
 from histopipe.evaluation.case_kinds import within_kinds
 from histopipe.evaluation.cases import counted_cases
 from histopipe.evaluation.cautions import cautions
 from histopipe.evaluation.intervals import estimate_metrics
-from histopipe.evaluation.metrics import Predictions, measure, probability_metrics
+from histopipe.evaluation.metrics import Predictions, compute_metrics, probability_metrics
 from histopipe.evaluation.record import MetricsRecord
 from histopipe.evaluation.thresholds import choose_threshold, decide
 
@@ -26,7 +26,7 @@ EVALUATED_SPLITS = ("validation", "test")
 PREDICTED = ("file", "case_id", "split", "label", "probability", "decision")
 
 
-def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> LockedPoint:
+def choose_operating_point(logits: pd.DataFrame, rule: ThresholdRule) -> ChosenPoint:
     """Choose calibration and threshold on validation: `temperature`, `offset`, `threshold` and `rule`.
 
     Args:
@@ -49,12 +49,12 @@ def locked_point(logits: pd.DataFrame, rule: ThresholdRule) -> LockedPoint:
     }
 
 
-def calibration_of(point: LockedPoint) -> Calibration:
+def calibration_of(point: ChosenPoint) -> Calibration:
     """Return the calibration of an operating point."""
     return Calibration(point["temperature"], point["offset"])
 
 
-def predictions_table(logits: pd.DataFrame, point: LockedPoint) -> pd.DataFrame:
+def predictions_table(logits: pd.DataFrame, point: ChosenPoint) -> pd.DataFrame:
     """Compute each patch's calibrated probability, decision, and `uncalibrated` probability (not kept in files)."""
     probability = calibration_of(point).apply(logits["logit"].to_numpy())
     table = logits.drop(columns="logit").assign(uncalibrated=expit(logits["logit"].to_numpy()))
@@ -70,7 +70,7 @@ def before_calibration(table: pd.DataFrame) -> Predictions:
         table: the result of `predictions_table`.
     """
     test = table[table["split"] == "test"]
-    return Predictions.of(test["label"], test["uncalibrated"], test["decision"], counted_cases(test))
+    return Predictions.from_arrays(test["label"], test["uncalibrated"], test["decision"], counted_cases(test))
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -108,18 +108,18 @@ def _fault(table: pd.DataFrame) -> str:
 def predictions_of(table: pd.DataFrame, split: str) -> Predictions:
     """Return the predictions of one split in the form that the metrics need."""
     part = table[table["split"] == split]
-    return Predictions.of(part["label"], part["probability"], part["decision"], counted_cases(part))
+    return Predictions.from_arrays(part["label"], part["probability"], part["decision"], counted_cases(part))
 
 
 def evaluate_predictions(
-    table: pd.DataFrame, point: EvaluatedPoint, marks: TrainingMarks, params: Params
+    table: pd.DataFrame, point: EvaluatedPoint, training: CopiedTrainingFields, params: Params
 ) -> MetricsRecord:
     """Evaluate predictions; return the content of `metrics.json` without the id of the MLflow run.
 
     Args:
         table: the result of `predictions_table`.
         point: the operating point.
-        marks: the training's record, or the marks of a comparison's row that has no training.
+        training: the training's record; for a comparison's row without a training, the fields copied from other rows.
         params: number of resamples and seed.
     """
     test, validation = predictions_of(table, "test"), predictions_of(table, "validation")
@@ -130,7 +130,7 @@ def evaluate_predictions(
             before_calibration(table), params.evaluate.resamples, params.seed, probability_metrics
         ),
         "within": within_kinds(table[table["split"] == "test"], params.evaluate.resamples, params.seed),
-        "validation": {name: _none_if_nan(value) for name, value in measure(validation).items()},
+        "validation": {name: _none_if_nan(value) for name, value in compute_metrics(validation).items()},
         "threshold": point["threshold"],
         "temperature": point["temperature"],
         "offset": point["offset"],
@@ -140,11 +140,11 @@ def evaluate_predictions(
         "patches": len(test.labels),
         "validation_cases": validation.case_count,
         "validation_patches": len(validation.labels),
-        "split_digest": marks.get("split_digest"),
-        "recipe_digest": marks.get("recipe_digest"),
-        "quick": marks.get("quick"),
-        "leaky": marks.get("leaky"),
-        "unlisted_train": marks.get("unlisted_train"),
+        "split_digest": training.get("split_digest"),
+        "recipe_digest": training.get("recipe_digest"),
+        "quick": training.get("quick"),
+        "leaky": training.get("leaky"),
+        "unlisted_train": training.get("unlisted_train"),
     }
 
 

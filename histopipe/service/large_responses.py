@@ -20,7 +20,7 @@ PIECE = 64 * 2**10  # bytes that are sent before the client must have received s
 
 
 class ReadLimiter:
-    """A limit on the requests that read results of jobs from disk at the same time, and on those that wait for it."""
+    """A limit on the number of requests that read job results from disk at the same time, and of those that wait to."""
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(MAX_READING)

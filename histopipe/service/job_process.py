@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def run_jobs(log: TextIO) -> None:
-    """Run jobs one after the other, for ever."""
+    """Run jobs one after the other until the process ends."""
     jobs: Jobs = queue.SimpleQueue()
     for target in (lambda: receive_jobs(jobs), report_progress):
         threading.Thread(target=target, daemon=True).start()
@@ -113,21 +113,23 @@ def run_job(job: JobRequest) -> None:
     try:
         block = read_params(workspace.params).dataset(job["dataset"])
         mpp = job["mpp"] or trained_pixel_size(job["dataset"], block)
-        reading = SlideOptions(mpp, job["slide_mpp"], tissue=True)
+        slide_options = SlideOptions(mpp, job["slide_mpp"], tissue=True)
         limit = MemberLimit(job["members"], MEMBERS_REMEDY)
         model, precision = job["model"], job["precision"]
-        summary = predict(files, model, job["dataset"], out, workspace, precision, reading=reading, limit=limit)
-        send(summary=for_clients(summary))
+        summary = predict(
+            files, model, job["dataset"], out, workspace, precision, slide_options=slide_options, limit=limit
+        )
+        send(summary=translate_for_clients(summary))
     except HistopipeError as problem:
         send(error=name_parameters(str(problem)))
 
 
-def for_clients(value: Any) -> Any:
+def translate_for_clients(value: Any) -> Any:
     """Shorten the names in a summary, and name request parameters instead of command options."""
     if isinstance(value, dict):
-        return {name_parameters(name): for_clients(content) for name, content in value.items()}
+        return {name_parameters(name): translate_for_clients(content) for name, content in value.items()}
     if isinstance(value, list):
-        return [for_clients(item) for item in value]
+        return [translate_for_clients(item) for item in value]
     return value[:LONGEST_NAME] if isinstance(value, str) else value
 
 
@@ -163,7 +165,7 @@ def report_progress() -> None:
 
 
 if __name__ == "__main__":
-    from histopipe.core.startup_lines import drop_start_up_lines
+    from histopipe.core.startup_lines import drop_startup_lines
 
-    drop_start_up_lines()
+    drop_startup_lines()
     main()

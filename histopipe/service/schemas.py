@@ -23,7 +23,7 @@ class PatchPrediction(BaseModel):
     name: str | None = Field(description="Name of the file, as it was sent.")
     probability: float = Field(ge=0, le=1, description="Calibrated probability of the positive class.")
     decision: Literal[0, 1] = Field(description="1 if the probability is at or above the threshold.")
-    label: str = Field(description="Name of the class that was decided for.")
+    label: str = Field(description="Name of the predicted class.")
 
 
 class Predictions(BaseModel):
@@ -42,7 +42,8 @@ class Explanation(PatchPrediction):
     threshold: float
     positive_class: str
     overlay: str = Field(
-        description="PNG in base64, as large as the patch: orange speaks for the positive class, purple against it."
+        description="PNG in base64, as large as the patch: orange marks evidence for the positive class, purple "
+        "against it."
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from histopipe.networks.openvino import BATCH_SIZE
-from histopipe.service.decoding import CLIENT_GONE, DecoderPool, PredictionRequest, settle_from_thread
+from histopipe.service.decoding import CLIENT_GONE, DecoderPool, PredictionRequest, set_results_from_thread
 from histopipe.service.limits import Limits
 from histopipe.service.models import Model
 from histopipe.service.problems import RequestError, busy_error
@@ -154,7 +154,7 @@ class BatchPredictor:
                 self._on_batch(len(probabilities))
         except Exception as problem:  # fails this batch only: the next one may well be predicted
             outcomes += [(request, problem) for request in awaited]
-        settle_from_thread(batch[0].loop, outcomes)
+        set_results_from_thread(batch[0].loop, outcomes)
 
     @staticmethod
     def _probabilities(batch: list[PredictionRequest]) -> list[float]:
