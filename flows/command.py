@@ -73,7 +73,7 @@ def with_datasets_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_architectures_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the option that selects architectures."""
+    """Add the option that selects recipes."""
     help_text = "Repeat for several; all of params.yaml by default."
     return click.option("--architectures", "-a", multiple=True, help=help_text)(command)
 

@@ -31,7 +31,7 @@ def pipeline(datasets: tuple[ListedDataset, ...] = (), architectures: tuple[List
 
     Args:
         datasets: Some of the data sets that params.yaml lists; all of them by default.
-        architectures: Some of the architectures that params.yaml lists; all of them by default.
+        architectures: Some of the recipes that params.yaml lists under `architectures`; all of them by default.
     """
     params = read_params(Workspace.find().params)
     names = select_names(architectures, params.architectures, "architecture")

@@ -32,7 +32,7 @@ def retrain(
 
     Args:
         datasets: Some of the data sets that params.yaml lists; all of them by default.
-        architectures: Some of the architectures that params.yaml lists; all of them by default.
+        architectures: Some of the recipes that params.yaml lists under `architectures`; all of them by default.
     """
     params = read_params(Workspace.find().params)
     names = select_names(architectures, params.architectures, "architecture")
@@ -53,7 +53,7 @@ def retrain_if_changed(dataset: str, architectures: list[str], everything: bool)
 
     Args:
         dataset: name of the data set.
-        architectures: architectures to train.
+        architectures: recipes to train.
         everything: whether these are all that `params.yaml` lists; else others still lack the change.
     """
     located = locate(dataset, return_state=True)

@@ -99,7 +99,7 @@ def wait_for_server(address: str, process: subprocess.Popen[bytes] | None = None
     """Wait until the server responds.
 
     Raises:
-        HistopipeError: it ended, or didn't respond in time.
+        HistopipeError: the server ended, or didn't respond in time.
     """
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and (process is None or process.poll() is None):

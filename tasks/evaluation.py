@@ -53,7 +53,7 @@ def publish_evaluation(folder: Path, dataset: str, architecture: str) -> None:
 
 @stage_task("compare", "compare-{dataset}")
 def compare(dataset: str) -> Path:
-    """Rank the evaluated architectures; return the report's folder."""
+    """Rank the evaluated models; return the report's folder."""
     from histopipe.reporting.comparison.record import read_comparison
     from histopipe.reporting.report.answer import answer
 

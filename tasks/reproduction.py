@@ -49,5 +49,5 @@ def collect(stages: Sequence[str]) -> None:
 
 
 def may_overwrite(out: str, requested: bool) -> bool:
-    """Return true if a command may replace its earlier output: on request, or if no output was there at first."""
+    """Return whether a command may replace its earlier output: on request, or if no output was there at first."""
     return requested or not os.path.lexists(Workspace.find().root / out)

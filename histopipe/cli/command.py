@@ -69,7 +69,7 @@ def _disk_message(problem: OSError) -> str:
 
 
 def _lacks_inodes(path: Path) -> bool:
-    """Check whether a file system has no inodes left; some, such as btrfs, have no limit."""
+    """Return whether a file system has no inodes left; some, such as btrfs, have no limit."""
     existing = next((parent for parent in (path, *path.absolute().parents) if parent.exists()), Path("/"))
     state = os.statvfs(existing)
     return state.f_files > 0 and state.f_favail == 0 and state.f_bavail > 0
@@ -137,7 +137,7 @@ def dataset_argument(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def architecture_argument(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument ARCHITECTURE to a command."""
+    """Add the argument ARCHITECTURE, the name of a recipe, to a command."""
     return click.argument("architecture", callback=check_name("architecture"))(command)
 
 

@@ -49,11 +49,11 @@ def synth(
     from histopipe.core.params import SyntheticParams
     from histopipe.core.workspace import Workspace
     from histopipe.ingest.sources.synthetic import require_drawable
-    from histopipe.ingest.synthetic.archive import is_drawn, write_archive
+    from histopipe.ingest.synthetic.archive import is_synthetic_archive, write_archive
     from histopipe.ingest.synthetic.plan import SyntheticSlides
 
     require_drawable(dataset)
-    claim = partial(claim_file, out, "synth", {}, overwrite, Workspace.find_or_none(), is_drawn)
+    claim = partial(claim_file, out, "synth", {}, overwrite, Workspace.find_or_none(), is_synthetic_archive)
     path = claim()
     patches = SyntheticParams().patches_of(dataset) if patches is None else patches
     drawn = SyntheticSlides(cases, patches, nested_copy, seed, dataset)

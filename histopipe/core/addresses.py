@@ -19,7 +19,7 @@ def public_source(source: str) -> str:
     """Return a source as messages and records may show it, without secrets.
 
     Raises:
-        SourceError: it can't be read as a URL.
+        SourceError: the source can't be read as a URL.
     """
     return public_url(source) if is_url(source) else source
 
@@ -28,7 +28,7 @@ def public_url(url: str) -> str:
     """Return a URL without user name, password, fragment and the values of query keys that sound secret.
 
     Raises:
-        SourceError: it can't be read as a URL.
+        SourceError: the source can't be read as a URL.
     """
     try:
         parts = urlsplit(url)

@@ -99,7 +99,7 @@ class SplitParams(Section):
 
     @property
     def adds_unlisted(self) -> bool:
-        """True if cases in no published list train, which deviates from the published protocol."""
+        """Return whether cases in no published list train, which deviates from the published protocol."""
         return self.scheme == "canonical" and self.unlisted == "train"
 
     @model_validator(mode="after")
@@ -447,7 +447,7 @@ class Params(Section):
         """Return the block of one data set.
 
         Raises:
-            ParamsError: there is none.
+            ParamsError: there is no such block.
         """
         if name not in self.sources:
             raise ParamsError(_unknown("data set", name, self.sources))
@@ -462,7 +462,7 @@ class Params(Section):
         """Return the recipe called `name`.
 
         Raises:
-            ParamsError: there is none.
+            ParamsError: there is no such recipe.
         """
         if name not in self.recipes:
             raise ParamsError(_unknown("architecture", name, self.recipes))

@@ -113,29 +113,29 @@ class Workspace:
         """Return the folder of the weights that a recipe's network starts from."""
         return self.root / "data" / "weights" / recipe
 
-    def model(self, dataset: str, architecture: str) -> Path:
+    def model(self, dataset: str, recipe: str) -> Path:
         """Return the folder of a trained network and its training's record."""
-        return self.root / "models" / dataset / architecture
+        return self.root / "models" / dataset / recipe
 
-    def checkpoint(self, dataset: str, architecture: str) -> Path:
+    def checkpoint(self, dataset: str, recipe: str) -> Path:
         """Return the folder from which a killed training resumes."""
-        return self.root / ".checkpoints" / dataset / architecture
+        return self.root / ".checkpoints" / dataset / recipe
 
     def parts(self, dataset: str) -> Path:
         """Return the folder of shards that were decoded for a later ingest."""
         return self.root / ".checkpoints" / "ingest" / dataset
 
-    def evaluation(self, dataset: str, architecture: str) -> Path:
+    def evaluation(self, dataset: str, recipe: str) -> Path:
         """Return the folder of a network's evaluation."""
-        return self.root / "evaluations" / dataset / architecture
+        return self.root / "evaluations" / dataset / recipe
 
     def report(self, dataset: str) -> Path:
         """Return the folder of a data set's comparison and report."""
         return self.root / "reports" / dataset
 
-    def variant_folder(self, dataset: str, architecture: str, name: str) -> Path:
+    def variant_folder(self, dataset: str, recipe: str, name: str) -> Path:
         """Return the folder of a training and its evaluation under another split or seed than the main run's."""
-        return self.root / "studies" / dataset / architecture / name
+        return self.root / "studies" / dataset / recipe / name
 
     def study_summary(self, study: str, dataset: str) -> Path:
         """Return the folder of a study's summary.
@@ -144,21 +144,21 @@ class Workspace:
         """
         return self.root / "studies" / "summaries" / dataset / study
 
-    def search(self, dataset: str, architecture: str) -> Path:
+    def search(self, dataset: str, recipe: str) -> Path:
         """Return the folder of a hyper-parameter search's results, to be committed with git."""
-        return self.root / "searches" / dataset / architecture
+        return self.root / "searches" / dataset / recipe
 
-    def training_stage(self, dataset: str, architecture: str) -> str:
+    def training_stage(self, dataset: str, recipe: str) -> str:
         """Return the name of the stage that trains a recipe in this workspace."""
-        return stage_name("train", dataset, architecture)
+        return stage_name("train", dataset, recipe)
 
-    def training_record(self, dataset: str, architecture: str) -> Path:
+    def training_record(self, dataset: str, recipe: str) -> Path:
         """Return the path of a training's record, where DVC keeps it."""
-        return self.model(dataset, architecture) / TRAINING_RECORD
+        return self.model(dataset, recipe) / TRAINING_RECORD
 
-    def run_name(self, architecture: str) -> str:
+    def run_name(self, recipe: str) -> str:
         """Return the name of a training's run in MLflow."""
-        return architecture
+        return recipe
 
     @property
     def run_tags(self) -> dict[str, str]:
@@ -187,7 +187,7 @@ def _require_usable(checkout: Path) -> None:
     """Check that the checkout's path works in the address of a database, which `?` ends, and in DVC's progress bars.
 
     Raises:
-        ParamsError: it doesn't; the message names the path.
+        ParamsError: the path doesn't work there; the message names it.
     """
     path = str(checkout)
     if any(letter in "?{}\x7f" or letter < " " for letter in path):

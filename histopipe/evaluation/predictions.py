@@ -77,7 +77,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """Read a `predictions.parquet`.
 
     Raises:
-        EvaluationError: it can't be read, lacks a column, or holds an invalid value.
+        EvaluationError: the file can't be read, lacks a column, or holds an invalid value.
     """
     try:
         table = pd.read_parquet(path)

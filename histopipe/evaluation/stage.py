@@ -153,7 +153,7 @@ def read_matching_training_record(
     """Read the training's record; check that the network was trained with the current split.
 
     Raises:
-        EvaluationError: it was trained with another split, so test cases may have been trained on.
+        EvaluationError: the network was trained with another split, so test cases may have been trained on.
     """
     path = workspace.model(dataset, architecture) / TRAINING_RECORD
     record = read_training_record(path)

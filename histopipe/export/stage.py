@@ -139,7 +139,7 @@ def require_own_size(served: ServedModel, store: PatchStore) -> None:
     """Check that the store holds patches of the size that the model takes.
 
     Raises:
-        ExportError: its patches have another size.
+        ExportError: the store's patches have another size.
     """
     if served.patch_size != store.patch_size:
         height, width = served.patch_size

@@ -150,7 +150,7 @@ def parts_of_slides(files: Sequence[NamedFile]) -> Iterator[Path]:
 
 
 def _holds_rest_of(folder: Path, slide: str) -> bool:
-    """Check whether a folder holds the rest of a slide: it is named like the slide, with underscores for Olympus."""
+    """Return whether a folder holds the rest of a slide: it is named like the slide, with underscores for Olympus."""
     name = folder.name if slide.endswith("mrxs") else folder.name.strip("_")
     return folder.with_name(slide.format(name)).is_file() if folder.name else False
 

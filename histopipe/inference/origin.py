@@ -91,7 +91,7 @@ def _remedy(made_from: Provenance, here: Provenance, version: ModelVersion | Non
         return "name a model of these classes"
     replaced = f"`histopipe promote {here.dataset} --replace {version.version if version else 'VERSION'}`"
     own_name = "under a name of its own (tracking.registered_model in params.yaml)"
-    if made_from.drawn and here.kind and not here.drawn:
+    if made_from.is_synthetic and here.kind and not here.is_synthetic:
         first = (
             f"train a model of this data in full (`quick: null` in params.yaml), which takes its place when it is "
             f"promoted, let one trained under the caps of `quick` take it ({replaced}), promote one {own_name}"

@@ -296,7 +296,7 @@ def require_whole_jpegs(content: bytes) -> None:
     Where they end early, libtiff returns uninitialised memory, other pixels each time, and reports no error.
 
     Raises:
-        MemberRejected: one is smaller, or damaged.
+        MemberRejected: a strip or tile is smaller, or damaged.
     """
     _read_values(content, _JPEG)
 

@@ -12,7 +12,7 @@ from histopipe.tracking.stores import errors_in_one_line, prepare_experiment
 
 
 def log_drift(dataset: str, summary: DriftSummary, folder: Path, workspace: Workspace) -> str:
-    """Log a drift report into a run of the experiment `histopipe-D-drift`.
+    """Log a drift report into a run of the experiment `histopipe-DATASET-drift`.
 
     Args:
         dataset: the model's data set.

@@ -16,7 +16,7 @@ def backend_name() -> str:
 
 
 def is_on_tensorflow_cpu() -> bool:
-    """Return true if TensorFlow computes and sees no GPU; only there our faster kernels replace its own."""
+    """Return whether TensorFlow computes and sees no GPU; only there our faster kernels replace its own."""
     if backend_name() != "tensorflow":
         return False
     import tensorflow as tf
@@ -36,6 +36,6 @@ def grow_gpu_memory() -> None:
 
 
 def is_out_of_memory(problem: Exception) -> bool:
-    """Return true if a backend's error, of whatever type, states that memory ran out."""
+    """Return whether a backend's error, of whatever type, states that memory ran out."""
     message = f"{type(problem).__name__}: {problem}"
     return isinstance(problem, MemoryError) or any(word in message for word in OUT_OF_MEMORY)

@@ -48,7 +48,7 @@ def finite_logits(network: keras.Model, store: PatchStore, rows: Rows, title: st
     """Compute log odds of the positive class at `rows` of the store, (rows,), by the fastest runtime for that many.
 
     Raises:
-        EvaluationError: some of them aren't finite numbers.
+        EvaluationError: some log odds aren't finite numbers.
     """
     predictor = predictor_for(logit_network(network), store.patch_size, len(rows), title=title)
     logits = predictor.row_logits(store, rows, title)

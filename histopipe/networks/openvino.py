@@ -115,7 +115,7 @@ def _resize_by_matrices(model: Any) -> None:
 
 
 def _is_plain_resizing(node: Any) -> bool:
-    """Return true if an Interpolate node of OpenVINO comes from Keras' bilinear resizing."""
+    """Return whether an Interpolate node of OpenVINO comes from Keras' bilinear resizing."""
     attributes = node.get_attributes()
     bilinear = attributes["mode"] == "linear_onnx" and attributes["coordinate_transformation_mode"] == "half_pixel"
     axes = node.input_value(node.get_input_size() - 1).get_node()
@@ -161,7 +161,7 @@ def bilinear_weights(length: int, resized: int) -> NDArray[np.float32]:
 
 
 def is_quicker(patches: float) -> bool:
-    """Return true if predicting that many patches is faster by a compiled network, compiling included."""
+    """Return whether predicting that many patches is faster by a compiled network, compiling included."""
     return patches >= WORTH_COMPILING and is_on_tensorflow_cpu()
 
 

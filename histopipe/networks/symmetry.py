@@ -44,7 +44,7 @@ def averaged_over_symmetries(network: keras.Model) -> keras.Model:
 
 
 def is_averaged(network: keras.Model) -> bool:
-    """Return true if the network averages over symmetries."""
+    """Return whether the network averages over symmetries."""
     return any(layer.name == ONE_VIEW for layer in network.layers)
 
 

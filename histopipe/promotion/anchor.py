@@ -111,7 +111,7 @@ def settle_anchor(registry: Registry, champion: ModelVersion | None) -> bool:
 
 
 def is_anchor(registry: Registry, version: ModelVersion) -> bool:
-    """Check whether a version is the anchor, or the same model registered again."""
+    """Return whether a version is the anchor, or the same model registered again."""
     number = registry.model_tags().get(ANCHOR)
     if number in (None, str(version.version)):
         return number is not None

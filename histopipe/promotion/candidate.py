@@ -33,6 +33,7 @@ class Candidate:
     """A trained and evaluated model.
 
     Attributes:
+        dataset, architecture: names of the data set and of the recipe.
         metrics: content of `metrics.json`.
         record: content of the training's `run.json`: the cases it trained and validated on.
         point: the operating point, content of `operating_point.json`.
@@ -82,7 +83,7 @@ def read_candidate(dataset: str, params: Params, workspace: Workspace) -> Candid
     """Read the best single model by validation among the evaluations that are up to date.
 
     Raises:
-        PromotionError: there is none, or it has been trained again since it was evaluated.
+        PromotionError: no evaluation is up to date, or the best model has been trained again since it was evaluated.
     """
     evaluated, unranked = read_evaluations(dataset, params, workspace)
     if not evaluated:

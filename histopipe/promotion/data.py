@@ -32,8 +32,8 @@ def data_gates(
         version: the number of the champion's version.
         replaceable: whether the user allowed this champion to be replaced all the same (`--replace`).
     """
-    in_full = not candidate.drawn and not candidate.capped
-    free = champion.drawn or relation.verdict == "unknown"
+    in_full = not candidate.is_synthetic and not candidate.capped
+    free = champion.is_synthetic or relation.verdict == "unknown"
     passed = relation.verdict == "same" or (in_full and free) or replaceable
     gates = [Gate("data", passed, relation.verdict, _unless_replaced("same", version), f"({relation.reason})")]
     if candidate.capped:

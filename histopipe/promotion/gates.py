@@ -153,7 +153,7 @@ class Reference:
     probability: Numbers
 
     def is_same(self, table: pd.DataFrame, probability: Numbers | None) -> bool:
-        """Check whether patches and probabilities are the same, so that one comparison covers both."""
+        """Return whether patches and probabilities are the same, so that one comparison covers both."""
         same = probability is not None and np.array_equal(self.probability, probability)
         return same and self.table[_JUDGED].equals(table[_JUDGED])
 

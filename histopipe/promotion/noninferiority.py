@@ -161,5 +161,5 @@ def predictions_in(table: pd.DataFrame, probability: Numbers) -> Predictions:
 
 
 def is_same_order(first: Numbers, second: Numbers) -> bool:
-    """Check whether two models rank the patches alike, ties included."""
+    """Return whether two models rank the patches alike, ties included."""
     return bool((rankdata(first) == rankdata(second)).all())

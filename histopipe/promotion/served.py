@@ -58,7 +58,7 @@ def _require_own_evaluation(candidate: Candidate, run_id: str | None, workspace:
 
 
 def _serves(run: Run, candidate: Candidate, client: MlflowClient, intact: bool) -> bool:
-    """Check that the run's newest logged model exists and has the candidate's operating point.
+    """Return whether the run's newest logged model exists and has the candidate's operating point.
 
     An evaluation may have been killed, and files may have been lost since. With `intact`, damaged files don't count.
     """
@@ -82,7 +82,7 @@ def require_intact(version: ModelVersion, client: MlflowClient) -> None:
     """Check that a version's files exist and are as they were logged, so that a champion can be loaded.
 
     Raises:
-        PromotionError: they are missing or damaged.
+        PromotionError: the files are missing or damaged.
     """
     if fault := find_version_fault(version, client):
         raise PromotionError(

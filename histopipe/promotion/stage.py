@@ -40,7 +40,7 @@ class Verdict:
     Attributes:
         model: the registered model's name.
         version: the number of the candidate's version.
-        architecture: the candidate's recipe.
+        architecture: the name of the candidate's recipe.
         judged: whether gates were evaluated; False if the candidate is champion already.
         gates: the gates that judged it.
         note: what happened to a champion whose files are gone, and to the anchor; empty if nothing did.
@@ -57,7 +57,7 @@ class Verdict:
 
     @property
     def promoted(self) -> bool:
-        """True if it is champion now."""
+        """Return whether the candidate is champion now."""
         return not reasons(self.gates)
 
     def __str__(self) -> str:

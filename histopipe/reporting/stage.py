@@ -1,4 +1,4 @@
-"""The compare stage: tables, figures and the report on the architectures of a data set.
+"""The compare stage: tables, figures and the report on the models of a data set.
 
 It writes `comparison.json`, `comparison.md`, `comparison.png`, `pairs.png` and the report, `index.html`. Every pair of
 models is also compared case by case, and each model gets the range of ranks that remains possible. Architectures
@@ -35,7 +35,7 @@ LOG = logging.getLogger(__name__)
 
 
 def compare(dataset: str, params: Params, workspace: Workspace) -> Comparison:
-    """Compare the evaluated architectures of `params.yaml`, the best ROC AUC on test first.
+    """Compare the evaluated models of the recipes that `params.yaml` lists, the best ROC AUC on test first.
 
     Args:
         dataset: name of the data set.
@@ -46,7 +46,7 @@ def compare(dataset: str, params: Params, workspace: Workspace) -> Comparison:
         The content of `comparison.json`.
 
     Raises:
-        EvaluationError: no architecture has an evaluation that is up to date.
+        EvaluationError: no recipe has an evaluation that is up to date.
     """
     from histopipe.reporting.report.page import write_page
 

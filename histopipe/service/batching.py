@@ -51,12 +51,12 @@ class BatchPredictor:
 
     @property
     def is_alive(self) -> bool:
-        """True as long as the predicting thread runs."""
+        """Return whether the predicting thread still runs."""
         return self._thread.is_alive()
 
     @property
     def is_full(self) -> bool:
-        """True if there are as many requests as the limits allow."""
+        """Return whether there are as many requests as the limits allow."""
         return self._requests >= self._limits.requests
 
     @property

@@ -80,7 +80,7 @@ class PredictionRequest:
 
     @property
     def is_awaited(self) -> bool:
-        """True as long as the client waits for the result."""
+        """Return whether the client still waits for the result."""
         return not self.future.done() and not self.is_gone() and time.monotonic() < self.deadline
 
     def drop_files(self) -> None:
@@ -257,7 +257,7 @@ class DecoderPool:
 
 
 def is_slow_to_decode(size: tuple[int, int], model: Model) -> bool:
-    """Check whether an image of this width and height takes long to decode.
+    """Return whether an image of this width and height takes long to decode.
 
     False also for images that are refused undecoded because the model doesn't resize them.
     """

@@ -17,7 +17,7 @@ CASE_PATCHES = 300  # of the case that is drawn whole
 PLACED = "idc"  # the data set whose synthetic patches have positions
 
 
-def draw_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, str]]:
+def make_examples(dataset: str, classes: tuple[str, str]) -> list[dict[str, str]]:
     """Draw a few patches of each class of a data set.
 
     Args:

@@ -68,7 +68,7 @@ class ModelRequest:
 
     @cached_property
     def follows_champion(self) -> bool:
-        """True if the champion of the data set is requested, whichever version it is."""
+        """Return whether the champion of the data set is requested, whichever version it is."""
         return self.model in (CHAMPION, champion_address(self.dataset, self.workspace))
 
 
@@ -210,7 +210,7 @@ def require_same_data(model: Model, in_use: Model) -> None:
     """Check that a new version was made from the same data as the model in use, which clients expect.
 
     Raises:
-        PredictionError: it is known to be made from other data.
+        PredictionError: the new version is known to be made from other data.
     """
     made_from, before = model.served.made_from, in_use.served.made_from
     if made_from is None or before is None:

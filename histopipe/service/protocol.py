@@ -89,7 +89,7 @@ class CountingTransport:
 
     @property
     def is_abandoned(self) -> bool:
-        """True if the client closed the connection, which asyncio doesn't report while reading is paused."""
+        """Return whether the client closed the connection, which asyncio doesn't report while reading is paused."""
         with suppress(OSError, AttributeError):  # only Linux reports it
             state = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
             return state[0] != ESTABLISHED

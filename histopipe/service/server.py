@@ -68,7 +68,7 @@ def read_token(address: ListenAddress) -> str | None:
     """Read the token that clients must send from the environment; None if there is none and none is needed.
 
     Raises:
-        ServiceError: there is none although other machines can reach the service, or it is too short.
+        ServiceError: there is no token although other machines can reach the service, or it is too short.
     """
     token = os.environ.get(TOKEN_VARIABLE, "").strip()
     if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
@@ -92,7 +92,7 @@ def allowed_hosts(address: ListenAddress, token: str | None) -> frozenset[str] |
 
 
 def is_loopback(host: str) -> bool:
-    """Check whether only this machine can reach a host."""
+    """Return whether only this machine can reach a host."""
     try:
         addresses = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
     except (OSError, UnicodeError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from histopipe.service.batching import BatchPredictor
-from histopipe.service.examples import draw_examples
+from histopipe.service.examples import make_examples
 from histopipe.service.explaining import ExplanationQueue
 from histopipe.service.jobs import Jobs
 from histopipe.service.large_responses import ReadLimiter
@@ -98,7 +98,7 @@ class Service:
             point = self.model.point
             classes = (point["negative_class"], point["positive_class"])
             loop = asyncio.get_running_loop()
-            self._examples = loop.run_in_executor(None, draw_examples, point["data_set"], classes)
+            self._examples = loop.run_in_executor(None, make_examples, point["data_set"], classes)
         return await asyncio.shield(self._examples)
 
 

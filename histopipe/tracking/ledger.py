@@ -45,7 +45,7 @@ class LedgerEntry:
     trainings: frozenset[str] = frozenset()
 
     def includes(self, case: str) -> bool:
-        """Return true if the look included a case, by its digest."""
+        """Return whether the look included a case, by its digest."""
         return self.cases is None or case in self.cases
 
 

@@ -64,14 +64,14 @@ class Provenance:
     labels: pd.Series = field(default_factory=no_labels)
 
     @property
-    def drawn(self) -> bool:
-        """True if the data is known to be drawn slides."""
+    def is_synthetic(self) -> bool:
+        """Return whether the data is known to be synthetic slides."""
         return self.kind == DRAWN
 
     @property
     def title(self) -> str:
         """The name of the data in messages: `drawn slides`, `archive /data/mine.zip`."""
-        if self.drawn:
+        if self.is_synthetic:
             return "drawn slides"
         named = self.source if self.source and self.source != self.kind else ""
         return f"{self.kind or 'data of unknown origin'} {named}".strip()
@@ -142,7 +142,7 @@ def relate(model: Provenance, data: Provenance) -> Relation:
 
 
 def other_classes(model: Provenance, data: Provenance) -> bool:
-    """Return true if the classes are known on both sides, and differ."""
+    """Return whether the classes are known on both sides, and differ."""
     return any(own and theirs and own != theirs for own, theirs in zip(model.classes, data.classes, strict=True))
 
 
@@ -177,9 +177,9 @@ def _agreement(first: pd.Series, second: pd.Series) -> float:
 def _relate_by_source(model: Provenance, data: Provenance) -> Relation:
     if model.archives & data.archives:
         return Relation("same", "it was made from the same archive")
-    if model.drawn and data.drawn:
+    if model.is_synthetic and data.is_synthetic:
         return Relation("same", "both are drawn slides")
-    if model.kind and data.kind and model.drawn != data.drawn:
+    if model.kind and data.kind and model.is_synthetic != data.is_synthetic:
         return Relation("other", f"it was made from {model.title}, here are {data.title}")
     if len(model.labels) and len(data.labels):
         return Relation("other", f"none of {len(model.labels)} patches sampled of its data is here")
@@ -211,7 +211,7 @@ def data_here(dataset: str, workspace: Workspace) -> Provenance:
     if (store / INDEX_FILE).exists():
         return _describe(dataset, workspace, labels_by_digest(read_index(store, ("digest", "label"))))
     data = _describe(dataset, workspace, no_labels())
-    return replace(data, kind=None) if data.drawn else data
+    return replace(data, kind=None) if data.is_synthetic else data
 
 
 def labels_by_digest(index: pd.DataFrame) -> pd.Series:

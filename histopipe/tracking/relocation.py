@@ -66,13 +66,13 @@ def _require_unused(root: str, database: Path, running: Mapping[str, Path]) -> N
 
 
 def _is_root(location: str | None) -> bool:
-    """Return true if a location is a folder of artifacts next to a database."""
+    """Return whether a location is a folder of artifacts next to a database."""
     parts = urlsplit(location or "")
     return parts.scheme == "file" and _path(parts.path).name == ARTIFACTS
 
 
 def _is_gone(root: str) -> bool:
-    """Return true if a folder doesn't exist any more."""
+    """Return whether a folder doesn't exist any more."""
     try:
         return not _path(urlsplit(root).path).exists()
     except OSError:  # not readable for this user
@@ -80,7 +80,7 @@ def _is_gone(root: str) -> bool:
 
 
 def _files_moved(connection: sqlite3.Connection, old_root: str, new_root: str) -> bool:
-    """Return true if files of the runs logged there are here; for a drive that is only unplugged, none are."""
+    """Return whether files of the runs logged there are here; for a drive that is only unplugged, none are."""
     query = "SELECT artifact_uri FROM runs WHERE substr(artifact_uri, 1, ?) = ?"
     logged = [row[0] for row in connection.execute(query, (len(old_root) + 1, f"{old_root}/"))]
     return any(_path(urlsplit(new_root + uri[len(old_root) :]).path).exists() for uri in logged)

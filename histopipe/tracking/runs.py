@@ -137,7 +137,7 @@ def _identity(workspace: Workspace, dataset: str, architecture: str) -> dict[str
 
 
 def run_exists(run_id: str) -> bool:
-    """Return true if the current tracking store has the run, and it wasn't deleted."""
+    """Return whether the current tracking store has the run, and it wasn't deleted."""
     from mlflow.exceptions import MlflowException
 
     try:

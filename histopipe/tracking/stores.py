@@ -77,12 +77,12 @@ def _embedded(workspace: Workspace) -> str:
 
 
 def is_embedded(workspace: Workspace) -> bool:
-    """Return true if runs are stored in the checkout's own database file."""
+    """Return whether runs are stored in the checkout's own database file."""
     return tracking_uri(workspace) == _embedded(workspace)
 
 
 def is_database_missing(workspace: Workspace) -> bool:
-    """Return true if the embedded database doesn't exist yet; opening it would create it."""
+    """Return whether the embedded database doesn't exist yet; opening it would create it."""
     return is_embedded(workspace) and not (workspace.checkout / "mlflow.db").exists()
 
 
@@ -152,7 +152,7 @@ def _reason(problem: Exception) -> str:
 
 
 def _is_unavailable(problem: Exception) -> bool:
-    """Return true if MLflow's store can't be reached or used; other connections' errors don't count."""
+    """Return whether MLflow's store can't be reached or used; other connections' errors don't count."""
     kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(problem).__mro__}
     if kinds & _BROKEN_OFF:
         return True

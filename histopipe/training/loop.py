@@ -102,7 +102,7 @@ def _train_remaining_epochs(
 
 
 def _is_kept(training: Training, progress: Progress) -> bool:
-    """Return true if the recipe keeps the weights of the latest epoch, averaged or not, as far as known."""
+    """Return whether the recipe keeps the weights of the latest epoch, averaged or not, as far as known."""
     latest = len(progress.history)
     keep = training.recipe.keep
     return keep == "average" or (keep == "best" and best_epoch(progress.history) == latest)

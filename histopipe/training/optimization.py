@@ -117,7 +117,7 @@ def plateau_rate(history: Sequence[HistoryRow], schedule: ScheduleParams, rate: 
 
 
 def has_stopped(history: Sequence[HistoryRow], patience: int | None) -> bool:
-    """Return true if validation has not improved for `patience` epochs; never without a patience."""
+    """Return whether validation has not improved for `patience` epochs; never without a patience."""
     return patience is not None and len(history) - best_epoch(history) >= patience
 
 

@@ -106,7 +106,7 @@ def plan_training(dataset: str, architecture: str, params: Params, workspace: Wo
 
 
 def _saw_test_cases(weights: Weights | None, dataset: str, tested: pd.Series, index: pd.DataFrame) -> Leaky:
-    """Return true if the trainings behind the weights saw today's test cases, under any id, and log a warning."""
+    """Return whether the trainings behind the weights saw today's test cases, under any id, and log a warning."""
     if weights is None:
         return False
     cases, seen = tested.drop_duplicates(), (weights.seen or {}).get(dataset, [])

@@ -78,7 +78,7 @@ class PooledFeatures:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _is_complete(self, start: int, count: int) -> bool:
-        """Return true if a chunk is there with all layers of that many patches; warn where it is damaged."""
+        """Return whether a chunk is there with all layers of that many patches; warn where it is damaged."""
         path = self._chunk(start)
         try:
             with np.load(path, allow_pickle=False) as arrays:

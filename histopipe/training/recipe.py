@@ -32,7 +32,7 @@ def _capped_size(size: float | str, quick: QuickParams) -> float | str:
 
 
 def is_capped(params: Params, name: str, image_size: int, patches: int) -> bool:
-    """Return true if `quick` makes a training over that many patches smaller than its recipe."""
+    """Return whether `quick` makes a training over that many patches smaller than its recipe."""
     if params.quick is None:
         return False
     limit = params.quick.max_patches

@@ -38,7 +38,7 @@ class Clone:
         """Describe this checkout as it is now.
 
         Raises:
-            HistopipeError: its code differs from its commit, so that no other clone can have it.
+            HistopipeError: the checkout's code differs from its commit, so that no other clone can have it.
         """
         _require_committed(workspace)
         lock = workspace.dvc_lock.read_text(encoding="utf-8") if workspace.dvc_lock.exists() else ""

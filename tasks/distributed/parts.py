@@ -116,7 +116,7 @@ def decode_on_workers(dataset: str) -> None:
 
 
 def _out_of_date(stage: str) -> bool:
-    """Return true if DVC would run a stage, rather than leave it or take it from its cache."""
+    """Return whether DVC would run a stage, rather than leave it or take it from its cache."""
     done = run_dvc(Workspace.find(), "--wait-for-lock", "status", "--json", stage)
     changes = json.loads(done.stdout).get(stage, []) if done.returncode == 0 and done.stdout.strip() else []
     return any("changed outs" not in change for change in changes)

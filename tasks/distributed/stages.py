@@ -15,7 +15,7 @@ from tasks.processes import BadInput, StageFailed, run_repro
 
 
 def is_distributed() -> bool:
-    """Return true if submitted tasks run in other clones."""
+    """Return whether submitted tasks run in other clones."""
     return read_params(Workspace.find().params).flow.task_runner == "dask"
 
 

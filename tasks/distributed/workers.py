@@ -80,7 +80,7 @@ def _have_gpus(client: Any) -> bool:
 
 
 def is_on_worker() -> bool:
-    """Return true if a Dask worker runs this task, in its own clone."""
+    """Return whether a Dask worker runs this task, in its own clone."""
     return _worker() is not None
 
 

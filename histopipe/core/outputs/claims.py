@@ -123,7 +123,7 @@ class OutputFolder:
 
     @property
     def _in_place(self) -> bool:
-        """True if the folder itself has to stay: it is mounted, someone is in it, or its parent is read-only."""
+        """Return whether the folder itself has to stay: it is mounted, someone is in it, or its parent is read-only."""
         if not self.path.is_dir():
             return False
         here = Location.from_path(self.path).holds(Location.from_path(Path.cwd()))

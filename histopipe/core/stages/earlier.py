@@ -20,7 +20,7 @@ def trained_by_earlier_version(dataset: str, workspace: Workspace) -> list[str]:
         workspace: the checkout with `dvc.lock`.
 
     Returns:
-        Names of architectures.
+        Names of recipes.
     """
     prefix = f"{stage_name('train', dataset)}-"
     return [

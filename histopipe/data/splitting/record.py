@@ -70,7 +70,7 @@ class SplitCounts(TypedDict):
 
 
 class SplitRecord(CopiesRecord):
-    """The content of a split's record, `data/splits/D.json`; keys that earlier versions didn't write aren't required.
+    """The content of a split's record, `data/splits/DATASET.json`; keys that earlier versions lack aren't required.
 
     Attributes:
         settings: the settings that known cases were divided with.

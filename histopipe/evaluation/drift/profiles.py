@@ -73,7 +73,7 @@ def read_profiles(path: Path) -> pd.DataFrame:
     """Read profiles from a Parquet file.
 
     Raises:
-        MonitoringError: they can't be read, or lack a feature.
+        MonitoringError: the profiles can't be read, or lack a feature.
     """
     try:
         table = pd.read_parquet(path)

@@ -99,7 +99,7 @@ def _require_possible(name: str, key: str, value: Value, recipe: RecipeParams) -
 
 
 def _is_whole(own: Any, value_range: RangeParams) -> bool:
-    """Return true if a value is a count: the recipe's is an integer, or it has none and the limits are integers."""
+    """Return whether a value is a count: the recipe's is an integer, or it has none and the limits are integers."""
     if own is None:
         return _ends_are_whole(value_range)
     return isinstance(own, int) and not isinstance(own, bool)

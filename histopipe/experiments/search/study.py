@@ -219,7 +219,7 @@ def _begin(search: Search, trial: Trial) -> None:
 
 
 def _give_up_if_stuck(search: Search, trial: FrozenTrial) -> bool:
-    """End a trial that has been started several times without finishing another epoch; return true if so."""
+    """End a trial that has been started several times without finishing another epoch; return whether it was."""
     from optuna.trial import TrialState
 
     if _starts(trial.user_attrs).count(trial.last_step or 0) < ATTEMPTS:

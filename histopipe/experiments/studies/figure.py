@@ -23,7 +23,7 @@ LEGEND = {
 
 
 def draw_study(content: StudySummary) -> Figure:
-    """Draw a panel per metric, with a dot for each variant of an architecture and the mean above them."""
+    """Draw a panel per metric, with a dot for each variant of a recipe and the mean above them."""
     ranking = content["ranking"]
     lines = -(-len(COLUMNS) // DRAWN_COLUMNS)
     figure = new_figure(10, lines * (1.15 + 0.42 * len(ranking)) + 0.7)

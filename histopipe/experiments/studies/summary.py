@@ -1,4 +1,4 @@
-"""The study stage: compare the variants of every architecture, as JSON, a table and a figure."""
+"""The study stage: compare the variants of every recipe, as JSON, a table and a figure."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _EXAMPLES = {"folds": 0, "seeds": 1, "schemes": "random", "sizes": 25}
 
 
 def summarise_study(study: Study, dataset: str, params: Params, workspace: Workspace) -> StudySummary:
-    """Summarise the variants of every architecture of `params.yaml`, best mean ROC AUC first.
+    """Summarise the variants of every recipe that `params.yaml` lists, best mean ROC AUC first.
 
     Writes `summary.json`, `summary.md` and `summary.png`, and logs them into the study's own MLflow run. An
-    architecture with a missing or outdated variant is listed with the reason and left out of the table: means over
+    recipe with a missing or outdated variant is listed with the reason and left out of the table: means over
     different folds can't be compared.
 
     Args:
@@ -43,7 +43,7 @@ def summarise_study(study: Study, dataset: str, params: Params, workspace: Works
 
     Raises:
         ParamsError: `params.yaml` lists no variants.
-        EvaluationError: no architecture has all its variants.
+        EvaluationError: no recipe has all its variants.
         TrackingUnreachableError: MLflow can't be reached; the same command continues.
     """
     from histopipe.experiments.studies.figure import draw_study
@@ -72,7 +72,7 @@ def summarise_study(study: Study, dataset: str, params: Params, workspace: Works
 def _gather(
     study: Study, dataset: str, params: Params, workspace: Workspace
 ) -> tuple[dict[str, list[Variant]], list[Incomplete]]:
-    """Read the variants of each architecture that has them all, and the reasons of those that haven't."""
+    """Read the variants of each recipe that has them all, and the reasons of those that haven't."""
     complete: dict[str, list[Variant]] = {}
     incomplete: list[Incomplete] = []
     digests = split_digests(study, dataset, params, workspace)
@@ -105,7 +105,7 @@ def _content(
 
 
 def _row(study: Study, architecture: str, variants: Sequence[Variant], params: Params) -> StudyRow:
-    """Build the row of one architecture: each variant's numbers, their spread, and for folds the mean with interval."""
+    """Build the row of one recipe: each variant's numbers, their spread, and for folds the mean with interval."""
     row: StudyRow = {
         "architecture": architecture,
         "quick": variants[0].metrics.get("quick"),
@@ -139,7 +139,7 @@ def _leaky_in_all(variants: Sequence[Variant]) -> Leaky:
 def _difference(
     study: Study, first: str, second: str, complete: Mapping[str, Sequence[Variant]], params: Params
 ) -> StudyDifference:
-    """Compare two architectures variant by variant: spread, number of higher ones, and for folds the mean."""
+    """Compare two recipes variant by variant: spread, number of higher ones, and for folds the mean."""
     pair = (complete[first], complete[second])
     by_metric = {name: _paired(*pair, name) for name in METRICS}
     difference: StudyDifference = {

@@ -43,7 +43,7 @@ PLURALS = {"schemes": "schemes of dividing the patches", "sizes": "numbers of tr
 
 
 def as_markdown(content: StudySummary) -> str:
-    """Format means, the single variants, differences between architectures, and notes on the numbers."""
+    """Format means, the single variants, differences between recipes, and notes on the numbers."""
     study, singular = content["study"], content["study"].removesuffix("s")
     count = len(content["ranking"][0]["variants"])
     means = _table(["architecture", *COLUMNS.values()], [_mean_cells(row, study) for row in content["ranking"]])

@@ -21,7 +21,7 @@ STEP = 0.18  # between the schemes of one architecture, in lines
 
 
 def draw_schemes(content: StudySummary) -> Figure:
-    """Draw a panel per metric, with a dot and its interval for every scheme of an architecture."""
+    """Draw a panel per metric, with a dot and its interval for every scheme of a recipe."""
     ranking = content["ranking"]
     schemes = list(ranking[0]["variants"])
     figure, panels = _panels(len(COLUMNS), 1.15 + 0.5 * len(ranking), sharey=True)
@@ -40,7 +40,7 @@ def draw_schemes(content: StudySummary) -> Figure:
 
 
 def draw_curve(content: StudySummary) -> Figure:
-    """Draw a panel per metric: its value by the number of training cases, with intervals, a line per architecture."""
+    """Draw a panel per metric: its value by the number of training cases, with intervals, a line per recipe."""
     figure, panels = _panels(len(COLUMNS), 2.9)
     for axes, (metric, title) in zip(panels.flat, COLUMNS.items(), strict=True):
         for number, row in enumerate(content["ranking"]):

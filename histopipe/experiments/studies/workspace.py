@@ -68,29 +68,29 @@ class VariantWorkspace(Workspace):
         """Return the path of the variant's other settings: its seed and how its cases were divided."""
         return self.folder(dataset) / SETTINGS_FILE
 
-    def model(self, dataset: str, architecture: str) -> Path:
+    def model(self, dataset: str, recipe: str) -> Path:
         """Return the folder of the network and its training record, until the training is complete."""
         return self.scratch(dataset) / "model"
 
-    def evaluation(self, dataset: str, architecture: str) -> Path:
+    def evaluation(self, dataset: str, recipe: str) -> Path:
         """Return the folder of the evaluation, until it is complete."""
         return self.scratch(dataset) / "evaluation"
 
-    def checkpoint(self, dataset: str, architecture: str) -> Path:
+    def checkpoint(self, dataset: str, recipe: str) -> Path:
         """Return the folder that a killed variant resumes from."""
         return self.scratch(dataset)
 
-    def training_stage(self, dataset: str, architecture: str) -> str:
+    def training_stage(self, dataset: str, recipe: str) -> str:
         """Return the name of the stage that trains the variant."""
-        return stage_name("train_variant", dataset, architecture, self.name)
+        return stage_name("train_variant", dataset, recipe, self.name)
 
-    def training_record(self, dataset: str, architecture: str) -> Path:
+    def training_record(self, dataset: str, recipe: str) -> Path:
         """Return the path of the training's record, where DVC keeps it."""
         return self.folder(dataset) / TRAINING_RECORD
 
-    def run_name(self, architecture: str) -> str:
+    def run_name(self, recipe: str) -> str:
         """Return the name of the variant's MLflow run."""
-        return f"{architecture} {KINDS[self.study]} {self.variant}"
+        return f"{recipe} {KINDS[self.study]} {self.variant}"
 
     @property
     def run_tags(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class VariantWorkspace(Workspace):
 class TrainedVariant(VariantWorkspace):
     """The checkout as a variant's evaluation sees it: the network is in the training's output folder."""
 
-    def model(self, dataset: str, architecture: str) -> Path:
+    def model(self, dataset: str, recipe: str) -> Path:
         """Return the folder of the network and its training record."""
         return self.folder(dataset)
 

@@ -20,7 +20,7 @@ Tag = tuple[int, int]
 
 
 def is_dicom(path: Path) -> bool:
-    """Check whether a file starts like a DICOM file, whatever its name: many are only named by a number."""
+    """Return whether a file starts like a DICOM file, whatever its name: many are only named by a number."""
     try:
         with path.open("rb") as stream:
             return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == _MARK

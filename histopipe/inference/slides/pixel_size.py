@@ -36,7 +36,7 @@ def read_pixel_size(properties: Mapping[str, str]) -> PixelSize | None:
 
 
 def _by_scanner(properties: Mapping[str, str]) -> bool:
-    """Check that OpenSlide has the pixel size from a scanner's format, not from the resolution of a generic TIFF."""
+    """Return whether OpenSlide has the pixel size from a scanner's format, not from a generic TIFF's resolution."""
     return properties.get("openslide.vendor", "generic-tiff") != "generic-tiff"
 
 

@@ -35,7 +35,7 @@ _CACHE = 32 * 2**20  # bytes of decoded tiles that OpenSlide caches: neighbours 
 
 
 def is_slide(path: Path) -> bool:
-    """Check whether a file is treated as a whole slide, by its name; for a TIFF by size and levels in its header."""
+    """Return whether a file is treated as a whole slide, by its name; for a TIFF by size and levels in its header."""
     if path.suffix.lower() in SLIDES:
         return path.is_file()
     if path.suffix.lower() not in MAYBE or not path.is_file():

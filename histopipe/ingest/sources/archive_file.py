@@ -71,7 +71,7 @@ def check_digest(digest: str, spec: SourceSpec, display_name: str) -> None:
     """Check that the SHA-256 of an archive is the checksum in `params.yaml`, if there is one.
 
     Raises:
-        SourceError: they differ.
+        SourceError: the two differ.
     """
     required = spec.block.checksum
     if required is not None and required != f"sha256:{digest}":

@@ -43,7 +43,7 @@ def write_archive(
         slides: what to draw. The same values give the same bytes for any number of workers.
         workers: number of drawing processes; by default one per core, fewer for few slides.
         progress: whether to show a progress bar on stderr.
-        signed: whether to write the signature that `is_drawn` checks into the zip's comment.
+        signed: whether to write the signature that `is_synthetic_archive` checks into the zip's comment.
         check: called before the finished zip replaces `path`; raises if the file there must not be replaced.
 
     Returns:
@@ -76,7 +76,7 @@ def write_archive(
             return counts
 
 
-def is_drawn(path: Path) -> bool:
+def is_synthetic_archive(path: Path) -> bool:
     """Return whether a file is a zip that `write_archive` signed and that hasn't been changed since."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -58,7 +58,7 @@ def require_architecture(name: str) -> None:
     """Check that there is an architecture called `name`.
 
     Raises:
-        ArchitectureError: there is none; the message suggests the nearest name.
+        ArchitectureError: there is no such architecture; the message suggests the nearest name.
     """
     names = list_architectures()
     if name not in names:

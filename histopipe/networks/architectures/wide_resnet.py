@@ -53,7 +53,7 @@ def require_depth_and_width(depth: int, width: int) -> None:
     """Check that there is a WRN of that depth and width.
 
     Raises:
-        ArchitectureError: there is none, or it would fill any machine.
+        ArchitectureError: there is no such WRN, or it would fill any machine.
     """
     if depth not in range(10, DEEPEST, 6):
         raise ArchitectureError(f"wide_resnet: model.depth {depth} is not 6n + 4: try 10, 16, 22, 28 or 40")

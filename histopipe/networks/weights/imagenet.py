@@ -38,8 +38,8 @@ def bring_imagenet(backbone: str | None, key: str, folder: Path) -> tuple[Path, 
         The file and where it came from.
 
     Raises:
-        UnreachableError: they can't be fetched now.
-        WeightsError: there are none, or another file was received.
+        UnreachableError: the weights can't be fetched now.
+        WeightsError: there are no such weights, or another file was received.
         OSError: the file can't be written.
     """
     if backbone is None:
@@ -100,7 +100,7 @@ def _errors_in_one_line(key: str, name: str) -> Iterator[None]:
 
 
 def _is_of_network(problem: Exception) -> bool:
-    """Return true if the network failed, rather than the disk or the file.
+    """Return whether the network failed, rather than the disk or the file.
 
     Keras raises bare exceptions where a server refuses.
     """

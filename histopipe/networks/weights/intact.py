@@ -86,7 +86,7 @@ def find_model_fault(address: str, source: str, client: MlflowClient, load: bool
 
 
 def is_gone(problem: Exception) -> bool:
-    """Return true if an error of MLflow means that files are missing, rather than that the store can't be reached."""
+    """Return whether an error of MLflow means that files are missing, rather than that the store can't be reached."""
     from requests import RequestException
 
     if isinstance(problem, store_error()):

@@ -53,7 +53,7 @@ class Weights:
         """Read the record in `folder`.
 
         Raises:
-            HistopipeError: it is missing or damaged.
+            HistopipeError: the record is missing or damaged.
         """
         content = read_json(folder / RECORD_FILE)
         try:
@@ -70,7 +70,7 @@ class Weights:
 
     @property
     def cases_known(self) -> bool:
-        """True if all cases that the weights have seen are known: published and random ones have seen none of ours."""
+        """Return whether all cases behind the weights are known; published and random ones have seen none of ours."""
         return self.choice in (RANDOM, IMAGENET) or (bool(self.seen) and self.unknown is False)
 
     @property
@@ -95,7 +95,7 @@ def read_weights(name: str, params: Params, workspace: Workspace) -> Weights | N
     """Read the record of the weights fetched for the recipe `name`; None where it starts from random ones.
 
     Raises:
-        WeightsError: they are missing, damaged, or not those that the recipe names now.
+        WeightsError: the weights are missing, damaged, or not those that the recipe names now.
     """
     choice, folder = params.weights(name), workspace.weights(name)
     if choice == RANDOM:

@@ -95,7 +95,7 @@ def seen_data_of_version(name: str, version: str, workspace: Workspace) -> SeenD
 
 
 def _is_unreachable(problem: Exception) -> bool:
-    """Return true if the tracking store couldn't be reached, rather than having no such model."""
+    """Return whether the tracking store couldn't be reached, rather than having no such model."""
     from requests import RequestException
 
     if isinstance(problem, store_error()):

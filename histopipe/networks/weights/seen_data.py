@@ -56,7 +56,7 @@ def pixels_seen(record: TrainingRecord) -> tuple[str, ...]:
 
 
 def starts_from_unknown(record: TrainingRecord) -> bool:
-    """Return true if a training started from weights whose cases aren't all recorded, also by older records."""
+    """Return whether a training started from weights whose cases aren't all recorded, also by older records."""
     if "unknown_before" in record:
         return bool(record["unknown_before"])
     weights = record.get("weights")
@@ -66,7 +66,7 @@ def starts_from_unknown(record: TrainingRecord) -> bool:
 
 
 def seen_data_of_file(file: Path) -> SeenData | None:
-    """Read the record next to a network's file, as in `models/D/A`; None where there is none."""
+    """Read the record next to a network's file, as in `models/DATASET/RECIPE`; None where there is none."""
     record = file.parent / TRAINING_RECORD
     if file.name != NETWORK or not record.is_file():
         return None

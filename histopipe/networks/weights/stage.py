@@ -124,7 +124,7 @@ def _complete(weights: Weights, workspace: Workspace) -> Weights:
 
 
 def _is_looked_up_once(choice: str) -> bool:
-    """Return true for published weights and for an alias, which may point elsewhere by now."""
+    """Return whether weights are published ones or an alias, which may point elsewhere by now."""
     return choice == IMAGENET or (choice.startswith(REGISTERED) and "@" in choice)
 
 

@@ -91,7 +91,7 @@ def _flow_runs(server: PrefectServer, workspace: Workspace) -> list[str]:
 
 
 def _runs_here(deployment: dict[str, Any], workspace: Workspace) -> bool:
-    """Check whether runs of a deployment may work in this checkout; no if it names another folder."""
+    """Return whether runs of a deployment may work in this checkout: not if it names another folder."""
     steps = [step for step in deployment.get("pull_steps") or [] if isinstance(step, dict)]
     if any(ENTER in step for step in steps):
         return True

@@ -38,7 +38,7 @@ def cache_folder(workspace: Workspace) -> Path:
 
 
 def is_shared(folder: Path, workspace: Workspace) -> bool:
-    """Check whether the cache is outside the checkout, so that other checkouts may use it too."""
+    """Return whether the cache is outside the checkout, so that other checkouts may use it too."""
     return not folder.is_relative_to(workspace.checkout.resolve())
 
 
@@ -94,7 +94,7 @@ def _dangling(history: History, garbage: Sequence[Path]) -> list[Path]:
 
 
 def _lacks_output(entry: Path, history: History, gone: Container[str] = ()) -> bool:
-    """Check whether a run-cache entry names an output that is among those `gone`, or isn't in the cache."""
+    """Return whether a run-cache entry names an output that is among those `gone`, or isn't in the cache."""
     try:
         outputs = HASH.findall(entry.read_text(encoding="utf-8").partition("outs:")[2])
     except (OSError, UnicodeDecodeError):
@@ -163,7 +163,7 @@ def _unused_anywhere(history: History, age: Age) -> list[Path]:
     """List what `dvc gc --cloud` would remove from the cache and the remote, which is all of it or nothing.
 
     Raises:
-        HistopipeError: it includes objects that are kept without `--cloud`.
+        HistopipeError: the removal would include objects that are kept without `--cloud`.
     """
     listed = _unused(history.workspace, "--cloud")
     if named := len({_hash(path) for path in listed} & history.hashes):

@@ -58,7 +58,7 @@ class Age:
         """Read `7d`, `12h`, `2w`, `30m`, `90s`, or 0.
 
         Raises:
-            HistopipeError: it isn't of this form.
+            HistopipeError: the text isn't of this form.
         """
         match = _AGE.fullmatch("0s" if written == "0" else written)
         if match is None:
@@ -71,7 +71,7 @@ class Age:
         return time.time() - self.seconds
 
     def passed(self, path: Path) -> bool:
-        """Check that a file, or everything in a folder, hasn't changed for at least this age."""
+        """Return whether a file, or everything in a folder, hasn't changed for at least this age."""
         return all(entry.lstat().st_mtime <= self.before for entry in (path, *_within(path)) if os.path.lexists(entry))
 
 

@@ -129,7 +129,7 @@ def _variant(workspace: Workspace, folder: Path, study: str, architecture: str, 
 
 
 def _is_recorded(folder: Path, workspace: Workspace) -> bool:
-    """Check that the training has finished, and `dvc.lock` has its result."""
+    """Return whether the training has finished, and `dvc.lock` has its result."""
     marker = folder / FINISHED_FILE
     if not marker.exists():
         return False
@@ -142,7 +142,7 @@ def _is_recorded(folder: Path, workspace: Workspace) -> bool:
 
 
 def _is_current(folder: Path, workspace: Workspace) -> bool:
-    """Check whether the training, if started now, would resume from the checkpoint; yes if that is unknown."""
+    """Return whether the training, if started now, would resume from the checkpoint; true if that is unknown."""
     try:
         own, _, dataset, name = _owner(folder, workspace)
         params = read_params(workspace.params)

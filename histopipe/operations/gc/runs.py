@@ -92,27 +92,27 @@ class Store:
         return [run for run in iterate_runs(self.client, self.experiments, deleted) if self._is_own(run)]
 
     def _is_own(self, run: Run) -> bool:
-        """Check that the run's tag names this checkout, or a folder in which DVC runs its experiments."""
+        """Return whether the run's tag names this checkout, or a folder in which DVC runs its experiments."""
         return is_own_checkout(run.data.tags.get("checkout", ""), self.history.workspace)
 
     def is_needed(self, run: Run) -> bool:
-        """Check whether something refers to a run, or may refer to it."""
+        """Return whether something refers to a run, or may refer to it."""
         tags = run.data.tags
         return self.is_named(run) or tags.get("variant") in KEPT_VARIANTS or tags.get("study") in KEPT_STUDIES
 
     def is_named(self, run: Run) -> bool:
-        """Check whether a version, an output, a commit or a checkpoint refers to a run, or may refer to it."""
+        """Return whether a version, an output, a commit or a checkpoint refers to a run, or may refer to it."""
         tags = run.data.tags
         is_named = run.info.run_id in self.named or tags.get("restored_from") in self.named
         return is_named or not self.history.absent.isdisjoint(_folders(tags))
 
     def may_be_of_another_clone(self, run: Run) -> bool:
-        """Check whether a flow made the run, perhaps in another clone, whose commits may refer to it."""
+        """Return whether a flow made the run, perhaps in another clone, whose commits may refer to it."""
         return self.is_shared and FLOW_RUN_TAG in run.data.tags
 
     @cached_property
     def is_shared(self) -> bool:
-        """True if other checkouts may use the store too, since it isn't a file of this checkout."""
+        """Return whether other checkouts may use the store too, since it isn't a file of this checkout."""
         return not is_embedded(self.history.workspace)
 
     def reread(self) -> Store:

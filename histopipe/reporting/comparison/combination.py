@@ -22,7 +22,7 @@ _VIEWS = {"one_view": ONE_VIEW, "d4": D4}  # columns of predictions.parquet
 
 
 def combination_rows(evaluated: Sequence[EvaluatedModel], params: Params) -> list[EvaluatedModel]:
-    """Evaluate combinations of the architectures' predictions.
+    """Evaluate combinations of the models' predictions.
 
     Each is calibrated on validation and gets its own threshold. `A, one view` is an averaged network that sees each
     patch in one orientation; `A, D4` is another network averaged over the eight symmetries; `ensemble` is the mean of

@@ -37,7 +37,7 @@ class EvaluatedModel:
 def read_evaluations(
     dataset: str, params: Params, workspace: Workspace
 ) -> tuple[list[EvaluatedModel], list[UnrankedRow]]:
-    """Read the evaluations of the listed architectures.
+    """Read the evaluations of the listed recipes.
 
     Returns:
         The evaluations that can be ranked, and rows with the reason for those that can't.
@@ -87,7 +87,7 @@ def _evaluated_patches(table: pd.DataFrame) -> pd.DataFrame:
 def read_evaluation(
     dataset: str, architecture: str, params: Params, workspace: Workspace
 ) -> EvaluationRow | UnrankedRow:
-    """Read one architecture's metrics; return its `state` and the `reason` if it can't be ranked."""
+    """Read the metrics of one recipe's model; return its `state` and the `reason` if it can't be ranked."""
     from histopipe.networks.weights.record import weights_digest
     from histopipe.training.recipe import recipe_digest
 

@@ -19,7 +19,7 @@ NEIGHBOURS = " + neighbours"
 def with_neighbours(
     evaluated: Sequence[EvaluatedModel], index: pd.DataFrame, params: Params
 ) -> tuple[list[EvaluatedModel], list[UnrankedRow]]:
-    """Evaluate `A + neighbours` for every architecture.
+    """Evaluate `RECIPE + neighbours` for every recipe.
 
     Args:
         evaluated: the evaluated architectures.

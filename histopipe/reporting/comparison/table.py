@@ -316,7 +316,7 @@ def _counted(pairs: int) -> str:
 
 
 def unranked_text(entry: UnrankedRow) -> str:
-    """State why an architecture isn't ranked, with the remedy."""
+    """State why a recipe isn't ranked, with the remedy."""
     return f"{entry['architecture']}: {entry['state']}, {entry['reason']}"
 
 

@@ -38,7 +38,7 @@ def embed(files: Sequence[tuple[Path, str]], total: int = PAGE_PICTURES) -> dict
 
     Args:
         files: PNG files with their descriptions.
-        total: most bytes for all of them together.
+        total: maximum number of bytes for all of them together.
 
     Raises:
         EvaluationError: a file can't be read.

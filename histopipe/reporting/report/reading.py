@@ -17,7 +17,7 @@ def read_json_if_present(path: Path) -> Any:
     """Read an object from a JSON file; empty if there is no file.
 
     Raises:
-        HistopipeError: it isn't JSON, or not an object.
+        HistopipeError: the file isn't JSON, or holds no object.
     """
     return read_record(path, "names and values", EvaluationError) if path.is_file() else {}
 
@@ -30,7 +30,7 @@ def read_table_if_present(path: Path, *columns: str) -> pd.DataFrame | None:
         columns: columns that it must have.
 
     Raises:
-        EvaluationError: it isn't a table, or lacks a column.
+        EvaluationError: the file isn't a table, or lacks a column.
     """
     if not path.is_file():
         return None

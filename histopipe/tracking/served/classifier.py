@@ -195,7 +195,7 @@ def as_pixels(values: Any) -> Pixels:
     """Check that `values` are the pixels of one RGB image: (height, width, 3), whole numbers from 0 to 255.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: `values` are something else.
     """
     pixels = values if isinstance(values, np.ndarray) and values.dtype != object else _as_numbers(values)
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:

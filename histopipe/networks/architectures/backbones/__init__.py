@@ -44,7 +44,7 @@ def require_backbone(name: str) -> str:
     """Return a backbone's name as `list_backbones` spells it, whatever its case.
 
     Raises:
-        ArchitectureError: there is none; the message suggests the nearest name.
+        ArchitectureError: there is no such backbone; the message suggests the nearest name.
     """
     lower, names = str(name).lower(), list_backbones()
     if lower not in names:
@@ -105,6 +105,6 @@ def _is_auxiliary(layer: keras.Layer) -> bool:
 
 
 def has_generated_name(layer: keras.Layer) -> bool:
-    """Return true if Keras named the layer, by its type and a process-wide number such as `conv2d_7`."""
+    """Return whether Keras named the layer, by its type and a process-wide number such as `conv2d_7`."""
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
     return re.fullmatch(rf"{kind}(_\d+)?", layer.name) is not None
