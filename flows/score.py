@@ -18,8 +18,8 @@ from flows.command import one_line_errors, report_end
 from histopipe.core.params import require_name
 from histopipe.core.workspace import Workspace
 from histopipe.inference.overlays import Overlay
+from tasks.prediction import predict
 from tasks.reproduction import may_overwrite
-from tasks.scoring import predict
 
 
 @flow(name="score")

@@ -54,7 +54,7 @@ def doctor(context: click.Context, mend: bool) -> None:
 def _repair(workspace: Workspace) -> None:
     """Restore damaged outputs and print which."""
     from histopipe.core.dvc import remove_damaged_rwlock, rwlock_path
-    from histopipe.operations.doctor.mending import repair_outputs
+    from histopipe.operations.doctor.repair import repair_outputs
 
     if remove_damaged_rwlock(workspace):
         click.echo(f"removed {rwlock_path(workspace)}, which a killed process left incomplete; DVC writes it again")

@@ -205,7 +205,7 @@ def compare(dataset: str) -> None:
 
 @main.command()
 @dataset_argument
-@click.option("--again", is_flag=True, help="Promote the model even if it was rolled back before.")
+@click.option("--again", is_flag=True, help="Allow a model that was rolled back to become champion again.")
 @click.option(
     "--replace",
     type=click.IntRange(1),
@@ -216,8 +216,8 @@ def compare(dataset: str) -> None:
 @click.option(
     "--move-anchor",
     is_flag=True,
-    help="First make the present champion the anchor, from which later champions may differ by promotion.total_margin "
-    "at most.",
+    help="First make the present champion the anchor, whose ROC AUC no later champion may fall short of by more than "
+    "promotion.total_margin.",
 )
 def promote(dataset: str, again: bool, replace: int | None, move_anchor: bool) -> None:
     """Make the model that is best on validation the champion, if it passes every gate on test."""

@@ -50,10 +50,10 @@ class Explanation(PatchPrediction):
 class Bounds(BaseModel):
     """Limits on one client."""
 
-    images: int
-    pixels: int
-    body_bytes: int
-    upload_bytes: int
+    images: int = Field(description="Maximum number of images in one request.")
+    pixels: int = Field(description="Maximum number of pixels in one image.")
+    body_bytes: int = Field(description="Maximum size of a request with images.")
+    upload_bytes: int = Field(description="Maximum size of a slide or an archive.")
 
 
 class ModelDescription(BaseModel):
@@ -94,7 +94,7 @@ class CaseSummary(BaseModel):
     case_id: str
     patches: int
     positive: int
-    positive_share: float
+    positive_share: float = Field(description="Share of the patches that are called positive, 0 to 1.")
     mean_probability: float
     placed: int = Field(description="Number of patches whose position is known.")
     map: bool = Field(description="True if the case has a map.")
@@ -117,10 +117,10 @@ class CasePatches(BaseModel):
     """The patches of a case, one list per column."""
 
     case_id: str
-    x: list[int | None]
-    y: list[int | None]
-    width: list[int]
-    height: list[int]
+    x: list[int | None] = Field(description="Left edges, in pixels of the slide; null if unknown.")
+    y: list[int | None] = Field(description="Upper edges, in pixels of the slide; null if unknown.")
+    width: list[int] = Field(description="Widths, in pixels of the slide.")
+    height: list[int] = Field(description="Heights, in pixels of the slide.")
     probability: list[float]
 
 

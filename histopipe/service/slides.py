@@ -59,7 +59,7 @@ CaseId = Annotated[str, Query(max_length=LONGEST_CASE, description="The `case_id
     responses={202: {"model": JobState}, **describe_problems(400, 401, 408, 413, 415, 422, 429, 507)},
     openapi_extra=_BODY,
 )
-async def create_job(
+async def send(
     request: Request,
     name: Annotated[str, Query(max_length=200, description="Name of the file, if the file is the whole body.")] = "",
     mpp: PixelSize = None,

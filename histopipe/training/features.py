@@ -29,8 +29,8 @@ from histopipe.training.linear import Unit, fit, fold
 from histopipe.training.optimization import best_epoch
 from histopipe.training.plan import Training
 from histopipe.training.pooled_features import FOLDER, PooledFeatures
-from histopipe.training.scores import validation_metrics
 from histopipe.training.start import load_start
+from histopipe.training.validation_metrics import validation_metrics
 
 if TYPE_CHECKING:
     import keras

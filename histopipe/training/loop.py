@@ -35,8 +35,8 @@ from histopipe.training.kernels import quicker_kernels
 from histopipe.training.loading import PatchBatches, for_fit
 from histopipe.training.optimization import best_epoch, build_loss, build_optimizer, has_stopped, plateau_rate
 from histopipe.training.plan import Training
-from histopipe.training.scores import validation_metrics
 from histopipe.training.start import load_start
+from histopipe.training.validation_metrics import validation_metrics
 
 if TYPE_CHECKING:
     import keras

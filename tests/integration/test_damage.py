@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.checkouts import ROOT
 from histopipe.core.workspace import Workspace
-from histopipe.operations.doctor.mending import repair_outputs
 from histopipe.operations.doctor.outputs import check_outputs
+from histopipe.operations.doctor.repair import repair_outputs
 
 SMALL = """
 stages:

@@ -76,5 +76,5 @@ def _apply_theme(style: str) -> str:
 
 
 def _unescape(text: str) -> str:
-    """Undo `plain`, which escapes dollar signs of a label for Matplotlib."""
+    """Undo `escape_mathtext`, which escapes dollar signs of a label for Matplotlib."""
     return text.replace(r"\$", "$")

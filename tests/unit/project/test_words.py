@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import PurePosixPath
 
 import click
 import pytest
@@ -24,10 +25,12 @@ COMMANDS = "histopipe/cli"  # the package whose help texts are read, too
 
 KEPT_NAMES = frozenset({"scores", "mend"})  # arguments that are called as their flags
 ENTRYPOINTS = frozenset({("flows/score.py", "score")})  # flows that deployments on servers name
+KEPT_FILES = frozenset(path for path, _ in ENTRYPOINTS)
 KEPT_KEYS = frozenset({("histopipe/monitoring/record.py", "said")})  # keys of JSON files that users have
 # names of the field, files and folders that users have, code, and the targets of links
 KEPT_PHRASES = re.compile(r"\n +scores:|\b(F1|Brier|tumou?r) (scores?|grades?)\b|\bscores/|`[^`]*`|\]\([^)]*\)")
 CODE_BLOCK = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
+PREDICATE_OPENINGS = re.compile(r"True\b|Return [Tt]rue\b|Check whether\b")
 VAGUE_OPENINGS = ("Of", "As", "By", "What", "Whether", "How")
 
 
@@ -94,6 +97,8 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
 
 def problems_of_module(path: str, tree: ast.Module) -> Iterator[str]:
     """Describe the names and docstrings of a module that use a word given up, or begin so that they can't be read."""
+    if path not in KEPT_FILES and words_of_name(PurePosixPath(path).stem) & given_up_words():
+        yield f"{path}: the name of the file"
     for line, name in bound_names(tree):
         kept = (path, name) in ENTRYPOINTS | KEPT_KEYS or name in KEPT_NAMES
         if not kept and (name in empty_names() or words_of_name(name) & given_up_words()):
@@ -102,6 +107,8 @@ def problems_of_module(path: str, tree: ast.Module) -> Iterator[str]:
         yield from (f"{path}:{line}: {word!r} in a docstring" for word in words_in(text))
         if public and text.split()[0].rstrip(",") in VAGUE_OPENINGS:
             yield f"{path}:{line}: a docstring begins with {text.split()[0]!r}"
+        if opening := PREDICATE_OPENINGS.match(text):
+            yield f"{path}:{line}: a docstring begins with {opening[0]!r} instead of 'Return whether'"
 
 
 def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
@@ -144,6 +151,20 @@ def test_the_glossary_is_read() -> None:
 )
 def test_words_are_looked_for_as_whole_words_in_prose(text: str, found: list[str]) -> None:
     assert words_in(text) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "problem"),
+    [
+        ("service/grading.py", "Predict patches.", "the name of the file"),
+        ("a.py", "Check whether it is open.", "instead of 'Return whether'"),
+        ("a.py", "Check that it is open.", None),
+        ("a.py", "Return whether it is open.", None),
+    ],
+)
+def test_names_of_files_and_openings_of_docstrings_are_read(path: str, text: str, problem: str | None) -> None:
+    problems = list(problems_of_module(path, ast.parse(f'def is_open() -> bool:\n    """{text}"""')))
+    assert [problem in reported for reported in problems] == ([True] if problem else [])
 
 
 def test_names_are_split_into_words() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import data, evaluation, monitoring, promotion, scoring, search, studies, training
+from tasks import data, evaluation, monitoring, prediction, promotion, search, studies, training
 from tasks.declaration import GPU_TAG, JITTER
 from tasks.distributed import parts
 from tasks.processes import worth_retrying
 
-MODULES = (data, evaluation, monitoring, parts, promotion, scoring, search, studies, training)
+MODULES = (data, evaluation, monitoring, parts, prediction, promotion, search, studies, training)
 
 
 def test_every_task_is_retried_where_that_helps_and_never_cached() -> None:
