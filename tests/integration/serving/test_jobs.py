@@ -129,7 +129,7 @@ def test_a_slide_is_graded_as_the_command_grades_it(
     assert state["state"] == "done", state
     version = f"models:/histopipe-idc/{ask(address)['model']['version']}"
     with tracking_kept():
-        predict([path], version, "idc", tmp_path / "out", Workspace(root), reading=SlideOptions(4.0, 0.25))
+        predict([path], version, "idc", tmp_path / "out", Workspace(root), slide_options=SlideOptions(4.0, 0.25))
     expected = pd.read_parquet(tmp_path / "out/predictions.parquet")
     found = ask(f"{address}/patches?case=CMU-1-Small-Region")
     assert len(expected) > 3

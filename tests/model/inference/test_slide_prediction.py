@@ -50,7 +50,7 @@ def graded_slides(
     inputs: list[Path], model: Path, tmp_path: Path, options: SlideOptions = BOTH, **others: Any
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     out = tmp_path / "out"
-    summary = predict(inputs, str(model), "idc", out, Workspace(tmp_path), reading=options, **others)
+    summary = predict(inputs, str(model), "idc", out, Workspace(tmp_path), slide_options=options, **others)
     return summary, pd.read_parquet(out / "predictions.parquet")
 
 
@@ -134,7 +134,7 @@ def test_slides_patches_and_archives_go_together_into_a_csv(tmp_path: Path, mode
         slide_file(folder / name / "S1.tif", tissue_on_glass())
     archive = zipped(tmp_path / "new.zip", members(4) | {"in/S9.svs": b"packed"})
     summary = predict(
-        [folder, archive], str(model), "idc", tmp_path / "out", Workspace(tmp_path), table="csv", reading=BOTH
+        [folder, archive], str(model), "idc", tmp_path / "out", Workspace(tmp_path), table="csv", slide_options=BOTH
     )
     table = pd.read_csv(tmp_path / "out/predictions.csv", dtype={"case_id": str})
     assert table["case_id"].value_counts().to_dict() == {"a": 1, "8863": 2, "8864": 2, "S1": 12, "S1 (2)": 12}
@@ -258,7 +258,7 @@ def test_no_byte_of_what_is_written_or_logged_names_a_pseudonymised_case(
     out = workspace.root / "shared"
     names = Pseudonyms(b"a key of sixteen bytes or more")
     summary = predict(
-        hidden_inputs(tmp_path_factory.mktemp("in")), str(model), "idc", out, workspace, reading=BOTH, names=names
+        hidden_inputs(tmp_path_factory.mktemp("in")), str(model), "idc", out, workspace, slide_options=BOTH, names=names
     )
     log_predictions("idc", summary, out, workspace)
     table = pd.read_parquet(out / "predictions.parquet")
@@ -294,7 +294,7 @@ def test_nothing_of_the_machine_is_in_what_a_pseudonymised_call_writes(
     out = tmp_path_factory.mktemp("shared") / "scores"
     names = Pseudonyms(b"a key of sixteen bytes or more") if hidden else None
     inputs = hidden_inputs(tmp_path_factory.mktemp("in"))
-    summary = predict(inputs, str(model), "idc", out, workspace, reading=replace(BOTH, tissue=True), names=names)
+    summary = predict(inputs, str(model), "idc", out, workspace, slide_options=replace(BOTH, tissue=True), names=names)
     run_id = log_predictions("idc", summary, out, workspace)
     tags = MlflowClient(tracking_uri(workspace)).get_run(run_id).data.tags
     content = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
