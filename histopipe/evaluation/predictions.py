@@ -100,7 +100,8 @@ def _fault(table: pd.DataFrame) -> str:
             return f"holds values of {name} other than 0 and 1"
     odd = ~pd.to_numeric(table["probability"], errors="coerce").between(0, 1)
     if odd.any():
-        return f"holds {int(odd.sum()):,} invalid probabilities (first: {table['file'][odd].iloc[0]})"
+        invalid = "probability" if odd.sum() == 1 else "probabilities"
+        return f"holds {int(odd.sum()):,} invalid {invalid} (first: {table['file'][odd].iloc[0]})"
     nameless = table["case_id"].isna()
     return f"holds {int(nameless.sum()):,} patches without a case" if nameless.any() else ""
 

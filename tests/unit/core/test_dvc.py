@@ -72,7 +72,9 @@ def test_a_downloaded_zip_is_told_what_it_lacks(
         pytest.fail("a flow starts")
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "is no git repository" in said and "clone histopipe instead, or here `git" in said
+    assert (
+        said.count("\n") == 1 and "is no git repository" in said and "clone histopipe instead, or run here `git" in said
+    )
     found = services.check_dvc(Workspace(unpacked))
     assert found.state == "error" and "`dvc config --local core.no_scm true`" in found.remedy
     subprocess.run(["git", "init", "--quiet"], cwd=unpacked, check=True)

@@ -126,7 +126,7 @@ def test_a_case_that_is_in_the_reference_too_is_taken_out_of_it() -> None:
     again = reference[reference["case_id"].isin(["old1", "old2"])]
     found = compare_profiles(reference, again, MonitorParams(), 0)
     assert found.shared == 2 and set(found.features["reference_cases"]) == {28}
-    with pytest.raises(MonitoringError, match="too few to compare with"):
+    with pytest.raises(MonitoringError, match="too few for a comparison"):
         compare_profiles(again, again, MonitorParams(), 0)
 
 

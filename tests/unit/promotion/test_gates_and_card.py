@@ -200,7 +200,7 @@ def test_where_looks_of_unknown_cases_are_too_many_the_key_to_raise_is_named(cha
         said.append(refused)
     assert "399 earlier looks whose cases aren't recorded" in said[0]
     assert "`promotion.looks: 365` in params.yaml plans no more: raise it to 400 or above" in said[0]
-    assert "fresh ones too" in said[0] and "bring fresh ones" in said[1]
+    assert "also at fresh ones" in said[0] and "bring fresh ones" in said[1]
     raised = by_name(evaluate_gates(table, theirs, params(looks=400), 400, unrecorded_looks=399))["difference"]
     assert raised.measured is not None and float(raised.measured) > -1
 

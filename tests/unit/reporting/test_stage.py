@@ -210,7 +210,7 @@ def spoil_predictions(workspace: Workspace, name: str, spoil: Callable[[pd.DataF
         (lambda table: table.assign(decision=2), "holds values of decision other than 0 and 1"),
         (
             lambda table: table.assign(probability=table["probability"].replace(table["probability"][7], 2.0)),
-            "holds 1 p",
+            "holds 1 invalid probability (first: 7.png)",
         ),
     ],
 )
