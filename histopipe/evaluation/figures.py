@@ -23,6 +23,7 @@ REFERENCE = "#888888"
 GRID = "#EEEEEE"
 DPI = 120
 NAMED_CASES = 5
+MAX_LEGEND_ROWS = 4  # of a legend in one column
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
 
 def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.DataFrame | None) -> Figure:
     """Draw the reliability diagram before calibration (if given) and after, and the distribution of probabilities."""
-    figure = new_figure(5.4, 6.4)
+    figure = new_figure(5.4, 6.9)
     axes, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
     axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle=":", label="perfectly calibrated")
     if before is not None:
@@ -177,7 +178,7 @@ def draw_calibration(evaluation: Evaluation, bins: pd.DataFrame, before: pd.Data
         label=label,
     )
     axes.set_ylabel(escape_mathtext(f"observed share of {evaluation.classes[1]}"))
-    finish_unit_square(axes, "upper left")
+    finish_unit_square(axes, "below")
     axes.set_aspect("auto")  # as wide as the panel below, whose axis it shares
     below.bar(bins["low"], bins["patches"], bins["high"] - bins["low"], align="edge", color=CURVE, edgecolor="white")
     below.axvline(evaluation.threshold, color=MARK, linewidth=1.5, label=f"threshold {evaluation.threshold:.3f}")
@@ -258,13 +259,23 @@ def _mark_operating_point(axes: Axes, x: float, y: float, evaluation: Evaluation
     axes.plot([x], [y], marker="o", markersize=9, color=MARK, markeredgecolor="white", linestyle="none", label=label)
 
 
-def finish_unit_square(axes: Axes, legend: Literal["lower right", "lower left", "upper left"]) -> None:
-    """Show the whole unit square, with a light grid behind and a legend in the given corner."""
+def finish_unit_square(axes: Axes, legend: Literal["lower right", "lower left", "below"]) -> None:
+    """Show the whole unit square, with a light grid behind.
+
+    Args:
+        axes: the axes of the square.
+        legend: the corner that the curves leave free, or `below` the figure's axes if they may cross every corner.
+    """
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(loc=legend, frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
+    if legend == "below":
+        handles, labels = axes.get_legend_handles_labels()
+        columns = 1 if len(labels) <= MAX_LEGEND_ROWS else 2
+        axes.figure.legend(handles, labels, loc="outside lower left", ncols=columns, frameon=False, fontsize=9)
+    else:
+        axes.legend(loc=legend, frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
 
 
 def _title(axes: Axes, evaluation: Evaluation, what: str) -> None:

@@ -37,7 +37,7 @@ def draw_calibrations(curves: Curves, positive_class: str) -> Figure:
         axes.plot(table["predicted"], table["observed"], label=escape_mathtext(name), **style)
     axes.set_xlabel(escape_mathtext(f"calibrated probability of {positive_class}"))
     axes.set_ylabel(escape_mathtext(f"observed share of {positive_class}"))
-    finish_unit_square(axes, "upper left")
+    finish_unit_square(axes, "below")
     return figure
 
 
