@@ -174,7 +174,7 @@ def monitor(
         from histopipe.monitoring.mlflow_run import log_drift
         from histopipe.monitoring.stage import monitor_inputs, monitor_predictions
 
-        reads = {"the input": inputs, "the scores": [scores] if scores else [], "the model": model_paths(model)}
+        reads = {"the input": inputs, "the predictions": [scores] if scores else [], "the model": model_paths(model)}
         output = claim_folder(out, "monitor", reads, overwrite, workspace)
         if scores:
             drift = monitor_predictions(dataset, scores, model, output, params, workspace)
