@@ -132,15 +132,13 @@ def test_predictions_are_those_of_the_checkouts_own_data(
     crowned(workspace, "good")
     assert load_served_model("champion", "idc", workspace).data.verdict == "same"  # type: ignore[union-attr]
     made_of(workspace, REAL, opposite=True)
-    line = (
-        r"champion \(version 1\) is made from other data.*labelled otherwise.*registered_model.*models:/histopipe-idc/1"
-    )
+    line = r"champion \(version 1\) is made from other data.*have other labels here.*registered_model.*models:/histopipe-idc/1"
     for spelling in ("champion", f"models:/{NAME}@champion"):
         with pytest.raises(PredictionError, match=line):
             load_served_model(spelling, "idc", workspace)
     served = load_served_model(f"models:/{NAME}/1", "idc", workspace)
     assert served.data and served.data.verdict == "other"
-    assert "labelled otherwise" in caplog.text
+    assert "have other labels here" in caplog.text
     shutil.rmtree(workspace.store("idc"))
     caplog.clear()
     served = load_served_model("champion", "idc", workspace)
