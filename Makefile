@@ -58,7 +58,6 @@ format: $(BIN)/.ready-dev  ## mend what can be mended
 
 pictures:                  ## the pictures of README and docs, from the last run on idc and drawn anew
 	$(BIN)/python docs/draw_datasets.py
-	$(BIN)/python -m docs.draw_report
 	cp evaluations/idc/cancernet/figures/roc.png evaluations/idc/cancernet/figures/calibration.png \
 		evaluations/idc/cancernet/figures/confusion.png docs/images/
 
