@@ -97,8 +97,7 @@ def promote(
         params: parameters with the limits of the gates.
         workspace: the checkout with the evaluations and the settings of the tracking store.
         again: promote the model also if it was rolled back before.
-        replaceable: the version number of the champion that may be replaced even if its data differ, its files are
-            gone, or it was trained in full and the candidate wasn't.
+        replaceable: number of the champion that may be replaced despite other data, lost files, or its full training.
         move_anchor: make the champion the anchor before anything is judged.
 
     Returns:

@@ -82,7 +82,7 @@ def test_the_champions_run_gets_the_report_of_a_later_comparison_too(
 
 
 def test_a_champion_that_nothing_is_known_of_is_not_taken_for_granted(workspace: Workspace) -> None:
-    """As when somebody registered a model by hand and gave it the alias."""
+    """Somebody registered a model by hand and gave it the alias."""
     promote("idc", asked("good"), workspace)
     source = client(workspace).get_model_version(NAME, "1").source
     run = client(workspace).create_run(client(workspace).get_experiment_by_name(NAME).experiment_id)

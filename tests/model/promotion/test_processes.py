@@ -66,7 +66,7 @@ def test_two_different_promotions_at_once_take_turns_at_the_registry(workspace: 
 
 
 def test_an_alias_that_moved_meanwhile_is_left_alone(workspace: Workspace) -> None:
-    """As another machine may move it, which the checkout's lock doesn't bind."""
+    """Another machine may move it, which the checkout's lock doesn't bind."""
     promote("idc", asked("good"), workspace)
     registry = Registry(NAME, client(workspace))
     version = registry.client.create_model_version(NAME, str(registry.client.get_model_version(NAME, "1").source))

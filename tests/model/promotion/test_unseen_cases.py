@@ -20,7 +20,7 @@ from tests.builders.registry import aliases, client, tags
 
 
 def test_cases_that_the_champion_saw_do_not_count(workspace: Workspace) -> None:
-    """As when another seed dealt the cases out anew: of 12 test cases the champion trained on 8."""
+    """Another seed divided the cases again: of 12 test cases the champion trained on 8."""
     path = workspace.model("idc", "good") / "run.json"
     record = read_json(path)
     test = [f"{number:03}" for number in range(2, CASES, 3)]
@@ -60,7 +60,7 @@ def test_two_ids_of_one_slide_are_one_test_case(workspace: Workspace) -> None:
 
 
 def test_cases_behind_a_models_weights_do_not_count(workspace: Workspace) -> None:
-    """As when it was fine-tuned from a model that was trained on another split."""
+    """It was fine-tuned from a model that was trained on another split."""
     path = workspace.model("idc", "good") / "run.json"
     test = [f"{number:03}" for number in range(2, CASES, 3)]
     write_json(path, read_json(path) | {"seen_before": {"idc": test[:8], "malaria": test}})
